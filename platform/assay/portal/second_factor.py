@@ -17,7 +17,7 @@ from assay.accounts.freshness import DEMONSTRATION
 from assay.accounts.personas import personas_allowed
 from assay.accounts.tokens import no_second_factor
 from assay.middleware import session_principal
-from assay.portal.account_forms import CodeForm
+from assay.portal.forms.account import CodeForm
 from governance.errors import DomainError
 from governance.people.proof import LOCAL
 from governance.people.signing_in import own_account, step_up_record

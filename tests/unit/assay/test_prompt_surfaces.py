@@ -9,7 +9,7 @@ import pytest
 from django.http import QueryDict
 from django.test import Client
 
-from assay.portal.prompt_forms import document_of, initial_of
+from assay.portal.forms.prompts import document_of, initial_of
 from registry.catalog.prompt import PromptDocument
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.sections import dossier_sections

@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 
-from assay.portal.forms import SlugChoice, TablerForm
+from assay.portal.forms.base import SlugChoice, TablerForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from governance.people.models import Speciality
 from governance.reviews.absences.selectors import absences_visible_to, reviewers_known_to

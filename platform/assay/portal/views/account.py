@@ -34,13 +34,7 @@ from assay.accounts.factors import (
 from assay.accounts.freshness import is_fresh
 from assay.accounts.links import link_forget, link_opened
 from assay.accounts.pages import destination
-from assay.portal.account_forms import (
-    CodeForm,
-    ConfirmForm,
-    PasskeyForm,
-    PasswordForm,
-    TokenForm,
-)
+from assay.portal.forms.account import CodeForm, ConfirmForm, PasskeyForm, PasswordForm, TokenForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.second_factor import give_second_factor, second_factor_context
 from assay.portal.views.one_time_links import SECRET, app_secret, app_shown

@@ -12,7 +12,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from assay.portal.access import may
-from assay.portal.emergency_forms import AfterReviewForm, BreakGlassForm
+from assay.portal.forms.emergency import AfterReviewForm, BreakGlassForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.people.proof import proof_fresh
 from governance.permissions import Action

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.dataset_media import file_named, media_answer, with_addresses
-from assay.portal.forms import DatasetForm, DatasetVersionForm
+from assay.portal.forms.datasets import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable

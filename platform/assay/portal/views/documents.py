@@ -10,8 +10,8 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
+from assay.portal.forms.knowledge import DocumentForm, DocumentRecallForm
 from assay.portal.http import ActionScreen, Screen, cleaned
-from assay.portal.knowledge_forms import DocumentForm, DocumentRecallForm
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.principals import Principal

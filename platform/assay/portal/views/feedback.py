@@ -14,7 +14,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from assay.portal.access import departments_where, may
-from assay.portal.feedback_forms import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
+from assay.portal.forms.feedback import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from pydantic import ValidationError
 
-from assay.portal.forms import FineTuneForm
+from assay.portal.forms.models import FineTuneForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from governance.principals import Principal
 from registry.catalog import get_task

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
-from assay.portal.forms import MappingForm
+from assay.portal.forms.people import MappingForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.people.directory import directory_group_get
 from governance.people.groups import group_mapping_create, group_mapping_delete

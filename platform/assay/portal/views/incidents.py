@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from assay.portal.access import may
-from assay.portal.emergency_forms import IncidentForm, IncidentRateForm, IncidentTextForm
+from assay.portal.forms.emergency import IncidentForm, IncidentRateForm, IncidentTextForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.errors import InvalidInput
 from governance.people.proof import proof_fresh

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may, may_somewhere
-from assay.portal.forms import IntakeForm
+from assay.portal.forms.models import IntakeForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.views.uploads import given_uploads, upload_context
 from governance.permissions import Action

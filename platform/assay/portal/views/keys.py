@@ -12,8 +12,8 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 
 from assay.portal.access import departments_where
+from assay.portal.forms.keys import KeyChangeForm, KeyForm, KeyRotateForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
-from assay.portal.key_forms import KeyChangeForm, KeyForm, KeyRotateForm
 from governance.keys.changes import key_update
 from governance.keys.models import ApiKey
 from governance.keys.selectors import KeyState, key_get, key_state, keys_visible_to

@@ -9,8 +9,8 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
-from assay.portal.knowledge_forms import DocumentForm, KnowledgeBaseForm, ShareForm
 from governance.people.models import Department
 from governance.permissions import Action
 from registry.knowledge.documents import document_version_add

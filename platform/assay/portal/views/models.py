@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.comparison import pair_of
-from assay.portal.forms import GateForm, ModelForm
+from assay.portal.forms.models import GateForm, ModelForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.readiness import gate_line
 from assay.portal.series import metric_by_version

@@ -22,7 +22,7 @@ from assay.accounts.links import (
     needs_first_factor,
     password_set,
 )
-from assay.portal.account_forms import LinkForm, NewPasswordForm
+from assay.portal.forms.account import LinkForm, NewPasswordForm
 from assay.portal.http import cleaned
 from assay.portal.views.sessions import PersonSignIn
 from assay.portal.views.sign_in import leave

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from assay.portal.access import may_somewhere
-from assay.portal.account_forms import AccessRequestForm
+from assay.portal.forms.account import AccessRequestForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.reads import usage_days
 from assay.portal.series import unit_bars

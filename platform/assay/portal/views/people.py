@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from assay.accounts.erasure import account_erase
 from assay.portal.access import may
-from assay.portal.forms import (
+from assay.portal.forms.people import (
     DepartmentForm,
     EraseForm,
     PersonForm,

@@ -9,13 +9,8 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
+from assay.portal.forms.policy import ConditionForms, RuleForm, conditions_filled, errors_placed
 from assay.portal.http import ActionScreen
-from assay.portal.policy_forms import (
-    ConditionForms,
-    RuleForm,
-    conditions_filled,
-    errors_placed,
-)
 from governance.errors import InvalidInput, NotFound
 from governance.people.selectors import departments_visible_to
 from governance.policy.document import case_from_yaml, case_to_yaml

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from assay.portal.access import may
+from assay.portal.forms.policy import AskForm, WhyForm
 from assay.portal.http import Screen
-from assay.portal.policy_forms import AskForm, WhyForm
 from assay.portal.words import described
 from assay.resources import resource_named
 from governance.errors import DomainError, InvalidInput

@@ -7,8 +7,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
-from assay.portal.http import ActionScreen, cleaned
-from assay.portal.prompt_forms import (
+from assay.portal.forms.prompts import (
     SPARE,
     PromptForm,
     document_of,
@@ -17,6 +16,7 @@ from assay.portal.prompt_forms import (
     stated_variables,
     variable_rows,
 )
+from assay.portal.http import ActionScreen, cleaned
 from governance.errors import NotFound
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.selectors import model_get, version_get

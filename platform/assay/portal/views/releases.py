@@ -10,10 +10,10 @@ from django.shortcuts import redirect
 
 from assay.downloads import dossier_file, evidence_file
 from assay.portal.access import may
-from assay.portal.dossier_forms import DossierForms
+from assay.portal.forms.dossier import DossierForms
+from assay.portal.forms.releases import ReleaseForm, RiskForm, initial_of
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.readiness import Panel, may_see_readiness, readiness_panel
-from assay.portal.release_forms import ReleaseForm, RiskForm, initial_of
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force

@@ -10,7 +10,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from assay.portal.comparison import subject_of
-from assay.portal.dossier_forms import DossierForms
+from assay.portal.forms.dossier import DossierForms
 from assay.portal.http import ActionScreen, Screen
 from assay.portal.reviewing.checklist import checklist
 from assay.portal.reviewing.conditions import conditions, conditions_given

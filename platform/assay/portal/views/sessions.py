@@ -14,7 +14,7 @@ from assay.accounts.devices import device_words
 from assay.accounts.factors import factors_of, factors_reset
 from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
-from assay.portal.account_forms import ReasonForm
+from assay.portal.forms.account import ReasonForm
 from assay.portal.http import ActionScreen, cleaned, page_of
 from governance.people.selectors import person_get, sees_everyone
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to

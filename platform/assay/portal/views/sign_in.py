@@ -45,7 +45,7 @@ from assay.accounts.passkeys import authentication_options, passkey_check
 from assay.accounts.personas import personas_allowed
 from assay.accounts.single_sign_on import SignOnAdapter
 from assay.middleware import principal_of
-from assay.portal.account_forms import CodeForm
+from assay.portal.forms.account import CodeForm
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError, Unavailable
 from governance.people.models import Person

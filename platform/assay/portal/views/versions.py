@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from assay.portal.access import may
 from assay.portal.dataset_media import media_answer
 from assay.portal.evidence import drawn
-from assay.portal.forms import EvaluateForm, RecallForm
+from assay.portal.forms.models import EvaluateForm, RecallForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.lineage import drawing
 from assay.portal.readiness import may_see_readiness, readiness_panel

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms import TablerForm, unchosen
+from assay.portal.forms.base import TablerForm, unchosen
 from registry.incidents.models import (
     HAPPENED_MAX,
     REASON_MAX,

@@ -11,7 +11,7 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
-from assay.portal.forms import TablerForm
+from assay.portal.forms.base import TablerForm
 from assay.portal.http import cleaned
 from registry.releases.dossier_fields import MAX_LISTED, MAX_RISKS, REQUIRED
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms import DepartmentScoped, SlugChoice, TablerForm
+from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm
 from governance.bounds import TITLE_MAX
 from governance.keys.checks import NETWORKS_MAX
 from governance.keys.models import PURPOSE_MAX, ApiKey

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms import TablerForm, titled, unchosen
+from assay.portal.forms.base import TablerForm, titled, unchosen
 from governance.bounds import NAME_MAX
 from governance.reviews.policies.selectors import InForce
 from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility

@@ -1,0 +1,1 @@
+"""The portal's forms, by feature: they shape input; the services judge it."""

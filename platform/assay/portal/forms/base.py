@@ -1,0 +1,56 @@
+"""Bases of the portal's forms: they shape input; the services judge it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+
+
+def titled(choices: Any) -> list[tuple[str, str]]:
+    """Choices whose labels begin with a capital."""
+    return [(value, label[:1].upper() + label[1:]) for value, label in choices]
+
+
+def unchosen(choices: Any) -> list[tuple[str, str]]:
+    """Choices that begin with none chosen, for an answer that a person must give."""
+    return [("", "Choose…"), *choices]
+
+
+class TablerForm(forms.Form):
+    """Gives every widget Tabler's class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            widget = field.widget
+            if isinstance(widget, (forms.CheckboxInput, forms.CheckboxSelectMultiple)):
+                widget.attrs.setdefault("class", "form-check-input")
+            elif isinstance(widget, forms.Select):
+                widget.attrs.setdefault("class", "form-select")
+            else:
+                widget.attrs.setdefault("class", "form-control")
+
+
+if TYPE_CHECKING:
+    ObjectChoice = forms.ModelChoiceField[Any]
+else:
+    ObjectChoice = forms.ModelChoiceField
+
+
+class SlugChoice(ObjectChoice):
+    """A choice of objects that reads as their names."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return getattr(obj, "name", None) or str(obj)
+
+
+class DepartmentScoped(TablerForm):
+    """A form for something that is made in one of the departments that the actor may choose."""
+
+    department = SlugChoice(queryset=None, empty_label=None)
+
+    def __init__(self, *args: Any, departments: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["department"].queryset = departments  # type: ignore[attr-defined]
