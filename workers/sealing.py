@@ -29,7 +29,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pydantic_core import to_json
 
 from workers.wire import Event, Failed, InferenceRequest, decode_event, encode_event
 
@@ -75,7 +77,8 @@ class WireKey:
         self._secret = secret.encode()
         self._cancel = self._derived(b"cancel")
         self._bounce = self._derived(b"not addressed")
-        self._header = self._derived(b"header")
+        # Copied for each request: preparing the key costs more than the MAC.
+        self._header = HMAC(self._derived(b"header"), hashes.SHA256())
         self._pairs = self._derived(b"pairs")
 
     def pair(self, own: X25519PrivateKey, other: bytes, gateway: bytes, worker: bytes) -> AESGCM:
@@ -85,7 +88,9 @@ class WireKey:
         return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, self._pairs, info).derive(shared))
 
     def header_mac(self, header: bytes) -> bytes:
-        return hmac.digest(self._header, header, "sha256")
+        mac = self._header.copy()
+        mac.update(header)
+        return mac.finalize()
 
     def bounce_mac(self, request_id: str, stream: str) -> bytes:
         """Proof that a worker of the installation sends a request back unopened."""
@@ -140,7 +145,7 @@ class GatewaySeals:
         }
         text = _canonical(header)
         body = AESGCM(_expanded(key, b"request")).encrypt(
-            _FIRST_NONCE, json.dumps(request.to_message(), ensure_ascii=False).encode(), text
+            _FIRST_NONCE, to_json(request.to_message(), inf_nan_mode="constants"), text
         )
         message = {**header, "mac": _text(self._wire.header_mac(text)), "body": _text(body)}
         return message, ReplyReader(self._wire, request, key, frozenset(header["seals"]))

@@ -13,6 +13,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import MAX_CHOICES
 
@@ -168,7 +170,7 @@ def decode_event(data: str | bytes) -> Event:
 
     What is charged must be a whole number from 0: a compromised worker gives its callers no credit.
     """
-    body = json.loads(data)
+    body = from_json(data, cache_strings="keys")
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from registry.catalog.conversations import Conversation
 from registry.catalog.grounding import Grounding
@@ -25,7 +26,10 @@ INFERENCE_PATHS = ("/v1/", "/v2/")
 def dumps(value: Any) -> str:
     """Return compact JSON. A lone surrogate, which UTF-8 cannot hold, becomes a question mark when
     it is encoded."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return to_json(value, inf_nan_mode="constants").decode()
+    except (PydanticSerializationError, UnicodeError):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
