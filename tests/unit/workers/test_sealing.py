@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,6 +70,17 @@ def test_a_request_and_its_replies_come_back_as_they_were_sent() -> None:
     assert opened == request(deadline=opened.deadline)
     sent = [Delta("Hello", 1), Delta(" there", 1), DONE]
     assert [reader.open(entry(seals, event)) for event in sent] == sent
+
+
+def test_inputs_keep_numbers_and_depth_that_json_has_room_for() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(200):  # As deep as the gateway reads.
+        deep = {"a": deep}
+    given = {"least": -math.inf, "long": 2**80, "small": 1e-9, "deep": deep, 1: "one"}
+    wire = Wire()
+    message, _ = wire.gateway.seal(request(inputs=given), [wire.worker.public_key])
+    opened, _ = wire.worker.open(travelled(message))
+    assert opened.inputs == {str(name): value for name, value in given.items()}
 
 
 def test_the_broker_sees_neither_prompt_nor_answer() -> None:
