@@ -76,7 +76,7 @@ def container_frames(path: Path, numbers: Sequence[int], what: str) -> list[Imag
             if number >= max(wanted):
                 break
     if len(found) < len(wanted):
-        raise MediaRejected(f"{what} has fewer frames than were asked for.", hint=RESAVE)
+        raise MediaRejected(f"{what} has fewer frames than were requested.", hint=RESAVE)
     return [found[number] for number in numbers]
 
 
