@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 
@@ -13,6 +14,7 @@ from tests.live.browser import CHROMIUM, Browser
 from tests.live.playground_page import open_playground
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_prompts import prompt_behind
+from tests.unit.registry.media_files import container
 from workers.wire import Done, Event, InferenceRequest
 
 __all__ = ["stage"]
@@ -82,7 +84,7 @@ CHOOSE = """
 (() => {
   const bytes = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
   const files = new DataTransfer();
-  files.items.add(new File([bytes], "shirt.png", { type: "image/png" }));
+  files.items.add(new File([bytes], "%s", { type: "%s" }));
   const input = document.getElementById("file");
   input.files = files.files;
   input.dispatchEvent(new Event("change"));
@@ -94,7 +96,8 @@ def test_an_image_goes_with_a_message_of_a_chat(browser: Browser, stage: Stage) 
     stage.deployment("eyes", task="image-text-to-text")
     open_playground(browser, stage)
     sample = get_task("image-text-to-text").sample["messages"][0]["content"][0]
-    browser.run(CHOOSE % sample["image_url"]["url"].partition(",")[2])
+    data = sample["image_url"]["url"].partition(",")[2]
+    browser.run(CHOOSE % (data, "shirt.png", "image/png"))
     browser.run("document.querySelector('#playground button[type=submit]').click()")
     browser.wait("document.querySelector('.turn-assistant')?.textContent === 'Hello there'")
     browser.wait("document.querySelector('.turn-user img') !== null")
@@ -115,6 +118,19 @@ def label_a_record(request: InferenceRequest, reply: Callable[[Event], None]) ->
     """Answer with two labels."""
     scores = [{"label": "benign", "score": 0.9}, {"label": "malignant", "score": 0.1}]
     reply(Done("stop", 0, 0, results=[scores], units=2))
+
+
+def test_a_video_plays_before_it_is_sent(browser: Browser, stage: Stage) -> None:
+    stage.deployment("watcher", task="video-classification", behaviour=label_a_record)
+    open_playground(browser, stage)
+    data = base64.b64encode(container()).decode()
+    browser.run(CHOOSE % (data, "walk.webm", "video/webm"))
+    browser.wait("document.querySelector('#file-preview video')?.videoWidth === 64")
+    browser.run("document.querySelector('#playground button[type=submit]').click()")
+    browser.wait("document.querySelectorAll('.score').length > 0")
+    (asked,) = stage.responders[0].requests
+    assert asked.inputs["video"]["content_type"] == "video/webm"
+    assert browser.faults == []
 
 
 def test_a_record_is_filled_in_by_feature(browser: Browser, stage: Stage) -> None:
