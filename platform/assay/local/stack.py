@@ -32,8 +32,9 @@ MADE = {
     "ASSAY_WIRE_KEY": "wire-key",
 }
 ROOT = Path(__file__).resolve().parents[3]
-# Small trainings gain little from a second thread, so two of them share the cores.
-JOBS_AT_A_TIME = 2
+# Small trainings gain little from a second thread, so two of them share the cores. A third job, as
+# a delivery's check, need not wait for them.
+JOBS_AT_A_TIME = 3
 Say = Callable[[str], None]
 
 
@@ -115,7 +116,7 @@ class Stack:
             "compute-worker": {
                 "REDIS_URL": valkey.url_of("compute"),
                 "ASSAY_WIRE_KEY": "",
-                "ASSAY_COMPUTE_THREADS": str(max(1, (os.cpu_count() or 1) // JOBS_AT_A_TIME)),
+                "ASSAY_COMPUTE_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
             },
             "engine-worker": {"REDIS_URL": valkey.url_of("engine")},
         }

@@ -21,8 +21,8 @@ LICENCES = {FILM_TRAIN: "MIT", FILM_TEST: "MIT"}
 
 
 def prepare(stage: Stage) -> None:
-    """Upload the data, set the gates, and queue the longer of two fine-tunes."""
-    with stage.chapter("2. Prepare: upload data, set gates, queue a fine-tune"):
+    """Upload the data, set the gates, and queue both fine-tunes."""
+    with stage.chapter("2. Prepare: upload data, set gates, queue two fine-tunes"):
         mia, enzo = stage["mia"], stage["enzo"]
         folder = stage.folder / "uploads"
         films = film_reviews.split(
@@ -53,15 +53,11 @@ def prepare(stage: Stage) -> None:
         stage.facts["jobs"] = {
             SENTIMENT: _fine_tune(
                 stage, mia, SENTIMENT, "all-minilm-l6-v2", "full", SENTIMENT_SETTINGS
-            )
+            ),
+            DOCSTRINGS: _fine_tune(
+                stage, enzo, DOCSTRINGS, "smollm2-135m-instruct", "lora", DOCSTRING_SETTINGS
+            ),
         }
-
-
-def queue_docstring_writer(stage: Stage) -> None:
-    """Queue the other fine-tune of chapters 3 and 4."""
-    stage.facts["jobs"][DOCSTRINGS] = _fine_tune(
-        stage, stage["enzo"], DOCSTRINGS, "smollm2-135m-instruct", "lora", DOCSTRING_SETTINGS
-    )
 
 
 def _budgets(stage: Stage) -> None:
@@ -80,13 +76,13 @@ def _budgets(stage: Stage) -> None:
 
 
 # Every row is answered twice, by the version and by its base; so many take about half a minute.
-DOCSTRING_TEST_ROWS = 32
+DOCSTRING_TEST_ROWS = 24
 TRAINED_ON = {SENTIMENT: FILM_TRAIN, DOCSTRINGS: DOCSTRING_TRAIN}
 FILM_TRAIN_ROWS = 4_000
 # One epoch fits two cores and about a minute. A sentence has 19 words on average and 51 at most.
 SENTIMENT_SETTINGS = {"epochs": 1, "max_length": 64, "batch_size": 32}
 DOCSTRING_SETTINGS = {
-    "max_steps": 24,
+    "max_steps": 18,
     "batch_size": 4,
     "max_length": 192,
     "learning_rate": 5e-4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.demo.families import automatic_speech_recognition, image_classification, text_to_image
 from assay.demo.families.showcase import begin, finish
 from assay.demo.stage import Stage
-from assay.demo.story.adapt import DOCSTRING_TEST, queue_docstring_writer, queue_evaluation
+from assay.demo.story.adapt import DOCSTRING_TEST, queue_evaluation
 from assay.demo.story.lives import BASE
 
 SHOWCASES = (
@@ -16,10 +16,9 @@ SHOWCASES = (
 
 
 def queue(stage: Stage) -> None:
-    """Queue the jobs of chapters 4, 8 and 10; two at a time run while the chapters before pass."""
-    with stage.chapter("Meanwhile: prepare chapter 8 and queue more trainings"):
+    """Queue the jobs of chapters 8 and 10, which run while the chapters before them pass."""
+    with stage.chapter("Meanwhile: prepare chapter 8 and queue its trainings"):
         stage.facts["images and speech"] = begin(stage, SHOWCASES)
-        queue_docstring_writer(stage)
         queue_evaluation(stage, stage["enzo"], stage.facts[BASE], DOCSTRING_TEST)
 
 
