@@ -686,5 +686,9 @@ LOGGING = {
         "fido2": {"level": "WARNING"},
         "fontTools": {"level": "WARNING"},
         "fpdf": {"level": "WARNING"},
+        # At DEBUG these log what files say about themselves, and addresses with their queries.
+        "PIL": {"level": "INFO"},
+        "httpcore": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
     },
 }

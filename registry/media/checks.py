@@ -140,13 +140,17 @@ def inspect_media(
             f"{what} {found}; {_an(expected)} file is expected.",
             hint="The content decides, not the file's name. Convert the file.",
         )
+    kind = kind or CONTENT_TYPES[content_type]
+    if kind == "video" and content_type in CONTAINERS:
+        # Processes have slots of their own: a slow video keeps no image waiting.
+        if bounded and isinstance(source, Path):
+            video = read_container(source, content_type, limits, what)
+        else:
+            video = measure_video(data, content_type, limits, what)
+        return _described(data, content_type, video), None
     if not _slots.acquire(timeout=WAIT_S):
         raise Unavailable("Too many files are being checked at this moment.", retry_after=5)
     try:
-        kind = kind or CONTENT_TYPES[content_type]
-        if kind == "video" and bounded and content_type in CONTAINERS and isinstance(source, Path):
-            video = read_container(source, content_type, limits, what)
-            return _described(data, content_type, video), None
         return _decode(data, content_type, kind, limits, what)
     finally:
         _slots.release()
@@ -157,8 +161,7 @@ def _decode(
 ) -> tuple[Media, Image.Image | None]:
     digest = hashlib.sha256(data).hexdigest()
     if kind == "video":
-        read = measure_video if content_type in CONTAINERS else read_video
-        return _described(data, content_type, read(data, content_type, limits, what)), None
+        return _described(data, content_type, read_video(data, content_type, limits, what)), None
     if kind == "image":
         image = read_image(BytesIO(data), content_type, limits, what)
         width, height = image.size

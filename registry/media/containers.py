@@ -27,6 +27,8 @@ _BRANDS = frozenset(
     {b"isom", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash"}
     | {b"iso%d" % number for number in range(2, 10)}
 )
+# Outermost boxes of an MP4 file. Cameras write four or five, and two for each second of a stream.
+BOXES_MAX = 10_000
 _SEGMENT = b"\x18\x53\x80\x67"
 # FFmpeg opens no other file and no address, whatever a file says, and probes with these alone.
 _OPTIONS = (
@@ -61,7 +63,7 @@ def read_container(path: Path, content_type: str, limits: MediaLimits, what: str
             check_length(frames, width * height, seconds, limits, what)
     if frames < 2:
         raise MediaRejected(
-            f"{what} has {frames} frames that can be decoded; a video has at least 2.", hint=RESAVE
+            f"{what} has too few frames that can be decoded; a video has at least 2.", hint=RESAVE
         )
     return Video(width, height, frames, round(seconds, 3))
 
@@ -143,7 +145,9 @@ def _is_whole(path: Path, content_type: str) -> bool:
         if content_type == "video/webm":
             return _segment_is_whole(file.read(4096), size)
         at, found = 0, set()
-        while at < size:
+        for _ in range(BOXES_MAX):
+            if at >= size:
+                break
             file.seek(at)
             head = file.read(16)
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
@@ -154,7 +158,7 @@ def _is_whole(path: Path, content_type: str) -> bool:
                 return False
             found.add(kind)
             at += length
-    return {b"moov", b"mdat"} <= found
+    return at == size and {b"moov", b"mdat"} <= found
 
 
 def _segment_is_whole(head: bytes, size: int) -> bool:

@@ -6,7 +6,7 @@ from governance.errors import InvalidInput, Unavailable
 
 
 class MediaRejected(InvalidInput):
-    """An image or recording was rejected: the message says why, the hint how to fix it."""
+    """A media file was rejected: the message says why, the hint how to fix it."""
 
     code = "media_rejected"
     title = "Media rejected"

@@ -20,10 +20,10 @@ from PIL import Image
 
 from governance.errors import InvalidInput, TooLarge, Unavailable
 from registry.bounded_process import bound_process, run_bounded
-from registry.media.containers import container_frames, read_container
+from registry.media.containers import RESAVE, container_frames, read_container
 from registry.media.errors import MediaBusy, MediaRejected
 from registry.media.limits import MediaLimits
-from registry.media.videos import Video
+from registry.media.videos import Video, check_frame_size, check_length
 
 SECONDS = 30
 MEMORY_BYTES = 3 * 1024**3 // 2
@@ -67,9 +67,12 @@ def take_frames(
             source.write_bytes(file.read())
         video = _run(folder, source.resolve(), content_type, limits, what, count=count)
         size = video.width * video.height * 3
-        data = (folder / _FRAMES).read_bytes()
+        try:
+            data = (folder / _FRAMES).read_bytes()
+        except OSError as error:
+            raise _undecodable(what) from error
     if len(data) != size * count:
-        raise MediaRejected(f"{what} cannot be decoded.", hint="Save the video again.")
+        raise _undecodable(what)
     shape = (video.width, video.height)
     return Frames(
         [Image.frombytes("RGB", shape, data[at : at + size]) for at in range(0, len(data), size)],
@@ -101,7 +104,17 @@ def _run(
             memory_bytes=MEMORY_BYTES,
             slots=_slots,
         )
-        return Video(**json.loads((folder / _MEASURES).read_text()))
+    try:
+        video = Video(**json.loads((folder / _MEASURES).read_text()))
+        check_frame_size(video.width, video.height, limits, what)
+        check_length(video.frames, video.width * video.height, video.seconds, limits, what)
+    except (OSError, ValueError, TypeError) as error:
+        raise _undecodable(what) from error
+    return video
+
+
+def _undecodable(what: str) -> MediaRejected:
+    return MediaRejected(f"{what} cannot be decoded.", hint=RESAVE)
 
 
 @contextmanager

@@ -52,7 +52,11 @@ class Clip:
 def read_clip(file: Media, count: int) -> Clip:
     """Return `count` frames, evenly spread from the first to the last; a shorter video has some of
     them twice. MP4 and WebM are decoded in a bounded process. Raises UnreadableVideo."""
-    if container := container_type_of(_head(file)):
+    try:
+        container = container_type_of(_head(file))
+    except OSError as error:
+        raise UnreadableVideo("The video cannot be read.") from error
+    if container:
         return _container_clip(file, container, count)
     try:
         with Image.open(file, formats=list(FORMATS)) as image:

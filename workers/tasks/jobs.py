@@ -1,5 +1,5 @@
 """The compute worker's one task: `celery -A workers.app worker -I workers.tasks.jobs -Q compute
--P prefork -c 1`. The message carries only a job's id; coming twice, it runs once.
+-P prefork -c JOBS`. The message carries only a job's id; coming twice, it runs once.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from governance.keys.tokens import ParsedToken, parse_token, secret_hmac
 
 _BEARER = re.compile(r"bearer +(\S+)\Z", re.IGNORECASE)
 _NO_KEY = bytes(32)
-# Keys the digests of secrets that have proved a key: what memory holds proves nothing elsewhere.
+# Keys the digests that are kept in memory, so that one is of no use in another process.
 _PROOF_KEY = secrets.token_bytes(32)
 _UNKNOWN = "Incorrect API key provided."
 
@@ -104,10 +104,10 @@ def authenticate(
 
 
 def _proves(secret: str, key: KeyEntry | None) -> bool:
-    """Return whether it is the secret of `key`; for an unknown key it takes as long to say no.
+    """Return whether `secret` is that of `key`. An unknown key takes as long as a wrong secret.
 
-    The HMAC under the pepper is made once a reading of the key; then a digest that costs a quarter
-    of it shows that the same secret comes again.
+    The HMAC under the pepper is computed once after each reading of the key. Later requests compare
+    a digest that costs a quarter of it.
     """
     digest = hashlib.blake2b(secret.encode(), key=_PROOF_KEY, digest_size=32).digest()
     if key is not None and key.proved and hmac.compare_digest(digest, key.proved[0]):

@@ -1,10 +1,10 @@
 """Snapshot of keys, policy, quotas and deployments: immutable and in memory.
 
-A snapshot says what is true, never what was decided: expiries are compared with the clock at every
-request. It is read again within milliseconds when something publishes on `SNAPSHOT_CHANNEL`, and
-every `GATEWAY_SNAPSHOT_TTL_S` seconds whatever happens; older than three times that, it is not
-used. A notice that names a key, and a request with one that is not known yet, has that key read
-alone.
+A snapshot states facts, and keeps decisions that follow from them alone: expiries are compared with
+the clock at every request. It is read again within milliseconds when something publishes on
+`SNAPSHOT_CHANNEL`, and every `GATEWAY_SNAPSHOT_TTL_S` seconds whatever happens; older than three
+times that, it is not used. A notice that names a key, and a request with one that is not known yet,
+has that key read alone.
 """
 
 from __future__ import annotations
@@ -139,12 +139,16 @@ class Snapshot:
     def decide(
         self, key: KeyEntry, entry: DeploymentEntry, context: Mapping[str, Any]
     ) -> PolicyDecision:
-        """Decide whether `key` may invoke `entry`, both of this snapshot.
+        """Decide whether `key` may invoke `entry`.
 
-        Made once for the parts of the context that rules read. A new snapshot, which every change
-        of a key, policy or release makes, has none of the decisions of the one before.
+        Decisions about rows of this snapshot are kept, for the context attributes that rules read.
+        A new snapshot, which every change of a key, policy or release makes, has none of them. A
+        request may hold a key of the snapshot before: that decision is not kept.
         """
         action = Action.DEPLOYMENT_INVOKE
+        mine = self.keys.get(key.public_id) is key and self.deployments.get(entry.name) is entry
+        if not mine:
+            return decide(self.policy, key.principal, action, entry.resource, context)
         names = self.policy.index(action, entry.resource.type).context_names
         asked = (key.public_id, entry.name, *[context.get(name) for name in names])
         found = self._decisions.get(asked)

@@ -1,4 +1,4 @@
-"""What the gateway remembers of keys and decisions: as long as one snapshot, and no check less."""
+"""Kept proofs of keys and decisions: they last one snapshot, and skip no check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import pytest
 from django.conf import settings
 
 from assay.gateway import snapshot as snapshots
-from assay.gateway.access import Circumstances, NotConfirmed, Refused, find_deployment
+from assay.gateway.access import (
+    Circumstances,
+    NotConfirmed,
+    Refused,
+    find_deployment,
+    known_task,
+)
 from assay.gateway.authentication import KeyRefused, authenticate
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.snapshot import DeploymentEntry, Snapshot
@@ -172,6 +178,15 @@ def test_a_key_that_has_moved_to_another_department_is_decided_anew() -> None:
     changed = replace(now, keys={"first": key(department="legal", principal=moved)})
     with pytest.raises(Exception, match="does not exist"):
         find(changed)
+
+
+def test_a_key_of_the_snapshot_before_leaves_no_decision_behind() -> None:
+    old = key()
+    moved = replace(old.principal, department="legal")
+    now = snapshot(key(department="legal", principal=moved))
+    assert known_task(now, old, "writer", Circumstances(HERE)) == "text-generation"
+    with pytest.raises(Exception, match="does not exist"):
+        find(now)
 
 
 @pytest.mark.parametrize(

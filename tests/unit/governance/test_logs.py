@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 
+import pytest
 from django.http import HttpRequest, HttpResponse
+from PIL import Image
 
 from assay.middleware import RequestContextMiddleware
 from governance.logs import JsonFormatter, RequestIdFilter
@@ -71,3 +74,13 @@ def test_a_record_in_a_view_has_the_id_that_the_response_names() -> None:
     response = RequestContextMiddleware(view)(HttpRequest())
     assert isinstance(response, HttpResponse)
     assert seen == [response.headers["x-request-id"]]
+
+
+def test_no_level_logs_what_an_image_says_about_itself(caplog: pytest.LogCaptureFixture) -> None:
+    file, about = io.BytesIO(), Image.Exif()
+    about[0x010E] = "Patient Doe"  # ImageDescription
+    Image.new("RGB", (8, 8)).save(file, "JPEG", exif=about)
+    with caplog.at_level(logging.DEBUG), Image.open(file) as image:
+        assert image.getexif()[0x010E] == "Patient Doe"
+        image.load()
+    assert "Patient Doe" not in caplog.text

@@ -51,7 +51,7 @@ def test_a_video_is_measured_by_decoding_it(
     [
         (SOUND, LIMITS, "holds no video"),
         (container("mp4", "mp4v"), LIMITS, "codec 'FMP4'; H.264, VP8 and VP9 are read"),
-        (container(frames=1), LIMITS, "has 1 frames that can be decoded"),
+        (container(frames=1), LIMITS, "has too few frames that can be decoded"),
         (container(frames=0), LIMITS, ""),
         (H264[: len(H264) * 2 // 3], LIMITS, "truncated or damaged MP4"),
         (H264[:40], LIMITS, "truncated or damaged MP4"),

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -25,9 +26,11 @@ from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import evaluate_request, fine_tune_request
 from workers.tasks.answering import Answerer
+from workers.tasks.execution import set_threads
 from workers.tasks.hosting import EngineHost
 from workers.tasks.jobs import run, run_claim
 from workers.tasks.replies import Replies
+from workers.trainers.evaluation import torch_threads
 from workers.wire import Done, InferenceRequest, Taken
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
@@ -183,3 +186,15 @@ def test_a_run_that_is_asked_to_stop_is_cancelled(tmp_path: Path) -> None:
     run_claim(claim)
     job.refresh_from_db()
     assert (job.state, job.result) == (JobState.CANCELLED, None)
+
+
+def test_a_job_takes_as_many_threads_as_the_settings_allow(settings: Any) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        settings.COMPUTE_THREADS = before + 1
+        set_threads()
+        assert torch_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)

@@ -83,7 +83,7 @@ class EraseForm(TablerForm):
 
 
 class StandingForm(TablerForm):
-    """Why a person's access ends, or begins again."""
+    """Reason for ending or restoring a person's access."""
 
     reason = forms.CharField(
         max_length=REASON_MAX,

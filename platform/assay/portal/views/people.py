@@ -250,7 +250,7 @@ class RoleRequestAct(RoleRequests):
 
 
 class Departments(ActionScreen):
-    """The departments that the person may see, and the form that founds one."""
+    """The departments that the person may see, and the form that creates one."""
 
     template_name = "portal/people/departments.html"
 
@@ -264,10 +264,10 @@ class Departments(ActionScreen):
             ),
             keys_n=Count("api_keys", filter=alive, distinct=True),
         )
-        founds = may(self.actor, Action.DEPARTMENT_CREATE, kind="department")
+        creates = may(self.actor, Action.DEPARTMENT_CREATE, kind="department")
         return {
             "page": page_of(self.request, departments.order_by("slug")),
-            "form": DepartmentForm(self.request.POST or None) if founds else None,
+            "form": DepartmentForm(self.request.POST or None) if creates else None,
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
@@ -312,5 +312,6 @@ class DepartmentPage(ActionScreen):
         given = cleaned(RetentionForm(self.request.POST))
         kept = retention_set(actor=self.actor, department=department, days=given["days"])
         spoken = f"keeps responses for {kept.days} days" if kept.days else "stores no responses"
+        spoken = spoken.removesuffix("s") if kept.days == 1 else spoken
         messages.success(self.request, f"{department.name} {spoken}.")
         return redirect("portal:department", slug=slug)
