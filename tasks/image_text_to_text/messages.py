@@ -36,8 +36,8 @@ from tasks.text_generation.messages import (
     MessageParam,
     MessagesRequest,
     TextBlock,
+    messages_plan,
     plain_text,
-    planned,
 )
 
 
@@ -125,8 +125,8 @@ def read_vision_messages(body: Body, request_id: str, name: str) -> Plan:
                 param="messages",
             )
         turns.append(ChatMessage(role=role, content=parts))
-    _, options = request.use()
+    _, options = request.tools_and_form()
     tokens = estimate_tokens([turn.text for turn in turns]) + IMAGE_TOKENS * len(images)
-    return planned(
+    return messages_plan(
         request, request_id, GenerationInputs(messages=turns, images=images), options, tokens
     )

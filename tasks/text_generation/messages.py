@@ -231,7 +231,7 @@ class CountRequest(Strict):
             RequestInvalid: Parameters exclude each other, or the last message is not the user's.
         """
         turns = self._turns()
-        tools, options = self.use()
+        tools, options = self.tools_and_form()
         return (
             GenerationInputs(messages=turns, tools=tools),
             options,
@@ -265,7 +265,7 @@ class CountRequest(Strict):
             turns += following
         return turns
 
-    def use(self) -> tuple[list[Tool], dict[str, Any]]:
+    def tools_and_form(self) -> tuple[list[Tool], dict[str, Any]]:
         """Return the tools that the model is shown, and the options of the answer's form.
 
         Raises:
@@ -308,10 +308,10 @@ def read_messages(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/messages. Raises RequestInvalid."""
     request = parse(MessagesRequest, body.data)
     inputs, options, prompt_tokens = request.prompt()
-    return planned(request, request_id, inputs, options, prompt_tokens)
+    return messages_plan(request, request_id, inputs, options, prompt_tokens)
 
 
-def planned(
+def messages_plan(
     request: MessagesRequest,
     request_id: str,
     inputs: GenerationInputs,
