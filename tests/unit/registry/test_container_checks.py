@@ -52,7 +52,7 @@ def test_a_video_is_measured_by_decoding_it(
         (SOUND, LIMITS, "holds no video"),
         (container("mp4", "mp4v"), LIMITS, "codec 'FMP4'; H.264, VP8 and VP9 are read"),
         (container(frames=1), LIMITS, "has too few frames that can be decoded"),
-        (container(frames=0), LIMITS, ""),
+        (container(frames=0), LIMITS, "holds no video that can be read"),
         (H264[: len(H264) * 2 // 3], LIMITS, "truncated or damaged MP4"),
         (H264[:40], LIMITS, "truncated or damaged MP4"),
         (WEBM[: len(WEBM) * 2 // 3], LIMITS, "truncated or damaged WebM"),
@@ -86,7 +86,7 @@ def test_a_header_that_promises_huge_frames_is_refused_before_they_are_decoded()
     """The size stands in the key frame of VP8, after its start code."""
     at = WEBM.index(b"\x9d\x01\x2a") + 3
     bomb = WEBM[:at] + (16_383).to_bytes(2, "little") * 2 + WEBM[at + 4 :]
-    with pytest.raises(MediaRejected):
+    with pytest.raises(MediaRejected, match="too few frames that can be decoded"):
         check_media(bomb, LIMITS, kind="video")
 
 
