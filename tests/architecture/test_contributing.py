@@ -28,6 +28,7 @@ def test_every_issue_form_can_be_rendered() -> None:
 def test_the_workflow_runs_what_continuous_integration_runs_elsewhere() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["run"]["steps"][-1] == {"run": ".ci/run"}
+    assert workflow["jobs"]["demo"]["steps"][-1] == {"run": "./demo --check --reset"}
     assert workflow["permissions"] == {"contents": "read"}
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
+from assay.api.inference_description import inference_description
 from assay.cli.doctor import NotWell, check_tasks
+from assay.gateway.endpoints import routes
 from registry.catalog import discovered, get_task
 from registry.intake.models import Intake
 from registry.versions.models import Model
@@ -29,19 +32,35 @@ def company(db: None) -> Company:
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> str:
+def catalog() -> Iterator[Any]:
+    """Tasks, and reasons of those that are unavailable, which a test may change. What is cached
+    about them is forgotten before and after it."""
+    changed: Any = discovered()
+    before = [dict(found) for found in changed]
+    cached: tuple[Any, ...] = (routes, inference_description)
+    for cache in cached:
+        cache.cache_clear()
+    yield changed
+    for found, was in zip(changed, before, strict=True):
+        found.clear()
+        found.update(was)
+    for cache in cached:
+        cache.cache_clear()
+
+
+@pytest.fixture
+def broken(catalog: Any) -> str:
     """The task of the company's models, whose package cannot be loaded any more."""
-    tasks, unavailable = discovered()
-    monkeypatch.delitem(tasks, "text-generation")
-    monkeypatch.setitem(unavailable, "text-generation", REASON)
+    tasks, unavailable = catalog
+    del tasks["text-generation"]
+    unavailable["text-generation"] = REASON
     return "text-generation"
 
 
 @pytest.fixture
-def gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def gone(catalog: Any) -> None:
     """Every task: no package that provides one is installed."""
-    for name in list(discovered()[0]):
-        monkeypatch.delitem(discovered()[0], name)
+    catalog[0].clear()
 
 
 def test_every_page_opens_without_any_task(company: Company, gone: None) -> None:
