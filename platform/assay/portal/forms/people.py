@@ -96,7 +96,7 @@ class RetentionForm(TablerForm):
     """Days for which a department keeps responses."""
 
     days = forms.IntegerField(
-        label="Days",
+        label="Days to keep responses",
         min_value=0,
         max_value=RETENTION_MAX_DAYS,
         help_text="0 deletes all stored responses at once, and stores no more.",
