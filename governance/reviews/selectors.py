@@ -45,7 +45,7 @@ _DOING = {
     Verdict.APPROVE: "approving",
     Verdict.REJECT: "rejecting",
 }
-# Of what a failed check found, in a sentence.
+# Most characters of a failed check's note in a sentence.
 MAX_NOTE_SHOWN = 300
 _UNMET: dict[str, str] = {
     ChecklistState.OPEN: "needs judgment",

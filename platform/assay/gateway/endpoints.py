@@ -15,7 +15,7 @@ from registry.catalog.requests import Body
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path, and the endpoint of each task that declares it, the first task's first."""
+    """A path, and the endpoint of each task that declares it; those without media come first."""
 
     path: str
     endpoints: Mapping[str, Endpoint]
@@ -48,7 +48,10 @@ def routes() -> dict[str, Route]:
     for task in TASKS.values():
         for endpoint in task.endpoints:
             found.setdefault(endpoint.path, {})[task.name] = endpoint
-    return {path: Route(path, endpoints) for path, endpoints in found.items()}
+    return {
+        path: Route(path, dict(sorted(each.items(), key=lambda item: item[1].takes_media)))
+        for path, each in found.items()
+    }
 
 
 def find_route(path: str) -> tuple[Route | None, str]:

@@ -42,6 +42,8 @@ class MediaDesk:
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-media")
+        # A video may take its whole 30 s; other media do not wait for it.
+        self._video_threads = ThreadPoolExecutor(2, thread_name_prefix="assay-video")
 
     def open(self, key: str) -> RequestMedia:
         """Return the media of a new request that `key` (a public ID) sends.
@@ -59,11 +61,11 @@ class MediaDesk:
         if self._open.total() >= AT_ONCE:
             raise Unavailable("Too many media files are being received.", retry_after=2)
         self._open[key] += 1
-        return RequestMedia(self._threads, lambda: self._give_back(key))
+        return RequestMedia(self._threads, self._video_threads, lambda: self._give_back(key))
 
     def answering(self) -> RequestMedia:
         """Return the media of a request that carries none; its answer may."""
-        return RequestMedia(self._threads, None)
+        return RequestMedia(self._threads, self._video_threads, None)
 
     def _give_back(self, key: str) -> None:
         self._open[key] -= 1
@@ -72,7 +74,8 @@ class MediaDesk:
 
     async def stop(self) -> None:
         """Wait for the threads."""
-        await asyncio.to_thread(self._threads.shutdown)
+        for threads in (self._threads, self._video_threads):
+            await asyncio.to_thread(threads.shutdown)
 
 
 class RequestMedia:
@@ -83,9 +86,15 @@ class RequestMedia:
         expected: Its plan may hold media.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor, give_back: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        threads: ThreadPoolExecutor,
+        video_threads: ThreadPoolExecutor,
+        give_back: Callable[[], None] | None,
+    ) -> None:
         self.received = self.expected = give_back is not None
         self._threads = threads
+        self._video_threads = video_threads
         self._give_back = give_back
         self._kept: list[MediaReference] = []
 
@@ -118,7 +127,8 @@ class RequestMedia:
         """
         loop = asyncio.get_running_loop()
         given = plan.inputs.to_wire()
-        stored, media = await loop.run_in_executor(self._threads, self._store, given)
+        threads = self._video_threads if contains(given, _is_video) else self._threads
+        stored, media = await loop.run_in_executor(threads, self._store, given)
         self._release()
         return stored, _units(plan, unit, media)
 
@@ -174,6 +184,10 @@ class RequestMedia:
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
+
+
+def _is_video(value: Any) -> bool:
+    return isinstance(value, MediaInput) and value.kind == "video"
 
 
 def _checked(value: MediaInput) -> Media:

@@ -32,8 +32,8 @@ MADE = {
     "ASSAY_WIRE_KEY": "wire-key",
 }
 ROOT = Path(__file__).resolve().parents[3]
-# Small trainings gain little from a second thread, so two of them share the cores. A third job, as
-# a delivery's check, need not wait for them.
+# Small trainings gain little from a second thread, so two of them share the cores. A third job,
+# such as the check of a delivery, need not wait for them.
 JOBS_AT_A_TIME = 3
 Say = Callable[[str], None]
 

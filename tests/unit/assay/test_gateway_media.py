@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import math
+import threading
 import wave
 from typing import Any
 
@@ -99,6 +101,24 @@ async def test_a_request_is_metered_by_its_media(
     media = desk.open("a")
     _, found = await media.store(plan(units=4, **inputs), unit)
     assert found == units
+    await media.close()
+
+
+async def test_an_image_does_not_wait_for_slow_videos(desk: Any) -> None:
+    ended = threading.Event()
+    try:
+        for _ in range(2):
+            desk._video_threads.submit(ended.wait, 30)
+        media = desk.open("a")
+        image = plan(image=MediaInput("image", picture(), "image"))
+        await asyncio.wait_for(media.store(image, Unit.IMAGES), 20)
+        clip = plan(video=MediaInput("video", video((60, 40)), "video"))
+        waiting = asyncio.ensure_future(desk.open("a").store(clip, Unit.IMAGES))
+        done, _ = await asyncio.wait({waiting}, timeout=0.2)
+        assert not done
+    finally:
+        ended.set()
+    await waiting
     await media.close()
 
 

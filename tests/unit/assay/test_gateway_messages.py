@@ -286,6 +286,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_request_with_tools_for_an_unknown_model_is_told_so(stage: Stage, path: str) -> None:
+    """Another task under the same path reads images and takes no tools."""
+    tools = (
+        [WEATHER]
+        if path == "/v1/messages"
+        else [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    )
+    body = {"model": "nothing", "max_tokens": 5, "messages": HI, "tools": tools}
+    answer = stage.post(path, stage.key(), json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
 def test_a_parameter_without_a_meaning_here_is_refused_by_name(stage: Stage) -> None:
     stage.deployment()
     headers = {"x-api-key": stage.key()}

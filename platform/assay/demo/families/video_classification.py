@@ -64,7 +64,10 @@ SHOWCASE = Showcase(
     ),
     test=Data("motions-test", "MIT", _test),
     gate=Gate(
-        "accuracy", ">=", 0.85, "There are seven directions; guessing is right for one in seven."
+        "accuracy",
+        ">=",
+        0.85,
+        "Pilot runs reached 0.92 and more; a linear model of eight frames, 0.88.",
     ),
     call=_call,
     demonstration=True,

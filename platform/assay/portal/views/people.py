@@ -311,7 +311,10 @@ class DepartmentPage(ActionScreen):
         department = department_get(actor=self.actor, slug=slug)
         given = cleaned(RetentionForm(self.request.POST))
         kept = retention_set(actor=self.actor, department=department, days=given["days"])
-        spoken = f"keeps responses for {kept.days} days" if kept.days else "stores no responses"
-        spoken = spoken.removesuffix("s") if kept.days == 1 else spoken
-        messages.success(self.request, f"{department.name} {spoken}.")
+        if kept.days:
+            unit = "day" if kept.days == 1 else "days"
+            done = f"{department.name} keeps responses for {kept.days} {unit}."
+        else:
+            done = f"{department.name} stores no responses."
+        messages.success(self.request, done)
         return redirect("portal:department", slug=slug)
