@@ -27,6 +27,9 @@ class Action(StrEnum):
     FEEDBACK_ERASE = "feedback:erase"
     FEEDBACK_REVIEW = "feedback:review"
     FEEDBACK_VIEW = "feedback:view"
+    FILE_CREATE = "file:create"
+    FILE_DELETE = "file:delete"
+    FILE_VIEW = "file:view"
     GATE_SET = "gate:set"
     INCIDENT_LIFT = "incident:lift"
     INCIDENT_OPEN = "incident:open"
@@ -91,6 +94,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "document": Action.KNOWLEDGE_VIEW,
         "evaluation": Action.EVALUATION_VIEW,
         "feedback": Action.FEEDBACK_VIEW,
+        "file": Action.FILE_VIEW,
         "gate": Action.EVALUATION_VIEW,
         "incident": Action.INCIDENT_VIEW,
         "intake": Action.INTAKE_VIEW,

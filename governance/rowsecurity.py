@@ -36,6 +36,7 @@ TABLES: dict[str, frozenset[str]] = {
     "document": frozenset({"knowledge"}),
     "evaluation": frozenset({"model", "dataset"}),
     "feedback": frozenset({"feedback"}),
+    "file": frozenset({"file"}),
     "gate": frozenset({"model", "dataset"}),
     "incident": frozenset({"incident"}),
     "intake": frozenset({"model"}),

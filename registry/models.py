@@ -3,6 +3,7 @@
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.feedback.models import Feedback
+from registry.files.models import StoredFile
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -43,6 +44,7 @@ __all__ = [
     "ModelVersion",
     "Release",
     "ResponseRetention",
+    "StoredFile",
     "StoredResponse",
     "Upload",
 ]

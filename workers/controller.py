@@ -28,6 +28,7 @@ from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
 from governance.usage.sealing import require_usage_key
+from registry.files.services import files_expire_due
 from registry.media.store import media_expire_due
 from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
@@ -52,6 +53,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("waivers", WATCH_S, waivers_expire_due),
     ("break-glasses", WATCH_S, break_glasses_end_due),
     ("responses", 60.0, responses_expire_due),
+    ("files", 60.0, files_expire_due),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     # It looks at everything that is under review, for what nearly always was voided by its cause.

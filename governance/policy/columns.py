@@ -209,6 +209,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     },
     "evaluation": {"department": one("version__model__department__slug")},
     "feedback": {"department": one("department__slug"), "task": one("task")},
+    "file": {"department": one("department__slug"), "purpose": one("purpose")},
     "response": {
         "classification": one("classification"),
         "department": one("department__slug"),

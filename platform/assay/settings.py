@@ -575,6 +575,10 @@ UPLOAD_CHUNK_BYTES = 16 * 1024**2
 UPLOAD_HOURS = env_int("ASSAY_UPLOAD_HOURS", 24, least=1)
 UPLOAD_TOTAL_BYTES = env_int("ASSAY_UPLOAD_TOTAL_BYTES", 80 * 1024**3)
 GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
+# Of one file of /v1/files, of all files of a department, and the days until a file is deleted.
+FILE_MAX_BYTES = env_int("ASSAY_FILE_MAX_BYTES", 200 * 1024**2, least=1)
+FILES_DEPARTMENT_BYTES = env_int("ASSAY_FILES_DEPARTMENT_BYTES", 5 * 1024**3, least=1)
+FILE_RETENTION_DAYS = env_int("ASSAY_FILE_RETENTION_DAYS", 30, least=1)
 # Requests that may wait in the queue of one deployment.
 GATEWAY_QUEUE_MAX = env_int("ASSAY_GATEWAY_QUEUE_MAX", 1000)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)

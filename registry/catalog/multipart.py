@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
@@ -22,10 +24,11 @@ MAX_FIELD_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Text fields by name, in order, and the one file of each file field."""
+    """Text fields by name, in order, and the one file of each file field, with its name."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    filenames: dict[str, str] = field(default_factory=dict)
 
 
 def parse_form(body: Body) -> Form:
@@ -35,31 +38,67 @@ def parse_form(body: Body) -> Form:
         RequestInvalid: it is malformed, has more than 64 parts, a field is over 64 KiB or not
             UTF-8, or two files have one name.
     """
-    header = Message()
-    header["content-type"] = f"{body.content_type}; {body.parameters}"
-    boundary = header.get_param("boundary")
-    if not isinstance(boundary, str) or not boundary:
-        raise RequestInvalid("The multipart body names no boundary.", code="invalid_multipart")
-    reader = _Reader()
-    try:
-        parser = MultipartParser(boundary.encode("latin-1", "replace"), reader.callbacks())
-        parser.write(body.data)
-        parser.finalize()
-    except MultipartParseError as error:
-        raise RequestInvalid(
-            f"The multipart body cannot be read: {error}.", code="invalid_multipart"
-        ) from None
-    if not reader.ended:
-        raise RequestInvalid("The multipart body ends too early.", code="invalid_multipart")
-    return reader.form
+    stream = FormStream(f"{body.content_type}; {body.parameters}")
+    stream.feed(body.data)
+    return stream.end()
+
+
+class FormStream:
+    """A multipart body that is read as it comes.
+
+    Args:
+        content_type: the body's, with its boundary.
+        sink: takes the bytes of files as they come; `Form.files` then has their names alone.
+
+    Raises:
+        RequestInvalid: as `parse_form`; so do `feed` and `end`.
+    """
+
+    def __init__(self, content_type: str, sink: Callable[[bytes], None] | None = None) -> None:
+        header = Message()
+        header["content-type"] = content_type
+        boundary = header.get_param("boundary")
+        if not isinstance(boundary, str) or not boundary:
+            raise RequestInvalid("The multipart body names no boundary.", code="invalid_multipart")
+        self._reader = _Reader(sink)
+        try:
+            self._parser = MultipartParser(
+                boundary.encode("latin-1", "replace"), self._reader.callbacks()
+            )
+        except MultipartParseError as error:
+            raise _unreadable(error) from None
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes of the body."""
+        try:
+            self._parser.write(data)
+        except MultipartParseError as error:
+            raise _unreadable(error) from None
+
+    def end(self) -> Form:
+        """Return the form once the body is complete."""
+        try:
+            self._parser.finalize()
+        except MultipartParseError as error:
+            raise _unreadable(error) from None
+        if not self._reader.ended:
+            raise RequestInvalid("The multipart body ends too early.", code="invalid_multipart")
+        return self._reader.form
+
+
+def _unreadable(error: MultipartParseError) -> RequestInvalid:
+    return RequestInvalid(f"The multipart body cannot be read: {error}.", code="invalid_multipart")
 
 
 class _Reader:
     """Collects parts as the parser meets them."""
 
-    def __init__(self) -> None:
+    def __init__(self, sink: Callable[[bytes], None] | None) -> None:
         self.form = Form()
         self.ended = False
+        self._sink = sink
+        self._name = ""
+        self._filename: str | None = None
         self._parts = 0
         self._header = bytearray()
         self._value = bytearray()
@@ -72,7 +111,8 @@ class _Reader:
             "on_header_field": lambda data, start, end: self._grow(self._header, data[start:end]),
             "on_header_value": lambda data, start, end: self._grow(self._value, data[start:end]),
             "on_header_end": self._end_header,
-            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_headers_finished": self._begin_data,
+            "on_part_data": lambda data, start, end: self._take(data[start:end]),
             "on_part_end": self._end_part,
             "on_end": self._end,
         }
@@ -97,7 +137,7 @@ class _Reader:
         self._headers[name] = self._value.decode("utf-8", "replace").strip()
         self._header, self._value = bytearray(), bytearray()
 
-    def _end_part(self) -> None:
+    def _begin_data(self) -> None:
         given = Message()
         given["content-disposition"] = self._headers.get("content-disposition", "")
         name = given.get_param("name", header="content-disposition")
@@ -105,14 +145,31 @@ class _Reader:
             raise RequestInvalid(
                 "A part of the multipart body has no name.", code="invalid_multipart"
             )
-        data = bytes(self._data)
-        if given.get_param("filename", header="content-disposition") is not None:
+        filename = given.get_param("filename", header="content-disposition")
+        self._name = name
+        self._filename = None if filename is None else collapse_rfc2231_value(filename)
+        if self._filename is not None:
             if name in self.form.files:
                 raise RequestInvalid(f"The file {name[:80]} comes twice.", param=name[:80])
+            self.form.files[name] = b""
+            self.form.filenames[name] = self._filename
+
+    def _take(self, data: bytes) -> None:
+        if self._filename is None:
+            self._data.extend(data)
+            if len(self._data) > MAX_FIELD_BYTES:
+                name = self._name[:80]
+                raise RequestInvalid(f"The field {name} is too long.", param=name)
+        elif self._sink is None:
+            self._data.extend(data)
+        else:
+            self._sink(data)
+
+    def _end_part(self) -> None:
+        name, data = self._name, bytes(self._data)
+        if self._filename is not None:
             self.form.files[name] = data
             return
-        if len(data) > MAX_FIELD_BYTES:
-            raise RequestInvalid(f"The field {name[:80]} is too long.", param=name[:80])
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError:

@@ -157,6 +157,7 @@ _REGISTRY = {
     "registry_gateresult": Grant(web=READ, controller=ADD),
     "registry_incident": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_incident_departments": Grant(web=ALL, controller=READ, worker=READ),
+    "registry_storedfile": Grant(web=ALL, controller="SELECT, DELETE"),
     "registry_incidentnote": Grant(web=ADD, controller=READ),
     "registry_incidentsuspension": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_incidentversion": Grant(web=ADD, controller=READ, worker=READ),

@@ -1,4 +1,4 @@
-"""Storing responses, and continuing those that are stored, in threads next to the event loop."""
+"""Storing responses, and continuing those that are stored."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
-from django.db import Error, connection
+from django.db import connection
 from pydantic import ValidationError
 
 from assay.gateway.access import Circumstances
 from assay.gateway.admission import Admitted, Application
 from assay.gateway.call import Call
+from assay.gateway.database_desk import DatabaseDesk, department_of
 from assay.gateway.http import Message, Send
 from assay.gateway.key_entries import KeyEntry
-from assay.gateway.waiting import WaitingBound
-from governance import rowsecurity
-from governance.errors import DomainError, NotFound, Unavailable, WrongState
-from governance.people.models import Department
+from governance.errors import DomainError, Unavailable, WrongState
 from governance.permissions import Action
 from governance.policy.context import CLASSIFICATIONS, base_context
 from governance.policy.engine import decide
 from governance.policy.services import active_policy
-from governance.principals import Principal, RequestContext, request_context
+from governance.principals import Principal
 from registry.catalog.conversations import Conversation, Item, StoredRenderer
 from registry.catalog.endpoints import Plan
 from registry.catalog.requests import invalid
@@ -41,19 +37,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-THREADS = 4
-# Waiting readings and beginnings, of all departments and of one: none keeps the others out. Ends of
-# answers are as many as requests that run.
-WAITING_MAX = 1024
-DEPARTMENT_WAITING_MAX = 128
 KEYS_MAX = 4096
 # Seconds for which a process believes what it read about a key's department.
 _KNOWN_S = 5.0
 # Seconds that the end of an answer waits for the database.
 _FINISH_S = 5.0
-_ACTIONS = (Action.RESPONSE_CREATE, Action.RESPONSE_DELETE, Action.RESPONSE_VIEW)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,29 +124,12 @@ async def begin_storing(
         raise
 
 
-class ResponseDesk:
-    """Runs the services in a few threads, so that no inference waits for the database."""
+class ResponseDesk(DatabaseDesk):
+    """Stores responses, and reads what requests continue."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assay-responses")
-        self._waiting = WaitingBound(
-            total=WAITING_MAX,
-            of_department=DEPARTMENT_WAITING_MAX,
-            refusal="Too many stored responses are being used.",
-        )
+        super().__init__("responses", refusal="Too many stored responses are being used.")
         self._known: dict[str, tuple[float, bool]] = {}
-
-    async def run(self, call: Call, key: KeyEntry, work: Callable[[Principal], T]) -> T:
-        """Return what `work` returns for the key's principal, narrowed to what it can reach.
-
-        Raises:
-            DomainError: As `work`.
-            Unavailable: Too much waits, or the database does not answer.
-        """
-        context = RequestContext(call.request_id, call.client_address)
-        actor = _with_scopes(key.principal)
-        with self._waiting.place(key.department or ""):
-            return await self._in_thread(lambda: _narrowed(actor, context, work))
 
     async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation) -> Earlier:
         """Return what a request continues.
@@ -200,7 +171,7 @@ class ResponseDesk:
             WrongState: The caller wants it stored, and the department keeps none.
         """
         if conversation.store:
-            if not await self.run(call, key, lambda actor: retention_days(_department(key)) > 0):
+            if not await self.run(call, key, lambda actor: retention_days(department_of(key)) > 0):
                 raise _keeps_none(key)
             return True
         if conversation.store is False or key.person is not None:
@@ -235,7 +206,7 @@ class ResponseDesk:
         def store(actor: Principal) -> bool:
             made = response_create(
                 actor=actor,
-                department=_department(key),
+                department=department_of(key),
                 sender=key.recorded_as,
                 id=renderer.id,
                 deployment=plan.model,
@@ -259,19 +230,9 @@ class ResponseDesk:
         """Store the end of a response. A failure leaves it without one, as `failed`."""
         try:
             async with asyncio.timeout(_FINISH_S):
-                await self._in_thread(lambda: _finish(kept))
+                await self.in_thread(lambda: _finish(kept))
         except (DomainError, TimeoutError) as error:
             logger.warning("Response %s could not be stored: %s", kept.id, error)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except Error as error:
-            raise Unavailable("The database does not answer.", retry_after=5) from error
-
-    async def stop(self) -> None:
-        """Let what is under way end."""
-        await asyncio.to_thread(self._threads.shutdown)
 
 
 def _continues(item: dict[str, Any]) -> bool:
@@ -313,7 +274,7 @@ def _keeps_none(key: KeyEntry) -> WrongState:
 
 def _keeps(actor: Principal, call: Call, key: KeyEntry) -> bool:
     """Return whether the department keeps responses, and the policy lets this key store them."""
-    department = _department(key)
+    department = department_of(key)
     if not retention_days(department):
         return False
     resource = department_resource("response", department)
@@ -322,34 +283,8 @@ def _keeps(actor: Principal, call: Call, key: KeyEntry) -> bool:
     return decide(policy, actor, Action.RESPONSE_CREATE, resource, context).allowed
 
 
-def _department(key: KeyEntry) -> Department:
-    department = Department.objects.filter(slug=key.department).first()
-    if department is None:
-        raise NotFound("The department does not exist.")
-    return department
-
-
 def _finish(kept: Kept) -> bool:
     try:
         return response_finish(id=kept.id, response=kept.renderer.ended)
     finally:
         connection.close()
-
-
-def _narrowed(actor: Principal, context: RequestContext, work: Callable[[Principal], T]) -> T:
-    token = request_context.set(context)
-    try:
-        with rowsecurity.scope(actor):
-            return work(actor)
-    finally:
-        request_context.reset(token)
-        connection.close()
-
-
-def _with_scopes(principal: Principal) -> Principal:
-    """Return the caller, whose stored responses are theirs if they may ask: no key needs more
-    scopes."""
-    scopes = principal.scopes
-    if scopes is None or Action.DEPLOYMENT_INVOKE.value not in scopes:
-        return principal
-    return replace(principal, scopes=scopes | {action.value for action in _ACTIONS})

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from assay.gateway.admission import Running
 from assay.gateway.feedback import FeedbackDesk
+from assay.gateway.file_upload import FileDesk
 from assay.gateway.index_cache import IndexCache
 from assay.gateway.ledger import Ledger
 from assay.gateway.media import MediaDesk
@@ -67,6 +68,7 @@ class Runtime:
         self.media = MediaDesk()
         self.feedback = FeedbackDesk()
         self.responses = ResponseDesk()
+        self.files = FileDesk()
         self.indexes = IndexCache()
 
     def start(self) -> None:
@@ -86,6 +88,7 @@ class Runtime:
         await self.media.stop()
         await self.feedback.stop()
         await self.responses.stop()
+        await self.files.stop()
         await self.indexes.stop()
         await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self.client.aclose())
         await self.client.connection_pool.disconnect()

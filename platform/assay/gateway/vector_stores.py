@@ -9,9 +9,7 @@ from django.conf import settings
 from pydantic import Discriminator, Field, Tag
 
 from assay.gateway.call import Call
-from assay.gateway.errors import WrongMethod
-from assay.gateway.http import Receive, Scope, Send, encode, read_body, respond
-from assay.gateway.key_entries import KeyEntry
+from assay.gateway.http import Receive, Scope, encode, read_body, respond
 from assay.gateway.knowledge_entries import KnowledgeEntry
 from assay.gateway.ledger import Settlement
 from assay.gateway.retrieval import (
@@ -21,10 +19,11 @@ from assay.gateway.retrieval import (
     still_allowed,
     visible_knowledge,
 )
-from assay.gateway.snapshot import Snapshot
+from assay.gateway.stored import Asked, listed, require_method
+from governance.permissions import Action
 from registry.catalog.endpoints import dumps
 from registry.catalog.grounding import Passage
-from registry.catalog.requests import Strict, Text, one_or_many, parse, printable
+from registry.catalog.requests import Strict, Text, one_or_many, parse
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
@@ -56,7 +55,7 @@ class SearchRequest(Strict):
     filters: None = None
 
 
-def label(path: str) -> str:
+def label(method: str, path: str) -> str:
     """The path as metrics and the ledger name it; empty when it is not one of these."""
     if path == PATH:
         return PATH
@@ -66,32 +65,24 @@ def label(path: str) -> str:
     return f"{PATH}/{{id}}/search" if len(parts) == 2 and parts[1] == "search" else ""
 
 
-async def answer(
-    runtime: Runtime,
-    call: Call,
-    snapshot: Snapshot,
-    key: KeyEntry,
-    asker: Asker,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-) -> None:
+async def answer(asked: Asked) -> None:
     """Answer one request under `PATH`, and record it.
 
     Raises:
         DomainError: it is refused.
     """
-    name = scope["path"].removeprefix(PATH).strip("/").partition("/")[0]
+    runtime, call, key, asker = asked.runtime, asked.call, asked.key, asked.asker
+    name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
     address = asker.circumstances.client_address
     if call.endpoint == PATH:
-        entries = visible_knowledge(snapshot, key, address)
-        shown = _listed([_store(entry) for entry in entries])
+        entries = visible_knowledge(asked.snapshot, key, address)
+        shown = listed([_store(entry) for entry in entries], has_more=False)
     elif call.endpoint.endswith("/search"):
         # Checked before the body is read, so that a refused caller does not upload it.
-        find_knowledge(snapshot, key, name, address)
-        shown = await _search(runtime, call, asker, name, scope, receive)
+        find_knowledge(asked.snapshot, key, name, address)
+        shown = await _search(runtime, call, asker, name, asked.scope, asked.receive)
     else:
-        shown = _store(find_knowledge(snapshot, key, name, address))
+        shown = _store(find_knowledge(asked.snapshot, key, name, address))
     call.recorded = True
     entry = call.entry("ok", ran=False)
     if call.endpoint.endswith("/search"):
@@ -99,7 +90,7 @@ async def answer(
         await runtime.ledger.settle(Settlement(entry))
     else:
         runtime.ledger.record_bounded(entry)
-    await respond(send, 200, encode(dumps(shown)), call.headers())
+    await respond(asked.send, 200, encode(dumps(shown)), call.headers())
 
 
 async def _search(
@@ -171,18 +162,11 @@ def _store(entry: KnowledgeEntry) -> dict[str, Any]:
     }
 
 
-def _listed(stores: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "object": "list",
-        "data": stores,
-        "first_id": stores[0]["id"] if stores else None,
-        "last_id": stores[-1]["id"] if stores else None,
-        "has_more": False,
-    }
-
-
 def check_method(endpoint: str, method: str) -> None:
     """Raises WrongMethod unless `endpoint` takes `method`."""
-    allowed = "POST" if endpoint.endswith("/search") else "GET"
-    if method != allowed:
-        raise WrongMethod(f"{endpoint} takes {allowed}, not {printable(method, 10)}.")
+    require_method(endpoint, method, ("POST",) if endpoint.endswith("/search") else ("GET",))
+
+
+def action_of(endpoint: str, method: str) -> Action:
+    """Return the action that a request is."""
+    return Action.KNOWLEDGE_SEARCH if endpoint.endswith("/search") else Action.KNOWLEDGE_VIEW

@@ -15,8 +15,9 @@ import pytest
 from django.utils import timezone
 
 from assay.gateway.call import Call
+from assay.gateway.database_desk import DEPARTMENT_WAITING_MAX
 from assay.gateway.key_entries import KeyEntry
-from assay.gateway.response_desk import DEPARTMENT_WAITING_MAX, ResponseDesk
+from assay.gateway.response_desk import ResponseDesk
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
 from governance.people.models import Department

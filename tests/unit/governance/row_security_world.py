@@ -23,6 +23,7 @@ from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.feedback.models import Feedback
+from registry.files.models import StoredFile
 from registry.incidents.models import (
     Incident,
     IncidentNote,
@@ -70,6 +71,7 @@ OWNED: tuple[type[DjangoModel], ...] = (
     ServingPeriod,
     Feedback,
     ResponseRetention,
+    StoredFile,
     StoredResponse,
     KnowledgeBase,
     Document,
@@ -319,6 +321,18 @@ def _learn(estate: Estate, slug: str) -> None:
             items=[],
             response={},
             size=1,
+            expires_at=timezone.now() + timedelta(days=1),
+        )
+    )
+    estate.add(
+        StoredFile.objects.create(
+            id=f"file-{slug}",
+            department=estate.department,
+            sender="k",
+            filename="f",
+            purpose="batch",
+            size=1,
+            sha256="0" * 64,
             expires_at=timezone.now() + timedelta(days=1),
         )
     )

@@ -26,6 +26,7 @@ from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate
 from registry.feedback.models import Feedback
+from registry.files.models import StoredFile
 from registry.incidents.models import Incident
 from registry.intake.models import Intake
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
@@ -45,6 +46,7 @@ LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
     "document": (DocumentVersion, ("document__base",)),
     "evaluation": (Evaluation, ("version__model", "dataset_version__dataset")),
     "feedback": (Feedback, ("department",)),
+    "file": (StoredFile, ("department",)),
     "gate": (Gate, ("model", "dataset")),
     "incident": (Incident, ("department", "reporter")),
     "intake": (Intake, ("model",)),

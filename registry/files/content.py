@@ -1,0 +1,100 @@
+"""The bytes of files: one file each, under the file's ID and never its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from django.conf import settings
+
+from governance.errors import NotFound
+
+CHUNK = 1024 * 1024
+# Content without a row may belong to a transaction that has not committed yet.
+ORPHAN_AGE_S = 3600.0
+_ID = re.compile(r"file-[0-9a-f]{32}")
+
+
+def folder() -> Path:
+    """Return the folder of all files. Not below the artifact root, which MLflow serves."""
+    return Path(settings.DATA_DIR) / "files"
+
+
+def content_path(id: str) -> Path:  # noqa: A002
+    """Return the place of a file's bytes, whether they exist or not.
+
+    Raises:
+        NotFound: `id` is not the ID of a file.
+    """
+    if not _ID.fullmatch(id):
+        raise NotFound("There is no such file.")
+    return folder() / id
+
+
+class ContentWriter:
+    """Writes a new file's bytes; `finish` keeps them, anything else discards them.
+
+    It blocks: the gateway calls it in threads.
+    """
+
+    def __init__(self, id: str) -> None:  # noqa: A002
+        path = content_path(id)
+        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(path, flags, 0o600), "wb")
+        self._path = path
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+    def finish(self) -> str:
+        """Write everything to the disk; return the SHA-256, hexadecimal."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def content_delete(id: str) -> None:  # noqa: A002
+    """Delete a file's bytes, if there are any."""
+    content_path(id).unlink(missing_ok=True)
+
+
+def chunks(id: str) -> Iterator[bytes]:  # noqa: A002
+    """Return the bytes of a file in order.
+
+    Raises:
+        NotFound: they are gone.
+    """
+    try:
+        with content_path(id).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except FileNotFoundError:
+        raise NotFound(f"The content of file {id} is gone.", hint="Upload it again.") from None
+
+
+def orphans(known: Collection[str]) -> list[str]:
+    """Return the IDs of content that no file in `known` has, and that is an hour old."""
+    if not folder().is_dir():
+        return []
+    oldest = time.time() - ORPHAN_AGE_S
+    return [
+        path.name
+        for path in folder().iterdir()
+        if path.name not in known and _ID.fullmatch(path.name) and path.stat().st_mtime < oldest
+    ]

@@ -1,0 +1,238 @@
+"""Keep files of departments, delete them, and delete what has expired."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Count, Sum
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.bounds import FILENAME_MAX
+from governance.errors import InvalidInput, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal, background, service_principal
+from registry.files.content import content_delete, orphans
+from registry.files.models import FILES_MAX, LEAST_S, MOST_S, FilePurpose, StoredFile
+from registry.files.selectors import file_get
+from registry.resources import department_resource
+from registry.validation import checked_text
+
+# In one transaction, and so many transactions a minute.
+_EXPIRED_AT_ONCE = 500
+_EXPIRIES = 20
+
+
+def new_file_id() -> str:
+    """Return `file-` and 128 random bits."""
+    return f"file-{secrets.token_hex(16)}"
+
+
+def file_resource(file: StoredFile) -> Resource:
+    """Return what policy decisions see of a file."""
+    return Resource(
+        type="file",
+        id=file.pk,
+        name=file.filename,
+        department=file.department.slug,
+        attributes={"purpose": file.purpose},
+    )
+
+
+def file_subject(file: StoredFile) -> Subject:
+    """Return the file as the audit log names it: without content."""
+    return Subject("file", file.pk, file.filename)
+
+
+def file_check(*, actor: Principal, department: Department) -> None:
+    """Raise if `actor` may not add a file to the department now; before its bytes are received.
+
+    Raises:
+        NotPermitted: the policy forbids it.
+        WrongState: the department has as many files, or bytes, as it may.
+    """
+    authorize(
+        actor=actor, action=Action.FILE_CREATE, resource=department_resource("file", department)
+    )
+    _check_room(department, 0)
+
+
+def file_create(
+    *,
+    actor: Principal,
+    department: Department,
+    sender: str,
+    id: str,  # noqa: A002
+    filename: str,
+    size: int,
+    sha256: str,
+    expires_after_s: int | None = None,
+) -> StoredFile:
+    """Keep an uploaded file, whose bytes are written.
+
+    Args:
+        sender: public ID of the key that uploads it.
+        size: in bytes.
+        expires_after_s: seconds until it is deleted; None for the default of the installation.
+
+    Raises:
+        InvalidInput: the file is empty, or a field is out of bounds.
+        NotPermitted: the policy forbids it.
+        WrongState: the department has as many files, or bytes, as it may.
+    """
+    filename = checked_text(filename, field="filename", limit=FILENAME_MAX)
+    if size < 1:
+        raise InvalidInput("The file is empty.", fields={"file": ["At least one byte."]})
+    if expires_after_s is not None and not LEAST_S <= expires_after_s <= MOST_S:
+        raise InvalidInput(
+            f"expires_after is from {LEAST_S:,} to {MOST_S:,} seconds.",
+            fields={"expires_after": [f"From {LEAST_S:,} to {MOST_S:,} seconds."]},
+        )
+    with transaction.atomic():
+        decision = authorize(
+            actor=actor,
+            action=Action.FILE_CREATE,
+            resource=department_resource("file", department),
+        )
+        # One at a time in a department, so that two uploads do not take the same room.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:files:{department.pk}"]
+            )
+        _check_room(department, size)
+        return file_add(
+            actor=actor,
+            department=department,
+            sender=sender,
+            id=id,
+            filename=filename,
+            purpose=FilePurpose.BATCH,
+            size=size,
+            sha256=sha256,
+            expires_after_s=expires_after_s,
+            decision=decision,
+        )
+
+
+def file_add(
+    *,
+    actor: Principal,
+    department: Department,
+    sender: str,
+    id: str,  # noqa: A002
+    filename: str,
+    purpose: FilePurpose,
+    size: int,
+    sha256: str,
+    expires_after_s: int | None = None,
+    decision: Authorization | None = None,
+) -> StoredFile:
+    """Add a file in the caller's transaction, without a bound on the department: the output of a
+    batch is never refused for lack of room."""
+    life = expires_after_s or settings.FILE_RETENTION_DAYS * 86_400
+    file = StoredFile.objects.create(
+        id=id,
+        department=department,
+        sender=sender,
+        filename=filename,
+        purpose=purpose,
+        size=size,
+        sha256=sha256,
+        expires_at=timezone.now() + timedelta(seconds=life),
+    )
+    audit_record(
+        actor=actor,
+        action=Action.FILE_CREATE,
+        subject=file_subject(file),
+        department=department.slug,
+        data={"purpose": file.purpose, "size": size, "sha256": sha256, "seconds": life},
+        decision=decision,
+    )
+    return file
+
+
+def _check_room(department: Department, size: int) -> None:
+    held = StoredFile.objects.filter(department=department).aggregate(
+        count=Count("pk"), size=Sum("size")
+    )
+    taken = held["size"] or 0
+    if held["count"] >= FILES_MAX or taken + size > settings.FILES_DEPARTMENT_BYTES:
+        raise WrongState(
+            f"Department {department.slug} has {held['count']:,} files of {taken:,} bytes; there "
+            f"is no room for this one.",
+            code="too_many_files",
+            hint="Delete files, or let them expire sooner with expires_after.",
+        )
+
+
+@transaction.atomic
+def file_delete(*, actor: Principal, id: str) -> None:  # noqa: A002
+    """Delete a file and its bytes.
+
+    Raises:
+        NotFound: there is none that the actor may know of.
+        NotPermitted: the policy forbids it.
+    """
+    found = file_get(actor=actor, id=id)
+    decision = authorize(actor=actor, action=Action.FILE_DELETE, resource=file_resource(found))
+    audit_record(
+        actor=actor,
+        action=Action.FILE_DELETE,
+        subject=file_subject(found),
+        department=found.department.slug,
+        data={"purpose": found.purpose, "size": found.size},
+        decision=decision,
+    )
+    _delete([found])
+
+
+def _delete(files: list[StoredFile]) -> None:
+    """Delete rows, and their bytes once the transaction has committed."""
+    names = [file.pk for file in files]
+    StoredFile.objects.filter(pk__in=names).delete()
+
+    def content() -> None:
+        for name in names:
+            content_delete(name)
+
+    transaction.on_commit(content)
+
+
+def files_expire_due() -> int:
+    """Delete expired files, and bytes without a file; return how many files. For the controller."""
+    deleted = 0
+    for _ in range(_EXPIRIES):
+        found = _expire_some()
+        deleted += found
+        if found < _EXPIRED_AT_ONCE:
+            break
+    for name in orphans(set(StoredFile.objects.values_list("pk", flat=True))):
+        content_delete(name)
+    return deleted
+
+
+def _expire_some() -> int:
+    controller = service_principal("controller")
+    with transaction.atomic(), background("files", controller):
+        due = StoredFile.objects.select_related("department").filter(expires_at__lte=timezone.now())
+        rows = list(due.order_by("expires_at")[:_EXPIRED_AT_ONCE])
+        counts: dict[Department, int] = {}
+        for row in rows:
+            counts[row.department] = counts.get(row.department, 0) + 1
+        _delete(rows)
+        for department, count in counts.items():
+            audit_record(
+                actor=controller,
+                action="file:expire",
+                subject=Subject("department", department.slug, department.name),
+                department=department.slug,
+                data={"count": count},
+            )
+    return len(rows)
