@@ -133,10 +133,21 @@ def run(*, quick: bool = False) -> list[Row]:
             stack.wait_for_mlflow()
             key = deploy_base(stage)
             digest = stage.facts["smollm2-135m-instruct"]["digest"]
-            reference = Reference(folder / "data" / "artifacts" / "versions" / digest, threads)
+            reference = Reference(_files(folder, digest), threads)
             return _measure(stack.url, key, reference, rounds=1 if quick else 3)
         finally:
             stack.stop()
+
+
+def _files(folder: Path, digest: str) -> Path:
+    """Make a folder of a stored version's files."""
+    stored, target = folder / "data" / "artifacts" / "files", folder / "reference"
+    manifest = json.loads((stored / digest[:2] / digest).read_bytes())
+    for file in manifest["files"]:
+        copy = target / file["path"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.hardlink_to(stored / file["sha256"][:2] / file["sha256"])
+    return target
 
 
 def _measure(url: str, key: str, reference: Reference, *, rounds: int) -> list[Row]:

@@ -12,13 +12,13 @@ import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from governance.errors import DomainError, InvalidInput
-from registry.canonical import json_digest
+from registry.canonical import canonical_json
 
 CHUNK_BYTES = 1024 * 1024
 MAX_PATH_CHARACTERS = 240
@@ -126,7 +126,12 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical form of `to_json()`, 64 hexadecimal digits."""
-        return json_digest(self.to_json())
+        return hashlib.sha256(self.canonical).hexdigest()
+
+    @property
+    def canonical(self) -> bytes:
+        """The bytes whose SHA-256 is `digest`."""
+        return canonical_json(self.to_json())
 
     @property
     def size_bytes(self) -> int:
@@ -255,7 +260,13 @@ def build_manifest(folder: Path, base_digest: str | None = None) -> Manifest:
     return Manifest(files=tuple(files), base_digest=base_digest)
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
+def check_names(folder: Path, manifest: Manifest) -> None:
+    """Return when `folder` has exactly the names of `manifest`; no byte is read.
+
+    Raises:
+        ManifestMismatch: names the first file that is extra.
+        FilesUnreadable: names the first file that is missing.
+    """
     try:
         present = set(walk_files(folder))
     except FileNotFoundError as error:
@@ -278,8 +289,12 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_file(folder: Path, expected: ManifestFile, target: BinaryIO | None = None) -> None:
-    size, sha256 = _hash(_expected_chunks(folder, expected.path), target)
+def check_chunks(
+    chunks: Iterable[bytes], expected: ManifestFile, target: BinaryIO | None = None
+) -> None:
+    """Hash `chunks`, while writing them to `target`; raise ManifestMismatch unless they are the
+    expected file's."""
+    size, sha256 = _hash(chunks, target)
     if (size, sha256) != (expected.size, expected.sha256):
         raise ManifestMismatch(
             f"{expected.path} has SHA-256 {sha256[:12]}… and {size} bytes; the manifest says "
@@ -295,32 +310,43 @@ def verify_folder(folder: Path, manifest: Manifest) -> None:
         ManifestMismatch: names the first file that is extra or different.
         FilesUnreadable: names the first file that is missing or cannot be read.
     """
-    _check_names(folder, manifest)
+    check_names(folder, manifest)
     for file in manifest.files:
-        _check_file(folder, file)
+        check_chunks(_expected_chunks(folder, file.path), file)
 
 
-def copy_verified(source: Path, target: Path, manifest: Manifest, *, others: bool = False) -> None:
-    """Copy `source` to the new folder `target`, hashing the very bytes that are written.
-
-    What is loaded from `target` afterwards is what was hashed, whatever happens to `source`. With
-    `others`, `source` may hold files that the manifest does not name; they are not copied. On an
-    error `target` is removed.
+def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
+    """Copy `source` to the new folder `target`, as `copy_chunks` does.
 
     Raises:
         ManifestMismatch: names the first file that is extra or different.
         FilesUnreadable: names the first file that is missing or cannot be read.
         OSError: `target` exists, or has no room.
     """
-    if not others:
-        _check_names(source, manifest)
+    check_names(source, manifest)
+    copy_chunks(lambda file: _expected_chunks(source, file.path), target, manifest)
+
+
+def copy_chunks(
+    chunks_of: Callable[[ManifestFile], Iterable[bytes]], target: Path, manifest: Manifest
+) -> None:
+    """Write the files of `manifest` to the new folder `target`, hashing the very bytes that are
+    written.
+
+    What is loaded from `target` afterwards is what was hashed, whatever happens to the source. On
+    an error `target` is removed.
+
+    Raises:
+        ManifestMismatch: names the first file that is different.
+        OSError: `target` exists, or has no room.
+    """
     target.mkdir(parents=True)
     try:
         for file in manifest.files:
             copy = target / file.path
             copy.parent.mkdir(parents=True, exist_ok=True)
             with copy.open("xb") as output:
-                _check_file(source, file, output)
+                check_chunks(chunks_of(file), file, output)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise

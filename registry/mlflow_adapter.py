@@ -54,8 +54,9 @@ def register_version(
 ) -> RegisteredRun:
     """Log a run and register a model version on it; once for each job, however often it is asked.
 
-    The experiment and the registered model carry the model's name; a client of MLflow downloads
-    the files of `digest` from the store. `history` is a list of
+    The experiment and the registered model carry the model's name. The tags `assay.digest` and
+    `assay.manifest` tell a client of MLflow where the bytes are: in Assay's store, at the address
+    of the manifest, which names the files. `history` is a list of
     {"step": int, "values": {metric: value}}.
 
     Raises:
@@ -64,6 +65,7 @@ def register_version(
     tags = {
         "assay.job": job_id,
         "assay.digest": digest,
+        "assay.manifest": store.address_of(digest),
         "assay.department": department,
         "assay.task": task,
         "assay.kind": kind,
@@ -76,7 +78,8 @@ def register_version(
             _log(client, run.info.run_id, parameters, metrics, history)
             client.set_tag(run.info.run_id, _DONE, "1")
             client.set_terminated(run.info.run_id)
-        source = store.expose(digest, run.info.artifact_uri)
+        # MLflow takes only a source in the run's own artifacts; it holds no bytes of the version.
+        source = f"{run.info.artifact_uri}/model"
         version = _version_for(client, model, run.info.run_id, source, tags)
         return RegisteredRun(run_id=run.info.run_id, version=str(version.version))
 

@@ -1,155 +1,238 @@
-"""The artifact store: folders and files under their own digest, written once.
+"""The artifact store: files under their own SHA-256, in a folder or a bucket (`ASSAY_STORE_URL`).
 
-MLflow serves the same root as its artifact destination. It registers only sources inside a run's
-own artifact folder, so `expose` puts a link to the version's folder there: no byte is stored twice.
+A version is its manifest, which lies in the store under the version's digest, and the files that
+it names. What is read is not trusted: whoever loads bytes hashes them.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
+import hashlib
+import io
 import tempfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 
-from governance.errors import InvalidInput
-from registry.manifests import Manifest, copy_verified, verify_folder
+from registry.manifests import (
+    CHUNK_BYTES,
+    FilesUnreadable,
+    Manifest,
+    ManifestFile,
+    ManifestMismatch,
+    check_chunks,
+    check_names,
+    copy_chunks,
+    open_beneath,
+)
+from registry.storage.backend import Backend, Source, file_key, record_key
+from registry.storage.cache import Cache
+from registry.storage.folder import INCOMING
+from registry.storage.opening import open_backend
+
+RESTORE = "Restore the artifact store, then try again. `assay store fsck` names what it lacks."
 
 
-def root() -> Path:
-    """Return the folder of artifacts: `ASSAY_DATA_DIR`/artifacts."""
-    return Path(settings.DATA_DIR) / "artifacts"
+def store_url() -> str:
+    """Return `ASSAY_STORE_URL`, by default the folder `ASSAY_DATA_DIR`/artifacts."""
+    return settings.STORE_URL or (Path(settings.DATA_DIR).absolute() / "artifacts").as_uri()
 
 
-def _checked(digest: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise InvalidInput(f"{digest[:80]!r} is not a digest of 64 hexadecimal digits.")
-    return digest
+def backend() -> Backend:
+    """Return the backend of this process. Raises ImproperlyConfigured."""
+    return _backend(store_url())
 
 
-def version_folder(digest: str, *, at: Path | None = None) -> Path:
-    """The folder of the version whose manifest has this digest, whether it exists or not."""
-    return (at or root()) / "versions" / _checked(digest)
+_backend = lru_cache(maxsize=4)(open_backend)
 
 
-def dataset_file(digest: str, *, at: Path | None = None) -> Path:
-    """The JSON lines of the dataset version with this digest, whether they exist or not."""
-    return (at or root()) / "datasets" / _checked(digest) / "data.jsonl"
+def cache() -> Cache:
+    """Return the folder in which this machine keeps files of a remote store."""
+    folder = settings.STORE_CACHE_DIR or Path(settings.DATA_DIR) / "store-cache"
+    return Cache(Path(folder), settings.STORE_CACHE_BYTES)
 
 
-def dataset_media_file(digest: str, *, at: Path | None = None) -> Path:
-    """The list of media files that a dataset version's rows name, whether it exists or not."""
-    return dataset_file(digest, at=at).with_name("media.tsv")
-
-
-def media_file(sha256: str, *, at: Path | None = None) -> Path:
-    """The image or recording with this SHA-256, whether it exists or not."""
-    return (at or root()) / "media" / _checked(sha256)[:2] / sha256
-
-
-def media_preview_file(sha256: str, *, at: Path | None = None) -> Path:
-    """A small JPEG of the image with this SHA-256; images of a dataset's first rows have one."""
-    file = media_file(sha256, at=at)
-    return file.with_name(f"{file.name}.jpg")
-
-
-def mask_preview_file(sha256: str, *, at: Path | None = None) -> Path:
-    """A small picture in colors of the mask with this SHA-256, for masks of a dataset's first
-    rows."""
-    file = media_file(sha256, at=at)
-    return file.with_name(f"{file.name}.mask.png")
-
-
-def document_file(sha256: str, *, at: Path | None = None) -> Path:
-    """The uploaded document, or the text taken out of one, with this SHA-256, whether it exists or
-    not."""
-    return (at or root()) / "documents" / _checked(sha256)[:2] / sha256
+def address_of(digest: str) -> str:
+    """Return the URL of a file in the store, for people and other programs."""
+    return f"{store_url().rstrip('/')}/{file_key(digest)}"
 
 
 def quarantine_folder(intake_id: int) -> Path:
-    """Return the folder of one delivery. Never below the artifact root, which MLflow serves."""
+    """Return the folder of one delivery. It is never a part of the store."""
     return Path(settings.DATA_DIR) / "quarantine" / str(intake_id)
 
 
-def expose(digest: str, artifact_uri: str) -> str:
-    """Link a version's folder into a run's artifacts; returns the source that MLflow accepts.
+@contextmanager
+def incoming() -> Iterator[Path]:
+    """Make a folder for files that are about to be stored, on the store's file system if it has
+    one. It is removed afterwards."""
+    within = backend().path(INCOMING) or cache().folder / INCOMING
+    within.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=within, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
-    Args:
-        digest: Of a version in the store.
-        artifact_uri: The run's, `mlflow-artifacts:/<experiment>/<run>/artifacts`.
+
+def open_object(key: str) -> BinaryIO:
+    """Return an object opened for reading, from a local copy of a remote store.
 
     Raises:
-        InvalidInput: MLflow keeps the run's artifacts anywhere else.
+        FileNotFoundError: there is none.
+        StoreUnavailable: the store does not answer.
     """
-    scheme, _, path = artifact_uri.partition(":/")
-    parts = PurePosixPath(path.lstrip("/")).parts
-    if scheme != "mlflow-artifacts" or not parts or ".." in parts:
-        raise InvalidInput(
-            f"MLflow keeps the run's artifacts at {artifact_uri[:200]!r}, not in Assay's store.",
-            hint="Start MLflow with --artifacts-destination naming ASSAY_DATA_DIR/artifacts.",
+    store = backend()
+    path = store.path(key)
+    return cache().open(store, key) if path is None else path.open("rb")
+
+
+def file_open(sha256: str) -> BinaryIO:
+    """Return the file with this SHA-256 opened for reading; its bytes are not checked here.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoreUnavailable: the store does not answer.
+    """
+    return open_object(file_key(sha256))
+
+
+def file_bytes(sha256: str) -> bytes:
+    """Return the bytes with this SHA-256, which are checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ManifestMismatch: the store has other bytes.
+        StoreUnavailable: the store does not answer.
+    """
+    with file_open(sha256) as file:
+        data = file.read()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ManifestMismatch(f"The file {sha256[:12]} has other bytes in the store.", path="")
+    return data
+
+
+def file_put(path: Path, sha256: str) -> None:
+    """Move a file with this SHA-256 into the store, if it is not there yet.
+
+    Raises:
+        ManifestMismatch: it has other bytes, or the stored file has.
+        StoreUnavailable: the store does not answer, or is full.
+    """
+    with path.open("rb") as file:
+        _write(file_key(sha256), Source(file, path.name, sha256=sha256, path=path))
+
+
+def media_list_put(path: Path, dataset_digest: str) -> None:
+    """Move in the list of the media that a dataset version's rows name."""
+    with path.open("rb") as file:
+        _write(
+            record_key("media-lists", dataset_digest, ".tsv"), Source(file, path.name, path=path)
         )
-    link = root().joinpath(*parts) / "model"
-    link.parent.mkdir(parents=True, exist_ok=True)
-    target = os.path.relpath(version_folder(digest), link.parent)
-    if not (link.is_symlink() and os.readlink(link) == target):
-        link.symlink_to(target, target_is_directory=True)
-    return f"{artifact_uri}/model"
 
 
-def adopt(folder: Path, manifest: Manifest, *, at: Path | None = None) -> Path:
-    """Copy `folder` into the store under the manifest's digest; once, atomically, read-only.
+def media_list_open(dataset_digest: str) -> io.TextIOWrapper:
+    """Return the list of the media of a dataset version. Raises as `file_open`."""
+    key = record_key("media-lists", dataset_digest, ".tsv")
+    return io.TextIOWrapper(open_object(key), encoding="utf-8")
 
-    Files become 0444; folders stay writable by their owner, so that they can be deleted whole.
+
+def preview_key(sha256: str, *, mask: bool = False) -> str:
+    """Return the key of a small JPEG of an image, or of a small PNG of a mask in colors. Media of a
+    dataset's first rows have them."""
+    return record_key("previews", sha256, ".mask.png" if mask else ".jpg")
+
+
+def preview_put(path: Path, key: str) -> None:
+    """Move in a preview."""
+    with path.open("rb") as file:
+        _write(key, Source(file, path.name, path=path))
+
+
+def preview_bytes(sha256: str, *, mask: bool = False) -> bytes:
+    """Return a preview. Raises as `file_open`."""
+    with open_object(preview_key(sha256, mask=mask)) as file:
+        return file.read()
+
+
+def has_version(digest: str) -> bool:
+    """Return whether the store has the version with this digest: its manifest, which is stored
+    after its files."""
+    return backend().find(file_key(digest)) is not None
+
+
+def adopt(folder: Path, manifest: Manifest) -> None:
+    """Copy the files of `folder` into the store, then their manifest. Nothing is stored twice.
 
     Raises:
         ManifestMismatch: `folder`, or what the store already holds, is not what the manifest says.
-        FilesUnreadable: a file of either is missing or cannot be read.
+        FilesUnreadable: a file of `folder` is missing or cannot be read.
+        StoreUnavailable: the store does not answer, or is full.
     """
-    final = version_folder(manifest.digest, at=at)
-    if final.exists():
-        verify_folder(final, manifest)
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".adopting-", dir=final.parent))
+    check_names(folder, manifest)
+    for file in manifest.files:
+        try:
+            opened = open_beneath(folder, file.path)
+            with opened as source:
+                _write(file_key(file.sha256), Source(source, file.path, file.sha256, file.size))
+        except OSError as error:
+            raise FilesUnreadable(
+                f"{file.path} cannot be read: {error.strerror or error}.", path=file.path
+            ) from error
+    text = io.BytesIO(manifest.canonical)
+    _write(file_key(manifest.digest), Source(text, "the manifest", manifest.digest))
+
+
+def copy_version(manifest: Manifest, target: Path) -> None:
+    """Copy a version's files to the new folder `target`, hashing the very bytes that are written.
+
+    Raises:
+        ManifestMismatch: names the first file that is different.
+        FilesUnreadable: names the first file that is missing or cannot be read.
+        StoreUnavailable: the store does not answer.
+        OSError: `target` exists, or has no room.
+    """
+    copy_chunks(_chunks, target, manifest)
+
+
+def verify_version(manifest: Manifest) -> None:
+    """Hash the stored files of a version. Raises as `copy_version`."""
+    for file in manifest.files:
+        check_chunks(_chunks(file), file)
+
+
+def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> bytes:
+    """Return one file of a version, which is checked.
+
+    Raises:
+        ManifestMismatch: the manifest does not name it, it is larger than `most` bytes, or the
+            stored file is different.
+        FilesUnreadable: it is missing or cannot be read.
+        StoreUnavailable: the store does not answer.
+    """
+    named = next((file for file in manifest.files if file.path == path), None)
+    if named is None or (most is not None and named.size > most):
+        raise ManifestMismatch(f"The version has no {path} that can be read.", path=path)
+    data = io.BytesIO()
+    check_chunks(_chunks(named), named, data)
+    return data.getvalue()
+
+
+def _write(key: str, source: Source) -> None:
+    backend().write(key, source)
+
+
+def _chunks(file: ManifestFile) -> Iterator[bytes]:
+    # Nothing but reading happens in here, so a copy that finds no room is told as what it is.
     try:
-        copy = scratch / "files"
-        copy_verified(folder, copy, manifest)
-        for file in manifest.files:
-            (copy / file.path).chmod(0o444)
-        _rename_once(copy, final)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return final
-
-
-def adopt_dataset(file: Path, digest: str, *, at: Path | None = None) -> Path:
-    """Move `file`, whose SHA-256 is `digest`, into the store; once, atomically, read-only.
-
-    `file` must lie on the store's filesystem.
-    """
-    return adopt_file(file, dataset_file(digest, at=at))
-
-
-def adopt_file(file: Path, final: Path) -> Path:
-    """Move `file` to `final`, a place of the store that its content decides; once, read-only.
-
-    `file` must lie on the store's filesystem.
-    """
-    if final.exists():
-        file.unlink()
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    file.chmod(0o444)
-    os.replace(file, final)
-    return final
-
-
-def _rename_once(source: Path, final: Path) -> None:
-    try:
-        source.rename(final)
-    except OSError:
-        # Someone else adopted the same bytes in between; theirs are as good, when they are there.
-        if not final.is_dir():
-            raise
+        with file_open(file.sha256) as opened:
+            while chunk := opened.read(CHUNK_BYTES):
+                yield chunk
+    except FileNotFoundError as error:
+        raise FilesUnreadable(
+            f"{file.path} is missing from the artifact store.", path=file.path
+        ) from error
+    except OSError as error:
+        raise FilesUnreadable(
+            f"{file.path} cannot be read: {error.strerror or error}.", path=file.path
+        ) from error

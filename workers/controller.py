@@ -39,6 +39,7 @@ from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
 from workers.listening import listener
+from workers.stored import store_move_to_layout
 from workers.wire import CONTROLLER_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class Controller:
             "exports": exports_run.run,
             "attestations": attesting.run,
             "reminders": reminders.run,
+            "store-layout": _move_store,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }
         for name, loop in loops.items():
@@ -156,6 +158,11 @@ def _collect_usage(stop: threading.Event) -> None:
             collect_once(client, consumer=consumer)
     finally:
         client.close()
+
+
+def _move_store(stop: threading.Event) -> None:
+    store_move_to_layout()
+    stop.wait()
 
 
 def _every(name: str, seconds: float, duty: Callable[[], object], stop: threading.Event) -> None:

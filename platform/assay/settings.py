@@ -286,6 +286,11 @@ except ValueError as _error:
 SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
+# The artifact store; empty is the folder `artifacts` in DATA_DIR.
+STORE_URL = env("ASSAY_STORE_URL", "")
+# Files of a remote store on this machine; empty is the folder `store-cache` in DATA_DIR.
+STORE_CACHE_DIR = env("ASSAY_STORE_CACHE_DIR", "")
+STORE_CACHE_BYTES = env_int("ASSAY_STORE_CACHE_BYTES", 50 * 1024**3, least=1)
 # The second place for checkpoints and tiles: this folder, or in place of it another or a bucket,
 # s3://bucket/prefix, whose objects are locked for so many days. Credentials are boto3's affair.
 AUDIT_PUBLISH_DIR = Path(env("ASSAY_AUDIT_PUBLISH_DIR", str(DATA_DIR / "transparency")))

@@ -41,7 +41,7 @@ def overlap(a: DatasetVersion, b: DatasetVersion) -> Overlap:
     except FileNotFoundError as error:
         raise Unavailable(
             f"The rows of {a} or {b} are not in the artifact store; the leak check cannot run.",
-            hint="Restore ASSAY_DATA_DIR/artifacts/datasets, then try again.",
+            hint=store.RESTORE,
         ) from error
 
 
@@ -62,13 +62,13 @@ class _Rows:
 
     def inputs(self) -> Iterator[str]:
         row_input = get_row_kind(self.task, self.row_kind).row_input
-        return map(row_input, read_rows(store.dataset_file(self.digest)))
+        return map(row_input, read_rows(store.file_open(self.digest)))
 
     def looks(self) -> dict[str, int]:
         """Return the difference hashes of the images; none where the rows name no files."""
         if not self.has_media:
             return {}
-        with store.dataset_media_file(self.digest).open(encoding="utf-8") as listing:
+        with store.media_list_open(self.digest) as listing:
             records = (MediaRecord.from_line(line) for line in listing)
             return {each.media.sha256: int(each.looks, 16) for each in records if each.looks}
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
@@ -208,9 +208,9 @@ def encoded_row(place: str, row: dict[str, Any]) -> bytes:
     return record
 
 
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of canonical JSON lines."""
-    with file.open("rb") as lines:
+def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows of canonical JSON lines, then close the file."""
+    with file as lines:
         for line in lines:
             yield json.loads(line)
 

@@ -8,7 +8,6 @@ personal.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -36,6 +35,7 @@ from registry.datasets.overlays import Overlay, Overlays, counted_labels
 from registry.datasets.selectors import dataset_version_get
 from registry.datasets.stored import PREVIEW_ROWS, media_records
 from registry.datasets.tables import MAX_ROW_BYTES
+from registry.manifests import ManifestMismatch
 from registry.media.checks import Media
 from registry.resources import acting_person, dataset_resource, dataset_version_subject
 
@@ -199,20 +199,18 @@ def media_open(
     try:
         if small and record.media.kind in ("image", "video"):
             with suppress(FileNotFoundError):
-                if mask:
-                    return OpenedMedia(store.mask_preview_file(sha256).read_bytes(), "image/png")
-                return OpenedMedia(store.media_preview_file(sha256).read_bytes(), "image/jpeg")
-        data = store.media_file(sha256).read_bytes()
+                data = store.preview_bytes(sha256, mask=mask)
+                return OpenedMedia(data, "image/png" if mask else "image/jpeg")
+        data = store.file_bytes(sha256)
     except FileNotFoundError as error:
         raise Unavailable(
             f"A file of {version} is not in the artifact store.",
-            hint="Restore ASSAY_DATA_DIR/artifacts/media, then try again.",
+            hint=store.RESTORE,
         ) from error
-    if hashlib.sha256(data).hexdigest() != sha256:
+    except ManifestMismatch as error:
         raise Unavailable(
-            f"A file of {version} in the artifact store was changed.",
-            hint="Restore ASSAY_DATA_DIR/artifacts/media, then try again.",
-        )
+            f"A file of {version} in the artifact store was changed.", hint=store.RESTORE
+        ) from error
     return OpenedMedia(data, record.media.content_type)
 
 
@@ -273,14 +271,14 @@ def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
     read = 0
     try:
-        with store.dataset_file(version.digest).open("rb") as lines:
+        with store.file_open(version.digest) as lines:
             while len(rows) < ROWS and read < READ_BYTES and (line := lines.readline(READ_BYTES)):
                 read += len(line)
                 rows.append(json.loads(line))
     except FileNotFoundError as error:
         raise Unavailable(
             f"The rows of {version} are not in the artifact store.",
-            hint="Restore ASSAY_DATA_DIR/artifacts/datasets, then try again.",
+            hint=store.RESTORE,
         ) from error
     return rows
 

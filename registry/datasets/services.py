@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -153,11 +151,8 @@ def dataset_version_add(
     authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
     person = acting_person(actor)
     row_kind = get_row_kind(dataset.task, dataset.row_kind)
-    folder = store.root() / "datasets"
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
     uploaded: UploadedFile | None = file
-    try:
+    with store.incoming() as scratch:
         if upload_id is not None:
             uploaded = upload_file_of(
                 actor=actor,
@@ -178,7 +173,9 @@ def dataset_version_add(
             limits=settings.MEDIA_LIMITS,
             max_unpacked_bytes=UNPACKED_FACTOR * settings.DATASET_MAX_BYTES,
         )
-        previews = stored.prepare(parsed, canonical)
+        # Before the row, which must never name rows that the store lacks. What no row names in the
+        # end, garbage collection removes.
+        stored.adopt(parsed, canonical, stored.prepare(parsed, canonical))
         with transaction.atomic():
             # Reading may have taken long; what counts is whether it is still allowed.
             decision = authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
@@ -223,9 +220,6 @@ def dataset_version_add(
                     department=dataset.department,
                     upload_ids=[upload_id],
                 )
-            stored.adopt(parsed, canonical, previews)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return version
 
 

@@ -17,18 +17,18 @@ from registry.datasets.unpacking import make_previews
 PREVIEW_ROWS = 20
 
 
-# A small picture, and its place in the store.
-Preview = tuple[Path, Path]
+# A small picture, and its key in the store.
+Preview = tuple[Path, str]
 
 
 def prepare(parsed: ParsedDataset, canonical: Path) -> list[Preview]:
     """Make small pictures of the images, videos and masks in the first rows; return them with
-    their places in the store."""
+    their keys in the store."""
     if parsed.files is None:
         return []
-    shown: dict[Path, Path] = {}
+    shown: dict[Path, str] = {}
     images, masks = [], []
-    for row in islice(read_rows(canonical), PREVIEW_ROWS):
+    for row in islice(read_rows(canonical.open("rb")), PREVIEW_ROWS):
         for value in row.values():
             record = parsed.media.get(value) if isinstance(value, str) else None
             if record is None or record.media.kind not in ("image", "video"):
@@ -36,12 +36,14 @@ def prepare(parsed: ParsedDataset, canonical: Path) -> list[Preview]:
             file = parsed.files / value
             if file in images or file in masks:
                 continue
-            if not store.media_preview_file(value).exists():
+            key = store.preview_key(value)
+            if store.backend().find(key) is None:
                 images.append(file)
-                shown[Path(f"{file}.jpg")] = store.media_preview_file(value)
-            if record.levels and not store.mask_preview_file(value).exists():
+                shown[Path(f"{file}.jpg")] = key
+            key = store.preview_key(value, mask=True)
+            if record.levels and store.backend().find(key) is None:
                 masks.append(file)
-                shown[Path(f"{file}.mask.png")] = store.mask_preview_file(value)
+                shown[Path(f"{file}.mask.png")] = key
     if images or masks:
         make_previews(images, masks)
     return list(shown.items())
@@ -54,12 +56,12 @@ def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> No
         listing = parsed.files.with_name("named.tsv")
         with listing.open("w", encoding="utf-8") as output:
             for sha256, record in sorted(parsed.media.items()):
-                store.adopt_file(parsed.files / sha256, store.media_file(sha256))
+                store.file_put(parsed.files / sha256, sha256)
                 output.write(record.line())
-        for preview, final in previews:
-            store.adopt_file(preview, final)
-        store.adopt_file(listing, store.dataset_media_file(parsed.digest))
-    store.adopt_dataset(canonical, parsed.digest)
+        for preview, key in previews:
+            store.preview_put(preview, key)
+        store.media_list_put(listing, parsed.digest)
+    store.file_put(canonical, parsed.digest)
 
 
 def media_records(
@@ -74,7 +76,7 @@ def media_records(
     if not version.profile.get("media"):
         return {}
     try:
-        with store.dataset_media_file(version.digest).open(encoding="utf-8") as listing:
+        with store.media_list_open(version.digest) as listing:
             return {
                 line[:64]: MediaRecord.from_line(line)
                 for line in listing
@@ -83,5 +85,5 @@ def media_records(
     except FileNotFoundError as error:
         raise Unavailable(
             f"The media of {version} are not in the artifact store.",
-            hint="Restore ASSAY_DATA_DIR/artifacts, then try again.",
+            hint=store.RESTORE,
         ) from error

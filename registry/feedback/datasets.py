@@ -52,7 +52,7 @@ class FeedbackRows:
         corrected = {self.row_kind.row_input(each.row or {}): each for each in self.feedback}
         if self.base is not None:
             try:
-                with store.dataset_file(self.base.digest).open("rb") as rows:
+                with store.file_open(self.base.digest) as rows:
                     for line in rows:
                         if self.row_kind.row_input(json.loads(line)) in corrected:
                             self.replaced += 1
@@ -61,7 +61,7 @@ class FeedbackRows:
             except FileNotFoundError as error:
                 raise Unavailable(
                     f"The rows of {self.base} are not in the artifact store.",
-                    hint="Restore ASSAY_DATA_DIR/artifacts, then try again.",
+                    hint=store.RESTORE,
                 ) from error
         # Of several pieces on one input, the newest counts.
         for each in corrected.values():

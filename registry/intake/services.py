@@ -113,7 +113,7 @@ def intake_checked(
         if intake.state == IntakeState.AWAITING_SIGN_OFF and intake.job_id == job_id:
             return intake
         INTAKE_STATES.set_state(intake, IntakeState.AWAITING_SIGN_OFF)
-        if not store.version_folder(manifest.digest).is_dir():
+        if not store.has_version(manifest.digest):
             raise WrongState(
                 f"The artifact store does not hold the converted files of intake {intake_id}."
             )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 
 from django.conf import settings
@@ -83,16 +81,16 @@ def document_version_add(
     authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
     person = acting_person(actor)
     _replaced(actor, base, replaces)
-    folder = store.root() / "documents"
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
-    try:
+    with store.incoming() as scratch:
         source = scratch / "upload"
         sha256, size = _receive(file, source)
         text = extract_text(source, Path(filename).suffix.lower())
         text_file = scratch / "text"
         text_file.write_text(text, encoding="utf-8")
         text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        # Before the row, which must never name bytes that the store lacks.
+        store.file_put(source, sha256)
+        store.file_put(text_file, text_sha256)
         with transaction.atomic():
             # Reading may have taken long; what counts is whether it is still allowed, and whether
             # the document is still there.
@@ -127,11 +125,6 @@ def document_version_add(
                 },
                 decision=decision,
             )
-            store.adopt_file(source, store.document_file(sha256))
-            if text_sha256 != sha256:
-                store.adopt_file(text_file, store.document_file(text_sha256))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return version
 
 

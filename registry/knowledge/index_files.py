@@ -8,7 +8,6 @@ they are stored once. Loads numpy and no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from registry import store
 from registry.knowledge.chunks import MAX_CHUNKS
-from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
+from registry.manifests import Manifest, ManifestMismatch
 
 VECTORS, CHUNKS = "vectors.safetensors", "chunks.json"
 MAX_DIMENSIONS = 8_192
@@ -75,24 +75,18 @@ def write_index(folder: Path, vectors: Vectors, documents: Sequence[IndexedDocum
     )
 
 
-def read_index(folder: Path, manifest: Manifest) -> LoadedIndex:
-    """Read an index whose bytes are those of `manifest`; what was hashed is what is returned.
+def read_index(manifest: Manifest) -> LoadedIndex:
+    """Read the index of `manifest` from the store; what was hashed is what is returned.
 
     Raises:
         ManifestMismatch: other bytes lie there, or they are no index.
         FilesUnreadable: a file is missing.
+        StoreUnavailable: the store does not answer.
     """
     files = {file.path: file for file in manifest.files}
     if set(files) != {VECTORS, CHUNKS}:
         raise ManifestMismatch("The artifact is not an index of a knowledge base.", path=VECTORS)
-    contents = {}
-    for name, file in files.items():
-        try:
-            contents[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise FilesUnreadable(f"{name} of the index cannot be read.", path=name) from error
-        if hashlib.sha256(contents[name]).hexdigest() != file.sha256:
-            raise ManifestMismatch(f"{name} of the index has other bytes.", path=name)
+    contents = {name: store.version_file(manifest, name) for name in files}
     try:
         return _parsed(manifest.digest, contents[VECTORS], contents[CHUNKS])
     except (ValueError, KeyError, TypeError, struct.error) as error:

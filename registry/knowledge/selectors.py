@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
@@ -17,6 +16,7 @@ from governance.principals import Principal
 from registry import store
 from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.models import DocumentState, DocumentVersion, KnowledgeBase
+from registry.manifests import ManifestMismatch
 from registry.resources import document_resource, knowledge_resource
 
 
@@ -127,14 +127,13 @@ def stored_text(text_sha256: str) -> str:
     Raises:
         Unavailable: the store lacks it, or holds other bytes.
     """
-    hint = "Restore ASSAY_DATA_DIR/artifacts, then try again."
+    hint = store.RESTORE
     try:
-        data = store.document_file(text_sha256).read_bytes()
+        return store.file_bytes(text_sha256).decode()
     except OSError as error:
         raise Unavailable("The document's text is not in the artifact store.", hint=hint) from error
-    if hashlib.sha256(data).hexdigest() != text_sha256:
-        raise Unavailable("The document's text in the store has other bytes.", hint=hint)
-    return data.decode()
+    except ManifestMismatch as error:
+        raise Unavailable("The document's text in the store has other bytes.", hint=hint) from error
 
 
 def current_versions(base: KnowledgeBase) -> QuerySet[DocumentVersion]:

@@ -18,9 +18,10 @@ from registry.datasets.models import Classification
 from registry.evaluations.models import Gate
 from registry.evaluations.standing import GateStanding, gate_standing
 from registry.intake.models import IntakeState
-from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, verify_folder
+from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
+from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
 
@@ -95,9 +96,9 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
         try:
             if manifest.digest != version.digest:
                 raise ManifestMismatch("The recorded manifest is not that of the digest.", path="")
-            verify_folder(store.version_folder(version.digest), manifest)
+            store.verify_version(manifest)
             notes.append(f"{version}: {len(manifest.files)} files match.")
-        except (ManifestMismatch, FilesUnreadable) as error:
+        except (ManifestMismatch, FilesUnreadable, StoreUnavailable) as error:
             passed = False
             notes.append(f"{version}: {error.message}")
     return _decided(passed, " ".join(notes))

@@ -6,14 +6,15 @@ library's own copy of the schema before it is given out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from governance.errors import DomainError
 from registry import store
 from registry.catalog import TASKS
+from registry.manifests import Manifest
 from registry.releases.evidence_archive import readable_json
 from registry.releases.models import Release
 
@@ -194,16 +195,12 @@ def architecture(release: Release) -> dict[str, str]:
     while (base := versions[-1].base) is not None:
         versions.append(base)
     for version in versions:
-        named = {file["path"]: file["sha256"] for file in version.manifest["files"]}
-        if CONFIG not in named:
-            continue
         try:
-            with (store.version_folder(version.digest) / CONFIG).open("rb") as file:
-                data = file.read(MAX_CONFIG_BYTES)
-            config = json.loads(data)
-        except (OSError, ValueError, RecursionError):
+            manifest = Manifest.from_json(version.manifest)
+            config = json.loads(store.version_file(manifest, CONFIG, most=MAX_CONFIG_BYTES))
+        except (DomainError, ValueError, RecursionError):
             continue
-        if hashlib.sha256(data).hexdigest() != named[CONFIG] or not isinstance(config, dict):
+        if not isinstance(config, dict):
             continue
         found = {"architectureFamily": config.get("model_type")}
         classes = config.get("architectures")

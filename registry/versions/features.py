@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+from governance.errors import DomainError
 from registry import store
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality
 from registry.catalog.features import Feature, features_of
+from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
 
 CONFIG = "config.json"
@@ -20,11 +22,9 @@ def version_features(version: ModelVersion) -> list[Feature]:
     task = TASKS.get(version.model.task)
     if task is None or Modality.TABLE not in task.inputs:
         return []
-    file = store.version_folder(version.digest) / CONFIG
     try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
-            return []
-        config = json.loads(file.read_bytes())
+        manifest = Manifest.from_json(version.manifest)
+        config = json.loads(store.version_file(manifest, CONFIG, most=MAX_CONFIG_BYTES))
         return features_of(config) if isinstance(config, dict) else []
-    except (OSError, ValueError, RecursionError):
+    except (DomainError, ValueError, RecursionError):
         return []

@@ -121,7 +121,7 @@ def version_register(
     _check_base(model, kind, manifest, base)
     digest = manifest.digest
     _check_not_recalled(model, digest, base)
-    if not store.version_folder(digest).is_dir():
+    if not store.has_version(digest):
         raise WrongState(
             f"The artifact store holds no files for digest {digest[:12]}; "
             f"a version of {model.name} was not registered.",

@@ -46,7 +46,6 @@ from governance.reviews.policies.models import ReviewPolicy
 from governance.reviews.policies.shipping import shipped_text
 from governance.reviews.threads.models import CommentDraft, ReviewThread
 from governance.reviews.waivers.models import Waiver
-from registry import store
 from registry.datasets.models import Dataset
 from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
@@ -56,6 +55,7 @@ from registry.releases.models import Release
 from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
 from tests.proofs import fresh_proof, signed_in
+from tests.stored import stored_file
 from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
 from workers.deployments.models import ServingPeriod
@@ -254,7 +254,7 @@ def add_knowledge(company: Company) -> None:
         chunk_characters=800, overlap_characters=120, created_by=company.enzo,
     )  # fmt: skip
     sha256 = portal_data.sha(SECRET)
-    file = store.document_file(sha256)
+    file = stored_file(sha256)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(SECRET)
     company.things["embedding"] = version

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from uuid import uuid4
 
 import httpx
@@ -17,10 +20,10 @@ from governance.principals import service_principal
 from registry import store
 from registry.intake.models import IntakeState
 from registry.intake.services import intake_checked, intake_sign_off, intake_submit
-from registry.manifests import build_manifest, verify_folder
 from registry.versions.models import ModelVersion
 from registry.versions.services import version_register
 from tests.proofs import proven
+from tests.stored import version_manifest
 from tests.unit.registry.objects import data, delivery, model, stored, version
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db]
@@ -89,10 +92,9 @@ def register(developer: Person, clinical: Department, job: Any, base: ModelVersi
     )
 
 
-def test_an_ordinary_client_reads_and_downloads_a_registered_version(
+def test_an_ordinary_client_sees_a_registered_version_and_where_its_bytes_are(
     client: Any, clinical: Department, tmp_path: Path
 ) -> None:
-    import mlflow
 
     developer = member("Devi", "developer", clinical)
     base = version(model(developer, clinical, f"base-{uuid4().hex[:8]}"), developer)
@@ -108,10 +110,14 @@ def test_an_ordinary_client_reads_and_downloads_a_registered_version(
     assert registered.tags["assay.department"] == "clinical"
     assert registered.tags["assay.kind"] == "full"
     assert base.digest in registered.tags["assay.base"]
-    folder = mlflow.artifacts.download_artifacts(
-        f"models:/{made.model.name}/{made.mlflow_version}", dst_path=str(tmp_path / "copy")
-    )
-    assert build_manifest(Path(folder)).digest == made.digest
+    assert registered.source.endswith("/artifacts/model")
+    address = registered.tags["assay.manifest"]
+    assert address.endswith(f"/files/{made.digest[:2]}/{made.digest}")
+    manifest = json.loads(Path(url2pathname(urlsplit(address).path)).read_bytes())
+    assert [file["path"] for file in manifest["files"]] == [
+        "config.json",
+        "pooling/model.safetensors",
+    ]
 
 
 def test_a_job_that_is_reported_again_after_a_crash_is_registered_once(
@@ -127,7 +133,7 @@ def test_a_job_that_is_reported_again_after_a_crash_is_registered_once(
         "actor": service_principal("controller"),
         "model": made.model,
         "kind": "full",
-        "manifest": build_manifest(store.version_folder(made.digest)),
+        "manifest": version_manifest(made.digest),
         "base": base,
         "dataset_version": made.dataset_version,
         "parameters": {"learning_rate": 5e-5},
@@ -170,7 +176,7 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
     assert (signed.version.kind, signed.version.number) == ("base", 1)
     assert signed.version.created_by == developer
     assert signed.version.code == [{**code, "known": ""}]
-    verify_folder(store.version_folder(signed.version.digest), manifest)
+    store.verify_version(manifest)
     registered = client.get_model_version(of.name, signed.version.mlflow_version)
     assert registered.run_id == signed.version.mlflow_run_id
     assert registered.tags["assay.digest"] == manifest.digest

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from registry import store
 from registry.catalog import get_task
 from tests.live.browser import CHROMIUM, Browser
 from tests.live.playground_page import open_playground
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_prompts import prompt_behind
 from tests.unit.registry.media_files import container
+from tests.unit.registry.objects import stored
 from workers.wire import Done, Event, InferenceRequest
 
 __all__ = ["stage"]
@@ -134,14 +134,17 @@ def test_a_video_plays_before_it_is_sent(browser: Browser, stage: Stage) -> None
 
 
 def test_a_record_is_filled_in_by_feature(browser: Browser, stage: Stage) -> None:
-    made = stage.deployment("judge", task="tabular-classification", behaviour=label_a_record)
-    folder = store.version_folder(made.release.version.digest)
-    folder.mkdir(parents=True, exist_ok=True)
     features = [
         {"name": "age", "kind": "number", "example": 52.0},
         {"name": "smoker", "kind": "category", "categories": ["no", "yes"], "example": "no"},
     ]
-    (folder / "config.json").write_text(json.dumps({"features": features}))
+    manifest = stored({"config.json": json.dumps({"features": features}).encode()})
+    stage.deployment(
+        "judge",
+        task="tabular-classification",
+        behaviour=label_a_record,
+        manifest=manifest.to_json(),
+    )
     open_playground(browser, stage)
     browser.run("document.getElementById('feature-0').value = ''")
     browser.run("document.getElementById('feature-1').value = 'yes'")

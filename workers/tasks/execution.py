@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import math
@@ -25,7 +24,13 @@ from registry.datasets.stored import media_records
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
 from registry.intake.models import Intake
-from registry.manifests import Manifest, ManifestFile, build_manifest, copy_verified
+from registry.manifests import (
+    Manifest,
+    ManifestFile,
+    ManifestMismatch,
+    build_manifest,
+    copy_verified,
+)
 from registry.versions.model_code import known_code
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from workers.engines.model_code import Code, Refused, model_code
@@ -81,17 +86,15 @@ def version_copy(claim: Claim, version: ModelVersion, name: str) -> Path:
     if manifest.digest != version.digest:
         raise BadMaterial(f"The manifest of {version} does not have the digest {version.digest}.")
     target = workspace.inputs_folder(claim.job_id, claim.fence) / name
-    copy_verified(store.version_folder(version.digest), target, manifest)
+    store.copy_version(manifest, target)
     return target
 
 
 def _data_copy(claim: Claim, data: DatasetVersion, folder: str = "data") -> Path:
-    file = store.dataset_file(data.digest)
-    manifest = Manifest(files=(ManifestFile(file.name, data.size_bytes, data.digest),))
+    rows = ManifestFile("data.jsonl", data.size_bytes, data.digest)
     target = workspace.inputs_folder(claim.job_id, claim.fence) / folder
-    # The list of the media lies in the same folder.
-    copy_verified(file.parent, target, manifest, others=True)
-    return target / file.name
+    store.copy_version(Manifest(files=(rows,)), target)
+    return target / rows.path
 
 
 def _media_copy(claim: Claim, task: Task, *data: DatasetVersion) -> Path | None:
@@ -110,11 +113,13 @@ def _media_copy(claim: Claim, task: Task, *data: DatasetVersion) -> Path | None:
             if copy.exists():
                 continue
             try:
-                content = store.media_file(sha256).read_bytes()
+                content = store.file_bytes(sha256)
             except OSError as error:
                 raise BadMaterial(f"The store lacks {sha256}, a file of {version}.") from error
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise BadMaterial(f"{sha256}, a file of {version}, has other bytes in the store.")
+            except ManifestMismatch as error:
+                raise BadMaterial(
+                    f"{sha256}, a file of {version}, has other bytes in the store."
+                ) from error
             copy.write_bytes(content)
     return target
 

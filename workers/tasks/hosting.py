@@ -17,7 +17,6 @@ from django.conf import settings
 
 from registry import store
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
-from registry.manifests import copy_verified
 from workers.deployments.plans import LoadPlan, Weights
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
@@ -146,7 +145,7 @@ class EngineHost:
         return hosted
 
     def _read_prompt(self, prompt: Weights) -> PromptDocument:
-        """Return the document of a prompt version. Raises InvalidInput and as `copy_verified`."""
+        """Return the document of a prompt version. Raises InvalidInput and as `copy_version`."""
         folder = self._copy(prompt)
         try:
             return PromptDocument.read((folder / PROMPT_FILE).read_bytes())
@@ -160,7 +159,7 @@ class EngineHost:
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         folder = Path(tempfile.mkdtemp(dir=self._root)) / "files"
         try:
-            copy_verified(store.version_folder(weights.digest), folder, weights.manifest)
+            store.copy_version(weights.manifest, folder)
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise

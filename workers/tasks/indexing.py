@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from governance.errors import Unavailable
-from registry import store
 from registry.catalog import get_task
 from registry.knowledge.chunks import MAX_CHUNKS, chunk_spans
 from registry.knowledge.index_files import (
@@ -98,7 +97,7 @@ def _known_vectors(base: KnowledgeBase, progress: LeasedProgress) -> dict[bytes,
         return {}
     try:
         manifest = Manifest.from_json(index.manifest)
-        loaded = read_index(store.version_folder(index.digest), manifest)
+        loaded = read_index(manifest)
     except (ManifestMismatch, FilesUnreadable) as error:
         progress.warn(f"The present index is not used: {error.message} Everything is embedded.")
         return {}

@@ -12,7 +12,6 @@ from typing import Generic, TypeVar
 from django.conf import settings
 
 from governance.errors import DomainError
-from registry import store
 from registry.knowledge.index_files import LoadedIndex, Vectors, best_rows, read_index
 from registry.knowledge.selectors import stored_text
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
@@ -77,7 +76,7 @@ class IndexCache:
     def _index(self, manifest: Manifest) -> LoadedIndex:
         def load() -> tuple[int, LoadedIndex]:
             try:
-                loaded = read_index(store.version_folder(manifest.digest), manifest)
+                loaded = read_index(manifest)
             except (ManifestMismatch, FilesUnreadable) as error:
                 raise IndexRefused(
                     f"The index of the knowledge base is not used. {error.message}",

@@ -189,7 +189,7 @@ class MLflow:
 
     Args:
         database_url: `postgresql://…` of an existing database.
-        artifacts: The artifact store's root; model versions' sources point into it.
+        artifacts: MLflow's own folder; models' files are in Assay's store.
         log: Where its output goes.
     """
 

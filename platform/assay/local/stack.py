@@ -80,7 +80,7 @@ class Stack:
         self._stops.append(valkey.stop)
         data = self.folder / "data"
         self.mlflow = MLflow(
-            postgres.url("mlflow", MLFLOW), data / "artifacts", self.logs / "mlflow.log"
+            postgres.url("mlflow", MLFLOW), self.folder / "mlflow", self.logs / "mlflow.log"
         )
         self._stops.append(self.mlflow.stop)
         self.environment = {

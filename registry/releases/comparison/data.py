@@ -143,5 +143,5 @@ def _changes(new: str, old: str) -> RowChanges:
 
 def _rows(digest: str) -> Counter[bytes]:
     """Rows are canonical JSON, one a line, so that equal rows are equal lines."""
-    with store.dataset_file(digest).open("rb") as lines:
+    with store.file_open(digest) as lines:
         return Counter(hashlib.blake2b(line, digest_size=16).digest() for line in lines)

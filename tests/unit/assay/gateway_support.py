@@ -171,6 +171,7 @@ class Stage:
         departments: tuple[str, ...] = ("engineering",),
         ready: bool = True,
         behaviour: Behaviour | None = say_hello,
+        manifest: dict[str, Any] | None = None,
         **release: Any,
     ) -> Deployment:
         """A live deployment, by default with a replica and a responder behind it."""
@@ -181,7 +182,7 @@ class Stage:
             number=1,
             kind=VersionKind.BASE,
             digest=DIGEST,
-            manifest={},
+            manifest=manifest or {},
             size_bytes=1,
             created_by=self.person,
         )

@@ -20,6 +20,7 @@ from registry.knowledge.models import (
 )
 from registry.manifests import build_manifest
 from registry.versions.models import ModelVersion
+from tests.stored import stored_file
 from tests.unit.assay.gateway_support import DIGEST, Reply, Stage
 from workers.deployments.models import Deployment
 from workers.wire import Done, InferenceRequest
@@ -74,7 +75,7 @@ def add(
 ) -> DocumentVersion:
     """A document in force."""
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    file = store.document_file(sha256)
+    file = stored_file(sha256)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     version = DocumentVersion.objects.create(
@@ -102,7 +103,7 @@ def index(base: KnowledgeBase) -> KnowledgeIndex:
     """Index what is in force, as the job does."""
     documents, texts = [], []
     for version in DocumentVersion.objects.filter(document__base=base, state="current"):
-        text = store.document_file(version.text_sha256).read_text()
+        text = stored_file(version.text_sha256).read_text()
         spans = chunk_spans(text, base.chunk_characters, base.overlap_characters)
         documents.append(IndexedDocument(version.pk, version.text_sha256, tuple(spans)))
         texts += [text[start:end] for start, end in spans]

@@ -12,9 +12,9 @@ from openai import APIStatusError, NotFoundError, OpenAI, PermissionDeniedError
 
 from assay.gateway import index_cache
 from governance.keys.models import ApiKey
-from registry import store
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
 from tasks.text_generation.grounded import INSTRUCTION
+from tests.stored import version_part
 from tests.unit.assay.gateway_support import Reply, Stage, stage
 from tests.unit.assay.knowledge_stage import (
     LEAVE,
@@ -321,7 +321,7 @@ def test_a_key_without_the_scope_is_told_so(stage: Stage, handbook: KnowledgeBas
 
 def test_an_index_with_other_bytes_is_refused(stage: Stage, handbook: KnowledgeBase) -> None:
     assert handbook.index is not None
-    table = store.version_folder(handbook.index.digest) / "chunks.json"
+    table = version_part(handbook.index.digest, "chunks.json")
     table.chmod(0o644)
     table.write_bytes(table.read_bytes().replace(b"[0,", b"[1,"))
     with pytest.raises(APIStatusError) as refused:

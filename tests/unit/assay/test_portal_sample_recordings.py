@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation
+from tests.stored import stored_file
 from tests.unit.assay.portal_data import Company, evaluate, tell_story
 from tests.unit.assay.test_portal_dataset_media import add
 from tests.unit.assay.test_portal_pages import inline_in, signed_in
@@ -113,7 +113,7 @@ def test_who_may_not_see_the_evaluation_hears_nothing(
 
 def test_a_changed_recording_is_not_played(company: Company, speech: DatasetVersion) -> None:
     evaluation = measured(company, speech, input_audio=sha256(HEARD))
-    file = store.media_file(sha256(HEARD))
+    file = stored_file(sha256(HEARD))
     file.chmod(0o600)
     file.write_bytes(UNUSED)
     assert signed_in(company.carla).get(address(evaluation, HEARD)).status_code == 503

@@ -157,7 +157,7 @@ def data(
         row_kind=get_row_kind(task, ""),
         columns=None,
     )
-    store.adopt_dataset(target, parsed.digest)
+    store.file_put(target, parsed.digest)
     return DatasetVersion.objects.create(
         dataset=dataset,
         number=1,

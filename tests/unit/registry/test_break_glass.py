@@ -22,7 +22,6 @@ from governance.reviews.reminders.channels import mail_server_from
 from governance.reviews.reminders.messages import mail_subject, mail_text, webhook_body
 from governance.reviews.reminders.models import ReviewNotice, ReviewReminder
 from governance.rowsecurity import scope
-from registry import store
 from registry.incidents.services import incident_open
 from registry.releases.breakglass.checks import CONFIRM_WITHIN
 from registry.releases.breakglass.force import break_glass_in_force, serving_end
@@ -49,6 +48,7 @@ from registry.releases.services import (
 )
 from registry.versions.recall import recall_radius, version_recall
 from tests.proofs import proven
+from tests.stored import stored_file
 from tests.unit.audit_support import recorded, recorded_all
 from tests.unit.registry.evidence_world import faults, files_of, packed
 from tests.unit.registry.office import Office
@@ -279,15 +279,14 @@ def test_bytes_origin_recall_and_incidents_are_never_excused(
     office: Office, release: Release, otto: Principal, ada: Principal
 ) -> None:
     glass = ask(otto, release)
-    folder = store.version_folder(office.tuned.digest)
-    name = office.tuned.manifest["files"][0]["path"]
-    good = (folder / name).read_bytes()
-    (folder / name).chmod(0o644)
-    (folder / name).write_bytes(b"something else")
+    file = stored_file(office.tuned.manifest["files"][0]["sha256"])
+    good = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(b"something else")
     with pytest.raises(WrongState, match="Break-glass is not possible") as refused:
         break_glass_confirm(actor=ada, break_glass_id=glass.pk)
     assert refused.value.code == "never_excused"
-    (folder / name).write_bytes(good)
+    file.write_bytes(good)
     break_glass_confirm(actor=ada, break_glass_id=glass.pk)
     release_servable(fresh(release))
     incident_open(

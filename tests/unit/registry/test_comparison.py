@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from governance.people.models import Department, Person
-from registry import store
 from registry.evaluations.intervals import Interval, Paired, wilson
 from registry.evaluations.models import Evaluation
 from registry.releases.comparison import card, files
@@ -21,6 +20,7 @@ from registry.releases.comparison.files import file_changes
 from registry.releases.comparison.measures import change_of, paired_rows
 from registry.releases.comparison.samples import Shown, sample_pairs, shown
 from registry.versions.models import ModelVersion
+from tests.stored import stored_file
 from tests.unit.registry.objects import data, evaluation, model, version
 
 pytestmark = pytest.mark.sweep
@@ -263,7 +263,7 @@ class TestRows:
         assert is_too_large(new, old)
         assert data_change(new, old).why_not == "There are too many rows to compare them here."
         monkeypatch.setattr(changes, "MAX_ROWS", 10)
-        store.dataset_file(old.digest).unlink()
+        stored_file(old.digest).unlink()
         assert "does not hold the rows" in data_change(new, old).why_not
         assert data_change(new, None).delta is None
 

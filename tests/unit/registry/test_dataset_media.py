@@ -57,7 +57,7 @@ def parse(tmp_path: Path) -> Parse:
 
 
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    return list(read_rows(tmp_path / "data.jsonl"))
+    return list(read_rows((tmp_path / "data.jsonl").open("rb")))
 
 
 def test_folders_of_labels_become_rows(parse: Parse, tmp_path: Path) -> None:

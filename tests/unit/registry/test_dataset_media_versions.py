@@ -15,13 +15,13 @@ from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.checklist import CheckOutcome
 from governance.reviews.policies.selectors import review_policies_in_force
-from registry import store
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import File, dataset_media_open, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.releases.checklist import CHECKS, Case
 from registry.releases.dossier import dossier_evidence
+from tests.stored import incoming, media_list, preview, stored_file
 from tests.unit.registry import objects
 from tests.unit.registry.media_files import archive, picture, saved, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
@@ -78,13 +78,13 @@ def changed(data: bytes) -> bytes:
 
 def test_files_are_stored_once_by_their_content_and_read_only(add: Add) -> None:
     add({"cat/a.png": CAT})
-    stored = store.media_file(sha256(CAT))
+    stored = stored_file(sha256(CAT))
     before = stored.stat()
     add({"cat/other.png": CAT, "dog/b.jpg": DOG})
     after = stored.stat()
     assert (after.st_ino, after.st_mode & 0o777) == (before.st_ino, 0o444)
     assert stored.read_bytes() == CAT
-    assert list((store.root() / "datasets").glob(".incoming-*")) == []
+    assert incoming() == []
 
 
 def test_a_preview_image_holds_pixels_alone(add: Add) -> None:
@@ -94,7 +94,7 @@ def test_a_preview_image_holds_pixels_alone(add: Add) -> None:
         big = saved(image.convert("RGB").resize((1200, 900)), "JPEG", exif=exif)
     assert b"taken at home" in big
     add({"cat/a.jpg": big})
-    small = store.media_preview_file(sha256(big))
+    small = preview(sha256(big))
     with Image.open(small) as image:
         assert (image.format, image.size) == ("JPEG", (320, 240))
     assert b"taken at home" not in small.read_bytes()
@@ -107,8 +107,8 @@ def test_images_of_every_mode_get_a_preview_and_a_hash(add: Add, mode: str) -> N
             image = Image.frombytes("I;16", (64, 48), bytes(range(256)) * 24)
         data = saved(image.convert(mode), "JPEG" if mode == "CMYK" else "PNG")
     version = add({"cat/a.png": data})
-    assert store.media_preview_file(sha256(data)).stat().st_size > 100
-    assert '"looks"' in store.dataset_media_file(version.digest).read_text()
+    assert preview(sha256(data)).stat().st_size > 100
+    assert '"looks"' in media_list(version.digest).read_text()
 
 
 def test_the_digest_covers_the_files(add: Add) -> None:
@@ -123,9 +123,9 @@ def test_nothing_is_kept_of_an_archive_that_is_refused(add: Add) -> None:
     new = picture(77)
     with pytest.raises(InvalidInput):
         add({"cat/a.png": new, "cat/b.png": b"no picture"})
-    assert not store.media_file(sha256(new)).exists()
+    assert not stored_file(sha256(new)).exists()
     assert not DatasetVersion.objects.exists()
-    assert list((store.root() / "datasets").glob(".incoming-*")) == []
+    assert incoming() == []
 
 
 def test_files_are_hidden_until_unmasked_though_no_text_is_personal(
@@ -162,7 +162,7 @@ def test_only_who_may_unmask_opens_a_file(
 
 def test_a_version_opens_its_own_files_alone(add: Add, lead: Principal) -> None:
     version, _other = add({"cat/a.png": CAT}), add({"dog/b.jpg": DOG})
-    assert store.media_file(sha256(DOG)).exists()
+    assert stored_file(sha256(DOG)).exists()
     for sha in (sha256(DOG), "0" * 64, "../../etc/passwd", ""):
         with pytest.raises(NotFound):
             dataset_media_open(actor=lead, id=version.pk, sha256=sha)
@@ -170,7 +170,7 @@ def test_a_version_opens_its_own_files_alone(add: Add, lead: Principal) -> None:
 
 def test_files_that_the_store_lost_or_that_changed_are_told(add: Add, lead: Principal) -> None:
     version = add({"metadata.csv": b"file_name,text\na.wav,Hi\n", "a.wav": WAV}, SPEECH.name)
-    stored = store.media_file(sha256(WAV))
+    stored = stored_file(sha256(WAV))
     stored.chmod(0o644)
     stored.write_bytes(WAV[:-1])
     with pytest.raises(Unavailable, match="was changed"):
@@ -178,7 +178,7 @@ def test_files_that_the_store_lost_or_that_changed_are_told(add: Add, lead: Prin
     stored.unlink()
     with pytest.raises(Unavailable, match="not in the artifact store"):
         dataset_media_open(actor=lead, id=version.pk, sha256=sha256(WAV))
-    store.dataset_media_file(version.digest).unlink()
+    media_list(version.digest).unlink()
     with pytest.raises(Unavailable, match="media of data-0 v1 are not"):
         rows_preview(version)
 
@@ -199,7 +199,7 @@ def test_a_leak_between_datasets_is_found_by_content_and_by_looks(add: Add) -> N
 
 def test_a_leak_check_without_the_list_of_files_cannot_run(add: Add) -> None:
     train, test = add({"cat/a.png": picture(8)}), add({"cat/b.png": picture(9)})
-    store.dataset_media_file(test.digest).unlink()
+    media_list(test.digest).unlink()
     with pytest.raises(Unavailable, match="leak check cannot run"):
         overlap(train, test)
 

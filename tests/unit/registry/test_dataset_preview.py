@@ -13,7 +13,6 @@ from governance.errors import NotFound, NotPermitted, Unavailable
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal
-from registry import store
 from registry.catalog import TASKS
 from registry.catalog.columns import media_columns
 from registry.catalog.features import features_column
@@ -28,6 +27,7 @@ from registry.datasets.preview import (
     rows_preview,
 )
 from registry.datasets.services import dataset_version_add
+from tests.stored import stored_file
 from tests.unit.registry.objects import Upload
 
 pytestmark = pytest.mark.django_db
@@ -140,7 +140,7 @@ def test_nobody_else_reads_it(
 
 def test_rows_that_the_store_lost_are_told(dev: Person) -> None:
     version = added(dev, [{"text": "a", "label": "b"}])
-    store.dataset_file(version.digest).unlink()
+    stored_file(version.digest).unlink()
     with pytest.raises(Unavailable, match="not in the artifact store"):
         rows_preview(version)
 

@@ -14,13 +14,13 @@ from PIL import Image
 from governance.errors import InvalidInput, TooLarge
 from governance.people.models import Department
 from governance.principals import Principal
-from registry import store
 from registry.catalog import get_task
 from registry.catalog.formats import archive_layout, row_fields
 from registry.catalog.regions import HUES
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import File, dataset_media_open, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_create, dataset_version_add
+from tests.stored import stored_file
 from tests.unit.registry.media_files import archive, picture, saved
 from tests.unit.registry.objects import Upload, sha256
 
@@ -92,7 +92,7 @@ def test_boxes_are_read_as_hugging_face_lays_them_out(add: Add) -> None:
     ]
     files = {"a.png": IMAGE, "b.png": picture(2), "c.png": picture(3)}
     version = add("object-detection", files, lines)
-    rows = [json.loads(line) for line in store.dataset_file(version.digest).open()]
+    rows = [json.loads(line) for line in stored_file(version.digest).open()]
     assert rows[0] == {
         "image": sha256(IMAGE),
         "objects": {"bbox": [[1, 2, 30, 40], [50.5, 0, 13.5, 48]], "categories": ["shirt", "bag"]},

@@ -12,11 +12,11 @@ from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, NotPermitted, TooLarge, WrongState
 from governance.people.models import Department
 from governance.principals import Principal
-from registry import store
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.selectors import dataset_get, datasets_visible_to
 from registry.datasets.services import dataset_create, dataset_version_add
+from tests.stored import incoming, stored_file
 from tests.unit.registry.objects import CLASSIFY, Upload, sha256
 
 pytestmark = pytest.mark.django_db
@@ -66,7 +66,7 @@ def test_a_table_with_quoted_newlines_becomes_canonical_rows(
     developer: Principal, reviews: Dataset
 ) -> None:
     version = add(developer, reviews, "train.tsv", REVIEWS, COLUMNS)
-    content = store.dataset_file(version.digest).read_bytes()
+    content = stored_file(version.digest).read_bytes()
     assert content.splitlines()[0] == rb'{"label":"negative","text":"\"It said\n\"no\" twice.\""}'
     assert (version.number, version.rows, version.size_bytes) == (1, 3, len(content))
     assert version.digest == sha256(content)
@@ -131,7 +131,7 @@ def test_what_cannot_be_read_is_refused_by_line(
         add(developer, reviews, name, text, columns)
     assert sentence in refused.value.message
     assert not reviews.versions.exists()
-    assert list((store.root() / "datasets").glob(".incoming-*")) == []
+    assert incoming() == []
 
 
 def test_bounds_on_file_and_row_hold(developer: Principal, reviews: Dataset, settings: Any) -> None:

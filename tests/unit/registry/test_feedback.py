@@ -19,7 +19,6 @@ from governance.errors import (
 )
 from governance.people.erasure import person_erase
 from governance.people.services import person_deactivate
-from registry import store
 from registry.catalog import TASKS
 from registry.datasets.models import DatasetVersion
 from registry.datasets.services import dataset_create
@@ -35,6 +34,7 @@ from registry.feedback.services import (
 )
 from tests.people import make_person
 from tests.proofs import proven
+from tests.stored import stored_file
 from tests.unit.registry.feedback_world import FeedbackOffice, open_feedback_office
 from tests.worlds import built_once, copied
 
@@ -71,10 +71,7 @@ def accept(office: FeedbackOffice, *feedback: Feedback, **more: Any) -> None:
 
 
 def rows_of(version: DatasetVersion) -> list[dict[str, Any]]:
-    return [
-        json.loads(line)
-        for line in store.dataset_file(version.digest).read_bytes().split(b"\n")[:-1]
-    ]
+    return [json.loads(line) for line in stored_file(version.digest).read_bytes().split(b"\n")[:-1]]
 
 
 def test_feedback_names_what_answered_and_the_audit_log_holds_no_content(office: FeedbackOffice):

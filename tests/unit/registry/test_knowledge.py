@@ -17,7 +17,6 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Department
 from governance.principals import Principal
 from governance.rowsecurity import scope
-from registry import store
 from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.documents import (
     ALLOWED_TRANSITIONS,
@@ -38,6 +37,7 @@ from registry.knowledge.selectors import (
     stored_text,
 )
 from registry.knowledge.services import knowledge_base_share
+from tests.stored import stored_file
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.registry.objects import Upload, model, version
 
@@ -86,7 +86,7 @@ def test_text_is_taken_out_of_a_document(
     made = document(lead, handbook, content, name)
     assert stored_text(made.text_sha256) == found
     assert made.characters == len(found)
-    assert store.document_file(made.sha256).read_bytes() == content
+    assert stored_file(made.sha256).read_bytes() == content
     assert str(made) == f"{name.split('.')[0]} v1"
 
 

@@ -17,7 +17,6 @@ from governance.reviews.absences.models import Absence
 from governance.reviews.models import ChecklistState, Review
 from governance.reviews.reviewers import reviewer_counts
 from governance.reviews.selectors import review_standing
-from registry import store
 from registry.datasets.leaks import _overlap
 from registry.evaluations.models import Gate, GateResult
 from registry.evaluations.services import gate_set
@@ -34,6 +33,7 @@ from registry.releases.readiness import (
 from registry.releases.selectors import release_review
 from registry.versions.models import ModelVersion
 from tests.proofs import proven
+from tests.stored import stored_file
 from tests.unit.registry.objects import evaluation, version
 from tests.unit.registry.office import Office
 
@@ -172,7 +172,7 @@ def test_a_release_under_review_is_named(office: Office) -> None:
 
 
 def test_rows_that_the_store_lost_fail_the_leak_check_alone(office: Office) -> None:
-    store.dataset_file(office.test.digest).unlink()
+    stored_file(office.test.digest).unlink()
     _overlap.cache_clear()
     found = readiness(office)
     assert [each.code for each in found.missing] == ["leak"]

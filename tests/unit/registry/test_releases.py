@@ -14,7 +14,6 @@ from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Department
 from governance.principals import Principal
 from governance.reviews.models import Review
-from registry import store
 from registry.canonical import json_digest
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_get, release_review, releases_visible_to
@@ -29,6 +28,7 @@ from registry.releases.services import (
 from registry.releases.states import ALLOWED_TRANSITIONS, release_set_state
 from registry.versions.models import ModelVersion, VersionState
 from tests.proofs import proven
+from tests.stored import version_part
 from tests.unit.registry.objects import data, evaluation, model, taken_in, version
 from tests.unit.registry.office import ANSWERS, ATTESTED, Office
 
@@ -318,7 +318,7 @@ def test_failed_gates_leaks_and_tampered_bytes_fail_the_checklist(office: Office
     leaky = data(office.uploader, office.clinical, "leaky", [{"text": "TEXT 1", "label": "good"}])
     evaluation(office.tuned, leaky, office.trainer)
     evaluation(office.tuned, office.test, office.trainer, metrics={"accuracy": 0.5})
-    file = store.version_folder(office.tuned.digest) / "model.safetensors"
+    file = version_part(office.tuned.digest, "model.safetensors")
     file.chmod(0o644)
     file.write_bytes(file.read_bytes() + b"!")
     states = office.checklist(office.submit())

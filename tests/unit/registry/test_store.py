@@ -1,54 +1,169 @@
-"""The store keeps what it was given under its digest, once, and read-only."""
+"""The store keeps what it was given under its SHA-256, once, and read-only."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from governance.errors import InvalidInput
 from registry import store
-from registry.manifests import ManifestMismatch, build_manifest
+from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, build_manifest
+from registry.storage.backend import StoreUnavailable
+from registry.storage.folder import FolderBackend
+from registry.storage.upgrade import is_old, store_upgrade
+from tests.stored import stored_file
 
 
-def test_adopting_twice_keeps_one_read_only_folder_that_can_be_deleted(tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    (made / "pooling").mkdir(parents=True)
-    (made / "pooling" / "config.json").write_bytes(b"{}")
-    manifest = build_manifest(made)
-    root = tmp_path / "artifacts"
-    final = store.adopt(made, manifest, at=root)
-    assert store.adopt(made, manifest, at=root) == final
-    assert build_manifest(final) == manifest
-    assert (final / "pooling" / "config.json").stat().st_mode & 0o777 == 0o444
-    assert [path.name for path in final.parent.iterdir()] == [manifest.digest]
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, settings: Any) -> Path:
+    """The folder of the store."""
+    settings.STORE_URL = (tmp_path / "artifacts").as_uri()
+    return tmp_path / "artifacts"
+
+
+def made(folder: Path, **files: str) -> Manifest:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return build_manifest(folder)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+def test_adopting_twice_keeps_each_file_once_and_read_only(tmp_path: Path, root: Path) -> None:
+    manifest = made(tmp_path / "made", a="same", pooling__b="same", c="other")
+    store.adopt(tmp_path / "made", manifest)
+    store.adopt(tmp_path / "made", manifest)
+    assert store.has_version(manifest.digest)
+    assert names(root) == sorted({manifest.digest, *(file.sha256 for file in manifest.files)})
+    assert stored_file(manifest.digest).stat().st_mode & 0o777 == 0o444
+    store.copy_version(manifest, tmp_path / "copy")
+    assert build_manifest(tmp_path / "copy") == manifest
     shutil.rmtree(root)
 
 
+def test_versions_share_equal_files(tmp_path: Path, root: Path) -> None:
+    first = made(tmp_path / "one", weights="w", config="1")
+    second = made(tmp_path / "two", weights="w", config="2")
+    store.adopt(tmp_path / "one", first)
+    store.adopt(tmp_path / "two", second)
+    assert len(names(root)) == 5
+
+
 def test_what_was_tampered_with_in_the_store_is_not_adopted_over(tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    made.mkdir()
-    (made / "a.json").write_bytes(b"{}")
-    manifest = build_manifest(made)
-    final = store.adopt(made, manifest, at=tmp_path / "artifacts")
-    (final / "a.json").chmod(0o644)
-    (final / "a.json").write_bytes(b"[]")
+    manifest = made(tmp_path / "made", **{"a.json": "{}"})
+    store.adopt(tmp_path / "made", manifest)
+    file = stored_file(manifest.files[0].sha256)
+    file.chmod(0o644)
+    file.write_bytes(b"[]")
     with pytest.raises(ManifestMismatch, match=r"a\.json"):
-        store.adopt(made, manifest, at=tmp_path / "artifacts")
-
-
-def test_a_folder_that_is_not_what_its_manifest_says_leaves_nothing(tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    made.mkdir()
-    (made / "a.json").write_bytes(b"{}")
-    manifest = build_manifest(made)
-    (made / "a.json").write_bytes(b"[]")
+        store.adopt(tmp_path / "made", manifest)
+    with pytest.raises(ManifestMismatch, match=r"a\.json"):
+        store.verify_version(manifest)
     with pytest.raises(ManifestMismatch):
-        store.adopt(made, manifest, at=tmp_path / "artifacts")
-    assert list((tmp_path / "artifacts" / "versions").iterdir()) == []
+        store.file_bytes(manifest.files[0].sha256)
+    with pytest.raises(ManifestMismatch):
+        store.copy_version(manifest, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_folder_that_is_not_what_its_manifest_says_leaves_nothing(
+    tmp_path: Path, root: Path
+) -> None:
+    manifest = made(tmp_path / "made", **{"a.json": "{}"})
+    (tmp_path / "made" / "a.json").write_bytes(b"[]")
+    with pytest.raises(ManifestMismatch):
+        store.adopt(tmp_path / "made", manifest)
+    assert names(root) == []
+
+
+def test_a_link_in_a_workers_folder_is_not_followed(tmp_path: Path, root: Path) -> None:
+    manifest = made(tmp_path / "made", a="{}")
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "made" / "a").unlink()
+    (tmp_path / "made" / "a").symlink_to(tmp_path / "secret")
+    with pytest.raises(ManifestMismatch, match="symbolic link"):
+        store.adopt(tmp_path / "made", manifest)
+    assert names(root) == []
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    manifest = made(tmp_path / "made", a="{}")
+    store.adopt(tmp_path / "made", manifest)
+    stored_file(manifest.files[0].sha256).unlink()
+    with pytest.raises(FilesUnreadable, match="a is missing from the artifact store"):
+        store.verify_version(manifest)
 
 
 def test_a_digest_is_never_a_path() -> None:
     with pytest.raises(InvalidInput):
-        store.version_folder("../../etc")
+        store.file_open("../../etc")
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, settings: Any) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    settings.STORE_URL = (tmp_path / "file" / "store").as_uri()
+    manifest = made(tmp_path / "made", a="{}")
+    with pytest.raises(StoreUnavailable, match="cannot be used"):
+        store.adopt(tmp_path / "made", manifest)
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def old_layout(root: Path, tmp_path: Path) -> tuple[Manifest, str]:
+    """A version on a base, a dataset with media, and a document, as the first layout had them."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "adapter").write_text("weights")
+    manifest = build_manifest(tmp_path / "made", base_digest="ab" * 32)
+    (root / "versions").mkdir(parents=True)
+    (tmp_path / "made").rename(root / "versions" / manifest.digest)
+    rows = build_manifest(root / "versions" / manifest.digest).files[0].sha256
+    (root / "datasets" / rows).mkdir(parents=True)
+    (root / "datasets" / rows / "data.jsonl").write_text("weights")
+    (root / "datasets" / rows / "media.tsv").write_text("list")
+    (root / "media" / rows[:2]).mkdir(parents=True)
+    (root / "media" / rows[:2] / rows).write_text("weights")
+    (root / "media" / rows[:2] / f"{rows}.jpg").write_text("preview")
+    run = root / "1" / "run" / "artifacts"
+    run.mkdir(parents=True)
+    (run / "model").symlink_to(root / "versions" / manifest.digest)
+    return manifest, rows
+
+
+def test_a_store_of_the_first_layout_is_moved_once_however_often_it_is_interrupted(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, rows = old_layout(root, tmp_path)
+    backend = FolderBackend(root)
+    known = {manifest.digest: manifest}
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store_upgrade(backend, known)
+    assert store_upgrade(backend, known).left == []
+    assert not is_old(backend)
+    store.verify_version(manifest)
+    assert store.has_version(manifest.digest)
+    assert store.preview_bytes(rows) == b"preview"
+    assert store.media_list_open(rows).read() == "list"
+    assert len(names(root)) == 4
+    assert store_upgrade(backend, known).versions == 0
+
+
+def test_damaged_files_of_the_first_layout_stay_and_are_named(tmp_path: Path, root: Path) -> None:
+    manifest, rows = old_layout(root, tmp_path)
+    (root / "versions" / manifest.digest / "adapter").write_text("other")
+    done = store_upgrade(FolderBackend(root), {manifest.digest: manifest})
+    assert len(done.left) == 1
+    assert "adapter has SHA-256" in done.left[0]
+    assert not store.has_version(manifest.digest)
+    assert (root / "versions" / manifest.digest / "adapter").read_text() == "other"
+    assert store.file_bytes(rows) == b"weights"

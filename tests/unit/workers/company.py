@@ -16,6 +16,7 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.manifests import Manifest, build_manifest
 from registry.versions.models import Model, ModelVersion
 from tests.proofs import proven
+from tests.stored import stored_file
 
 
 def department(slug: str) -> Department:
@@ -101,7 +102,7 @@ def data(
 ) -> DatasetVersion:
     content = f'{{"text": "{name}"}}\n'.encode()
     digest = hashlib.sha256(content).hexdigest()
-    file = store.dataset_file(digest)
+    file = stored_file(digest)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     dataset = Dataset.objects.create(

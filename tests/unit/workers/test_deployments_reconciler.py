@@ -15,10 +15,10 @@ import pytest
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from registry import store
 from registry.catalog import TASKS, discovered
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
+from tests.stored import version_part
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.deployments import reconciler
@@ -71,20 +71,20 @@ def no_room() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unmounted(version: ModelVersion) -> Iterator[None]:
-    """The version's folder is not there, as when the data volume is not mounted."""
-    folder = store.version_folder(version.digest)
-    aside = folder.with_name(f"aside-{folder.name[:8]}")
-    folder.rename(aside)
+    """The version's file is not there, as when the data volume is not mounted."""
+    file = version_part(version.digest, "weights.bin")
+    aside = file.with_name(f"aside-{file.name[:8]}")
+    file.rename(aside)
     try:
         yield
     finally:
-        aside.rename(folder)
+        aside.rename(file)
 
 
 @contextlib.contextmanager
 def changed(version: ModelVersion) -> Iterator[None]:
     """One byte of the version's file differs from the manifest."""
-    file = store.version_folder(version.digest) / "weights.bin"
+    file = version_part(version.digest, "weights.bin")
     honest = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(honest[:-1] + b"!")

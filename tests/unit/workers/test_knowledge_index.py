@@ -10,13 +10,13 @@ import pytest
 from django.db import connection, transaction
 
 from governance.errors import WrongState
-from registry import store
 from registry.knowledge.documents import document_version_recall
 from registry.knowledge.index_files import LoadedIndex, best_rows, read_index
 from registry.knowledge.models import KnowledgeBase
 from registry.knowledge.selectors import index_is_stale
 from registry.manifests import Manifest, ManifestMismatch
 from registry.versions.models import ModelVersion
+from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers import company
@@ -54,7 +54,7 @@ def built(handbook: KnowledgeBase) -> Job:
 def loaded(handbook: KnowledgeBase) -> LoadedIndex:
     assert handbook.index is not None
     manifest = Manifest.from_json(handbook.index.manifest)
-    return read_index(store.version_folder(handbook.index.digest), manifest)
+    return read_index(manifest)
 
 
 def test_documents_are_embedded_by_the_governed_version_and_found(handbook: KnowledgeBase) -> None:
@@ -117,7 +117,7 @@ def test_a_rebuild_does_not_need_the_texts_of_the_index_before_it(handbook: Know
     built(handbook)
     second = document(lead, handbook, TRAVEL, replaces=first.pk, publish=False)
     document_publish_request(actor=lead, version_id=second.pk)
-    store.document_file(first.text_sha256).unlink()
+    stored_file(first.text_sha256).unlink()
     job = built(handbook)
     assert handbook.index is not None
     assert handbook.index.versions == [second.pk]
@@ -171,8 +171,7 @@ def test_an_index_with_other_bytes_is_refused_and_built_anew(handbook: Knowledge
     document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
     built(handbook)
     assert handbook.index is not None
-    folder = store.version_folder(handbook.index.digest)
-    table = folder / "chunks.json"
+    table = version_part(handbook.index.digest, "chunks.json")
     table.chmod(0o644)
     table.write_bytes(table.read_bytes().replace(b'"version"', b'"Version"'))
     with pytest.raises(ManifestMismatch):

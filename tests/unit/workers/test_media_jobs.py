@@ -11,6 +11,7 @@ from registry.datasets.models import DatasetVersion
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
+from tests.stored import stored_file
 from tests.unit.registry.media_files import archive
 from tests.unit.registry.objects import Upload
 from tests.unit.workers import company
@@ -99,7 +100,7 @@ def test_a_classifier_of_images_is_trained_delivered_and_measured(tmp_path: Path
 def test_a_changed_file_ends_the_job(tmp_path: Path) -> None:
     job, _ = trained(tmp_path)
     image = next(iter((tmp_path / "media").iterdir())).name
-    stored = store.media_file(image)
+    stored = stored_file(image)
     stored.chmod(0o644)
     stored.write_bytes(b"other bytes")
     run(str(job.pk))

@@ -12,11 +12,11 @@ from redis import Redis
 
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput, NotFound, WrongState
-from registry import store
 from registry.manifests import ManifestMismatch
 from registry.releases.dossier import dossier_build
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
+from tests.stored import version_part
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.sealed import Wire
@@ -76,7 +76,7 @@ def test_a_prompt_is_stored_under_its_digest_and_waits_for_the_controller() -> N
     job = requested(note="The first one")
     job.refresh_from_db()
     assert (job.kind, job.state, job.department.slug) == ("prompt", "finishing", "clinical")
-    file = store.version_folder(job.spec["digest"]) / "prompt.json"
+    file = version_part(job.spec["digest"], "prompt.json")
     assert json.loads(file.read_bytes())["system"] == "You write for {{team}}."
     assert job.result["manifest"]["base"] == base().digest
     event = AuditEvent.objects.get(action="job:create")

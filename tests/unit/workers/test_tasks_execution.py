@@ -16,6 +16,7 @@ from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest
 from registry.versions.models import ModelVersion
+from tests.stored import stored_file
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
 from tests.unit.workers.sealed import Wire
@@ -69,7 +70,7 @@ def labelled_rows() -> DatasetVersion:
     data = company.data("reviews", "text-classification")
     data.digest, data.size_bytes = hashlib.sha256(content).hexdigest(), len(content)
     data.save()
-    file = store.dataset_file(data.digest)
+    file = stored_file(data.digest)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     return data
@@ -170,7 +171,7 @@ def test_an_evaluation_trains_its_baseline_on_the_data_of_the_version(tmp_path: 
 
 def test_data_that_was_changed_in_the_store_fails_the_job_for_good(tmp_path: Path) -> None:
     job = queued(tmp_path)
-    file = store.dataset_file(job.spec["dataset_digest"])
+    file = stored_file(job.spec["dataset_digest"])
     file.write_bytes(file.read_bytes().replace(b"positive", b"negative", 1))
     run(str(job.pk))
     job.refresh_from_db()

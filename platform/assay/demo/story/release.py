@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -300,8 +301,12 @@ def _as_refusal(message: str) -> Refused:
 
 
 def _weights(stage: Stage, digest: str) -> Path:
-    folder = stage.stack.folder / "data" / "artifacts" / "versions" / digest
-    return next(iter(sorted(folder.rglob("*.safetensors"))))
+    """Return the stored file of a version's weights."""
+    artifacts = stage.stack.folder / "data" / "artifacts" / "files"
+    manifest = json.loads((artifacts / digest[:2] / digest).read_bytes())
+    weights = [file for file in manifest["files"] if file["path"].endswith(".safetensors")]
+    sha256 = str(weights[0]["sha256"])
+    return artifacts / sha256[:2] / sha256
 
 
 def _flip_byte(file: Path) -> bytes:

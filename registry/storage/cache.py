@@ -1,0 +1,133 @@
+"""Files of a remote store on this machine's disk: fetched once, verified, the least used removed.
+
+Processes may share a cache. A file gets its name once all its bytes were hashed; a fetch that was
+interrupted goes on where it ended. An open file stays readable after its removal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from registry.manifests import CHUNK_BYTES, ManifestMismatch
+from registry.storage.backend import Backend, Entry, Hashing, StoreUnavailable
+
+_PARTIAL = ".partial"
+_TRIES = 3
+# A fetch that was not continued for so long is not resumed.
+_ABANDONED_S = 24 * 3600.0
+
+
+class Cache:
+    """Files below `folder`, of at most `limit` bytes together; the newest file always stays."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        self._limit = limit
+
+    def open(self, backend: Backend, key: str) -> BinaryIO:
+        """Return the object of a remote backend, opened for reading.
+
+        Raises:
+            FileNotFoundError: the store has no such object.
+            ManifestMismatch: the store holds other bytes than the key states.
+            StoreUnavailable: the store does not answer, or the cache has no room.
+        """
+        file = self.folder / key
+        for _ in range(_TRIES):
+            try:
+                opened = file.open("rb")
+            except FileNotFoundError:
+                self._fetch(backend, key, file)
+                continue
+            with suppress(OSError):
+                os.utime(file)
+            return opened
+        raise StoreUnavailable(
+            f"The cache {self.folder} is too small: files are removed before they are read.",
+            hint="Raise ASSAY_STORE_CACHE_BYTES.",
+            retry_after=5,
+        )
+
+    def _fetch(self, backend: Backend, key: str, file: Path) -> None:
+        try:
+            with self._partial(key) as (partial, path):
+                # Another process was here while this one waited for the lock.
+                if file.exists() or not _names(path, partial):
+                    return
+                found = backend.find(key)
+                if found is None:
+                    path.unlink()
+                    raise FileNotFoundError(f"{key} is not in the artifact store")
+                self._make_room(found.size)
+                self._receive(backend, found, partial)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, file)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The cache {self.folder} cannot be written: {error.strerror or error}.",
+                code="store_cache_unavailable",
+                hint="Free room, or set ASSAY_STORE_CACHE_DIR to a larger disk.",
+                retry_after=30,
+            ) from error
+
+    def _receive(self, backend: Backend, found: Entry, partial: BinaryIO) -> None:
+        """Fetch what is missing, and hash all of it."""
+        hashing = Hashing()
+        partial.seek(0)
+        while chunk := partial.read(CHUNK_BYTES):
+            hashing.update(chunk)
+        if hashing.size < found.size:
+            for chunk in backend.chunks(found.key, hashing.size):
+                hashing.update(chunk)
+                partial.write(chunk)
+        partial.flush()
+        if hashing.size != found.size or (found.sha256 and hashing.sha256 != found.sha256):
+            partial.truncate(0)
+            raise ManifestMismatch(
+                f"{found.key} in the artifact store has other bytes than its name says.",
+                path=found.key,
+            )
+        os.fchmod(partial.fileno(), 0o444)
+
+    @contextmanager
+    def _partial(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
+        """Open the unfinished file of a key; one process at a time has it."""
+        path = self.folder / _PARTIAL / key.replace("/", "-")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file, path
+
+    def _make_room(self, size: int) -> None:
+        kept = sorted(self._files(), key=lambda each: each[1])
+        total = size + sum(each[2] for each in kept)
+        for file, _, bytes_ in kept:
+            if total <= self._limit:
+                return
+            file.unlink(missing_ok=True)
+            total -= bytes_
+
+    def _files(self) -> Iterator[tuple[Path, float, int]]:
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    found = os.stat(Path(folder, name))
+                    fetching = Path(folder).name == _PARTIAL
+                    if not fetching or found.st_mtime < time.time() - _ABANDONED_S:
+                        yield Path(folder, name), found.st_mtime, found.st_size
+
+
+def _names(path: Path, file: BinaryIO) -> bool:
+    """Return whether `path` still names the open file."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False

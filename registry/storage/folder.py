@@ -1,0 +1,211 @@
+"""A local folder, or a network file system, as the artifact store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from registry.manifests import CHUNK_BYTES, ManifestMismatch
+from registry.storage.backend import (
+    FILES,
+    RECORDS,
+    Entry,
+    Hashing,
+    Source,
+    StoreUnavailable,
+    check_bytes,
+    source_chunks,
+)
+
+INCOMING = ".incoming"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+class FolderBackend:
+    """Objects are files below `root`, read-only, named by their key."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = root.absolute().as_uri()
+
+    def path(self, key: str) -> Path:
+        return self.root / key
+
+    def find(self, key: str) -> Entry | None:
+        with _answers(self.url):
+            return _entry(self.path(key), key)
+
+    def touch(self, key: str) -> None:
+        with _answers(self.url), suppress(FileNotFoundError):
+            os.utime(self.path(key))
+
+    def write(self, key: str, source: Source) -> None:
+        final = self.path(key)
+        if self.find(key) is not None:
+            if source.sha256 is not None:
+                self._check_both(key, source)
+            return
+        if source.path is not None and source.path.stat().st_dev == self._device():
+            _check(source)
+            with _answers(self.url):
+                os.utime(source.path)
+                _name(source.path, final)
+            return
+        with _answers(self.url):
+            folder = self._incoming()
+            handle, name = tempfile.mkstemp(dir=folder)
+            scratch = Path(name)
+        try:
+            hashing = Hashing()
+            with os.fdopen(handle, "wb") as output:
+                for chunk in source_chunks(source):
+                    hashing.update(chunk)
+                    with _answers(self.url):
+                        output.write(chunk)
+                with _answers(self.url):
+                    output.flush()
+                    os.fsync(handle)
+            check_bytes(source, hashing.size, hashing.sha256)
+            with _answers(self.url):
+                _name(scratch, final)
+        finally:
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+    def chunks(self, key: str, start: int = 0) -> Iterator[bytes]:
+        with _answers(self.url), self.path(key).open("rb") as file:
+            file.seek(start)
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def remove(self, key: str) -> None:
+        with _answers(self.url):
+            self.path(key).unlink(missing_ok=True)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        for part in (FILES, RECORDS):
+            if not (part.startswith(prefix) or prefix.startswith(part)):
+                continue
+            with _answers(self.url):
+                for folder, _, names in os.walk(self.root / part, onerror=_unlistable):
+                    for name in names:
+                        file = Path(folder) / name
+                        key = file.relative_to(self.root).as_posix()
+                        if key.startswith(prefix) and (found := _entry(file, key)):
+                            yield found
+
+    def remove_unfinished(self, before: datetime, *, apply: bool) -> list[Entry]:
+        folder, found = self.root / INCOMING, []
+        with _answers(self.url), suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                entry = _entry(folder / name, f"{INCOMING}/{name}")
+                if entry is not None and entry.modified < before:
+                    found.append(entry)
+                    if apply:
+                        _delete(folder / name)
+        return found
+
+    def _device(self) -> int:
+        with _answers(self.url):
+            return self._incoming().stat().st_dev
+
+    def _incoming(self) -> Path:
+        folder = self.root / INCOMING
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def link(self, key: str, source: Source, path: Path) -> None:
+        """Give an existing file, once it was hashed, a second name in the store; a file system
+        without hard links gets a copy."""
+        final = self.path(key)
+        _check(source)
+        with _answers(self.url):
+            path.chmod(0o444)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, final)
+                return
+            except FileExistsError:
+                return
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+        source.file.seek(0)
+        self.write(key, source)
+
+    def _check_both(self, key: str, source: Source) -> None:
+        """Refuse a source, or a stored object, with other bytes than the key states."""
+        _check(source)
+        hashing = Hashing()
+        for chunk in self.chunks(key):
+            hashing.update(chunk)
+        if hashing.sha256 != source.sha256:
+            raise ManifestMismatch(
+                f"The store holds other bytes for {source.name} than the manifest says.",
+                path=source.name,
+            )
+
+
+def _check(source: Source) -> None:
+    hashing = Hashing()
+    for chunk in source_chunks(source):
+        hashing.update(chunk)
+    check_bytes(source, hashing.size, hashing.sha256)
+
+
+def _name(scratch: Path, final: Path) -> None:
+    """Give a complete file its name. A crash leaves the file complete, or without the name."""
+    scratch.chmod(0o444)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(scratch, final)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unlistable(error: OSError) -> None:
+    # A store without objects has no folders yet.
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _entry(file: Path, key: str) -> Entry | None:
+    try:
+        found = file.stat(follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+@contextmanager
+def _answers(url: str) -> Iterator[None]:
+    """Raise StoreUnavailable for what the operating system refuses."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StoreUnavailable(
+                f"The artifact store {url} is full; nothing was stored.",
+                code="store_full",
+                hint="Free room or enlarge the volume, then try again. `assay store gc` finds "
+                "what nothing needs.",
+                retry_after=60,
+            ) from error
+        raise StoreUnavailable(
+            f"The artifact store {url} cannot be used: {error.strerror or error}.",
+            hint="Check that the volume is mounted, and its owner.",
+            retry_after=5,
+        ) from error
