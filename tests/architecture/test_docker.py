@@ -166,7 +166,7 @@ STORES = {
     "migrate": set(),
     "worker-compute": {"artifacts:ro", "quarantine:ro", "work", "/var/lib/scratch"},
     "worker-engine": {"artifacts:ro", "media", "/var/lib/scratch"},
-    "mlflow": {"artifacts:ro"},
+    "mlflow": {"mlflow"},
     "postgres": {"postgres", "./initdb:ro"},
     "broker-users": {"broker-users"},
     "valkey": {"valkey", "broker-users:ro"},

@@ -38,7 +38,7 @@ def parsed(tmp_path: Path, content: bytes | str, name: str, **given: Any) -> Par
 
 
 def rows_of(tmp_path: Path) -> list[Any]:
-    return list(read_rows(tmp_path / "rows"))
+    return list(read_rows((tmp_path / "rows").open("rb")))
 
 
 def parquet(columns: dict[str, list[Any]]) -> bytes:
