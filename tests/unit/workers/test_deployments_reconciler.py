@@ -303,7 +303,7 @@ def test_a_worker_without_room_or_volume_fails_and_tries_again(
         worker.reconcile()
     assert state_of(deployment) == ("pending", "failed")
     failed = Replica.objects.get(deployment=deployment)
-    said = {"room": "File too large", "volume": "does not exist"}[trouble]
+    said = {"room": "File too large", "volume": "is missing from the artifact store"}[trouble]
     assert said in failed.message
     # Once, for all that it was reconciled twice: the next try waits.
     assert failed.failures == 1
