@@ -212,6 +212,11 @@ class Task:
     feedback_row: Callable[[Any, str], dict[str, Any]] | None = None
 
     @property
+    def streams_text(self) -> bool:
+        """Return whether it generates text from text, as servers of language models do."""
+        return self.engine == GENERATION and Modality.IMAGE not in self.inputs
+
+    @property
     def endpoint(self) -> str:
         """Path of the main endpoint."""
         return self.endpoints[0].path

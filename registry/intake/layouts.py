@@ -28,7 +28,7 @@ def check_layout(folder: Path, files: list[str]) -> str:
     if "model_index.json" in files:
         return _check_pipeline(folder, files, gguf)
     if gguf == 1 and not tensors:
-        return "One GGUF file; it will be converted to safetensors."
+        return "One GGUF file."
     graphs = suffixes.count(".onnx")
     if graphs and (gguf or tensors):
         raise Refused(

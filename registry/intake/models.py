@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 
 from registry.versions.models import LICENSE_MAX
+from registry.versions.weights import QUANTIZATION_MAX
 
 REASON_MAX = 1000
 
@@ -27,6 +28,8 @@ class Intake(models.Model):
     """One delivery of files for a new base version.
 
     `findings` is a list of {check, passed, detail}; `reason` says why it was rejected.
+    With `keep_gguf` a GGUF is not converted, and `quantization` is how most of its weights are
+    stored.
     """
 
     model = models.ForeignKey("registry.Model", on_delete=models.PROTECT, related_name="intakes")
@@ -39,6 +42,10 @@ class Intake(models.Model):
     findings = models.JSONField(default=list)
     code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
     reason = models.CharField(max_length=REASON_MAX, blank=True)
+    keep_gguf = models.BooleanField(default=False, db_default=False)
+    quantization = models.CharField(
+        max_length=QUANTIZATION_MAX, blank=True, default="", db_default=""
+    )
     manifest = models.JSONField(null=True, blank=True)
     digest = models.CharField(max_length=64, blank=True)
     job_id = models.UUIDField(null=True, blank=True, unique=True)

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
-from governance.errors import NotPermitted, WrongState
+from governance.errors import InvalidInput, NotPermitted, WrongState
 from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
@@ -32,6 +32,7 @@ from registry.validation import checked_text
 from registry.versions.model_code import checked_code
 from registry.versions.models import Model, VersionKind
 from registry.versions.services import version_register
+from registry.versions.weights import QUANTIZATION, checked_quantization
 
 CONTROLLER = service_principal("controller")
 
@@ -43,8 +44,11 @@ def intake_submit(
     source: str,
     licence: str,
     files: Sequence[quarantine.DeliveredFile],
+    keep_gguf: bool = False,
 ) -> Intake:
     """Write a delivery into quarantine and check every file by name and content.
+
+    With `keep_gguf` the delivered GGUF is the version; else it is converted to safetensors.
 
     Returns:
         An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, when
@@ -65,6 +69,11 @@ def intake_submit(
         # Writing may have taken long; what counts is whether it is still allowed.
         decision = authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
         refusals = delivery.refusals
+        if keep_gguf and not refusals and not _holds_gguf(delivery):
+            raise InvalidInput(
+                "The delivery holds no GGUF that could be kept as it is.",
+                fields={"keep_gguf": ["Only for a delivery of one GGUF file."]},
+            )
         reason = " ".join(refusals)[:1000]
         intake = Intake.objects.create(
             model=model,
@@ -73,6 +82,7 @@ def intake_submit(
             files=delivery.files,
             findings=[finding.to_json() for finding in delivery.findings],
             reason=reason,
+            keep_gguf=keep_gguf,
             state=IntakeState.REJECTED if refusals else IntakeState.QUARANTINED,
             decided_at=timezone.now() if refusals else None,
             submitted_by=person,
@@ -84,7 +94,12 @@ def intake_submit(
             outcome="denied" if refusals else "allowed",
             reason=reason,
             department=model.department.slug,
-            data={"source": source, "licence": licence, "files": delivery.files},
+            data={
+                "source": source,
+                "licence": licence,
+                "files": delivery.files,
+                **({"keep_gguf": True} if keep_gguf else {}),
+            },
             decision=decision,
         )
         if not refusals:
@@ -99,6 +114,7 @@ def intake_checked(
     findings: Sequence[Mapping[str, Any]],
     job_id: UUID,
     code: Sequence[Mapping[str, Any]] = (),
+    quantization: str = "",
 ) -> Intake:
     """Note what the checking job made of a delivery; from now on it awaits a signature.
 
@@ -121,6 +137,7 @@ def intake_checked(
         intake.digest = manifest.digest
         intake.findings = [dict(finding) for finding in findings]
         intake.code = checked_code(code)
+        intake.quantization = checked_quantization(quantization if intake.keep_gguf else "")
         intake.job_id = job_id
         intake.save()
         with background(f"job-{job_id}", CONTROLLER):
@@ -228,6 +245,10 @@ def _reject(intake: Intake, reason: str) -> None:
     transaction.on_commit(lambda: quarantine.discard(intake.pk))
 
 
+def _holds_gguf(delivery: quarantine.Delivery) -> bool:
+    return any(file["name"].lower().endswith(".gguf") for file in delivery.files)
+
+
 def _trust(intake: Intake, actor: Principal) -> None:
     INTAKE_STATES.set_state(intake, IntakeState.TRUSTED)
     if intake.job_id is None:
@@ -239,7 +260,10 @@ def _trust(intake: Intake, actor: Principal) -> None:
         manifest=Manifest.from_json(intake.manifest),
         base=None,
         dataset_version=None,
-        parameters={"source": intake.source},
+        parameters={
+            "source": intake.source,
+            **({QUANTIZATION: intake.quantization} if intake.quantization else {}),
+        },
         metrics={},
         history=[],
         licence=intake.licence,

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from governance.errors import InvalidInput, WrongState
 from registry.catalog import get_task
+from registry.catalog.engines import EngineName, engine_class
 from registry.manifests import Manifest, ManifestMismatch
 from registry.releases.serving import serving_verdicts
 from registry.versions.models import ModelVersion, VersionKind
+from registry.versions.weights import measuring_engine
 from workers.deployments.models import Deployment
 
 
@@ -25,9 +27,11 @@ class Weights:
 class LoadPlan:
     """Everything that a host needs in order to load one deployment; nothing of Django in it.
 
-    `engine` and `runner` are dotted names. `adapter` stands on `weights`; without one the weights
-    serve alone. `prompt` stands on the adapter, or on the weights. `digest` is the one that the
-    approved release names; `expires_at` is when it stops serving, in seconds since the epoch.
+    `engine` and `runner` are dotted names; `engine_name` is what the release calls the engine, and
+    `dtype` the precision that it names, None for the stored one. `adapter` stands on `weights`;
+    without one the weights serve alone. `prompt` stands on the adapter, or on the weights. `digest`
+    is the one that the approved release names; `expires_at` is when it stops serving, in seconds
+    since the epoch.
     """
 
     deployment_id: int
@@ -41,6 +45,8 @@ class LoadPlan:
     weights: Weights
     adapter: Weights | None = None
     prompt: Weights | None = None
+    engine_name: str = EngineName.OWN
+    dtype: str | None = None
 
     @property
     def top(self) -> Weights:
@@ -71,11 +77,12 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)
+    engine = measuring_engine(version)
     return LoadPlan(
         deployment_id=deployment.pk,
         name=deployment.name,
         task=task.name,
-        engine=task.engine,
+        engine=engine_class(engine, task),
         runner=task.runner,
         architectures=task.architectures,
         digest=version.digest,
@@ -83,6 +90,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         weights=_weights(below),
         adapter=adapter,
         prompt=prompt,
+        engine_name=engine,
     )
 
 

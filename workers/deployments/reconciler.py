@@ -30,6 +30,8 @@ HEARTBEAT_S = 3.0
 # A load that failed is tried again after this; each further failure doubles the wait.
 RETRY_FIRST_S = 5.0
 RETRY_LONGEST_S = 300.0
+# An engine that ended after this long counts as one that had worked.
+STEADY_S = 300.0
 
 
 class Host(Protocol):
@@ -45,6 +47,9 @@ class Host(Protocol):
             ManifestMismatch: the bytes differ from the manifest; the message names the file.
             Exception: anything else is trouble of this worker, such as no memory or no volume.
         """
+
+    def faults(self) -> dict[int, str]:
+        """Deployment ids whose engine has ended by itself, each with the reason."""
 
     def unload(self, deployment_id: int) -> None:
         """Let go of it, if it is loaded; requests that still run on it fail."""
@@ -88,6 +93,7 @@ class Reconciler:
         self._loading: int | None = None
         self._ceased: set[int] = set()
         self._failures: dict[int, Failures] = {}
+        self._ready_at: dict[int, float] = {}
 
     def wake(self, _message: str = "") -> None:
         """Reconcile now."""
@@ -147,6 +153,7 @@ class Reconciler:
             for deployment in deployments
             if verdicts[deployment.release_id].refusal is None
         }
+        self._let_go_of_ended(deployments)
         self._host.lease({pk: now + _lease_s(deployment) for pk, deployment in wanted.items()})
         loaded = self._host.loaded()
         here = set(loaded.values())
@@ -171,6 +178,15 @@ class Reconciler:
                 self._fail(deployment.pk, deployment.name, verdict.refusal.message)
         for deployment_id in self._failures.keys() - {deployment.pk for deployment in deployments}:
             self._failures.pop(deployment_id, None)
+            self._ready_at.pop(deployment_id, None)
+
+    def _let_go_of_ended(self, deployments: list[Deployment]) -> None:
+        """Unload what has lost its engine; it is loaded again after a wait that grows."""
+        names = {deployment.pk: deployment.name for deployment in deployments}
+        for deployment_id, fault in self._host.faults().items():
+            self._release(deployment_id)
+            name = names.get(deployment_id, f"Deployment {deployment_id}")
+            self._fail(deployment_id, name, f"its engine ended. {fault}")
 
     def load_missing(self, stop: threading.Event) -> None:
         """Load one after another what the newest `settle` found missing."""
@@ -232,7 +248,7 @@ class Reconciler:
             self._release(deployment_id)
             self._count_failure(deployment_id)
             return
-        self._failures.pop(deployment_id, None)
+        self._ready_at[deployment_id] = time.monotonic()
 
     def _confirm(self, deployment: Deployment, digest: str) -> None:
         """A copy that was taken for dead, by a silence that has ended, is reported again; and one
@@ -295,6 +311,9 @@ class Reconciler:
 
     def _count_failure(self, deployment_id: int) -> Failures:
         known = self._failures.get(deployment_id)
+        ready_at = self._ready_at.pop(deployment_id, None)
+        if ready_at is not None and time.monotonic() - ready_at >= STEADY_S:
+            known = None
         count = 1 if known is None else known.count + 1
         wait = min(RETRY_FIRST_S * 2 ** min(count - 1, 16), RETRY_LONGEST_S)
         failures = self._failures[deployment_id] = Failures(count, time.monotonic() + wait)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from registry.catalog.endpoints import TokenScore
+from registry.catalog.generation import SamplingOptions
 from workers.engines.adapters import AdaptedModel
 from workers.engines.choices import Choices
 from workers.engines.kv import SlabCache
@@ -32,7 +33,8 @@ class Row:
     `images` are the pixels of the images that the prompt has places for. `reference` holds the
     tokens of an answer whose likelihood is measured with the generation, `likelihood` the result,
     {"nats", "tokens", "complete"}; `reference_cut` if it had no room. Rows of one prompt share the
-    list `prompt`. `echo` is the prompt's text, where the answer begins with it.
+    list `prompt`. `echo` is the prompt's text, where the answer begins with it. `options` are those
+    of the request and `grammar` is what the answer must fit, for engines that pass them on.
     """
 
     request_id: str
@@ -55,6 +57,8 @@ class Row:
     reference_cut: bool = False
     likelihood: dict[str, float] | None = None
     echo: str | None = None
+    options: SamplingOptions = field(default_factory=SamplingOptions)
+    grammar: str | None = None
     scores: list[TokenScore] = field(default_factory=list)
     total: float = 0.0
     _called: int = 0
@@ -89,22 +93,33 @@ class Row:
         except RequestRefused as error:
             self._break(error)
 
-    def take(self, token: int, eos: frozenset[int], score: TokenScore | None = None) -> None:
-        """Account for a new token, send what can be sent, and notice the end."""
+    def take(
+        self,
+        token: int,
+        eos: frozenset[int],
+        score: TokenScore | None = None,
+        *,
+        spoken: str | None = None,
+        count: int = 1,
+    ) -> None:
+        """Account for a new token, send what can be sent, and notice the end.
+
+        `spoken` is the text of the last `count` tokens, where only the last of them is known.
+        """
         if self.broken:
             return
         if self.limit == 0 or self.choices.over:
             self.finish = "length" if self.limit == 0 else "cancelled"
             return
-        self.produced += 1
-        self.choices.completion_tokens += 1
-        self.unsent += 1
+        self.produced += count
+        self.choices.completion_tokens += count
+        self.unsent += count
         if score is not None:
             self.total += score[1] or 0.0
             if self.sampling.logprobs is not None:
                 self.scores.append(score)
         try:
-            pieces = self._pieces_of(token, eos)
+            pieces = self._pieces_of(token, eos, spoken)
         except RequestRefused as error:
             self._break(error)
             return
@@ -120,14 +135,14 @@ class Row:
         if self.finish is not None and self.scores:
             self._emit("")
 
-    def _pieces_of(self, token: int, eos: frozenset[int]) -> list[str | Call]:
+    def _pieces_of(self, token: int, eos: frozenset[int], spoken: str | None) -> list[str | Call]:
         """Return what may be sent after a new token; notices the end."""
         complete = self.shaper is not None and self.shaper.take(token)
         text = ""
         if token in eos:
             self.finish = "stop"
         else:
-            text = self.text.push(token)
+            text = self.text.push(token, spoken)
         if self.finish is None and (complete or self.text.stopped):
             self.finish = "stop"
         if self.finish is None and self.produced >= self.limit:

@@ -90,6 +90,11 @@ class BatchEngine:
         self._thread = threading.Thread(target=self._run, name="batch-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def fault(self) -> str:
+        """Return nothing: this engine ends with its process alone."""
+        return ""
+
     def add_adapter(self, name: str, folder: Path) -> None:
         """Raise ValueError: this engine serves one set of weights."""
         raise ValueError("This task's models take no adapters.")

@@ -117,6 +117,11 @@ class GenerationEngine:
         """Device of the model."""
         return self._model.device
 
+    @property
+    def fault(self) -> str:
+        """Return nothing: this engine ends with its process alone."""
+        return ""
+
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter between two steps; returns when it can be used. Raises ValueError."""
         if not self._text_alone and is_soft_prompt(folder):

@@ -22,6 +22,7 @@ Sink = Callable[[Event], None]
 class EngineRequest:
     """One request. `adapter` names a loaded adapter; None means the base without an adapter.
 
+    `scope` names whose it is: nothing kept of a request serves one of another scope.
     `inputs` and `options` are instances of the task's schemas.
     """
 
@@ -29,6 +30,7 @@ class EngineRequest:
     inputs: Inputs
     options: Options = field(default_factory=NoOptions)
     adapter: str | None = None
+    scope: str = ""
 
 
 class RequestRefused(Exception):
@@ -57,6 +59,10 @@ def raise_exits(error: BaseException) -> None:
 
 class Engine(Protocol):
     """One base model in memory and the thread that drives it."""
+
+    @property
+    def fault(self) -> str:
+        """Why the engine has ended by itself and must be loaded again; empty while it works."""
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter under a name. Raises ValueError where the engine takes none."""

@@ -108,6 +108,8 @@ class RowMaker:
                 reference=reference[:room],
                 reference_cut=len(reference) > room,
                 echo=self._echo(inputs, place, prompt) if options.echo else None,
+                options=options,
+                grammar=grammar,
             )
             for place, prompt in enumerate(prompts)
             for number in range(options.made)

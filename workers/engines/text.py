@@ -34,9 +34,15 @@ class TextStream:
         self.stopped = False
         self.stop = ""
 
-    def push(self, token: int) -> str:
-        """Take one more token; returns the text that may be sent now, often empty."""
+    def push(self, token: int, spoken: str | None = None) -> str:
+        """Take one more token; returns the text that may be sent now, often empty.
+
+        `spoken` is the text since the token before, where others came between that are not known.
+        """
         self._tokens.append(token)
+        if spoken is not None:
+            self._from, self._read = len(self._tokens) - 1, len(self._tokens)
+            return self._release(spoken)
         before, now = self._decode(self._from, self._read), self._decode(self._from)
         if now.endswith(BROKEN) or len(now) <= len(before):
             return ""

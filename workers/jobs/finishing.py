@@ -136,6 +136,7 @@ def _register_intake(job: Job) -> str:
         manifest=_adopt_output(job),
         findings=result["findings"],
         code=result.get("code", ()),
+        quantization=str(result.get("converted", {}).get("quantization", "")),
         job_id=job.pk,
     )
     return ""

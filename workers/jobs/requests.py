@@ -26,6 +26,7 @@ from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
 from registry.versions.models import Model, ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
+from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_add, job_create
 from workers.jobs.training import BASE_KINDS, base_tasks
@@ -40,9 +41,10 @@ def intake_request(
     licence: str,
     files: Sequence[Any] = (),
     uploads: Sequence[UUID] = (),
+    keep_gguf: bool = False,
 ) -> tuple[Intake, Job | None]:
     """Take files into quarantine and queue their checks. `uploads` are complete uploads of the
-    actor's, in place of files.
+    actor's, in place of files. With `keep_gguf` a GGUF stays as it is, for llama.cpp.
 
     Returns:
         The intake, and its job; no job when the files were rejected at once.
@@ -51,12 +53,24 @@ def intake_request(
         InvalidInput: the model's task is unavailable.
         DomainError: as `intake_submit` and `uploads_use`.
     """
-    get_task(model.task)
+    task = get_task(model.task)
+    if keep_gguf and not task.streams_text:
+        raise InvalidInput(
+            f"{task.title} is not served from a GGUF.",
+            fields={"keep_gguf": ["Only for tasks that generate text."]},
+        )
     if uploads:
         files = uploads_use(
             actor=actor, kind=UploadKind.INTAKE, department=model.department, upload_ids=uploads
         )
-    intake = intake_submit(actor=actor, model=model, source=source, licence=licence, files=files)
+    intake = intake_submit(
+        actor=actor,
+        model=model,
+        source=source,
+        licence=licence,
+        files=files,
+        keep_gguf=keep_gguf,
+    )
     if intake.state == IntakeState.REJECTED:
         return intake, None
     job = job_add(
@@ -226,6 +240,10 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
         )
     if base.kind not in BASE_KINDS:
         raise _invalid("base", f"{base} is of kind {base.kind}; adapt its base instead.")
+    if weights_format(base) is WeightsFormat.GGUF:
+        raise _invalid(
+            "base", f"{base} is a GGUF that was kept as it is; take it in converted to fine-tune."
+        )
 
 
 def _check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: str = "") -> None:

@@ -18,6 +18,7 @@ from registry import store
 from registry.catalog import get_task, package_of
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
+from registry.catalog.engines import EngineName, engine_class
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.datasets.models import DatasetVersion
 from registry.datasets.stored import media_records
@@ -33,6 +34,7 @@ from registry.manifests import (
 )
 from registry.versions.model_code import known_code
 from registry.versions.models import ModelVersion, VersionKind, VersionState
+from registry.versions.weights import measuring_engine
 from workers.engines.model_code import Code, Refused, model_code
 from workers.engines.names import load_name
 from workers.jobs import workspace
@@ -142,9 +144,17 @@ def _intake(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     progress.enter("converting")
     output = output_of(claim)
-    convert: Callable[..., dict[str, Any]] = load_name("workers.trainers.convert:convert")
     task = get_task(claim.spec["task"])
-    converted = convert(folder, output, task.architectures, progress, components=task.components)
+    converted: dict[str, Any]
+    if intake.keep_gguf:
+        keep = load_name("workers.trainers.kept_gguf:keep_gguf")
+        converted = keep(folder, output, task.architectures, progress)
+        findings.append({"check": "quantization", "passed": True, "detail": converted["notes"]})
+    else:
+        convert = load_name("workers.trainers.convert:convert")
+        converted = convert(
+            folder, output, task.architectures, progress, components=task.components
+        )
     progress.enter("trying its code")
     try:
         code = model_code(output, passes=known_code().__contains__)
@@ -229,12 +239,15 @@ def _made_with(task: Task, trainer: str) -> dict[str, str]:
     }
 
 
-def evaluation_plan(task: Task) -> EvaluationPlan:
-    """Return the parts of the declaration that measuring needs. Raises BadMaterial."""
+def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
+    """Return the parts of the declaration that measuring needs, with the engine of that name.
+
+    Raises BadMaterial.
+    """
     if task.evaluation is None:
         raise BadMaterial(f"{task.title} is not evaluated.")
     return EvaluationPlan(
-        engine=task.engine,
+        engine=engine_class(engine, task),
         runner=task.runner,
         architectures=task.architectures,
         request=task.evaluation.request,
@@ -262,8 +275,9 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         if task.evaluation is not None and task.evaluation.uses_training_rows
         else None
     )
+    engine = measuring_engine(version)
     request = EvaluationRequest(
-        plan=evaluation_plan(task),
+        plan=evaluation_plan(task, engine),
         version=version_copy(claim, below, "version"),
         base=version_copy(claim, base, "base") if base is not None else None,
         data_file=_data_copy(claim, data),
@@ -282,7 +296,7 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "baseline": _finite(result.baseline),
         "baseline_name": result.baseline_name,
         "sample_size": result.sample_size,
-        "details": result.details,
+        "details": {**result.details, **({"engine": engine} if engine != EngineName.OWN else {})},
         "intervals": result.intervals,
         "slices": result.slices,
     }
@@ -310,7 +324,7 @@ def _judge(claim: Claim) -> Judge | None:
         name=str(version),
         digest=version.digest,
         folder=version_copy(claim, version, "judge"),
-        engine=task.engine,
+        engine=engine_class(measuring_engine(version), task),
         runner=task.runner,
         architectures=task.architectures,
     )

@@ -20,16 +20,17 @@ from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from workers.deployments.plans import LoadPlan, Weights
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
+from workers.tasks.engines import engine_settings
 
 logger = logging.getLogger(__name__)
 
 
-# The same weights serve two tasks by two runners.
-_EngineKey = tuple[str, str, str]
+# The same weights serve two tasks by two runners, and releases in two precisions.
+_EngineKey = tuple[str, str, str | None, str]
 
 
 def _engine_key(plan: LoadPlan) -> _EngineKey:
-    return plan.engine, plan.runner, plan.weights.digest
+    return plan.engine, plan.runner, plan.dtype, plan.weights.digest
 
 
 @dataclass(slots=True)
@@ -74,6 +75,12 @@ class EngineHost:
         """The deployment when it can answer now."""
         return self._loaded.get(deployment_id)
 
+    def faults(self) -> dict[int, str]:
+        """Return why engines have ended by themselves, by the deployments that they served."""
+        with self._lock:
+            loaded = list(self._loaded.items())
+        return {pk: fault for pk, each in loaded if (fault := each.engine.fault)}
+
     def lease(self, until: Mapping[int, float]) -> None:
         self._leases = dict(until)
 
@@ -86,6 +93,9 @@ class EngineHost:
         key, pk = _engine_key(plan), plan.deployment_id
         with self._lock:
             hosted = self._engines.get(key)
+            if hosted is not None and hosted.engine.fault:
+                # Its other deployments are let go of within a round.
+                raise RuntimeError(f"Its engine is being ended: {hosted.engine.fault}")
             if hosted is not None:
                 # From here on it is used, so that an unload meanwhile does not close it.
                 hosted.users.add(pk)
@@ -135,6 +145,8 @@ class EngineHost:
                 architectures=plan.architectures,
                 runner=plan.runner,
                 threads=settings.ENGINE_THREADS,
+                dtype=plan.dtype,
+                **engine_settings(plan.engine_name),
             )
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)

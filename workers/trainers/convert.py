@@ -78,7 +78,7 @@ def _copied(
     progress: Progress,
 ) -> dict[str, Any]:
     for path in files:
-        _stop_if_asked(progress)
+        stop_if_asked(progress)
         target = output / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -137,27 +137,27 @@ def _from_gguf(
 
     transformers.utils.logging.disable_progress_bar()
     where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
-    stated = _gguf_config(path, where)
+    stated = gguf_config(path)
     name = GGUF_ARCHITECTURES[stated.model_type]
     if name not in architectures:
         raise BadMaterial(f"{path.name} holds a {name}, which this task does not take.")
-    _stop_if_asked(progress)
+    stop_if_asked(progress)
     progress.log(f"Dequantising it into a {name} in bfloat16.")
     architecture = getattr(transformers, name)
     quantised = architecture.from_pretrained(
         path.parent, config=stated, dtype=torch.float32, **where
     )
-    _stop_if_asked(progress)
+    stop_if_asked(progress)
     # `save_pretrained` refuses a model that was loaded from GGUF, so the weights move to a new one.
-    config = architecture.config_class(**_portable(stated.to_dict()))
+    config = architecture.config_class(**portable(stated.to_dict()))
     config.architectures = [name]
     with torch.device("meta"):
         fresh = architecture(config).to(torch.bfloat16)
     weights = {key: value.to(torch.bfloat16) for key, value in quantised.state_dict().items()}
     fresh.load_state_dict(weights, assign=True)
     fresh.tie_weights()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **where)
-    _stop_if_asked(progress)
+    tokenizer = tokenizer_of(path, int(config.max_position_embeddings))
+    stop_if_asked(progress)
     _save(fresh, tokenizer, output)
     parameters = sum(each.numel() for each in fresh.parameters())
     progress.log(f"Wrote {parameters:,} parameters.")
@@ -170,7 +170,7 @@ def _from_gguf(
     }
 
 
-def _portable(config: dict[str, Any]) -> dict[str, Any]:
+def portable(config: dict[str, Any]) -> dict[str, Any]:
     """Without the quantisation that is undone and the name of where it came from."""
     dropped = {"quantization_config", "_name_or_path", "_model_name_or_path"}
     return {key: value for key, value in config.items() if key not in dropped}
@@ -179,9 +179,6 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 def _save(model: Any, tokenizer: Any, output: Path) -> None:
     import transformers
 
-    tokenizer.model_max_length = min(int(model.config.max_position_embeddings), MAX_CONTEXT)
-    for key in ("local_files_only", "is_local"):
-        tokenizer.init_kwargs.pop(key, None)
     model.generation_config = transformers.GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -191,22 +188,38 @@ def _save(model: Any, tokenizer: Any, output: Path) -> None:
     tokenizer.save_pretrained(output)
 
 
-def _gguf_config(path: Path, where: dict[str, Any]) -> Any:
+def tokenizer_of(path: Path, positions: int) -> Any:
+    """Return the tokenizer in a GGUF, with its chat template, for texts of so many tokens."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, local_files_only=True
+    )
+    tokenizer.model_max_length = min(positions, MAX_CONTEXT)
+    for key in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(key, None)
+    return tokenizer
+
+
+def gguf_config(path: Path) -> Any:
     """The config of a GGUF whose architecture is allowed; raises BadMaterial otherwise."""
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(path.parent, **where)
-    except (ValueError, KeyError, IndexError, OverflowError, OSError) as error:
+        config = transformers.AutoConfig.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True
+        )
+    except (ValueError, KeyError, IndexError, OverflowError, OSError, struct.error) as error:
         raise BadMaterial(f"{path.name} is not a GGUF file that can be read: {error}") from error
     if config.model_type not in GGUF_ARCHITECTURES:
         raise BadMaterial(
             f"{path.name} holds the architecture {config.model_type!r}; "
-            f"only {', '.join(sorted(GGUF_ARCHITECTURES))} can be converted."
+            f"only {', '.join(sorted(GGUF_ARCHITECTURES))} is taken in."
         )
     return config
 
 
-def _stop_if_asked(progress: Progress) -> None:
+def stop_if_asked(progress: Progress) -> None:
+    """Raise Cancelled when the job is to stop."""
     if progress.should_stop():
         raise Cancelled

@@ -49,13 +49,19 @@ def upload_model(
     paths: Annotated[list[Path], typer.Argument(help="Files, or one folder.", exists=True)],
     source: Annotated[str, typer.Option(help="Where the files came from.")],
     license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
+    keep_gguf: Annotated[
+        bool, typer.Option("--keep-gguf", help="Keep a GGUF as it is, for llama.cpp.")
+    ] = False,
 ) -> None:
     """Upload a model's files for intake. Run it again to resume."""
     client = Client.signed_in(timeout=TIMEOUT)
     department = client.get(f"models/{model}")["department"]
     place = _Place("intake", model, department)
     ids = [_send(client, place, name, path) for name, path in _files(paths)]
-    intake = client.post("intakes", model=model, source=source, licence=license_, uploads=ids)
+    more = {"keep_gguf": True} if keep_gguf else {}
+    intake = client.post(
+        "intakes", model=model, source=source, licence=license_, uploads=ids, **more
+    )
     facts([("intake", intake["id"]), ("state", intake["state"]), ("reason", intake["reason"])])
 
 

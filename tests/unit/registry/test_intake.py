@@ -35,8 +35,9 @@ from registry.intake.services import (
 )
 from registry.intake.states import ALLOWED_TRANSITIONS, INTAKE_STATES
 from registry.versions.models import Model, ModelVersion
-from tests.unit.audit_support import recorded
-from tests.unit.registry.objects import Upload, delivery, model, sha256, stored
+from registry.versions.weights import measuring_engine, quantization_of, weights_format
+from tests.unit.audit_support import bodies, recorded
+from tests.unit.registry.objects import Upload, delivery, gguf, model, sha256, stored
 
 pytestmark = pytest.mark.django_db
 
@@ -247,3 +248,42 @@ def test_every_pair_of_states_moves_or_is_refused_by_the_table(
         with pytest.raises(WrongState, match=r"Intake 7 is .*; it cannot become"):
             INTAKE_STATES.set_state(intake, after)
         assert intake.state == before
+
+
+def test_a_gguf_that_is_kept_becomes_a_version_that_states_its_quantization(
+    developer: Principal, actor: Callable[..., Principal], department: Callable[[str], Department]
+) -> None:
+    owner = Person.objects.get(name=developer.name)
+    chat = model(owner, department("clinical"), "chat", "text-generation")
+    intake = intake_submit(
+        actor=developer,
+        model=chat,
+        source="a supplier",
+        licence="Apache-2.0",
+        files=[Upload("chat.gguf", gguf())],
+        keep_gguf=True,
+    )
+    assert bodies(action="intake:create")[0]["data"]["keep_gguf"] is True
+    INTAKE_STATES.set_state(intake, IntakeState.CHECKING)
+    intake.save()
+    made = stored({"model.gguf": gguf(), "config.json": b"{}"})
+    intake_checked(
+        intake_id=intake.pk, manifest=made, findings=[], job_id=uuid4(), quantization="Q4_K"
+    )
+    intake_sign_off(actor=actor("Ola", "operator"), intake_id=intake.pk, accept=True)
+    version = ModelVersion.objects.get(intake=intake.pk)
+    assert (version.digest, quantization_of(version)) == (made.digest, "Q4_K")
+    assert (weights_format(version), measuring_engine(version)) == ("gguf", "llama.cpp")
+
+
+def test_only_a_gguf_can_be_kept_as_it_is(developer: Principal, minilm: Model) -> None:
+    with pytest.raises(InvalidInput, match="holds no GGUF"):
+        intake_submit(
+            actor=developer,
+            model=minilm,
+            source="a supplier",
+            licence="MIT",
+            files=delivery(),
+            keep_gguf=True,
+        )
+    assert not Intake.objects.exists()

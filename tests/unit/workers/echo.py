@@ -30,6 +30,7 @@ class EchoEngine:
         if (folder / "slow").exists():
             MAY_LOAD.wait(60)
         self.folder = folder
+        self.fault = ""
         self.adapters: dict[str, bytes] = {}
         self.waiting: dict[str, Sink] = {}
         self.arrived = threading.Event()

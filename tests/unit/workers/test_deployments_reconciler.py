@@ -285,6 +285,9 @@ class RefusingHost:
         self.held[plan.deployment_id] = plan.digest  # type: ignore[attr-defined]
         return plan.digest  # type: ignore[attr-defined,no-any-return]
 
+    def faults(self) -> dict[int, str]:
+        return {}
+
     def unload(self, deployment_id: int) -> None:
         self.held.pop(deployment_id)
 
@@ -316,6 +319,27 @@ def test_a_worker_without_room_or_volume_fails_and_tries_again(
     assert state_of(deployment) == ("serving", "ready")
     ready = Replica.objects.get(deployment=deployment)
     assert (ready.failures, ready.retry_at, ready.message) == (0, None, "")
+
+
+def test_what_has_lost_its_engine_is_loaded_again_after_a_wait_that_grows(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = deployed()
+    waited = 0.0
+    for failures in (1, 2):
+        worker.reconcile()
+        assert state_of(deployment) == ("serving", "ready")
+        (engine,) = echo.OPEN
+        engine.fault = "The server ended with status 137."
+        worker.reconcile()
+        assert (worker.host.loaded(), worker.queues, echo.OPEN) == ({}, set(), [])
+        replica = Replica.objects.get(deployment=deployment)
+        assert (replica.state, replica.failures) == (ReplicaState.FAILED, failures)
+        assert "its engine ended. The server ended with status 137." in replica.message
+        waited += reconciler.RETRY_FIRST_S * failures
+        monkeypatch.setattr(reconciler.time, "monotonic", later(waited))
+    worker.reconcile()
+    assert state_of(deployment) == ("serving", "ready")
 
 
 def test_a_temporary_folder_that_was_cleared_is_made_anew(worker: Worker) -> None:

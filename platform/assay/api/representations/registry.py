@@ -228,6 +228,8 @@ class IntakeAnswer(serializers.Serializer[Any]):
     findings = serializers.JSONField()
     code = serializers.JSONField()
     reason = serializers.CharField()
+    keep_gguf = serializers.BooleanField()
+    quantization = serializers.CharField()
     digest = serializers.CharField()
     job = serializers.UUIDField(source="job_id", allow_null=True)
     version = serializers.IntegerField(source="version_id", allow_null=True)

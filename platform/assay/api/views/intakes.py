@@ -49,6 +49,10 @@ class IntakeBody(StrictSerializer):
         child=serializers.UUIDField(), min_length=1, max_length=MAX_FILES, required=False
     )
 
+    keep_gguf = Truth(
+        required=False, help_text="Keep a GGUF as it is, for llama.cpp, in place of converting it."
+    )
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("files" in attrs) == ("uploads" in attrs):
             raise serializers.ValidationError({"files": ["Give files, or uploads by their ids."]})
@@ -88,6 +92,7 @@ class IntakesView(Endpoint):
             licence=given["licence"],
             files=given.get("files", ()),
             uploads=given.get("uploads", ()),
+            keep_gguf=given.get("keep_gguf", False),
         )
         return self.answer(intake, IntakeAnswer, status=201)
 

@@ -146,6 +146,12 @@ class IntakeForm(TablerForm):
     files = ManyFiles(  # type: ignore[assignment]
         help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."
     )
+    keep_gguf = forms.BooleanField(
+        required=False,
+        label="Keep a GGUF as it is",
+        help_text="llama.cpp then serves the uploaded file, quantized as it is. It cannot be "
+        "fine-tuned. Otherwise a GGUF is converted to safetensors.",
+    )
 
     def __init__(self, *args: Any, models: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

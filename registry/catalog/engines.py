@@ -1,0 +1,31 @@
+"""The engines that run models, by the names that releases and people use."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from registry.catalog.declaration import Task
+
+
+class EngineName(StrEnum):
+    """An engine: our own ones, or a server of another project that a worker supervises."""
+
+    OWN = "own"
+    LLAMA_CPP = "llama.cpp"
+    VLLM = "vllm"
+
+
+ENGINE_TITLES = {
+    EngineName.OWN: "Assay's own",
+    EngineName.LLAMA_CPP: "llama.cpp",
+    EngineName.VLLM: "vLLM",
+}
+_CLASSES = {
+    EngineName.LLAMA_CPP: "workers.engines.servers.llama_cpp:LlamaCppEngine",
+    EngineName.VLLM: "workers.engines.servers.vllm:VllmEngine",
+}
+
+
+def engine_class(name: str, task: Task) -> str:
+    """Return the dotted name of the engine called `name` for a task. Raises ValueError."""
+    return _CLASSES.get(EngineName(name), task.engine)

@@ -1,0 +1,60 @@
+"""The form in which the weights of a version are stored."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from governance.errors import InvalidInput
+from registry.catalog.engines import EngineName
+from registry.versions.models import ModelVersion, VersionKind
+
+QUANTIZATION_MAX = 20
+# Parameter of a base version that was kept as a GGUF.
+QUANTIZATION = "quantization"
+_QUANTIZATION = re.compile(r"[A-Z0-9_]{1,20}")
+
+
+class WeightsFormat(StrEnum):
+    """A format of weights; engines load some of them."""
+
+    GGUF = "gguf"
+    ONNX = "onnx"
+    SAFETENSORS = "safetensors"
+
+
+def weights_version(version: ModelVersion) -> ModelVersion:
+    """Return the version whose weights an engine loads: below prompts and adapters."""
+    below = version
+    while below.kind in (VersionKind.PROMPT, VersionKind.ADAPTER) and below.base is not None:
+        below = below.base
+    return below
+
+
+def weights_format(version: ModelVersion) -> WeightsFormat:
+    """Return the format of the weights that a version is served from."""
+    files = weights_version(version).manifest.get("files", ())
+    suffixes = {str(file["path"]).rpartition(".")[2].lower() for file in files}
+    for each in (WeightsFormat.GGUF, WeightsFormat.ONNX):
+        if each in suffixes:
+            return each
+    return WeightsFormat.SAFETENSORS
+
+
+def measuring_engine(version: ModelVersion) -> EngineName:
+    """Return the engine that loads a version where no release chooses one."""
+    if weights_format(version) is WeightsFormat.GGUF:
+        return EngineName.LLAMA_CPP
+    return EngineName.OWN
+
+
+def quantization_of(version: ModelVersion) -> str:
+    """Return how most of the weights are stored in a GGUF, such as `Q4_K`; else nothing."""
+    return str(weights_version(version).parameters.get(QUANTIZATION, ""))
+
+
+def checked_quantization(value: str) -> str:
+    """Return the name of a quantization, or nothing. Raises InvalidInput."""
+    if value and not _QUANTIZATION.fullmatch(value):
+        raise InvalidInput(f"{value[:40]!r} is not the name of a quantization.")
+    return value

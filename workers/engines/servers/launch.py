@@ -1,0 +1,100 @@
+"""Start a server without network and without privileges, and end it with the process that asked.
+
+Run as `python -I launch.py COMMAND…`. It prints one line of JSON, `{"pid": …, "isolated": …}`, then
+waits for the server. The end of its standard input, which its parent holds open, kills the server.
+Loads the standard library alone.
+
+A new network namespace holds nothing but a loopback interface; sockets that are files still work.
+Where the kernel allows no new namespace (some containers), the server runs in the worker's network
+and `isolated` is false.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+_NEW_USER, _NEW_NET = 0x10000000, 0x40000000
+_PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38
+_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def isolate() -> bool:
+    """Move this process into a network of its own; returns whether that was possible."""
+    user, group = os.getuid(), os.getgid()
+    if _libc.unshare(_NEW_NET) != 0:
+        if _libc.unshare(_NEW_USER | _NEW_NET) != 0:
+            return False
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+    return _loopback_up()
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError:
+        pass  # Without a map, files of this user stay readable by their real owner.
+
+
+def _loopback_up() -> bool:
+    """Switch on `lo`, which servers of several processes talk over."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as each:
+        request = struct.pack("16sH14x", b"lo", 0)
+        try:
+            (flags,) = struct.unpack_from("H", fcntl.ioctl(each, _GET_FLAGS, request), 16)
+            fcntl.ioctl(each, _SET_FLAGS, struct.pack("16sH14x", b"lo", flags | _UP))
+        except OSError:
+            pass  # Only servers of several processes need it; theirs will not start.
+    return True
+
+
+def _in_child() -> None:
+    _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def main(command: list[str]) -> int:
+    """Run the command until it ends, or standard input does; returns its exit status."""
+    _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    isolated = isolate()
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        start_new_session=True,
+        preexec_fn=_in_child,
+    )
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        kill()
+
+    os.write(1, json.dumps({"pid": server.pid, "isolated": isolated}).encode() + b"\n")
+    os.close(1)
+    threading.Thread(target=watch, daemon=True).start()
+    status = server.wait()
+    kill()  # What it has started may have outlived it.
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""A server as a supervised process: its start, its health, its limits and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.bounded import PASSED_ON
+from workers.engines.servers import launch
+from workers.engines.servers.channel import ServerFailed, ServerRefused, call
+
+logger = logging.getLogger(__name__)
+
+SCRIPT = Path(launch.__file__)
+GIBIBYTE = 1024**3
+MAX_SOCKET_PATH = 100  # bytes; the system allows 107
+_POLL_S = 0.05
+_WATCH_S = 1.0
+_LOG_LINES = 40
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Bounds on one server. `memory` is bytes of all of its processes together; `start_s` the time
+    until it answers, `health_s` the time in which it must answer to a question about its health,
+    and `silent_s` the longest pause in an answer.
+    """
+
+    memory: int = 16 * GIBIBYTE
+    start_s: float = 300.0
+    health_s: float = 20.0
+    silent_s: float = 300.0
+
+
+class ServerProcess:
+    """One server on a Unix socket in a folder that only this user can enter.
+
+    The server gets no environment of ours, so no address and no password of a store; no open file;
+    and no network where the kernel allows it (`isolated`). It ends with this process.
+
+    Args:
+        command: Makes the command from the path of the socket.
+        environment: Its environment, next to paths and language.
+        limits: Bounds.
+        on_end: Called once, from a thread of its own, when the server ends by itself or is killed
+            for exceeding a limit; `fault` says why.
+
+    Raises:
+        UnsupportedModel: It ended before it answered: it cannot load the model.
+        OSError: It could not be started.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[Path], Sequence[str]],
+        *,
+        environment: Mapping[str, str] | None = None,
+        limits: ServerLimits,
+        on_end: Callable[[], None],
+        health: str = "/health",
+    ) -> None:
+        self.limits = limits
+        self._on_end = on_end
+        self._health = health
+        self.fault = ""
+        self._closing = threading.Event()
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
+        self._home = Path(tempfile.mkdtemp(prefix="assay-server-"))
+        # llama.cpp takes a host for a file by this suffix.
+        self.socket = self._home / "s.sock"
+        try:
+            if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
+                raise OSError(f"The path {self.socket} is too long for a socket; set TMPDIR.")
+            self._process = self._started(command(self.socket), environment or {})
+            try:
+                self.pid, self.isolated = self._launched()
+                self._await_ready()
+            except BaseException:
+                self._end()
+                raise
+        except BaseException:
+            shutil.rmtree(self._home, ignore_errors=True)
+            raise
+        if not self.isolated:
+            logger.warning("The server %s shares this worker's network", self.pid)
+        self._watcher = threading.Thread(target=self._watch, name="server-watch", daemon=True)
+        self._watcher.start()
+
+    @property
+    def log(self) -> str:
+        """Return the last lines that the server wrote."""
+        return "\n".join(self._lines)
+
+    def close(self) -> None:
+        """End the server and remove its folder."""
+        self._closing.set()
+        self._end()
+        if threading.current_thread() is not self._watcher:
+            self._watcher.join()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _started(
+        self, command: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        base = {"HOME": str(self._home), "LANG": "C.UTF-8", "PATH": os.defpath, **passed}
+        return subprocess.Popen(
+            [sys.executable, "-I", str(SCRIPT), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**base, "TMPDIR": str(self._home), **environment},
+            cwd=self._home,
+        )
+
+    def _launched(self) -> tuple[int, bool]:
+        """Return the server's process group, and whether it has a network of its own."""
+        output, errors = self._process.stdout, self._process.stderr
+        if output is None or errors is None:
+            raise OSError("The server was launched without pipes.")
+        threading.Thread(
+            target=self._read_log, args=(errors,), name="server-log", daemon=True
+        ).start()
+        line = output.readline()
+        output.close()
+        try:
+            told = json.loads(line)
+            return int(told["pid"]), bool(told["isolated"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError("The server could not be launched.") from error
+
+    def _read_log(self, errors: IO[bytes]) -> None:
+        for line in errors:
+            self._lines.append(line[:500].decode("utf-8", "replace").rstrip())
+        errors.close()
+
+    def _await_ready(self) -> None:
+        until = time.monotonic() + self.limits.start_s
+        while True:
+            if self._process.poll() is not None:
+                logger.error("A server ended while it started:\n%s", self.log)
+                raise UnsupportedModel(f"The server ended while it started. {self._last_line()}")
+            try:
+                call(self.socket, self._health, timeout=self.limits.health_s)
+                return
+            except (ServerFailed, ServerRefused):
+                pass
+            if (used := memory_of(self.pid)) > self.limits.memory:
+                raise MemoryError(self._too_much(used))
+            if time.monotonic() > until:
+                raise TimeoutError(f"The server did not answer within {self.limits.start_s:g} s.")
+            time.sleep(_POLL_S)
+
+    def _watch(self) -> None:
+        asked = time.monotonic()
+        while not self._closing.wait(_WATCH_S):
+            if self._process.poll() is not None:
+                self._fail(f"The server ended with status {self._process.returncode}.")
+                return
+            if (used := memory_of(self.pid)) > self.limits.memory:
+                self._fail(self._too_much(used))
+                return
+            if time.monotonic() - asked >= self.limits.health_s:
+                try:
+                    call(self.socket, self._health, timeout=self.limits.health_s)
+                except (ServerFailed, ServerRefused) as error:
+                    if self._process.poll() is None and not self._closing.is_set():
+                        self._fail(f"The server did not answer to a health check: {error}.")
+                        return
+                asked = time.monotonic()
+
+    def _fail(self, fault: str) -> None:
+        if self._closing.is_set():
+            return
+        self.fault = fault
+        logger.error("%s Its last lines:\n%s", fault, self.log)
+        self._end()
+        self._on_end()
+
+    def _too_much(self, used: int) -> str:
+        return (
+            f"The server took {used / GIBIBYTE:.1f} GiB of memory; "
+            f"{self.limits.memory / GIBIBYTE:g} GiB are allowed."
+        )
+
+    def _last_line(self) -> str:
+        return next((line[-300:] for line in reversed(self._lines) if line.strip()), "")
+
+    def _end(self) -> None:
+        """Kill the server and what it started, through its launcher."""
+        if (held := self._process.stdin) is not None:
+            with contextlib.suppress(OSError):  # It has ended.
+                held.close()
+        try:
+            self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def memory_of(group: int) -> int:
+    """Return the bytes that the processes of a group hold in memory together."""
+    total = 0
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        try:
+            fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+            if int(fields[2]) == group:
+                total += int(Path(entry.path, "statm").read_bytes().split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            continue  # It has ended meanwhile.
+    return total

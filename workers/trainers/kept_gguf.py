@@ -1,0 +1,76 @@
+"""Keep a GGUF as it was delivered, for llama.cpp, next to the tokenizer and config made of it.
+
+Prompts are rendered and tokenized by Assay, from files that people can read, and the server gets
+tokens. Nothing of the weights is loaded here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workers.engines.architectures import GGUF_ARCHITECTURES
+from workers.trainers.convert import gguf_config, portable, stop_if_asked, tokenizer_of
+from workers.trainers.protocol import BadMaterial, Progress
+
+
+def keep_gguf(
+    source: Path, output: Path, architectures: Sequence[str], progress: Progress
+) -> dict[str, Any]:
+    """Fill `output`, which is empty or missing, from a delivery of one GGUF in `source`.
+
+    Returns:
+        As `convert`, and `quantization`: the type of most of its weights, such as `Q4_K`.
+
+    Raises:
+        BadMaterial: There is not one GGUF alone, it is broken, or llama.cpp is not to serve it.
+        Cancelled: `progress` said so between two steps.
+    """
+    files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
+    ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
+    if len(ggufs) != 1:
+        raise BadMaterial(f"The delivery holds {len(ggufs)} GGUF files; one can be kept as it is.")
+    path = ggufs[0]
+    progress.log(f"Reading the header of {path.name}.")
+    config = gguf_config(path)
+    name = GGUF_ARCHITECTURES[config.model_type]
+    if name not in architectures:
+        raise BadMaterial(f"{path.name} holds a {name}, which this task does not take.")
+    stop_if_asked(progress)
+    parameters, quantization = tensors_of(path)
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, output / "model.gguf")
+    stop_if_asked(progress)
+    tokenizer = tokenizer_of(path, int(config.max_position_embeddings))
+    tokenizer.save_pretrained(output)
+    made = type(config)(**portable(config.to_dict()))
+    made.architectures = [name]
+    made.save_pretrained(output)
+    progress.log(f"Kept {parameters:,} parameters in {quantization}.")
+    return {
+        "architecture": name,
+        "parameters": parameters,
+        "dtype": quantization,
+        "quantization": quantization,
+        "source_format": "gguf",
+        "notes": f"{path.name} is kept byte for byte as model.gguf, with most of its weights in "
+        f"{quantization}. Its tokenizer, chat template and config were made of it.",
+    }
+
+
+def tensors_of(path: Path) -> tuple[int, str]:
+    """Return how many parameters a GGUF holds, and the type that most of them have."""
+    from gguf import GGUFReader
+
+    try:
+        counts: Counter[str] = Counter()
+        for tensor in GGUFReader(path).tensors:
+            counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise BadMaterial(f"{path.name} is not a GGUF file that can be read: {error}") from error
+    if not counts:
+        raise BadMaterial(f"{path.name} holds no weights.")
+    return counts.total(), counts.most_common(1)[0][0]
