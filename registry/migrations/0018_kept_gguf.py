@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('registry', '0016_response_classification'),
+        ('registry', '0017_files'),
     ]
 
     operations = [
