@@ -43,10 +43,13 @@ def store_url() -> str:
 
 def backend() -> Backend:
     """Return the backend of this process. Raises ImproperlyConfigured."""
-    return _backend(store_url())
+    return _backend(store_url(), settings.STORE_S3_ENDPOINT_URL)
 
 
-_backend = lru_cache(maxsize=4)(open_backend)
+@lru_cache(maxsize=4)
+def _backend(url: str, endpoint: str) -> Backend:
+    """A client is expensive to make; the settings of a process do not change, except in tests."""
+    return open_backend(url)
 
 
 def cache() -> Cache:

@@ -288,6 +288,13 @@ SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
 # The artifact store; empty is the folder `artifacts` in DATA_DIR.
 STORE_URL = env("ASSAY_STORE_URL", "")
+# A store in a bucket. Without a key of its own, credentials are boto3's affair.
+STORE_S3_ENDPOINT_URL = env("ASSAY_STORE_S3_ENDPOINT_URL", "")
+STORE_S3_REGION = env("ASSAY_STORE_S3_REGION", "")
+STORE_S3_PATH_STYLE = env_bool("ASSAY_STORE_S3_PATH_STYLE")
+STORE_TIMEOUT_S = env_int("ASSAY_STORE_TIMEOUT_S", 30, least=1)
+STORE_ACCESS_KEY_ID = env("ASSAY_STORE_ACCESS_KEY_ID", "")
+STORE_SECRET_ACCESS_KEY = env("ASSAY_STORE_SECRET_ACCESS_KEY", "")
 # Files of a remote store on this machine; empty is the folder `store-cache` in DATA_DIR.
 STORE_CACHE_DIR = env("ASSAY_STORE_CACHE_DIR", "")
 STORE_CACHE_BYTES = env_int("ASSAY_STORE_CACHE_BYTES", 50 * 1024**3, least=1)

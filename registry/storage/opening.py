@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from registry.storage.backend import Backend
@@ -12,12 +13,35 @@ from registry.storage.folder import FolderBackend
 
 
 def open_backend(url: str) -> Backend:
-    """Return the backend of `file:///folder`.
+    """Return the backend of `file:///folder` or `s3://bucket/prefix`. Nothing is contacted.
 
     Raises:
-        ImproperlyConfigured: the URL names none.
+        ImproperlyConfigured: the URL names none, or a setting of S3 is wrong.
     """
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return FolderBackend(Path(unquote(parts.path)))
-    raise ImproperlyConfigured(f"ASSAY_STORE_URL={url!r} is not file:///folder.")
+    if parts.scheme == "s3" and parts.netloc and not (parts.query or parts.fragment):
+        return _bucket(parts.netloc, parts.path)
+    raise ImproperlyConfigured(
+        f"ASSAY_STORE_URL={url!r} is neither file:///folder nor s3://bucket/prefix."
+    )
+
+
+def _bucket(bucket: str, prefix: str) -> Backend:
+    # Here, because loading boto3 takes a third of a second and many installations need none of it.
+    from registry.storage.s3 import S3Backend, S3Options
+
+    options = S3Options(
+        endpoint=settings.STORE_S3_ENDPOINT_URL,
+        region=settings.STORE_S3_REGION,
+        path_style=settings.STORE_S3_PATH_STYLE,
+        timeout_s=settings.STORE_TIMEOUT_S,
+        access_key=settings.STORE_ACCESS_KEY_ID,
+        secret_key=settings.STORE_SECRET_ACCESS_KEY,
+    )
+    try:
+        return S3Backend(bucket, prefix, options)
+    except ValueError as error:
+        # An endpoint that is no URL, or a malformed bucket's name.
+        raise ImproperlyConfigured(f"The artifact store cannot be used: {error}.") from None

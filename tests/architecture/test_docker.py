@@ -107,6 +107,24 @@ def test_every_volume_secret_and_dependency_exists(compose: dict[str, Any]) -> N
                 assert source in compose["volumes"], source
 
 
+def test_a_store_in_a_bucket_changes_services_that_exist(compose: dict[str, Any]) -> None:
+    """Web and workers share no cache, and workers have no key that writes."""
+    added = yaml.safe_load((DOCKER / "compose.bucket.yaml").read_text())
+    caches: dict[str, set[str]] = {}
+    for name, service in added["services"].items():
+        assert name in compose["services"], name
+        assert set(service["networks"]) <= set(added["networks"])
+        assert set(service["secrets"]) <= set(added["secrets"])
+        (cache,) = service["volumes"]
+        caches.setdefault(cache.partition(":")[0], set()).add(of(name))
+        role = "reader" if name.startswith("worker") else "writer"
+        assert service["secrets"] == [f"store_{role}_id", f"store_{role}_key"]
+        for variable in service["environment"]:
+            assert f'"{variable.removesuffix("_FILE")}"' in SETTINGS, variable
+    assert set(caches) == set(added["volumes"])
+    assert all(len(users) == 1 for users in caches.values())
+
+
 def test_every_setting_that_compose_names_is_read_by_the_settings(compose: dict[str, Any]) -> None:
     entrypoint = (DOCKER / "entrypoint.sh").read_text()
     for name, service in compose["services"].items():
