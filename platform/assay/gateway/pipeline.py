@@ -20,6 +20,8 @@ import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from assay.server.step_writer import StepWriter
+
 # Commands without an answer. More fail at once, so that a slow store holds up a bounded number.
 WAITING_MAX = 4096
 CONNECT_TIMEOUT_S = 2.0
@@ -107,8 +109,9 @@ class _Link(asyncio.Protocol):
             replyError=connection._parser.parse_error,
             notEnoughData=_INCOMPLETE,
         )
-        self._transport: asyncio.WriteTransport = connection._writer.transport
-        self._transport.set_protocol(self)
+        transport: asyncio.Transport = connection._writer.transport
+        transport.set_protocol(self)
+        self._writer = StepWriter(transport, self._loop)
         self._timer = self._loop.call_later(_CHECK_S, self._check)
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
@@ -118,8 +121,7 @@ class _Link(asyncio.Protocol):
             raise redis.ConnectionError("Too many commands wait for the store.")
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append((answer, self._loop.time()))
-        # uvloop sends everything that one step of the loop writes in one call.
-        self._transport.write(packed)
+        self._writer.write(packed)
         return answer
 
     async def close(self) -> None:

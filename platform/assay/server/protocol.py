@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from assay.server.step_writer import StepWriter
+
 # The request line and all headers together; and, later, anything between two pieces of a body.
 HEAD_MAX_BYTES = 64 * 1024
 HEAD_MAX_FIELDS = 128
@@ -49,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self.transport = StepWriter(transport, self.loop)
         self._await_head()
         if len(self.connections) > settings.WEB_CONNECTIONS:
             next(iter(self.waiting)).turn_away(503)
