@@ -57,7 +57,7 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def respond(queue: str) -> None:
-    """Answer every message of a Celery queue with the three events of a worker, until killed."""
+    """Answer every message of a Celery queue as a worker does, until killed."""
     import django
     import redis
     from django.conf import settings
@@ -65,7 +65,7 @@ def respond(queue: str) -> None:
     django.setup()
     from workers.deployments.services import worker_key_register
     from workers.sealing import WireKey, WorkerSeals
-    from workers.wire import Delta, Done, Taken, alive_key
+    from workers.wire import Delta, Done, alive_key
 
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
     worker = WorkerSeals(WireKey(settings.WIRE_KEY))
@@ -79,11 +79,8 @@ def respond(queue: str) -> None:
             continue
         ((message, *_), _, _) = json.loads(base64.b64decode(json.loads(item[1])["body"]))
         request, seals = worker.open(message)
-        client.xadd(request.reply_stream, seals.seal(Taken()), maxlen=10_000, approximate=True)
-        pipe = client.pipeline(transaction=True)
-        for event in (delta, done):
-            pipe.xadd(request.reply_stream, seals.seal(event), maxlen=10_000, approximate=True)
-        pipe.execute()
+        entry = seals.seal(delta, done)
+        client.xadd(request.reply_stream, entry, maxlen=10_000, approximate=True)
 
 
 def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]]:

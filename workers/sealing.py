@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic_core import to_json
 
-from workers.wire import Event, Failed, InferenceRequest, decode_event, encode_event
+from workers.wire import Event, Failed, InferenceRequest, decode_events, encode_events
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -209,7 +209,7 @@ class WorkerSeals:
         except (KeyError, TypeError, ValueError, AttributeError, InvalidTag) as error:
             raise Forged(f"The request cannot be opened: {type(error).__name__}.") from error
         self._once(request)
-        return request, ReplySeals(request, key, self._public)
+        return request, ReplySeals(request, key, self._public, alone=len(header["seals"]) == 1)
 
     def cancelled(self, message: str) -> str:
         """As `WireKey.cancelled`."""
@@ -249,9 +249,16 @@ class WorkerSeals:
 
 
 class ReplySeals:
-    """The replies of one worker to one delivery of a request, in order."""
+    """The replies of one worker to one delivery of a request, in order.
 
-    def __init__(self, request: InferenceRequest, key: bytes, worker: bytes) -> None:
+    Attributes:
+        alone: The request was sealed for this worker and no other.
+    """
+
+    def __init__(
+        self, request: InferenceRequest, key: bytes, worker: bytes, *, alone: bool
+    ) -> None:
+        self.alone = alone
         self.request_id = request.request_id
         self.stream = request.reply_stream
         self._delivery = worker + os.urandom(_TAG_BYTES)
@@ -259,10 +266,13 @@ class ReplySeals:
         self._context = _context(request)
         self._next = 0
 
-    def seal(self, event: Event) -> dict[Any, Any]:
-        """The fields of the stream's entry for the next reply. Not for several threads at once."""
+    def seal(self, *events: Event) -> dict[Any, Any]:
+        """Return the fields of the stream's next entry, which carries `events` in their order.
+
+        Not for several threads at once.
+        """
         number, self._next = self._next, self._next + 1
-        body = self._cipher.encrypt(_nonce(number), encode_event(event).encode(), self._context)
+        body = self._cipher.encrypt(_nonce(number), encode_events(events), self._context)
         return {"id": self.request_id, "by": self._delivery, "n": number, "event": body}
 
 
@@ -281,18 +291,19 @@ class ReplyReader:
         self._cipher: AESGCM | None = None
         self._next = 0
 
-    def open(self, fields: Mapping[bytes, bytes]) -> Event:
-        """The event in one entry of the stream.
+    def open(self, fields: Mapping[bytes, bytes]) -> list[Event]:
+        """Return the events in one entry of the stream, at least one.
 
         Raises:
             Forged: it does not come from a worker that holds the request, or is not the next one.
         """
         if b"bounce" in fields:
-            return self._bounced(fields[b"bounce"])
+            return [self._bounced(fields[b"bounce"])]
         try:
             delivery, number = fields[b"by"], int(fields[b"n"])
             cipher = self._cipher_of(delivery)
-            event = decode_event(cipher.decrypt(_nonce(number), fields[b"event"], self._context))
+            body = cipher.decrypt(_nonce(number), fields[b"event"], self._context)
+            events = decode_events(body)
         except Forged:
             raise
         except Exception as error:
@@ -300,10 +311,10 @@ class ReplyReader:
             # against it seals, such as no object or JSON that is too deep, ends this request alone.
             raise Forged(f"It cannot be opened: {type(error).__name__}.") from error
         # A worker that lost some replies on their way says so with a failure, later in the order.
-        if number != self._next and not (isinstance(event, Failed) and number > self._next):
+        if number != self._next and not (isinstance(events[0], Failed) and number > self._next):
             raise Forged(f"It is number {number}; number {self._next} is next.")
         self._delivery, self._cipher, self._next = delivery, cipher, number + 1
-        return event
+        return events
 
     @property
     def holders(self) -> frozenset[str]:

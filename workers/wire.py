@@ -10,7 +10,8 @@ and checks what is sent.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from pydantic_core import from_json
@@ -133,7 +134,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A worker has begun with the request. Its gateway knows now whose death ends it."""
+    """A worker has begun with the request. Its gateway knows now whose death ends it.
+
+    A request that was sealed for one worker only needs none.
+    """
 
 
 Event = Taken | Delta | Done | Failed
@@ -144,6 +148,10 @@ _KINDS: dict[str, type[Taken] | type[Delta] | type[Done] | type[Failed]] = {
     "failed": Failed,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_REQUIRED = {
+    kind: frozenset(each.name for each in fields(kind) if each.default is MISSING)
+    for kind in _NAMES
+}
 # Counts in events that are charged, and the most of each: the ledger takes no more in one request.
 CHARGED = {
     "tokens": 100_000_000,
@@ -154,23 +162,36 @@ CHARGED = {
 }
 
 
-def encode_event(event: Event) -> str:
-    """The event as JSON with its kind in `type`."""
-    body = {name: getattr(event, name) for name in event.__slots__}
-    if isinstance(event, Delta):
-        body = {name: value for name, value in body.items() if value or name in ("text", "tokens")}
-    elif isinstance(event, Done) and not event.stop:
-        # Gateways of the version before do not know the field.
-        del body["stop"]
-    return json.dumps({"type": _NAMES[type(event)], **body}, ensure_ascii=False)
+def encode_events(events: Sequence[Event]) -> bytes:
+    """Return the events of one entry of a reply stream as a JSON list, each with its `type`."""
+    return json.dumps([_to_json(event) for event in events], ensure_ascii=False).encode()
 
 
-def decode_event(data: str | bytes) -> Event:
-    """Raises KeyError, TypeError or ValueError when it is not an event.
+def decode_events(data: str | bytes) -> list[Event]:
+    """Return the events of one entry, at least one.
 
     What is charged must be a whole number from 0: a compromised worker gives its callers no credit.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: `data` is not a list of events.
     """
-    body = from_json(data, cache_strings="keys")
+    bodies = from_json(data, cache_strings="keys")
+    if not isinstance(bodies, list) or not bodies:
+        raise ValueError("it is not a list of events")
+    return [_from_json(body) for body in bodies]
+
+
+def _to_json(event: Event) -> dict[str, Any]:
+    """Return the event's type and its fields, without those that are empty and have a default."""
+    kind = type(event)
+    body = {"type": _NAMES[kind]}
+    for name in event.__slots__:
+        if (value := getattr(event, name)) or name in _REQUIRED[kind]:
+            body[name] = value
+    return body
+
+
+def _from_json(body: dict[str, Any]) -> Event:
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)

@@ -71,7 +71,7 @@ class Ends:
     def __call__(self) -> dict[str, Any]:
         for fields in list(entries(self._redis, STREAM))[self._read :]:
             self._read += 1
-            event = self._wire.event(fields)
+            *_, event = self._wire.events(fields)
             if not isinstance(event, Delta | Taken):
                 self._found[fields[b"id"].decode()] = event
         return self._found

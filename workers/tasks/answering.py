@@ -56,7 +56,8 @@ class Answer:
             waited = time.time() - self._request.enqueued_at
             self._queue_ms = max(0, round(waited * 1000))
         self._clock.enter(self._request.request_id)
-        self._send(Taken())
+        if not self._seals.alone:
+            self._send(Taken())
 
     def over(self) -> None:
         """The request has left its engine, whether or not an end was sent."""

@@ -148,20 +148,18 @@ class Replies:
         logger.error("%d replies are lost; their gateways will time out", len(replies))
 
     def _send(self, replies: list[Reply]) -> None:
-        # At once, so that the gateway reads what belongs together in one reading: the text of an
-        # answer that is not streamed, and its end.
-        pipe = self._client.pipeline(transaction=True)
-        now = time.monotonic()
+        # One entry for what belongs together: the text of an answer that is not streamed, and its
+        # end. The order counts only within a request.
+        entries: dict[ReplySeals, list[Event]] = {}
         for reply in replies:
-            pipe.xadd(
-                reply.seals.stream,
-                reply.seals.seal(reply.event),
-                maxlen=REPLY_MAXLEN,
-                approximate=True,
-            )
-            if now - self._renewed.get(reply.seals.stream, -RENEW_S) >= RENEW_S:
-                pipe.expire(reply.seals.stream, REPLY_TTL_S)
-                self._renewed[reply.seals.stream] = now
+            entries.setdefault(reply.seals, []).append(reply.event)
+        pipe = self._client.pipeline(transaction=False)
+        now = time.monotonic()
+        for seals, events in entries.items():
+            pipe.xadd(seals.stream, seals.seal(*events), maxlen=REPLY_MAXLEN, approximate=True)
+            if now - self._renewed.get(seals.stream, -RENEW_S) >= RENEW_S:
+                pipe.expire(seals.stream, REPLY_TTL_S)
+                self._renewed[seals.stream] = now
         try:
             pipe.execute()
         except redis.RedisError:

@@ -140,10 +140,10 @@ class Replies:
         if expected is None or expected.reader is None:
             return
         try:
-            event = expected.reader.open(fields)
-            # The reader knows now which worker answers; the request need not be told.
-            if not isinstance(event, Taken):
-                expected.inbox.put_nowait(event)
+            for event in expected.reader.open(fields):
+                # The reader knows now which worker answers; the request need not be told.
+                if not isinstance(event, Taken):
+                    expected.inbox.put_nowait(event)
         except Forged as error:
             FORGED.inc()
             logger.critical("FORGED REPLY to request %s refused: %s", request_id, error)

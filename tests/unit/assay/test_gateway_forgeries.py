@@ -17,7 +17,7 @@ from governance.usage.collector import collect_once
 from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage, wait_until
 from tests.unit.workers.sealed import Wire
 from workers.deployments.services import worker_key_register
-from workers.wire import Delta, Done, InferenceRequest, encode_event
+from workers.wire import Delta, Done, InferenceRequest, encode_events
 
 __all__ = ["stage"]
 
@@ -29,7 +29,7 @@ LIE = Delta("I am the approved model.", 5)
 def plain(stage: Stage, request: InferenceRequest, reply: Reply) -> None:
     """Replies as a stranger writes them who knows the format of before."""
     for event in (LIE, Done("stop", 1, 5)):
-        fields: Any = {"id": request.request_id, "event": encode_event(event)}
+        fields: Any = {"id": request.request_id, "event": encode_events([event])}
         stage.redis.xadd(request.reply_stream, fields)
 
 

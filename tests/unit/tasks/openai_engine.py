@@ -14,7 +14,7 @@ from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Answer, Choice, Piece, Plan, dumps
 from registry.catalog.requests import Body
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.wire import Delta, Done, Event, Failed, decode_event, encode_event
+from workers.wire import Delta, Done, Event, Failed, decode_events, encode_events
 
 
 def client_of(engine: Any, task: Task, *, strict: bool = True, loaded: str = "") -> openai.OpenAI:
@@ -64,7 +64,7 @@ def _events(engine: Any, task: Task, plan: Plan, request_id: str, loaded: str) -
     put: Callable[[Event], None] = arrived.put
     engine.submit(EngineRequest(request_id, inputs, options, loaded or None), put)
     while True:
-        event = decode_event(encode_event(arrived.get(timeout=120)))
+        [event] = decode_events(encode_events([arrived.get(timeout=120)]))
         yield event
         if not isinstance(event, Delta):
             return

@@ -33,9 +33,9 @@ class Wire:
 
     def read(self, redis: Redis, stream: str = "replies") -> list[Event]:
         """The events of every entry. Call it once: replies are checked in their order."""
-        return [self.event(fields) for fields in entries(redis, stream)]
+        return [event for fields in entries(redis, stream) for event in self.events(fields)]
 
-    def event(self, fields: Mapping[bytes, bytes]) -> Event:
+    def events(self, fields: Mapping[bytes, bytes]) -> list[Event]:
         return self._readers[fields[b"id"]].open(fields)
 
 

@@ -55,11 +55,11 @@ def travelled(message: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def entry(seals: ReplySeals, event: Event) -> dict[bytes, bytes]:
+def entry(seals: ReplySeals, *events: Event) -> dict[bytes, bytes]:
     """The fields of a reply as Redis returns them."""
     return {
         name.encode(): value if isinstance(value, bytes) else str(value).encode()
-        for name, value in seals.seal(event).items()
+        for name, value in seals.seal(*events).items()
     }
 
 
@@ -69,7 +69,19 @@ def test_a_request_and_its_replies_come_back_as_they_were_sent() -> None:
     opened, seals = wire.worker.open(travelled(message))
     assert opened == request(deadline=opened.deadline)
     sent = [Delta("Hello", 1), Delta(" there", 1), DONE]
-    assert [reader.open(entry(seals, event)) for event in sent] == sent
+    assert [reader.open(entry(seals, event)) for event in sent] == [[event] for event in sent]
+
+
+def test_one_reply_carries_several_events_in_their_order() -> None:
+    seals, reader = exchange(Wire(), request())
+    assert reader.open(entry(seals, Delta("Hello", 1), DONE)) == [Delta("Hello", 1), DONE]
+
+
+def test_a_worker_knows_whether_a_request_was_sealed_for_it_alone() -> None:
+    wire, other = Wire(), WorkerSeals(Wire().key)
+    assert exchange(wire, request())[0].alone
+    message, _ = wire.gateway.seal(request("req_2"), [wire.worker.public_key, other.public_key])
+    assert not wire.worker.open(travelled(message))[1].alone
 
 
 def test_inputs_keep_numbers_and_depth_that_json_has_room_for() -> None:
@@ -165,7 +177,7 @@ def test_a_request_that_is_sealed_for_others_goes_back_unopened() -> None:
         wire.worker.open(travelled(message))
     assert refused.value.stream == "assay:reply:1"
     fields = {name.encode(): value for name, value in refused.value.fields.items()}
-    assert reader.open(fields) == NOT_ADDRESSED
+    assert reader.open(fields) == [NOT_ADDRESSED]
     with pytest.raises(Forged):
         wire.gateway.seal(request("req_2"), [])[1].open(fields)
     with pytest.raises(Forged):
@@ -238,19 +250,20 @@ def test_two_workers_do_not_answer_one_request() -> None:
 @pytest.mark.parametrize(
     "sealed",
     [
-        "[]",
-        "null",
-        "[" * 100_000,
-        '{"type": {}}',
-        '{"type": "delta", "text": "", "tokens": 1, "scores": [[1, 0, []]]}',
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'[{"type": {}}]',
+        b'[{"type": "delta", "text": "", "tokens": 1, "scores": [[1, 0, []]]}]',
+        b'[{"type": "taken"}, 5]',
     ],
 )
 def test_a_worker_that_seals_what_is_no_event_is_refused(
-    monkeypatch: pytest.MonkeyPatch, sealed: str
+    monkeypatch: pytest.MonkeyPatch, sealed: bytes
 ) -> None:
     """One task reads all replies of a gateway; another exception would end it."""
     seals, reader = exchange(Wire(), request())
-    monkeypatch.setattr("workers.sealing.encode_event", lambda event: sealed)
+    monkeypatch.setattr("workers.sealing.encode_events", lambda events: sealed)
     with pytest.raises(Forged):
         reader.open(entry(seals, DONE))
 
@@ -260,7 +273,8 @@ def test_a_worker_that_lost_replies_may_say_that_it_failed() -> None:
     seals, reader = exchange(wire, request())
     reader.open(entry(seals, Delta("a", 1)))
     entry(seals, Delta("lost", 1))
-    assert isinstance(reader.open(entry(seals, Failed("unavailable", "Lost.", 503))), Failed)
+    failure = Failed("unavailable", "Lost.", 503)
+    assert reader.open(entry(seals, failure)) == [failure]
 
 
 def test_only_a_gateway_cancels() -> None:

@@ -14,7 +14,7 @@ from redis import Redis
 
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
-from tests.unit.workers.sealed import Wire
+from tests.unit.workers.sealed import Wire, entries
 from workers.deployments.plans import LoadPlan, Weights
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
@@ -254,12 +254,26 @@ def test_without_a_lease_nothing_is_answered(redis: Redis, host: EngineHost) -> 
     assert isinstance(events_of(redis, host, request_for(one))[-1], Done)
 
 
-def test_a_worker_says_first_that_it_has_taken_a_request(redis: Redis, host: EngineHost) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_worker_says_that_it_has_taken_a_request_if_others_could(
+    redis: Redis, host: EngineHost, others: int
+) -> None:
+    host.load(plan())
+    replies, wire = Replies(redis), Wire()
+    held_by = [each.public_key for each in (wire.worker, *(Wire().worker,) * others)]
+    Answerer(host, replies).answer(*wire.worker.open(wire.seal(request_for(plan()), *held_by)))
+    replies.close()
+    assert (Taken() in wire.read(redis)) == bool(others)
+
+
+def test_an_answer_that_is_not_streamed_is_one_entry(redis: Redis, host: EngineHost) -> None:
     host.load(plan())
     replies, wire = Replies(redis), Wire()
     Answerer(host, replies).answer(*wire.open(request_for(plan())))
     replies.close()
-    assert wire.read(redis)[0] == Taken()
+    [entry] = entries(redis)
+    *_, end = wire.events(entry)
+    assert isinstance(end, Done)
 
 
 def test_a_worker_shows_life_until_it_ends(redis: Redis) -> None:

@@ -15,9 +15,9 @@ from workers.wire import (
     Event,
     Failed,
     InferenceRequest,
-    decode_event,
+    decode_events,
     deployment_queue,
-    encode_event,
+    encode_events,
 )
 
 
@@ -31,13 +31,15 @@ from workers.wire import (
     ids=["delta", "done", "failed"],
 )
 def test_an_event_comes_back_as_it_was_sent(event: Event) -> None:
-    assert decode_event(encode_event(event).encode()) == event
+    assert decode_events(encode_events([event, event])) == [event, event]
 
 
-@pytest.mark.parametrize("data", ["{}", '{"type": "other"}', '{"type": "delta", "x": 1}', "no"])
+@pytest.mark.parametrize(
+    "data", ["{}", "[]", '[{"type": "other"}]', '[{"type": "delta", "x": 1}]', "no"]
+)
 def test_what_is_no_event_is_refused(data: str) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        decode_event(data)
+        decode_events(data)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +49,12 @@ def test_what_is_no_event_is_refused(data: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_a_worker_gives_no_credit_and_charges_no_fractions(changes: dict[str, Any]) -> None:
-    body = json.loads(encode_event(Done("stop", 1, 2, units=12)))
-    assert decode_event(json.dumps(body)) == Done("stop", 1, 2, units=12)
+    [body] = json.loads(encode_events([Done("stop", 1, 2, units=12)]))
+    assert decode_events(json.dumps([body])) == [Done("stop", 1, 2, units=12)]
     with pytest.raises(ValueError, match="whole number from 0"):
-        decode_event(json.dumps({**body, **changes}))
+        decode_events(json.dumps([{**body, **changes}]))
     with pytest.raises(ValueError, match="whole number from 0"):
-        decode_event('{"type": "delta", "text": "x", "tokens": -1}')
+        decode_events('[{"type": "delta", "text": "x", "tokens": -1}]')
 
 
 def test_a_worker_can_charge_as_much_as_the_ledger_takes() -> None:
