@@ -12,6 +12,9 @@ class Action(StrEnum):
 
     AUDIT_EXPORT = "audit:export"
     AUDIT_VIEW = "audit:view"
+    BATCH_CANCEL = "batch:cancel"
+    BATCH_CREATE = "batch:create"
+    BATCH_VIEW = "batch:view"
     CHECKLIST_ATTEST = "checklist:attest"
     DATASET_CREATE = "dataset:create"
     DATASET_UNMASK = "dataset:unmask"
@@ -88,6 +91,7 @@ class Action(StrEnum):
 VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "audit": Action.AUDIT_VIEW,
+        "batch": Action.BATCH_VIEW,
         "dataset": Action.DATASET_VIEW,
         "department": Action.DEPARTMENT_VIEW,
         "deployment": Action.DEPLOYMENT_VIEW,

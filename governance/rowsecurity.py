@@ -31,6 +31,7 @@ ROLE = "assay_app"
 # The tables that deciding on a resource type reads, by the names that `assay_opened` asks for: its
 # own, those that its list joins, and the data that makes its classification.
 TABLES: dict[str, frozenset[str]] = {
+    "batch": frozenset({"batch"}),
     "dataset": frozenset({"dataset"}),
     "deployment": frozenset({"deployment", "release", "model", "dataset"}),
     "document": frozenset({"knowledge"}),

@@ -1,5 +1,6 @@
 """Every model of this context, gathered where Django looks for them."""
 
+from registry.batches.models import Batch, BatchLine
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.feedback.models import Feedback
@@ -24,6 +25,8 @@ from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
 
 __all__ = [
+    "Batch",
+    "BatchLine",
     "BreakGlass",
     "Dataset",
     "DatasetVersion",

@@ -28,6 +28,7 @@ from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
 from governance.usage.collector import collect_once
 from governance.usage.sealing import require_usage_key
+from registry.batches.services import batches_purge_due
 from registry.files.services import files_expire_due
 from registry.media.store import media_expire_due
 from registry.releases.breakglass.services import break_glasses_end_due
@@ -54,6 +55,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("waivers", WATCH_S, waivers_expire_due),
     ("break-glasses", WATCH_S, break_glasses_end_due),
     ("responses", 60.0, responses_expire_due),
+    ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),

@@ -209,6 +209,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
     },
     "evaluation": {"department": one("version__model__department__slug")},
     "feedback": {"department": one("department__slug"), "task": one("task")},
+    "batch": {
+        "classification": one("classification"),
+        "department": one("department__slug"),
+        "deployment": one("model"),
+    },
     "file": {"department": one("department__slug"), "purpose": one("purpose")},
     "response": {
         "classification": one("classification"),

@@ -24,6 +24,10 @@ _VARIANTS = {"one", "many"}
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
 User = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=16),
+]
 
 
 class RequestInvalid(InvalidInput):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from datetime import timedelta
 
 from django.conf import settings
@@ -19,6 +20,8 @@ from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
+from registry.batches.models import Batch
+from registry.batches.states import OPEN
 from registry.files.content import content_delete, orphans
 from registry.files.models import FILES_MAX, LEAST_S, MOST_S, FilePurpose, StoredFile
 from registry.files.selectors import file_get
@@ -190,7 +193,21 @@ def file_delete(*, actor: Principal, id: str) -> None:  # noqa: A002
         data={"purpose": found.purpose, "size": found.size},
         decision=decision,
     )
+    # The row is held, so that no batch begins to use the file now.
+    StoredFile.objects.select_for_update().filter(pk=found.pk).first()
+    if used := files_in_use([found.pk]):
+        raise WrongState(
+            f"File {found.pk} is the input of batch {used[found.pk]}, which has not ended.",
+            code="file_in_use",
+            hint="Cancel the batch, or wait until it has ended.",
+        )
     _delete([found])
+
+
+def files_in_use(names: Collection[str]) -> dict[str, str]:
+    """Return, of these files, those that a batch under way reads, with its ID."""
+    rows = Batch.objects.filter(input_file__in=names, state__in=OPEN)
+    return dict(rows.values_list("input_file", "pk"))
 
 
 def _delete(files: list[StoredFile]) -> None:
@@ -222,6 +239,7 @@ def _expire_some() -> int:
     controller = service_principal("controller")
     with transaction.atomic(), background("files", controller):
         due = StoredFile.objects.select_related("department").filter(expires_at__lte=timezone.now())
+        due = due.exclude(pk__in=Batch.objects.filter(state__in=OPEN).values("input_file"))
         rows = list(due.order_by("expires_at")[:_EXPIRED_AT_ONCE])
         counts: dict[Department, int] = {}
         for row in rows:

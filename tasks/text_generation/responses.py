@@ -28,6 +28,7 @@ from registry.catalog.generation import (
 from registry.catalog.json_bounds import MAX_BYTES
 from registry.catalog.requests import (
     Body,
+    Metadata,
     Name,
     RequestInvalid,
     Strict,
@@ -196,12 +197,6 @@ class PromptReference(Strict):
     id: Name | None = None
     variables: Variables | None = None
     version: None = None
-
-
-Metadata = Annotated[
-    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
-    Field(max_length=16),
-]
 
 
 class ResponsesRequest(Strict):

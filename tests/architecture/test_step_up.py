@@ -57,6 +57,8 @@ EXEMPT = {
     "feedback_create": SAYS,
     "feedback_erase": PROTECTS,
     "gate_set": BUILDS,
+    "batch_cancel": PROTECTS,
+    "batch_create": "each line runs as a request of the key would, under every rule",
     "file_check": HELPER,
     "file_create": "the bytes of the key's own department, which nothing runs by itself",
     "file_delete": PROTECTS,

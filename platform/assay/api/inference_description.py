@@ -7,16 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from assay.api.stored_description import stored_paths
 from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.feedback import FeedbackRequest
-from assay.gateway.files import PATH as FILES
 from assay.gateway.responses import PATH as RESPONSES
 from assay.gateway.vector_stores import PATH as STORES
 from assay.gateway.vector_stores import SearchRequest
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint
-from registry.files.models import LEAST_S, MOST_S
 
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _SCHEMAS: dict[str, Any] = {
@@ -79,7 +78,7 @@ def inference_description() -> dict[str, Any]:
         FEEDBACK: {"post": _feedback(schemas)},
         **_knowledge(schemas),
         **_stored_responses(),
-        **_files(),
+        **stored_paths(schemas, _refusals()),
     }
     for task in TASKS.values():
         for endpoint in task.endpoints:
@@ -204,56 +203,6 @@ def _stored_responses() -> dict[str, Any]:
         f"{RESPONSES}/{{id}}/input_items": {
             "get": {**answer, "summary": "List the input items of a stored response"}
         },
-    }
-
-
-def _files() -> dict[str, Any]:
-    """Return the paths of files."""
-    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    answer: dict[str, Any] = {
-        "tags": ["files"],
-        "responses": {
-            "200": {
-                "description": "OK",
-                "content": {"application/json": {"schema": {"type": "object"}}},
-            },
-            **_refusals(),
-        },
-    }
-    form = {
-        "type": "object",
-        "required": ["file", "purpose"],
-        "properties": {
-            "file": {"type": "string", "format": "binary"},
-            "purpose": {"const": "batch"},
-            "expires_after[anchor]": {"const": "created_at"},
-            "expires_after[seconds]": {"type": "integer", "minimum": LEAST_S, "maximum": MOST_S},
-        },
-    }
-    query = [
-        {"name": "after", "in": "query", "schema": {"type": "string"}},
-        {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 10_000}},
-        {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
-        {"name": "purpose", "in": "query", "schema": {"enum": ["batch", "batch_output"]}},
-    ]
-    one = {**answer, "parameters": [named]}
-    return {
-        FILES: {
-            "get": {**answer, "summary": "List the department's files", "parameters": query},
-            "post": {
-                **answer,
-                "summary": "Upload a file",
-                "requestBody": {
-                    "required": True,
-                    "content": {"multipart/form-data": {"schema": form}},
-                },
-            },
-        },
-        f"{FILES}/{{id}}": {
-            "get": {**one, "summary": "Show a file"},
-            "delete": {**one, "summary": "Delete a file"},
-        },
-        f"{FILES}/{{id}}/content": {"get": {**one, "summary": "Download a file"}},
     }
 
 

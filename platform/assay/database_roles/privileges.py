@@ -158,6 +158,8 @@ _REGISTRY = {
     "registry_incident": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_incident_departments": Grant(web=ALL, controller=READ, worker=READ),
     "registry_storedfile": Grant(web=ALL, controller="SELECT, DELETE"),
+    "registry_batch": Grant(web=KEEP, controller="SELECT, DELETE"),
+    "registry_batchline": Grant(web=ALL, controller="SELECT, DELETE", requests=READ),
     "registry_incidentnote": Grant(web=ADD, controller=READ),
     "registry_incidentsuspension": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_incidentversion": Grant(web=ADD, controller=READ, worker=READ),

@@ -31,7 +31,9 @@ class Call:
     `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
     `context` is what the decision knew of the moment and the place. `policy` is the number of the
     policy in force; of one that decided, `decision` says it. `sources` are the document versions of
-    `knowledge_base` that were given, `searched` the decision that let them be searched.
+    `knowledge_base` that were given, `searched` the decision that let them be searched. `part_of`
+    is the request or the batch that it was made for, `cost_micro` what it has cost once that is
+    known.
     """
 
     endpoint: str
@@ -56,6 +58,7 @@ class Call:
     sources: tuple[int, ...] = ()
     searched: Authorization | None = None
     part_of: str = ""
+    cost_micro: int | None = None
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
 

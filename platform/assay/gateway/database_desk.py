@@ -26,6 +26,9 @@ WAITING_MAX = 1024
 DEPARTMENT_WAITING_MAX = 128
 # What a key may do with its department's stored objects if it may ask models.
 _ACTIONS = (
+    Action.BATCH_CANCEL,
+    Action.BATCH_CREATE,
+    Action.BATCH_VIEW,
     Action.FILE_CREATE,
     Action.FILE_DELETE,
     Action.FILE_VIEW,

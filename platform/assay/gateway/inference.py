@@ -6,6 +6,7 @@ Batches (`batch_runner.py`) come in here too, so that a line passes what an onli
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 
@@ -27,13 +28,15 @@ from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.prompts import check_prompt, with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.retrieval import ground
-from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from registry.catalog import TASKS
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.requests import Body, RequestInvalid
+
+if TYPE_CHECKING:
+    from assay.gateway.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)

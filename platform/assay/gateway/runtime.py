@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from assay.gateway.admission import Running
+from assay.gateway.batch_runner import BatchRunner
 from assay.gateway.feedback import FeedbackDesk
 from assay.gateway.file_upload import FileDesk
 from assay.gateway.index_cache import IndexCache
@@ -69,6 +70,7 @@ class Runtime:
         self.feedback = FeedbackDesk()
         self.responses = ResponseDesk()
         self.files = FileDesk()
+        self.batches = BatchRunner(self)
         self.indexes = IndexCache()
 
     def start(self) -> None:
@@ -77,9 +79,11 @@ class Runtime:
         self.replies.start()
         self.worker_watch.start()
         self.ledger.start()
+        self.batches.start()
 
     async def stop(self) -> None:
         """Settle what is under way, then let go of everything."""
+        await self.batches.stop()
         await self.ledger.stop()
         await self.worker_watch.stop()
         await self.replies.stop()

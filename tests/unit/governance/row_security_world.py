@@ -20,6 +20,7 @@ from governance.quotas.models import QuotaLimit
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.threads.models import ReviewThread, ThreadComment
 from governance.usage.models import UsageRecord
+from registry.batches.models import Batch, BatchLine
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.feedback.models import Feedback
@@ -71,6 +72,8 @@ OWNED: tuple[type[DjangoModel], ...] = (
     ServingPeriod,
     Feedback,
     ResponseRetention,
+    Batch,
+    BatchLine,
     StoredFile,
     StoredResponse,
     KnowledgeBase,
@@ -336,6 +339,19 @@ def _learn(estate: Estate, slug: str) -> None:
             expires_at=timezone.now() + timedelta(days=1),
         )
     )
+    batch = estate.add(
+        Batch.objects.create(
+            id=f"batch_{slug}",
+            department=estate.department,
+            sender="k",
+            key_name="k",
+            classification="internal",
+            endpoint="/v1/completions",
+            input_file=f"file-{slug}",
+            expires_at=timezone.now() + timedelta(days=1),
+        )
+    )
+    estate.add(BatchLine.objects.create(batch=batch, number=1, custom_id="a", offset=0, size=1))
     base = estate.add(
         KnowledgeBase.objects.create(
             name=slug,

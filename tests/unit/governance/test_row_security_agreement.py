@@ -23,6 +23,7 @@ from governance.principals import Principal, PrincipalKind, service_principal
 from governance.quotas.models import QuotaLimit
 from governance.reviews.models import Review
 from governance.usage.models import UsageRecord
+from registry.batches.models import Batch
 from registry.datasets.models import Dataset
 from registry.evaluations.models import Evaluation, Gate
 from registry.feedback.models import Feedback
@@ -41,6 +42,7 @@ from workers.jobs.models import Job
 
 # What each list reads, with the joins that its selector makes: an inner join hides rows too.
 LISTS: dict[str, tuple[type[DjangoModel], tuple[str, ...]]] = {
+    "batch": (Batch, ("department",)),
     "dataset": (Dataset, ("department",)),
     "deployment": (Deployment, ("release__version__model", "release__version__base__model")),
     "document": (DocumentVersion, ("document__base",)),

@@ -1,0 +1,104 @@
+"""The OpenAPI description of files and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from assay.gateway.batches import PATH as BATCHES
+from assay.gateway.batches import BatchRequest
+from assay.gateway.files import PATH as FILES
+from registry.batches.models import ENDPOINTS
+from registry.files.models import LEAST_S, MOST_S
+
+
+def stored_paths(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the paths; their schemas are added to `schemas`."""
+    return {**_files(refusals), **_batches(schemas, refusals)}
+
+
+def _files(refusals: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    answer: dict[str, Any] = {
+        "tags": ["files"],
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            **refusals,
+        },
+    }
+    form = {
+        "type": "object",
+        "required": ["file", "purpose"],
+        "properties": {
+            "file": {"type": "string", "format": "binary"},
+            "purpose": {"const": "batch"},
+            "expires_after[anchor]": {"const": "created_at"},
+            "expires_after[seconds]": {"type": "integer", "minimum": LEAST_S, "maximum": MOST_S},
+        },
+    }
+    query = [
+        {"name": "after", "in": "query", "schema": {"type": "string"}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 10_000}},
+        {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
+        {"name": "purpose", "in": "query", "schema": {"enum": ["batch", "batch_output"]}},
+    ]
+    one = {**answer, "parameters": [named]}
+    return {
+        FILES: {
+            "get": {**answer, "summary": "List the department's files", "parameters": query},
+            "post": {
+                **answer,
+                "summary": "Upload a file",
+                "requestBody": {
+                    "required": True,
+                    "content": {"multipart/form-data": {"schema": form}},
+                },
+            },
+        },
+        f"{FILES}/{{id}}": {
+            "get": {**one, "summary": "Show a file"},
+            "delete": {**one, "summary": "Delete a file"},
+        },
+        f"{FILES}/{{id}}/content": {"get": {**one, "summary": "Download a file"}},
+    }
+
+
+def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, Any]:
+    made = BatchRequest.model_json_schema(ref_template="#/components/schemas/batches.{model}")
+    for part, schema in made.pop("$defs", {}).items():
+        schemas[f"batches.{part}"] = schema
+    made["properties"]["endpoint"] = {"enum": list(ENDPOINTS)}
+    schemas["batches.BatchRequest"] = made
+    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    answer: dict[str, Any] = {
+        "tags": ["batches"],
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            "409": {"description": "Its state, or the number of batches, does not allow it."},
+            **refusals,
+        },
+    }
+    query = [
+        {"name": "after", "in": "query", "schema": {"type": "string"}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 100}},
+    ]
+    one = {**answer, "parameters": [named]}
+    body = {"schema": {"$ref": "#/components/schemas/batches.BatchRequest"}}
+    return {
+        BATCHES: {
+            "get": {**answer, "summary": "List the department's batches", "parameters": query},
+            "post": {
+                **answer,
+                "summary": "Create a batch",
+                "requestBody": {"required": True, "content": {"application/json": body}},
+            },
+        },
+        f"{BATCHES}/{{id}}": {"get": {**one, "summary": "Show a batch"}},
+        f"{BATCHES}/{{id}}/cancel": {"post": {**one, "summary": "Cancel a batch"}},
+    }

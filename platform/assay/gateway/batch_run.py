@@ -1,0 +1,296 @@
+"""One batch, from its claim to its end or to the loss of the claim."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import redis
+from django.conf import settings
+from django.db import connection
+
+from assay.gateway.access import Circumstances
+from assay.gateway.admission import Application
+from assay.gateway.authentication import ProvedToken
+from assay.gateway.batch_line import Later, Stopped, ask_line, may_ask_again
+from assay.gateway.endpoints import find_route
+from assay.gateway.inference import deployment_path
+from governance.errors import DomainError, Unavailable
+from registry.batches.models import Batch, BatchState
+from registry.batches.outputs import batch_complete
+from registry.batches.requests import Fault, LineInvalid, Validated, line_limit, validate_input
+from registry.batches.running import (
+    LEASE,
+    Claim,
+    ClaimLost,
+    LineResult,
+    Taken,
+    batch_begin,
+    batch_finalize,
+    batch_reject,
+    batch_release,
+    batch_renew,
+    line_finish,
+    line_give_back,
+    line_take,
+    lines_interrupted,
+)
+from registry.files.content import content_path
+from workers.wire import deployment_queue
+
+if TYPE_CHECKING:
+    from assay.gateway.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+# A batch adds a request while at most so many wait for the deployment, and looks again after this.
+QUEUE_SHORT = 1
+_LOOK_S = 0.2
+_RENEW_S = LEASE.total_seconds() / 3
+_LONGEST_WAIT_S = 60.0
+_INPUT_GONE = Fault("input_file_gone", "The content of the input file is gone.")
+
+T = TypeVar("T")
+
+
+class BatchRun:
+    """Runs a claimed batch. `run` is called once; `stop` ends it, to go on elsewhere."""
+
+    def __init__(self, runtime: Runtime, batch: Batch, claim: Claim) -> None:
+        self._runtime = runtime
+        self._batch = batch
+        self._claim = claim
+        self._limit = line_limit(settings.GATEWAY_MAX_BODY_BYTES)
+        self._draining = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._looked_at = 0.0
+        self._paused_until = 0.0
+        self._ending: BatchState | None = None
+        self._faults: tuple[Fault, ...] = ()
+
+    def drain(self) -> None:
+        """Start no more lines."""
+        self._draining.set()
+
+    def stop(self) -> None:
+        """Start no more lines, and give back those that run."""
+        self._draining.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run the batch until it has ended, its claim is lost, or `stop` is called."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            await self._run()
+        except ClaimLost:
+            logger.info("Batch %s goes on elsewhere, or has ended.", self._batch.pk)
+        except (Unavailable, redis.RedisError, OSError) as error:
+            # Its lease ends, and it is claimed again.
+            logger.warning("Batch %s waits: %s", self._batch.pk, error)
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        if self._draining.is_set():
+            try:
+                await self._do(lambda: batch_release(self._claim))
+            except Unavailable:
+                logger.warning("Batch %s is claimed again after its lease.", self._batch.pk)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_S)
+            try:
+                await self._do(lambda: batch_renew(self._claim))
+            except ClaimLost:
+                self.stop()
+                return
+            except Unavailable as error:
+                logger.warning("Batch %s could not be renewed: %s", self._batch.pk, error)
+
+    async def _run(self) -> None:
+        if self._batch.state == BatchState.VALIDATING and not await self._validate():
+            return
+        if self._batch.state in (BatchState.IN_PROGRESS, BatchState.CANCELLING):
+            await self._settle_interrupted()
+        if self._batch.state == BatchState.IN_PROGRESS:
+            await self._lines()
+        if self._draining.is_set():
+            return
+        ending = await self._do(
+            lambda: batch_finalize(claim=self._claim, ending=self._ending, faults=self._faults)
+        )
+        await self._do(lambda: batch_complete(claim=self._claim, ending=ending, limit=self._limit))
+
+    async def _validate(self) -> bool:
+        """Return whether the batch goes on."""
+        found = await self._do(self._read_input)
+        faults = found.faults or await self._refusal(found.model)
+        if faults:
+            await self._do(lambda: batch_reject(claim=self._claim, faults=faults))
+            return False
+        self._batch = await self._do(
+            lambda: batch_begin(claim=self._claim, total=found.total, model=found.model)
+        )
+        return True
+
+    def _read_input(self) -> Validated:
+        try:
+            return validate_input(
+                content_path(self._batch.input_file),
+                self._batch.endpoint,
+                limit=self._limit,
+                lines_max=settings.BATCH_MAX_REQUESTS,
+            )
+        except FileNotFoundError:
+            return Validated(faults=[_INPUT_GONE])
+
+    async def _refusal(self, model: str) -> list[Fault]:
+        """Return why the key may not use the deployment now, before tens of thousands of lines are
+        refused one by one."""
+        batch, runtime = self._batch, self._runtime
+        token = ProvedToken(batch.sender, "")
+        circumstances = Circumstances(batch.client_address, batch.classification)
+        try:
+            snapshot = await runtime.refresher.knowing(token.public_id)
+            application = Application(token, circumstances, model)
+            deployment = application.admit(snapshot).deployment
+        except Unavailable:
+            return []
+        except DomainError as error:
+            return [Fault(error.code, error.message)]
+        route, _ = find_route(batch.endpoint)
+        if route is None or deployment.task not in route.endpoints:
+            right = deployment_path(deployment) or "no path of batches"
+            return [
+                Fault(
+                    "wrong_endpoint",
+                    f"Deployment {deployment.name} is for {deployment.task}; use {right}.",
+                )
+            ]
+        return []
+
+    async def _settle_interrupted(self) -> None:
+        """Settle what ran when the process before this one ended; ask again what cost nothing."""
+        for line in await self._do(lambda: lines_interrupted(self._claim)):
+            await self._settle_line(line.number, line.request_id)
+
+    async def _settle_line(self, number: int, request_id: str) -> None:
+        if await may_ask_again(self._runtime, self._batch, number, request_id):
+            await self._do(lambda: line_give_back(claim=self._claim, number=number))
+            return
+        lost = LineResult(
+            error="result_lost",
+            message="The gateway ended while it answered; the request is billed. Send it again.",
+        )
+        await self._do(lambda: line_finish(claim=self._claim, number=number, result=lost))
+
+    async def _lines(self) -> None:
+        workers = [asyncio.create_task(self._work()) for _ in range(settings.BATCH_CONCURRENCY)]
+        try:
+            await asyncio.gather(*workers)
+        except BaseException:
+            self.stop()
+            await asyncio.gather(*workers, return_exceptions=True)
+            raise
+
+    async def _work(self) -> None:
+        while await self._turn():
+            try:
+                taken = await self._do(lambda: line_take(claim=self._claim, limit=self._limit))
+            except (FileNotFoundError, LineInvalid):
+                self._end(_INPUT_GONE)
+                return
+            if taken is None:
+                return
+            await self._answer(taken)
+
+    async def _turn(self) -> bool:
+        """Wait until the batch may add a request: online requests come first.
+
+        Returns:
+            Whether it may; else no more lines are started.
+        """
+        while not self._draining.is_set() and self._ending is None:
+            wait = self._paused_until - time.monotonic()
+            if wait <= 0 and not self._runtime.ledger.blocked and await self._queue_is_short():
+                return True
+            if time.time() >= self._batch.expires_at.timestamp():
+                return True  # `line_take` ends it.
+            await self._pause(min(max(wait, _LOOK_S), 1.0))
+            if time.monotonic() - self._looked_at > 1.0:
+                self._looked_at = time.monotonic()
+                await self._do(self._heed)
+        return False
+
+    def _heed(self) -> None:
+        """Learn of a cancellation while the batch waits."""
+        states = Batch.objects.filter(pk=self._claim.batch_id).values_list("state", flat=True)
+        if states.first() == BatchState.CANCELLING:
+            self._ending = BatchState.CANCELLED
+
+    async def _queue_is_short(self) -> bool:
+        snapshot = self._runtime.refresher.snapshot
+        entry = None if snapshot is None else snapshot.deployments.get(self._batch.model)
+        if entry is None:
+            return True  # The line is refused in words.
+        waiting = await self._runtime.client.llen(deployment_queue(entry.id))
+        return int(waiting) <= QUEUE_SHORT
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            return
+
+    async def _answer(self, taken: Taken) -> None:
+        number = taken.number
+        found = await ask_line(self._runtime, self._batch, taken, self._stopping)
+        result: LineResult | None = None
+        if isinstance(found, LineResult):
+            result = found
+        elif isinstance(found, Stopped):
+            self._end(Fault(found.error.code, found.error.message))
+            result = found.result
+        elif isinstance(found, Later):
+            self._wait(found)
+        if result is not None:
+            done = result
+            await self._insist(lambda: line_finish(claim=self._claim, number=number, result=done))
+        else:
+            await self._insist(lambda: line_give_back(claim=self._claim, number=number))
+
+    async def _insist(self, step: Callable[[], None]) -> None:
+        """Run a step although the database is away for a while: an answer is paid for."""
+        until = time.monotonic() + LEASE.total_seconds()
+        while True:
+            try:
+                await self._do(step)
+                return
+            except Unavailable:
+                if time.monotonic() > until or self._stopping.is_set():
+                    raise
+                await asyncio.sleep(_LOOK_S)
+
+    def _wait(self, later: Later) -> None:
+        """Start no line before it may run."""
+        seconds = min(max(later.seconds, 0.1), _LONGEST_WAIT_S)
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+    def _end(self, fault: Fault) -> None:
+        """End the batch as failed; its files hold what has run."""
+        self._ending, self._faults = BatchState.FAILED, (fault,)
+
+    async def _do(self, step: Callable[[], T]) -> T:
+        """Run a step in a thread; the database may be away for a while."""
+
+        def work() -> T:
+            try:
+                return step()
+            finally:
+                connection.close()
+
+        return await self._runtime.batches.desk.in_thread(work)

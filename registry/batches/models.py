@@ -1,0 +1,132 @@
+"""Batches of requests: their progress, and the lines that have been started."""
+
+from __future__ import annotations
+
+from django.db import models
+
+# The paths whose requests a batch may hold.
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/responses",
+)
+# Of one department: batches that have not ended.
+OPEN_MAX = 50
+ERRORS_MAX = 100
+CUSTOM_ID_MAX = 512
+
+
+class BatchState(models.TextChoices):
+    """States of a batch, by OpenAI's names.
+
+    `validating` reads the whole input before anything runs. `finalizing` and `cancelling` write the
+    files of what has run; then nothing of the batch changes.
+    """
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress", "in progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class Batch(models.Model):
+    """Requests of one file to one deployment.
+
+    `sender` is the public ID of the key that created it, from `client_address`; each line is asked
+    with that key and from there, under `classification`. `model` names the deployment once the
+    input is validated. `next_line` and `next_offset` say where the lines begin that have not been
+    started. `fence` numbers the claims: a runner that lost its lease changes nothing any more.
+    `ending` is the state that finalizing leads to, `errors` why. `cost_micro` is what its lines
+    have cost. `failures` counts the failed lines by code, once it has ended.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40)
+    department = models.ForeignKey(
+        "governance.Department", on_delete=models.PROTECT, related_name="+"
+    )
+    sender = models.CharField(max_length=16)
+    key_name = models.CharField(max_length=200)
+    client_address = models.CharField(max_length=64, blank=True)
+    classification = models.CharField(max_length=20)
+    endpoint = models.CharField(max_length=40)
+    model = models.CharField(max_length=200, blank=True, default="")
+    metadata = models.JSONField(default=dict, blank=True)
+    input_file = models.CharField(max_length=40)
+    output_file = models.CharField(max_length=40, blank=True, default="")
+    error_file = models.CharField(max_length=40, blank=True, default="")
+    outputs_expire_s = models.PositiveIntegerField(null=True, blank=True)
+    state = models.CharField(
+        max_length=11, choices=BatchState.choices, default=BatchState.VALIDATING
+    )
+    ending = models.CharField(max_length=11, choices=BatchState.choices, blank=True, default="")
+    errors = models.JSONField(default=list, blank=True)
+    failures = models.JSONField(default=dict, blank=True)
+    total = models.PositiveIntegerField(default=0)
+    completed = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    cost_micro = models.PositiveBigIntegerField(default=0)
+    next_line = models.PositiveIntegerField(default=1)
+    next_offset = models.PositiveBigIntegerField(default=0)
+    fence = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    # When it came into each state, in seconds since the epoch, by the state.
+    reached = models.JSONField(default=dict, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+        indexes = (
+            models.Index(fields=("department", "-created_at", "-id"), name="batches_of_department"),
+            models.Index(fields=("state", "created_at"), name="batches_to_run"),
+            models.Index(fields=("input_file",), name="batches_of_file"),
+        )
+
+    def __str__(self) -> str:
+        return f"batch {self.pk}"
+
+
+class LineState(models.TextChoices):
+    """`running` may have reached a worker; `waiting` has not, or was given back; `done` has an
+    answer or an error."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+
+
+class BatchLine(models.Model):
+    """A line of the input that has been started, until the batch has ended.
+
+    `offset` and `size` find it in the input, in bytes. `attempt` numbers its requests, each of an
+    ID of its own. `body` is the answer, JSON; `error` is the code of a failure, empty for none.
+    """
+
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="lines")
+    number = models.PositiveIntegerField()
+    custom_id = models.CharField(max_length=CUSTOM_ID_MAX)
+    offset = models.PositiveBigIntegerField()
+    size = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField(default=1)
+    state = models.CharField(max_length=7, choices=LineState.choices, default=LineState.RUNNING)
+    request_id = models.CharField(max_length=80, blank=True, default="")
+    status = models.PositiveSmallIntegerField(default=0)
+    body = models.TextField(blank=True, default="")
+    error = models.CharField(max_length=80, blank=True, default="")
+    message = models.CharField(max_length=1000, blank=True, default="")
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("batch", "number"), name="a_line_has_one_result"),
+        )
+        indexes = (models.Index(fields=("batch", "state"), name="lines_of_batch"),)
+
+    def __str__(self) -> str:
+        return f"line {self.number} of {self.batch_id}"

@@ -1,0 +1,90 @@
+"""Reading batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Count, QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from registry.batches.models import Batch, BatchState, LineState
+from registry.files.selectors import Page, page_after
+
+
+class BatchUnknown(NotFound):
+    """No such batch, or not one that the caller may know of."""
+
+    code = "batch_not_found"
+
+
+def batches_visible_to(actor: Principal) -> QuerySet[Batch]:
+    """Return the batches that `actor` may see, the newest first."""
+    rows = Batch.objects.select_related("department")
+    return visible_to(actor, Action.BATCH_VIEW, rows, resource_type="batch")
+
+
+def batch_get(*, actor: Principal, id: str) -> Batch:  # noqa: A002
+    """Return a batch.
+
+    Raises:
+        BatchUnknown: there is none, or `actor` may not see it.
+    """
+    # PostgreSQL takes no NUL, not even to compare.
+    found = None if "\0" in id else batches_visible_to(actor).filter(pk=id[:64]).first()
+    if found is None:
+        raise BatchUnknown(f"Batch {id[:64]!r} does not exist, or belongs to another department.")
+    return found
+
+
+def batch_list(*, actor: Principal, after: str = "", limit: int) -> Page:
+    """Return up to `limit` batches that follow the one of the ID `after`, the newest first.
+
+    Raises:
+        InvalidInput: there is no batch `after`.
+    """
+    return page_after(batches_visible_to(actor), after=after, limit=limit, newest_first=True)
+
+
+def batch_failures(batch: Batch) -> list[tuple[str, int]]:
+    """Return how many lines failed with each code, the most frequent first."""
+    if batch.ended_at is None:
+        lines = batch.lines.filter(state=LineState.DONE).exclude(error="")
+        counts = dict(lines.values_list("error").annotate(count=Count("pk")))
+    else:
+        counts = dict(batch.failures)
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+
+
+def batch_shown(batch: Batch) -> dict[str, Any]:
+    """Return the batch in OpenAI's shape."""
+    reached = batch.reached
+    errors = {"object": "list", "data": batch.errors} if batch.errors else None
+    moments = {
+        f"{state.value}_at": reached.get(state.value)
+        for state in BatchState
+        if state is not BatchState.VALIDATING
+    }
+    return {
+        "id": batch.pk,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": batch.model or None,
+        "errors": errors,
+        "input_file_id": batch.input_file,
+        "completion_window": "24h",
+        "status": batch.state,
+        "output_file_id": batch.output_file or None,
+        "error_file_id": batch.error_file or None,
+        "created_at": int(batch.created_at.timestamp()),
+        "expires_at": int(batch.expires_at.timestamp()),
+        **moments,
+        "request_counts": {
+            "total": batch.total,
+            "completed": batch.completed,
+            "failed": batch.failed,
+        },
+        "metadata": batch.metadata or None,
+    }

@@ -1,0 +1,161 @@
+"""Create batches, cancel them, and delete what ended long ago."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, WrongState
+from governance.people.models import Department
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal, background, service_principal
+from registry.batches.models import ENDPOINTS, OPEN_MAX, Batch, BatchState
+from registry.batches.selectors import batch_get
+from registry.batches.states import BATCH_STATES, OPEN, batch_move, batch_subject
+from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
+from registry.files.selectors import file_get
+from registry.resources import department_resource
+from registry.validation import storable_json
+
+# A batch that is not done by then is expired.
+WINDOW = timedelta(hours=24)
+# After its end, the row of a batch is kept so long.
+_KEPT = timedelta(days=90)
+_PURGED_AT_ONCE = 500
+
+
+def batch_resource(batch: Batch) -> Resource:
+    """Return what policy decisions see of a batch."""
+    return Resource(
+        type="batch",
+        id=batch.pk,
+        department=batch.department.slug,
+        attributes={"classification": batch.classification, "deployment": batch.model},
+    )
+
+
+@transaction.atomic
+def batch_create(
+    *,
+    actor: Principal,
+    department: Department,
+    sender: str,
+    key_name: str,
+    client_address: str,
+    classification: str,
+    input_file: str,
+    endpoint: str,
+    metadata: Mapping[str, str],
+    outputs_expire_s: int | None = None,
+) -> Batch:
+    """Create a batch, which a gateway then validates and runs.
+
+    Args:
+        sender: public ID of the key that every line is asked with.
+        client_address: the address that the key is presented from.
+        classification: the one declared for the data of all lines.
+        input_file: ID of a file of the department.
+        outputs_expire_s: seconds until the batch's files are deleted; None for the default.
+
+    Raises:
+        FileUnknown: there is no such file.
+        InvalidInput: the endpoint or a bound is wrong.
+        NotPermitted: the policy forbids it.
+        WrongState: the department has as many batches under way as it may.
+    """
+    decision = authorize(
+        actor=actor, action=Action.BATCH_CREATE, resource=department_resource("batch", department)
+    )
+    if endpoint not in ENDPOINTS:
+        raise InvalidInput(
+            f"Batches take requests for {', '.join(ENDPOINTS)}.",
+            fields={"endpoint": [f"One of {', '.join(ENDPOINTS)}."]},
+        )
+    if outputs_expire_s is not None and not LEAST_S <= outputs_expire_s <= MOST_S:
+        raise InvalidInput(f"output_expires_after is from {LEAST_S:,} to {MOST_S:,} seconds.")
+    if storable_json(metadata) != metadata:
+        raise InvalidInput("metadata contains a NUL character.", fields={"metadata": ["No NUL."]})
+    found = file_get(actor=actor, id=input_file)
+    if found.purpose != FilePurpose.BATCH:
+        raise InvalidInput(f"File {found.pk} is the output of a batch; upload an input.")
+    # Held until the batch is there, so that no deletion falls between.
+    if not StoredFile.objects.select_for_update().filter(pk=found.pk).exists():
+        file_get(actor=actor, id=input_file)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:batches:{department.pk}"]
+        )
+    if Batch.objects.filter(department=department, state__in=OPEN).count() >= OPEN_MAX:
+        raise WrongState(
+            f"Department {department.slug} has {OPEN_MAX} batches under way, which is the most.",
+            code="too_many_batches",
+            hint="Wait until some have ended, or cancel some.",
+        )
+    now = timezone.now()
+    batch = Batch.objects.create(
+        id=f"batch_{secrets.token_hex(16)}",
+        department=department,
+        sender=sender,
+        key_name=key_name,
+        client_address=client_address,
+        classification=classification,
+        input_file=found.pk,
+        endpoint=endpoint,
+        metadata=dict(metadata),
+        outputs_expire_s=outputs_expire_s,
+        expires_at=now + WINDOW,
+    )
+    audit_record(
+        actor=actor,
+        action=Action.BATCH_CREATE,
+        subject=batch_subject(batch),
+        department=department.slug,
+        data={"endpoint": endpoint, "input": found.pk, "sha256": found.sha256},
+        decision=decision,
+    )
+    return batch
+
+
+@transaction.atomic
+def batch_cancel(*, actor: Principal, id: str) -> Batch:  # noqa: A002
+    """Start no more lines of a batch; its files hold what has run. Again changes nothing.
+
+    Raises:
+        NotFound: there is none that the actor may know of.
+        NotPermitted: the policy forbids it.
+        WrongState: it has ended, or its files are being written.
+    """
+    batch_get(actor=actor, id=id)
+    batch = BATCH_STATES.locked(id)
+    decision = authorize(actor=actor, action=Action.BATCH_CANCEL, resource=batch_resource(batch))
+    if batch.state != BatchState.CANCELLING:
+        batch_move(batch, BatchState.CANCELLING, actor=actor, decision=decision)
+    return batch
+
+
+def batches_purge_due() -> int:
+    """Delete the rows of batches that ended long ago; return how many. For the controller."""
+    controller = service_principal("controller")
+    with transaction.atomic(), background("batches", controller):
+        due = Batch.objects.filter(ended_at__lt=timezone.now() - _KEPT)
+        rows = list(due.select_related("department").order_by("ended_at")[:_PURGED_AT_ONCE])
+        counts: dict[Department, int] = {}
+        for row in rows:
+            counts[row.department] = counts.get(row.department, 0) + 1
+        Batch.objects.filter(pk__in=[row.pk for row in rows]).delete()
+        for department, count in counts.items():
+            audit_record(
+                actor=controller,
+                action="batch:purge",
+                subject=Subject("department", department.slug, department.name),
+                department=department.slug,
+                data={"count": count},
+            )
+    return len(rows)

@@ -1,0 +1,317 @@
+"""`/v1/batches` through the official client: every line once, as an online request."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import openai
+import pytest
+from django.utils import timezone
+
+from governance.audit.models import AuditEvent
+from governance.keys.models import ApiKey
+from registry.batches.models import Batch, BatchLine
+from registry.files.models import StoredFile
+from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of
+from tests.unit.assay.gateway_support import Stage, say_hello, stage, wait_until
+from workers.wire import Done, Failed, InferenceRequest, deployment_queue
+
+__all__ = ["stage"]
+
+pytestmark = pytest.mark.sweep
+
+
+@pytest.fixture(autouse=True)
+def data_dir(settings: Any, tmp_path: Any) -> None:
+    settings.DATA_DIR = tmp_path
+
+
+def revoke(token: str) -> None:
+    ApiKey.objects.filter(public_id=token.split("_")[1]).update(revoked_at=timezone.now())
+
+
+def test_a_batch_answers_every_line_once_and_bills_it_once(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    names = [f"q{number}" for number in range(12)]
+    made = create(client, [line(name, name) for name in names], metadata={"run": "night"})
+    assert (made.status, made.object, made.metadata) == ("validating", "batch", {"run": "night"})
+    done = ended(client, made.id)
+    counts = done.request_counts
+    assert (counts.total, counts.completed, counts.failed) == (12, 12, 0)
+    assert (done.errors, done.error_file_id, done.completed_at is None) == (None, None, False)
+    found = results(client, done.output_file_id)
+    assert sorted(found) == sorted(names)
+    for each in found.values():
+        assert each["error"] is None
+        assert each["response"]["status_code"] == 200
+        assert each["response"]["body"]["choices"][0]["message"]["content"] == "Hello there"
+    asked = [request.inputs["messages"][0]["content"] for request in stage.responders[0].requests]
+    assert sorted(asked) == sorted(names)
+    entries = stage.entries(12)
+    ids = {each["response"]["request_id"] for each in found.values()}
+    assert {entry.request_id for entry in entries if entry.ran} == ids
+    assert {entry.part_of for entry in entries if entry.ran} == {made.id}
+    assert not BatchLine.objects.exists()
+    actions = AuditEvent.objects.filter(subject_type="batch").order_by("pk")
+    assert [event.action.split(":")[1] for event in actions] == [
+        "create", "start", "finalize", "complete",
+    ]  # fmt: skip
+    output = StoredFile.objects.get(pk=done.output_file_id)
+    assert (output.purpose, output.department.slug) == ("batch_output", "engineering")
+    page = client.batches.list(limit=1)
+    assert [batch.id for batch in page.data] == [made.id]
+
+
+def test_lines_that_fail_go_into_the_error_file(stage: Stage) -> None:
+    def answer(request: InferenceRequest, reply: Any) -> None:
+        if request.inputs["messages"][0]["content"] == "bad":
+            reply(Failed("engine_error", "The model failed.", 500))
+        else:
+            say_hello(request, reply)
+
+    stage.deployment(behaviour=answer)
+    client = stage.client(stage.key())
+    wrong = line("wrong")
+    wrong["body"]["temperature"] = "hot"
+    made = create(client, [line("good"), line("bad", "bad"), wrong])
+    done = ended(client, made.id)
+    assert (done.request_counts.completed, done.request_counts.failed) == (1, 2)
+    assert list(results(client, done.output_file_id)) == ["good"]
+    errors = results(client, done.error_file_id)
+    assert errors["bad"]["response"]["status_code"] == 500
+    assert errors["wrong"]["response"]["body"]["error"]["param"] == "temperature"
+    assert Batch.objects.get().failures == {"engine_error": 1, "invalid_value": 1}
+
+
+BAD_LINES: list[tuple[str, bytes]] = [
+    ("invalid_json_line", b"{"),
+    ("invalid_json_line", b"[1]"),
+    ("invalid_json_line", b'{"a": NaN}'),
+    ("invalid_json_line", b"[" * 100_000),
+    ("invalid_custom_id", content_of([line("")])),
+    ("invalid_custom_id", content_of([line("a\0b")])),
+    ("invalid_custom_id", content_of([line("a" * 513)])),
+    ("invalid_custom_id", content_of([line(7)])),  # type: ignore[arg-type]
+    ("invalid_method", content_of([line("a", method="GET")])),
+    ("invalid_url", content_of([line("a", url="/v1/embeddings")])),
+    ("missing_required_parameter", content_of([line("a", body=[])])),
+    ("missing_required_parameter", content_of([line("a", body={"model": 1})])),
+    ("invalid_stream", content_of([line("a", body={"model": "writer", "stream": True})])),
+    ("unknown_parameter", content_of([line("a", more=1)])),
+    ("duplicate_custom_id", content_of([line("a"), line("b"), line("a")])),
+    (
+        "mismatched_model",
+        content_of([line("a"), line("b", body={"model": "other", "messages": []})]),
+    ),
+    ("line_too_long", content_of([line("a", "x" * 2_000_000)])),
+    ("empty_file", b"\n \n"),
+]
+
+
+def test_an_input_that_is_wrong_fails_with_line_numbers_before_anything_runs(
+    stage: Stage,
+) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    made = [create(client, data) for _, data in BAD_LINES]
+    many = content_of(line(f"q{number}") for number in range(50_001))
+    made.append(create(client, many))
+    codes = [code for code, _ in BAD_LINES] + ["too_many_requests"]
+    for code, batch in zip(codes, made, strict=True):
+        fault = ended(client, batch.id, "failed").errors.data[0]
+        assert (fault.code, bool(fault.message)) == (code, True)
+    assert client.batches.retrieve(made[14].id).errors.data[0].line == 3  # type: ignore[union-attr,index]
+    assert not stage.responders[0].requests
+
+
+def test_a_key_without_the_deployment_gets_a_failed_batch(stage: Stage) -> None:
+    stage.deployment(departments=("finance",))
+    stage.deployment("vectors", task="embeddings", departments=("engineering",))
+    client = stage.client(stage.key())
+    hidden = create(client, [line("a")])
+    assert ended(client, hidden.id, "failed").errors.data[0].code == "model_not_found"
+    wrong = create(client, [line("a", body={"model": "vectors", "messages": []})])
+    assert ended(client, wrong.id, "failed").errors.data[0].code == "wrong_endpoint"
+
+
+def test_creating_is_bounded_and_another_departments_batches_do_not_exist(stage: Stage) -> None:
+    stage.deployment(ready=False, behaviour=None)
+    client = stage.client(stage.key())
+    made = create(client, [line("a")])
+    other = stage.client(stage.key("finance"))
+    for ask in (
+        lambda: other.batches.retrieve(made.id),
+        lambda: other.batches.cancel(made.id),
+        lambda: other.batches.retrieve("batch_%00"),
+        lambda: other.files.content(made.input_file_id),
+        lambda: other.batches.create(
+            input_file_id=made.input_file_id, endpoint=CHAT, completion_window="24h"
+        ),
+        lambda: other.batches.create(
+            input_file_id="file-\0", endpoint=CHAT, completion_window="24h"
+        ),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            ask()
+    assert other.batches.list().data == []
+    good = {"input_file_id": made.input_file_id, "endpoint": CHAT, "completion_window": "24h"}
+    for wrong in (
+        {"endpoint": "/v1/images/generations"},
+        {"completion_window": "1h"},
+        {"metadata": {"a": 1}},
+        {"metadata": {"a": "\0"}},
+        {"metadata": {str(number): "" for number in range(17)}},
+        {"output_expires_after": {"anchor": "created_at", "seconds": 1}},
+        {"more": 1},
+        {"input_file_id": 7},
+    ):
+        answer = stage.post("/v1/batches", client.api_key, json={**good, **wrong})
+        assert (answer.status_code, bool(answer.json()["error"]["message"])) == (400, True), wrong
+    with pytest.raises(openai.ConflictError) as used:
+        client.files.delete(made.input_file_id)
+    assert used.value.code == "file_in_use"
+    client.batches.cancel(made.id)
+    ended(client, made.id, "cancelled")
+    assert client.files.delete(made.input_file_id).deleted
+
+
+def test_a_batch_that_is_cancelled_keeps_what_has_run(stage: Stage, settings: Any) -> None:
+    settings.BATCH_CONCURRENCY = 1
+    may_end, began = threading.Event(), threading.Event()
+
+    def slow(request: InferenceRequest, reply: Any) -> None:
+        if request.inputs["messages"][0]["content"] == "second":
+            began.set()
+            may_end.wait(20)
+        say_hello(request, reply)
+
+    stage.deployment(behaviour=slow)
+    client = stage.client(stage.key())
+    made = create(client, [line("first"), line("second", "second"), line("third"), line("last")])
+    assert began.wait(20)
+    answers: list[Any] = []
+    twice = [
+        threading.Thread(target=lambda: answers.append(client.batches.cancel(made.id).status))
+        for _ in range(2)
+    ]
+    for thread in twice:
+        thread.start()
+    for thread in twice:
+        thread.join()
+    assert answers == ["cancelling", "cancelling"]
+    may_end.set()
+    done = ended(client, made.id, "cancelled")
+    assert sorted(results(client, done.output_file_id)) == ["first", "second"]
+    errors = results(client, done.error_file_id)
+    assert {name: each["error"]["code"] for name, each in errors.items()} == {
+        "third": "batch_cancelled",
+        "last": "batch_cancelled",
+    }
+    with pytest.raises(openai.ConflictError):
+        client.batches.cancel(made.id)
+    assert len(stage.responders[0].requests) == 2
+
+
+def test_a_batch_that_is_over_its_time_expires_with_what_has_run(
+    stage: Stage, settings: Any
+) -> None:
+    settings.BATCH_CONCURRENCY = 1
+
+    def expire(request: InferenceRequest, reply: Any) -> None:
+        Batch.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        say_hello(request, reply)
+
+    stage.deployment(behaviour=expire)
+    client = stage.client(stage.key())
+    made = create(client, [line("first"), line("second")])
+    done = ended(client, made.id, "expired")
+    assert list(results(client, done.output_file_id)) == ["first"]
+    assert results(client, done.error_file_id)["second"]["error"]["code"] == "batch_expired"
+    assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
+
+
+def test_a_revoked_key_stops_its_batch(stage: Stage, settings: Any) -> None:
+    settings.BATCH_CONCURRENCY = 1
+    token = stage.key()
+
+    def end(request: InferenceRequest, reply: Any) -> None:
+        say_hello(request, reply)
+        revoke(token)
+        stage.redis.publish("assay:snapshot", "")
+
+    stage.deployment(behaviour=end)
+    made = create(stage.client(token), [line(f"q{number}") for number in range(50)])
+    client = stage.client(stage.key())
+    done = ended(client, made.id, "failed")
+    assert done.errors.data[0].code == "invalid_api_key"
+    assert len(stage.responders[0].requests) < 50
+    kept, lost = results(client, done.output_file_id), results(client, done.error_file_id)
+    assert len(kept) + len(lost) == 50
+
+
+def test_a_line_waits_for_its_quota_and_is_neither_lost_nor_asked_twice(stage: Stage) -> None:
+    stage.deployment(ready=False)
+    client = stage.client(stage.key())
+    made = create(client, [line("a"), line("b")])
+    wait_until(lambda: BatchLine.objects.filter(state="waiting").exists())
+    assert state_of(made.id) == "in_progress"
+    stage.limit("tokens_per_day", 1)
+    from workers.deployments.models import Deployment, Replica, ReplicaState
+    from workers.deployments.services import worker_key_register
+
+    deployment = Deployment.objects.get()
+    worker = f"responder-{deployment.pk}"
+    Replica.objects.create(
+        deployment=deployment,
+        worker=worker,
+        state=ReplicaState.READY,
+        loaded_digest="d" * 64,
+        heartbeat_at=timezone.now(),
+    )
+    worker_key_register(worker=worker, public_key=stage.responders[0].seals.public_key)
+    stage.notify()
+    done = ended(client, made.id)
+    assert done.request_counts.failed == 2
+    errors = results(client, done.error_file_id)
+    assert {each["response"]["status_code"] for each in errors.values()} == {429}
+
+
+def test_a_batch_gives_way_while_requests_wait_for_the_deployment(stage: Stage) -> None:
+    deployment = stage.deployment(behaviour=None)
+    queue = deployment_queue(deployment.pk)
+    stage.redis.lpush(queue, *["x"] * 3)
+    client = stage.client(stage.key())
+    made = create(client, [line("a")])
+    wait_until(lambda: state_of(made.id) == "in_progress")
+    assert not BatchLine.objects.exists()
+    assert stage.redis.llen(queue) == 3
+    client.batches.cancel(made.id)
+    assert ended(client, made.id, "cancelled").request_counts.total == 1
+
+
+def test_a_classification_and_the_stored_address_are_those_of_the_creation(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key()).with_options(
+        default_headers={"Assay-Data-Classification": "confidential"}
+    )
+    made = create(client, [line("a")])
+    ended(client, made.id)
+    (entry,) = [each for each in stage.entries(1) if each.part_of == made.id]
+    assert entry.decision["context"]["classification"] == "confidential"
+    assert entry.client_address == "127.0.0.1"
+
+
+def test_embeddings_and_completions_run_in_batches(stage: Stage) -> None:
+    def embed(request: InferenceRequest, reply: Any) -> None:
+        reply(Done("stop", 3, 0, results=[[0.5, 0.25]], units=3))
+
+    stage.deployment("vectors", task="embeddings", behaviour=embed)
+    client = stage.client(stage.key())
+    body = {"model": "vectors", "input": "Hi"}
+    made = create(client, [line("a", url="/v1/embeddings", body=body)], endpoint="/v1/embeddings")
+    done = ended(client, made.id)
+    answer = results(client, done.output_file_id)["a"]["response"]["body"]
+    assert answer["data"][0]["embedding"] == [0.5, 0.25]
