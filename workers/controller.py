@@ -36,6 +36,7 @@ from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
+from workers.deployments.engines import deployments_name_missing_engines
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
@@ -50,6 +51,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
     ("deployments", WATCH_S, deployments_stop_unservable),
     ("replicas", WATCH_S, replicas_expire),
+    ("engines", WATCH_S, deployments_name_missing_engines),
     ("releases", WATCH_S, releases_expire_due),
     ("warnings", WATCH_S, releases_warn_due),
     ("waivers", WATCH_S, waivers_expire_due),

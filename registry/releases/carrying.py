@@ -13,6 +13,7 @@ from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 from governance.reviews.carrying import attested_in, checklist_carry
 from governance.reviews.models import ChecklistItem, Review
+from registry.releases.engines import BEFORE
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.releases.terms import terms_of
@@ -23,7 +24,7 @@ AGAIN = frozenset(
 )
 # Members of a dossier that describe the moment of freezing; attestations do not depend on them.
 _OF_THE_MOMENT = frozenset({"format", "policy_version", "review_policy", "replaces"})
-_ALWAYS = ("identity", "purpose", "release", "risk")
+_ALWAYS = ("identity", "purpose", "release", "risk", "serving")
 # The additional sections that an item depends on; an item that is not named depends on all.
 _RESTS_ON: Mapping[str, tuple[str, ...]] = {
     "classification": ("data",),
@@ -132,7 +133,7 @@ def _rests_unchanged(
 
 def _section(dossier: Mapping[str, Any], name: str) -> Any:
     """The section without what only says who submitted it, or what is live just now."""
-    value = dossier.get(name)
+    value = dossier.get(name, BEFORE if name == "serving" else None)
     if isinstance(value, Mapping):
         apart = {"release": "submitted_by", "operation": "rollback"}.get(name)
         return {key: part for key, part in value.items() if key != apart}

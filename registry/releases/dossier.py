@@ -13,17 +13,20 @@ from django.db.models import Prefetch
 from governance.people.models import Department
 from governance.rowsecurity import lifted
 from registry.canonical import canonical_json
+from registry.catalog.engines import EngineName
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
+from registry.releases.engines import Precision, serving_section
 from registry.releases.live import release_live
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain
 
-# 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model.
+# 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model; 4:
+# with the engine.
 # Dossiers that were frozen before stay unchanged.
-FORMAT = 3
+FORMAT = 4
 
 
 @lifted()
@@ -42,6 +45,8 @@ def dossier_build(
     submitted_by: int,
     fields: Mapping[str, Any] | None = None,
     review_policy: Mapping[str, Any] | None = None,
+    engine: str = EngineName.OWN,
+    precision: str = Precision.STORED,
 ) -> dict[str, Any]:
     """Build the dossier of a release of `version`, as JSON that PostgreSQL returns unchanged.
 
@@ -67,6 +72,7 @@ def dossier_build(
                 "visibility": visibility,
                 "submitted_by": f"person {submitted_by}",
             },
+            "serving": serving_section(version, engine, precision),
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
             "review_policy": dict(review_policy) if review_policy else None,
@@ -200,6 +206,8 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -
         "baseline_name": evaluation.baseline_name,
         # Absent from older evaluations, whose dossiers must keep their digest.
         **_baselines(evaluation),
+        # Absent where our own engine measured.
+        **({"engine": evaluation.details["engine"]} if evaluation.details.get("engine") else {}),
         "intervals": evaluation.intervals,
         "slices": evaluation.slices,
         "started_at": evaluation.started_at.isoformat(),

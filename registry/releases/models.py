@@ -10,6 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from governance.bounds import NAME_MAX, TIER_MAX
+from registry.catalog.engines import EngineName
+from registry.releases.engines import ENGINE_MAX, ENGINES, PRECISION_MAX, Precision
 
 PURPOSE_MAX = 1000
 WITHDRAW_REASON_MAX = 1000
@@ -55,6 +57,8 @@ class Release(models.Model):
     with the approval. `warns_at` is when the next warning of its end is due. `renews` is the
     release that it was submitted again from.
 
+    `engine` and `precision` repeat the dossier's section `serving`; what serves compares both.
+
     `frozen_at` is when the dossier was, `voided_because` what changed of it since. `deployed_at` is
     when it was last put in the place of what was live.
     """
@@ -79,6 +83,15 @@ class Release(models.Model):
         default=dict, help_text="Risks, oversight, operation, conformity, as people said them."
     )
     tier = models.CharField(max_length=TIER_MAX, default="limited")
+    engine = models.CharField(
+        max_length=ENGINE_MAX, choices=ENGINES, default=EngineName.OWN, db_default=EngineName.OWN
+    )
+    precision = models.CharField(
+        max_length=PRECISION_MAX,
+        choices=Precision.choices,
+        default=Precision.STORED,
+        db_default=Precision.STORED,
+    )
     state = models.CharField(
         max_length=20, choices=ReleaseState.choices, default=ReleaseState.IN_REVIEW, db_index=True
     )

@@ -81,6 +81,8 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
         submitted_by=submitter,
         fields=release.dossier_fields,
         review_policy=policy_reference(policy),
+        engine=release.engine,
+        precision=release.precision,
     )
     excluded = people_behind(release.version) | {submitter}
     asked = {
@@ -134,6 +136,8 @@ def release_renew(
         dossier_fields=old.dossier_fields if dossier_fields is None else dossier_fields,
         tier=old.tier if tier is None else tier,
         renews=old,
+        engine=old.engine,
+        precision=old.precision,
     )
 
 

@@ -35,6 +35,7 @@ from registry.releases.checklist import checklist_build
 from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
+from registry.releases.engines import checked_engine
 from registry.releases.models import (
     PURPOSE_MAX,
     WITHDRAW_REASON_MAX,
@@ -91,14 +92,18 @@ def release_submit(
     dossier_fields: Mapping[str, Any] | None = None,
     tier: str = "limited",
     renews: Release | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
 ) -> Release:
     """Ask to run `version`: freezes its dossier and opens the review.
 
     With `renews` it is that release submitted again: what was attested there and still holds is
-    carried over.
+    carried over. `engine` and `precision` are what it is to run on; None stands for the default of
+    the version.
 
     Raises:
-        InvalidInput: a malformed field, a tier that is too low, or no evaluation where the tier
+        InvalidInput: a malformed field, an engine that cannot serve the version, a tier that is too
+            low, or no evaluation where the tier
             asks for one.
         NotFound, NotPermitted: the policy refuses.
         WrongState: the version is recalled, or is under review for this place already.
@@ -135,6 +140,7 @@ def release_submit(
             renews = release_get(actor=actor, id=renews.pk)
             check_renewal(renews, version, environment, deployment_name)
         check_submittable(version, environment, deployment_name, policy)
+        chosen, computed_in = checked_engine(version, engine, precision)
         dossier = dossier_build(
             version,
             department=owner,
@@ -149,6 +155,8 @@ def release_submit(
             submitted_by=person.pk,
             fields=said,
             review_policy=policy_reference(policy),
+            engine=chosen,
+            precision=computed_in,
         )
         release = Release.objects.create(
             version=version,
@@ -164,6 +172,8 @@ def release_submit(
             dossier_digest=json_digest(dossier),
             submitted_by=person,
             renews=renews,
+            engine=chosen,
+            precision=computed_in,
         )
         release.departments.set(departments)
         audit_record(
@@ -178,6 +188,8 @@ def release_submit(
                 "deployment_name": deployment_name,
                 "departments": dossier["release"]["departments"],
                 "tier": tier,
+                "engine": chosen,
+                "precision": computed_in,
                 **({"renews": renews.pk} if renews is not None else {}),
             },
             decision=decision,
@@ -292,6 +304,8 @@ def _rebuilt(release: Release, policy_version: int, policy: InForce) -> dict[str
         submitted_by=release.submitted_by_id,
         fields=release.dossier_fields,
         review_policy=policy_reference(policy),
+        engine=release.engine,
+        precision=release.precision,
     )
 
 

@@ -183,12 +183,14 @@ def _check_dossier(release: Release, dossier: DossierFacts) -> None:
 
 
 def _check_scope(release: Release, dossier: DossierFacts, departments: list[str]) -> None:
-    """Raise WrongState when the row names another place or other users than the dossier."""
+    """Raise WrongState when the row names another place, engine or other users than the dossier."""
     present = {
         "environment": release.environment,
         "deployment_name": release.deployment_name,
         "departments": sorted(departments),
         "visibility": release.visibility,
+        "engine": release.engine,
+        "precision": release.precision,
     }
     for name, value in present.items():
         if value != (dossier.scope or {})[name]:

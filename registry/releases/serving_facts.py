@@ -21,6 +21,7 @@ from governance.reviews.selectors import Standing, blocking_items, standing_of
 from registry.canonical import json_digest
 from registry.incidents.reach import suspended_by
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.releases.engines import BEFORE
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chains
@@ -49,6 +50,8 @@ class DossierFacts:
                 name: release[name]
                 for name in ("environment", "deployment_name", "departments", "visibility")
             }
+            serving = {**BEFORE, **dossier.get("serving", {})}
+            scope |= {name: str(serving[name]) for name in ("engine", "precision")}
         except Exception as error:
             # Whatever stands there, it costs no other release its verdict.
             return cls(digest, fault=f"{type(error).__name__}: {error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, JSONField, Q, Value
 
 from governance.bounds import NAME_MAX
 
@@ -99,12 +99,15 @@ class Replica(models.Model):
 class WorkerKey(models.Model):
     """Public key (X25519, hexadecimal) of one engine worker process, made anew at each start.
 
-    Gateways seal requests for the keys of the workers that hold the deployment.
+    Gateways seal requests for the keys of the workers that hold the deployment. `engines` are the
+    names of the engines that the process can start, as its heartbeat reported them at `seen_at`.
     """
 
     worker = models.CharField(max_length=120, unique=True)
     public_key = models.CharField(max_length=64)
     registered_at = models.DateTimeField()
+    engines = models.JSONField(default=list, db_default=Value([], JSONField()))
+    seen_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("worker",)

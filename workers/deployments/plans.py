@@ -8,9 +8,9 @@ from governance.errors import InvalidInput, WrongState
 from registry.catalog import get_task
 from registry.catalog.engines import EngineName, engine_class
 from registry.manifests import Manifest, ManifestMismatch
+from registry.releases.engines import Precision
 from registry.releases.serving import serving_verdicts
 from registry.versions.models import ModelVersion, VersionKind
-from registry.versions.weights import measuring_engine
 from workers.deployments.models import Deployment
 
 
@@ -77,7 +77,8 @@ def load_plan(deployment: Deployment) -> LoadPlan:
     if verdict.until is None:
         raise WrongState(f"Release {release.pk} has no end; it may not serve.")
     task = get_task(version.model.task)
-    engine = measuring_engine(version)
+    # The verdict has compared them with the approved dossier.
+    engine = EngineName(release.engine)
     return LoadPlan(
         deployment_id=deployment.pk,
         name=deployment.name,
@@ -91,6 +92,7 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         adapter=adapter,
         prompt=prompt,
         engine_name=engine,
+        dtype=None if release.precision == Precision.STORED else release.precision,
     )
 
 

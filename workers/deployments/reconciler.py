@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from django.db import close_old_connections, connections
 
 from governance.errors import DomainError, WrongState
+from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
 from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
@@ -73,6 +74,7 @@ class Reconciler:
         worker: The worker's name, unique in the cluster and kept over a restart.
         consume: Start reading a queue; raises when the broker does not confirm.
         cease: Stop reading a queue.
+        offers: Names of the engines that this worker can start; it leaves other deployments alone.
     """
 
     def __init__(
@@ -82,7 +84,9 @@ class Reconciler:
         worker: str,
         consume: Callable[[str], None],
         cease: Callable[[str], None],
+        offers: Sequence[str] = (EngineName.OWN,),
     ) -> None:
+        self._offers = tuple(offers)
         self._host = host
         self._worker = worker
         self._consume = consume
@@ -133,7 +137,7 @@ class Reconciler:
         while not stop.wait(HEARTBEAT_S):
             close_old_connections()
             try:
-                replicas_heartbeat(worker=self._worker)
+                replicas_heartbeat(worker=self._worker, engines=self._offers)
             except Exception:
                 logger.exception("No heartbeat was sent")
         connections.close_all()
@@ -152,6 +156,7 @@ class Reconciler:
             deployment.pk: deployment
             for deployment in deployments
             if verdicts[deployment.release_id].refusal is None
+            and deployment.release.engine in self._offers
         }
         self._let_go_of_ended(deployments)
         self._host.lease({pk: now + _lease_s(deployment) for pk, deployment in wanted.items()})

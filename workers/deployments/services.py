@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import DatabaseError, IntegrityError, transaction
@@ -21,6 +22,12 @@ from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.serving import release_startable, serving_verdicts
 from registry.resources import release_subject
+from workers.deployments.engines import (
+    WAITS,
+    engines_offered,
+    engines_report,
+    waiting_message,
+)
 from workers.deployments.leases import lease_end
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import (
@@ -141,6 +148,7 @@ def _insert(person_id: int, release: Release) -> Deployment:
                 release=release,
                 department=release.department,
                 created_by_id=person_id,
+                message=waiting_message(release.engine, engines_offered()),
                 # Its release was asked about in this transaction; from now on the controller does.
                 servable_until=lease_end(),
             )
@@ -264,9 +272,10 @@ def _vouched_for(replica: Replica, digest: str) -> bool:
     ).exists()
 
 
-def replicas_heartbeat(*, worker: str) -> int:
-    """Record that `worker` is alive, on every copy that it holds, loads or tries to load; returns
-    how many."""
+def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
+    """Record that `worker` is alive and what it offers, on every copy that it holds, loads or tries
+    to load; returns how many."""
+    engines_report(worker=worker, engines=engines)
     return Replica.objects.filter(_REPORTED, worker=worker).update(heartbeat_at=timezone.now())
 
 
@@ -302,7 +311,7 @@ def _await_replicas(actor: Principal) -> None:
             deployment_id=deployment.pk,
             to=DeploymentState.PENDING,
             actor=actor,
-            message="Waiting for an engine worker to load it.",
+            message=WAITS,
         )
 
 

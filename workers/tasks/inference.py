@@ -22,6 +22,7 @@ from workers.deployments.services import worker_key_register
 from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
 from workers.tasks.answering import Answerer
+from workers.tasks.engines import offered_engines
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies
 from workers.wire import (
@@ -52,7 +53,11 @@ class Runtime:
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
         self._answerer = Answerer(self._host, self._replies)
         self._reconciler = Reconciler(
-            self._host, worker=self._worker, consume=self._consume, cease=self._cease
+            self._host,
+            worker=self._worker,
+            consume=self._consume,
+            cease=self._cease,
+            offers=offered_engines(),
         )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)

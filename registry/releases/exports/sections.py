@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from registry.catalog.engines import ENGINE_TITLES
 from registry.releases.exports.blocks import Block, Section
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
@@ -18,7 +19,7 @@ _IDENTITY = ("model", "version", "kind", "task", "licence", "digest", "size_byte
 _NOT_STATED = "Not stated."
 # Members that the sections show; the digest's other members come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
-_SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code"}
+_SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code", "serving"}
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
@@ -68,6 +69,23 @@ def _identity(dossier: Mapping[str, Any]) -> Sequence[Block]:
             )
         )
     return blocks
+
+
+def _serving(dossier: Mapping[str, Any]) -> Sequence[Block]:
+    serving = dossier.get("serving")
+    if not serving:
+        return []
+    engine = str(serving.get("engine", ""))
+    title = ENGINE_TITLES.get(engine, engine)  # type: ignore[call-overload]
+    return [
+        Block(
+            facts=(
+                ("Engine", title),
+                ("Precision", worded(serving.get("precision"))),
+                ("Quantization", str(serving.get("quantization") or "none")),
+            )
+        )
+    ]
 
 
 def _classification(dossier: Mapping[str, Any]) -> Sequence[Block]:
@@ -327,6 +345,7 @@ def _conformity(dossier: Mapping[str, Any]) -> Sequence[Block]:
 _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]], ...] = (
     ("asked", "What is asked", _asked),
     ("identity", "Identity", _identity),
+    ("serving", "Engine", _serving),
     ("prompt", "Prompt", _prompt),
     ("classification", "Classification", _classification),
     ("development", "Development", _development),

@@ -35,7 +35,7 @@ from registry.intake.services import (
 )
 from registry.intake.states import ALLOWED_TRANSITIONS, INTAKE_STATES
 from registry.versions.models import Model, ModelVersion
-from registry.versions.weights import measuring_engine, quantization_of, weights_format
+from registry.versions.weights import checked_quantization
 from tests.unit.audit_support import bodies, recorded
 from tests.unit.registry.objects import Upload, delivery, gguf, model, sha256, stored
 
@@ -250,8 +250,8 @@ def test_every_pair_of_states_moves_or_is_refused_by_the_table(
         assert intake.state == before
 
 
-def test_a_gguf_that_is_kept_becomes_a_version_that_states_its_quantization(
-    developer: Principal, actor: Callable[..., Principal], department: Callable[[str], Department]
+def test_a_gguf_that_is_kept_states_its_quantization(
+    developer: Principal, department: Callable[[str], Department]
 ) -> None:
     owner = Person.objects.get(name=developer.name)
     chat = model(owner, department("clinical"), "chat", "text-generation")
@@ -267,13 +267,12 @@ def test_a_gguf_that_is_kept_becomes_a_version_that_states_its_quantization(
     INTAKE_STATES.set_state(intake, IntakeState.CHECKING)
     intake.save()
     made = stored({"model.gguf": gguf(), "config.json": b"{}"})
-    intake_checked(
+    intake = intake_checked(
         intake_id=intake.pk, manifest=made, findings=[], job_id=uuid4(), quantization="Q4_K"
     )
-    intake_sign_off(actor=actor("Ola", "operator"), intake_id=intake.pk, accept=True)
-    version = ModelVersion.objects.get(intake=intake.pk)
-    assert (version.digest, quantization_of(version)) == (made.digest, "Q4_K")
-    assert (weights_format(version), measuring_engine(version)) == ("gguf", "llama.cpp")
+    assert (intake.digest, intake.quantization) == (made.digest, "Q4_K")
+    with pytest.raises(InvalidInput, match="not the name of a quantization"):
+        checked_quantization("<b>")
 
 
 def test_only_a_gguf_can_be_kept_as_it_is(developer: Principal, minilm: Model) -> None:

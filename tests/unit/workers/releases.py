@@ -21,6 +21,8 @@ def release(
     state: str = ReleaseState.APPROVED,
     hours: float = 24,
     grace_days: int = 0,
+    engine: str = "own",
+    precision: str = "stored",
 ) -> Release:
     """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
     owner = version.model.department
@@ -37,6 +39,8 @@ def release(
         tier="limited",
         policy_version=1,
         submitted_by=person.pk,
+        engine=engine,
+        precision=precision,
     )
     now = timezone.now()
     made = Release.objects.create(
@@ -52,6 +56,8 @@ def release(
         approved_at=now,
         expires_at=now + timedelta(hours=hours),
         grace_days=grace_days,
+        engine=engine,
+        precision=precision,
     )
     made.departments.set([owner])
     if state == ReleaseState.APPROVED:

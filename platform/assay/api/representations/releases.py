@@ -29,6 +29,8 @@ class ReleaseAnswer(ValidityAnswer):
     visibility = serializers.CharField()
     purpose = serializers.CharField()
     tier = serializers.CharField()
+    engine = serializers.CharField(help_text="`own` or `llama.cpp`.")
+    precision = serializers.CharField(help_text="`stored`: as the weights are stored.")
     dossier_digest = serializers.CharField()
     submitted_by = PersonReference()
     created_at = serializers.DateTimeField()

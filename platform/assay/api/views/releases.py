@@ -47,6 +47,7 @@ from governance.reviews.inbox import DUE, Asked, reviews_awaiting
 from governance.reviews.models import NOTE_MAX, REASON_MAX, Review, ReviewState, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
+from registry.releases.engines import ENGINES, Precision
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import (
     PURPOSE_MAX,
@@ -136,6 +137,8 @@ class ReleaseBody(StrictSerializer):
     risk_answers = Object(required=False)
     dossier_fields = Object(required=False, help_text=DOSSIER_FIELDS)
     tier = Slug(max_length=TIER_MAX, required=False)
+    engine = Choice(choices=ENGINES, required=False)
+    precision = Choice(choices=Precision.choices, required=False)
 
 
 class ReleasesView(Endpoint):
@@ -167,6 +170,8 @@ class ReleasesView(Endpoint):
             risk_answers=given.get("risk_answers", {}),
             dossier_fields=given.get("dossier_fields"),
             tier=given.get("tier", "limited"),
+            engine=given.get("engine"),
+            precision=given.get("precision"),
         )
         return self.answer(shown_release(self.actor, made.pk), ReleaseDetail, status=201)
 

@@ -10,6 +10,8 @@ from django import forms
 from assay.portal.forms.base import TablerForm, titled, unchosen
 from governance.bounds import NAME_MAX
 from governance.reviews.policies.selectors import InForce
+from registry.catalog.engines import ENGINE_TITLES, EngineName
+from registry.releases.engines import Precision
 from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility
 from registry.releases.risk import ANSWER_MAX, NOTES_MAX, QUESTIONS
 
@@ -78,6 +80,10 @@ class ReleaseForm(RiskForm):
             (Visibility.ORGANISATION, "Everyone knows of it; only those above use it"),
         )
     )
+    engine = forms.ChoiceField(
+        help_text="A deployment runs on exactly this engine. Another one needs a new release."
+    )
+    precision = forms.ChoiceField(choices=Precision.choices)
     tier = forms.ChoiceField(label="Risk tier")
     purpose = forms.CharField(max_length=PURPOSE_MAX, widget=forms.Textarea(attrs={"rows": 3}))
     affected_people = forms.CharField(
@@ -95,12 +101,20 @@ class ReleaseForm(RiskForm):
     RISK = ("affected_people", *QUESTIONS, "notes")
 
     def __init__(
-        self, *args: Any, departments: Any, policies: Sequence[InForce], **kwargs: Any
+        self,
+        *args: Any,
+        departments: Any,
+        policies: Sequence[InForce],
+        engines: Sequence[EngineName],
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         field = self.fields["departments"]
         field.queryset = departments  # type: ignore[attr-defined]
         field.label_from_instance = lambda department: department.name  # type: ignore[attr-defined]
+        self.fields["engine"].choices = [  # type: ignore[attr-defined]
+            (str(name), ENGINE_TITLES[name]) for name in engines
+        ]
         self.fields["tier"].choices = unchosen(  # type: ignore[attr-defined]
             (each.policy.name, each.document.title) for each in policies
         )
@@ -120,5 +134,7 @@ def initial_of(release: Release) -> dict[str, Any]:
         "visibility": release.visibility,
         "purpose": release.purpose,
         "tier": release.tier,
+        "engine": release.engine,
+        "precision": release.precision,
         **answers,
     }

@@ -21,6 +21,7 @@ from registry.incidents.selectors import incidents_of
 from registry.releases.breakglass.force import serving_end
 from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
+from registry.releases.engines import engines_for
 from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import (
     HISTORY_SHOWN,
@@ -67,6 +68,7 @@ class ReleaseNew(ActionScreen):
             self.request.POST or None,
             departments=departments,
             policies=review_policies_in_force(),
+            engines=engines_for(version),
             initial=initial,
         )
 

@@ -1,0 +1,101 @@
+"""The engine that a release names: which one, and in which precision it computes.
+
+It is part of the dossier, so that reviewers decide on it and a deployment runs exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import models
+
+from governance.errors import InvalidInput
+from registry.catalog.engines import ENGINE_TITLES, EngineName
+from registry.versions.models import ModelVersion
+from registry.versions.weights import (
+    WeightsFormat,
+    measuring_engine,
+    quantization_of,
+    weights_format,
+)
+
+ENGINE_MAX, PRECISION_MAX = 12, 10
+ENGINES = [(str(name), title) for name, title in ENGINE_TITLES.items()]
+
+
+class Precision(models.TextChoices):
+    """Numbers that an engine computes with; `stored` are those of the weights."""
+
+    STORED = "stored", "As the weights are stored"
+    FLOAT32 = "float32", "float32"
+    BFLOAT16 = "bfloat16", "bfloat16"
+    FLOAT16 = "float16", "float16"
+
+
+# Dossiers that were frozen before releases named an engine.
+BEFORE: Mapping[str, str] = {
+    "engine": str(EngineName.OWN),
+    "precision": str(Precision.STORED),
+    "quantization": "",
+}
+
+
+def engines_for(version: ModelVersion) -> list[EngineName]:
+    """Return the engines that can serve a version, the default first."""
+    if weights_format(version) is WeightsFormat.GGUF:
+        return [EngineName.LLAMA_CPP]
+    return [EngineName.OWN]
+
+
+def checked_engine(
+    version: ModelVersion, engine: str | None, precision: str | None
+) -> tuple[EngineName, Precision]:
+    """Return the engine and precision of a release; the defaults for what is None.
+
+    Raises:
+        InvalidInput: there is no such engine, or it cannot serve the version so.
+    """
+    name = measuring_engine(version) if engine is None else _named(engine)
+    possible = engines_for(version)
+    if name not in possible:
+        titles = " or ".join(ENGINE_TITLES[each] for each in possible)
+        raise InvalidInput(
+            f"{ENGINE_TITLES[name]} cannot serve {version}.",
+            hint="llama.cpp serves a GGUF that intake kept as it is."
+            if name is EngineName.LLAMA_CPP
+            else f"Choose {titles}.",
+            fields={"engine": [f"{version} is served by {titles}."]},
+        )
+    try:
+        chosen = Precision(precision or Precision.STORED)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{str(precision)[:40]!r} is not a precision.",
+            fields={"precision": [f"One of {', '.join(Precision.values)}."]},
+        ) from error
+    if name is EngineName.LLAMA_CPP and chosen is not Precision.STORED:
+        raise InvalidInput(
+            "llama.cpp computes with the weights as the GGUF stores them.",
+            fields={"precision": [f"Choose {Precision.STORED}."]},
+        )
+    return name, chosen
+
+
+def serving_section(version: ModelVersion, engine: str, precision: str) -> dict[str, Any]:
+    """Return the dossier's section on the engine."""
+    return {
+        "engine": str(engine),
+        "precision": str(precision),
+        "quantization": quantization_of(version),
+    }
+
+
+def _named(engine: str) -> EngineName:
+    try:
+        return EngineName(engine)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{engine[:40]!r} is not an engine.",
+            fields={"engine": [f"One of {', '.join(EngineName)}."]},
+        ) from error

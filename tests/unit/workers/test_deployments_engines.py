@@ -1,0 +1,83 @@
+"""A deployment runs on the engine that its release names, on a worker that offers it."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from registry.catalog import TASKS, discovered
+from tests.unit.workers import company
+from tests.unit.workers.releases import adapter, release
+from workers.deployments.engines import deployments_name_missing_engines, engines_offered
+from workers.deployments.models import Deployment, WorkerKey
+from workers.deployments.plans import load_plan
+from workers.deployments.reconciler import Reconciler
+from workers.deployments.services import (
+    deployment_create,
+    replicas_heartbeat,
+    worker_key_register,
+)
+from workers.tasks.engines import engine_settings, offered_engines
+from workers.tasks.hosting import EngineHost
+
+pytestmark = pytest.mark.django_db
+KEY = "ab" * 32
+
+
+def deployed(**choice: Any) -> Deployment:
+    approved = release(adapter(), **choice)
+    return deployment_create(actor=company.developer(), release_id=approved.pk)
+
+
+def offer(worker: str, *engines: str) -> None:
+    worker_key_register(worker=worker, public_key=KEY)
+    replicas_heartbeat(worker=worker, engines=engines)
+
+
+def test_the_plan_is_what_the_release_names() -> None:
+    plan = load_plan(deployed(precision="bfloat16"))
+    assert (plan.engine, plan.engine_name) == (TASKS["text-generation"].engine, "own")
+    assert plan.dtype == "bfloat16"
+    plan = load_plan(deployed(name="second", engine="llama.cpp"))
+    assert plan.engine == "workers.engines.servers.llama_cpp:LlamaCppEngine"
+    assert (plan.engine_name, plan.dtype) == ("llama.cpp", None)
+
+
+def test_a_deployment_states_that_no_running_worker_offers_its_engine() -> None:
+    offer("e1", "own")
+    assert engines_offered() == {"own"}
+    deployment = deployed(engine="llama.cpp")
+    assert deployment.message.startswith("No running engine worker offers llama.cpp.")
+    offer("e2", "own", "llama.cpp")
+    deployments_name_missing_engines()
+    deployment.refresh_from_db()
+    assert deployment.message == "Waiting for an engine worker to load it."
+    WorkerKey.objects.filter(worker="e2").update(seen_at=timezone.now() - timedelta(minutes=1))
+    assert deployments_name_missing_engines() == 1
+    deployment.refresh_from_db()
+    assert deployment.message.startswith("No running engine worker offers llama.cpp.")
+
+
+def test_a_worker_leaves_alone_what_it_offers_no_engine_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = TASKS["text-generation"]
+    engine = "tests.unit.workers.echo:EchoEngine"
+    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
+    other, own = deployed(engine="llama.cpp"), deployed(name="second")
+    host = EngineHost()
+    loop = Reconciler(host, worker="e1", consume=lambda queue: None, cease=lambda queue: None)
+    loop.settle()
+    assert [each.pk for each in loop._missing] == [own.pk]
+    assert not other.replicas.exists()
+    host.close()
+
+
+def test_llama_cpp_is_offered_where_it_is_installed_with_its_limits() -> None:
+    assert offered_engines()[:2] == ["own", "llama.cpp"]
+    assert engine_settings("own") == {}
+    assert engine_settings("llama.cpp")["limits"].memory == 16 * 1024**3
