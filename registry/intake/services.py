@@ -71,7 +71,7 @@ def intake_submit(
         refusals = delivery.refusals
         if keep_gguf and not refusals and not _holds_gguf(delivery):
             raise InvalidInput(
-                "The delivery holds no GGUF that could be kept as it is.",
+                "The delivery holds no GGUF that could be kept as delivered.",
                 fields={"keep_gguf": ["Only for a delivery of one GGUF file."]},
             )
         reason = " ".join(refusals)[:1000]

@@ -62,7 +62,7 @@ def checked_engine(
         titles = " or ".join(ENGINE_TITLES[each] for each in possible)
         raise InvalidInput(
             f"{ENGINE_TITLES[name]} cannot serve {version}.",
-            hint="llama.cpp serves a GGUF that intake kept as it is."
+            hint="llama.cpp serves a GGUF that intake kept as delivered."
             if name is EngineName.LLAMA_CPP
             else f"Choose {titles}.",
             fields={"engine": [f"{version} is served by {titles}."]},

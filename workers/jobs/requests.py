@@ -44,7 +44,7 @@ def intake_request(
     keep_gguf: bool = False,
 ) -> tuple[Intake, Job | None]:
     """Take files into quarantine and queue their checks. `uploads` are complete uploads of the
-    actor's, in place of files. With `keep_gguf` a GGUF stays as it is, for llama.cpp.
+    actor's, in place of files. With `keep_gguf` a GGUF is not converted, for llama.cpp.
 
     Returns:
         The intake, and its job; no job when the files were rejected at once.
@@ -242,7 +242,8 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
         raise _invalid("base", f"{base} is of kind {base.kind}; adapt its base instead.")
     if weights_format(base) is WeightsFormat.GGUF:
         raise _invalid(
-            "base", f"{base} is a GGUF that was kept as it is; take it in converted to fine-tune."
+            "base",
+            f"{base} is a GGUF that was kept as delivered; take it in converted to fine-tune.",
         )
 
 

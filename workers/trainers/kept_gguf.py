@@ -32,7 +32,9 @@ def keep_gguf(
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
     ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
     if len(ggufs) != 1:
-        raise BadMaterial(f"The delivery holds {len(ggufs)} GGUF files; one can be kept as it is.")
+        raise BadMaterial(
+            f"The delivery holds {len(ggufs)} GGUF files; one can be kept as delivered."
+        )
     path = ggufs[0]
     progress.log(f"Reading the header of {path.name}.")
     config = gguf_config(path)

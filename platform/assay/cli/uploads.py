@@ -50,7 +50,7 @@ def upload_model(
     source: Annotated[str, typer.Option(help="Where the files came from.")],
     license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
     keep_gguf: Annotated[
-        bool, typer.Option("--keep-gguf", help="Keep a GGUF as it is, for llama.cpp.")
+        bool, typer.Option("--keep-gguf", help="Keep a GGUF as delivered, for llama.cpp.")
     ] = False,
 ) -> None:
     """Upload a model's files for intake. Run it again to resume."""

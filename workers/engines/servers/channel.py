@@ -90,7 +90,7 @@ class Stream:
             raise ServerFailed(f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """End the request: the server notices that nobody reads on."""
+        """End the request: the server notices that the reader is gone."""
         self.closed = True
         if (channel := self._connection.sock) is not None:
             with contextlib.suppress(OSError):  # It has ended already.

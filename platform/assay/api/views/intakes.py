@@ -50,7 +50,8 @@ class IntakeBody(StrictSerializer):
     )
 
     keep_gguf = Truth(
-        required=False, help_text="Keep a GGUF as it is, for llama.cpp, in place of converting it."
+        required=False,
+        help_text="Keep a GGUF as delivered, for llama.cpp, in place of converting it.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

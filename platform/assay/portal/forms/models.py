@@ -148,8 +148,8 @@ class IntakeForm(TablerForm):
     )
     keep_gguf = forms.BooleanField(
         required=False,
-        label="Keep a GGUF as it is",
-        help_text="llama.cpp then serves the uploaded file, quantized as it is. It cannot be "
+        label="Keep a GGUF as delivered",
+        help_text="llama.cpp then serves the uploaded file, with its quantization. It cannot be "
         "fine-tuned. Otherwise a GGUF is converted to safetensors.",
     )
 
