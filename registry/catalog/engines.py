@@ -12,14 +12,17 @@ class EngineName(StrEnum):
 
     OWN = "own"
     LLAMA_CPP = "llama.cpp"
+    VLLM = "vllm"
 
 
 ENGINE_TITLES = {
     EngineName.OWN: "Assay's own",
     EngineName.LLAMA_CPP: "llama.cpp",
+    EngineName.VLLM: "vLLM",
 }
 _CLASSES = {
     EngineName.LLAMA_CPP: "workers.engines.servers.llama_cpp:LlamaCppEngine",
+    EngineName.VLLM: "workers.engines.servers.vllm:VllmEngine",
 }
 
 
