@@ -75,6 +75,7 @@ class Action(StrEnum):
     RESPONSE_CREATE = "response:create"
     RESPONSE_DELETE = "response:delete"
     RESPONSE_RETAIN = "response:retain"
+    RESPONSE_UPDATE = "response:update"
     RESPONSE_VIEW = "response:view"
     REVIEW_ASSIGN = "review:assign"
     REVIEW_COMMENT = "review:comment"

@@ -1,4 +1,4 @@
-"""Stored answers of /v1/responses, and how long a department keeps them."""
+"""Stored answers of the inference API, and how long a department keeps them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,15 @@ class ResponseRetention(models.Model):
 
 
 class StoredResponse(models.Model):
-    """One stored response: the items that its request added, and what was answered.
+    """One stored response, or chat: the items that its request added, and what was answered. Its ID
+    begins with `resp_`, or with `chatcmpl-`.
 
     `classification` is the highest that was declared for the conversation. `ancestors` are the IDs
     of the responses that it continues, the oldest first. `sender` is the public ID of the key;
     `person` asked in the playground. `size` is the length of the content in bytes of JSON.
     """
 
-    id = models.CharField(primary_key=True, max_length=40)
+    id = models.CharField(primary_key=True, max_length=64)
     department = models.ForeignKey(
         "governance.Department", on_delete=models.PROTECT, related_name="+"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from registry.files.selectors import Page, page_after
 from registry.responses.models import ResponseRetention, ResponseState, StoredResponse
 
 # A response that is still in progress after so long lost its gateway.
@@ -27,6 +28,10 @@ class ResponseUnknown(NotFound):
     code = "response_not_found"
 
 
+CHAT = "chatcmpl-"
+RESPONSE = "resp_"
+
+
 def responses_visible_to(actor: Principal) -> QuerySet[StoredResponse]:
     """Return the unexpired responses that `actor` may see, the newest first."""
     rows = StoredResponse.objects.select_related("department").filter(expires_at__gt=timezone.now())
@@ -38,8 +43,10 @@ def response_get(
     actor: Principal,
     id: str,  # noqa: A002
     deployments: Collection[str] = (),
+    kind: str = RESPONSE,
 ) -> StoredResponse:
-    """Return a stored response. `deployments` narrows it to those of a narrowed key.
+    """Return a stored response, or with `CHAT` as `kind` a stored chat. `deployments` narrows it to
+    those of a narrowed key.
 
     Raises:
         ResponseUnknown: There is none, or `actor` may not see it.
@@ -48,7 +55,7 @@ def response_get(
     if deployments:
         rows = rows.filter(deployment__in=deployments)
     # PostgreSQL takes no NUL, not even to compare.
-    found = None if "\0" in id else rows.filter(pk=id[:64]).first()
+    found = None if "\0" in id or not id.startswith(kind) else rows.filter(pk=id[:64]).first()
     if found is None:
         raise _unknown(id)
     return found
@@ -107,6 +114,32 @@ def _too_long(what: str) -> WrongState:
         code="conversation_too_long",
         hint="Send what matters of it as the input of a new response.",
     )
+
+
+def chats_stored(
+    *,
+    actor: Principal,
+    deployments: Collection[str] = (),
+    model: str = "",
+    metadata: Mapping[str, str] | None = None,
+    after: str = "",
+    limit: int,
+    newest_first: bool = False,
+) -> Page:
+    """Return up to `limit` finished chats that follow the one of the ID `after`; of one deployment,
+    and with these metadata, if they are given.
+
+    Raises:
+        InvalidInput: there is no chat `after`.
+    """
+    rows = responses_visible_to(actor).filter(pk__startswith=CHAT, state=ResponseState.FINISHED)
+    if deployments:
+        rows = rows.filter(deployment__in=deployments)
+    if model:
+        rows = rows.filter(deployment=model)
+    if metadata:
+        rows = rows.filter(response__metadata__contains=dict(metadata))
+    return page_after(rows, after=after, limit=limit, newest_first=newest_first)
 
 
 def response_shown(found: StoredResponse) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.db.models.functions import Least
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import InvalidInput, Unavailable, WrongState
+from governance.errors import InvalidInput, NotFound, Unavailable, WrongState
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -26,7 +26,7 @@ from registry.responses.models import (
     ResponseState,
     StoredResponse,
 )
-from registry.responses.selectors import response_get
+from registry.responses.selectors import CHAT, RESPONSE, response_get
 from registry.validation import storable_json
 
 # Of one department.
@@ -169,15 +169,16 @@ def response_delete(
     actor: Principal,
     id: str,  # noqa: A002
     deployments: Collection[str] = (),
+    kind: str = RESPONSE,
 ) -> None:
-    """Delete a stored response; `deployments` as for `response_get`. Responses that continue it
-    cannot be continued any more.
+    """Delete a stored response; `deployments` and `kind` as for `response_get`. Responses that
+    continue it cannot be continued any more.
 
     Raises:
         NotFound: There is none that the actor may know of.
         NotPermitted: The policy forbids it.
     """
-    found = response_get(actor=actor, id=id, deployments=deployments)
+    found = response_get(actor=actor, id=id, deployments=deployments, kind=kind)
     decision = authorize(
         actor=actor, action=Action.RESPONSE_DELETE, resource=response_resource(found)
     )
@@ -190,6 +191,44 @@ def response_delete(
         decision=decision,
     )
     found.delete()
+
+
+@transaction.atomic
+def chat_label(
+    *,
+    actor: Principal,
+    id: str,  # noqa: A002
+    metadata: Mapping[str, str],
+    deployments: Collection[str] = (),
+) -> StoredResponse:
+    """Replace the metadata of a stored chat; `deployments` as for `response_get`.
+
+    Raises:
+        InvalidInput: The metadata contain a NUL character.
+        NotFound: There is none that the actor may know of, or it has no answer yet.
+        NotPermitted: The policy forbids it.
+    """
+    found = response_get(actor=actor, id=id, deployments=deployments, kind=CHAT)
+    decision = authorize(
+        actor=actor, action=Action.RESPONSE_UPDATE, resource=response_resource(found)
+    )
+    if storable_json(metadata) != metadata:
+        raise InvalidInput("metadata contains a NUL character.", fields={"metadata": ["No NUL."]})
+    row = StoredResponse.objects.select_for_update().filter(pk=id).first()
+    if row is None or row.state != ResponseState.FINISHED:
+        raise NotFound(f"Chat {id[:64]!r} has no answer.", code="response_not_found")
+    row.response = {**row.response, "metadata": dict(metadata)}
+    row.size = len(canonical_json([*row.items, row.response]))
+    row.save(update_fields=["response", "size"])
+    audit_record(
+        actor=actor,
+        action=Action.RESPONSE_UPDATE,
+        subject=response_subject(found),
+        department=found.department.slug,
+        data={"deployment": found.deployment, "metadata": len(metadata)},
+        decision=decision,
+    )
+    return row
 
 
 @transaction.atomic

@@ -96,6 +96,8 @@ class VisionChatRequest(ChatRequest):
     tools: None = None
     tool_choice: None = None
     parallel_tool_calls: None = None
+    store: Literal[False] | None = None
+    metadata: None = None
 
 
 def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:

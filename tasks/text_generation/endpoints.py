@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from registry.catalog.endpoints import Plan
 from registry.catalog.generation import (
@@ -34,6 +34,7 @@ from registry.catalog.grounding import (
 )
 from registry.catalog.requests import (
     Body,
+    Metadata,
     Name,
     RequestInvalid,
     Strict,
@@ -44,6 +45,7 @@ from registry.catalog.requests import (
     parse,
 )
 from tasks.text_generation.rendering import ChatRenderer, CompletionRenderer
+from tasks.text_generation.stored_chats import stored_plan
 from tasks.text_generation.tools import (
     CalledTool,
     FunctionTool,
@@ -209,17 +211,12 @@ class _Generation(Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-def _unstored(store: bool) -> bool:
-    if store:
-        raise ValueError("chats are not stored; /v1/responses stores its answers")
-    return store
-
-
 class ChatRequest(_Generation):
     """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version.
 
     `user`, `safety_identifier` and `prompt_cache_key` are the caller's own words. They are not
-    stored, and change nothing.
+    stored, and change nothing. With `store` the messages and the answer are stored under the
+    answer's ID, with `metadata`, where the department keeps responses.
     """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
@@ -231,13 +228,13 @@ class ChatRequest(_Generation):
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    store: Annotated[bool, AfterValidator(_unstored)] | None = None
+    store: bool | None = None
     functions: None = None
     function_call: None = None
     audio: None = None
     modalities: None = None
     prediction: None = None
-    metadata: None = None
+    metadata: Metadata | None = None
     reasoning_effort: None = None
     service_tier: ServiceTier | None = None
     safety_identifier: User | None = None
@@ -247,6 +244,14 @@ class ChatRequest(_Generation):
     # Assay's own: answer from the passages of a knowledge base, with citations.
     knowledge_base: Name | None = None
     max_passages: Annotated[int, Field(ge=1, le=MAX_PASSAGES)] | None = None
+
+    @model_validator(mode="after")
+    def _stores(self) -> Self:
+        if self.metadata and not self.store:
+            raise ValueError("metadata goes with store: true")
+        if self.store and self.knowledge_base is not None:
+            raise ValueError("store and knowledge_base exclude each other")
+        return self
 
     @property
     def stated_limit(self) -> int | None:
@@ -334,7 +339,8 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
     if request.knowledge_base is None:
         if request.max_passages is not None:
             raise RequestInvalid("max_passages goes with knowledge_base.", param="max_passages")
-        return _chat_plan(request, request_id, messages)
+        plan = _chat_plan(request, request_id, messages)
+        return stored_plan(plan, request) if request.store else plan
     _check_grounded(request)
     asked = [message.text for message in messages if message.role == "user"]
     if not asked or not asked[-1].strip():

@@ -59,6 +59,7 @@ EXEMPT = {
     "gate_set": BUILDS,
     "batch_cancel": PROTECTS,
     "batch_create": "each line runs as a request of the key would, under every rule",
+    "chat_label": "words of the key's own department on what it stored",
     "file_check": HELPER,
     "file_create": "the bytes of the key's own department, which nothing runs by itself",
     "file_delete": PROTECTS,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from assay.api.stored_description import stored_paths
+from assay.api.stored_description import chat_paths, stored_paths
 from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.feedback import FeedbackRequest
 from assay.gateway.responses import PATH as RESPONSES
@@ -86,6 +86,8 @@ def inference_description() -> dict[str, Any]:
             known = paths.get(path)
             made = _operation(task, endpoint, schemas)
             paths[path] = {"post": made if known is None else _joined(known["post"], made)}
+    for path, operations in chat_paths(schemas, _refusals()).items():
+        paths[path] = {**paths.get(path, {}), **operations}
     return {
         "openapi": "3.1.0",
         "info": {

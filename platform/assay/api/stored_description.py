@@ -1,4 +1,4 @@
-"""The OpenAPI description of files and batches."""
+"""The OpenAPI description of files, batches and stored chats."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from assay.gateway.batches import PATH as BATCHES
 from assay.gateway.batches import BatchRequest
+from assay.gateway.chats import PATH as CHATS
+from assay.gateway.chats import UpdateRequest
 from assay.gateway.files import PATH as FILES
 from registry.batches.models import ENDPOINTS
 from registry.files.models import LEAST_S, MOST_S
@@ -101,4 +103,47 @@ def _batches(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, 
         },
         f"{BATCHES}/{{id}}": {"get": {**one, "summary": "Show a batch"}},
         f"{BATCHES}/{{id}}/cancel": {"post": {**one, "summary": "Cancel a batch"}},
+    }
+
+
+def chat_paths(schemas: dict[str, Any], refusals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the operations on stored chats; the schema of one is added to `schemas`."""
+    schemas["chats.UpdateRequest"] = UpdateRequest.model_json_schema()
+    named = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    answer: dict[str, Any] = {
+        "tags": ["chats"],
+        "responses": {
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            **refusals,
+        },
+    }
+    page = [
+        {"name": "after", "in": "query", "schema": {"type": "string"}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 100}},
+        {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
+    ]
+    model = {"name": "model", "in": "query", "schema": {"type": "string"}}
+    one = {**answer, "parameters": [named]}
+    body = {"schema": {"$ref": "#/components/schemas/chats.UpdateRequest"}}
+    return {
+        CHATS: {"get": {**answer, "summary": "List stored chats", "parameters": [*page, model]}},
+        f"{CHATS}/{{id}}": {
+            "get": {**one, "summary": "Show a stored chat"},
+            "post": {
+                **one,
+                "summary": "Replace the metadata of a stored chat",
+                "requestBody": {"required": True, "content": {"application/json": body}},
+            },
+            "delete": {**one, "summary": "Delete a stored chat"},
+        },
+        f"{CHATS}/{{id}}/messages": {
+            "get": {
+                **answer,
+                "summary": "List the messages of a stored chat",
+                "parameters": [named, *page],
+            }
+        },
     }

@@ -34,6 +34,7 @@ _ACTIONS = (
     Action.FILE_VIEW,
     Action.RESPONSE_CREATE,
     Action.RESPONSE_DELETE,
+    Action.RESPONSE_UPDATE,
     Action.RESPONSE_VIEW,
 )
 

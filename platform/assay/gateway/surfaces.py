@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from assay.gateway import batches, files, responses, vector_stores
+from assay.gateway import batches, chats, files, responses, vector_stores
 from assay.gateway.stored import Asked
 from governance.permissions import Action
 
@@ -31,7 +31,7 @@ class Surface(Protocol):
         """
 
 
-_SURFACES: tuple[Surface, ...] = (vector_stores, responses, files, batches)
+_SURFACES: tuple[Surface, ...] = (vector_stores, responses, files, batches, chats)
 
 
 def surface_of(method: str, path: str) -> Surface | None:

@@ -1,0 +1,72 @@
+"""Chats that are stored under the ID of their answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from registry.catalog.conversations import Conversation
+from registry.catalog.endpoints import Answer, Choice, Piece, Plan
+from tasks.text_generation.rendering import ChatRenderer
+
+if TYPE_CHECKING:
+    from tasks.text_generation.endpoints import ChatRequest
+
+
+def stored_plan(plan: Plan, request: ChatRequest) -> Plan:
+    """Return the plan of a chat that is stored, if its department keeps responses."""
+    renderer = cast(ChatRenderer, plan.renderer)
+    stored = StoredChatRenderer(
+        id=renderer.id,
+        model=renderer.model,
+        created=renderer.created,
+        include_usage=renderer.include_usage,
+        choices=renderer.choices,
+        tier=renderer.tier,
+        metadata=dict(request.metadata or {}),
+    )
+    kept = replace(plan, renderer=stored)
+    items = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
+    conversation = Conversation(None, True, items, lambda earlier, stores: kept)
+    return replace(kept, conversation=conversation)
+
+
+@dataclass(slots=True)
+class StoredChatRenderer(ChatRenderer):
+    """A chat that is stored with `metadata`. `ended` is the chat once it is complete."""
+
+    metadata: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, Any] | None = None
+    _streamed: dict[int, Choice] = field(default_factory=dict)
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        # Not by `super()`, which a dataclass with slots has no cell for.
+        self.ended = {**ChatRenderer.whole(self, answer), "metadata": self.metadata}
+        return self.ended
+
+    def delta(self, piece: Piece) -> str:
+        self._streamed.setdefault(piece.index, Choice(piece.index)).add(piece)
+        return ChatRenderer.delta(self, piece)
+
+    def closing(self, answer: Answer) -> str:
+        """The end of the stream; what was streamed is the chat."""
+        for index in range(self.choices):
+            choice = self._streamed.setdefault(index, Choice(index))
+            choice.finish_reason = choice.finish_reason or answer.finish_reason
+        choices = [self._streamed[index] for index in sorted(self._streamed)]
+        self.whole(replace(answer, choices=choices))
+        return ChatRenderer.closing(self, answer)
+
+    def begun(self) -> dict[str, Any]:
+        """Return the chat before there is any of its answer."""
+        return {
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [],
+            "metadata": self.metadata,
+        }
+
+    def forgo(self) -> None:
+        """Change nothing: a chat does not state whether it is stored."""
