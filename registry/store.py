@@ -11,11 +11,13 @@ import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from django.conf import settings
+from django.db import connection, transaction
 
 from registry.manifests import (
     CHUNK_BYTES,
@@ -33,6 +35,10 @@ from registry.storage.cache import Cache
 from registry.storage.folder import INCOMING
 from registry.storage.opening import open_backend
 
+# The advisory lock between adopting a file that exists and removing what nothing needs.
+ADOPTING = "assay:store"
+# Garbage collection spares what is younger than a day.
+_RECENT = timedelta(hours=1)
 RESTORE = "Restore the artifact store, then try again. `assay store fsck` names what it lacks."
 
 
@@ -222,7 +228,16 @@ def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> b
 
 
 def _write(key: str, source: Source) -> None:
-    backend().write(key, source)
+    """Store an object. One that exists for long is made recent first, so that garbage collection
+    does not remove it before a row names it."""
+    store = backend()
+    found = store.find(key)
+    if found is not None and found.modified < datetime.now(UTC) - _RECENT:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", [ADOPTING])
+            if store.find(key) is not None:
+                store.touch(key)
+    store.write(key, source)
 
 
 def _chunks(file: ManifestFile) -> Iterator[bytes]:

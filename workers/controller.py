@@ -36,12 +36,13 @@ from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
+from workers.artifacts.collection import store_collect_due
+from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.engines import deployments_name_missing_engines
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
 from workers.listening import listener
-from workers.stored import store_move_to_layout
 from workers.wire import CONTROLLER_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("files", 60.0, files_expire_due),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
+    ("store", 24 * 3600.0, store_collect_due),
     # It looks at everything that is under review, for what nearly always was voided by its cause.
     ("voiding", 5 * WATCH_S, releases_void_due),
 )

@@ -20,6 +20,7 @@ from assay.cli import (
     quota,
     releases,
     review_policies,
+    store,
     uploads,
     versions,
 )
@@ -51,6 +52,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(review_policies.app, name="review-policies")
 app.add_typer(quota.app, name="quota")
 app.add_typer(audit.app, name="audit")
+app.add_typer(store.app, name="store")
 app.command()(served)
 app.command()(doctor)
 

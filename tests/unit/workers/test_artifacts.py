@@ -1,0 +1,290 @@
+"""Garbage collection, inspection and copies of the artifact store."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from typer.testing import CliRunner
+
+from governance.audit.models import AuditEvent
+from governance.errors import InvalidInput
+from governance.principals import service_principal
+from registry import store
+from registry.manifests import Manifest, build_manifest
+from registry.storage.backend import StoreUnavailable, file_key
+from registry.storage.folder import FolderBackend
+from registry.versions.models import ModelVersion
+from tests.stored import media_list, preview, stored_file
+from tests.unit.workers import company
+from workers.artifacts.collection import store_collect, store_collect_due
+from workers.artifacts.copying import store_copy
+from workers.artifacts.inspection import FaultKind, store_contents, store_faults
+from workers.artifacts.needs import Unknowable
+from workers.jobs.models import Job
+
+pytestmark = pytest.mark.django_db
+ACTOR = service_principal("test")
+AGE = timedelta(days=2)
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, settings: Any) -> Path:
+    """The folder of the store, empty."""
+    settings.STORE_URL = (tmp_path / "store").as_uri()
+    return tmp_path / "store"
+
+
+def made(tmp_path: Path, **files: str) -> Manifest:
+    """Files in the store that no row names."""
+    folder = tmp_path / uuid4().hex
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    manifest = build_manifest(folder)
+    store.adopt(folder, manifest)
+    return manifest
+
+
+def age_all(root: Path, days: float = 3) -> None:
+    """Make everything in the store as old as that."""
+    then = time.time() - days * 86400
+    for file in root.rglob("*"):
+        os.utime(file, (then, then))
+
+
+def keys() -> set[str]:
+    return {entry.key for entry in store.backend().entries()}
+
+
+def of(manifest: Manifest) -> set[str]:
+    return {file_key(manifest.digest), *(file_key(file.sha256) for file in manifest.files)}
+
+
+def version() -> ModelVersion:
+    return company.version(company.model(f"m-{uuid4().hex[:6]}", "text-classification"))
+
+
+def test_only_what_nothing_needs_and_is_old_is_removed_and_recorded(
+    tmp_path: Path, root: Path
+) -> None:
+    kept = version()
+    shared = company.data("rows", "text-classification")
+    garbage = made(tmp_path, weights="garbage", config="{}")
+    unfinished = root / ".incoming" / "half"
+    unfinished.write_text("half")
+    assert store_collect(actor=ACTOR, age=AGE, apply=True).removed == 0
+    age_all(root)
+    fresh = made(tmp_path, weights="fresh")
+    listed = store_collect(actor=ACTOR, age=AGE, apply=False)
+    assert {entry.key for entry in listed.objects} == of(garbage) - of_version(kept)
+    assert of(garbage) <= keys()
+    done = store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert done.removed == 2
+    assert not unfinished.exists()
+    assert keys() == of_version(kept) | of(fresh) | {file_key(shared.digest)}
+    events = AuditEvent.objects.filter(action="store:collect")
+    recorded = b"".join(bytes(event.canonical) for event in events)
+    assert garbage.digest.encode() in recorded
+    assert b".incoming/half" in recorded
+    assert list(store_faults()) == []
+
+
+def of_version(made: ModelVersion) -> set[str]:
+    return of(Manifest.from_json(made.manifest))
+
+
+def test_adopting_a_file_again_saves_it(tmp_path: Path, root: Path) -> None:
+    made(tmp_path, weights="again")
+    age_all(root)
+    again = made(tmp_path, weights="again")
+    assert store_collect(actor=ACTOR, age=AGE, apply=True).removed == 0
+    assert of(again) <= keys()
+
+
+def test_results_of_running_jobs_media_and_previews_are_needed(tmp_path: Path, root: Path) -> None:
+    waiting = made(tmp_path, prompt="waits for MLflow")
+    job = Job.objects.create(
+        kind="prompt",
+        state="finishing",
+        department=company.department("clinical"),
+        title="a prompt",
+        spec={},
+        result={"manifest": waiting.to_json()},
+        created_by=company.version(company.model("x", "text-classification")).created_by,
+    )
+    data = company.data("pictures", "image-classification")
+    data.profile = {"media": {"image": 1}}
+    data.save(update_fields=["profile"])
+    picture = made(tmp_path, picture="picture").files[0].sha256
+    for path, text in ((media_list(data.digest), f"{picture}\timage"), (preview(picture), "jpg")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    age_all(root)
+    store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert of(waiting) <= keys()
+    assert stored_file(picture).exists()
+    assert preview(picture).exists()
+    Job.objects.filter(pk=job.pk).update(state="failed")
+    store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert not of(waiting) & keys()
+    media_list(data.digest).unlink()
+    with pytest.raises(Unknowable, match="nothing was done"):
+        store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert stored_file(picture).exists()
+
+
+def test_a_manifest_that_cannot_be_read_stops_the_collection(root: Path, tmp_path: Path) -> None:
+    broken = version()
+    made(tmp_path, weights="garbage")
+    age_all(root)
+    ModelVersion.objects.bulk_create(
+        [
+            ModelVersion(
+                model=broken.model,
+                number=9,
+                kind="base",
+                digest="ab" * 32,
+                manifest={},
+                size_bytes=1,
+                created_by=broken.created_by,
+            )
+        ]
+    )
+    before = keys()
+    with pytest.raises(Unknowable):
+        store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert keys() == before
+
+
+def test_the_age_is_at_least_a_day() -> None:
+    with pytest.raises(InvalidInput, match="at least one day"):
+        store_collect(actor=ACTOR, age=timedelta(hours=1), apply=True)
+
+
+def test_the_controller_collects_only_where_it_is_told_to(
+    root: Path, tmp_path: Path, settings: Any
+) -> None:
+    garbage = made(tmp_path, weights="garbage")
+    age_all(root)
+    store_collect_due()
+    assert of(garbage) <= keys()
+    settings.STORE_GC_DAYS = 2
+    store_collect_due()
+    assert not of(garbage) & keys()
+    settings.STORE_URL = (tmp_path / "file").as_uri()
+    (tmp_path / "file").write_text("")
+    store_collect_due()
+
+
+def test_damaged_missing_and_unknown_files_are_named_with_what_they_affect(
+    tmp_path: Path, root: Path
+) -> None:
+    damaged, missing = version(), version()
+    unknown = made(tmp_path, weights="garbage")
+    age_all(root)
+    weights = of_version(damaged) - of_version(missing) - {file_key(damaged.digest)}
+    (key,) = weights
+    file = root / key
+    file.chmod(0o644)
+    file.write_bytes(b"!" + file.read_bytes()[1:])
+    stored_file(missing.digest).unlink()
+    assert {fault.kind for fault in store_faults(hashes=False)} == {"missing", "unknown"}
+    faults = {(fault.kind, fault.key): fault for fault in store_faults()}
+    assert faults[FaultKind.DAMAGED, key].owners == (f"version {damaged.pk} ({damaged})",)
+    assert faults[FaultKind.MISSING, file_key(missing.digest)].owners == (
+        f"version {missing.pk} ({missing})",
+    )
+    assert (FaultKind.UNKNOWN, file_key(unknown.digest)) in faults
+    found = store_contents()
+    assert found.missing == 1
+    assert found.unneeded_objects == 2
+    assert found.objects["files"] == len(keys())
+
+
+def test_a_copy_goes_on_is_verified_and_takes_what_was_stored_meanwhile(
+    tmp_path: Path, root: Path
+) -> None:
+    first, second = version(), made(tmp_path, weights="later")
+    target = (tmp_path / "target").as_uri()
+    started: list[str] = []
+
+    def interrupt(_: object) -> None:
+        started.append("object")
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store_copy(source=store.store_url(), target=target, progress=interrupt)
+    copied = FolderBackend(tmp_path / "target")
+    assert len(list(copied.entries())) == 1
+    done = store_copy(source=store.store_url(), target=target)
+    assert (done.present, done.failed) == (len(keys()), [])
+    assert {entry.key for entry in copied.entries()} == keys()
+    assert store_copy(source=store.store_url(), target=target).objects == 0
+    (file,) = of(second) - {file_key(second.digest)}
+    (root / file).chmod(0o644)
+    (root / file).write_text("LATER")
+    copied.remove(file)
+    done = store_copy(source=store.store_url(), target=target)
+    assert len(done.failed) == 1
+    assert file in done.failed[0]
+    assert copied.find(file) is None
+    assert copied.find(file_key(first.digest)) is not None
+    with pytest.raises(InvalidInput, match="another URL"):
+        store_copy(source=store.store_url(), target=store.store_url())
+
+
+def test_a_copy_from_the_first_layout_is_refused(root: Path, tmp_path: Path) -> None:
+    (root / "versions").mkdir(parents=True)
+    with pytest.raises(InvalidInput, match="earlier release"):
+        store_copy(source=store.store_url(), target=(tmp_path / "target").as_uri())
+
+
+def test_a_full_target_is_told_and_has_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    made(tmp_path, weights="x" * 100_000)
+    target = tmp_path / "target"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(StoreUnavailable) as raised:
+            store_copy(source=store.store_url(), target=target.as_uri())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.code == "store_full"
+    assert all(entry.size < 100_000 for entry in FolderBackend(target).entries())
+    assert list((target / ".incoming").iterdir()) == []
+
+
+def test_the_commands_say_what_they_found(tmp_path: Path, root: Path) -> None:
+    from assay.cli.store import app
+
+    run = CliRunner()
+    version()
+    garbage = made(tmp_path, weights="garbage")
+    age_all(root, days=9)
+    shown = run.invoke(app, ["status"])
+    assert shown.exit_code == 0, shown.output
+    assert "files" in shown.output
+    shown = run.invoke(app, ["gc"])
+    assert "Nothing was removed; add --apply." in " ".join(shown.output.split())
+    shown = run.invoke(app, ["fsck"])
+    assert shown.exit_code == 1
+    assert f"unknown: files/{garbage.digest[:2]}" in shown.output
+    shown = run.invoke(app, ["gc", "--apply"])
+    assert "Removed 2 files" in shown.output
+    shown = run.invoke(app, ["fsck"])
+    assert (shown.exit_code, shown.output.strip()) == (0, "All is well.")
+    target = (tmp_path / "target").as_uri()
+    shown = run.invoke(app, ["migrate", "--to", target])
+    assert shown.exit_code == 0, shown.output
+    assert f"Set ASSAY_STORE_URL={target}" in shown.output

@@ -1,0 +1,1 @@
+"""What the artifact store must hold, and the commands that look after it."""

@@ -1,0 +1,121 @@
+"""Everything in the artifact store that a row of the database names.
+
+Rows that name files: model versions (of which releases, dossiers and evidence packs are made),
+intakes that were not rejected, indexes, dataset versions, document versions, and the results of
+jobs that are not over. A new table that names files belongs here; garbage collection removes all
+else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from governance.errors import InvalidInput, Unavailable
+from registry import store
+from registry.datasets.models import DatasetVersion
+from registry.intake.models import Intake, IntakeState
+from registry.knowledge.models import DocumentVersion, KnowledgeIndex
+from registry.manifests import Manifest
+from registry.storage.backend import file_key, record_key
+from registry.storage.folder import FolderBackend
+from registry.storage.upgrade import is_old, store_upgrade
+from registry.versions.models import ModelVersion
+from workers.jobs.models import Job, JobState
+
+logger = logging.getLogger(__name__)
+_OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One object that must be in the store; its size in bytes, if known; and who needs it."""
+
+    key: str
+    size: int | None
+    owner: str
+
+
+class Unknowable(Unavailable):
+    """Rows or lists that cannot be read, so that it is not known which files are needed (503)."""
+
+    code = "store_needs_unknown"
+
+
+def store_needs(*, strict: bool = True) -> Iterator[Need]:
+    """Yield every object that is needed, an object of several owners several times.
+
+    Raises:
+        Unknowable: with `strict`, a manifest or a list of media cannot be read.
+        StoreUnavailable: the store does not answer.
+    """
+    for owner, manifest in recorded_manifests():
+        if manifest is not None:
+            yield Need(file_key(manifest.digest), len(manifest.canonical), owner)
+            for file in manifest.files:
+                yield Need(file_key(file.sha256), file.size, owner)
+        elif strict:
+            raise Unknowable(f"The manifest of {owner} cannot be read; nothing was done.")
+    yield from _data(strict)
+    for document in DocumentVersion.objects.select_related("document__base").iterator():
+        owner = f"document version {document.pk} ({document})"
+        yield Need(file_key(document.sha256), document.size_bytes, owner)
+        yield Need(file_key(document.text_sha256), None, owner)
+
+
+def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
+    """Yield every recorded manifest, None if it cannot be read, after words that say what it
+    belongs to."""
+    for version in ModelVersion.objects.select_related("model").iterator():
+        yield _read(f"version {version.pk} ({version})", version.manifest)
+    intakes = Intake.objects.exclude(manifest=None).exclude(state=IntakeState.REJECTED)
+    for pk, data in intakes.values_list("pk", "manifest").iterator():
+        yield _read(f"intake {pk}", data)
+    for pk, data in KnowledgeIndex.objects.values_list("pk", "manifest").iterator():
+        yield _read(f"index {pk}", data)
+    jobs = Job.objects.exclude(state__in=_OVER).exclude(result=None)
+    for job, result in jobs.values_list("pk", "result").iterator():
+        if isinstance(result, dict) and result.get("manifest") is not None:
+            yield _read(f"job {job}", result["manifest"])
+
+
+def _data(strict: bool) -> Iterator[Need]:
+    for data in DatasetVersion.objects.select_related("dataset").iterator():
+        owner = f"dataset version {data.pk} ({data})"
+        yield Need(file_key(data.digest), data.size_bytes, owner)
+        if not data.profile.get("media"):
+            continue
+        yield Need(record_key("media-lists", data.digest, ".tsv"), None, owner)
+        try:
+            with store.media_list_open(data.digest) as lines:
+                for line in lines:
+                    yield Need(file_key(line[:64]), None, owner)
+        except FileNotFoundError as error:
+            if strict:
+                raise Unknowable(
+                    f"The store lacks the list of the media of {owner}; nothing was done.",
+                    hint=store.RESTORE,
+                ) from error
+
+
+def _read(owner: str, data: Any) -> tuple[str, Manifest | None]:
+    try:
+        return owner, Manifest.from_json(data)
+    except InvalidInput:
+        return owner, None
+
+
+def store_move_to_layout() -> None:
+    """Move a folder of the first layout into the present one, if this installation has one."""
+    backend = store.backend()
+    if isinstance(backend, FolderBackend) and is_old(backend):
+        known = {each.digest: each for _, each in recorded_manifests() if each is not None}
+        done = store_upgrade(backend, known)
+        logger.info(
+            "Moved %d versions and %d files of the artifact store to their SHA-256; %d stay.",
+            done.versions,
+            done.files,
+            len(done.left),
+        )
