@@ -43,7 +43,7 @@ worker)
         ;;
     engine)
         exec celery -A workers.app worker -I workers.tasks.inference -Q engine.none \
-            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-64}" -n "engine@%h" \
+            -P threads -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "engine@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     *)

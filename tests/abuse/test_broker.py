@@ -28,7 +28,7 @@ from tests.abuse.database import digests
 from tests.abuse.test_replay import entry
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from tests.unit.assay.portal_data import Company
-from tests.unit.workers.sealed import Wire
+from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for
 from workers.app import app
 from workers.deployments.plans import LoadPlan
@@ -36,7 +36,6 @@ from workers.jobs.leases import job_claim, job_deliver, job_fail
 from workers.jobs.models import Job
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
-from workers.tasks.replies import Replies
 from workers.wire import (
     CANCEL_CHANNEL,
     DEPLOYMENTS_CHANNEL,
@@ -111,13 +110,13 @@ def test_a_worker_with_an_old_lease_delivers_nothing(company: Company) -> None:
 @pytest.fixture
 def worker(db: None, redis: redis_module.Redis) -> Iterator[tuple[Answerer, LoadPlan]]:
     """An engine worker that has loaded one deployment."""
-    host, replies = EngineHost(), Replies(redis)
+    host = EngineHost()
     planned = plan()
     host.load(planned)
     host.lease({planned.deployment_id: float("inf"), 999: float("inf")})
-    yield Answerer(host, replies), planned
+    with answering(redis, host) as answerer:
+        yield answerer, planned
     host.close()
-    replies.close()
 
 
 FORGED: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from governance.errors import DomainError
+from governance.principals import serving
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
 from registry.catalog.generation import GenerationInputs, SamplingOptions
@@ -30,43 +32,67 @@ from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
 
 logger = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
+# How often the deadlines of running requests are checked, in seconds.
+DEADLINE_CHECK_S = 0.1
 REMEMBERED_CANCELS = 10_000
 
 
 class Answer:
-    """The sink of one request: sends its events on, and knows when the last one came.
+    """The sink of one request: sends its events on, and calls `ended` once, after the last one.
 
-    The pieces of an answer that is not streamed are joined and sent once, before its end.
+    The pieces of an answer that is not streamed are joined and sent once, before its end. Engines
+    call it from their own threads.
+
+    Attributes:
+        request: The request that it answers.
+        engine: The engine that works on it, once one does.
     """
 
     def __init__(
-        self, request: InferenceRequest, seals: ReplySeals, replies: Replies, clock: DeviceClock
+        self,
+        request: InferenceRequest,
+        seals: ReplySeals,
+        replies: Replies,
+        clock: DeviceClock,
+        ended: Callable[[Answer], None],
     ) -> None:
         self._clock = clock
         self._seals = seals
-        self.finished = threading.Event()
-        self._request = request
+        self._ended = ended
+        self._lock = threading.Lock()
+        self._finished = False
+        self.request = request
+        self.engine: Engine | None = None
+        self._until = min(request.deadline or math.inf, time.time() + LONGEST_S)
         self._replies = replies
         self._queue_ms = 0
         self._held: dict[int, list[Delta]] = {}
 
+    def is_late(self, now: float) -> bool:
+        """Return whether its caller has stopped waiting, at `now` in seconds since the epoch."""
+        return now > self._until
+
     def started(self) -> None:
         """The request goes to its engine now."""
-        if self._request.enqueued_at:
-            waited = time.time() - self._request.enqueued_at
+        if self.request.enqueued_at:
+            waited = time.time() - self.request.enqueued_at
             self._queue_ms = max(0, round(waited * 1000))
-        self._clock.enter(self._request.request_id)
+        self._clock.enter(self.request.request_id)
         if not self._seals.alone:
             self._send(Taken())
 
-    def over(self) -> None:
-        """The request has left its engine, whether or not an end was sent."""
-        self._clock.leave(self._request.request_id)
-
     def __call__(self, event: Event) -> None:
-        if self.finished.is_set():
-            return
-        if isinstance(event, Delta) and not self._request.stream:
+        with self._lock:
+            if self._finished:
+                return
+            self._take(event)
+            self._finished = not isinstance(event, Delta)
+        if self._finished:
+            self._clock.leave(self.request.request_id)
+            self._ended(self)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Delta) and not self.request.stream:
             self._held.setdefault(event.index, []).append(event)
             return
         if isinstance(event, Done):
@@ -78,35 +104,44 @@ class Answer:
             event = replace(
                 event,
                 queue_ms=event.queue_ms + self._queue_ms,
-                device_ms=self._clock.leave(self._request.request_id),
+                device_ms=self._clock.leave(self.request.request_id),
             )
         elif isinstance(event, Failed) and event.units:
-            event = replace(event, device_ms=self._clock.leave(self._request.request_id))
+            event = replace(event, device_ms=self._clock.leave(self.request.request_id))
         self._send(event)
-        if not isinstance(event, Delta):
-            self.finished.set()
 
     def _send(self, event: Event) -> None:
         self._replies.put(Reply(self._seals, event))
 
 
 class Answerer:
-    """Every request of one worker process. `answer` blocks its thread until the end is sent, so
-    that the pool's size bounds what runs; `cancel` may be called from any thread.
+    """Every request of one worker process, at most `most` of them at a time.
+
+    `answer` returns once an engine has the request, and waits before while there are too many;
+    all methods may be called from any thread. Call `close` to stop the thread that keeps deadlines.
     """
 
-    def __init__(self, host: EngineHost, replies: Replies) -> None:
+    def __init__(self, host: EngineHost, replies: Replies, *, most: int = 128) -> None:
         self._host = host
         self._replies = replies
-        self._running: dict[str, Engine] = {}
+        self._places = threading.Semaphore(most)
+        self._answers: dict[str, Answer] = {}
         # Cancels can overtake their request, which may still stand in the queue.
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._clock = DeviceClock()
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(
+            target=self._keep_deadlines, name="assay-deadlines", daemon=True
+        )
+        self._keeper.start()
 
     def answer(self, request: InferenceRequest, seals: ReplySeals) -> None:
-        """Run one request; whatever happens, its last event is sent."""
-        answer = Answer(request, seals, self._replies, self._clock)
+        """Hand one request to its engine; whatever happens, its last event is sent."""
+        self._places.acquire()
+        answer = Answer(request, seals, self._replies, self._clock, self._ended)
+        with self._lock:
+            self._answers[request.request_id] = answer
         try:
             self._admit(request, answer)
         except RequestRefused as error:
@@ -115,17 +150,22 @@ class Answerer:
             logger.exception("Request %s broke", request.request_id)
             answer(Failed("engine_error", "The engine could not answer this request.", 500))
             raise_exits(error)
-        finally:
-            answer.over()
-            logger.debug("Deployment %s has answered", request.deployment)
-            with self._lock:
-                self._running.pop(request.request_id, None)
-                self._cancelled.pop(request.request_id, None)
+
+    def drain(self) -> None:
+        """Wait until every request has ended; each does at its deadline, if not before."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._answers)
+
+    def close(self) -> None:
+        """Stop keeping deadlines."""
+        self._stop.set()
+        self._keeper.join()
 
     def cancel(self, request_id: str) -> None:
         """End a request, or see to it that it does not begin."""
         with self._lock:
-            engine = self._running.get(request_id)
+            answer = self._answers.get(request_id)
+            engine = None if answer is None else answer.engine
             # Noted for a running one too: its engine may not have heard of it yet.
             self._cancelled[request_id] = None
             while len(self._cancelled) > REMEMBERED_CANCELS:
@@ -140,11 +180,12 @@ class Answerer:
             answer(refusal or _gone(request))
             return
         with self._lock:
-            if request.request_id in self._cancelled:
-                answer(Done("cancelled", 0, 0))
-                return
-            self._running[request.request_id] = loaded.engine
-        self._run(request, loaded, answer)
+            overtaken = request.request_id in self._cancelled
+            answer.engine = None if overtaken else loaded.engine
+        if overtaken:
+            answer(Done("cancelled", 0, 0))
+        else:
+            self._run(request, loaded, answer)
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
         answer.started()
@@ -163,12 +204,31 @@ class Answerer:
             overtaken = request.request_id in self._cancelled
         if overtaken:
             loaded.engine.cancel(request.request_id)
-        left = request.deadline - time.time() if request.deadline else LONGEST_S
-        if answer.finished.wait(max(0.0, min(left, LONGEST_S))):
-            return
-        loaded.engine.cancel(request.request_id)
-        if not answer.finished.wait(CANCEL_GRACE_S):
-            answer(Failed("timeout", "The engine did not answer in time.", 504))
+
+    def _ended(self, answer: Answer) -> None:
+        request = answer.request
+        with self._lock:
+            self._answers.pop(request.request_id, None)
+            self._cancelled.pop(request.request_id, None)
+            self._lock.notify_all()
+        self._places.release()
+        with serving(request.request_id):
+            logger.debug("Deployment %s has answered", request.deployment)
+
+    def _keep_deadlines(self) -> None:
+        """Cancel in the engine what is past its deadline; end what the engine does not then."""
+        cancelled: dict[str, float] = {}
+        while not self._stop.wait(DEADLINE_CHECK_S):
+            now = time.time()
+            with self._lock:
+                late = {name: each for name, each in self._answers.items() if each.is_late(now)}
+            cancelled = {name: since for name, since in cancelled.items() if name in late}
+            for request_id, answer in late.items():
+                since = cancelled.setdefault(request_id, now)
+                if now - since > CANCEL_GRACE_S:
+                    answer(Failed("timeout", "The engine did not answer in time.", 504))
+                elif since == now and answer.engine is not None:
+                    answer.engine.cancel(request_id)
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
         """Why it may not run here: the last of the checks that the gateway made before."""

@@ -1,5 +1,5 @@
 """The engine worker: `celery -A workers.app worker -I workers.tasks.inference -Q engine.none
--P threads -c 64`. It reads the queues of the deployments that its reconciler has loaded.
+-P threads -c 16`. It reads the queues of the deployments that its reconciler has loaded.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Runtime:
         self._seals = WorkerSeals(WireKey(settings.WIRE_KEY))
         self._host = EngineHost()
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
-        self._answerer = Answerer(self._host, self._replies)
+        self._answerer = Answerer(self._host, self._replies, most=settings.ENGINE_REQUESTS)
         self._reconciler = Reconciler(
             self._host,
             worker=self._worker,
@@ -88,12 +88,14 @@ class Runtime:
         self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
 
     def close(self) -> None:
-        """Unload, say so, and write the last replies."""
+        """Let running requests end, unload, say so, and write the last replies."""
+        self._answerer.drain()
         self._stop.set()
         self._reconciler.wake()
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)
         self._host.close()
+        self._answerer.close()
         self._replies.close()
         self._ended.set()
         self._life.join(STOP_TIMEOUT_S)

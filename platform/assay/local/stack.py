@@ -162,7 +162,7 @@ class Stack:
         )  # fmt: skip
         self._spawn(
             "engine-worker", "worker", *celery, "-I", "workers.tasks.inference",
-            "-Q", "engine.none", "-P", "threads", "-c", "64", "-n", "engine@%h", *quiet,
+            "-Q", "engine.none", "-P", "threads", "-c", "16", "-n", "engine@%h", *quiet,
         )  # fmt: skip
 
     def environment_of(self, process: str) -> dict[str, str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from redis import Redis
 
 from workers.sealing import GatewaySeals, ReplyReader, ReplySeals, WireKey, WorkerSeals
+from workers.tasks.answering import Answerer
+from workers.tasks.hosting import EngineHost
+from workers.tasks.replies import Replies
 from workers.wire import Event, InferenceRequest
 
 
@@ -37,6 +41,19 @@ class Wire:
 
     def events(self, fields: Mapping[bytes, bytes]) -> list[Event]:
         return self._readers[fields[b"id"]].open(fields)
+
+
+@contextmanager
+def answering(redis: Redis, host: EngineHost, most: int = 8) -> Iterator[Answerer]:
+    """An answerer whose requests have ended, and whose replies are written, after the block."""
+    replies = Replies(redis)
+    answerer = Answerer(host, replies, most=most)
+    try:
+        yield answerer
+        answerer.drain()
+    finally:
+        answerer.close()
+        replies.close()
 
 
 def entries(redis: Redis, stream: str = "replies") -> Iterable[Mapping[bytes, bytes]]:

@@ -19,15 +19,13 @@ from registry.versions.prompts import prompt_of
 from tests.stored import version_part
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from tests.unit.workers.sealed import Wire
+from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import request_for
 from workers.deployments.plans import LoadPlan, load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs.models import Job
 from workers.jobs.prompts import prompt_version_create
-from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
-from workers.tasks.replies import Replies
 from workers.wire import Event, Failed, InferenceRequest, Taken
 
 pytestmark = pytest.mark.django_db
@@ -178,9 +176,9 @@ def host() -> Iterator[EngineHost]:
 
 
 def ends(redis: Redis, host: EngineHost, request: InferenceRequest) -> list[Event]:
-    replies, wire = Replies(redis), Wire()
-    Answerer(host, replies).answer(*wire.open(request))
-    replies.close()
+    wire = Wire()
+    with answering(redis, host) as answerer:
+        answerer.answer(*wire.open(request))
     return [event for event in wire.read(redis) if not isinstance(event, Taken)]
 
 

@@ -14,12 +14,11 @@ from redis import Redis
 
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
-from tests.unit.workers.sealed import Wire, entries
+from tests.unit.workers.sealed import Wire, answering, entries
 from workers.deployments.plans import LoadPlan, Weights
-from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.inference import show_life
-from workers.tasks.replies import Replies, Reply, broken, merged
+from workers.tasks.replies import Reply, broken, merged
 from workers.wire import (
     ALIVE_FOR_MS,
     Delta,
@@ -84,9 +83,9 @@ def host() -> Iterator[EngineHost]:
 
 
 def events_of(redis: Redis, host: EngineHost, request: InferenceRequest) -> list[Event]:
-    replies, wire = Replies(redis), Wire()
-    Answerer(host, replies).answer(*wire.open(request))
-    replies.close()
+    wire = Wire()
+    with answering(redis, host) as answerer:
+        answerer.answer(*wire.open(request))
     return told(wire.read(redis))
 
 
@@ -145,17 +144,12 @@ def test_a_cancel_ends_a_running_request_and_overtakes_a_queued_one(
     redis: Redis, host: EngineHost
 ) -> None:
     host.load(plan())
-    replies, wire = Replies(redis), Wire()
-    answerer = Answerer(host, replies)
-    waiting = wire.open(request_for(plan(), "wait"))
-    running = threading.Thread(target=answerer.answer, args=waiting)
-    running.start()
-    echo.OPEN[0].arrived.wait()
-    answerer.cancel("r1")
-    running.join()
-    answerer.cancel("r2")
-    answerer.answer(*wire.open(request_for(plan(), request_id="r2")))
-    replies.close()
+    wire = Wire()
+    with answering(redis, host) as answerer:
+        answerer.answer(*wire.open(request_for(plan(), "wait")))
+        answerer.cancel("r1")
+        answerer.cancel("r2")
+        answerer.answer(*wire.open(request_for(plan(), request_id="r2")))
     ends = [event for event in wire.read(redis) if isinstance(event, Done)]
     assert [end.finish_reason for end in ends] == ["cancelled", "cancelled"]
 
@@ -164,17 +158,16 @@ def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
     redis: Redis, host: EngineHost
 ) -> None:
     host.load(plan())
-    replies, wire = Replies(redis), Wire()
-    answerer = Answerer(host, replies)
+    wire = Wire()
     request = wire.open(request_for(plan(), "prepare", deadline=time.time() + 100))
-    running = threading.Thread(target=answerer.answer, args=request)
-    running.start()
-    assert echo.OPEN[0].arrived.wait(60)
-    answerer.cancel("r1")
-    echo.OPEN[0].prepared.set()
-    running.join(60)
-    assert not running.is_alive()
-    replies.close()
+    with answering(redis, host) as answerer:
+        running = threading.Thread(target=answerer.answer, args=request)
+        running.start()
+        assert echo.OPEN[0].arrived.wait(60)
+        answerer.cancel("r1")
+        echo.OPEN[0].prepared.set()
+        running.join(60)
+        assert not running.is_alive()
     (end,) = told(wire.read(redis))
     assert isinstance(end, Done)
     assert end.finish_reason == "cancelled"
@@ -185,10 +178,12 @@ def test_whatever_an_engine_raises_the_request_has_an_end(
     redis: Redis, host: EngineHost, prompt: str, raised: bool
 ) -> None:
     host.load(plan())
-    replies, wire = Replies(redis), Wire()
-    with pytest.raises(SystemExit) if raised else nullcontext():
-        Answerer(host, replies).answer(*wire.open(request_for(plan(), prompt)))
-    replies.close()
+    wire = Wire()
+    with (
+        answering(redis, host) as answerer,
+        pytest.raises(SystemExit) if raised else nullcontext(),
+    ):
+        answerer.answer(*wire.open(request_for(plan(), prompt)))
     (end,) = told(wire.read(redis))
     assert isinstance(end, Failed)
     assert (end.code, end.status) == ("engine_error", 500)
@@ -203,6 +198,23 @@ def test_a_request_over_its_deadline_is_cancelled_in_the_engine(
     assert isinstance(done, Done)
     assert done.finish_reason == "cancelled"
     assert 10 <= done.device_ms <= 5000
+
+
+def test_a_request_waits_for_a_place_while_too_many_run(redis: Redis, host: EngineHost) -> None:
+    host.load(plan())
+    wire = Wire()
+    with answering(redis, host, most=2) as answerer:
+        for name in ("r1", "r2"):
+            answerer.answer(*wire.open(request_for(plan(), "wait", request_id=name)))
+        third = wire.open(request_for(plan(), request_id="r3"))
+        waiting = threading.Thread(target=answerer.answer, args=third)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        answerer.cancel("r1")
+        waiting.join(60)
+        assert not waiting.is_alive()
+        answerer.cancel("r2")
 
 
 def test_adapters_share_one_engine_which_ends_with_its_last_user(host: EngineHost) -> None:
@@ -259,18 +271,18 @@ def test_a_worker_says_that_it_has_taken_a_request_if_others_could(
     redis: Redis, host: EngineHost, others: int
 ) -> None:
     host.load(plan())
-    replies, wire = Replies(redis), Wire()
+    wire = Wire()
     held_by = [each.public_key for each in (wire.worker, *(Wire().worker,) * others)]
-    Answerer(host, replies).answer(*wire.worker.open(wire.seal(request_for(plan()), *held_by)))
-    replies.close()
+    with answering(redis, host) as answerer:
+        answerer.answer(*wire.worker.open(wire.seal(request_for(plan()), *held_by)))
     assert (Taken() in wire.read(redis)) == bool(others)
 
 
 def test_an_answer_that_is_not_streamed_is_one_entry(redis: Redis, host: EngineHost) -> None:
     host.load(plan())
-    replies, wire = Replies(redis), Wire()
-    Answerer(host, replies).answer(*wire.open(request_for(plan())))
-    replies.close()
+    wire = Wire()
+    with answering(redis, host) as answerer:
+        answerer.answer(*wire.open(request_for(plan(), stream=False)))
     [entry] = entries(redis)
     *_, end = wire.events(entry)
     assert isinstance(end, Done)

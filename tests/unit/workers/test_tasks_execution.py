@@ -19,18 +19,16 @@ from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
-from tests.unit.workers.sealed import Wire
+from tests.unit.workers.sealed import Wire, answering
 from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs import workspace
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import evaluate_request, fine_tune_request
-from workers.tasks.answering import Answerer
 from workers.tasks.execution import set_threads
 from workers.tasks.hosting import EngineHost
 from workers.tasks.jobs import run, run_claim
-from workers.tasks.replies import Replies
 from workers.trainers.evaluation import torch_threads
 from workers.wire import Done, InferenceRequest
 
@@ -116,7 +114,7 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     deployment = deployment_create(
         actor=company.developer(), release_id=release(tuned, name="sentiment").pk
     )
-    host, replies = EngineHost(), Replies(redis)
+    host = EngineHost()
     host.load(load_plan(deployment))
     host.lease({deployment.pk: float("inf")})
     wire = Wire()
@@ -131,8 +129,8 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
             deadline=time.time() + 60,
         )
     )
-    Answerer(host, replies).answer(request, seals)
-    replies.close()
+    with answering(redis, host) as answerer:
+        answerer.answer(request, seals)
     host.close()
     [done] = wire.read(redis)
     assert isinstance(done, Done)
