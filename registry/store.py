@@ -32,7 +32,7 @@ from registry.manifests import (
 )
 from registry.storage.backend import Backend, Source, file_key, record_key
 from registry.storage.cache import Cache
-from registry.storage.folder import INCOMING
+from registry.storage.folder import INCOMING, answers
 from registry.storage.opening import open_backend
 
 # The advisory lock between adopting a file that exists and removing what nothing needs.
@@ -93,7 +93,10 @@ def open_object(key: str) -> BinaryIO:
     """
     store = backend()
     path = store.path(key)
-    return cache().open(store, key) if path is None else path.open("rb")
+    if path is None:
+        return cache().open(store, key)
+    with answers(store.url):
+        return path.open("rb")
 
 
 def file_open(sha256: str) -> BinaryIO:

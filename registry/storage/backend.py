@@ -67,6 +67,9 @@ class Backend(Protocol):
     def find(self, key: str) -> Entry | None:
         """Return the object, or None if there is none."""
 
+    def check(self) -> None:
+        """Return if the store answers now, without trying for long."""
+
     def touch(self, key: str) -> None:
         """Make the object as recent as one just written, so that garbage collection keeps it."""
 

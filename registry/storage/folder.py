@@ -39,11 +39,24 @@ class FolderBackend:
         return self.root / key
 
     def find(self, key: str) -> Entry | None:
-        with _answers(self.url):
+        with answers(self.url):
             return _entry(self.path(key), key)
 
+    def check(self) -> None:
+        with answers(self.url):
+            try:
+                os.listdir(self.root)
+            except FileNotFoundError:
+                # Before the first file is stored.
+                if not self.root.parent.is_dir():
+                    raise StoreUnavailable(
+                        f"The artifact store {self.url} does not exist.",
+                        hint="Check that the volume is mounted, or correct ASSAY_STORE_URL.",
+                        retry_after=5,
+                    ) from None
+
     def touch(self, key: str) -> None:
-        with _answers(self.url), suppress(FileNotFoundError):
+        with answers(self.url), suppress(FileNotFoundError):
             os.utime(self.path(key))
 
     def write(self, key: str, source: Source) -> None:
@@ -54,11 +67,11 @@ class FolderBackend:
             return
         if source.path is not None and source.path.stat().st_dev == self._device():
             _check(source)
-            with _answers(self.url):
+            with answers(self.url):
                 os.utime(source.path)
                 _name(source.path, final)
             return
-        with _answers(self.url):
+        with answers(self.url):
             folder = self._incoming()
             handle, name = tempfile.mkstemp(dir=folder)
             scratch = Path(name)
@@ -67,33 +80,33 @@ class FolderBackend:
             with os.fdopen(handle, "wb") as output:
                 for chunk in source_chunks(source):
                     hashing.update(chunk)
-                    with _answers(self.url):
+                    with answers(self.url):
                         output.write(chunk)
-                with _answers(self.url):
+                with answers(self.url):
                     output.flush()
                     os.fsync(handle)
             check_bytes(source, hashing.size, hashing.sha256)
-            with _answers(self.url):
+            with answers(self.url):
                 _name(scratch, final)
         finally:
             with suppress(OSError):
                 scratch.unlink(missing_ok=True)
 
     def chunks(self, key: str, start: int = 0) -> Iterator[bytes]:
-        with _answers(self.url), self.path(key).open("rb") as file:
+        with answers(self.url), self.path(key).open("rb") as file:
             file.seek(start)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
     def remove(self, key: str) -> None:
-        with _answers(self.url):
+        with answers(self.url):
             self.path(key).unlink(missing_ok=True)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         for part in (FILES, RECORDS):
             if not (part.startswith(prefix) or prefix.startswith(part)):
                 continue
-            with _answers(self.url):
+            with answers(self.url):
                 for folder, _, names in os.walk(self.root / part, onerror=_unlistable):
                     for name in names:
                         file = Path(folder) / name
@@ -103,7 +116,7 @@ class FolderBackend:
 
     def remove_unfinished(self, before: datetime, *, apply: bool) -> list[Entry]:
         folder, found = self.root / INCOMING, []
-        with _answers(self.url), suppress(FileNotFoundError):
+        with answers(self.url), suppress(FileNotFoundError):
             for name in os.listdir(folder):
                 entry = _entry(folder / name, f"{INCOMING}/{name}")
                 if entry is not None and entry.modified < before:
@@ -113,7 +126,7 @@ class FolderBackend:
         return found
 
     def _device(self) -> int:
-        with _answers(self.url):
+        with answers(self.url):
             return self._incoming().stat().st_dev
 
     def _incoming(self) -> Path:
@@ -126,7 +139,7 @@ class FolderBackend:
         without hard links gets a copy."""
         final = self.path(key)
         _check(source)
-        with _answers(self.url):
+        with answers(self.url):
             path.chmod(0o444)
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -189,7 +202,7 @@ def _entry(file: Path, key: str) -> Entry | None:
 
 
 @contextmanager
-def _answers(url: str) -> Iterator[None]:
+def answers(url: str) -> Iterator[None]:
     """Raise StoreUnavailable for what the operating system refuses."""
     try:
         yield

@@ -48,6 +48,7 @@ PART_BYTES = 16 * 1024**2
 MOST_PARTS = 10_000
 # Reads that end early in a row, without one byte, before a download fails.
 READ_TRIES = 5
+_CHECK_S = 3.0
 _LONGEST_WAIT_S = 4.0
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _CREDENTIALS = {
@@ -82,17 +83,22 @@ class S3Backend:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        self._options = options
+        self._client = self._connect(options.timeout_s, ATTEMPTS)
+
+    def _connect(self, timeout_s: float, attempts: int) -> Any:
+        options = self._options
         # A session of its own: boto3's default one is not safe among threads.
-        self._client: Any = boto3.session.Session().client(
+        return boto3.session.Session().client(
             "s3",
             endpoint_url=options.endpoint or None,
             region_name=options.region or None,
             aws_access_key_id=options.access_key or None,
             aws_secret_access_key=options.secret_key or None,
             config=Config(
-                connect_timeout=min(5.0, options.timeout_s),
-                read_timeout=options.timeout_s,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                connect_timeout=min(5.0, timeout_s),
+                read_timeout=timeout_s,
+                retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=CONNECTIONS,
                 s3={"addressing_style": "path" if options.path_style else "auto"},
                 # Other servers than AWS do not know its newer checksums. Uploads carry an MD5.
@@ -114,6 +120,12 @@ class S3Backend:
                 self._client.head_bucket(Bucket=self._bucket)
             return None
         return Entry(key, int(found["ContentLength"]), found["LastModified"])
+
+    def check(self) -> None:
+        client = self._connect(min(_CHECK_S, self._options.timeout_s), 1)
+        with self._answers(missing="bucket"):
+            client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        client.close()
 
     def touch(self, key: str) -> None:
         with self._answers():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "transformers", "peft", "accelerate", "cv2")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "cv2", "boto3")
 
 
 def test_platform_is_a_source_root_and_not_a_package() -> None:

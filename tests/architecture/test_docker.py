@@ -465,6 +465,16 @@ def test_alert_rules_of_releases_ask_for_metrics_that_exist() -> None:
     assert asked == gauges
 
 
+def test_alert_rules_of_the_store_ask_for_a_metric_that_exists() -> None:
+    from assay.gateway.probes import STORE_UP
+
+    text = (DOCKER / "prometheus/assay-store.rules.yaml").read_text()
+    (group,) = yaml.safe_load(text)["groups"]
+    (rule,) = group["rules"]
+    assert rule["annotations"].keys() == {"summary", "description"}
+    assert re.findall(r"assay_\w+", rule["expr"]) == [STORE_UP.describe()[0].name]
+
+
 def test_alert_rules_ask_for_metrics_and_alarms_that_exist() -> None:
     from assay.gateway import probes
     from governance.audit.alarms import ALARMS

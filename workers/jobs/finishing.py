@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from governance.errors import DomainError, Unavailable
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 # Attempts after an unexpected error (about three minutes) before the job fails.
 UNFORESEEN_TRIES = 6
 _BATCH = 20
+# Their files are in the folder of the attempt; those of a prompt were stored at the request.
+_DELIVERS = frozenset({JobKind.INTAKE, JobKind.FINE_TUNE, JobKind.INDEX})
 _CONTROLLER = service_principal("controller")
 
 
@@ -46,7 +48,7 @@ def jobs_finish_due() -> int:
 
 
 def job_finish(job_id: UUID | str) -> JobState | None:
-    """Register a delivered result and close the job, in one transaction.
+    """Store what a job delivered, then register it and close the job, in one transaction.
 
     A store that does not answer leaves the job `finishing`, to be tried again; a refusal for good
     fails it with the sentence.
@@ -55,6 +57,8 @@ def job_finish(job_id: UUID | str) -> JobState | None:
         The state it is in now; None when there was nothing to do or another controller is at it.
     """
     try:
+        if not _store_output(job_id):
+            return None
         with transaction.atomic():
             job = (
                 Job.objects.select_for_update(of=("self",), skip_locked=True)
@@ -116,11 +120,29 @@ def _result(job: Job) -> dict[str, Any]:
     return job.result or {}
 
 
-def _adopt_output(job: Job) -> Manifest:
-    result = _result(job)
-    manifest = Manifest.from_json(result["manifest"])
-    adopt(workspace.output_folder(job.pk, int(result["fence"])), manifest)
-    return manifest
+def _store_output(job_id: UUID | str) -> bool:
+    """Adopt the files that a job delivered; return whether no other controller is at it.
+
+    It may take minutes, so no transaction and no row waits for it.
+    """
+    job = Job.objects.filter(pk=job_id, state=JobState.FINISHING).first()
+    if job is None or JobKind(job.kind) not in _DELIVERS or "manifest" not in _result(job):
+        return True
+    with connection.cursor() as cursor:
+        name = f"assay:finish:{job.pk}"
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [name])
+        if cursor.fetchone() != (True,):
+            return False
+        try:
+            folder = workspace.output_folder(job.pk, int(_result(job)["fence"]))
+            adopt(folder, _manifest(job))
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [name])
+    return True
+
+
+def _manifest(job: Job) -> Manifest:
+    return Manifest.from_json(_result(job)["manifest"])
 
 
 def _register_intake(job: Job) -> str:
@@ -133,7 +155,7 @@ def _register_intake(job: Job) -> str:
         return reason
     intake_checked(
         intake_id=intake_id,
-        manifest=_adopt_output(job),
+        manifest=_manifest(job),
         findings=result["findings"],
         code=result.get("code", ()),
         quantization=str(result.get("converted", {}).get("quantization", "")),
@@ -152,7 +174,7 @@ def _register_version(job: Job) -> str:
         actor=_CONTROLLER,
         model=model,
         kind=kind,
-        manifest=_adopt_output(job),
+        manifest=_manifest(job),
         base=base,
         dataset_version=data,
         parameters=result["parameters"],

@@ -15,9 +15,8 @@ from registry.knowledge.documents import document_version_publish
 from registry.knowledge.models import DocumentVersion, KnowledgeBase, KnowledgeIndex
 from registry.manifests import Manifest
 from registry.resources import knowledge_resource, knowledge_subject
-from registry.store import adopt
+from registry.store import has_version
 from registry.versions.models import VersionState
-from workers.jobs import workspace
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import job_add
 
@@ -82,8 +81,8 @@ def index_jobs(base_id: int) -> QuerySet[Job]:
 
 
 def index_register(job: Job) -> str:
-    """Adopt what a worker built, and make it the base's index, unless a newer one is in use. For
-    `job_finish`; returns why not, or nothing."""
+    """Make what a worker built, and the store has, the base's index, unless a newer one is in use.
+    For `job_finish`; returns why not, or nothing."""
     result = job.result or {}
     manifest = Manifest.from_json(result["manifest"])
     base = (
@@ -99,7 +98,8 @@ def index_register(job: Job) -> str:
         return f"{base.embedding_name} was recalled meanwhile; the index is not used."
     if base.index is not None and revision < base.index.revision:
         return f"{base.name} has a newer index in use; this one is not used."
-    adopt(workspace.output_folder(job.pk, int(result["fence"])), manifest)
+    if not has_version(manifest.digest):
+        return f"The artifact store does not have the files of {job.title}."
     index = KnowledgeIndex.objects.create(
         base=base,
         digest=manifest.digest,

@@ -175,6 +175,30 @@ def check_disk() -> str:
     return f"{free / 1024**3:.0f} GiB free under {folder}"
 
 
+def check_store() -> str:
+    """The artifact store answers."""
+    from django.core.exceptions import ImproperlyConfigured
+
+    from governance.errors import DomainError
+    from registry import store
+    from registry.storage.folder import FolderBackend
+    from registry.storage.upgrade import is_old
+
+    try:
+        backend = store.backend()
+        backend.check()
+    except DomainError as error:
+        raise NotWell(error.message, error.hint) from error
+    except ImproperlyConfigured as error:
+        raise NotWell(str(error), "Correct ASSAY_STORE_URL.") from error
+    if isinstance(backend, FolderBackend) and is_old(backend):
+        raise NotWell(
+            f"{backend.url} has folders of an earlier release",
+            "Start the controller, which moves them; its log names files that are damaged.",
+        )
+    return backend.url
+
+
 def check_single_sign_on() -> str:
     """The identity provider answers, under the name that it was configured by."""
     import httpx
@@ -234,6 +258,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("Second place", check_second_place, "Correct ASSAY_AUDIT_PUBLISH_URL, or the way to it."),
     ("Witnesses", check_witnesses, "Correct ASSAY_AUDIT_WITNESSES."),
     ("Single sign-on", check_single_sign_on, "Correct ASSAY_OIDC_ISSUER, or the way to it."),
+    ("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Mend Redis or Valkey first."),
     ("Tasks", check_tasks, "Reinstall Assay."),

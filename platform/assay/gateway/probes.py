@@ -22,6 +22,7 @@ from governance.audit.models import AuditAlarm
 from governance.audit.selectors import publish_lag_s, sealing_lag_s, unsealed_events
 from governance.audit.streaming.selectors import stream_states
 from governance.errors import Unavailable
+from registry import store
 from registry.catalog.endpoints import dumps
 from registry.incidents.models import Incident, IncidentSuspension, Severity
 from registry.incidents.states import STANDING
@@ -53,6 +54,7 @@ STREAM_EVENTS = Gauge(
 STREAM_SECONDS = Gauge(
     "assay_audit_stream_lag_seconds", "Age of the oldest of them in seconds.", ("stream",)
 )
+STORE_UP = Gauge("assay_store_up", "1 while the artifact store answers.")
 ALARM = Gauge("assay_audit_alarm", "1 while an alarm of the audit log is raised.", ("alarm",))
 
 
@@ -62,7 +64,8 @@ async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
 
 
 async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
-    """200 when database and broker answer and usage is recorded; else 503 and what is amiss.
+    """200 when database and broker answer and usage is recorded; else 503 and what is amiss. The
+    state of the artifact store is told and decides nothing.
 
     The database is judged by a connection that is taken as requests take theirs, and by the age of
     the snapshot, which is read from it every few seconds.
@@ -81,8 +84,50 @@ async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
     if runtime.ledger.blocked:
         checks["usage"] = "cannot be recorded"
     ready = all(value == "ok" for value in checks.values())
+    # Without the store nothing new is loaded; what serves goes on.
+    checks["store"] = await STORE.state()
     body = {"status": "ok" if ready else "unavailable", **checks}
     await respond(send, 200 if ready else 503, encode(dumps(body)), [])
+
+
+class StoreProbe:
+    """The state of the artifact store, asked at most every 30 s and never waited for long.
+
+    It decides nothing: what is loaded serves without the store.
+    """
+
+    EVERY_S = 30.0
+    WAIT_S = 1.0
+
+    def __init__(self) -> None:
+        self._asked_at = float("-inf")
+        self._asking: asyncio.Task[None] | None = None
+        self._state = "not known yet"
+
+    async def state(self) -> str:
+        """Return `ok`, or what is wrong."""
+        if self._asking is None and time.monotonic() - self._asked_at > self.EVERY_S:
+            self._asking = asyncio.create_task(self._ask())
+        if self._asking is not None:
+            await asyncio.wait({self._asking}, timeout=self.WAIT_S)
+        return self._state
+
+    async def _ask(self) -> None:
+        try:
+            await asyncio.to_thread(_check_store)
+            self._state = "ok"
+        except Unavailable as error:
+            self._state = error.code.removeprefix("store_").replace("_", " ")
+        finally:
+            STORE_UP.set(self._state == "ok")
+            self._asked_at, self._asking = time.monotonic(), None
+
+
+def _check_store() -> None:
+    store.backend().check()
+
+
+STORE = StoreProbe()
 
 
 async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
@@ -96,6 +141,7 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         snapshot = await runtime.refresher.current()
         _measure_releases(snapshot)
         await runtime.quotas.measure(snapshot.limits)
+    await STORE.state()
     with contextlib.suppress(DatabaseError):
         await measure_log()
         await measure_emergencies()

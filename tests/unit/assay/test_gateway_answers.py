@@ -166,8 +166,10 @@ def test_probes_answer_without_a_key(stage: Stage) -> None:
     assert httpx.get(f"{stage.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{stage.url}/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
+    assert ready.json()["store"] == "ok"
     metrics = httpx.get(f"{stage.url}/metrics").text
     assert "assay_gateway_snapshot_age_seconds" in metrics
+    assert "\nassay_store_up 1.0\n" in metrics
     for name in ("sealing_lag_seconds", "publish_lag_seconds", "unsealed_events"):
         assert f"\nassay_audit_{name} " in metrics
     assert '\nassay_audit_alarm{alarm="publishing_contradicted"} 0.0\n' in metrics

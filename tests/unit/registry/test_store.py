@@ -167,3 +167,10 @@ def test_damaged_files_of_the_first_layout_stay_and_are_named(tmp_path: Path, ro
     assert not store.has_version(manifest.digest)
     assert (root / "versions" / manifest.digest / "adapter").read_text() == "other"
     assert store.file_bytes(rows) == b"weights"
+
+
+def test_a_store_that_is_away_is_told_from_one_without_files(root: Path) -> None:
+    backend = FolderBackend(root)
+    backend.check()
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        FolderBackend(root / "not" / "mounted").check()

@@ -317,6 +317,10 @@ def test_a_bucket_that_is_gone_is_not_taken_for_a_missing_file(bucket: str, sett
     assert raised.value.code == "store_bucket_missing"
     with pytest.raises(StoreUnavailable, match="has no bucket"):
         list(bucket_backend().entries())
+    with pytest.raises(StoreUnavailable, match="has no bucket"):
+        bucket_backend().check()
+    settings.STORE_URL = f"s3://{bucket}/assay"
+    bucket_backend().check()
 
 
 def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +330,8 @@ def test_a_server_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
         backend = S3Backend("a", "", options(endpoint, timeout_s=0.2))
         with pytest.raises(StoreUnavailable, match="does not answer"):
             backend.find(file_key("ab" * 32))
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            backend.check()
 
 
 @pytest.mark.parametrize("url", ["s3://", "http://a/b", "file://host/a", "s3://a/b?c"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from governance.errors import WrongState
 from registry.knowledge.documents import document_version_recall
@@ -182,6 +184,28 @@ def test_an_index_with_other_bytes_is_refused_and_built_anew(handbook: Knowledge
     job.refresh_from_db()
     assert job.result is not None
     assert job.result["reused"] == 0
+
+
+def test_a_store_that_is_away_loses_no_work(
+    handbook: KnowledgeBase, tmp_path: Path, settings: Any
+) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
+    url, away = settings.STORE_URL, tmp_path / "file"
+    away.write_text("no folder")
+    job = Job.objects.get()
+    settings.STORE_URL = away.as_uri()
+    run(str(job.pk))
+    job.refresh_from_db()
+    assert job.state == JobState.QUEUED
+    assert "cannot be used" in job.error
+    settings.STORE_URL = url
+    Job.objects.update(dispatch_after=timezone.now())
+    run(str(job.pk))
+    settings.STORE_URL = away.as_uri()
+    assert job_finish(job.pk) == JobState.FINISHING
+    settings.STORE_URL = url
+    assert job_finish(job.pk) == JobState.SUCCEEDED
 
 
 def test_more_chunks_than_an_index_holds_fail_the_job_with_a_sentence(
