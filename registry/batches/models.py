@@ -31,8 +31,8 @@ class BatchState(models.TextChoices):
     COMPLETED = "completed"
     FAILED = "failed"
     EXPIRED = "expired"
-    CANCELLING = "cancelling"
-    CANCELLED = "cancelled"
+    CANCELLING = "cancelling", "canceling"
+    CANCELLED = "cancelled", "canceled"
 
 
 class Batch(models.Model):
@@ -91,6 +91,16 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return f"batch {self.pk}"
+
+    @property
+    def short_id(self) -> str:
+        """The ID cut short, for lists and titles."""
+        return str(self.pk)[:18]
+
+    @property
+    def done(self) -> int:
+        """The number of lines that have a result."""
+        return self.completed + self.failed
 
 
 class LineState(models.TextChoices):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Count, QuerySet
@@ -56,6 +57,16 @@ def batch_failures(batch: Batch) -> list[tuple[str, int]]:
     else:
         counts = dict(batch.failures)
     return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+
+
+def batch_moments(batch: Batch) -> list[tuple[str, datetime]]:
+    """Return the states that a batch has reached, in words, and when, the first one first."""
+    reached = [(batch.created_at, BatchState.VALIDATING)]
+    reached += [
+        (datetime.fromtimestamp(seconds, UTC), BatchState(state))
+        for state, seconds in sorted(batch.reached.items(), key=lambda each: each[1])
+    ]
+    return [(str(state.label), moment) for moment, state in reached]
 
 
 def batch_shown(batch: Batch) -> dict[str, Any]:

@@ -325,6 +325,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "audit/events": company.event.pk,
         "audit/exports": company.export.pk,
         "audit/filters": company.filter.pk,
+        "batches": company.batch.pk,
         "break-glass": company.break_glass.pk,
         "budgets/limits": company.limit.pk,
         "catalog": "text-generation",

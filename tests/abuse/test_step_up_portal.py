@@ -120,6 +120,7 @@ EXEMPT: Mapping[str, str] = {
     "/incidents/{id}/state": SAYS,
     "/incidents/{id}/versions": PROTECTS,
     "/intakes/new": ASKS,
+    "/batches/{id}/cancel": RUNS,
     "/jobs/{id}/cancel": RUNS,
     "/keys": "makes keys that use and view deployments, and no others",
     "/keys/{id}/revoke": PROTECTS,

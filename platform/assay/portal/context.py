@@ -106,6 +106,13 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Use",
         (
             Entry("Deployments", "portal:deployments", "rocket", ("deployment", "served")),
+            Entry(
+                "Batches",
+                "portal:batches",
+                "table",
+                ("batch", "batche"),
+                (Action.BATCH_VIEW, "batch"),
+            ),
             Entry("Playground", "portal:playground", "message-chatbot", ("playground",)),
             # Everybody has tokens of their own there.
             Entry("API keys", "portal:keys", "key", ("key",)),

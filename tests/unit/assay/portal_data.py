@@ -18,6 +18,7 @@ from governance.policy.services import policy_bootstrap
 from governance.reviews.models import ChecklistItem, Decision, Review
 from governance.reviews.policies.shipping import review_policies_bootstrap
 from governance.usage.models import UsageRecord
+from registry.batches.models import Batch, BatchLine
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.intake.models import Intake
@@ -258,6 +259,36 @@ def add_jobs(company: Company, now: datetime) -> None:
     company.things.update(running=running, done=done, failed=failed)
 
 
+def add_batches(company: Company, now: datetime) -> None:
+    """One that runs, one that is completed, one whose input is not valid."""
+    common = {
+        "department": company.departments["engineering"], "sender": company.key.public_id,
+        "key_name": company.key.name, "client_address": "192.0.2.7", "classification": "internal",
+        "endpoint": "/v1/chat/completions", "input_file": "file-" + "1" * 32,
+        "expires_at": now + timedelta(hours=23), "model": "docstring-writer",
+    }  # fmt: skip
+    running = Batch.objects.create(
+        id="batch_" + "a" * 32, state="in_progress", total=1200, completed=431, failed=2,
+        cost_micro=1_204_000, metadata={"run": "nightly"},
+        reached={"in_progress": int(now.timestamp())}, **common,
+    )  # fmt: skip
+    BatchLine.objects.create(
+        batch=running, number=1, custom_id="q1", offset=0, size=10, state="done", status=500,
+        error="engine_error", body="{}",
+    )  # fmt: skip
+    Batch.objects.create(
+        id="batch_" + "b" * 32, state="completed", total=40, completed=39, failed=1,
+        failures={"invalid_value": 1}, output_file="file-" + "2" * 32,
+        error_file="file-" + "3" * 32, ended_at=now, **common,
+    )  # fmt: skip
+    Batch.objects.create(
+        id="batch_" + "c" * 32, state="failed", ended_at=now, **{**common, "model": ""},
+        errors=[{"code": "invalid_json_line", "line": 7, "message": "The line is not valid JSON.",
+                 "param": None}],
+    )  # fmt: skip
+    company.things.update(batch=running)
+
+
 def add_releases(company: Company, now: datetime) -> None:
     """Version 1 serves; version 2 is in review, in its second round."""
     engineering = company.departments["engineering"]
@@ -386,6 +417,7 @@ def add_rest(company: Company, now: datetime) -> None:
         department=company.departments["engineering"], scopes=["deployment:invoke"],
         created_by=company.enzo, expires_at=now + timedelta(days=80),
     )  # fmt: skip
+    add_batches(company, now)
     UsageRecord.objects.bulk_create(
         UsageRecord(
             request_id=f"req_{index}", occurred_at=now - timedelta(hours=index * 5),

@@ -22,7 +22,7 @@ from workers.jobs.models import Job
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 LISTS = (
     "/", "/models", "/catalog", "/catalog/text-generation", "/intakes", "/datasets", "/jobs",
-    "/reviews", "/deployments", "/playground", "/keys", "/usage",
+    "/reviews", "/deployments", "/batches", "/playground", "/keys", "/usage",
 )  # fmt: skip
 # Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first
 # page asks seven contexts, and for alarms and incidents.
@@ -36,6 +36,7 @@ QUERIES = {
     "/jobs": 8,
     "/reviews": 13,
     "/deployments": 10,
+    "/batches": 8,
     "/playground": 11,
     "/keys": 13,
     "/usage": 9,

@@ -31,7 +31,7 @@ PROOFS = {
 TONES = {
     "ok": (
         "active approved current justified resolved serving ready succeeded trusted satisfied "
-        "allowed passed"
+        "allowed passed completed"
     ),
     "bad": (
         "rejected refused failed dead recalled suspended denied reject revoked voided "
@@ -40,7 +40,7 @@ TONES = {
     "warn": "changes_requested awaiting_sign_off expired request_changes high waived withdrawn",
     "info": (
         "open in_review running finishing pending loading checking quarantined queued comment "
-        "draft proposed"
+        "draft proposed validating in_progress finalizing cancelling"
     ),
 }
 ICONS = {

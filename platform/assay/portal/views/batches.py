@@ -1,0 +1,89 @@
+"""Batches of requests: the list, one with its progress, canceling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from assay.portal.access import may
+from assay.portal.http import ActionScreen, Screen, page_of
+from governance.keys.selectors import keys_visible_to
+from governance.permissions import Action
+from registry.batches.models import Batch, BatchState
+from registry.batches.selectors import batch_failures, batch_get, batch_moments, batches_visible_to
+from registry.batches.services import batch_cancel
+from registry.batches.states import ALLOWED_TRANSITIONS, OPEN
+
+# Errors of the input that the page shows; the API has all of them.
+ERRORS_SHOWN = 20
+
+
+class Batches(Screen):
+    """Every batch that the person may see, filtered by state."""
+
+    template_name = "portal/batches/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = batches_visible_to(self.actor)
+        state = self.request.GET.get("state", "")
+        if state in BatchState.values:
+            rows = rows.filter(state=state)
+        return {
+            "page": page_of(self.request, rows),
+            "state": state,
+            "states": BatchState.choices,
+        }
+
+
+class BatchPage(Screen):
+    """One batch."""
+
+    template_name = "portal/batches/batch.html"
+
+    def context(self, *, id: str, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        batch = batch_get(actor=self.actor, id=id)
+        slug = batch.department.slug
+        cancels = BatchState.CANCELLING in ALLOWED_TRANSITIONS[BatchState(batch.state)]
+        return {
+            **progress_of(batch),
+            "key": keys_visible_to(self.actor).filter(public_id=batch.sender).first(),
+            "errors": batch.errors[:ERRORS_SHOWN],
+            "more_errors": max(0, len(batch.errors) - ERRORS_SHOWN),
+            "may_cancel": cancels
+            and may(self.actor, Action.BATCH_CANCEL, kind="batch", department=slug),
+        }
+
+
+def progress_of(batch: Batch) -> dict[str, Any]:
+    """Return the part of the page that changes while the batch runs."""
+    done = batch.completed + batch.failed
+    return {
+        "batch": batch,
+        "live": batch.state in OPEN,
+        "done": done,
+        "left": max(0, batch.total - done),
+        "failures": batch_failures(batch),
+        "moments": batch_moments(batch),
+        "currency": settings.CURRENCY,
+    }
+
+
+class BatchProgress(Screen):
+    """The counts of one batch, fetched while it runs."""
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        batch = batch_get(actor=self.actor, id=kwargs["id"])
+        return render(request, "portal/batches/progress.html", progress_of(batch))
+
+
+class BatchCancel(BatchPage, ActionScreen):
+    """Start no more lines of a batch."""
+
+    def act(self, *, id: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        batch_cancel(actor=self.actor, id=id)
+        messages.success(self.request, "The batch starts no more requests.")
+        return redirect("portal:batch", id=id)
