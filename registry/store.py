@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -30,11 +31,15 @@ from registry.manifests import (
     copy_chunks,
     open_beneath,
 )
-from registry.storage.backend import Backend, Source, file_key, record_key
+from registry.storage.backend import Backend, Entry, Source, file_key, record_key
 from registry.storage.cache import Cache
 from registry.storage.folder import INCOMING, answers
 from registry.storage.opening import open_backend
 
+T = TypeVar("T")
+R = TypeVar("R")
+# Small files that are moved at once, to or from a remote store.
+_AT_ONCE = 8
 # The advisory lock between adopting a file that exists and removing what nothing needs.
 ADOPTING = "assay:store"
 # Garbage collection spares what is younger than a day.
@@ -135,6 +140,57 @@ def file_put(path: Path, sha256: str) -> None:
         _write(file_key(sha256), Source(file, path.name, sha256=sha256, path=path))
 
 
+def files_put(paths: Mapping[str, Path]) -> None:
+    """Move in files by their SHA-256; several at once into a remote store. Raises as `file_put`."""
+    store = backend()
+
+    def put(item: tuple[str, Path]) -> Entry | None:
+        sha256, path = item
+        with path.open("rb") as file:
+            return store.write(file_key(sha256), Source(file, path.name, sha256=sha256, path=path))
+
+    for (sha256, path), found in _several(put, paths.items()):
+        # Not in the threads: they have no connection to the database.
+        if found is not None and _is_old(found) and not _keep(found):
+            file_put(path, sha256)
+
+
+def files_fetch(sha256s: Iterable[str]) -> None:
+    """Bring files of a remote store to this machine, several at once; reading them is then fast.
+
+    Files that are missing or damaged are left to whoever reads them.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    if backend().path("") is not None:
+        return
+
+    def fetch(sha256: str) -> None:
+        with suppress(FileNotFoundError, ManifestMismatch):
+            file_open(sha256).close()
+
+    for _ in _several(fetch, sha256s):
+        pass
+
+
+def _several(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Do the work of a remote store in a few threads, that of a local one in turn."""
+    if backend().path("") is not None:
+        for item in items:
+            yield item, work(item)
+        return
+    listed = list(items)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="assay-store") as threads:
+        futures = [threads.submit(work, item) for item in listed]
+        try:
+            for item, future in zip(listed, futures, strict=True):
+                yield item, future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
 def media_list_put(path: Path, dataset_digest: str) -> None:
     """Move in the list of the media that a dataset version's rows name."""
     with path.open("rb") as file:
@@ -231,16 +287,26 @@ def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> b
 
 
 def _write(key: str, source: Source) -> None:
-    """Store an object. One that exists for long is made recent first, so that garbage collection
-    does not remove it before a row names it."""
-    store = backend()
-    found = store.find(key)
-    if found is not None and found.modified < datetime.now(UTC) - _RECENT:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", [ADOPTING])
-            if store.find(key) is not None:
-                store.touch(key)
-    store.write(key, source)
+    start = source.file.tell()
+    found = backend().write(key, source)
+    if found is not None and _is_old(found) and not _keep(found):
+        source.file.seek(start)
+        backend().write(key, source)
+
+
+def _is_old(found: Entry) -> bool:
+    return found.modified < datetime.now(UTC) - _RECENT
+
+
+def _keep(found: Entry) -> bool:
+    """Make an object recent, so that garbage collection does not remove it before a row names it;
+    return whether it is still there."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", [ADOPTING])
+        if backend().find(found.key) is None:
+            return False
+        backend().touch(found.key)
+        return True
 
 
 def _chunks(file: ManifestFile) -> Iterator[bytes]:

@@ -55,9 +55,9 @@ def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> No
     if parsed.files is not None:
         listing = parsed.files.with_name("named.tsv")
         with listing.open("w", encoding="utf-8") as output:
-            for sha256, record in sorted(parsed.media.items()):
-                store.file_put(parsed.files / sha256, sha256)
+            for _, record in sorted(parsed.media.items()):
                 output.write(record.line())
+        store.files_put({sha256: parsed.files / sha256 for sha256 in parsed.media})
         for preview, key in previews:
             store.preview_put(preview, key)
         store.media_list_put(listing, parsed.digest)

@@ -73,8 +73,9 @@ class Backend(Protocol):
     def touch(self, key: str) -> None:
         """Make the object as recent as one just written, so that garbage collection keeps it."""
 
-    def write(self, key: str, source: Source) -> None:
-        """Store an object; it appears whole or not at all. An object that exists is checked.
+    def write(self, key: str, source: Source) -> Entry | None:
+        """Store an object; it appears whole or not at all. An object that exists is checked, and
+        returned.
 
         Raises:
             ManifestMismatch: the source, or the stored object, has other bytes than stated.

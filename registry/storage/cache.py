@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,13 @@ _PARTIAL = ".partial"
 _TRIES = 3
 # A fetch that was not continued for so long is not resumed.
 _ABANDONED_S = 24 * 3600.0
+# How full a cache is once files were removed.
+_FILLED = 0.9
+# How old a process's knowledge of a folder's size may be. Files of other processes are not counted
+# in between, so the limit is exceeded by what they fetch in this time at most.
+_COUNTED_S = 30.0
+_counting = threading.Lock()
+_known: dict[Path, tuple[int, float]] = {}
 
 
 class Cache:
@@ -108,13 +116,25 @@ class Cache:
             yield file, path
 
     def _make_room(self, size: int) -> None:
+        with _counting:
+            known, counted_at = _known.get(self.folder, (0, float("-inf")))
+            if known + size > self._limit or time.monotonic() - counted_at > _COUNTED_S:
+                known, counted_at = self._remove_oldest(size), time.monotonic()
+            _known[self.folder] = known + size, counted_at
+
+    def _remove_oldest(self, size: int) -> int:
+        """Make room for `size` bytes, and some more so that the next files find it; return the
+        bytes that stay."""
         kept = sorted(self._files(), key=lambda each: each[1])
-        total = size + sum(each[2] for each in kept)
+        total = sum(each[2] for each in kept)
+        if total + size <= self._limit:
+            return total
         for file, _, bytes_ in kept:
-            if total <= self._limit:
-                return
+            if total + size <= self._limit * _FILLED:
+                break
             file.unlink(missing_ok=True)
             total -= bytes_
+        return total
 
     def _files(self) -> Iterator[tuple[Path, float, int]]:
         for folder, _, names in os.walk(self.folder):

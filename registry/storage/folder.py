@@ -59,12 +59,15 @@ class FolderBackend:
         with answers(self.url), suppress(FileNotFoundError):
             os.utime(self.path(key))
 
-    def write(self, key: str, source: Source) -> None:
-        final = self.path(key)
-        if self.find(key) is not None:
-            if source.sha256 is not None:
-                self._check_both(key, source)
-            return
+    def write(self, key: str, source: Source) -> Entry | None:
+        found = self.find(key)
+        if found is None:
+            self._write(self.path(key), source)
+        elif source.sha256 is not None:
+            self._check_both(key, source)
+        return found
+
+    def _write(self, final: Path, source: Source) -> None:
         if source.path is not None and source.path.stat().st_dev == self._device():
             _check(source)
             with answers(self.url):

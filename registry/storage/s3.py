@@ -49,6 +49,7 @@ MOST_PARTS = 10_000
 # Reads that end early in a row, without one byte, before a download fails.
 READ_TRIES = 5
 _CHECK_S = 3.0
+_SEEN_S = 30.0
 _LONGEST_WAIT_S = 4.0
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _CREDENTIALS = {
@@ -84,6 +85,8 @@ class S3Backend:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
         self._options = options
+        # When the bucket was last known to exist.
+        self._seen_at = float("-inf")
         self._client = self._connect(options.timeout_s, ATTEMPTS)
 
     def _connect(self, timeout_s: float, attempts: int) -> Any:
@@ -116,8 +119,10 @@ class S3Backend:
                 found = self._client.head_object(**self._named(key))
         except FileNotFoundError:
             # A bucket that is gone answers the same.
-            with self._answers(missing="bucket"):
-                self._client.head_bucket(Bucket=self._bucket)
+            if time.monotonic() - self._seen_at > _SEEN_S:
+                with self._answers(missing="bucket"):
+                    self._client.head_bucket(Bucket=self._bucket)
+                self._seen_at = time.monotonic()
             return None
         return Entry(key, int(found["ContentLength"]), found["LastModified"])
 
@@ -136,10 +141,12 @@ class S3Backend:
                 ExtraArgs={"MetadataDirective": "REPLACE"},
             )
 
-    def write(self, key: str, source: Source) -> None:
+    def write(self, key: str, source: Source) -> Entry | None:
         size = _size(source)
         found = self.find(key)
-        if found is not None:
+        if found is None:
+            self._write(key, source, size)
+        else:
             hashing = Hashing()
             for chunk in source_chunks(source):
                 hashing.update(chunk)
@@ -149,7 +156,9 @@ class S3Backend:
                     f"The store holds {found.size} bytes for {source.name}, not {size}.",
                     path=source.name,
                 )
-            return
+        return found
+
+    def _write(self, key: str, source: Source, size: int) -> None:
         if size <= PART_BYTES:
             data = b"".join(source_chunks(source))
             check_bytes(source, len(data), hashlib.sha256(data).hexdigest())

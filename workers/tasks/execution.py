@@ -110,7 +110,9 @@ def _media_copy(claim: Claim, task: Task, *data: DatasetVersion) -> Path | None:
     target = workspace.inputs_folder(claim.job_id, claim.fence) / "media"
     target.mkdir(parents=True)
     for version in data:
-        for sha256 in media_records(version):
+        records = media_records(version)
+        store.files_fetch(records)
+        for sha256 in records:
             copy = target / sha256
             if copy.exists():
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ BIG = bytes(range(256)) * (PART // 128)
 def server() -> Iterator[tuple[str, int]]:
     from moto.server import ThreadedMotoServer  # It takes a second to load.
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     yield running.get_host_and_port()
