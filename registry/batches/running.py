@@ -24,7 +24,7 @@ from registry.files.content import content_path
 # A batch whose runner has died goes on with another one after this.
 LEASE = timedelta(seconds=30)
 # Batches of one department that run at a time, so that others get their turn.
-AT_ONCE_OF_DEPARTMENT = 2
+AT_ONCE_OF_DEPARTMENT = 4
 _GATEWAY = "gateway"
 
 

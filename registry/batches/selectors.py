@@ -21,32 +21,39 @@ class BatchUnknown(NotFound):
     code = "batch_not_found"
 
 
-def batches_visible_to(actor: Principal) -> QuerySet[Batch]:
-    """Return the batches that `actor` may see, the newest first."""
+def batches_visible_to(actor: Principal, sender: str = "") -> QuerySet[Batch]:
+    """Return the batches that `actor` may see, the newest first; those of one key alone
+    if `sender`, its public ID, is given.
+    """
     rows = Batch.objects.select_related("department")
+    if sender:
+        rows = rows.filter(sender=sender)
     return visible_to(actor, Action.BATCH_VIEW, rows, resource_type="batch")
 
 
-def batch_get(*, actor: Principal, id: str) -> Batch:  # noqa: A002
-    """Return a batch.
+def batch_get(*, actor: Principal, id: str, sender: str = "") -> Batch:  # noqa: A002
+    """Return a batch; `sender` as for `batches_visible_to`.
 
     Raises:
         BatchUnknown: there is none, or `actor` may not see it.
     """
     # PostgreSQL takes no NUL, not even to compare.
-    found = None if "\0" in id else batches_visible_to(actor).filter(pk=id[:64]).first()
+    found = None if "\0" in id else batches_visible_to(actor, sender).filter(pk=id[:64]).first()
     if found is None:
         raise BatchUnknown(f"Batch {id[:64]!r} does not exist, or belongs to another department.")
     return found
 
 
-def batch_list(*, actor: Principal, after: str = "", limit: int) -> Page:
-    """Return up to `limit` batches that follow the one of the ID `after`, the newest first.
+def batch_list(*, actor: Principal, sender: str = "", after: str = "", limit: int) -> Page:
+    """Return up to `limit` batches that follow the one of the ID `after`, the newest first;
+    `sender` as for `batches_visible_to`.
 
     Raises:
         InvalidInput: there is no batch `after`.
     """
-    return page_after(batches_visible_to(actor), after=after, limit=limit, newest_first=True)
+    return page_after(
+        batches_visible_to(actor, sender), after=after, limit=limit, newest_first=True
+    )
 
 
 def batch_failures(batch: Batch) -> list[tuple[str, int]]:

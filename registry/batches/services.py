@@ -53,6 +53,7 @@ def batch_create(
     input_file: str,
     endpoint: str,
     metadata: Mapping[str, str],
+    narrowed: bool = False,
     outputs_expire_s: int | None = None,
 ) -> Batch:
     """Create a batch, which a gateway then validates and runs.
@@ -62,6 +63,7 @@ def batch_create(
         client_address: the address that the key is presented from.
         classification: the one declared for the data of all lines.
         input_file: ID of a file of the department.
+        narrowed: the key is restricted to deployments, and uses files of its own alone.
         outputs_expire_s: seconds until the batch's files are deleted; None for the default.
 
     Raises:
@@ -82,7 +84,7 @@ def batch_create(
         raise InvalidInput(f"output_expires_after is from {LEAST_S:,} to {MOST_S:,} seconds.")
     if storable_json(metadata) != metadata:
         raise InvalidInput("metadata contains a NUL character.", fields={"metadata": ["No NUL."]})
-    found = file_get(actor=actor, id=input_file)
+    found = file_get(actor=actor, id=input_file, sender=sender if narrowed else "")
     if found.purpose != FilePurpose.BATCH:
         raise InvalidInput(f"File {found.pk} is the output of a batch; upload an input.")
     # Held until the batch is there, so that no deletion falls between.
@@ -124,15 +126,16 @@ def batch_create(
 
 
 @transaction.atomic
-def batch_cancel(*, actor: Principal, id: str) -> Batch:  # noqa: A002
-    """Start no more lines of a batch; its files hold what has run. Again changes nothing.
+def batch_cancel(*, actor: Principal, id: str, sender: str = "") -> Batch:  # noqa: A002
+    """Start no more lines of a batch; its files hold what has run. Again changes nothing. `sender`
+    as for `batches_visible_to`.
 
     Raises:
         NotFound: there is none that the actor may know of.
         NotPermitted: the policy forbids it.
         WrongState: it has ended, or its files are being written.
     """
-    batch_get(actor=actor, id=id)
+    batch_get(actor=actor, id=id, sender=sender)
     batch = BATCH_STATES.locked(id)
     decision = authorize(actor=actor, action=Action.BATCH_CANCEL, resource=batch_resource(batch))
     if batch.state != BatchState.CANCELLING:

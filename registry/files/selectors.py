@@ -29,20 +29,24 @@ class Page:
     has_more: bool
 
 
-def files_visible_to(actor: Principal) -> QuerySet[StoredFile]:
-    """Return the unexpired files that `actor` may see, the newest first."""
+def files_visible_to(actor: Principal, sender: str = "") -> QuerySet[StoredFile]:
+    """Return the unexpired files that `actor` may see, the newest first; those of one key alone if
+    `sender`, its public ID, is given.
+    """
     rows = StoredFile.objects.select_related("department").filter(expires_at__gt=timezone.now())
+    if sender:
+        rows = rows.filter(sender=sender)
     return visible_to(actor, Action.FILE_VIEW, rows, resource_type="file")
 
 
-def file_get(*, actor: Principal, id: str) -> StoredFile:  # noqa: A002
-    """Return a file.
+def file_get(*, actor: Principal, id: str, sender: str = "") -> StoredFile:  # noqa: A002
+    """Return a file; `sender` as for `files_visible_to`.
 
     Raises:
         FileUnknown: there is none, or `actor` may not see it.
     """
     # PostgreSQL takes no NUL, not even to compare.
-    found = None if "\0" in id else files_visible_to(actor).filter(pk=id[:64]).first()
+    found = None if "\0" in id else files_visible_to(actor, sender).filter(pk=id[:64]).first()
     if found is None:
         raise FileUnknown(
             f"File {id[:64]!r} does not exist, has expired, or belongs to another department."
@@ -51,14 +55,21 @@ def file_get(*, actor: Principal, id: str) -> StoredFile:  # noqa: A002
 
 
 def file_list(
-    *, actor: Principal, purpose: str = "", after: str = "", limit: int, newest_first: bool = True
+    *,
+    actor: Principal,
+    sender: str = "",
+    purpose: str = "",
+    after: str = "",
+    limit: int,
+    newest_first: bool = True,
 ) -> Page:
-    """Return up to `limit` files that follow the one of the ID `after`.
+    """Return up to `limit` files that follow the one of the ID `after`; `sender` as for
+    `files_visible_to`.
 
     Raises:
         InvalidInput: there is no file `after`.
     """
-    rows = files_visible_to(actor)
+    rows = files_visible_to(actor, sender)
     if purpose:
         rows = rows.filter(purpose=purpose)
     return page_after(rows, after=after, limit=limit, newest_first=newest_first)

@@ -176,14 +176,14 @@ def _check_room(department: Department, size: int) -> None:
 
 
 @transaction.atomic
-def file_delete(*, actor: Principal, id: str) -> None:  # noqa: A002
-    """Delete a file and its bytes.
+def file_delete(*, actor: Principal, id: str, sender: str = "") -> None:  # noqa: A002
+    """Delete a file and its bytes; `sender` as for `files_visible_to`.
 
     Raises:
         NotFound: there is none that the actor may know of.
         NotPermitted: the policy forbids it.
     """
-    found = file_get(actor=actor, id=id)
+    found = file_get(actor=actor, id=id, sender=sender)
     decision = authorize(actor=actor, action=Action.FILE_DELETE, resource=file_resource(found))
     audit_record(
         actor=actor,

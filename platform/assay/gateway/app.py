@@ -18,7 +18,13 @@ from assay.gateway.authentication import authenticate, presented_session, presen
 from assay.gateway.call import Call
 from assay.gateway.database_probe import DatabaseProbe
 from assay.gateway.endpoints import find_route, routes
-from assay.gateway.errors import NoSuchPath, WrongMethod, error_headers, error_json
+from assay.gateway.errors import (
+    InternalError,
+    NoSuchPath,
+    WrongMethod,
+    error_headers,
+    error_json,
+)
 from assay.gateway.feedback import BODY_MAX_BYTES, feedback_body
 from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.http import (
@@ -51,14 +57,6 @@ from registry.catalog.requests import printable
 logger = logging.getLogger(__name__)
 
 _MODELS = "/v1/models"
-
-
-class InternalError(DomainError):
-    """A fault of ours (500). The details are in the log under the request's id."""
-
-    code = "internal_error"
-    status = 500
-    title = "Internal error"
 
 
 class Gateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from assay.gateway.access import Circumstances
 from assay.gateway.authentication import KeyRefused, ProvedToken, authenticate
 from assay.gateway.call import Call
 from assay.gateway.endpoints import find_route
-from assay.gateway.errors import NoSuchPath, error_json
+from assay.gateway.errors import InternalError, NoSuchPath, error_json
 from assay.gateway.http import ClientGone, Message, Receive, Scope, encode
 from assay.gateway.inference import Opening, infer, record_refusal
 from assay.gateway.metrics import DURATION, REQUESTS, bound
@@ -25,6 +26,8 @@ from registry.catalog.endpoints import dumps
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 # How long the settlement of a request that timed out may take, in seconds.
 _SETTLED_S = 5.0
@@ -68,6 +71,11 @@ async def ask_line(
         return Later(0.0)
     except DomainError as error:
         return await _refused(runtime, call, error)
+    except Exception:
+        # As for an online request. The line must not break its batch again and again.
+        logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
+        fault = InternalError(f"An internal error occurred ({call.request_id}).")
+        return await _refused(runtime, call, fault)
     finally:
         bound(REQUESTS, call.endpoint, call.outcome).inc()
         bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Batches that one process runs at a time, and the seconds between two looks for more.
-AT_ONCE = 4
+AT_ONCE = 32
 POLL_S = 2.0
 # Seconds in which lines that run may end, and in which all others are given back.
 _DRAIN_S = 3.0

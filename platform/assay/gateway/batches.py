@@ -82,27 +82,33 @@ async def answer(asked: Asked) -> None:
     Raises:
         DomainError: it is refused.
     """
-    call, key, runtime = asked.call, asked.key, asked.runtime
+    call, key, runtime, sender = asked.call, asked.key, asked.runtime, asked.narrowed
     name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
     if not name and asked.method == "GET":
         part = read_query(BatchesQuery, asked.scope)
-        data, has_more = await runtime.files.run(call, key, lambda actor: _list(actor, part))
+        data, has_more = await runtime.files.run(
+            call, key, lambda actor: _list(actor, sender, part)
+        )
         await answer_json(asked, listed(data, has_more=has_more))
         return
     refuse_query(asked.scope)
     if not name:
         batch = await _create(asked)
     elif asked.method == "POST":
-        batch = await runtime.files.run(call, key, lambda actor: batch_cancel(actor=actor, id=name))
+        batch = await runtime.files.run(
+            call, key, lambda actor: batch_cancel(actor=actor, id=name, sender=sender)
+        )
     else:
-        batch = await runtime.files.run(call, key, lambda actor: batch_get(actor=actor, id=name))
+        batch = await runtime.files.run(
+            call, key, lambda actor: batch_get(actor=actor, id=name, sender=sender)
+        )
     await answer_json(asked, batch_shown(batch), recorded=asked.method == "POST")
     if asked.method == "POST":
         runtime.batches.wake()
 
 
-def _list(actor: Principal, part: BatchesQuery) -> tuple[list[dict[str, Any]], bool]:
-    page = batch_list(actor=actor, after=part.after, limit=part.limit)
+def _list(actor: Principal, sender: str, part: BatchesQuery) -> tuple[list[dict[str, Any]], bool]:
+    page = batch_list(actor=actor, sender=sender, after=part.after, limit=part.limit)
     return [batch_shown(batch) for batch in page.rows], page.has_more
 
 
@@ -137,6 +143,7 @@ async def _create(asked: Asked) -> Batch:
             input_file=given.input_file_id,
             endpoint=given.endpoint,
             metadata=given.metadata or {},
+            narrowed=bool(asked.narrowed),
             outputs_expire_s=None if expiry is None else expiry.seconds,
         ),
     )

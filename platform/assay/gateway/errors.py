@@ -53,6 +53,14 @@ class WrongMethod(DomainError):
     title = "Method not allowed"
 
 
+class InternalError(DomainError):
+    """A fault of ours (500). The details are in the log under the request's id."""
+
+    code = "internal_error"
+    status = 500
+    title = "Internal error"
+
+
 class WrongContentType(DomainError):
     """The body is not declared as JSON (415)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from registry.files.services import new_file_id
 
 if TYPE_CHECKING:
     from assay.gateway.key_entries import KeyEntry
+
+logger = logging.getLogger(__name__)
 
 # Files that one gateway process receives at a time: in all, and from one key.
 AT_ONCE = 16
@@ -82,6 +85,7 @@ class FileDesk(DatabaseDesk):
             BodySlow: it comes too slowly.
             RequestInvalid: the form is malformed.
             ClientGone: the client hung up.
+            Unavailable: the disk is full, or not to be written to.
         """
         content_type = (header(scope, b"content-type") or b"").decode("latin-1")
         if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
@@ -91,13 +95,17 @@ class FileDesk(DatabaseDesk):
         if not declared.isdigit() or int(declared[:20]) > limit + OVERHEAD_BYTES:
             raise too_large(limit)
         id = new_file_id()  # noqa: A001
-        writer = await self.in_thread(lambda: ContentWriter(id))
         try:
-            form = await self._store(content_type, receive, writer, limit)
-            return Received(id, form, writer.size, await self.in_thread(writer.finish))
-        except BaseException:
-            writer.discard()
-            raise
+            writer = await self.in_thread(lambda: ContentWriter(id))
+            try:
+                form = await self._store(content_type, receive, writer, limit)
+                return Received(id, form, writer.size, await self.in_thread(writer.finish))
+            except BaseException:
+                writer.discard()
+                raise
+        except OSError as error:
+            logger.error("A file could not be written: %s", error)
+            raise Unavailable("The store of files takes no more bytes.", retry_after=30) from error
 
     async def _store(
         self, content_type: str, receive: Receive, writer: ContentWriter, limit: int

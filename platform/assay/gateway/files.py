@@ -69,30 +69,34 @@ async def answer(asked: Asked) -> None:
         DomainError: it is refused.
     """
     call, key, desk = asked.call, asked.key, asked.runtime.files
+    sender = asked.narrowed
     name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
     if call.endpoint == PATH and asked.method == "GET":
         part = read_query(FilesQuery, asked.scope)
-        page = await desk.run(call, key, lambda actor: _list(actor, part))
+        page = await desk.run(call, key, lambda actor: _list(actor, sender, part))
         await answer_json(asked, listed(page[0], has_more=page[1]))
         return
     refuse_query(asked.scope)
     if asked.method == "POST":
         await _upload(asked)
     elif asked.method == "DELETE":
-        await desk.run(call, key, lambda actor: file_delete(actor=actor, id=name))
+        await desk.run(call, key, lambda actor: file_delete(actor=actor, id=name, sender=sender))
         gone = {"id": name, "object": "file", "deleted": True}
         await answer_json(asked, gone, recorded=True)
     else:
-        found = await desk.run(call, key, lambda actor: file_get(actor=actor, id=name))
+        found = await desk.run(
+            call, key, lambda actor: file_get(actor=actor, id=name, sender=sender)
+        )
         if call.endpoint.endswith("/content"):
             await _download(asked, found)
         else:
             await answer_json(asked, file_shown(found))
 
 
-def _list(actor: Principal, part: FilesQuery) -> tuple[list[dict[str, Any]], bool]:
+def _list(actor: Principal, sender: str, part: FilesQuery) -> tuple[list[dict[str, Any]], bool]:
     page = file_list(
         actor=actor,
+        sender=sender,
         purpose=part.purpose or "",
         after=part.after,
         limit=part.limit,

@@ -38,6 +38,12 @@ class Asked:
     send: Send
 
     @property
+    def narrowed(self) -> str:
+        """The public ID of a key that is restricted to deployments, and reaches what it made alone;
+        empty for any other."""
+        return self.key.public_id if self.key.allowed_deployments else ""
+
+    @property
     def path(self) -> str:
         return str(self.scope["path"])
 

@@ -10,6 +10,7 @@ import openai
 import pytest
 from django.utils import timezone
 
+from assay.gateway import batch_line
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from registry.batches.models import Batch, BatchLine
@@ -176,6 +177,51 @@ def test_creating_is_bounded_and_another_departments_batches_do_not_exist(stage:
     client.batches.cancel(made.id)
     ended(client, made.id, "cancelled")
     assert client.files.delete(made.input_file_id).deleted
+
+
+def test_a_key_for_some_deployments_reaches_only_what_it_made(stage: Stage) -> None:
+    stage.deployment()
+    made = create(stage.client(stage.key()), [line("a")])
+    ended(stage.client(stage.key()), made.id)
+    client = stage.client(stage.key(allowed_deployments=["writer"]))
+    assert (client.batches.list().data, client.files.list().data) == ([], [])
+    for ask in (
+        lambda: client.batches.retrieve(made.id),
+        lambda: client.batches.cancel(made.id),
+        lambda: client.files.content(made.input_file_id),
+        lambda: client.files.delete(made.input_file_id),
+        lambda: client.batches.create(
+            input_file_id=made.input_file_id, endpoint=CHAT, completion_window="24h"
+        ),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            ask()
+    own = create(client, [line("a")])
+    assert ended(client, own.id).request_counts.completed == 1
+    assert len(client.files.list().data) == 2
+
+
+def test_a_line_that_breaks_the_gateway_fails_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.deployment()
+    infer = batch_line.infer
+
+    async def break_once(runtime: Any, call: Any, *more: Any) -> None:
+        if not broken:
+            broken.append(call.request_id)
+            raise RuntimeError("secret")
+        await infer(runtime, call, *more)
+
+    broken: list[str] = []
+    monkeypatch.setattr(batch_line, "infer", break_once)
+    client = stage.client(stage.key())
+    made = create(client, [line("a"), line("b")])
+    done = ended(client, made.id)
+    assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
+    (error,) = results(client, done.error_file_id).values()
+    assert (error["response"]["status_code"], error["response"]["request_id"]) == (500, broken[0])
+    assert "secret" not in str(error)
 
 
 def test_a_batch_that_is_cancelled_keeps_what_has_run(stage: Stage, settings: Any) -> None:

@@ -146,6 +146,17 @@ def test_a_department_has_room_for_so_many_files_and_bytes(
     assert len(stored()) == 3
 
 
+def test_a_disk_that_takes_nothing_is_said_to_be_away(stage: Stage, settings: Any) -> None:
+    occupied = settings.DATA_DIR / "file"
+    occupied.write_text("")
+    settings.DATA_DIR = occupied
+    files = stage.client(stage.key()).files
+    with pytest.raises(openai.InternalServerError) as away:
+        files.create(file=("a", LINES), purpose="batch")
+    assert (away.value.status_code, away.value.code) == (503, "unavailable")
+    assert not StoredFile.objects.exists()
+
+
 def test_an_upload_that_stops_in_the_middle_leaves_nothing(stage: Stage) -> None:
     def half() -> Any:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
