@@ -288,6 +288,10 @@ SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
 # The artifact store; empty is the folder `artifacts` in DATA_DIR.
 STORE_URL = env("ASSAY_STORE_URL", "")
+if STORE_URL and not STORE_URL.startswith(("file:///", "s3://")):
+    raise ImproperlyConfigured(
+        f"ASSAY_STORE_URL={STORE_URL!r} is neither file:///folder nor s3://bucket/prefix."
+    )
 # Remove what nothing needs from the store after so many days; 0 is never.
 STORE_GC_DAYS = env_int("ASSAY_STORE_GC_DAYS", 0, least=0)
 # A store in a bucket. Without a key of its own, credentials are boto3's affair.

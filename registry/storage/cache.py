@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from registry.manifests import CHUNK_BYTES, ManifestMismatch
-from registry.storage.backend import Backend, Entry, Hashing, StoreUnavailable
+from registry.storage.backend import (
+    FILES,
+    RECORDS,
+    Backend,
+    Entry,
+    Hashing,
+    StoreUnavailable,
+)
 
 _PARTIAL = ".partial"
 _TRIES = 3
@@ -109,7 +116,8 @@ class Cache:
     def _partial(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
         """Open the unfinished file of a key; one process at a time has it."""
         path = self.folder / _PARTIAL / key.replace("/", "-")
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -137,13 +145,14 @@ class Cache:
         return total
 
     def _files(self) -> Iterator[tuple[Path, float, int]]:
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    found = os.stat(Path(folder, name))
-                    fetching = Path(folder).name == _PARTIAL
-                    if not fetching or found.st_mtime < time.time() - _ABANDONED_S:
-                        yield Path(folder, name), found.st_mtime, found.st_size
+        abandoned = time.time() - _ABANDONED_S
+        for part in (FILES, RECORDS, _PARTIAL):
+            for folder, _, names in os.walk(self.folder / part):
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        found = os.stat(Path(folder, name))
+                        if part != _PARTIAL or found.st_mtime < abandoned:
+                            yield Path(folder, name), found.st_mtime, found.st_size
 
 
 def _names(path: Path, file: BinaryIO) -> bool:

@@ -107,6 +107,7 @@ def _dataset(backend: FolderBackend, folder: Path, done: Upgraded) -> None:
 def _single(backend: FolderBackend, file: Path, done: Upgraded) -> None:
     sha256, suffix = file.name[:64], file.name[64:]
     if not _DIGEST.fullmatch(sha256) or suffix not in ("", *_PREVIEWS):
+        done.left.append(f"{file}: not a file of the store.")
         return
     if suffix:
         _move(backend, file.parent, file.name, record_key("previews", sha256, suffix), None)

@@ -194,7 +194,7 @@ def check_store() -> str:
     if isinstance(backend, FolderBackend) and is_old(backend):
         raise NotWell(
             f"{backend.url} has folders of an earlier release",
-            "Start the controller, which moves them; its log names files that are damaged.",
+            "Start the controller, which moves them. Remove what its log names as not moved.",
         )
     return backend.url
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import redis
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db.models import Count
 from django.utils import timezone
@@ -118,6 +119,8 @@ class StoreProbe:
             self._state = "ok"
         except Unavailable as error:
             self._state = error.code.removeprefix("store_").replace("_", " ")
+        except ImproperlyConfigured:
+            self._state = "misconfigured"
         finally:
             STORE_UP.set(self._state == "ok")
             self._asked_at, self._asking = time.monotonic(), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests.unit.workers import company
 from workers.artifacts.collection import store_collect, store_collect_due
 from workers.artifacts.copying import store_copy
 from workers.artifacts.inspection import FaultKind, store_contents, store_faults
-from workers.artifacts.needs import Unknowable
+from workers.artifacts.needs import Unknowable, store_move_to_layout
 from workers.jobs.models import Job
 
 pytestmark = pytest.mark.django_db
@@ -160,6 +161,24 @@ def test_a_manifest_that_cannot_be_read_stops_the_collection(root: Path, tmp_pat
     with pytest.raises(Unknowable):
         store_collect(actor=ACTOR, age=AGE, apply=True)
     assert keys() == before
+
+
+def test_versions_of_the_first_layout_are_moved_by_their_recorded_manifests(root: Path) -> None:
+    base = version()
+    adapter = company.version(base.model, "adapter", base=base)
+    for each in (base, adapter):
+        old = root / "versions" / each.digest
+        old.mkdir(parents=True)
+        for file in Manifest.from_json(each.manifest).files:
+            (old / file.path).write_bytes(stored_file(file.sha256).read_bytes())
+    (root / "versions" / ("ab" * 32)).mkdir()
+    (root / "versions" / ("ab" * 32) / "weights").write_text("no row names it")
+    for part in ("files", "records"):
+        shutil.rmtree(root / part, ignore_errors=True)
+    assert {fault.kind for fault in store_faults()} == {"missing"}
+    store_move_to_layout()
+    assert list(store_faults()) == []
+    assert [each.name for each in (root / "versions").iterdir()] == ["ab" * 32]
 
 
 def test_the_age_is_at_least_a_day() -> None:
