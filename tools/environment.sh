@@ -57,7 +57,7 @@ install() {
 ensure_environment() {
     local python wanted
     python="$(find_python)"
-    wanted="$(cat pyproject.toml locks/*.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    wanted="$(cat pyproject.toml locks/{control,worker,dev,uv}.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     if [ -x "$VENV_PYTHON" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then
         return
     fi

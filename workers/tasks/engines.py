@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
 from registry.catalog.engines import EngineName
-from workers.engines.servers.offered import llama_cpp_version
+from workers.engines.servers.offered import llama_cpp_version, vllm_version
 from workers.engines.servers.process import ServerLimits
+
+# It compiles kernels when it starts on a GPU.
+VLLM_START_S = 900.0
 
 
 def offered_engines() -> list[str]:
@@ -16,6 +20,8 @@ def offered_engines() -> list[str]:
     found = [EngineName.OWN]
     if llama_cpp_version():
         found.append(EngineName.LLAMA_CPP)
+    if vllm_version(settings.VLLM_PYTHON):
+        found.append(EngineName.VLLM)
     return [str(each) for each in found]
 
 
@@ -23,4 +29,7 @@ def engine_settings(name: str) -> dict[str, Any]:
     """Return the arguments of an engine that come from the settings of this process."""
     if name == EngineName.OWN:
         return {}
-    return {"limits": ServerLimits(memory=settings.ENGINE_SERVER_MEMORY)}
+    limits = ServerLimits(memory=settings.ENGINE_SERVER_MEMORY)
+    if name == EngineName.VLLM:
+        return {"limits": replace(limits, start_s=VLLM_START_S), "python": settings.VLLM_PYTHON}
+    return {"limits": limits}

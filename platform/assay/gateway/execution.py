@@ -217,6 +217,7 @@ class Execution:
             enqueued_at=now,
             deadline=now + timeout_s,
             expires_at=self._deployment.expires_at,
+            scope="" if call.key is None else call.key.department or "",
         )
         sealed, reader = self._runtime.seals.seal(request, self._deployment.workers)
         self._runtime.replies.expect(call.request_id, reader)

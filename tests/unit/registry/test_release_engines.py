@@ -6,6 +6,7 @@ import pytest
 
 from governance.errors import InvalidInput, WrongState
 from registry.releases.carrying import dossier_changes, unchanged_items
+from registry.releases.engines import engines_for
 from registry.releases.exports.sections import dossier_sections
 from registry.releases.models import Release
 from registry.releases.renewal import release_renew
@@ -96,3 +97,13 @@ def test_another_engine_is_a_change_and_a_dossier_from_before_names_our_own(
     other = {**release.dossier, "serving": {**release.dossier["serving"], "engine": "llama.cpp"}}
     assert [each.section for each in dossier_changes(before, other)] == ["serving"]
     assert not unchanged_items(release, review, other)
+
+
+def test_vllm_serves_language_models_and_their_lora_and_no_soft_prompt(office: Office) -> None:
+    chat = model(office.submitter, office.clinical, "chat", "text-generation")
+    base = version(chat, office.submitter)
+    lora = version(chat, office.submitter, "adapter", base, parameters={"r": 8})
+    soft = version(chat, office.submitter, "adapter", base, parameters={"virtual_tokens": 8})
+    prompt = version(chat, office.submitter, "prompt", soft)
+    assert engines_for(base) == engines_for(lora) == ["own", "vllm"]
+    assert engines_for(soft) == engines_for(prompt) == engines_for(office.tuned) == ["own"]

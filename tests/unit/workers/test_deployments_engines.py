@@ -81,3 +81,4 @@ def test_llama_cpp_is_offered_where_it_is_installed_with_its_limits() -> None:
     assert offered_engines()[:2] == ["own", "llama.cpp"]
     assert engine_settings("own") == {}
     assert engine_settings("llama.cpp")["limits"].memory == 16 * 1024**3
+    assert engine_settings("vllm")["python"] == ""

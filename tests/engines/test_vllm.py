@@ -1,0 +1,199 @@
+"""vLLM as a supervised server: greedy answers, adapters mixed in one batch, and its limits.
+
+`./test --engines` runs these with vLLM in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.workers.recording import Answer, ask, prompted
+
+PYTHON = os.environ.get("ASSAY_VLLM_PYTHON", "")
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.torch,
+    pytest.mark.skipif(not PYTHON, reason="./test --engines installs vLLM"),
+]
+LLAMA = ("LlamaForCausalLM",)
+PROMPTS = ("The capital of France is", "def add(a, b):", "漢字 and 🙂")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with heads of a size that vLLM computes on a CPU."""
+    import torch
+    import transformers
+
+    from assay.local.materials import fetch
+    from workers.trainers.convert import tokenizer_of
+
+    torch.manual_seed(5)
+    config = transformers.LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.5,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    folder = tmp_path_factory.mktemp("vllm") / "base"
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer_of(fetch(names=["smollm2"])["smollm2"], 512).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path) -> dict[str, Path]:
+    from tests.unit.workers.tiny import save_adapter
+
+    return {name: save_adapter(base, base.parent / name, seed) for seed, name in enumerate("abc")}
+
+
+@pytest.fixture(scope="module")
+def vllm(base: Path) -> Iterator[Any]:
+    from workers.engines.servers.vllm import VllmEngine
+
+    engine = VllmEngine(
+        base,
+        architectures=LLAMA,
+        threads=1,
+        python=PYTHON,
+        dtype="float32",
+        max_adapters=4,
+        cache_gib=1,
+    )
+    yield engine
+    engine.close()
+
+
+def test_greedy_answers_are_those_of_generate_in_float32(vllm: Any, base: Path) -> None:
+    from tests.unit.workers.tiny import greedy
+    from workers.engines.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(base)
+    answers = ask(vllm, PROMPTS, max_tokens=24, temperature=0.0)
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        expected = greedy(base, prompt, 24)
+        assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
+        assert answer.done().completion_tokens == len(expected)
+        assert sum(delta.tokens for delta in answer.deltas) == len(expected)
+
+
+def test_adapters_mixed_in_one_batch_answer_as_those_of_our_own_engine(
+    vllm: Any, base: Path, adapters: dict[str, Path]
+) -> None:
+    from workers.engines.generation import GenerationEngine
+
+    own = GenerationEngine(base, architectures=LLAMA, threads=1, dtype="float32", device="cpu")
+    names = [None, "a", "b", "a"]
+    answers = []
+    for engine in (own, vllm):
+        for name in "ab":
+            engine.add_adapter(name, adapters[name])
+        answers.append(
+            ask(engine, [PROMPTS[0]] * 4, adapters=names, max_tokens=16, temperature=0.0)
+        )
+    own.close()
+    ours, theirs = ([each.text for each in found] for found in answers)
+    assert theirs == ours
+    assert len(set(theirs)) == 3
+
+
+def test_an_adapter_that_is_taken_out_ends_its_requests_and_makes_room(
+    vllm: Any, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    from workers.engines.protocol import RequestRefused
+
+    answer = Answer(lambda: vllm.remove_adapter("a"))
+    request = prompted("r", {"prompt": "Once"}, {"max_tokens": 400, "seed": 1}, "a")
+    vllm.submit(request, answer)
+    assert answer.wait().code == "adapter_unloaded"  # type: ignore[union-attr]
+    with pytest.raises(RequestRefused, match="No adapter named 'a'"):
+        vllm.submit(prompted("s", {"prompt": "Once"}, {}, "a"), Answer())
+    vllm.add_adapter("c", adapters["c"])
+    vllm.remove_adapter("c")
+    # An adapter that changes nothing cannot be told from the base.
+    still = tmp_path / "still"
+    shutil.copytree(adapters["c"], still)
+    _silence(still)
+    with pytest.raises(ValueError, match="answers exactly as the base alone"):
+        vllm.add_adapter("still", still)
+    (after,) = ask(vllm, ["Once"], adapters=["b"], max_tokens=2)
+    assert after.done().completion_tokens == 2
+
+
+def _silence(folder: Path) -> None:
+    """Set the half of a LoRA to zero that is zero before training."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: each * (".lora_B." not in name) for name, each in weights.items()}, file)
+
+
+def test_an_answer_fits_its_schema_with_probabilities_and_the_likelihood_of_another(
+    vllm: Any, base: Path
+) -> None:
+    from workers.engines.generation import GenerationEngine
+
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rome", "漢字"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    (answer,) = ask(vllm, [PROMPTS[0]], max_tokens=60, temperature=1.0, json_schema=schema)
+    assert answer.text in ('{"city": "Rome"}', '{"city": "漢字"}')
+    asked = {"max_tokens": 3, "temperature": 0.0, "logprobs": 2, "reference": " a city of light"}
+    own = GenerationEngine(base, architectures=LLAMA, threads=1, dtype="float32", device="cpu")
+    (theirs,), (ours,) = ask(vllm, ["Paris is"], **asked), ask(own, ["Paris is"], **asked)
+    own.close()
+    assert [d.text for d in theirs.deltas] == [d.text for d in ours.deltas]
+    for one, other in zip(theirs.deltas, ours.deltas, strict=True):
+        for (_, log, tops), (_, expected, _) in zip(
+            one.scores or [], other.scores or [], strict=True
+        ):
+            assert log == pytest.approx(expected, abs=1e-3)
+            assert len(tops) == 2
+    found, expected_result = theirs.done().results, ours.done().results
+    assert found is not None
+    assert expected_result is not None
+    assert math.isclose(found[0]["nats"], expected_result[0]["nats"], rel_tol=1e-3)
+
+
+def test_a_cancelled_answer_ends_and_32_at_once_are_answered(vllm: Any) -> None:
+    answer = Answer(lambda: vllm.cancel("long"))
+    vllm.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 400, "seed": 1}), answer)
+    assert answer.done().finish_reason == "cancelled"
+    answers = ask(vllm, ["Once"] * 32, max_tokens=8, temperature=0.0)
+    assert {each.text for each in answers} == {answers[0].text}
+
+
+def test_a_server_whose_places_for_adapters_were_all_used_ends_to_start_again(
+    vllm: Any, adapters: dict[str, Path]
+) -> None:
+    server = vllm._server
+    if server.isolated:
+        assert os.readlink(f"/proc/{server.pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    answer = Answer()
+    vllm.submit(prompted("last", {"prompt": "Once"}, {"max_tokens": 400, "seed": 1}), answer)
+    with pytest.raises(ValueError, match="the server starts again"):
+        vllm.add_adapter("again", adapters["a"])
+    assert answer.wait().code == "engine_error"  # type: ignore[union-attr]
+    assert vllm.fault == "Each of its places for adapters was used once."
+    assert not Path(f"/proc/{server.pid}").exists()
