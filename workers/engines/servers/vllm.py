@@ -333,8 +333,8 @@ class _Vllm:
     def check(self, request: EngineRequest, options: SamplingOptions) -> None:
         if options.echo and options.logprobs is not None:
             raise RequestRefused(
-                "This deployment runs on vLLM, which is not asked for the probabilities of a "
-                "prompt; leave echo or logprobs out.",
+                "This deployment runs on vLLM, where the probabilities of a prompt are not stated; "
+                "leave echo or logprobs out.",
                 code="unsupported_parameter",
             )
 
