@@ -260,6 +260,9 @@ def copy_version(manifest: Manifest, target: Path) -> None:
         StoreUnavailable: the store does not answer.
         OSError: `target` exists, or has no room.
     """
+    # Shards of a large model come at once, where the cache has room for all of them.
+    if manifest.size_bytes <= settings.STORE_CACHE_BYTES // 2:
+        files_fetch(file.sha256 for file in manifest.files)
     copy_chunks(_chunks, target, manifest)
 
 

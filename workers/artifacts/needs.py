@@ -59,7 +59,7 @@ def store_needs(*, strict: bool = True) -> Iterator[Need]:
         elif strict:
             raise Unknowable(f"The manifest of {owner} cannot be read; nothing was done.")
     yield from _data(strict)
-    for document in DocumentVersion.objects.select_related("document__base").iterator():
+    for document in DocumentVersion.objects.select_related("document").iterator():
         owner = f"document version {document.pk} ({document})"
         yield Need(file_key(document.sha256), document.size_bytes, owner)
         yield Need(file_key(document.text_sha256), None, owner)
@@ -68,7 +68,10 @@ def store_needs(*, strict: bool = True) -> Iterator[Need]:
 def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
     """Yield every recorded manifest, None if it cannot be read, after words that say what it
     belongs to."""
-    for version in ModelVersion.objects.select_related("model").iterator():
+    versions = ModelVersion.objects.select_related("model").only(
+        "number", "manifest", "model__name"
+    )
+    for version in versions.iterator():
         yield _read(f"version {version.pk} ({version})", version.manifest)
     intakes = Intake.objects.exclude(manifest=None).exclude(state=IntakeState.REJECTED)
     for pk, data in intakes.values_list("pk", "manifest").iterator():
@@ -82,7 +85,8 @@ def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
 
 
 def _data(strict: bool) -> Iterator[Need]:
-    for data in DatasetVersion.objects.select_related("dataset").iterator():
+    fields = ("number", "digest", "size_bytes", "profile", "dataset__name")
+    for data in DatasetVersion.objects.select_related("dataset").only(*fields).iterator():
         owner = f"dataset version {data.pk} ({data})"
         yield Need(file_key(data.digest), data.size_bytes, owner)
         if not data.profile.get("media"):
