@@ -162,7 +162,7 @@ class S3Backend:
         if size <= PART_BYTES:
             data = b"".join(source_chunks(source))
             check_bytes(source, len(data), hashlib.sha256(data).hexdigest())
-            with self._answers():
+            with self._answers(missing="bucket"):
                 self._client.put_object(**self._named(key), Body=data, ContentMD5=_header(data))
         else:
             self._write_parts(key, source, size)
@@ -181,6 +181,7 @@ class S3Backend:
                     yield chunk
                 if position >= end:
                     return
+                raise OSError(f"the answer ended {end - position} bytes early")
             except (HTTPError, BotoCoreError, OSError) as error:
                 if isinstance(error, FileNotFoundError):
                     raise
