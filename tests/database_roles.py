@@ -57,6 +57,8 @@ WORK = {
         "workers.artifacts.collection:store_collect_due",
         "workers.artifacts.needs:store_move_to_layout",
         "workers.deployments.leases:leases_renew",
+        "registry.batches.services:batches_purge_due",
+        "registry.files.services:files_expire_due",
         "workers.deployments.services:deployments_stop_unservable",
         "workers.deployments.services:replicas_expire",
         "workers.jobs.finishing:job_finish",

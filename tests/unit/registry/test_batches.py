@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
+from governance.audit.models import AuditEvent
 from governance.errors import WrongState
-from registry.batches.models import Batch, BatchState
+from governance.people.models import Department
+from registry.batches.models import Batch, BatchLine, BatchState
 from registry.batches.requests import line_limit, read_lines, validate_input
-from registry.batches.running import line_request_id
+from registry.batches.running import (
+    AT_ONCE_OF_DEPARTMENT,
+    Claim,
+    ClaimLost,
+    LineResult,
+    batch_claim,
+    batch_finalize,
+    batch_renew,
+    line_finish,
+    line_give_back,
+    line_request_id,
+)
+from registry.batches.services import batches_purge_due
 from registry.batches.states import ALLOWED_TRANSITIONS, BATCH_STATES, OPEN
+from registry.files.models import StoredFile
+from registry.files.services import files_expire_due
 
 CHAT = "/v1/chat/completions"
 LIMIT = line_limit(1024)
@@ -72,3 +91,82 @@ def test_each_attempt_has_an_id_of_its_own_that_any_process_finds_again() -> Non
     assert len(ids) == 4
     assert line_request_id("batch_1", 1, 1) in ids
     assert all(len(each) == 36 for each in ids)
+
+
+def ended_batch(department: Department, name: str, days: int) -> Batch:
+    """Return a batch that ended so many days ago; with 0, one that still runs."""
+    now = timezone.now()
+    return Batch.objects.create(
+        id=f"batch_{name}",
+        department=department,
+        sender="k",
+        key_name="k",
+        classification="internal",
+        endpoint=CHAT,
+        input_file=f"file-{name}",
+        expires_at=now,
+        state=BatchState.COMPLETED if days else BatchState.IN_PROGRESS,
+        ended_at=now - timedelta(days=days) if days else None,
+    )
+
+
+@pytest.mark.django_db
+def test_batches_are_deleted_long_after_their_end(department: Callable[[str], Department]) -> None:
+    clinical = department("clinical")
+    for name, days in (("old", 91), ("new", 89), ("running", 0)):
+        ended_batch(clinical, name, days)
+    BatchLine.objects.create(batch_id="batch_old", number=1, custom_id="a", offset=0, size=1)
+    assert batches_purge_due() == 1
+    assert {batch.pk for batch in Batch.objects.all()} == {"batch_new", "batch_running"}
+    assert not BatchLine.objects.exists()
+    assert AuditEvent.objects.get(action="batch:purge").department == "clinical"
+    assert batches_purge_due() == 0
+
+
+@pytest.mark.django_db
+def test_an_expired_input_stays_until_its_batch_has_ended(
+    department: Callable[[str], Department],
+) -> None:
+    clinical = department("clinical")
+    ended_batch(clinical, "running", 0)
+    ended_batch(clinical, "done", 1)
+    for name in ("running", "done"):
+        StoredFile.objects.create(
+            id=f"file-{name}",
+            department=clinical,
+            sender="k",
+            filename="f",
+            purpose="batch",
+            size=1,
+            sha256="0" * 64,
+            expires_at=timezone.now(),
+        )
+    assert files_expire_due() == 1
+    assert StoredFile.objects.get().pk == "file-running"
+
+
+@pytest.mark.django_db
+def test_one_runner_has_a_batch_and_one_department_leaves_room_for_others(
+    department: Callable[[str], Department],
+) -> None:
+    clinical, finance = department("clinical"), department("finance")
+    for number in range(AT_ONCE_OF_DEPARTMENT + 1):
+        ended_batch(clinical, f"c{number}", 0)
+    ended_batch(finance, "f", 0)
+    claimed = []
+    while (found := batch_claim()) is not None:
+        claimed.append(found[0].pk)
+    assert claimed == [*(f"batch_c{number}" for number in range(AT_ONCE_OF_DEPARTMENT)), "batch_f"]
+    Batch.objects.filter(pk="batch_c0").update(lease_until=timezone.now())
+    again = batch_claim()
+    assert again is not None
+    assert (again[0].pk, again[1].fence) == ("batch_c0", 2)
+    late = Claim("batch_c0", 1)
+    for step in (
+        lambda: batch_renew(late),
+        lambda: line_give_back(claim=late, number=1),
+        lambda: line_finish(claim=late, number=1, result=LineResult(200, "{}")),
+        lambda: batch_finalize(claim=late),
+    ):
+        with pytest.raises(ClaimLost):
+            step()
