@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError, ValidationError
@@ -124,6 +125,17 @@ class Truth(serializers.BooleanField):
         if not isinstance(data, bool):
             raise ValidationError("Neither true nor false.")
         return data
+
+
+class FormTruth(Truth):
+    """`true` or `false`; as a word in a form, which has no other values."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        form = isinstance(getattr(self.root, "initial_data", None), QueryDict)
+        words = {"true": True, "false": False}
+        if form and isinstance(data, str):
+            data = words.get(data, data)
+        return super().to_internal_value(data)
 
 
 class Choice(serializers.ChoiceField):

@@ -81,6 +81,39 @@ def test_a_delivery_goes_into_quarantine_and_its_checks_are_queued(dev: Api) -> 
     assert dev.get(f"jobs/{answer.body['job']}").body["kind"] == "intake"
 
 
+@pytest.mark.parametrize(("keep", "status"), [("true", 201), ("false", 201), ("maybe", 400)])
+def test_a_form_says_by_a_word_whether_a_gguf_is_kept(dev: Api, keep: str, status: int) -> None:
+    make_model(dev, "chat", task="text-generation")
+    fields = {
+        "model": "chat",
+        "source": "a supplier",
+        "licence": "Apache-2.0",
+        "keep_gguf": keep,
+        "files": [file("chat.gguf", objects.gguf())],
+    }
+
+    answer = dev.upload("intakes", fields)
+
+    assert answer.status_code == status, answer.content
+    if status == 201:
+        assert answer.body["keep_gguf"] is (keep == "true")
+
+
+def test_only_tasks_that_generate_text_are_served_from_a_gguf(dev: Api) -> None:
+    make_model(dev)
+    fields = {
+        "model": "encoder",
+        "source": "a supplier",
+        "licence": "Apache-2.0",
+        "keep_gguf": "true",
+        "files": [file("chat.gguf", objects.gguf())],
+    }
+
+    problem = problem_of(dev.upload("intakes", fields), 400)
+
+    assert "not served from a GGUF" in problem["detail"]
+
+
 def test_a_pickle_is_rejected_with_the_reason_and_makes_no_job(dev: Api) -> None:
     make_model(dev)
 

@@ -10,7 +10,16 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Paragraphs, Several, Slug, StrictSerializer, Truth
+from assay.api.fields import (
+    Choice,
+    FormTruth,
+    Line,
+    Paragraphs,
+    Several,
+    Slug,
+    StrictSerializer,
+    Truth,
+)
 from assay.api.idempotency import idempotent
 from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
 from assay.api.representations.registry import IntakeAnswer
@@ -49,7 +58,7 @@ class IntakeBody(StrictSerializer):
         child=serializers.UUIDField(), min_length=1, max_length=MAX_FILES, required=False
     )
 
-    keep_gguf = Truth(
+    keep_gguf = FormTruth(
         required=False,
         help_text="Keep a GGUF as delivered, for llama.cpp, in place of converting it.",
     )
