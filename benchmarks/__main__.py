@@ -13,7 +13,7 @@ BENCHMARKS = {
     "portal": "errors, latency and connections while people click through the portal",
     "stack": "tokens/s through everything, against generate in process",
     "engine": "tokens/s of the engine alone, against generate at the same batch",
-    "engines": "tokens/s of llama.cpp and vLLM through everything, against the same server alone",
+    "engines": "tokens/s of llama.cpp and vLLM in a worker, against the same server alone",
     "rerank": "MRR@10 of a real cross-encoder on Python's FAQ, against BM25",
     "knowledge": "recall@5 and nDCG@10 of a knowledge base on Python's FAQ, against BM25",
     "drawing": "prompt match of a diffusion pipeline, against images of other prompts",

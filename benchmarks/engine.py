@@ -24,7 +24,7 @@ from benchmarks.table import Row, show
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from workers.engines.generation import GenerationEngine
 from workers.engines.loading import load_model, load_tokenizer
-from workers.engines.protocol import EngineRequest
+from workers.engines.protocol import Engine, EngineRequest
 from workers.trainers.convert import convert
 from workers.wire import Delta, Done, Event
 
@@ -38,7 +38,7 @@ MESSAGES = [
 
 
 def engine_rate(
-    engine: GenerationEngine, adapters: Sequence[str | None], new_tokens: int = NEW_TOKENS
+    engine: Engine, adapters: Sequence[str | None], new_tokens: int = NEW_TOKENS
 ) -> float:
     """Return new tokens per second of one request for each of `adapters`, all submitted at once, up
     to the end of the last. None stands for the base alone.

@@ -64,12 +64,10 @@ async def _stream(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
     return tokens
 
 
-async def through_the_stack(
-    url: str, key: str, streams: int, deployment: str = DEPLOYMENT
-) -> float:
+async def through_the_stack(url: str, key: str, streams: int) -> float:
     """Completion tokens per second over `streams` concurrent streams."""
     body = {
-        "model": deployment,
+        "model": DEPLOYMENT,
         "messages": [{"role": "user", "content": PROMPT}],
         "max_tokens": NEW_TOKENS,
         "temperature": 0,
@@ -135,15 +133,15 @@ def run(*, quick: bool = False) -> list[Row]:
             stack.wait_for_mlflow()
             key = deploy_base(stage)
             digest = stage.facts["smollm2-135m-instruct"]["digest"]
-            reference = Reference(files_of(folder, digest), threads)
+            reference = Reference(_files(folder, digest), threads)
             return _measure(stack.url, key, reference, rounds=1 if quick else 3)
         finally:
             stack.stop()
 
 
-def files_of(folder: Path, digest: str) -> Path:
+def _files(folder: Path, digest: str) -> Path:
     """Make a folder of a stored version's files."""
-    stored, target = folder / "data" / "artifacts" / "files", folder / f"reference-{digest[:12]}"
+    stored, target = folder / "data" / "artifacts" / "files", folder / "reference"
     manifest = json.loads((stored / digest[:2] / digest).read_bytes())
     for file in manifest["files"]:
         copy = target / file["path"]
