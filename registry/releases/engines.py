@@ -63,12 +63,12 @@ def _takes_vllm(version: ModelVersion) -> bool:
 def checked_engine(
     version: ModelVersion, engine: str | None, precision: str | None
 ) -> tuple[EngineName, Precision]:
-    """Return the engine and precision of a release; the defaults for what is None.
+    """Return the engine and precision of a release; the defaults for what is not given.
 
     Raises:
         InvalidInput: there is no such engine, or it cannot serve the version so.
     """
-    name = measuring_engine(version) if engine is None else _named(engine)
+    name = _named(engine) if engine else measuring_engine(version)
     possible = engines_for(version)
     if name not in possible:
         titles = " or ".join(ENGINE_TITLES[each] for each in possible)

@@ -81,9 +81,10 @@ class ReleaseForm(RiskForm):
         )
     )
     engine = forms.ChoiceField(
-        help_text="A deployment runs on exactly this engine. Another one needs a new release."
+        required=False,
+        help_text="A deployment runs on exactly this engine. Another one needs a new release.",
     )
-    precision = forms.ChoiceField(choices=Precision.choices)
+    precision = forms.ChoiceField(required=False, choices=Precision.choices)
     tier = forms.ChoiceField(label="Risk tier")
     purpose = forms.CharField(max_length=PURPOSE_MAX, widget=forms.Textarea(attrs={"rows": 3}))
     affected_people = forms.CharField(
