@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import redis
 from django.core.exceptions import ImproperlyConfigured
@@ -101,21 +102,23 @@ class StoreProbe:
     WAIT_S = 1.0
 
     def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-store-probe")
         self._asked_at = float("-inf")
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: Future[None] | None = None
         self._state = "not known yet"
 
     async def state(self) -> str:
         """Return `ok`, or what is wrong."""
-        if self._asking is None and time.monotonic() - self._asked_at > self.EVERY_S:
-            self._asking = asyncio.create_task(self._ask())
+        idle = self._asking is None or self._asking.done()
+        if idle and time.monotonic() - self._asked_at > self.EVERY_S:
+            self._asking = self._thread.submit(self._ask)
         if self._asking is not None:
-            await asyncio.wait({self._asking}, timeout=self.WAIT_S)
+            await asyncio.wait({asyncio.wrap_future(self._asking)}, timeout=self.WAIT_S)
         return self._state
 
-    async def _ask(self) -> None:
+    def _ask(self) -> None:
         try:
-            await asyncio.to_thread(_check_store)
+            store.backend().check()
             self._state = "ok"
         except Unavailable as error:
             self._state = error.code.removeprefix("store_").replace("_", " ")
@@ -123,11 +126,7 @@ class StoreProbe:
             self._state = "misconfigured"
         finally:
             STORE_UP.set(self._state == "ok")
-            self._asked_at, self._asking = time.monotonic(), None
-
-
-def _check_store() -> None:
-    store.backend().check()
+            self._asked_at = time.monotonic()
 
 
 STORE = StoreProbe()

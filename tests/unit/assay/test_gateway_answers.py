@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import struct
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import BadRequestError
 
+from assay.gateway import probes
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.wire import Delta, Done, Failed
 
@@ -162,7 +164,11 @@ def test_models_lists_what_the_key_may_see(stage: Stage) -> None:
     assert client.models.retrieve("writer").owned_by == "engineering"
 
 
-def test_probes_answer_without_a_key(stage: Stage) -> None:
+def test_probes_answer_without_a_key(
+    stage: Stage, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
+    settings.STORE_URL = (tmp_path / "store").as_uri()
     assert httpx.get(f"{stage.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{stage.url}/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
@@ -175,6 +181,16 @@ def test_probes_answer_without_a_key(stage: Stage) -> None:
     assert '\nassay_audit_alarm{alarm="publishing_contradicted"} 0.0\n' in metrics
     forwarded = {"x-forwarded-for": "203.0.113.9"}
     assert httpx.get(f"{stage.url}/metrics", headers=forwarded).status_code == 403
+
+
+def test_a_store_that_is_away_is_told_and_serving_goes_on(
+    stage: Stage, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
+    settings.STORE_URL = (tmp_path / "not" / "mounted").as_uri()
+    ready = httpx.get(f"{stage.url}/readyz")
+    assert (ready.status_code, ready.json()["store"]) == (200, "unavailable")
+    assert "\nassay_store_up 0.0\n" in httpx.get(f"{stage.url}/metrics").text
 
 
 def test_a_response_is_answered_whole_and_says_when_it_was_cut(stage: Stage) -> None:
