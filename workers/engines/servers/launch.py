@@ -63,12 +63,17 @@ def _loopback_up() -> bool:
 
 
 def _in_child() -> None:
+    for taken in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(taken, signal.SIG_DFL)
     _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
 def main(command: list[str]) -> int:
     """Run the command until it ends, or standard input does; returns its exit status."""
     _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    # A signal to all processes of a worker would leave behind what the server has started.
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     isolated = isolate()
     server = subprocess.Popen(

@@ -126,6 +126,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             env={**base, "TMPDIR": str(self._home), **environment},
             cwd=self._home,
+            start_new_session=True,
         )
 
     def _launched(self) -> tuple[int, bool]:
