@@ -25,10 +25,14 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
+
+if TYPE_CHECKING:
+    from workers.sealing import ReplySeals
+    from workers.wire import InferenceRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTS = 400
@@ -56,8 +60,12 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": ANSWER})
 
 
-def respond(queue: str) -> None:
-    """Answer every message of a Celery queue as a worker does, until killed."""
+def open_requests(
+    queue: str, *, block_s: float = 1.0
+) -> Iterator[tuple[Any, tuple[InferenceRequest, ReplySeals] | None]]:
+    """Read a Celery queue as a worker does, until killed: the client of the broker with each
+    opened request, or with None when none came in time.
+    """
     import django
     import redis
     from django.conf import settings
@@ -65,22 +73,32 @@ def respond(queue: str) -> None:
     django.setup()
     from workers.deployments.services import worker_key_register
     from workers.sealing import WireKey, WorkerSeals
-    from workers.wire import Delta, Done, alive_key
+    from workers.wire import alive_key
 
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
     worker = WorkerSeals(WireKey(settings.WIRE_KEY))
     worker_key_register(worker="responder", public_key=worker.public_key)
     client.set(alive_key(worker.public_key), "1")
-    delta = Delta("Adds two numbers.", 4)
-    done = Done("stop", prompt_tokens=60, completion_tokens=4)
     while True:
-        item: Any = client.brpop([queue], timeout=1)
+        item: Any = client.brpop([queue], timeout=block_s)
         if item is None:
+            yield client, None
             continue
         ((message, *_), _, _) = json.loads(base64.b64decode(json.loads(item[1])["body"]))
-        request, seals = worker.open(message)
-        entry = seals.seal(delta, done)
-        client.xadd(request.reply_stream, entry, maxlen=10_000, approximate=True)
+        yield client, worker.open(message)
+
+
+def respond(queue: str) -> None:
+    """Answer every message of a Celery queue at once, until killed."""
+    from workers.wire import Delta, Done
+
+    delta = Delta("Adds two numbers.", 4)
+    done = Done("stop", prompt_tokens=60, completion_tokens=4)
+    for client, opened in open_requests(queue):
+        if opened is not None:
+            request, seals = opened
+            entry = seals.seal(delta, done)
+            client.xadd(request.reply_stream, entry, maxlen=10_000, approximate=True)
 
 
 def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]]:
@@ -90,13 +108,13 @@ def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]
     """
     paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
     with own_stores(PYTHONPATH=paths), ExitStack() as stack:
-        token, queue = _furnish()
+        token, queue = furnish()
         responder = stack.enter_context(
             process(sys.executable, "-m", "benchmarks.gateway", "respond", queue)
         )
-        subject = stack.enter_context(_served(token, "assay.server"))
+        subject = stack.enter_context(served(token, "assay.server"))
         echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
-        reference = stack.enter_context(_served(token, *echoed))
+        reference = stack.enter_context(served(token, *echoed))
         subject.behind = {"broker": _valkey_cpu_s, "responder": lambda: cpu_s(responder.pid)}
         others = [reference]
         if portkey:
@@ -105,7 +123,7 @@ def run(*, quick: bool = False, portkey: str = "") -> tuple[list[Row], list[Row]
         return against_echo, against_portkey[0] if against_portkey else []
 
 
-def _furnish() -> tuple[str, str]:
+def furnish() -> tuple[str, str]:
     """A department with a key, every kind of limit and a deployment; token and queue's name."""
     from django.db import connection
 
@@ -208,13 +226,19 @@ class Served:
     def __init__(self, port: int, pid: int, token: str, **headers: str) -> None:
         self.port = port
         self.behind: dict[str, Callable[[], float]] = {}
-        self._pid = pid
+        self.pid = pid
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         self._headers |= headers
 
     def cpu_s(self) -> float:
         """User and system time of the server process, in seconds."""
-        return cpu_s(self._pid)
+        return cpu_s(self.pid)
+
+    def is_alive(self) -> bool:
+        """Return whether it answers `/healthz`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
 
     def send(self, count: int) -> list[float]:
         """`count` requests one after another on one connection; each one's time in ms."""
@@ -233,15 +257,16 @@ class Served:
 
 
 @contextmanager
-def _served(token: str, *module: str) -> Iterator[Served]:
+def served(token: str, *module: str, warm: bool = True) -> Iterator[Served]:
+    """Serve an application; with `warm`, once it has answered a first request."""
     from assay.local.services import free_port
 
     port = free_port()
     options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
     with process(sys.executable, "-m", *module, *options) as started:
-        served = Served(port, started.pid, token)
-        until_works(lambda: bool(served.send(1)))
-        yield served
+        subject = Served(port, started.pid, token)
+        until_works(lambda: bool(subject.send(1)) if warm else subject.is_alive())
+        yield subject
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def run(*, quick: bool = False) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
-        stack = Stack(folder)
+        stack = Stack(folder, demo=True)
         try:
             stage = Stage(console, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
             stack.start(lambda text: None)

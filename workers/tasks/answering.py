@@ -45,6 +45,7 @@ class Answer:
 
     Attributes:
         request: The request that it answers.
+        end: Its last event, once that was sent.
         engine: The engine that works on it, once one does.
     """
 
@@ -60,8 +61,8 @@ class Answer:
         self._seals = seals
         self._ended = ended
         self._lock = threading.Lock()
-        self._finished = False
         self.request = request
+        self.end: Done | Failed | None = None
         self.engine: Engine | None = None
         self._until = min(request.deadline or math.inf, time.time() + LONGEST_S)
         self._replies = replies
@@ -83,18 +84,21 @@ class Answer:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            if self._finished:
+            if self.end is not None:
                 return
-            self._take(event)
-            self._finished = not isinstance(event, Delta)
-        if self._finished:
+            over = isinstance(event, Done | Failed)
+            if isinstance(event, Done | Failed):
+                self.end = self._close(event)
+            elif isinstance(event, Delta) and not self.request.stream:
+                self._held.setdefault(event.index, []).append(event)
+            else:
+                self._send(event)
+        if over:
             self._clock.leave(self.request.request_id)
             self._ended(self)
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Delta) and not self.request.stream:
-            self._held.setdefault(event.index, []).append(event)
-            return
+    def _close(self, event: Done | Failed) -> Done | Failed:
+        """Send what was held and the end; return the end as it was sent."""
         if isinstance(event, Done):
             event = _with_references(event)
         if isinstance(event, Done):
@@ -109,6 +113,7 @@ class Answer:
         elif isinstance(event, Failed) and event.units:
             event = replace(event, device_ms=self._clock.leave(self.request.request_id))
         self._send(event)
+        return event
 
     def _send(self, event: Event) -> None:
         self._replies.put(Reply(self._seals, event))
@@ -214,7 +219,7 @@ class Answerer:
             self._lock.notify_all()
         self._places.release()
         with serving(request.request_id):
-            logger.debug("Deployment %s has answered", request.deployment)
+            logger.debug("Deployment %s has answered: %s", request.deployment, _said(answer.end))
 
     def _keep_deadlines(self) -> None:
         """Cancel in the engine what is past its deadline; end what the engine does not then."""
@@ -327,6 +332,14 @@ def _with_references(done: Done) -> Done | Failed:
     except DomainError as error:
         return Failed("media_unavailable", error.message, 503)
     return replace(done, results=made)
+
+
+def _said(end: Done | Failed | None) -> str:
+    """Return how an answer ended, for the log: without a word of its content."""
+    if end is None:
+        return "nothing"
+    how = end.code if isinstance(end, Failed) else end.finish_reason
+    return f"{how} after {end.prompt_tokens} and {end.completion_tokens} tokens"
 
 
 def _gone(request: InferenceRequest) -> Failed:

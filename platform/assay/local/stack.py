@@ -36,6 +36,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # such as the check of a delivery, need not wait for them.
 JOBS_AT_A_TIME = 3
 Say = Callable[[str], None]
+_CELERY = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
+_QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 
 
 class Stack:
@@ -154,16 +156,34 @@ class Stack:
         )  # fmt: skip
 
     def _workers(self) -> None:
-        celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
-        quiet = ("--without-mingle", "--without-gossip", "--without-heartbeat")
         self._spawn(
-            "compute-worker", "worker", *celery, "-I", "workers.tasks.jobs", "-Q", "compute",
-            "-P", "prefork", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *quiet,
+            "compute-worker", "worker", *_CELERY, "-I", "workers.tasks.jobs", "-Q", "compute",
+            "-P", "prefork", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *_QUIET,
         )  # fmt: skip
+        self.start_engine_worker()
+
+    def start_engine_worker(self, number: int = 1) -> None:
+        """Start an engine worker; the first is the one that `start` starts."""
+        name = "engine-worker" if number == 1 else f"engine-worker-{number}"
+        self._own[name] = self._own["engine-worker"]
         self._spawn(
-            "engine-worker", "worker", *celery, "-I", "workers.tasks.inference",
-            "-Q", "engine.none", "-P", "threads", "-c", "16", "-n", "engine@%h", *quiet,
+            name, "worker", *_CELERY, "-I", "workers.tasks.inference",
+            "-Q", "engine.none", "-P", "threads", "-c", "16", "-n", f"engine{number}@%h", *_QUIET,
         )  # fmt: skip
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """Return a process that was started, such as `web` or `engine-worker`."""
+        return self._processes[name]
+
+    def end(self, name: str, *, kill: bool = False) -> None:
+        """End one process and wait for it; `kill` gives it no time to clean up."""
+        process = self._processes.pop(name)
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+        process.wait()
+        stop_process_group(process)
 
     def environment_of(self, process: str) -> dict[str, str]:
         """The environment of a process: `web`, `controller`, `worker` or `migrate`."""

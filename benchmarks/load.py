@@ -1,0 +1,348 @@
+"""Does the ledger agree with the engines after thousands of requests that go wrong?
+
+Clients send short chats to a real model on a whole stack, one in six hangs up in the middle, and
+the engine worker is killed again and again. Afterwards every request that a client saw, every
+request that a worker counted and every row of the ledger are compared. Then a second worker takes
+over from the first under load, which no request may notice.
+
+`--minutes N` sends mixed traffic for so long instead, and states the memory of each process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+from rich.console import Console
+
+from assay.database_roles.privileges import OWNER
+from assay.demo.company import open_for_business
+from assay.demo.stage import Stage
+from assay.local import materials
+from assay.local.stack import ROOT, Stack
+from benchmarks.stack import DEPLOYMENT, deploy_base
+
+CLIENTS = 24
+HANG_UP = 1 / 6
+WORKER = "engine-worker"
+_ENDED = re.compile(r"has answered: (\w+) after (\d+) and (\d+) tokens")
+console = Console()
+
+
+@dataclass
+class Seen:
+    """What clients saw: answers by status, and the use that whole answers stated."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    # Prompt and completion tokens of each request that was answered to its end, by its ID.
+    answered: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # Requests that a client left; the gateway had given their IDs.
+    left: set[str] = field(default_factory=set)
+
+
+async def ask(client: httpx.AsyncClient, seen: Seen, dice: random.Random, *, leave: bool) -> None:
+    """Send one chat, streamed or not, and hang up in the middle of it if `leave`.
+
+    A refusal that asks for another try gets one, as the official clients do it.
+    """
+    body: dict[str, Any] = {
+        "model": DEPLOYMENT,
+        "messages": [{"role": "user", "content": f"Count from {dice.randrange(900)}."}],
+        "max_tokens": dice.randint(1, 6),
+    }
+    if dice.random() < 0.5:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    while not await _try(client, seen, body, dice.uniform(0.05, 1.5) if leave else None):
+        await asyncio.sleep(1)
+
+
+async def _try(
+    client: httpx.AsyncClient, seen: Seen, body: dict[str, Any], patience_s: float | None
+) -> bool:
+    """Send it once; return whether that was the end of it."""
+    try:
+        async with asyncio.timeout(patience_s):
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                request_id = response.headers["x-request-id"]
+                if patience_s is not None:
+                    seen.left.add(request_id)
+                text = (await response.aread()).decode()
+    except TimeoutError:
+        seen.statuses["hung up"] += 1
+        return True
+    except httpx.HTTPError as error:
+        seen.statuses[type(error).__name__] += 1
+        return True
+    usage = _usage(text) if response.status_code == 200 else None
+    seen.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
+    seen.left.discard(request_id)
+    if usage is not None:
+        seen.answered[request_id] = (usage["prompt_tokens"], usage["completion_tokens"])
+    return response.status_code not in (429, 502, 503)
+
+
+def _usage(text: str) -> dict[str, int] | None:
+    """Return the use that an answer states; None of a stream that was cut."""
+    if not text.startswith("data: "):
+        found: dict[str, int] = json.loads(text)["usage"]
+        return found
+    for line in text.splitlines():
+        if '"usage":{' in line:
+            stated: dict[str, int] = json.loads(line.removeprefix("data: "))["usage"]
+            return stated
+    return None
+
+
+async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> Seen:
+    """Send `count` chats from `CLIENTS` clients."""
+    seen, dice, left = Seen(), random.Random(seed), iter(range(count))
+    async with _client(url, key) as client:
+
+        async def one() -> None:
+            for _ in left:
+                await ask(client, seen, dice, leave=dice.random() < hang_up)
+
+        await asyncio.gather(*(one() for _ in range(CLIENTS)))
+    return seen
+
+
+def _client(url: str, key: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=url,
+        headers={"authorization": f"Bearer {key}"},
+        timeout=120,
+        limits=httpx.Limits(max_connections=CLIENTS),
+    )
+
+
+async def kill_now_and_then(stack: Stack, every_s: float, stop: asyncio.Event) -> int:
+    """Kill the engine worker once it has served for so many seconds, start it again, and so on;
+    returns how often.
+    """
+    kills = 0
+    while True:
+        try:
+            await asyncio.wait_for(stop.wait(), every_s)
+            return kills
+        except TimeoutError:
+            await asyncio.to_thread(stack.end, WORKER, kill=True)
+            kills += 1
+            stack.start_engine_worker()
+            await asyncio.to_thread(wait_for_workers, stack, 1)
+
+
+def counted_by_workers(stack: Stack) -> dict[str, tuple[str, int, int]]:
+    """Return how each request ended, with its prompt and completion tokens, as the workers say."""
+    found = {}
+    for log in stack.logs.glob("engine-worker*.log"):
+        for line in log.read_text(errors="replace").splitlines():
+            if (match := _ENDED.search(line)) and line.startswith("{"):
+                end, prompt, completion = match.groups()
+                found[json.loads(line)["request_id"]] = (end, int(prompt), int(completion))
+    return found
+
+
+def _database(stack: Stack) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect as the superuser: row-level security shows nobody else all rows."""
+    url = stack.environment_of("migrate")["DATABASE_URL"]
+    return psycopg.connect(url.replace(f"{OWNER}@", "postgres@"))
+
+
+def ledger(stack: Stack) -> dict[str, tuple[str, int, int]]:
+    """Return outcome, prompt and completion tokens of every request in the ledger."""
+    with _database(stack) as connection:
+        rows = connection.execute(
+            "SELECT request_id, outcome, prompt_tokens, completion_tokens"
+            " FROM governance_usagerecord"
+            " WHERE endpoint = '/v1/chat/completions'"
+        ).fetchall()
+    return {name: (outcome, prompt, completion) for name, outcome, prompt, completion in rows}
+
+
+def compare(stack: Stack, seen: Seen) -> Counter[str]:
+    """Return counts of what agrees and what does not; the keys of faults begin with `FAULT`."""
+    booked, workers = ledger(stack), counted_by_workers(stack)
+    found: Counter[str] = Counter()
+    for request_id, stated in seen.answered.items():
+        row = booked.get(request_id)
+        right = row is not None and row[0] == "ok" and row[1:] == stated
+        found["answers booked as stated" if right else "FAULT: answer not booked as stated"] += 1
+    for request_id, (end, *counts) in workers.items():
+        if not any(counts):
+            continue  # It ended before it ran.
+        row = booked.get(request_id)
+        if row is None:
+            found["FAULT: worked for and not booked"] += 1
+        elif row[1:] == tuple(counts):
+            found["booked as the worker counted"] += 1
+        elif end == "cancelled" or row[0] in ("cancelled", "failed"):
+            found["ended while the worker counted, booked by estimate"] += 1
+        else:
+            found["FAULT: booked otherwise than the worker counted"] += 1
+    for request_id, row in booked.items():
+        if request_id in workers or not any(row[1:]):
+            continue
+        died = row[0] in ("failed", "cancelled")
+        found["worker died, booked by estimate" if died else "FAULT: booked and not run"] += 1
+    return found
+
+
+def wait_until(met: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
+    """Return once `met` is true. Raises RuntimeError after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not met():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} did not happen within {timeout_s:.0f} s.")
+        time.sleep(0.2)
+
+
+def settle(stack: Stack, seen: Seen) -> None:
+    """Wait until the ledger has not grown for five seconds, and has every answer."""
+
+    def settled() -> bool:
+        before = len(ledger(stack))
+        time.sleep(5)
+        return len(ledger(stack)) == before >= len(seen.answered)
+
+    wait_until(settled, "The last entry in the ledger")
+
+
+def break_things(stack: Stack, key: str, *, requests: int, kill_every_s: float) -> int:
+    """Run the load with hang-ups and kills; returns the number of faults."""
+
+    async def run() -> tuple[Seen, int]:
+        stop = asyncio.Event()
+        killing = asyncio.create_task(kill_now_and_then(stack, kill_every_s, stop))
+        seen = await send(stack.url, key, requests, hang_up=HANG_UP)
+        stop.set()
+        return seen, await killing
+
+    started = time.perf_counter()
+    seen, kills = asyncio.run(run())
+    took = time.perf_counter() - started
+    settle(stack, seen)
+    found = compare(stack, seen)
+    console.print(
+        f"{requests:,} requests in {took:.0f} s, {kills} workers killed: {dict(seen.statuses)}"
+    )
+    for what, count in sorted(found.items()):
+        console.print(f"  {count:>7,}  {what}")
+    return sum(count for what, count in found.items() if what.startswith("FAULT"))
+
+
+def replace_worker(stack: Stack, key: str, *, requests: int) -> int:
+    """Let a second worker take over under load; returns the number of requests that failed."""
+
+    async def run() -> Seen:
+        sending = asyncio.create_task(send(stack.url, key, requests, hang_up=0.0, seed=1))
+        stack.start_engine_worker(2)
+        await asyncio.to_thread(wait_for_workers, stack, 2)
+        await asyncio.to_thread(stack.end, WORKER)
+        return await sending
+
+    seen = asyncio.run(run())
+    failed = sum(count for status, count in seen.statuses.items() if status != "200")
+    console.print(f"worker replaced under {requests:,} requests: {dict(seen.statuses)}")
+    return failed
+
+
+def wait_for_workers(stack: Stack, count: int) -> None:
+    """Wait until so many workers say that they have loaded the model, from now on."""
+    began = datetime.now(UTC)
+    wait_until(lambda: _replicas(stack, began) == count, f"{count} ready workers")
+
+
+def _replicas(stack: Stack, since: datetime) -> int:
+    with _database(stack) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM workers_replica WHERE state = 'ready' AND heartbeat_at > %s",
+            [since],
+        ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
+    """Send `rate` requests a second for so long; print the memory of each process, in MiB."""
+
+    async def run() -> Seen:
+        seen, dice, running = Seen(), random.Random(2), set()
+        async with _client(stack.url, key) as client:
+            end = time.monotonic() + 60 * minutes
+            sampled = 0.0
+            while time.monotonic() < end:
+                if time.monotonic() - sampled > 60:
+                    sampled = time.monotonic()
+                    console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
+                task = asyncio.create_task(ask(client, seen, dice, leave=dice.random() < HANG_UP))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                await asyncio.sleep(dice.expovariate(rate))
+            await asyncio.gather(*running)
+        console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
+        return seen
+
+    seen = asyncio.run(run())
+    settle(stack, seen)
+    found = compare(stack, seen)
+    console.print(dict(found))
+    return sum(count for what, count in found.items() if what.startswith("FAULT"))
+
+
+def _memory(stack: Stack) -> dict[str, int]:
+    """Return the resident memory of each process with its children, in MiB."""
+    sizes = {}
+    for name in ("web", "controller", WORKER):
+        process = psutil.Process(stack.process(name).pid)
+        family = [process, *process.children(recursive=True)]
+        sizes[name] = sum(each.memory_info().rss for each in family) >> 20
+    return sizes
+
+
+def main() -> int:
+    """`python -m benchmarks.load [--quick] [--requests N] [--minutes N]`; returns the faults."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--rate", type=float, default=4.0, help="requests a second of --minutes")
+    options = parser.parse_args()
+    requests = 600 if options.quick else options.requests
+    # The log of the workers is the count that the ledger is compared with.
+    os.environ.update(ASSAY_LOG_LEVEL="DEBUG", ASSAY_LOG_FORMAT="json")
+    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        stack = Stack(folder, demo=True)
+        try:
+            quiet = Console(quiet=True)
+            stage = Stage(quiet, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
+            stack.start(lambda text: None)
+            open_for_business(stage)
+            stack.wait_for_mlflow()
+            key = deploy_base(stage)
+            if options.minutes:
+                return last(stack, key, options.minutes, options.rate)
+            faults = break_things(stack, key, requests=requests, kill_every_s=25)
+            return faults + replace_worker(stack, key, requests=max(200, requests // 10))
+        finally:
+            stack.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))
