@@ -8,9 +8,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import redis
 from django.conf import settings
 
 from assay.gateway.admission import Admitted, Application, Ticket
+from assay.gateway.answers import answer_of, piece, used
 from assay.gateway.call import Call
 from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
@@ -18,25 +20,25 @@ from assay.gateway.ledger import Settlement
 from assay.gateway.media import RequestMedia
 from assay.gateway.metrics import TOKENS, UNITS, bound
 from assay.gateway.quotas import QueueFull
-from assay.gateway.replies import Cut, Inbox, Signal, Tampered
+from assay.gateway.replies import Cut, Inbox, Signal, Tampered, watch_client
 from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
 from registry.catalog.endpoints import (
-    Answer,
     Choice,
-    Piece,
     Plan,
     Rendered,
     StreamRenderer,
     dumps,
 )
 from workers.celery_message import inference_message
+from workers.sealing import NOT_ADDRESSED
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
+    from assay.gateway.snapshot import DeploymentEntry
 
 KEEPALIVE_S = 10.0
 # How long a cancelled request may take to say what it has used, in seconds.
@@ -45,6 +47,8 @@ _LAST_WORD_S = 2.0
 _WRITE_S = 5.0
 # How long the last word to a request that is cut may take to be written, in seconds.
 _CUT_S = 1.0
+# How long a request whose workers are gone waits to learn of others, and how often it looks (s).
+_HANDOVER_S, _HANDOVER_CHECK_S = 3.0, 0.2
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -81,6 +85,9 @@ class Execution:
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
         self._called_off = False
+        self._handed_over = False
+        # When the caller stops waiting, in seconds since the epoch.
+        self._deadline = 0.0
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
@@ -128,6 +135,7 @@ class Execution:
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
+        self._deadline = time.time() + timeout_s
         if self._media.expected:
             self._inputs, self._units = await self._media.store(self._plan, self._deployment.unit)
         else:
@@ -138,7 +146,7 @@ class Execution:
                 limits=self._limits(),
                 amount=self._most(),
                 lifetime_s=timeout_s,
-                queued=self._queued(timeout_s),
+                queued=self._queued(self._deployment),
             )
         except QueueFull:
             raise
@@ -155,7 +163,7 @@ class Execution:
             # Ledger and counters charge it to the same day and month.
             self._call.occurred_at = reservation.at
         timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
-        watcher = asyncio.create_task(_watch(receive, inbox))
+        watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", "The gateway broke down or was stopped.")
         try:
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
@@ -202,9 +210,11 @@ class Execution:
         await self._runtime.cancellations.publish(self._call.request_id)
         await self._runtime.quotas.withdraw(self._call.request_id)
 
-    def _queued(self, timeout_s: float) -> Queued:
-        """Return the sealed request for the deployment's queue, and expect its replies."""
-        call, now = self._call, time.time()
+    def _queued(self, deployment: DeploymentEntry) -> Queued:
+        """Return the request for the deployment's queue, sealed for the workers that hold it, and
+        expect its replies.
+        """
+        call = self._call
         request = InferenceRequest(
             request_id=call.request_id,
             deployment_id=self._deployment.id,
@@ -214,12 +224,12 @@ class Execution:
             inputs=self._inputs,
             options=self._plan.options.to_wire(),
             stream=self._plan.stream,
-            enqueued_at=now,
-            deadline=now + timeout_s,
+            enqueued_at=time.time(),
+            deadline=self._deadline,
             expires_at=self._deployment.expires_at,
             scope="" if call.key is None else call.key.department or "",
         )
-        sealed, reader = self._runtime.seals.seal(request, self._deployment.workers)
+        sealed, reader = self._runtime.seals.seal(request, deployment.workers)
         self._runtime.replies.expect(call.request_id, reader)
         return Queued(
             deployment_queue(request.deployment_id),
@@ -244,9 +254,9 @@ class Execution:
     async def _whole(self, inbox: Inbox, send: Send) -> None:
         choices: dict[int, Choice] = {}
         while isinstance(event := await self._take(inbox), Delta):
-            choices.setdefault(event.index, Choice(event.index)).add(_piece(event))
+            choices.setdefault(event.index, Choice(event.index)).add(piece(event))
         units = await self._settle(event)
-        answer = _answer_of(event, choices)
+        answer = answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
         shown = self._plan.renderer.whole(answer)
         if not isinstance(shown, Rendered):
@@ -267,13 +277,13 @@ class Execution:
             if event is None:
                 pending += ": keepalive\n\n"
             elif event.text or event.call or event.scores or event.finish:
-                pending += renderer.delta(_piece(event))
+                pending += renderer.delta(piece(event))
             if pending and inbox.empty():
                 chunk, pending = encode(pending), ""
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             event = await self._take_or_wait(inbox)
         await self._settle(event)
-        body = encode(pending + renderer.closing(_answer_of(event)))
+        body = encode(pending + renderer.closing(answer_of(event)))
         await send({"type": "http.response.body", "body": body})
 
     async def _take_or_wait(self, inbox: Inbox) -> Delta | Done | None:
@@ -295,6 +305,8 @@ class Execution:
             DomainError: what admitted the request no longer holds.
         """
         event = await inbox.get()
+        if event is NOT_ADDRESSED and await self._hand_over():
+            return await self._take(inbox)
         if isinstance(event, Delta):
             self._completion_tokens += event.tokens
             return event
@@ -308,7 +320,7 @@ class Execution:
             return event
         if isinstance(event, Failed):
             raise EngineFailed(
-                event.message, code=event.code, status=event.status, used=_used(event)
+                event.message, code=event.code, status=event.status, used=used(event)
             )
         if isinstance(event, Cut):
             raise event.error
@@ -324,6 +336,30 @@ class Execution:
                 f"{settings.GATEWAY_REQUEST_TIMEOUT_S} s; the request was cancelled."
             )
         raise ClientGone
+
+    async def _hand_over(self) -> bool:
+        """Send the request to the workers that hold the deployment now; return whether it went.
+
+        A worker that was not known here when it was sealed has read it. Once that one is known, it
+        is sent once more, under the same reservation.
+        """
+        if self._handed_over:
+            return False
+        self._handed_over = True
+        until = time.monotonic() + _HANDOVER_S
+        while time.monotonic() < until:
+            snapshot = self._runtime.refresher.snapshot
+            known = None if snapshot is None else snapshot.deployments.get(self._deployment.name)
+            if known is None or known.id != self._deployment.id:
+                return False
+            if set(known.workers) - set(self._deployment.workers):
+                try:
+                    await self._runtime.quotas.send_again(self._queued(known))
+                except (redis.RedisError, OSError):
+                    return False
+                return True
+            await asyncio.sleep(_HANDOVER_CHECK_S)
+        return False
 
     async def _settle(self, done: Done) -> int:
         """The good end. Before the last byte leaves, so that an answer is never unaccounted.
@@ -402,7 +438,7 @@ class Execution:
                     elif isinstance(event, Done):
                         last = event
                     elif isinstance(event, Failed):
-                        last = _used(event) or Done("cancelled", 0, self._completion_tokens)
+                        last = used(event) or Done("cancelled", 0, self._completion_tokens)
                     elif isinstance(event, Tampered):
                         last = Done("cancelled", 0, self._completion_tokens)
         self._runtime.replies.close(self._call.request_id)
@@ -414,43 +450,3 @@ class Execution:
                 units=self._units,
             )
         await self._charge(outcome, last, reason)
-
-
-def _piece(delta: Delta) -> Piece:
-    return Piece(delta.text, delta.index, delta.call, delta.scores, delta.finish)
-
-
-def _used(failed: Failed) -> Done | None:
-    """Return the counts to charge for a failure; None where it states none."""
-    if not failed.units:
-        return None
-    return Done(
-        "failed",
-        failed.prompt_tokens,
-        failed.completion_tokens,
-        device_ms=failed.device_ms,
-        units=failed.units,
-    )
-
-
-def _answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
-    """Return the answer; choices without an end of their own have the request's."""
-    made = choices or {0: Choice()}
-    for choice in made.values():
-        choice.finish_reason = choice.finish_reason or done.finish_reason
-    return Answer(
-        finish_reason=done.finish_reason,
-        prompt_tokens=done.prompt_tokens,
-        completion_tokens=done.completion_tokens,
-        choices=[made[index] for index in sorted(made)],
-        results=done.results or [],
-        units=done.units,
-        stop=done.stop,
-    )
-
-
-async def _watch(receive: Receive, inbox: Inbox) -> None:
-    """Put the client's hanging up among the events."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    inbox.put_nowait(Signal.DISCONNECTED)

@@ -173,6 +173,14 @@ class Quotas:
             raise _stopped(verdict.stopped, verdict.wait_ms, amount, headers)
         return verdict, headers
 
+    async def send_again(self, queued: Queued) -> None:
+        """Send a request that was reserved before to the workers once more.
+
+        Raises:
+            redis.RedisError, OSError: Redis does not answer, or does not take it.
+        """
+        await self._client.execute_command("LPUSH", queued.queue, queued.message)
+
     async def withdraw(self, request_id: str) -> None:
         """Forget an admission whose reservation may have arrived although no answer came: it never
         runs. If Redis stays away, the controller settles it as one that failed.

@@ -11,6 +11,7 @@ from enum import Enum
 
 import redis
 
+from assay.gateway.http import Receive
 from assay.gateway.metrics import FORGED
 from assay.gateway.pipeline import Pipeline
 from governance.errors import DomainError
@@ -149,3 +150,10 @@ class Replies:
             logger.critical("FORGED REPLY to request %s refused: %s", request_id, error)
             expected.reader = None
             expected.inbox.put_nowait(Tampered(str(error)))
+
+
+async def watch_client(receive: Receive, inbox: Inbox) -> None:
+    """Put the client's hanging up among the events."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    inbox.put_nowait(Signal.DISCONNECTED)

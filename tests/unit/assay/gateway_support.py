@@ -68,6 +68,7 @@ class Responder:
     def __init__(self, deployment_id: int, behaviour: Behaviour) -> None:
         self.requests: list[InferenceRequest] = []
         self.cancelled: list[str] = []
+        self.bounced = 0
         self.queue = deployment_queue(deployment_id)
         self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
         self._behaviour = behaviour
@@ -107,6 +108,7 @@ class Responder:
                     request, seals = self.seals.open(message.payload[0][0])
                 except NotAddressed as error:
                     self._client.xadd(error.stream, error.fields)
+                    self.bounced += 1
                     continue
                 self.requests.append(request)
                 threading.Thread(target=self._run, args=(request, seals)).start()

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,22 @@ def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) ->
     stage.responders[0].restart()
     answer = stage.post(CHAT, stage.key(), json=GOOD)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
+def test_a_request_that_is_sent_back_goes_to_the_worker_that_took_over(stage: Stage) -> None:
+    """It is charged once, and its caller notices nothing."""
+    deployment = stage.deployment(behaviour=say_hello)
+    token, (responder,) = stage.key(), stage.responders
+    responder.restart()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(stage.post, CHAT, token, json=GOOD)
+        wait_until(lambda: responder.bounced)
+        public_key = responder.seals.public_key
+        worker_key_register(worker=f"responder-{deployment.pk}", public_key=public_key)
+        stage.notify()
+        answer = asked.result()
+    assert (answer.status_code, len(responder.requests)) == (200, 1)
+    assert [entry.outcome for entry in stage.entries()] == ["ok"]
 
 
 def test_the_brokers_disk_holds_neither_prompts_nor_answers(stage: Stage) -> None:
