@@ -96,6 +96,12 @@ def policy_get(*, actor: Principal) -> PolicyVersion:
     return version
 
 
+def actions_without_rule() -> list[Action]:
+    """Return the actions that no rule of the policy in force names; they are denied to everyone."""
+    named = active_policy().by_action
+    return [action for action in Action if action not in named]
+
+
 def policy_versions_visible_to(actor: Principal) -> QuerySet[PolicyVersion]:
     """Policies, newest first, with `rule_count` and `test_count`: those that are or were in force;
     the others too for those who may explain, draft or decide on policies.

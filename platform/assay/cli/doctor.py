@@ -93,8 +93,9 @@ def check_mlflow() -> str:
 
 
 def check_policy() -> str:
-    """Policies are in force; without them everything is denied, and nothing reviewed."""
+    """Policies are in force, and name every action; what they leave out is denied to everyone."""
     from governance.policy.models import PolicyState, PolicyVersion
+    from governance.policy.selectors import actions_without_rule
     from governance.reviews.policies.models import ReviewPolicy
 
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
@@ -107,6 +108,11 @@ def check_policy() -> str:
         raise NotWell(
             "no review policy is in force, so nothing can be released",
             "Run `assay manage bootstrap`.",
+        )
+    if missing := actions_without_rule():
+        raise NotWell(
+            f"no rule of policy {active.number} names {', '.join(missing)}, so they are denied",
+            "Permit or forbid them in a new policy; see “Upgrade” in docs/how-to/operate.md.",
         )
     return f"version {active.number}, {reviews} review policies"
 

@@ -16,6 +16,7 @@ import pytest
 
 from assay.cli import output
 from assay.cli.client import credentials_file
+from assay.cli.doctor import NotWell, check_policy
 from assay.cli.main import main
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
@@ -28,6 +29,7 @@ from registry.versions.models import Model
 from tests.proofs import fresh_proof
 from tests.unit.assay.sign_in_support import give_totp, totp_now
 from tests.unit.governance.witness_server import WitnessServer
+from tests.unit.policy_support import install_rules
 from workers.jobs.models import Job, JobEvent
 
 PASSWORD = "correct horse battery staple"
@@ -333,6 +335,18 @@ def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, sett
     assert "MLFLOW_TRACKING_URI" in out
     assert lines["Workers"].startswith("✗")
     assert "checks failed" in err
+
+
+def test_doctor_names_actions_that_an_older_policy_leaves_out(policy: Any) -> None:
+    rules = [
+        {**rule, "actions": [each for each in rule["actions"] if not each.startswith("batch:")]}
+        for rule in policy.rules
+    ]
+    older = [rule for rule in rules if rule["actions"]]
+    install_rules(older)
+    with pytest.raises(NotWell) as found:
+        check_policy()
+    assert "batch:cancel, batch:create, batch:view, so they are denied" in found.value.detail
 
 
 def test_manage_passes_everything_on_to_django(run: Run) -> None:
