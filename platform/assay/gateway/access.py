@@ -25,7 +25,8 @@ from registry.catalog.requests import RequestInvalid, printable
 # What a client is told to wait for a replica to come up, in seconds.
 _REPLICA_WAIT_S = 5.0
 
-
+# Code of a refusal because the deployment's release no longer permits serving.
+RELEASE_ENDED = "release_not_servable"
 CLASSIFICATION_HEADER = b"assay-data-classification"
 
 
@@ -147,7 +148,7 @@ def find_deployment(
     if obstacle := entry.obstacle or _expired(entry):
         raise Refused(
             f"Deployment {entry.name} does not serve. {obstacle}",
-            code="release_not_servable",
+            code=RELEASE_ENDED,
             deployment=entry,
             decision=decision,
             context=context,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from assay.gateway.access import Circumstances, Refused, find_deployment
+from assay.gateway.access import RELEASE_ENDED, Circumstances, Refused, find_deployment
 from assay.gateway.authentication import authenticate
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.refresher import Refresher
@@ -116,7 +116,7 @@ class Ticket:
                 if why := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
                         f"Deployment {self.application.model} does not serve. {why}",
-                        code="release_not_servable",
+                        code=RELEASE_ENDED,
                     )
             else:
                 self.application.admit(snapshot)

@@ -12,7 +12,7 @@ import redis
 from django.conf import settings
 from django.db import connection
 
-from assay.gateway.access import Circumstances
+from assay.gateway.access import RELEASE_ENDED, Circumstances, ModelUnknown
 from assay.gateway.admission import Application
 from assay.gateway.authentication import ProvedToken
 from assay.gateway.batch_line import Later, Stopped, ask_line, may_ask_again
@@ -51,6 +51,10 @@ QUEUE_SHORT = 1
 _LOOK_S = 0.2
 _RENEW_S = LEASE.total_seconds() / 3
 _LONGEST_WAIT_S = 60.0
+# A batch ends once so many lines in a row were refused because nothing serves them any more. More
+# than one, since a deployment may be stopped and made again.
+REFUSALS_MAX = 10
+_NOTHING_SERVES = frozenset({RELEASE_ENDED, ModelUnknown.code})
 _INPUT_GONE = Fault("input_file_gone", "The content of the input file is gone.")
 
 T = TypeVar("T")
@@ -68,6 +72,7 @@ class BatchRun:
         self._stopping = asyncio.Event()
         self._looked_at = 0.0
         self._paused_until = 0.0
+        self._refusals = 0
         self._ending: BatchState | None = None
         self._faults: tuple[Fault, ...] = ()
 
@@ -252,6 +257,7 @@ class BatchRun:
         result: LineResult | None = None
         if isinstance(found, LineResult):
             result = found
+            self._count_refusal(found)
         elif isinstance(found, Stopped):
             self._end(Fault(found.error.code, found.error.message))
             result = found.result
@@ -262,6 +268,13 @@ class BatchRun:
             await self._insist(lambda: line_finish(claim=self._claim, number=number, result=done))
         else:
             await self._insist(lambda: line_give_back(claim=self._claim, number=number))
+
+    def _count_refusal(self, result: LineResult) -> None:
+        """End the batch when line after line is refused because its release has ended."""
+        self._refusals = self._refusals + 1 if result.error in _NOTHING_SERVES else 0
+        if self._refusals >= REFUSALS_MAX and self._ending is None:
+            message = f"{self._refusals} requests in a row were refused. {result.message}"
+            self._end(Fault(result.error, message))
 
     async def _insist(self, step: Callable[[], None]) -> None:
         """Run a step although the database is away for a while: an answer is paid for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +16,12 @@ from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from registry.batches.models import Batch, BatchLine
 from registry.files.models import StoredFile
+from registry.versions.models import ModelVersion
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of
-from tests.unit.assay.gateway_support import Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import Behaviour, Stage, say_hello, stage, wait_until
+from tests.unit.assay.test_gateway_recall import recall as recall_version
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.services import worker_key_register
 from workers.wire import Done, Failed, InferenceRequest, deployment_queue
 
 __all__ = ["stage"]
@@ -305,9 +310,6 @@ def test_a_line_waits_for_its_quota_and_is_neither_lost_nor_asked_twice(stage: S
     wait_until(lambda: BatchLine.objects.filter(state="waiting").exists())
     assert state_of(made.id) == "in_progress"
     stage.limit("tokens_per_day", 1)
-    from workers.deployments.models import Deployment, Replica, ReplicaState
-    from workers.deployments.services import worker_key_register
-
     deployment = Deployment.objects.get()
     worker = f"responder-{deployment.pk}"
     Replica.objects.create(
@@ -350,7 +352,95 @@ def test_a_classification_and_the_stored_address_are_those_of_the_creation(stage
     assert entry.client_address == "127.0.0.1"
 
 
-def test_embeddings_and_completions_run_in_batches(stage: Stage) -> None:
+def recall(stage: Stage) -> None:
+    recall_version(stage, ModelVersion.objects.get())
+
+
+def stop(stage: Stage) -> None:
+    Deployment.objects.update(state=DeploymentState.STOPPED, stopped_at=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "reason"),
+    [
+        (recall, "release_not_servable", "Release"),
+        (stop, "model_not_found", "does not exist"),
+    ],
+)
+def test_a_batch_ends_early_when_nothing_serves_its_lines_any_more(
+    stage: Stage, settings: Any, end: Callable[[Stage], None], code: str, reason: str
+) -> None:
+    settings.BATCH_CONCURRENCY = 1
+
+    def answer(request: InferenceRequest, reply: Any) -> None:
+        say_hello(request, reply)
+        if len(stage.responders[0].requests) == 2:
+            end(stage)
+            stage.notify()
+
+    stage.deployment(behaviour=answer)
+    client = stage.client(stage.key())
+    made = create(client, [line(f"q{number}") for number in range(40)])
+    done = ended(client, made.id, "failed")
+    (fault,) = done.errors.data
+    assert fault.code == code
+    assert fault.message.startswith("10 requests in a row were refused. ")
+    assert reason in fault.message
+    answers = results(client, done.output_file_id)
+    assert 0 < len(answers) == done.request_counts.completed
+    assert len(answers) + len(results(client, done.error_file_id)) == 40
+    failures = Batch.objects.get().failures
+    assert failures == {code: 10, "batch_failed": 30 - len(answers)}
+
+
+def moderate(request: InferenceRequest, reply: Any) -> None:
+    found = {"scores": {"violence": 0.9}, "flagged": ["violence"]}
+    reply(Done("stop", 3, 0, results=[found], units=1))
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "behaviour", "asked", "shown"),
+    [
+        (
+            "/v1/completions",
+            "text-generation",
+            say_hello,
+            {"prompt": "Hi"},
+            lambda body: body["choices"][0]["text"] == "Hello there",
+        ),
+        (
+            "/v1/responses",
+            "text-generation",
+            say_hello,
+            {"input": "Hi", "store": False},
+            lambda body: body["output"][0]["content"][0]["text"] == "Hello there",
+        ),
+        (
+            "/v1/moderations",
+            "moderation",
+            moderate,
+            {"input": "Hi"},
+            lambda body: body["results"][0]["categories"]["violence"],
+        ),
+    ],
+)
+def test_the_other_paths_run_in_batches(
+    stage: Stage,
+    path: str,
+    task: str,
+    behaviour: Behaviour,
+    asked: dict[str, Any],
+    shown: Callable[[Any], bool],
+) -> None:
+    stage.deployment("writer", task=task, behaviour=behaviour)
+    client = stage.client(stage.key())
+    made = create(client, [line("a", url=path, body={"model": "writer", **asked})], endpoint=path)
+    done = ended(client, made.id)
+    answer = results(client, done.output_file_id)["a"]["response"]
+    assert (answer["status_code"], shown(answer["body"])) == (200, True)
+
+
+def test_embeddings_run_in_batches(stage: Stage) -> None:
     def embed(request: InferenceRequest, reply: Any) -> None:
         reply(Done("stop", 3, 0, results=[[0.5, 0.25]], units=3))
 
