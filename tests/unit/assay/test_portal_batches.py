@@ -75,6 +75,16 @@ def test_developers_cancel_a_batch_once_and_viewers_do_not(company: Company) -> 
     assert "is completed; it cannot become canceling" in ended.content.decode()
 
 
+def test_a_page_is_loaded_again_once_the_state_that_it_shows_is_over(company: Company) -> None:
+    client = signed_in(Client(), company.vera)
+    page = f"/batches/{company.batch.pk}"
+    polled = f"{page}/progress?state=in_progress"
+    assert f'hx-get="{polled}"' in text(client, page)
+    assert "HX-Redirect" not in client.get(polled).headers
+    Batch.objects.filter(pk=company.batch.pk).update(state="cancelling")
+    assert client.get(polled).headers["HX-Redirect"] == page
+
+
 def test_a_list_and_a_page_cost_as_many_queries_for_many_rows_as_for_one(company: Company) -> None:
     client = signed_in(Client(), company.enzo)
     addresses = ("/batches", f"/batches/{company.batch.pk}")

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
@@ -73,11 +74,16 @@ def progress_of(batch: Batch) -> dict[str, Any]:
 
 
 class BatchProgress(Screen):
-    """The counts of one batch, fetched while it runs."""
+    """The counts of one batch, fetched while it runs. Once it has left the state that the page
+    shows, the page is loaded again: tag, button, files and errors follow the state."""
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         batch = batch_get(actor=self.actor, id=kwargs["id"])
-        return render(request, "portal/batches/progress.html", progress_of(batch))
+        response = render(request, "portal/batches/progress.html", progress_of(batch))
+        if request.GET.get("state", batch.state) != batch.state:
+            # Not HX-Refresh: the page may be the answer to a form, which would be sent again.
+            response["HX-Redirect"] = reverse("portal:batch", kwargs={"id": batch.pk})
+        return response
 
 
 class BatchCancel(BatchPage, ActionScreen):
