@@ -338,7 +338,7 @@ def main() -> int:
             key = deploy_base(stage)
             if options.minutes:
                 return last(stack, key, options.minutes, options.rate)
-            faults = break_things(stack, key, requests=requests, kill_every_s=25)
+            faults = break_things(stack, key, requests=requests, kill_every_s=45)
             return faults + replace_worker(stack, key, requests=max(200, requests // 10))
         finally:
             stack.stop()
