@@ -11,6 +11,7 @@ from pathlib import Path
 BENCHMARKS = {
     "gateway": "CPU and latency of the inference route, against a bare ASGI echo",
     "portal": "errors, latency and connections while people click through the portal",
+    "serve": "first token, embeddings and added latency, against the engine or model alone",
     "streams": "memory and delay of 1,000 streams that wait and 200 that run",
     "load": "the ledger against the engines' counts, with hang-ups and killed workers",
     "stack": "tokens/s through everything, against generate in process",

@@ -159,7 +159,7 @@ def counted_by_workers(stack: Stack) -> dict[str, tuple[str, int, int]]:
 
 
 def _database(stack: Stack) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect as the superuser: row-level security shows nobody else all rows."""
+    """Connect as the superuser: row-level security hides rows from every other role."""
     url = stack.environment_of("migrate")["DATABASE_URL"]
     return psycopg.connect(url.replace(f"{OWNER}@", "postgres@"))
 

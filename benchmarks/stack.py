@@ -35,11 +35,18 @@ PROMPT = "Explain in a few sentences why a bank audits the models that it uses f
 def deploy_base(stage: Stage) -> str:
     """Intake, review and deployment of the base model, as in the demo; returns an API key."""
     intake.run(stage)
+    deploy(stage, stage.facts["smollm2-135m-instruct"], DEPLOYMENT)
+    key = use.new_key(stage, "enzo", "engineering", "benchmark")
+    return str(key["key"])
+
+
+def deploy(stage: Stage, version: dict[str, Any], name: str) -> None:
+    """Review a version and deploy it for Engineering; return once it serves."""
     made = release.submit(
         stage,
         "devi",
-        stage.facts["smollm2-135m-instruct"],
-        DEPLOYMENT,
+        version,
+        name,
         departments=["engineering"],
         visibility="department",
         tier="minimal",
@@ -49,9 +56,7 @@ def deploy_base(stage: Stage) -> str:
         release.attest(stage, "carla", made)
         made = release.approve(stage, "carla", "compliance", made)
     release.ensure_deployed(stage, "enzo", made)
-    release.wait_serving(stage, "enzo", DEPLOYMENT)
-    key = use.new_key(stage, "enzo", "engineering", "benchmark")
-    return str(key["key"])
+    release.wait_serving(stage, "enzo", name)
 
 
 async def _stream(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
@@ -133,13 +138,13 @@ def run(*, quick: bool = False) -> list[Row]:
             stack.wait_for_mlflow()
             key = deploy_base(stage)
             digest = stage.facts["smollm2-135m-instruct"]["digest"]
-            reference = Reference(_files(folder, digest), threads)
+            reference = Reference(files(folder, digest), threads)
             return _measure(stack.url, key, reference, rounds=1 if quick else 3)
         finally:
             stack.stop()
 
 
-def _files(folder: Path, digest: str) -> Path:
+def files(folder: Path, digest: str) -> Path:
     """Make a folder of a stored version's files."""
     stored, target = folder / "data" / "artifacts" / "files", folder / "reference"
     manifest = json.loads((stored / digest[:2] / digest).read_bytes())

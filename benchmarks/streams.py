@@ -1,4 +1,4 @@
-"""1,000 streams that wait for their first token, beside 200 that get five tokens a second.
+"""1,000 streams that wait for their first token, and 200 that get five tokens a second.
 
 A responder stands in for the engine, as in `benchmarks.gateway`: what is measured is what the
 gateway holds. Every stream has to end whole. Prints the memory of the web process for each stream,

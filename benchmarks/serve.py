@@ -1,0 +1,270 @@
+"""Serving through everything, against the engine or the model alone in the same run.
+
+Time to the first token: of one stream through HTTP, key, policy, quota, broker and worker, and of
+the same engine in this process. Embeddings: 64 clients that send one text each, and the same model
+in this process, one batch of 32 texts after another. Added latency: 100 requests a second at two
+web processes, with a responder for an engine, and at the bare echo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from assay.demo.company import open_for_business
+from assay.demo.stage import Stage
+from assay.local import materials
+from assay.local.stack import ROOT, Stack
+from benchmarks.gateway import BODY, furnish, process, served
+from benchmarks.stack import DEPLOYMENT, PROMPT, deploy, deploy_base, files
+from benchmarks.stores import own_stores
+from benchmarks.table import Row, show
+
+ENCODER = "bench-minilm"
+CLIENTS, TEXTS, BATCH = 64, 512, 32
+RATE = 100
+FIRST_TOKENS = 20
+
+
+def texts(count: int) -> list[str]:
+    """Return so many sentences of about twenty tokens, each different."""
+    return [
+        f"Invoice {n} of the branch in Vienna was paid twice and is refunded." for n in range(count)
+    ]
+
+
+async def first_token_ms(url: str, key: str) -> float:
+    """Time from the request to the first text of one stream, in ms."""
+    body = {
+        "model": DEPLOYMENT,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": 4,
+        "temperature": 0,
+        "stream": True,
+    }
+    async with httpx.AsyncClient(base_url=url, headers=_bearer(key), timeout=60) as client:
+        await client.get("/v1/models")
+        started = time.perf_counter()
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            async for line in response.aiter_lines():
+                if '"content":"' in line and '"content":""' not in line:
+                    return (time.perf_counter() - started) * 1000
+    raise RuntimeError("The stream had no text.")
+
+
+class EngineAlone:
+    """The engine that the worker runs, in this process, on the same files and threads."""
+
+    def __init__(self, folder: Path) -> None:
+        from workers.engines.generation import GenerationEngine
+
+        threads = max(1, (os.cpu_count() or 2) - 1)
+        self._engine: Any = GenerationEngine(
+            folder, architectures=("LlamaForCausalLM",), threads=threads
+        )
+
+    def first_token_ms(self) -> float:
+        """Time from `submit` to the first text, in ms."""
+        from registry.catalog.generation import GenerationInputs, SamplingOptions
+        from workers.engines.protocol import EngineRequest
+        from workers.wire import Delta
+
+        came, over = threading.Event(), threading.Event()
+
+        def sink(event: Any) -> None:
+            if isinstance(event, Delta):
+                if event.text:
+                    came.set()
+            else:
+                over.set()
+
+        inputs = GenerationInputs.model_validate(
+            {"messages": [{"role": "user", "content": PROMPT}]}
+        )
+        request = EngineRequest("first", inputs, SamplingOptions(max_tokens=4, temperature=0.0))
+        started = time.perf_counter()
+        self._engine.submit(request, sink)
+        came.wait(60)
+        took = (time.perf_counter() - started) * 1000
+        over.wait(60)
+        return took
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+async def embeddings_rate(url: str, key: str, path: str, body: Any) -> float:
+    """Texts per second when `CLIENTS` clients send one text each, again and again."""
+    left = iter(texts(TEXTS))
+    limits = httpx.Limits(max_connections=CLIENTS)
+    async with httpx.AsyncClient(
+        base_url=url, headers=_bearer(key), timeout=120, limits=limits
+    ) as client:
+
+        async def one() -> None:
+            for text in left:
+                response = await client.post(path, json=body(text))
+                response.raise_for_status()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(CLIENTS)))
+        return TEXTS / (time.perf_counter() - started)
+
+
+class Encoder:
+    """The same weights in this process: mean of the last layer, normalized, batches of `BATCH`."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+        self._torch = torch
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+    def rate(self) -> float:
+        """Texts per second."""
+        everything = texts(TEXTS)
+        started = time.perf_counter()
+        for at in range(0, TEXTS, BATCH):
+            self.encode(everything[at : at + BATCH])
+        return TEXTS / (time.perf_counter() - started)
+
+    def encode(self, batch: list[str]) -> Any:
+        """Return one vector for each text."""
+        torch = self._torch
+        inputs = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = self._model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(mean, dim=1)
+
+
+async def paced_ms(port: int, token: str, seconds: float) -> list[float]:
+    """Send `RATE` requests a second, whatever comes back; each one's time in ms."""
+    times: list[float] = []
+    headers = {**_bearer(token), "content-type": "application/json"}
+    limits = httpx.Limits(max_connections=RATE)
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, limits=limits
+    ) as client:
+
+        async def one() -> None:
+            started = time.perf_counter()
+            response = await client.post("/v1/chat/completions", content=BODY)
+            response.raise_for_status()
+            times.append((time.perf_counter() - started) * 1000)
+
+        await asyncio.gather(*(one() for _ in range(20)))
+        times.clear()
+        tasks, began = [], time.perf_counter()
+        for number in range(int(RATE * seconds)):
+            await asyncio.sleep(max(0.0, began + number / RATE - time.perf_counter()))
+            tasks.append(asyncio.create_task(one()))
+        await asyncio.gather(*tasks)
+    return times
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def added_latency(*, rounds: int, seconds: float) -> list[Row]:
+    """Rows of latency at `RATE` requests a second. Django must not be set up yet."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    with own_stores(PYTHONPATH=paths), ExitStack() as stack:
+        token, queue = furnish()
+        stack.enter_context(process(sys.executable, "-m", "benchmarks.gateway", "respond", queue))
+        subject = stack.enter_context(served(token, "assay.server", "--workers", "2"))
+        echoed = ("uvicorn", "benchmarks.gateway:echo", "--no-access-log")
+        reference = stack.enter_context(served(token, *echoed))
+        found: dict[str, tuple[list[float], list[float]]] = {"50th": ([], []), "99th": ([], [])}
+        for _ in range(rounds):
+            for place, each in enumerate((subject, reference)):
+                marks = quantiles(asyncio.run(paced_ms(each.port, token, seconds)), n=100)
+                found["50th"][place].append(marks[49])
+                found["99th"][place].append(marks[98])
+    return [
+        Row.of(f"{RATE} requests/s, {name} percentile", "ms", ours, theirs)
+        for name, (ours, theirs) in found.items()
+    ]
+
+
+def through_everything(*, rounds: int) -> tuple[list[Row], list[Row]]:
+    """Rows of first tokens and of embeddings, from a stack of its own."""
+    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        stack = Stack(folder, demo=True)
+        try:
+            quiet = Console(quiet=True)
+            stage = Stage(quiet, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
+            stack.start(lambda text: None)
+            open_for_business(stage)
+            stack.wait_for_mlflow()
+            key = deploy_base(stage)
+            deploy(stage, stage.facts["all-minilm-l6-v2"], ENCODER)
+            return (
+                _first_tokens(stack, key, stage, rounds=rounds),
+                _embeddings(stack, key, stage, rounds=rounds),
+            )
+        finally:
+            stack.stop()
+
+
+def _first_tokens(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[Row]:
+    digest = stage.facts["smollm2-135m-instruct"]["digest"]
+    alone = EngineAlone(files(stack.folder, digest))
+    try:
+        ours, theirs = [], []
+        for number in range(rounds * FIRST_TOKENS + 2):
+            pair = alone.first_token_ms(), asyncio.run(first_token_ms(stack.url, key))
+            if number >= 2:  # The first ones warm both up.
+                theirs.append(pair[0])
+                ours.append(pair[1])
+    finally:
+        alone.close()
+    return [Row.of("time to the first token", "ms", ours, theirs)]
+
+
+def _embeddings(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[Row]:
+    def body(text: str) -> dict[str, str]:
+        return {"model": ENCODER, "input": text}
+
+    encoder = Encoder(files(stack.folder, stage.facts["all-minilm-l6-v2"]["digest"]))
+    encoder.rate()
+    ours, theirs = [], []
+    for _ in range(rounds):
+        theirs.append(encoder.rate())
+        ours.append(asyncio.run(embeddings_rate(stack.url, key, "/v1/embeddings", body)))
+    return [Row.of(f"{CLIENTS} clients, one text each", "texts/s", ours, theirs)]
+
+
+def main() -> None:
+    """`python -m benchmarks.serve [--quick]`."""
+    quick = "--quick" in sys.argv
+    first, vectors = through_everything(rounds=1 if quick else 5)
+    show("Through everything", "the engine alone", first)
+    show("Embeddings through everything", f"the model alone, batches of {BATCH}", vectors)
+    show(
+        "The gateway with two processes",
+        "bare echo",
+        added_latency(rounds=1 if quick else 5, seconds=5 if quick else 10),
+    )
+
+
+if __name__ == "__main__":
+    main()
