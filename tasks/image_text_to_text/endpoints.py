@@ -21,11 +21,8 @@ from registry.catalog.generation import (
 from registry.catalog.inputs import MediaInput
 from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, one_or_many
 from registry.catalog.requests import parse as parse_request
-from tasks.text_generation.endpoints import (
-    ChatRequest,
-    Message,
-)
-from tasks.text_generation.endpoints import TextPart as TextContent
+from tasks.text_generation.chat import ChatRequest, Message
+from tasks.text_generation.chat import TextPart as TextContent
 from tasks.text_generation.rendering import ChatRenderer
 
 # Reserved for an image before it is known how many the model has: LLaVA 1.5 has as many.

@@ -19,7 +19,7 @@ from registry.catalog.declaration import (
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from tasks.text_completion.schema import Document, PretrainHyperparameters, cut
-from tasks.text_generation.endpoints import CompletionRequest, read_completion
+from tasks.text_generation.completions import CompletionRequest, read_completion
 
 # Enough for most lines of a program or of prose.
 LINE_TOKENS = 24

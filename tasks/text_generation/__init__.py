@@ -17,12 +17,8 @@ from registry.catalog.declaration import (
 )
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.generation import GenerationInputs, SamplingOptions
-from tasks.text_generation.endpoints import (
-    ChatRequest,
-    CompletionRequest,
-    read_chat,
-    read_completion,
-)
+from tasks.text_generation.chat import ChatRequest, read_chat
+from tasks.text_generation.completions import CompletionRequest, read_completion
 from tasks.text_generation.hugging_face import TextGenerationRequest, read_text_generation
 from tasks.text_generation.input_tokens import InputTokensRequest, read_input_tokens
 from tasks.text_generation.messages import (

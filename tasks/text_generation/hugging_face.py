@@ -10,7 +10,7 @@ from pydantic import Field
 from registry.catalog.endpoints import Answer, Piece, Plan, dumps
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.requests import Body, Strict, Text, estimate_tokens, parse
-from tasks.text_generation.endpoints import Fraction, Seed, StopText, TokenCount
+from tasks.text_generation.sampling import Fraction, Seed, StopText, TokenCount
 
 DEFAULT_TOKENS = 100
 

@@ -35,8 +35,8 @@ from registry.catalog.requests import (
     one_or_many,
     parse,
 )
-from tasks.text_generation.endpoints import Fraction, stated
 from tasks.text_generation.messages_rendering import CountRenderer, MessagesRenderer
+from tasks.text_generation.sampling import Fraction, stated
 from tasks.text_generation.tools import chosen_tools, make_tool, prompt_estimate
 
 MAX_BLOCKS = 256

@@ -37,8 +37,8 @@ from registry.catalog.requests import (
     one_or_many,
     parse,
 )
-from tasks.text_generation.endpoints import ServiceTier, stated
 from tasks.text_generation.responses_rendering import ResponsesRenderer
+from tasks.text_generation.sampling import ServiceTier, stated
 from tasks.text_generation.tools import (
     ToolWord,
     chosen_tools,

@@ -10,7 +10,7 @@ from registry.catalog.endpoints import Answer, Choice, Piece, Plan
 from tasks.text_generation.rendering import ChatRenderer
 
 if TYPE_CHECKING:
-    from tasks.text_generation.endpoints import ChatRequest
+    from tasks.text_generation.chat import ChatRequest
 
 
 def stored_plan(plan: Plan, request: ChatRequest) -> Plan:

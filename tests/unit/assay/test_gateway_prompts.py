@@ -13,7 +13,8 @@ from assay.gateway.snapshot import read_snapshot
 from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import Body, RequestInvalid
 from registry.versions.models import ModelVersion
-from tasks.text_generation.endpoints import read_chat, read_completion
+from tasks.text_generation.chat import read_chat
+from tasks.text_generation.completions import read_completion
 from tasks.text_generation.responses import read_responses
 from tests.unit.assay.gateway_support import Stage, stage
 from workers.deployments.models import Deployment

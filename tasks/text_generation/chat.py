@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions and /v1/completions, byte for byte as OpenAI's client reads them."""
+"""POST /v1/chat/completions, byte for byte as OpenAI's client reads it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from registry.catalog.endpoints import Plan
 from registry.catalog.generation import (
-    MAX_BIASES,
     MAX_CALLS,
-    MAX_CHOICES,
-    MAX_N,
-    MAX_PROMPTS,
-    MAX_TOKEN,
-    MAX_TOKENS,
     MAX_TOOLS,
     MAX_TOP_LOGPROBS,
     ChatMessage,
     GenerationInputs,
-    SamplingOptions,
     Tool,
     Variables,
 )
@@ -40,11 +33,12 @@ from registry.catalog.requests import (
     Strict,
     Text,
     User,
-    estimate_tokens,
     one_or_many,
     parse,
 )
-from tasks.text_generation.rendering import ChatRenderer, CompletionRenderer
+from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_text
+from tasks.text_generation.rendering import ChatRenderer
+from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount
 from tasks.text_generation.stored_chats import stored_plan
 from tasks.text_generation.tools import (
     CalledTool,
@@ -58,42 +52,8 @@ from tasks.text_generation.tools import (
 )
 
 DEFAULT_CHAT_TOKENS = 512
-DEFAULT_COMPLETION_TOKENS = 16
-MAX_COMPLETION_LOGPROBS = 5  # OpenAI's
 # A longer question is searched for by its beginning.
 QUERY_CHARACTERS = 4_000
-
-StopText = Annotated[str, Field(min_length=1, max_length=200)]
-TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
-TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
-Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
-Tokens = Annotated[list[Token], Field(min_length=1, max_length=200_000)]
-
-
-def _kind_of_prompt(value: Any) -> str:
-    first = value[0] if isinstance(value, list) and value else value
-    if isinstance(first, list):
-        return "~lists"
-    return ("~tokens" if isinstance(first, int) else "many") if isinstance(value, list) else "one"
-
-
-Prompt = Annotated[
-    Annotated[Text, Tag("one")]
-    | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS), Tag("many")]
-    | Annotated[Tokens, Tag("~tokens")]
-    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("~lists")],
-    Discriminator(_kind_of_prompt),
-]
-Stop = Annotated[
-    Annotated[StopText, Tag("one")]
-    | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("many")],
-    Discriminator(one_or_many),
-]
 
 
 class TextPart(Strict):
@@ -149,69 +109,7 @@ class Message(Strict):
         )
 
 
-def stated(**settings: Any) -> list[Any]:
-    """Return the names of the settings that a request gives."""
-    return [name for name, value in settings.items() if value is not None]
-
-
-# There is one tier: every request is served as its quotas allow.
-ServiceTier = Literal["auto", "default"]
-
-
-class StreamOptions(Strict):
-    """Content of a stream besides the text."""
-
-    include_usage: bool = False
-    include_obfuscation: Literal[False] = False
-
-
-class _Generation(Strict):
-    model: Name
-    max_tokens: TokenCount | None = None
-    temperature: Temperature | None = None
-    top_p: Fraction | None = None
-    stop: Stop | None = None
-    seed: Seed | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
-    user: User | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] | None = None
-
-    def options(self, max_tokens: int, **more: Any) -> SamplingOptions:
-        """Return the settings as an engine takes them."""
-        return SamplingOptions(
-            max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
-            seed=self.seed,
-            stated=stated(
-                max_tokens=self.stated_limit,
-                temperature=self.temperature,
-                top_p=self.top_p,
-                stop=self.stop,
-            ),
-            choices=self.n or 1,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            logit_bias=self.logit_bias or {},
-            **more,
-        )
-
-    @property
-    def stated_limit(self) -> int | None:
-        """Return the limit on the answer that the caller chose."""
-        return self.max_tokens
-
-    @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
-
-
-class ChatRequest(_Generation):
+class ChatRequest(Generation):
     """POST /v1/chat/completions. `prompt_variables` fill in the prompt of a prompt version.
 
     `user`, `safety_identifier` and `prompt_cache_key` are the caller's own words. They are not
@@ -298,40 +196,6 @@ class ChatRequest(_Generation):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class CompletionRequest(_Generation):
-    """POST /v1/completions. `prompt` is a text, tokens, or a list of either."""
-
-    prompt: Prompt
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
-    echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
-    suffix: Text | None = None
-
-    @property
-    def token_limit(self) -> int:
-        return DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.best_of is not None and self.best_of < (self.n or 1):
-            raise ValueError("best_of must not be less than n")
-        if (self.best_of or 1) > (self.n or 1) and self.stream:
-            raise ValueError("best_of cannot be streamed")
-        if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens 0 needs echo")
-        if self.suffix and (self.echo or not isinstance(self.prompt, str)):
-            raise ValueError("suffix goes with one prompt of text, without echo")
-        return self
-
-    def inputs(self) -> GenerationInputs:
-        """Return the prompts as an engine takes them."""
-        prompt: Any = self.prompt
-        if isinstance(prompt, str):
-            return GenerationInputs(prompt=prompt, suffix=self.suffix or None)
-        return GenerationInputs(prompts=[prompt] if isinstance(prompt[0], int) else prompt)
-
-
 def read_chat(body: Body, request_id: str, name: str) -> Plan:
     """Read POST /v1/chat/completions. Raises RequestInvalid."""
     request = parse(ChatRequest, body.data)
@@ -350,9 +214,6 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
         )
 
     def plan_with(passages: Sequence[Passage], own_system: bool) -> Plan:
-        # Imported late: it builds on this module.
-        from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_text
-
         found = grounded_messages(messages, passages, own_system=own_system)
         plan = _chat_plan(request, request_id, found, [shown_text(each) for each in passages])
         renderer = GroundedRenderer(
@@ -418,45 +279,3 @@ def _chat_plan(
         tokens=prompt_tokens + request.token_limit * options.made,
         prompt_tokens=prompt_tokens,
     )
-
-
-def read_completion(body: Body, request_id: str, name: str) -> Plan:
-    """Read POST /v1/completions. Raises RequestInvalid."""
-    request = parse(CompletionRequest, body.data)
-    inputs = request.inputs()
-    options = request.options(
-        request.token_limit,
-        best_of=request.best_of,
-        echo=bool(request.echo),
-        logprobs=request.logprobs,
-    )
-    prompts = len(inputs.prompts or (None,))
-    if prompts * options.made > MAX_CHOICES:
-        raise RequestInvalid(
-            f"{prompts} prompts with {options.made} choices each are more than {MAX_CHOICES} "
-            "choices.",
-            param="n",
-        )
-    prompt_tokens = _prompt_tokens(inputs)
-    return Plan(
-        model=request.model,
-        inputs=inputs,
-        options=options,
-        stream=bool(request.stream),
-        renderer=CompletionRenderer(
-            id=f"cmpl-{request_id[4:]}",
-            model=request.model,
-            created=int(time.time()),
-            include_usage=request.include_usage,
-            scored=request.logprobs is not None,
-        ),
-        tokens=prompt_tokens + request.token_limit * prompts * options.made,
-        prompt_tokens=prompt_tokens,
-    )
-
-
-def _prompt_tokens(inputs: GenerationInputs) -> int:
-    """Return an estimate of the tokens of all prompts, exact where they are given as tokens."""
-    given = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
-    tokens = sum(len(each) for each in given if not isinstance(each, str))
-    return tokens or estimate_tokens([each for each in given if isinstance(each, str)])

@@ -1,0 +1,119 @@
+"""POST /v1/completions, byte for byte as OpenAI's client reads it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from registry.catalog.endpoints import Plan
+from registry.catalog.generation import (
+    MAX_CHOICES,
+    MAX_N,
+    MAX_PROMPTS,
+    MAX_TOKEN,
+    MAX_TOKENS,
+    GenerationInputs,
+)
+from registry.catalog.requests import Body, RequestInvalid, Text, estimate_tokens, parse
+from tasks.text_generation.rendering import CompletionRenderer
+from tasks.text_generation.sampling import Generation
+
+DEFAULT_COMPLETION_TOKENS = 16
+MAX_COMPLETION_LOGPROBS = 5  # OpenAI's
+
+Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
+Tokens = Annotated[list[Token], Field(min_length=1, max_length=200_000)]
+
+
+def _kind_of_prompt(value: Any) -> str:
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, list):
+        return "~lists"
+    return ("~tokens" if isinstance(first, int) else "many") if isinstance(value, list) else "one"
+
+
+Prompt = Annotated[
+    Annotated[Text, Tag("one")]
+    | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS), Tag("many")]
+    | Annotated[Tokens, Tag("~tokens")]
+    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("~lists")],
+    Discriminator(_kind_of_prompt),
+]
+
+
+class CompletionRequest(Generation):
+    """POST /v1/completions. `prompt` is a text, tokens, or a list of either."""
+
+    prompt: Prompt
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
+    suffix: Text | None = None
+
+    @property
+    def token_limit(self) -> int:
+        return DEFAULT_COMPLETION_TOKENS if self.max_tokens is None else self.max_tokens
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.best_of is not None and self.best_of < (self.n or 1):
+            raise ValueError("best_of must not be less than n")
+        if (self.best_of or 1) > (self.n or 1) and self.stream:
+            raise ValueError("best_of cannot be streamed")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens 0 needs echo")
+        if self.suffix and (self.echo or not isinstance(self.prompt, str)):
+            raise ValueError("suffix goes with one prompt of text, without echo")
+        return self
+
+    def inputs(self) -> GenerationInputs:
+        """Return the prompts as an engine takes them."""
+        prompt: Any = self.prompt
+        if isinstance(prompt, str):
+            return GenerationInputs(prompt=prompt, suffix=self.suffix or None)
+        return GenerationInputs(prompts=[prompt] if isinstance(prompt[0], int) else prompt)
+
+
+def read_completion(body: Body, request_id: str, name: str) -> Plan:
+    """Read POST /v1/completions. Raises RequestInvalid."""
+    request = parse(CompletionRequest, body.data)
+    inputs = request.inputs()
+    options = request.options(
+        request.token_limit,
+        best_of=request.best_of,
+        echo=bool(request.echo),
+        logprobs=request.logprobs,
+    )
+    prompts = len(inputs.prompts or (None,))
+    if prompts * options.made > MAX_CHOICES:
+        raise RequestInvalid(
+            f"{prompts} prompts with {options.made} choices each are more than {MAX_CHOICES} "
+            "choices.",
+            param="n",
+        )
+    prompt_tokens = _prompt_tokens(inputs)
+    return Plan(
+        model=request.model,
+        inputs=inputs,
+        options=options,
+        stream=bool(request.stream),
+        renderer=CompletionRenderer(
+            id=f"cmpl-{request_id[4:]}",
+            model=request.model,
+            created=int(time.time()),
+            include_usage=request.include_usage,
+            scored=request.logprobs is not None,
+        ),
+        tokens=prompt_tokens + request.token_limit * prompts * options.made,
+        prompt_tokens=prompt_tokens,
+    )
+
+
+def _prompt_tokens(inputs: GenerationInputs) -> int:
+    """Return an estimate of the tokens of all prompts, exact where they are given as tokens."""
+    given = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
+    tokens = sum(len(each) for each in given if not isinstance(each, str))
+    return tokens or estimate_tokens([each for each in given if isinstance(each, str)])

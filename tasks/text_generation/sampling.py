@@ -1,0 +1,93 @@
+"""Settings of generation that chats and completions share, and their bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from registry.catalog.generation import (
+    MAX_BIASES,
+    MAX_N,
+    MAX_TOKENS,
+    SamplingOptions,
+)
+from registry.catalog.requests import Name, Strict, User, one_or_many
+
+StopText = Annotated[str, Field(min_length=1, max_length=200)]
+TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Stop = Annotated[
+    Annotated[StopText, Tag("one")]
+    | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("many")],
+    Discriminator(one_or_many),
+]
+
+
+def stated(**settings: Any) -> list[Any]:
+    """Return the names of the settings that a request gives."""
+    return [name for name, value in settings.items() if value is not None]
+
+
+# There is one tier: every request is served as its quotas allow.
+ServiceTier = Literal["auto", "default"]
+
+
+class StreamOptions(Strict):
+    """Content of a stream besides the text."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class Generation(Strict):
+    """Settings that chats and completions share."""
+
+    model: Name
+    max_tokens: TokenCount | None = None
+    temperature: Temperature | None = None
+    top_p: Fraction | None = None
+    stop: Stop | None = None
+    seed: Seed | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    user: User | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] | None = None
+
+    def options(self, max_tokens: int, **more: Any) -> SamplingOptions:
+        """Return the settings as an engine takes them."""
+        return SamplingOptions(
+            max_tokens=max_tokens,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            stop=[self.stop] if isinstance(self.stop, str) else list(self.stop or ()),
+            seed=self.seed,
+            stated=stated(
+                max_tokens=self.stated_limit,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                stop=self.stop,
+            ),
+            choices=self.n or 1,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=self.logit_bias or {},
+            **more,
+        )
+
+    @property
+    def stated_limit(self) -> int | None:
+        """Return the limit on the answer that the caller chose."""
+        return self.max_tokens
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
