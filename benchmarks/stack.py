@@ -146,7 +146,7 @@ def run(*, quick: bool = False) -> list[Row]:
 
 def files(folder: Path, digest: str) -> Path:
     """Make a folder of a stored version's files."""
-    stored, target = folder / "data" / "artifacts" / "files", folder / "reference"
+    stored, target = folder / "data" / "artifacts" / "files", folder / "reference" / digest[:12]
     manifest = json.loads((stored / digest[:2] / digest).read_bytes())
     for file in manifest["files"]:
         copy = target / file["path"]

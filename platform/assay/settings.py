@@ -685,9 +685,9 @@ ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 
 ENGINE_SERVER_MEMORY = env_int("ASSAY_ENGINE_SERVER_MEMORY_BYTES", 16 * 1024**3, least=2**28)
 # Python of the environment that vLLM is installed in; empty where a worker offers no vLLM.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
-# Threads that torch may use for one job of a compute worker.
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.
 ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
+# Threads that torch may use for one job of a compute worker.
 COMPUTE_THREADS = env_int("ASSAY_COMPUTE_THREADS", os.cpu_count() or 1, least=1)
 
 LOG_LEVEL = env("ASSAY_LOG_LEVEL", "INFO")

@@ -231,10 +231,14 @@ class Answerer:
             cancelled = {name: since for name, since in cancelled.items() if name in late}
             for request_id, answer in late.items():
                 since = cancelled.setdefault(request_id, now)
-                if now - since > CANCEL_GRACE_S:
-                    answer(Failed("timeout", "The engine did not answer in time.", 504))
-                elif since == now and answer.engine is not None:
-                    answer.engine.cancel(request_id)
+                try:
+                    if now - since > CANCEL_GRACE_S:
+                        answer(Failed("timeout", "The engine did not answer in time.", 504))
+                    elif since == now and answer.engine is not None:
+                        answer.engine.cancel(request_id)
+                except Exception:
+                    # One engine that fails must not end the deadlines of all others.
+                    logger.exception("Request %s could not be ended at its deadline", request_id)
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
         """Why it may not run here: the last of the checks that the gateway made before."""

@@ -12,10 +12,11 @@ import asyncio
 HELD_MAX_BYTES = 64 * 1024
 
 
-class StepWriter(asyncio.Transport):
-    """Holds back what is written until the step of the loop is over, then writes it joined.
+class StepWriter(asyncio.WriteTransport):
+    """The writing half of `transport`: what is written in one step of the loop leaves joined.
 
-    All else goes to `transport`. Bytes leave in the order in which they were written.
+    Bytes leave in the order in which they were written. Reading and its flow control stay with
+    `transport` itself.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

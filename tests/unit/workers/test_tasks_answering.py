@@ -200,6 +200,30 @@ def test_a_request_over_its_deadline_is_cancelled_in_the_engine(
     assert 10 <= done.device_ms <= 5000
 
 
+def test_an_engine_that_cannot_cancel_keeps_no_other_request_past_its_deadline(
+    redis: Redis, host: EngineHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.load(plan())
+    cancel = echo.OPEN[0].cancel
+
+    def broken(request_id: str) -> None:
+        if request_id == "r1":
+            raise RuntimeError("The engine is broken.")
+        cancel(request_id)
+
+    monkeypatch.setattr(echo.OPEN[0], "cancel", broken)
+    monkeypatch.setattr("workers.tasks.answering.CANCEL_GRACE_S", 0.5)
+    wire = Wire()
+    with answering(redis, host) as answerer:
+        for name in ("r1", "r2"):
+            late = request_for(plan(), "wait", request_id=name, deadline=time.time() + 0.05)
+            answerer.answer(*wire.open(late))
+    first, second = sorted(told(wire.read(redis)), key=lambda end: isinstance(end, Failed))
+    assert isinstance(first, Done)
+    assert isinstance(second, Failed)
+    assert (first.finish_reason, second.code) == ("cancelled", "timeout")
+
+
 def test_a_request_waits_for_a_place_while_too_many_run(redis: Redis, host: EngineHost) -> None:
     host.load(plan())
     wire = Wire()
