@@ -214,7 +214,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "department": one("department__slug"),
         "deployment": one("model"),
     },
-    "file": {"department": one("department__slug"), "purpose": one("purpose")},
+    "file": {
+        "classification": one("classification"),
+        "department": one("department__slug"),
+        "purpose": one("purpose"),
+    },
     "response": {
         "classification": one("classification"),
         "department": one("department__slug"),

@@ -80,6 +80,7 @@ def _end(
                 purpose=FilePurpose.BATCH_OUTPUT,
                 size=content.writer.size,
                 sha256=sha256,
+                classification=batch.classification,
                 expires_after_s=batch.outputs_expire_s,
             )
             setattr(batch, f"{kind}_file", content.id)

@@ -13,6 +13,7 @@ from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
+from governance.policy.context import CLASSIFICATIONS
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
@@ -21,7 +22,6 @@ from registry.batches.selectors import batch_get
 from registry.batches.states import BATCH_STATES, OPEN, batch_move, batch_subject
 from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
 from registry.files.selectors import file_get
-from registry.resources import department_resource
 from registry.validation import storable_json
 
 # A batch that is not done by then is expired.
@@ -61,7 +61,8 @@ def batch_create(
     Args:
         sender: public ID of the key that every line is asked with.
         client_address: the address that the key is presented from.
-        classification: the one declared for the data of all lines.
+        classification: the one declared for the data of all lines; that of the input counts if it
+            is higher.
         input_file: ID of a file of the department.
         narrowed: the key is restricted to deployments, and uses files of its own alone.
         outputs_expire_s: seconds until the batch's files are deleted; None for the default.
@@ -72,9 +73,14 @@ def batch_create(
         NotPermitted: the policy forbids it.
         WrongState: the department has as many batches under way as it may.
     """
-    decision = authorize(
-        actor=actor, action=Action.BATCH_CREATE, resource=department_resource("batch", department)
+    found = file_get(actor=actor, id=input_file, sender=sender if narrowed else "")
+    classification = max(classification, found.classification, key=CLASSIFICATIONS.index)
+    resource = Resource(
+        type="batch",
+        department=department.slug,
+        attributes={"classification": classification, "deployment": ""},
     )
+    decision = authorize(actor=actor, action=Action.BATCH_CREATE, resource=resource)
     if endpoint not in ENDPOINTS:
         raise InvalidInput(
             f"Batches take requests for {', '.join(ENDPOINTS)}.",
@@ -84,7 +90,6 @@ def batch_create(
         raise InvalidInput(f"output_expires_after is from {LEAST_S:,} to {MOST_S:,} seconds.")
     if storable_json(metadata) != metadata:
         raise InvalidInput("metadata contains a NUL character.", fields={"metadata": ["No NUL."]})
-    found = file_get(actor=actor, id=input_file, sender=sender if narrowed else "")
     if found.purpose != FilePurpose.BATCH:
         raise InvalidInput(f"File {found.pk} is the output of a batch; upload an input.")
     # Held until the batch is there, so that no deletion falls between.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 
 from governance.bounds import FILENAME_MAX
+from governance.policy.context import UNDECLARED_CLASSIFICATION
 
 # Of one department, outputs of batches included.
 FILES_MAX = 1_000
@@ -24,7 +25,7 @@ class StoredFile(models.Model):
     """One file of a department. Its bytes lie under its ID, and go with the row.
 
     `sender` is the public ID of the key that uploaded it, or that created the batch. `size` is in
-    bytes.
+    bytes. `classification` is the one declared at the upload; of an output, that of its batch.
     """
 
     id = models.CharField(primary_key=True, max_length=40)
@@ -36,6 +37,9 @@ class StoredFile(models.Model):
     purpose = models.CharField(max_length=12, choices=FilePurpose.choices)
     size = models.PositiveBigIntegerField()
     sha256 = models.CharField(max_length=64)
+    classification = models.CharField(
+        max_length=20, default=UNDECLARED_CLASSIFICATION, db_default=UNDECLARED_CLASSIFICATION
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
 

@@ -25,7 +25,6 @@ from registry.batches.states import OPEN
 from registry.files.content import content_delete, orphans
 from registry.files.models import FILES_MAX, LEAST_S, MOST_S, FilePurpose, StoredFile
 from registry.files.selectors import file_get
-from registry.resources import department_resource
 from registry.validation import checked_text
 
 # In one transaction, and so many transactions a minute.
@@ -45,7 +44,16 @@ def file_resource(file: StoredFile) -> Resource:
         id=file.pk,
         name=file.filename,
         department=file.department.slug,
-        attributes={"purpose": file.purpose},
+        attributes={"purpose": file.purpose, "classification": file.classification},
+    )
+
+
+def _new_file(department: Department, classification: str) -> Resource:
+    """Return what policy decisions see of a file that is about to be uploaded."""
+    return Resource(
+        type="file",
+        department=department.slug,
+        attributes={"purpose": FilePurpose.BATCH, "classification": classification},
     )
 
 
@@ -54,16 +62,15 @@ def file_subject(file: StoredFile) -> Subject:
     return Subject("file", file.pk, file.filename)
 
 
-def file_check(*, actor: Principal, department: Department) -> None:
+def file_check(*, actor: Principal, department: Department, classification: str) -> None:
     """Raise if `actor` may not add a file to the department now; before its bytes are received.
 
     Raises:
         NotPermitted: the policy forbids it.
         WrongState: the department has as many files, or bytes, as it may.
     """
-    authorize(
-        actor=actor, action=Action.FILE_CREATE, resource=department_resource("file", department)
-    )
+    resource = _new_file(department, classification)
+    authorize(actor=actor, action=Action.FILE_CREATE, resource=resource)
     _check_room(department, 0)
 
 
@@ -76,6 +83,7 @@ def file_create(
     filename: str,
     size: int,
     sha256: str,
+    classification: str,
     expires_after_s: int | None = None,
 ) -> StoredFile:
     """Keep an uploaded file, whose bytes are written.
@@ -83,6 +91,7 @@ def file_create(
     Args:
         sender: public ID of the key that uploads it.
         size: in bytes.
+        classification: the one that the caller declares for its content.
         expires_after_s: seconds until it is deleted; None for the default of the installation.
 
     Raises:
@@ -102,7 +111,7 @@ def file_create(
         decision = authorize(
             actor=actor,
             action=Action.FILE_CREATE,
-            resource=department_resource("file", department),
+            resource=_new_file(department, classification),
         )
         # One at a time in a department, so that two uploads do not take the same room.
         with connection.cursor() as cursor:
@@ -119,6 +128,7 @@ def file_create(
             purpose=FilePurpose.BATCH,
             size=size,
             sha256=sha256,
+            classification=classification,
             expires_after_s=expires_after_s,
             decision=decision,
         )
@@ -134,6 +144,7 @@ def file_add(
     purpose: FilePurpose,
     size: int,
     sha256: str,
+    classification: str,
     expires_after_s: int | None = None,
     decision: Authorization | None = None,
 ) -> StoredFile:
@@ -148,6 +159,7 @@ def file_add(
         purpose=purpose,
         size=size,
         sha256=sha256,
+        classification=classification,
         expires_at=timezone.now() + timedelta(seconds=life),
     )
     audit_record(
@@ -155,7 +167,13 @@ def file_add(
         action=Action.FILE_CREATE,
         subject=file_subject(file),
         department=department.slug,
-        data={"purpose": file.purpose, "size": size, "sha256": sha256, "seconds": life},
+        data={
+            "purpose": file.purpose,
+            "size": size,
+            "sha256": sha256,
+            "seconds": life,
+            "classification": classification,
+        },
         decision=decision,
     )
     return file

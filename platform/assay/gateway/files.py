@@ -108,7 +108,14 @@ def _list(actor: Principal, sender: str, part: FilesQuery) -> tuple[list[dict[st
 async def _upload(asked: Asked) -> None:
     call, key, desk = asked.call, asked.key, asked.runtime.files
     # Before the body is read, so that a refused caller does not upload it.
-    await desk.run(call, key, lambda actor: file_check(actor=actor, department=department_of(key)))
+    classification = asked.asker.circumstances.classification
+    await desk.run(
+        call,
+        key,
+        lambda actor: file_check(
+            actor=actor, department=department_of(key), classification=classification
+        ),
+    )
     with desk.place(key):
         received = await desk.receive(asked.scope, asked.receive)
     try:
@@ -124,6 +131,7 @@ async def _upload(asked: Asked) -> None:
                 filename=filename,
                 size=received.size,
                 sha256=received.sha256,
+                classification=classification,
                 expires_after_s=seconds,
             ),
         )

@@ -14,12 +14,14 @@ from django.utils import timezone
 from assay.gateway import batch_line
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
+from governance.policy.models import PolicyVersion
 from registry.batches.models import Batch, BatchLine
 from registry.files.models import StoredFile
 from registry.versions.models import ModelVersion
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of
 from tests.unit.assay.gateway_support import Behaviour, Stage, say_hello, stage, wait_until
 from tests.unit.assay.test_gateway_recall import recall as recall_version
+from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.services import worker_key_register
 from workers.wire import Done, Failed, InferenceRequest, deployment_queue
@@ -391,6 +393,39 @@ def test_a_batch_ends_early_when_nothing_serves_its_lines_any_more(
     assert len(answers) + len(results(client, done.error_file_id)) == 40
     failures = Batch.objects.get().failures
     assert failures == {code: 10, "batch_failed": 30 - len(answers)}
+
+
+def test_a_batch_and_its_outputs_are_as_confidential_as_the_input(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    declared = {"extra_headers": {"Assay-Data-Classification": "confidential"}}
+    file = client.files.create(
+        file=("input.jsonl", content_of([line("a")])), purpose="batch", **declared
+    )
+    made = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    ended(client, made.id)
+    assert Batch.objects.get().classification == "confidential"
+    assert {found.classification for found in StoredFile.objects.all()} == {"confidential"}
+    rules = [
+        *PolicyVersion.objects.get().rules,
+        {
+            "id": "no-confidential-files",
+            "effect": "forbid",
+            "description": "confidential data stays out of files",
+            "principal": {"kinds": ["key"]},
+            "actions": ["file:create", "file:view"],
+            "resource_types": ["file"],
+            "conditions": [
+                {"attribute": "classification", "operator": "eq", "value": "confidential"}
+            ],
+        },
+    ]
+    install_rules(rules)
+    stage.notify()
+    assert client.files.list().data == []
+    with pytest.raises(openai.NotFoundError):
+        client.files.create(file=("b", b"x"), purpose="batch", **declared)
+    assert client.files.create(file=("b", b"x"), purpose="batch").id
 
 
 def moderate(request: InferenceRequest, reply: Any) -> None:
