@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +33,7 @@ from registry.manifests import (
     copy_chunks,
     open_beneath,
 )
-from registry.storage.backend import Backend, Entry, Source, file_key, record_key
+from registry.storage.backend import Backend, Entry, Hashing, Source, file_key, record_key
 from registry.storage.cache import Cache
 from registry.storage.folder import INCOMING, answers
 from registry.storage.opening import open_backend
@@ -44,6 +46,7 @@ _AT_ONCE = 8
 ADOPTING = "assay:store"
 # Garbage collection spares what is younger than a day.
 _RECENT = timedelta(hours=1)
+_MEDIA_LINE = re.compile(rb"([0-9a-f]{64})\t.+\n")
 RESTORE = "Restore the artifact store, then try again. `assay store fsck` names what it lacks."
 
 
@@ -197,6 +200,41 @@ def media_list_put(path: Path, dataset_digest: str) -> None:
         _write(
             record_key("media-lists", dataset_digest, ".tsv"), Source(file, path.name, path=path)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MediaList:
+    """SHA-256 of a stored list, and the SHA-256s of the files that it names; None if a line is
+    malformed, or names a file a second time."""
+
+    sha256: str
+    names: set[str] | None
+
+
+def media_list_read(dataset_digest: str, *, fresh: bool = False) -> MediaList:
+    """Read the whole list of the media of a dataset version; `fresh`: not from the cache.
+
+    Raises as `file_open`.
+    """
+    key, hashing = record_key("media-lists", dataset_digest, ".tsv"), Hashing()
+    if fresh:
+        cache().forget(key)
+    names, lines = set(), 0
+    with open_object(key) as listing:
+        # A line is short; a damaged list may be one long line.
+        while line := listing.readline(CHUNK_BYTES):
+            hashing.update(line)
+            lines += 1
+            if found := _MEDIA_LINE.fullmatch(line):
+                names.add(found[1].decode())
+    return MediaList(hashing.sha256, names if len(names) == lines else None)
+
+
+def media_list_remove(dataset_digest: str) -> None:
+    """Remove a damaged list, so that a right one can take its place."""
+    key = record_key("media-lists", dataset_digest, ".tsv")
+    backend().remove(key)
+    cache().forget(key)
 
 
 def media_list_open(dataset_digest: str) -> io.TextIOWrapper:

@@ -56,6 +56,8 @@ class DatasetVersion(models.Model):
     size_bytes = models.BigIntegerField()
     schema = models.JSONField()
     profile = models.JSONField(default=dict)
+    # Of the list of its media. Empty without media, and for versions of earlier releases.
+    media_list_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     base = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="extensions"
     )

@@ -175,7 +175,7 @@ def dataset_version_add(
         )
         # Before the row, which must never name rows that the store lacks. What no row names in the
         # end, garbage collection removes.
-        stored.adopt(parsed, canonical, stored.prepare(parsed, canonical))
+        media_list = stored.adopt(parsed, canonical, stored.prepare(parsed, canonical))
         with transaction.atomic():
             # Reading may have taken long; what counts is whether it is still allowed.
             decision = authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
@@ -194,6 +194,7 @@ def dataset_version_add(
                 size_bytes=parsed.size_bytes,
                 schema=row_kind.row.model_json_schema(),
                 profile=parsed.profile,
+                media_list_sha256=media_list,
                 base=None if origin is None else origin.base,
                 feedback_count=0 if origin is None else len(origin.feedback),
                 created_by=person,

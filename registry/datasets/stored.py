@@ -49,9 +49,10 @@ def prepare(parsed: ParsedDataset, canonical: Path) -> list[Preview]:
     return list(shown.items())
 
 
-def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> None:
+def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> str:
     """Move the rows and every file that they name into the store. The rows go last, so that rows
-    in the store always have their files."""
+    in the store always have their files. Return the SHA-256 of the list of media, empty without."""
+    list_sha256 = ""
     if parsed.files is not None:
         listing = parsed.files.with_name("named.tsv")
         with listing.open("w", encoding="utf-8") as output:
@@ -60,8 +61,23 @@ def adopt(parsed: ParsedDataset, canonical: Path, previews: list[Preview]) -> No
         store.files_put({sha256: parsed.files / sha256 for sha256 in parsed.media})
         for preview, key in previews:
             store.preview_put(preview, key)
-        store.media_list_put(listing, parsed.digest)
+        list_sha256 = _put_list(listing, parsed)
     store.file_put(canonical, parsed.digest)
+    return list_sha256
+
+
+def _put_list(listing: Path, parsed: ParsedDataset) -> str:
+    """Store the list of media, in place of a damaged one; return the SHA-256 of the stored list.
+
+    A list of equal rows may say more of the files, for instance the values in masks; it stays.
+    """
+    store.media_list_put(listing, parsed.digest)
+    stored = store.media_list_read(parsed.digest, fresh=True)
+    if stored.names != set(parsed.media):
+        store.media_list_remove(parsed.digest)
+        store.media_list_put(listing, parsed.digest)
+        stored = store.media_list_read(parsed.digest, fresh=True)
+    return stored.sha256
 
 
 def media_records(

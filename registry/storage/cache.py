@@ -69,6 +69,10 @@ class Cache:
             retry_after=5,
         )
 
+    def forget(self, key: str) -> None:
+        """Remove an object from the cache, if it is there; the next reader fetches it again."""
+        (self.folder / key).unlink(missing_ok=True)
+
     def _fetch(self, backend: Backend, key: str, file: Path) -> None:
         try:
             with self._partial(key) as (partial, path):

@@ -56,6 +56,7 @@ class Contents:
 class _Needed:
     size: int | None
     owners: list[str]
+    damage: str = ""
 
 
 def store_contents() -> Contents:
@@ -95,7 +96,10 @@ def store_faults(
         stored = present.get(key) or backend.find(key)
         kind, detail = FaultKind.MISSING, "not in the store"
         if stored is not None:
-            kind, detail = FaultKind.DAMAGED, _damage(backend, stored, need.size, hashes)
+            kind = FaultKind.DAMAGED
+            detail = _damage(backend, stored, need.size, hashes)
+            if need.damage:
+                detail = f"it {need.damage}"
         if detail:
             yield Fault(kind, key, detail, tuple(need.owners[:MOST_OWNERS]))
         if progress is not None:
@@ -114,6 +118,7 @@ def _needed() -> dict[str, _Needed]:
     found: dict[str, _Needed] = {}
     for need in store_needs(strict=False):
         known = found.setdefault(need.key, _Needed(need.size, []))
+        known.damage = known.damage or need.damage
         known.size = need.size if known.size is None else known.size
         if need.owner not in known.owners[-1:]:
             known.owners.append(need.owner)

@@ -8,6 +8,7 @@ else.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from registry.datasets.models import DatasetVersion
 from registry.intake.models import Intake, IntakeState
 from registry.knowledge.models import DocumentVersion, KnowledgeIndex
 from registry.manifests import Manifest
-from registry.storage.backend import file_key, record_key
+from registry.storage.backend import Hashing, file_key, record_key
 from registry.storage.folder import FolderBackend
 from registry.storage.upgrade import is_old, store_upgrade
 from registry.versions.models import ModelVersion
@@ -31,11 +32,15 @@ _OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One object that must be in the store; its size in bytes, if known; and who needs it."""
+    """One object that must be in the store: its size in bytes, if known, and what needs it.
+
+    `damage` says what is wrong with a record, which has no SHA-256 in its name.
+    """
 
     key: str
     size: int | None
     owner: str
+    damage: str = ""
 
 
 class Unknowable(Unavailable):
@@ -85,23 +90,62 @@ def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
 
 
 def _data(strict: bool) -> Iterator[Need]:
+    recorded: dict[str, set[str]] = {}
+    with_lists = DatasetVersion.objects.exclude(media_list_sha256="")
+    for digest, sha256 in with_lists.values_list("digest", "media_list_sha256").iterator():
+        recorded.setdefault(digest, set()).add(sha256)
     fields = ("number", "digest", "size_bytes", "profile", "dataset__name")
     for data in DatasetVersion.objects.select_related("dataset").only(*fields).iterator():
         owner = f"dataset version {data.pk} ({data})"
         yield Need(file_key(data.digest), data.size_bytes, owner)
         if not data.profile.get("media"):
             continue
-        yield Need(record_key("media-lists", data.digest, ".tsv"), None, owner)
-        try:
-            with store.media_list_open(data.digest) as lines:
-                for line in lines:
-                    yield Need(file_key(line[:64]), None, owner)
-        except FileNotFoundError as error:
-            if strict:
-                raise Unknowable(
-                    f"The store lacks the list of the media of {owner}; nothing was done.",
-                    hint=store.RESTORE,
-                ) from error
+        names, fault = _media(data, recorded.get(data.digest))
+        if fault and strict:
+            raise Unknowable(
+                f"The list of the media of {owner} {fault}; nothing was done.", hint=store.RESTORE
+            )
+        yield Need(record_key("media-lists", data.digest, ".tsv"), None, owner, damage=fault)
+        for name in names:
+            yield Need(file_key(name), None, owner)
+
+
+def _media(data: DatasetVersion, recorded: set[str] | None) -> tuple[set[str], str]:
+    """Return the SHA-256s of a version's media, and what is wrong with the list of them.
+
+    The rows name the media too. They are read where the list is damaged, or was stored by an
+    earlier release, which recorded no SHA-256 of it.
+    """
+    try:
+        listing = store.media_list_read(data.digest)
+        if recorded and listing.sha256 not in recorded:
+            # This machine's cache may be damaged while the store is not.
+            listing = store.media_list_read(data.digest, fresh=True)
+    except FileNotFoundError:
+        return _named_by_rows(data) or set(), "is missing"
+    except OSError:
+        return _named_by_rows(data) or set(), "cannot be read"
+    if recorded and listing.sha256 in recorded and listing.names is not None:
+        return listing.names, ""
+    in_rows = _named_by_rows(data)
+    if not recorded and in_rows is not None and listing.names == in_rows:
+        return in_rows, ""
+    fault = "has other bytes than were recorded" if recorded else "does not fit the rows"
+    return (listing.names or set()) | (in_rows or set()), fault
+
+
+def _named_by_rows(data: DatasetVersion) -> set[str] | None:
+    """Return the media that a version's rows name; None if the rows are missing or damaged."""
+    found, hashing = set(), Hashing()
+    try:
+        with store.file_open(data.digest) as rows:
+            for line in rows:
+                hashing.update(line)
+                row = json.loads(line)
+                found |= {row[name] for name in data.profile["media"] if row.get(name)}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return found if hashing.sha256 == data.digest else None
 
 
 def _read(owner: str, data: Any) -> tuple[str, Manifest | None]:

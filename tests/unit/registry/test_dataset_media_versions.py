@@ -119,6 +119,18 @@ def test_the_digest_covers_the_files(add: Add) -> None:
     assert (second.number, second.digest != first.digest) == (2, True)
 
 
+def test_a_damaged_list_of_media_is_replaced_when_equal_rows_come_again(add: Add) -> None:
+    files = {"cat/a.png": CAT, "dog/b.jpg": DOG}
+    first = add(files)
+    listing = media_list(first.digest)
+    whole = listing.read_bytes()
+    listing.chmod(0o644)
+    listing.write_bytes(whole[: whole.index(b"\n") + 1])
+    second = add(files)
+    assert listing.read_bytes() == whole
+    assert first.media_list_sha256 == second.media_list_sha256 == sha256(whole)
+
+
 def test_nothing_is_kept_of_an_archive_that_is_refused(add: Add) -> None:
     new = picture(77)
     with pytest.raises(InvalidInput):

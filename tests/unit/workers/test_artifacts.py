@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput
 from governance.principals import service_principal
 from registry import store
+from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest, build_manifest
 from registry.storage.backend import StoreUnavailable, file_key
 from registry.storage.folder import FolderBackend
@@ -119,13 +122,9 @@ def test_results_of_running_jobs_media_and_previews_are_needed(tmp_path: Path, r
         result={"manifest": waiting.to_json()},
         created_by=company.version(company.model("x", "text-classification")).created_by,
     )
-    data = company.data("pictures", "image-classification")
-    data.profile = {"media": {"image": 1}}
-    data.save(update_fields=["profile"])
-    picture = made(tmp_path, picture="picture").files[0].sha256
-    for path, text in ((media_list(data.digest), f"{picture}\timage"), (preview(picture), "jpg")):
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
+    data, (picture, _) = pictures(tmp_path)
+    preview(picture).parent.mkdir(parents=True)
+    preview(picture).write_text("jpg")
     age_all(root)
     store_collect(actor=ACTOR, age=AGE, apply=True)
     assert of(waiting) <= keys()
@@ -138,6 +137,70 @@ def test_results_of_running_jobs_media_and_previews_are_needed(tmp_path: Path, r
     with pytest.raises(Unknowable, match="nothing was done"):
         store_collect(actor=ACTOR, age=AGE, apply=True)
     assert stored_file(picture).exists()
+
+
+def pictures(tmp_path: Path, *, recorded: bool = True) -> tuple[DatasetVersion, list[str]]:
+    """A version of two pictures, and their SHA-256s in order; `recorded`: with that of its list."""
+    names = sorted(file.sha256 for file in made(tmp_path, a="one", b="two").files)
+    rows = tmp_path / uuid4().hex
+    rows.write_text("".join(f'{{"image":"{name}"}}\n' for name in names))
+    digest = hashlib.sha256(rows.read_bytes()).hexdigest()
+    store.file_put(rows, digest)
+    listing = tmp_path / uuid4().hex
+    listing.write_text("".join(f"{name}\t{{}}\n" for name in names))
+    list_sha256 = hashlib.sha256(listing.read_bytes()).hexdigest()
+    store.media_list_put(listing, digest)
+    data = company.data(f"pictures-{uuid4().hex[:6]}", "image-classification")
+    data.digest, data.size_bytes = digest, stored_file(digest).stat().st_size
+    data.profile = {"media": {"image": {}}}
+    data.media_list_sha256 = list_sha256 if recorded else ""
+    data.save()
+    return data, names
+
+
+def cut(lines: str) -> str:
+    return lines[: lines.index("\n") + 1]
+
+
+def garble(lines: str) -> str:
+    return "!" + lines[1:]
+
+
+def rename(lines: str) -> str:
+    return ("a" if lines[0] != "a" else "b") + lines[1:]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("damage", [cut, garble, rename])
+def test_a_damaged_list_of_media_is_named_and_removes_nothing(
+    tmp_path: Path, root: Path, recorded: bool, damage: Callable[[str], str]
+) -> None:
+    data, names = pictures(tmp_path, recorded=recorded)
+    assert {fault.kind for fault in store_faults()} == set()
+    listing = media_list(data.digest)
+    listing.chmod(0o644)
+    listing.write_text(damage(listing.read_text()))
+    age_all(root)
+    with pytest.raises(Unknowable, match="nothing was done"):
+        store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert all(stored_file(name).exists() for name in names)
+    found = [fault for fault in store_faults() if fault.kind is FaultKind.DAMAGED]
+    assert [fault.owners for fault in found] == [(f"dataset version {data.pk} ({data})",)]
+    assert found[0].key.startswith("records/media-lists/")
+    # The rows still say what is needed.
+    assert not {file_key(name) for name in names} & {
+        fault.key for fault in store_faults() if fault.kind is FaultKind.UNKNOWN
+    }
+    assert store_contents().objects["records"] == 1
+
+
+def test_without_list_or_rows_the_media_are_unknowable(tmp_path: Path, root: Path) -> None:
+    data, names = pictures(tmp_path, recorded=False)
+    stored_file(data.digest).unlink()
+    age_all(root)
+    with pytest.raises(Unknowable, match="does not fit the rows"):
+        store_collect(actor=ACTOR, age=AGE, apply=True)
+    assert all(stored_file(name).exists() for name in names)
 
 
 def test_a_manifest_that_cannot_be_read_stops_the_collection(root: Path, tmp_path: Path) -> None:
