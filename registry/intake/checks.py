@@ -66,15 +66,15 @@ def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
     """Every check on what lies in `folder`; a delivery may go on only when all of them passed."""
     files, findings = _collect(folder)
     if not findings:
-        findings.append(Finding("names", True, f"{len(files)} files, each with a plain name."))
+        findings.append(Finding("names", True, f"{_files(len(files))}, each with a plain name."))
     total = sum((folder / path).stat().st_size for path in files)
     within = total <= limits.max_bytes and len(files) <= limits.max_files
     findings.append(
         Finding(
             "size",
             within,
-            f"{len(files)} files of {total} bytes together; at most {limits.max_files} files and "
-            f"{limits.max_bytes} bytes are accepted.",
+            f"{_files(len(files))}, {total:,} bytes; at most {limits.max_files:,} files and "
+            f"{limits.max_bytes:,} bytes are accepted.",
         )
     )
     if not within:
@@ -82,6 +82,10 @@ def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
     findings.extend(check_file(folder / path, path) for path in files)
     findings.append(_check_weights(folder, files))
     return findings
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def check_names(names: list[str]) -> list[Finding]:
