@@ -5,7 +5,7 @@ It is part of the dossier, so that reviewers decide on it and a deployment runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import models
@@ -52,6 +52,13 @@ def engines_for(version: ModelVersion) -> list[EngineName]:
     return found
 
 
+def precisions_for(engines: Sequence[EngineName]) -> list[Precision]:
+    """Return the precisions that at least one of the engines computes in."""
+    if all(engine is EngineName.LLAMA_CPP for engine in engines):
+        return [Precision.STORED]
+    return list(Precision)
+
+
 def _takes_vllm(version: ModelVersion) -> bool:
     """Return whether its adapter, if it has one, is a kind that vLLM loads: LoRA."""
     below = version.base if version.kind == VersionKind.PROMPT else version
@@ -86,7 +93,7 @@ def checked_engine(
             f"{str(precision)[:40]!r} is not a precision.",
             fields={"precision": [f"One of {', '.join(Precision.values)}."]},
         ) from error
-    if name is EngineName.LLAMA_CPP and chosen is not Precision.STORED:
+    if chosen not in precisions_for([name]):
         raise InvalidInput(
             "llama.cpp computes with the weights as the GGUF stores them.",
             fields={"precision": [f"Choose {Precision.STORED}."]},

@@ -11,7 +11,7 @@ from assay.portal.forms.base import TablerForm, titled, unchosen
 from governance.bounds import NAME_MAX
 from governance.reviews.policies.selectors import InForce
 from registry.catalog.engines import ENGINE_TITLES, EngineName
-from registry.releases.engines import Precision
+from registry.releases.engines import Precision, precisions_for
 from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility
 from registry.releases.risk import ANSWER_MAX, NOTES_MAX, QUESTIONS
 
@@ -116,6 +116,11 @@ class ReleaseForm(RiskForm):
         self.fields["engine"].choices = [  # type: ignore[attr-defined]
             (str(name), ENGINE_TITLES[name]) for name in engines
         ]
+        self.fields["engine"].initial = str(engines[0])
+        self.fields["precision"].choices = [  # type: ignore[attr-defined]
+            (value, label) for value, label in Precision.choices if value in precisions_for(engines)
+        ]
+        self.fields["precision"].initial = str(Precision.STORED)
         self.fields["tier"].choices = unchosen(  # type: ignore[attr-defined]
             (each.policy.name, each.document.title) for each in policies
         )
