@@ -9,6 +9,7 @@ from typing import Any
 from governance.errors import InvalidInput
 from governance.principals import Principal
 from registry.catalog import TASKS
+from registry.catalog.engines import engine_class
 from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.models import Evaluation
 from registry.evaluations.selectors import evaluations_visible_to
@@ -31,6 +32,7 @@ from registry.releases.exports.prompts import prompt_sections
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import versions_visible_to
+from registry.versions.weights import measuring_engine
 
 EVALUATIONS_READ = 200
 NOTHING = CardChange(sections=[], same=0, left_out=0)
@@ -102,7 +104,8 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
         .filter(version__model_id__in=models)
         .order_by("-pk")[:EVALUATIONS_READ]
     )
-    parts = _compared(actor, version, replaced, every, serves=True)
+    engines = release.engine, live.engine if live is not None else ""
+    parts = _compared(actor, version, replaced, every, engines=engines, serves=True)
     return Comparison(
         **{each.name: getattr(parts, each.name) for each in fields(parts)},
         release=release,
@@ -141,7 +144,8 @@ def version_compare(
         .filter(version__in=[version, other])
         .order_by("-pk")[:EVALUATIONS_READ]
     )
-    return _compared(actor, version, other, every, serves=False)
+    engines = measuring_engine(version), measuring_engine(other)
+    return _compared(actor, version, other, every, engines=engines, serves=False)
 
 
 def _compared(
@@ -150,6 +154,7 @@ def _compared(
     replaced: ModelVersion | None,
     every: Iterable[Evaluation],
     *,
+    engines: tuple[str, str],
     serves: bool,
 ) -> VersionComparison:
     versions = [each for each in (version, replaced) if each is not None]
@@ -174,7 +179,10 @@ def _compared(
         settings=field_changes(
             _settings(version, bases), None if replaced is None else _settings(replaced, bases)
         ),
-        code=field_changes(_code(version), None if replaced is None else _code(replaced)),
+        code=field_changes(
+            _code(version, engines[0]),
+            None if replaced is None else _code(replaced, engines[1]),
+        ),
         card=card_changes(version.card, replaced.card) if replaced is not None else NOTHING,
         prompt=_prompt(version, replaced),
         files=file_changes(version, replaced),
@@ -288,11 +296,11 @@ def _parameters(version: ModelVersion) -> dict[str, Any]:
     return {} if version.kind == VersionKind.PROMPT else dict(version.parameters)
 
 
-def _code(version: ModelVersion) -> dict[str, Any]:
+def _code(version: ModelVersion, engine: str) -> dict[str, Any]:
     """Compare the code that trained it, as far as it was recorded, and the code that runs it."""
     entry = TASKS.get(version.model.task)
     recorded = {name: value for name, value in version.parameters.items() if _is_code(name)}
-    return {"engine": entry.engine if entry else "", **recorded}
+    return {"engine": engine_class(engine, entry) if entry else "", **recorded}
 
 
 def _is_code(name: str) -> bool:

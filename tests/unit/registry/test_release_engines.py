@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from governance.errors import InvalidInput, WrongState
+from registry.catalog.engines import EngineName
 from registry.releases.carrying import dossier_changes, unchanged_items
-from registry.releases.engines import engines_for
+from registry.releases.comparison.build import release_compare
+from registry.releases.engines import Precision, engines_for, precisions_for
 from registry.releases.exports.sections import dossier_sections
 from registry.releases.models import Release
 from registry.releases.renewal import release_renew
@@ -67,6 +69,19 @@ def test_a_gguf_that_was_kept_is_served_by_llama_cpp_alone(office: Office) -> No
     assert "engine" in refused.value.fields
     with pytest.raises(InvalidInput, match="as the GGUF stores them"):
         office.submit(version=chat, precision="float32", tier="minimal")
+
+
+def test_a_comparison_names_the_engine_of_each_release(office: Office) -> None:
+    release, live = office.submit(version=kept(office), tier="minimal"), office.submit()
+    compared = release_compare(actor=proven(office.submitter), release=release, live=live)
+    (engine,) = [row for row in compared.code.changed if row.name == "engine"]
+    assert engine.new == "workers.engines.servers.llama_cpp:LlamaCppEngine"
+    assert engine.old != engine.new
+
+
+def test_a_form_offers_the_precisions_of_the_engines_that_can_serve_the_version() -> None:
+    assert precisions_for([EngineName.LLAMA_CPP]) == ["stored"]
+    assert precisions_for([EngineName.OWN, EngineName.VLLM]) == list(Precision)
 
 
 @pytest.mark.parametrize(
