@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from registry.catalog.engines import ENGINE_TITLES
+from registry.releases.engines import Precision
 from registry.releases.exports.blocks import Block, Section
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
 from registry.releases.risk import RiskAnswers
 
 MAX_FILES = 500
+_PRECISIONS: dict[str, str] = dict(Precision.choices)
 _IDENTITY = ("model", "version", "kind", "task", "licence", "digest", "size_bytes")
 _NOT_STATED = "Not stated."
 # Members that the sections show; the digest's other members come last, unformatted.
@@ -76,12 +78,13 @@ def _serving(dossier: Mapping[str, Any]) -> Sequence[Block]:
     if not serving:
         return []
     engine = str(serving.get("engine", ""))
+    precision = str(serving.get("precision", ""))
     title = ENGINE_TITLES.get(engine, engine)  # type: ignore[call-overload]
     return [
         Block(
             facts=(
                 ("Engine", title),
-                ("Precision", worded(serving.get("precision"))),
+                ("Precision", _PRECISIONS.get(precision, worded(precision))),
                 ("Quantization", str(serving.get("quantization") or "none")),
             )
         )

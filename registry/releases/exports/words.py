@@ -11,7 +11,13 @@ NOTHING = "–"
 # What a table of a dossier's own members shows of more than this stands in the JSON alone.
 MAX_FACTS = 200
 _CODE = re.compile(r"[a-z]+(?:_[a-z]+)+")
-_NAMES = {"eu ai act": "EU AI Act", "annex iii": "annex III", "mlflow": "MLflow", "id": "Id"}
+_NAMES = {
+    "eu ai act": "EU AI Act",
+    "annex iii": "annex III",
+    "mlflow": "MLflow",
+    "id": "Id",
+    "licence": "license",
+}
 
 Fact = tuple[str, str]
 

@@ -39,7 +39,10 @@ def test_a_release_runs_on_our_own_engine_unless_it_names_another(office: Office
     serving = {"engine": "own", "precision": "stored", "quantization": ""}
     assert release.dossier["serving"] == serving
     (section,) = [each for each in dossier_sections(release.dossier) if each.code == "serving"]
-    assert ("Engine", "Assay's own") in section.blocks[0].facts
+    assert section.blocks[0].facts[:2] == (
+        ("Engine", "Assay's own"),
+        ("Precision", "As the weights are stored"),
+    )
 
 
 def test_the_precision_is_under_the_digest_and_a_renewal_keeps_it(office: Office) -> None:

@@ -35,6 +35,7 @@ RISK_TITLES = {
     "general_purpose_model": "General-purpose model",
     "notes": "Notes",
 }
+TITLES = {**RISK_TITLES, "licence": "License"}
 SOON = timedelta(days=30)
 # Classes of tags in a comparison; an unchanged entry has none.
 CHANGE_TAGS = {"added": "tag-info", "changed": "tag-warn", "removed": "tag-bad"}
@@ -84,7 +85,7 @@ def answer_words(value: object) -> str:
 def field_title(name: str) -> str:
     """Return the title of a field of a comparison; `library_torch` is the library's own name."""
     library = name.removeprefix("library_")
-    return library if library != name else RISK_TITLES.get(name) or sentence(name)
+    return library if library != name else TITLES.get(name) or sentence(name)
 
 
 @register.filter
