@@ -10,6 +10,7 @@ import typer
 
 from assay.cli import (
     audit,
+    backup,
     deployments,
     incidents,
     jobs,
@@ -53,6 +54,7 @@ app.add_typer(review_policies.app, name="review-policies")
 app.add_typer(quota.app, name="quota")
 app.add_typer(audit.app, name="audit")
 app.add_typer(store.app, name="store")
+app.add_typer(backup.app, name="backup")
 app.command()(served)
 app.command()(doctor)
 

@@ -24,7 +24,7 @@ SHOWN = 200
 
 
 @contextmanager
-def _prepared() -> Iterator[None]:
+def prepared() -> Iterator[None]:
     """Load Django, and show what the store refuses as an error of the command."""
     set_up_django()
     from django.core.exceptions import ImproperlyConfigured
@@ -40,14 +40,15 @@ def _prepared() -> Iterator[None]:
         raise CliError(str(error).strip()) from error
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Return a size as people read it."""
     return f"{count:,} bytes ({count / 1024**3:.2f} GiB)"
 
 
 @app.command()
 def status() -> None:
     """Count files and bytes in the store, and what nothing needs."""
-    with _prepared():
+    with prepared():
         from registry import store
         from workers.artifacts.inspection import store_contents
 
@@ -55,12 +56,12 @@ def status() -> None:
         facts(
             (
                 ("store", store.store_url()),
-                ("files", f"{found.objects['files']:,}, {_gib(found.bytes['files'])}"),
-                ("records", f"{found.objects['records']:,}, {_gib(found.bytes['records'])}"),
-                ("named by rows", f"{_gib(found.named_bytes)}, counted for each owner"),
+                ("files", f"{found.objects['files']:,}, {gib(found.bytes['files'])}"),
+                ("records", f"{found.objects['records']:,}, {gib(found.bytes['records'])}"),
+                ("named by rows", f"{gib(found.named_bytes)}, counted for each owner"),
                 (
                     "unneeded",
-                    f"{found.unneeded_objects:,}, {_gib(found.unneeded_bytes)}; "
+                    f"{found.unneeded_objects:,}, {gib(found.unneeded_bytes)}; "
                     "see `assay store gc`",
                 ),
                 ("missing", Text(f"{found.missing:,}", style="red" if found.missing else "green")),
@@ -76,7 +77,7 @@ def fsck(
 
     A file that nothing needs is unknown once it is a day old.
     """
-    with _prepared(), Progress(console=errors, transient=True) as bar:
+    with prepared(), Progress(console=errors, transient=True) as bar:
         from workers.artifacts.inspection import store_faults
 
         task = bar.add_task("Checking", total=None)
@@ -110,7 +111,7 @@ def gc(
     Needed are the files of versions, intakes, datasets, documents, indexes, and jobs that are not
     over.
     """
-    with _prepared():
+    with prepared():
         from governance.principals import service_principal
         from workers.artifacts.collection import store_collect
 
@@ -126,11 +127,11 @@ def gc(
             empty="Nothing to remove.",
         )
         if apply:
-            console.print(f"Removed {done.removed:,} files, {_gib(done.removed_bytes)}.")
+            console.print(f"Removed {done.removed:,} files, {gib(done.removed_bytes)}.")
         elif done.objects or done.unfinished:
             total = sum(entry.size for entry in done.objects)
             console.print(
-                f"{len(done.objects):,} files, {_gib(total)}, and {len(done.unfinished):,} "
+                f"{len(done.objects):,} files, {gib(total)}, and {len(done.unfinished):,} "
                 "unfinished uploads. Nothing was removed; add --apply."
             )
 
@@ -143,7 +144,7 @@ def migrate(
     ] = "",
 ) -> None:
     """Copy the store to another place while it is in use, verified; run it again to go on."""
-    with _prepared(), Progress(console=errors, transient=True) as bar:
+    with prepared(), Progress(console=errors, transient=True) as bar:
         from registry import store
         from workers.artifacts.copying import store_copy
 
@@ -154,9 +155,7 @@ def migrate(
         )
     for sentence in done.failed[:SHOWN]:
         errors.print(Text(sentence), soft_wrap=True)
-    console.print(
-        f"Copied {done.objects:,} files, {_gib(done.bytes)}; {done.present:,} were there."
-    )
+    console.print(f"Copied {done.objects:,} files, {gib(done.bytes)}; {done.present:,} were there.")
     if done.failed:
         raise CliError(
             f"{len(done.failed):,} files were not copied.",

@@ -1,0 +1,172 @@
+"""`assay backup`: the database, and every file of the store, in one folder.
+
+The folder holds any number of backups. Their files lie in one pool under their own SHA-256, so that
+a second backup copies only what is new:
+
+    store/files/ab/abcd…      files of all backups, as the store keeps them
+    2026-11-27T174200Z/       one backup: `database.dump` and `backup.json`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from assay.backups import database
+from assay.backups.database import BackupFailed
+from governance.audit.models import AuditCheckpoint
+from registry import store
+from registry.storage.backend import Entry
+from workers.artifacts.copying import Copied, store_copy
+
+FORMAT = 1
+DUMP, RECORD, POOL = "database.dump", "backup.json", "store"
+# Secrets without which restored data is of no use, or keys and sessions do not work.
+KEPT_SECRETS = (
+    "ASSAY_SECRET_KEY",
+    "ASSAY_KEY_PEPPER",
+    "ASSAY_KEY_PEPPER_2",
+    "ASSAY_AUDIT_SIGNING_KEY",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """The record of one backup.
+
+    Attributes:
+        made_at: In ISO 8601.
+        assay: The release of Assay that made it.
+        database_sha256: Of `database.dump`.
+        events: Sealed audit events in it.
+        checkpoint: The signed checkpoint over them; empty without one.
+        secrets: A fingerprint of each secret that its data needs, by the setting's name.
+    """
+
+    made_at: str
+    assay: str
+    database_sha256: str
+    database_bytes: int
+    events: int
+    checkpoint: str
+    files: int
+    bytes: int
+    secrets: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tuple[Path, Backup]:
+    """Back up to a new folder in `folder`; returns it with its record.
+
+    The database first, then the files: whatever a row names was stored before it. Interrupted, it
+    leaves no folder that looks like a backup, and files that the next one uses.
+
+    Raises:
+        BackupFailed: pg_dump failed, or a file of the store is missing or damaged.
+        StoreUnavailable: the store does not answer.
+    """
+    moment = datetime.now(UTC)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    final = folder / moment.strftime("%Y-%m-%dT%H%M%SZ")
+    scratch = folder / f".{final.name}.partial"
+    scratch.mkdir(mode=0o700)
+    try:
+        dump = scratch / DUMP
+        # Before the dump, which then has all that it covers.
+        head = AuditCheckpoint.objects.order_by("-tree_size").first()
+        database.dump(dump)
+        copied = store_copy(
+            source=store.store_url(), target=(folder / POOL).resolve().as_uri(), progress=progress
+        )
+        _require_whole(copied)
+        record = Backup(
+            made_at=moment.isoformat(timespec="seconds"),
+            assay=version("assay"),
+            database_sha256=sha256_of(dump),
+            database_bytes=dump.stat().st_size,
+            events=0 if head is None else head.tree_size,
+            checkpoint="" if head is None else head.note,
+            files=copied.objects + copied.present,
+            bytes=copied.bytes,
+            secrets=fingerprints(),
+        )
+        (scratch / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
+        for file in scratch.iterdir():
+            file.chmod(0o400)
+            _sync(file)
+        scratch.rename(final)
+        _sync(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return final, record
+
+
+def read(folder: Path) -> Backup:
+    """Return the record of the backup in `folder`.
+
+    Raises:
+        BackupFailed: it is none, or one of a newer format.
+    """
+    try:
+        data: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        record = Backup(**data)
+    except (OSError, ValueError, TypeError) as error:
+        raise BackupFailed(
+            f"{folder} is not a backup that this release can read: {error}.",
+            hint="Name the folder of one backup, such as backups/2026-11-27T174200Z.",
+        ) from error
+    if record.format != FORMAT:
+        raise BackupFailed(f"{folder} has format {record.format}; this release reads {FORMAT}.")
+    return record
+
+
+def backups(folder: Path) -> list[tuple[Path, Backup]]:
+    """Return the backups in `folder`, the newest first."""
+    found = sorted((each.parent for each in folder.glob(f"*/{RECORD}")), reverse=True)
+    return [(each, read(each)) for each in found]
+
+
+def fingerprints() -> dict[str, str]:
+    """Return a fingerprint of each secret of `KEPT_SECRETS` that this process was given."""
+    return {name: _fingerprint(secret) for name in KEPT_SECRETS if (secret := _secret(name))}
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _secret(name: str) -> str:
+    if path := os.environ.get(f"{name}_FILE"):
+        return Path(path).read_text().strip()
+    return os.environ.get(name, "")
+
+
+def _fingerprint(secret: str) -> str:
+    return hmac.digest(secret.encode(), b"assay backup 1", "sha256").hex()[:16]
+
+
+def _require_whole(copied: Copied) -> None:
+    if copied.failed:
+        raise BackupFailed(
+            f"{len(copied.failed):,} files of the store could not be copied, such as "
+            f"{copied.failed[0]}.",
+            hint="`assay store fsck` says what they affect.",
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

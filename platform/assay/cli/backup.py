@@ -1,0 +1,102 @@
+"""`assay backup`: make, list and restore backups, on a machine that reaches database and store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from assay.cli.output import console, errors, table
+from assay.cli.store import gib, prepared
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Backups of the database and the artifact store. Run these as the owner of the tables.",
+)
+
+
+@app.command()
+def make(
+    folder: Annotated[Path, typer.Argument(help="Folder of the backups; made if missing.")],
+) -> None:
+    """Back up the database and the files of the store while they are in use.
+
+    A further backup in the same folder copies only files that are new.
+    """
+    with prepared(), Progress(console=errors, transient=True) as bar:
+        from assay.backups import backup
+
+        task = bar.add_task("Copying files", total=None)
+        made, record = backup.make(folder, progress=lambda entry: bar.update(task, advance=1))
+    console.print(
+        f"Backed up to {made}: the database ({gib(record.database_bytes)}), {record.events:,} "
+        f"audit events and {record.files:,} files, {gib(record.bytes)} of them new.",
+        soft_wrap=True,
+    )
+    console.print(
+        "Not in it, to be kept elsewhere: the secrets, the second place of the audit log, MLflow's "
+        "database, deliveries in quarantine, uploads in progress, and files of batches.",
+        soft_wrap=True,
+    )
+
+
+@app.command("list")
+def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]) -> None:
+    """List the backups in a folder, the newest first."""
+    with prepared():
+        from assay.backups import backup
+
+        table(
+            ("backup", "release", "database", "audit events", "files"),
+            (
+                (
+                    each.name,
+                    record.assay,
+                    gib(record.database_bytes),
+                    f"{record.events:,}",
+                    f"{record.files:,}",
+                )
+                for each, record in backup.backups(folder)
+            ),
+            empty="No backup.",
+        )
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Of one backup.")],
+    accept_lost_events: Annotated[
+        int, typer.Option(min=0, help="How many events after the backup may be lost.")
+    ] = 0,
+    other_secrets: Annotated[
+        bool, typer.Option("--other-secrets", help="Restore although the secrets differ.")
+    ] = False,
+) -> None:
+    """Restore a backup into an empty database, and prove that the audit log is whole.
+
+    Ends all sessions. Nothing serves before a controller has confirmed it anew.
+    """
+    with prepared(), Progress(console=errors, transient=True) as bar:
+        from assay.backups.restore import restore as run
+
+        task = bar.add_task("Copying files", total=None)
+        done = run(
+            folder,
+            accept_lost_events=accept_lost_events,
+            other_secrets=other_secrets,
+            progress=lambda entry: bar.update(task, advance=1),
+        )
+    console.print(
+        f"Restored the backup of {done.backup.made_at} with {done.files:,} files. "
+        f"{done.log.message}",
+        soft_wrap=True,
+    )
+    if done.lost:
+        console.print(
+            f"[red]{done.lost:,} events were recorded after it and are lost.[/] Revoke and recall "
+            "again what they revoked and recalled before you start the controller.",
+            soft_wrap=True,
+        )
+    console.print("Now start the controller, then `assay store fsck` and `assay doctor`.")
