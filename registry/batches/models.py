@@ -116,7 +116,8 @@ class BatchLine(models.Model):
     """A line of the input that has been started, until the batch has ended.
 
     `offset` and `size` find it in the input, in bytes. `attempt` numbers its requests, each of an
-    ID of its own. `body` is the answer, JSON; `error` is the code of a failure, empty for none.
+    ID of its own; `engine_failures` counts those that its worker could not answer and that cost
+    nothing. `body` is the answer, JSON; `error` is the code of a failure, empty for none.
     """
 
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="lines")
@@ -125,6 +126,7 @@ class BatchLine(models.Model):
     offset = models.PositiveBigIntegerField()
     size = models.PositiveIntegerField()
     attempt = models.PositiveIntegerField(default=1)
+    engine_failures = models.PositiveIntegerField(default=0, db_default=0)
     state = models.CharField(max_length=7, choices=LineState.choices, default=LineState.RUNNING)
     request_id = models.CharField(max_length=80, blank=True, default="")
     status = models.PositiveSmallIntegerField(default=0)

@@ -42,12 +42,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A line that is to be asked now, and its request's ID."""
+    """A line that is to be asked now, and its request's ID. `engine_failures` as of `BatchLine`."""
 
     number: int
-    attempt: int
     request_id: str
     request: LineRequest
+    engine_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +203,19 @@ def line_take(*, claim: Claim, limit: int) -> Taken | None:
     else:
         row.attempt, row.request_id, row.state = attempt, request_id, LineState.RUNNING
         row.save(update_fields=["attempt", "request_id", "state"])
-    return Taken(line.number, attempt, request_id, request)
+    failures = 0 if row is None else row.engine_failures
+    return Taken(line.number, request_id, request, failures)
 
 
 @transaction.atomic
-def line_give_back(*, claim: Claim, number: int) -> None:
-    """Let a line be asked again, whose last request has not run. Raises ClaimLost."""
+def line_give_back(*, claim: Claim, number: int, engine_failed: bool = False) -> None:
+    """Let a line be asked again, whose last request cost nothing; `engine_failed` if its worker
+    could not answer it. Raises ClaimLost.
+    """
     batch = claimed(claim)
-    batch.lines.filter(number=number, state=LineState.RUNNING).update(state=LineState.WAITING)
+    batch.lines.filter(number=number, state=LineState.RUNNING).update(
+        state=LineState.WAITING, engine_failures=F("engine_failures") + int(engine_failed)
+    )
 
 
 @transaction.atomic

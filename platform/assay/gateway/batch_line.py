@@ -13,7 +13,7 @@ from assay.gateway.access import Circumstances
 from assay.gateway.authentication import KeyRefused, ProvedToken, authenticate
 from assay.gateway.call import Call
 from assay.gateway.endpoints import find_route
-from assay.gateway.errors import InternalError, NoSuchPath, error_json
+from assay.gateway.errors import EngineFailed, InternalError, NoSuchPath, error_json
 from assay.gateway.http import ClientGone, Message, Receive, Scope, encode
 from assay.gateway.inference import Opening, infer, record_refusal
 from assay.gateway.metrics import DURATION, REQUESTS, bound
@@ -33,11 +33,22 @@ logger = logging.getLogger(__name__)
 _SETTLED_S = 5.0
 
 
+# Statuses of failures of a worker that a later attempt may not meet: it was overloaded, lost, or
+# had the model not loaded.
+_PASSING = frozenset({429, 502, 503})
+
+
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The line was not run and cost nothing; it may be asked again after so many seconds."""
+    """The line has no answer and cost nothing; it may be asked again after so many seconds.
+
+    `result` is what it gets if it is not asked again; None if it always is. `engine_failed` when
+    its worker could not answer it.
+    """
 
     seconds: float
+    result: LineResult | None = None
+    engine_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ async def ask_line(
     finally:
         bound(REQUESTS, call.endpoint, call.outcome).inc()
         bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)
-    return LineResult(answer.status, answer.body.decode(), cost_micro=call.cost_micro or 0)
+    return LineResult(answer.status, answer.body.decode(), cost_micro=call.cost_micro)
 
 
 async def _refused(
@@ -92,8 +103,10 @@ async def _refused(
     if ran:
         await _settled(call)
     result = LineResult(
-        error.status, error_json(error).decode(), error.code, error.message, call.cost_micro or 0
+        error.status, error_json(error).decode(), error.code, error.message, call.cost_micro
     )
+    if isinstance(error, EngineFailed) and error.status in _PASSING and call.used_nothing:
+        return Later(error.retry_after or 0.0, result, engine_failed=True)
     if isinstance(error, KeyRefused):
         return Stopped(error, result if ran else None)
     return result
@@ -163,7 +176,7 @@ class _Answer:
 
 
 def _wait(error: DomainError) -> float | None:
-    """Return after how many seconds a refused line may run; None if that is no matter of time."""
+    """Return after how many seconds a refused line may run; None if waiting does not help."""
     if isinstance(error, QuotaExceeded):
         return error.retry_after
     if isinstance(error, Unavailable):
@@ -174,7 +187,7 @@ def _wait(error: DomainError) -> float | None:
 async def _settled(call: Call) -> None:
     """Wait until the cost of a request that was called off is known."""
     deadline = asyncio.get_running_loop().time() + _SETTLED_S
-    while call.cost_micro is None and asyncio.get_running_loop().time() < deadline:
+    while call.settled is None and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
 
 

@@ -55,6 +55,10 @@ _LONGEST_WAIT_S = 60.0
 # than one, since a deployment may be stopped and made again.
 REFUSALS_MAX = 10
 _NOTHING_SERVES = frozenset({RELEASE_ENDED, ModelUnknown.code})
+# A line that its worker could not answer is asked so many times. The pause before the second time,
+# in seconds, doubles each time: a worker that was lost has to load its model again.
+ENGINE_TRIES = 6
+_ENGINE_PAUSE_S = 4.0
 _INPUT_GONE = Fault("input_file_gone", "The content of the input file is gone.")
 
 T = TypeVar("T")
@@ -262,12 +266,23 @@ class BatchRun:
             self._end(Fault(found.error.code, found.error.message))
             result = found.result
         elif isinstance(found, Later):
-            self._wait(found)
+            result = self._given_up(taken, found)
+            if result is None:
+                self._wait(taken, found)
         if result is not None:
             done = result
             await self._insist(lambda: line_finish(claim=self._claim, number=number, result=done))
-        else:
-            await self._insist(lambda: line_give_back(claim=self._claim, number=number))
+            return
+        failed = isinstance(found, Later) and found.engine_failed
+        await self._insist(
+            lambda: line_give_back(claim=self._claim, number=number, engine_failed=failed)
+        )
+
+    def _given_up(self, taken: Taken, later: Later) -> LineResult | None:
+        """Return the result of a line that is not asked again; None for one that is."""
+        if later.engine_failed and taken.engine_failures + 1 >= ENGINE_TRIES:
+            return later.result
+        return None
 
     def _count_refusal(self, result: LineResult) -> None:
         """End the batch when line after line is refused because its release has ended."""
@@ -288,9 +303,12 @@ class BatchRun:
                     raise
                 await asyncio.sleep(_LOOK_S)
 
-    def _wait(self, later: Later) -> None:
-        """Start no line before it may run."""
-        seconds = min(max(later.seconds, 0.1), _LONGEST_WAIT_S)
+    def _wait(self, taken: Taken, later: Later) -> None:
+        """Start no line of the batch before this one may run."""
+        seconds = later.seconds
+        if later.engine_failed:
+            seconds = max(seconds, _ENGINE_PAUSE_S * 2**taken.engine_failures)
+        seconds = min(max(seconds, 0.1), _LONGEST_WAIT_S)
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def _end(self, fault: Fault) -> None:

@@ -32,8 +32,8 @@ class Call:
     `context` is what the decision knew of the moment and the place. `policy` is the number of the
     policy in force; of one that decided, `decision` says it. `sources` are the document versions of
     `knowledge_base` that were given, `searched` the decision that let them be searched. `part_of`
-    is the request or the batch that it was made for, `cost_micro` what it has cost once that is
-    known.
+    is the request or the batch that it was made for, `settled` the entry of a request that was
+    reserved, once it is settled.
     """
 
     endpoint: str
@@ -58,7 +58,7 @@ class Call:
     sources: tuple[int, ...] = ()
     searched: Authorization | None = None
     part_of: str = ""
-    cost_micro: int | None = None
+    settled: UsageEntry | None = None
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
 
@@ -66,6 +66,16 @@ class Call:
     def unit(self) -> Unit:
         """The unit in which the request is metered."""
         return Unit.TOKENS if self.deployment is None else self.deployment.unit
+
+    @property
+    def cost_micro(self) -> int:
+        """The cost until now, in micro-units of the currency."""
+        return 0 if self.settled is None else self.settled.cost_micro
+
+    @property
+    def used_nothing(self) -> bool:
+        """True if the request counts on no limit and costs nothing; False until that is known."""
+        return self.settled is not None and not (self.settled.units or self.settled.cost_micro)
 
     @property
     def elapsed_ms(self) -> int:

@@ -394,7 +394,7 @@ class Execution:
             units=self._units if self._completion_tokens else 0,
         )
         await self._runtime.ledger.settle(Settlement(entry, units=entry.units))
-        self._call.cost_micro = entry.cost_micro
+        self._call.settled = entry
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
         if self._plan.counts_only:
@@ -414,7 +414,7 @@ class Execution:
             bound(UNITS, entry.unit).inc(entry.units)
         self._runtime.device_times.learn(self._deployment.name, entry.units, done.device_ms)
         await self._runtime.ledger.settle(Settlement(entry))
-        self._call.cost_micro = entry.cost_micro
+        self._call.settled = entry
         return entry.units
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,8 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway import batch_line
+from assay.gateway import batch_line, batch_run
+from assay.gateway.batch_run import ENGINE_TRIES
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.policy.models import PolicyVersion
@@ -92,6 +94,53 @@ def test_lines_that_fail_go_into_the_error_file(stage: Stage) -> None:
     assert errors["bad"]["response"]["status_code"] == 500
     assert errors["wrong"]["response"]["body"]["error"]["param"] == "temperature"
     assert Batch.objects.get().failures == {"engine_error": 1, "invalid_value": 1}
+
+
+def test_lines_that_a_worker_could_not_answer_are_asked_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_run, "_ENGINE_PAUSE_S", 0.001)
+    troubles = [
+        Failed("not_loaded", "It is not loaded.", 503),
+        Failed("engine_overloaded", "Too many requests wait.", 429),
+        Failed("worker_lost", "The worker has died.", 502),
+    ]
+
+    def answer(request: InferenceRequest, reply: Any) -> None:
+        text = request.inputs["messages"][0]["content"]
+        asked[text] += 1
+        if text == "never":
+            reply(troubles[0])
+        elif text == "billed":
+            reply(Failed("engine_stopped", "It was stopped.", 503, prompt_tokens=3, units=3))
+        elif asked[text] <= len(troubles):
+            reply(troubles[asked[text] - 1])
+        else:
+            say_hello(request, reply)
+
+    asked: Counter[str] = Counter()
+    stage.deployment(behaviour=answer)
+    client = stage.client(stage.key())
+    names = ["a", "b", "never", "billed"]
+    done = ended(client, create(client, [line(name, name) for name in names]).id)
+    assert sorted(results(client, done.output_file_id)) == ["a", "b"]
+    errors = results(client, done.error_file_id)
+    assert {name: each["response"]["status_code"] for name, each in errors.items()} == {
+        "never": 503,
+        "billed": 503,
+    }
+    assert asked == {"a": 4, "b": 4, "never": ENGINE_TRIES, "billed": 1}
+
+
+def test_a_batch_pauses_while_its_worker_cannot_answer(stage: Stage) -> None:
+    stage.deployment(behaviour=lambda _, reply: reply(Failed("not_loaded", "Not loaded.", 503)))
+    client = stage.client(stage.key())
+    made = create(client, [line(f"q{number}") for number in range(50)])
+    wait_until(lambda: BatchLine.objects.filter(engine_failures=1, state="waiting").exists())
+    # The lines that ran at that time, and no further ones.
+    assert BatchLine.objects.count() <= 4
+    client.batches.cancel(made.id)
+    assert ended(client, made.id, "cancelled").request_counts.failed == 50
 
 
 BAD_LINES: list[tuple[str, bytes]] = [
