@@ -24,6 +24,7 @@ from registry.storage.backend import (
     Hashing,
     StoreUnavailable,
 )
+from registry.storage.folder import make_folder, sync
 
 _PARTIAL = ".partial"
 _TRIES = 3
@@ -85,8 +86,9 @@ class Cache:
                     raise FileNotFoundError(f"{key} is not in the artifact store")
                 self._make_room(found.size)
                 self._receive(backend, found, partial)
-                file.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(file.parent)
                 os.replace(path, file)
+                sync(file.parent)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -115,6 +117,8 @@ class Cache:
                 path=found.key,
             )
         os.fchmod(partial.fileno(), 0o444)
+        # After a crash, the name never stands for fewer bytes.
+        os.fsync(partial.fileno())
 
     @contextmanager
     def _partial(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:

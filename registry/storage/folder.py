@@ -25,6 +25,7 @@ from registry.storage.backend import (
 
 INCOMING = ".incoming"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -144,11 +145,12 @@ class FolderBackend:
         _check(source)
         with answers(self.url):
             path.chmod(0o444)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            sync(path)
+            make_folder(final.parent)
             try:
-                os.link(path, final)
-                return
-            except FileExistsError:
+                with suppress(FileExistsError):
+                    os.link(path, final)
+                sync(final.parent)
                 return
             except OSError as error:
                 if error.errno not in _NO_LINKS:
@@ -179,8 +181,32 @@ def _check(source: Source) -> None:
 def _name(scratch: Path, final: Path) -> None:
     """Give a complete file its name. A crash leaves the file complete, or without the name."""
     scratch.chmod(0o444)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    sync(scratch)
+    make_folder(final.parent)
     os.replace(scratch, final)
+    sync(final.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, so that they survive a crash."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; they keep names by themselves.
+        if error.errno not in _NO_SYNC or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
 
 
 def _delete(path: Path) -> None:

@@ -22,6 +22,7 @@ from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, buil
 from registry.storage import s3
 from registry.storage.backend import Source, StoreUnavailable, file_key
 from registry.storage.s3 import S3Backend, S3Options
+from tests.unit.registry.test_store import syncs
 
 PART = 5 * 1024**2
 BIG = bytes(range(256)) * (PART // 128)
@@ -134,6 +135,18 @@ def test_a_version_in_a_bucket_is_read_through_a_verified_cache(
     store.verify_version(small)
     kept = [file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file()]
     assert kept == [len(b"one more")]
+
+
+def test_a_fetched_file_is_on_the_disk_before_it_has_its_name(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = file_key(build_sha256(b"x"))
+    bucket_backend().write(key, source(b"x"))
+    synced = syncs(monkeypatch)
+    store.file_open(build_sha256(b"x")).close()
+    partial = tmp_path / "cache" / ".partial" / key.replace("/", "-")
+    assert synced[0] == (partial, False)
+    assert synced[-1] == ((tmp_path / "cache" / key).parent, True)
 
 
 def test_an_upload_goes_on_with_the_parts_that_it_lacks(bucket: str) -> None:
