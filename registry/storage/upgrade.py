@@ -87,7 +87,10 @@ def _version(
         _move(backend, folder, file.path, file_key(file.sha256), file.sha256)
     text = Source(BytesIO(manifest.canonical), "the manifest", manifest.digest)
     backend.write(file_key(manifest.digest), text)
-    shutil.rmtree(folder)
+    # Half a folder would not fit its manifest at the next start; `_remove_empty` takes this one.
+    scratch = folder.with_name(f".adopting-{folder.name}")
+    folder.rename(scratch)
+    shutil.rmtree(scratch)
     done.versions += 1
 
 
