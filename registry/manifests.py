@@ -316,7 +316,7 @@ def verify_folder(folder: Path, manifest: Manifest) -> None:
 
 
 def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
-    """Copy `source` to the new folder `target`, as `copy_chunks` does.
+    """Copy `source` to the new folder `target`, as `copy_files` does.
 
     Raises:
         ManifestMismatch: names the first file that is extra or different.
@@ -324,14 +324,18 @@ def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
         OSError: `target` exists, or has no room.
     """
     check_names(source, manifest)
-    copy_chunks(lambda file: _expected_chunks(source, file.path), target, manifest)
+
+    def write(file: ManifestFile, output: BinaryIO) -> None:
+        check_chunks(_expected_chunks(source, file.path), file, output)
+
+    copy_files(write, target, manifest)
 
 
-def copy_chunks(
-    chunks_of: Callable[[ManifestFile], Iterable[bytes]], target: Path, manifest: Manifest
+def copy_files(
+    write: Callable[[ManifestFile, BinaryIO], None], target: Path, manifest: Manifest
 ) -> None:
-    """Write the files of `manifest` to the new folder `target`, hashing the very bytes that are
-    written.
+    """Write the files of `manifest` to the new folder `target`; `write` hashes the very bytes that
+    it writes.
 
     What is loaded from `target` afterwards is what was hashed, whatever happens to the source. On
     an error `target` is removed.
@@ -346,7 +350,7 @@ def copy_chunks(
             copy = target / file.path
             copy.parent.mkdir(parents=True, exist_ok=True)
             with copy.open("xb") as output:
-                check_chunks(chunks_of(file), file, output)
+                write(file, output)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise

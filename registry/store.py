@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +31,7 @@ from registry.manifests import (
     ManifestMismatch,
     check_chunks,
     check_names,
-    copy_chunks,
+    copy_files,
     open_beneath,
 )
 from registry.storage.backend import Backend, Entry, Hashing, Source, file_key, record_key
@@ -38,6 +39,7 @@ from registry.storage.cache import Cache
 from registry.storage.folder import INCOMING, answers
 from registry.storage.opening import open_backend
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 # Small files that are moved at once, to or from a remote store.
@@ -125,11 +127,19 @@ def file_bytes(sha256: str) -> bytes:
         ManifestMismatch: the store has other bytes.
         StoreUnavailable: the store does not answer.
     """
-    with file_open(sha256) as file:
-        data = file.read()
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise ManifestMismatch(f"The file {sha256[:12]} has other bytes in the store.", path="")
-    return data
+    for last in (False, True):
+        with file_open(sha256) as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+        if last or not cache_forget(sha256):
+            break
+    raise ManifestMismatch(f"The file {sha256[:12]} has other bytes in the store.", path="")
+
+
+def cache_forget(sha256: str) -> bool:
+    """Remove a damaged file from this machine's cache; return whether it was there."""
+    return backend().path("") is None and cache().forget(file_key(sha256))
 
 
 def file_put(path: Path, sha256: str) -> None:
@@ -301,13 +311,13 @@ def copy_version(manifest: Manifest, target: Path) -> None:
     # Shards of a large model come at once, where the cache has room for all of them.
     if manifest.size_bytes <= settings.STORE_CACHE_BYTES // 2:
         files_fetch(file.sha256 for file in manifest.files)
-    copy_chunks(_chunks, target, manifest)
+    copy_files(_copy, target, manifest)
 
 
 def verify_version(manifest: Manifest) -> None:
     """Hash the stored files of a version. Raises as `copy_version`."""
     for file in manifest.files:
-        check_chunks(_chunks(file), file)
+        _copy(file)
 
 
 def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> bytes:
@@ -323,7 +333,7 @@ def version_file(manifest: Manifest, path: str, *, most: int | None = None) -> b
     if named is None or (most is not None and named.size > most):
         raise ManifestMismatch(f"The version has no {path} that can be read.", path=path)
     data = io.BytesIO()
-    check_chunks(_chunks(named), named, data)
+    _copy(named, data)
     return data.getvalue()
 
 
@@ -348,6 +358,24 @@ def _keep(found: Entry) -> bool:
             return False
         backend().touch(found.key)
         return True
+
+
+def _copy(file: ManifestFile, target: BinaryIO | None = None) -> None:
+    """Hash a stored file while writing it to `target`. Raises as `copy_version`.
+
+    A disk may damage a file of the cache; it is fetched again, once.
+    """
+    start = 0 if target is None else target.tell()
+    try:
+        check_chunks(_chunks(file), file, target)
+    except (ManifestMismatch, FilesUnreadable) as error:
+        if not cache_forget(file.sha256):
+            raise
+        logger.warning("Fetching %s again: %s", file.sha256, error.message)
+        if target is not None:
+            target.seek(start)
+            target.truncate()
+        check_chunks(_chunks(file), file, target)
 
 
 def _chunks(file: ManifestFile) -> Iterator[bytes]:

@@ -70,9 +70,14 @@ class Cache:
             retry_after=5,
         )
 
-    def forget(self, key: str) -> None:
-        """Remove an object from the cache, if it is there; the next reader fetches it again."""
-        (self.folder / key).unlink(missing_ok=True)
+    def forget(self, key: str) -> bool:
+        """Remove an object, so that the next reader fetches it again; return whether it was
+        there."""
+        try:
+            (self.folder / key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def _fetch(self, backend: Backend, key: str, file: Path) -> None:
         try:

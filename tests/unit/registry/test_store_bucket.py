@@ -186,6 +186,39 @@ def test_other_bytes_in_the_bucket_are_not_used(bucket: str, tmp_path: Path) -> 
         store.adopt(tmp_path / "made", manifest)
 
 
+def test_a_damaged_file_of_the_cache_is_fetched_again_once(bucket: str, tmp_path: Path) -> None:
+    manifest = made(tmp_path / "made", config=b"{}", weights=BIG)
+    store.adopt(tmp_path / "made", manifest)
+    store.copy_version(manifest, tmp_path / "first")
+    cached = [tmp_path / "cache" / file_key(file.sha256) for file in manifest.files]
+    gets = calls(bucket_backend(), "GetObject")
+
+    def damage() -> None:
+        for file in cached:
+            file.chmod(0o644)
+            file.write_bytes(b"!" + file.read_bytes()[1:] + b"longer")
+
+    damage()
+    store.copy_version(manifest, tmp_path / "second")
+    assert build_manifest(tmp_path / "second") == manifest
+    assert len(gets) == len(cached)
+    damage()
+    store.verify_version(manifest)
+    damage()
+    assert store.version_file(manifest, "config") == b"{}"
+    damage()
+    assert store.file_bytes(manifest.files[0].sha256) == b"{}"
+    damage()
+    backend = bucket_backend()
+    key = file_key(manifest.files[0].sha256)
+    backend._client.put_object(**backend._named(key), Body=b"[]")
+    gets.clear()
+    with pytest.raises(ManifestMismatch, match="other bytes"):
+        store.copy_version(manifest, tmp_path / "third")
+    assert len(gets) == 1
+    assert not (tmp_path / "third").exists()
+
+
 def test_an_unfinished_upload_is_removed_when_it_is_old(bucket: str) -> None:
     backend, key = bucket_backend(), file_key(build_sha256(BIG))
     with pytest.raises(FilesUnreadable):
