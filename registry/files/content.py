@@ -20,7 +20,8 @@ _ID = re.compile(r"file-[0-9a-f]{32}")
 
 
 def folder() -> Path:
-    """Return the folder of all files. Not below the artifact root, which MLflow serves."""
+    """Return the folder of all files, which web and controller share. It is not a part of the
+    artifact store: a file is deleted when it expires."""
     return Path(settings.DATA_DIR) / "files"
 
 
