@@ -1,1 +1,1 @@
-"""What the artifact store must hold, and the commands that look after it."""
+"""Needs of the artifact store, and the services that check, clean and copy it."""

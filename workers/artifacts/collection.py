@@ -32,8 +32,9 @@ _CONTROLLER = service_principal("controller")
 
 @dataclass(slots=True)
 class Collected:
-    """What nothing needs: objects, and uploads that were begun and not finished. `removed` of the
-    objects are gone; the others were adopted meanwhile, or it was a dry run."""
+    """Result of a collection: objects that nothing needs, and uploads that were begun and not
+    finished. `removed` of the objects are gone; the others were adopted meanwhile, or it was a dry
+    run."""
 
     objects: list[Entry] = field(default_factory=list)
     unfinished: list[Entry] = field(default_factory=list)
