@@ -43,7 +43,8 @@ class Batch(models.Model):
     input is validated. `next_line` and `next_offset` say where the lines begin that have not been
     started. `fence` numbers the claims: a runner that lost its lease changes nothing any more.
     `ending` is the state that finalizing leads to, `errors` why. `cost_micro` is what its lines
-    have cost. `failures` counts the failed lines by code, once it has ended.
+    have cost, `output_bytes` about what its
+    files take. `failures` counts the failed lines by code, once it has ended.
     """
 
     id = models.CharField(primary_key=True, max_length=40)
@@ -71,6 +72,7 @@ class Batch(models.Model):
     completed = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
     cost_micro = models.PositiveBigIntegerField(default=0)
+    output_bytes = models.PositiveBigIntegerField(default=0, db_default=0)
     next_line = models.PositiveIntegerField(default=1)
     next_offset = models.PositiveBigIntegerField(default=0)
     fence = models.PositiveIntegerField(default=0)

@@ -68,7 +68,7 @@ class LineRequest:
 
 @dataclass(slots=True)
 class Validated:
-    """What a whole input holds: its requests, the one model that they name, and its faults."""
+    """Contents of a whole input: its requests, the one model that they name, and its faults."""
 
     total: int = 0
     model: str = ""

@@ -20,12 +20,15 @@ from registry.batches.models import Batch, BatchLine, BatchState, LineState
 from registry.batches.requests import Fault, LineRequest, read_lines, read_request
 from registry.batches.states import BATCH_STATES, OPEN, batch_move
 from registry.files.content import content_path
+from registry.files.room import room_check
 
 # A batch whose runner has died goes on with another one after this.
 LEASE = timedelta(seconds=30)
 # Batches of one department that run at a time, so that others get their turn.
 AT_ONCE_OF_DEPARTMENT = 4
 _GATEWAY = "gateway"
+# What an output file has on a line besides the answer, about, in bytes.
+_AROUND_ANSWER = 300
 
 
 class ClaimLost(Exception):
@@ -52,7 +55,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """How a line ended: an answer with its HTTP status, or an error without one. `body` is JSON."""
+    """End of a line: an answer with its HTTP status, or an error without one. `body` is JSON."""
 
     status: int = 0
     body: str = ""
@@ -169,6 +172,7 @@ def line_take(*, claim: Claim, limit: int) -> Taken | None:
         ClaimLost: another runner has the batch.
         FileNotFoundError: the input's content is gone.
         LineInvalid: the input differs from what was validated.
+        NoRoom: the department has no room for a further answer.
     """
     batch = claimed(claim)
     if batch.state != BatchState.IN_PROGRESS or batch.expires_at <= timezone.now():
@@ -186,6 +190,7 @@ def line_take(*, claim: Claim, limit: int) -> Taken | None:
     line = next(read_lines(path, limit, number=number, offset=offset), None)
     if line is None:
         return None
+    room_check(batch.department, files=0)
     request = read_request(line, batch.endpoint, limit)
     attempt = 1 if row is None else row.attempt + 1
     request_id = line_request_id(batch.pk, line.number, attempt)
@@ -234,6 +239,7 @@ def line_finish(*, claim: Claim, number: int, result: LineResult) -> None:
         Batch.objects.filter(pk=batch.pk).update(
             **{counter: F(counter) + 1},
             cost_micro=F("cost_micro") + result.cost_micro,
+            output_bytes=F("output_bytes") + len(result.body.encode()) + _AROUND_ANSWER,
             lease_until=timezone.now() + LEASE,
         )
 

@@ -21,6 +21,7 @@ from registry.batches.models import ENDPOINTS, OPEN_MAX, Batch, BatchState
 from registry.batches.selectors import batch_get
 from registry.batches.states import BATCH_STATES, OPEN, batch_move, batch_subject
 from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
+from registry.files.room import FILES_OF_BATCH, room_take
 from registry.files.selectors import file_get
 from registry.validation import storable_json
 
@@ -71,6 +72,7 @@ def batch_create(
         FileUnknown: there is no such file.
         InvalidInput: the endpoint or a bound is wrong.
         NotPermitted: the policy forbids it.
+        NoRoom: the department has as many files, or bytes, as it may.
         WrongState: the department has as many batches under way as it may.
     """
     found = file_get(actor=actor, id=input_file, sender=sender if narrowed else "")
@@ -105,6 +107,7 @@ def batch_create(
             code="too_many_batches",
             hint="Wait until some have ended, or cancel some.",
         )
+    room_take(department, files=FILES_OF_BATCH)
     now = timezone.now()
     batch = Batch.objects.create(
         id=f"batch_{secrets.token_hex(16)}",

@@ -7,8 +7,7 @@ from collections.abc import Collection
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import Count, Sum
+from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
@@ -23,7 +22,8 @@ from governance.principals import Principal, background, service_principal
 from registry.batches.models import Batch
 from registry.batches.states import OPEN
 from registry.files.content import content_delete, orphans
-from registry.files.models import FILES_MAX, LEAST_S, MOST_S, FilePurpose, StoredFile
+from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
+from registry.files.room import room_check, room_take
 from registry.files.selectors import file_get
 from registry.validation import checked_text
 
@@ -67,11 +67,11 @@ def file_check(*, actor: Principal, department: Department, classification: str)
 
     Raises:
         NotPermitted: the policy forbids it.
-        WrongState: the department has as many files, or bytes, as it may.
+        NoRoom: the department has as many files, or bytes, as it may.
     """
     resource = _new_file(department, classification)
     authorize(actor=actor, action=Action.FILE_CREATE, resource=resource)
-    _check_room(department, 0)
+    room_check(department, files=1)
 
 
 def file_create(
@@ -97,7 +97,7 @@ def file_create(
     Raises:
         InvalidInput: the file is empty, or a field is out of bounds.
         NotPermitted: the policy forbids it.
-        WrongState: the department has as many files, or bytes, as it may.
+        NoRoom: the department has as many files, or bytes, as it may.
     """
     filename = checked_text(filename, field="filename", limit=FILENAME_MAX)
     if size < 1:
@@ -113,12 +113,7 @@ def file_create(
             action=Action.FILE_CREATE,
             resource=_new_file(department, classification),
         )
-        # One at a time in a department, so that two uploads do not take the same room.
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:files:{department.pk}"]
-            )
-        _check_room(department, size)
+        room_take(department, files=1, size=size)
         return file_add(
             actor=actor,
             department=department,
@@ -148,8 +143,8 @@ def file_add(
     expires_after_s: int | None = None,
     decision: Authorization | None = None,
 ) -> StoredFile:
-    """Add a file in the caller's transaction, without a bound on the department: the output of a
-    batch is never refused for lack of room."""
+    """Add a file in the caller's transaction, for which there is room: that of a batch's output was
+    checked before each of its lines ran."""
     life = expires_after_s or settings.FILE_RETENTION_DAYS * 86_400
     file = StoredFile.objects.create(
         id=id,
@@ -177,20 +172,6 @@ def file_add(
         decision=decision,
     )
     return file
-
-
-def _check_room(department: Department, size: int) -> None:
-    held = StoredFile.objects.filter(department=department).aggregate(
-        count=Count("pk"), size=Sum("size")
-    )
-    taken = held["size"] or 0
-    if held["count"] >= FILES_MAX or taken + size > settings.FILES_DEPARTMENT_BYTES:
-        raise WrongState(
-            f"Department {department.slug} has {held['count']:,} files of {taken:,} bytes; there "
-            f"is no room for this one.",
-            code="too_many_files",
-            hint="Delete files, or let them expire sooner with expires_after.",
-        )
 
 
 @transaction.atomic

@@ -17,6 +17,7 @@ from assay.gateway.errors import EngineFailed, InternalError, NoSuchPath, error_
 from assay.gateway.http import ClientGone, Message, Receive, Scope, encode
 from assay.gateway.inference import Opening, infer, record_refusal
 from assay.gateway.metrics import DURATION, REQUESTS, bound
+from assay.gateway.quotas import QuotaStopped
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.principals import serving
 from governance.usage.models import UsageRecord
@@ -42,8 +43,8 @@ _PASSING = frozenset({429, 502, 503})
 class Later:
     """The line has no answer and cost nothing; it may be asked again after so many seconds.
 
-    `result` is what it gets if it is not asked again; None if it always is. `engine_failed` when
-    its worker could not answer it.
+    `result` is what it gets if it is not asked again: its worker could not answer it too often
+    (`engine_failed`), or a budget has no room before the batch's end. None if it always is.
     """
 
     seconds: float
@@ -98,13 +99,14 @@ async def _refused(
 ) -> LineResult | Later | Stopped:
     ran = call.recorded
     record_refusal(runtime, call, error)
-    if not ran and (wait := _wait(error)) is not None:
-        return Later(wait)
     if ran:
         await _settled(call)
     result = LineResult(
         error.status, error_json(error).decode(), error.code, error.message, call.cost_micro
     )
+    if not ran and (wait := _wait(error)) is not None:
+        used_up = isinstance(error, QuotaStopped) and error.budget
+        return Later(wait, result if used_up else None)
     if isinstance(error, EngineFailed) and error.status in _PASSING and call.used_nothing:
         return Later(error.retry_after or 0.0, result, engine_failed=True)
     if isinstance(error, KeyRefused):

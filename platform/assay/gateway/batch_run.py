@@ -39,6 +39,7 @@ from registry.batches.running import (
     lines_interrupted,
 )
 from registry.files.content import content_path
+from registry.files.room import NoRoom
 from workers.wire import deployment_queue
 
 if TYPE_CHECKING:
@@ -212,6 +213,9 @@ class BatchRun:
             except (FileNotFoundError, LineInvalid):
                 self._end(_INPUT_GONE)
                 return
+            except NoRoom as error:
+                self._end(Fault(error.code, error.message))
+                return
             if taken is None:
                 return
             await self._answer(taken)
@@ -261,7 +265,7 @@ class BatchRun:
         result: LineResult | None = None
         if isinstance(found, LineResult):
             result = found
-            self._count_refusal(found)
+            self._count_refusal(found, for_good=found.error in _NOTHING_SERVES)
         elif isinstance(found, Stopped):
             self._end(Fault(found.error.code, found.error.message))
             result = found.result
@@ -269,6 +273,8 @@ class BatchRun:
             result = self._given_up(taken, found)
             if result is None:
                 self._wait(taken, found)
+            elif not found.engine_failed:
+                self._count_refusal(result, for_good=True)
         if result is not None:
             done = result
             await self._insist(lambda: line_finish(claim=self._claim, number=number, result=done))
@@ -280,13 +286,15 @@ class BatchRun:
 
     def _given_up(self, taken: Taken, later: Later) -> LineResult | None:
         """Return the result of a line that is not asked again; None for one that is."""
-        if later.engine_failed and taken.engine_failures + 1 >= ENGINE_TRIES:
-            return later.result
-        return None
+        if later.engine_failed:
+            return later.result if taken.engine_failures + 1 >= ENGINE_TRIES else None
+        late = time.time() + later.seconds > self._batch.expires_at.timestamp()
+        return later.result if late else None
 
-    def _count_refusal(self, result: LineResult) -> None:
-        """End the batch when line after line is refused because its release has ended."""
-        self._refusals = self._refusals + 1 if result.error in _NOTHING_SERVES else 0
+    def _count_refusal(self, result: LineResult, *, for_good: bool) -> None:
+        """End the batch when line after line is refused `for_good`: nothing serves them any more,
+        or a budget has no room before the batch's end."""
+        self._refusals = self._refusals + 1 if for_good else 0
         if self._refusals >= REFUSALS_MAX and self._ending is None:
             message = f"{self._refusals} requests in a row were refused. {result.message}"
             self._end(Fault(result.error, message))

@@ -30,7 +30,7 @@ PATH = "/v1/batches"
 
 
 class OutputExpiry(Strict):
-    """When the files of a batch are deleted, from their creation on."""
+    """Seconds from the creation of a batch's files until they are deleted."""
 
     anchor: Literal["created_at"]
     seconds: Annotated[int, Field(ge=LEAST_S, le=MOST_S)]

@@ -47,7 +47,7 @@ class Received:
 
 
 class FileDesk(DatabaseDesk):
-    """What works on files and batches; bounds the uploads under way."""
+    """Threads for work on files and batches in the database; bounds the uploads under way."""
 
     def __init__(self) -> None:
         super().__init__("files", refusal="Too many requests on files are waiting.")

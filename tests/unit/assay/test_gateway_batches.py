@@ -17,6 +17,7 @@ from assay.gateway.batch_run import ENGINE_TRIES
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.policy.models import PolicyVersion
+from registry.batches import services as batch_services
 from registry.batches.models import Batch, BatchLine
 from registry.files.models import StoredFile
 from registry.versions.models import ModelVersion
@@ -141,6 +142,55 @@ def test_a_batch_pauses_while_its_worker_cannot_answer(stage: Stage) -> None:
     assert BatchLine.objects.count() <= 4
     client.batches.cancel(made.id)
     assert ended(client, made.id, "cancelled").request_counts.failed == 50
+
+
+def test_a_batch_ends_when_its_department_has_no_room_for_answers(
+    stage: Stage, settings: Any
+) -> None:
+    settings.BATCH_CONCURRENCY = 1
+    stage.deployment()
+    client = stage.client(stage.key())
+    lines = content_of(line(f"q{number}") for number in range(20))
+    settings.FILES_DEPARTMENT_BYTES = len(lines) + 2_000
+    done = ended(client, create(client, lines).id, "failed")
+    assert [fault.code for fault in done.errors.data] == ["too_many_files"]
+    answers = results(client, done.output_file_id)
+    assert 0 < len(answers) < 5
+    assert len(results(client, done.error_file_id)) == 20 - len(answers)
+    with pytest.raises(openai.ConflictError) as full:
+        client.batches.create(
+            input_file_id=done.input_file_id, endpoint=CHAT, completion_window="24h"
+        )
+    assert full.value.code == "too_many_files"
+
+
+def test_a_budget_without_room_before_the_end_of_a_batch_ends_it(
+    stage: Stage, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.BATCH_CONCURRENCY = 1
+    monkeypatch.setattr(batch_services, "WINDOW", timedelta(minutes=1))
+    stage.deployment()
+    stage.limit("tokens_per_month", 60)
+    body = {
+        "model": "writer",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 5,
+    }
+    client = stage.client(stage.key())
+    made = create(client, [line(f"q{number}", body=body) for number in range(40)])
+    done = ended(client, made.id, "failed")
+    (fault,) = done.errors.data
+    assert fault.code == "quota_exceeded"
+    answers = results(client, done.output_file_id)
+    assert 0 < len(answers) < 9
+    errors = results(client, done.error_file_id)
+    assert Batch.objects.get().failures == {
+        "quota_exceeded": 10,
+        "batch_failed": 30 - len(answers),
+    }
+    assert {each["response"]["status_code"] for each in errors.values() if each["response"]} == {
+        429
+    }
 
 
 BAD_LINES: list[tuple[str, bytes]] = [

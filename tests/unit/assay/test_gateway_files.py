@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from registry.files import content, services
+from registry.files import content, room
 from registry.files.models import StoredFile
 from registry.files.services import files_expire_due
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
@@ -139,7 +139,7 @@ def test_a_department_has_room_for_so_many_files_and_bytes(
         files.create(file=("c", LINES), purpose="batch")
     assert full.value.code == "too_many_files"
     settings.FILES_DEPARTMENT_BYTES = 10_000
-    monkeypatch.setattr(services, "FILES_MAX", 2)
+    monkeypatch.setattr(room, "FILES_MAX", 2)
     with pytest.raises(openai.ConflictError):
         files.create(file=("c", LINES), purpose="batch")
     assert stage.client(stage.key("finance")).files.create(file=("a", LINES), purpose="batch").id
