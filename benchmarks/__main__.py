@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,9 @@ def main() -> int:
     root = Path(__file__).resolve().parents[1]
     # A converter's progress bar is no part of the table.
     environment = {**os.environ, "TQDM_DISABLE": "1"}
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    python = f"Python {platform.python_version()} of {Path(sys.executable).resolve().parent}"
+    print(f"{python}; {os.cpu_count()} cores; load {load}", flush=True)  # noqa: T201
     failed = 0
     for name in options.names or BENCHMARKS:
         print(f"\n{name}: {BENCHMARKS[name]}", flush=True)  # noqa: T201
