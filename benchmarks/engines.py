@@ -57,7 +57,7 @@ def alone(engine: Any, name: str) -> float:
 
     def one(_: int) -> int:
         tokens = 0
-        with Stream(engine._server.socket, 300) as stream:
+        with Stream(engine._server.address, 300) as stream:
             for event in stream.events(engine._dialect.target, body):
                 tokens += len(event.get("tokens") or ())
                 for choice in event.get("choices") or ():

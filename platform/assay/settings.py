@@ -683,6 +683,8 @@ JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))
 # Memory that the server of one engine may take, such as llama.cpp's, with what it starts.
 ENGINE_SERVER_MEMORY = env_int("ASSAY_ENGINE_SERVER_MEMORY_BYTES", 16 * 1024**3, least=2**28)
+# Such a server starts even where this kernel's Landlock cannot confine it to its own files.
+ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
 # Python of the environment that vLLM is installed in; empty where a worker offers no vLLM.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.

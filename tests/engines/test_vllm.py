@@ -9,12 +9,15 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, ask, prompted
+from workers.engines.servers.channel import ServerRefused, call
 
 PYTHON = os.environ.get("ASSAY_VLLM_PYTHON", "")
 pytestmark = [
@@ -184,12 +187,40 @@ def test_a_cancelled_answer_ends_and_32_at_once_are_answered(vllm: Any) -> None:
     assert {each.text for each in answers} == {answers[0].text}
 
 
+def test_the_server_has_a_network_of_its_own(vllm: Any) -> None:
+    if not vllm._server.isolated:
+        pytest.skip("this kernel allows no new network namespace")
+    ours = os.readlink("/proc/self/ns/net")
+    assert os.readlink(f"/proc/{vllm._server.pid}/ns/net") != ours
+
+
+def test_the_server_reaches_neither_files_of_its_worker_nor_another_server(
+    vllm: Any, base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").touch(mode=0o600)
+    server = vllm._server
+    tried = [
+        ("read", tmp_path / "secret"),
+        ("write", base / "model.safetensors"),
+        ("truncate", base / "model.safetensors"),
+        ("read", f"/proc/{os.getpid()}/environ"),
+    ]
+    assert accesses(server.confinement, tried) == ["Permission denied"] * len(tried)
+    # A socket that is a file can be connected to by its path, so each request needs the key.
+    for target in ("/v1/completions", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+        with pytest.raises(ServerRefused) as refused:
+            call(replace(server.address, key="guessed"), target, {"lora_name": "a"})
+        assert refused.value.status == 401
+    # Its processes talk over abstract sockets, which Landlock closes to other servers.
+    listed = Path(f"/proc/{server.pid}/net/unix").read_text()
+    assert "@@assay" not in listed
+    assert "@assay/" in listed
+
+
 def test_a_server_whose_places_for_adapters_were_all_used_ends_to_start_again(
     vllm: Any, adapters: dict[str, Path]
 ) -> None:
     server = vllm._server
-    if server.isolated:
-        assert os.readlink(f"/proc/{server.pid}/ns/net") != os.readlink("/proc/self/ns/net")
     answer = Answer()
     vllm.submit(prompted("last", {"prompt": "Once"}, {"max_tokens": 400, "seed": 1}), answer)
     with pytest.raises(ValueError, match="the server starts again"):

@@ -111,9 +111,7 @@ class Row:
         if self.limit == 0 or self.choices.over:
             self.finish = "length" if self.limit == 0 else "cancelled"
             return
-        self.produced += count
-        self.choices.completion_tokens += count
-        self.unsent += count
+        self._count(count)
         if score is not None:
             self.total += score[1] or 0.0
             if self.sampling.logprobs is not None:
@@ -134,6 +132,28 @@ class Row:
             self._emit(piece)
         if self.finish is not None and self.scores:
             self._emit("")
+
+    def cut(self, count: int) -> None:
+        """End the row at its limit. `count` more tokens were made, which have no whole character."""
+        if self.broken or self.choices.over:
+            return
+        self._count(count)
+        self.finish = "length"
+        text = self.text.flush()
+        if self.text.stopped:
+            self.finish = "stop"
+        pieces: list[str | Call] = [text] if text else []
+        if self.calls is not None:
+            pieces = [*self.calls.push(text), *self.calls.flush()]
+        for piece in pieces:
+            self._emit(piece)
+        if self.scores:
+            self._emit("")
+
+    def _count(self, count: int) -> None:
+        self.produced += count
+        self.choices.completion_tokens += count
+        self.unsent += count
 
     def _pieces_of(self, token: int, eos: frozenset[int], spoken: str | None) -> list[str | Call]:
         """Return what may be sent after a new token; notices the end."""

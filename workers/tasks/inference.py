@@ -21,6 +21,7 @@ from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import worker_key_register
 from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
+from workers.engines.servers.landlock import hide_process
 from workers.tasks.answering import Answerer
 from workers.tasks.engines import offered_engines
 from workers.tasks.hosting import EngineHost
@@ -77,6 +78,8 @@ class Runtime:
 
     def start(self) -> None:
         """Register this process's key, then load what is to be served."""
+        # A server of another project that got out of its confinement is of the same user.
+        hide_process()
         worker_key_register(worker=self._worker, public_key=self._seals.public_key)
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {

@@ -236,6 +236,18 @@ def check_workers() -> str:
     return ", ".join(alive)
 
 
+def check_engine_servers() -> str:
+    """The kernel can confine the servers of llama.cpp and vLLM."""
+    from workers.tasks.engines import UNCONFINED, servers_confined
+
+    if not servers_confined():
+        raise NotWell(
+            UNCONFINED,
+            "Run engine workers on Linux 6.2 or newer; Assay's own engine needs none.",
+        )
+    return "confined by Landlock, on this machine"
+
+
 def check_tasks() -> str:
     """Every registered task can be used."""
     from registry.catalog import TASKS, unavailable_tasks
@@ -267,6 +279,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Mend Redis or Valkey first."),
+    ("Engine servers", check_engine_servers, "Reinstall Assay."),
     ("Tasks", check_tasks, "Reinstall Assay."),
 )
 

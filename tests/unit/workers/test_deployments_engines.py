@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from assay.cli.doctor import NotWell, check_engine_servers
 from registry.catalog import TASKS, discovered
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
@@ -21,6 +22,7 @@ from workers.deployments.services import (
     replicas_heartbeat,
     worker_key_register,
 )
+from workers.engines.servers import landlock
 from workers.tasks.engines import engine_settings, offered_engines
 from workers.tasks.hosting import EngineHost
 
@@ -80,5 +82,18 @@ def test_a_worker_leaves_alone_what_it_offers_no_engine_for(
 def test_llama_cpp_is_offered_where_it_is_installed_with_its_limits() -> None:
     assert offered_engines()[:2] == ["own", "llama.cpp"]
     assert engine_settings("own") == {}
+    assert not engine_settings("llama.cpp")["limits"].unconfined
     assert engine_settings("llama.cpp")["limits"].memory == 16 * 1024**3
     assert engine_settings("vllm")["python"] == ""
+
+
+def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 2)
+    assert offered_engines() == ["own"]
+    with pytest.raises(NotWell, match="no Landlock"):
+        check_engine_servers()
+    settings.ENGINE_SERVER_UNCONFINED = True
+    assert offered_engines()[:2] == ["own", "llama.cpp"]
+    assert engine_settings("vllm")["limits"].unconfined

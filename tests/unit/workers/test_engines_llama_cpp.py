@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from assay.local.materials import fetch
+from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, Recorder, ask, prompted
 from workers.trainers.kept_gguf import keep_gguf
 from workers.trainers.protocol import BadMaterial
@@ -159,7 +160,39 @@ def test_more_requests_than_places_are_all_answered(llama: Any) -> None:
     assert {answer.text for answer in answers} == {answers[0].text}
 
 
-def test_the_server_has_no_secret_and_no_network_and_ends_with_its_engine(
+def test_the_server_has_a_network_of_its_own(llama: Any) -> None:
+    if not llama._server.isolated:
+        pytest.skip("this kernel allows no new network namespace")
+    ours = os.readlink("/proc/self/ns/net")
+    assert os.readlink(f"/proc/{llama._server.pid}/ns/net") != ours
+
+
+def test_the_server_reaches_neither_files_of_its_worker_nor_another_server(
+    llama: Any, kept: Path, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from workers.engines.servers.channel import ServerRefused, call
+
+    (tmp_path / "secret").touch(mode=0o600)
+    server = llama._server
+    tried = [
+        ("read", tmp_path / "secret"),
+        ("write", kept / "model.gguf"),
+        ("truncate", kept / "model.gguf"),
+        ("read", kept / "tokenizer.json"),
+        ("read", f"/proc/{os.getpid()}/environ"),
+    ]
+    assert accesses(server.confinement, tried) == ["Permission denied"] * len(tried)
+    other = {**server.confinement, "own": [str(tmp_path)]}
+    assert accesses(other, [("read", server.socket.with_name("key.yaml"))]) == ["Permission denied"]
+    # A socket that is a file can be connected to by its path, so each request needs the key.
+    for key in ("", "guessed"):
+        with pytest.raises(ServerRefused, match="API Key"):
+            call(replace(server.address, key=key), "/completion", {"prompt": [5]})
+
+
+def test_the_server_has_no_secret_and_ends_with_its_engine(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASSAY_SECRET", "a password")
@@ -167,9 +200,8 @@ def test_the_server_has_no_secret_and_no_network_and_ends_with_its_engine(
     server = engine._server
     environment = Path(f"/proc/{server.pid}/environ").read_bytes()
     assert b"password" not in environment
-    if server.isolated:
-        ours = os.readlink("/proc/self/ns/net")
-        assert os.readlink(f"/proc/{server.pid}/ns/net") != ours
+    assert server.address.key.encode() not in environment
+    assert server.address.key.encode() not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
     assert server.socket.parent.stat().st_mode & 0o077 == 0
     os.kill(server._process.pid, signal.SIGTERM)  # As to every process of a worker that stops.
     assert ask(engine, ["Once"], max_tokens=2)[0].done().completion_tokens == 2

@@ -1,4 +1,8 @@
-"""Requests to a server on a Unix socket, and its answers as they come. Standard library alone."""
+"""Requests to a server on a Unix socket, and its answers as they come.
+
+Answers are parsed by orjson, which refuses lone surrogates and numbers that are not finite: neither
+can be sent to a caller.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import orjson
 
 # A line of an answer holds one token, or the end with the settings of the request.
 MAX_LINE = 4 * 1024 * 1024
@@ -32,10 +39,19 @@ class ServerRefused(Exception):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Socket of a server, and the key that it requires with each request."""
+
+    socket: Path
+    key: str = field(repr=False)
+
+
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self._path = str(path)
+        self._path = str(address.socket)
+        self.key = address.key
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -51,12 +67,13 @@ class Stream:
     """One streamed answer. One thread reads it; any thread may close it.
 
     Args:
-        path: The server's socket.
+        address: The server's.
         timeout: Seconds without a byte after which the server counts as failed.
     """
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._connection = _Connection(path, timeout)
+    def __init__(self, address: Address, timeout: float) -> None:
+        self._connection = _Connection(address, timeout)
+        self._channel: socket.socket | None = None
         self.closed = False
 
     def __enter__(self) -> Stream:
@@ -75,15 +92,20 @@ class Stream:
 
         Raises:
             ServerRefused: the server refused the request.
-            ServerFailed: it ended, hung, or wrote what is no event; or `close` was called.
+            ServerFailed: it ended, hung, or wrote a malformed event; or `close` was called.
         """
         try:
+            self._connection.connect()
+            self._channel = self._connection.sock
+            # `close` found no socket to shut down, if it was called before.
+            if self.closed:
+                raise ServerFailed("the request was ended before it was sent")
             response = _sent(self._connection, "POST", target, body)
             while line := response.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
                     raise ServerFailed("a line of the answer is too long")
                 if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-                    event = json.loads(line[6:])
+                    event = orjson.loads(line[6:])
                     if isinstance(event, dict):
                         yield event
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -92,13 +114,13 @@ class Stream:
     def close(self) -> None:
         """End the request: the server notices that the reader is gone."""
         self.closed = True
-        if (channel := self._connection.sock) is not None:
+        if self._channel is not None:
             with contextlib.suppress(OSError):  # It has ended already.
-                channel.shutdown(socket.SHUT_RDWR)
+                self._channel.shutdown(socket.SHUT_RDWR)
 
 
 def call(
-    path: Path, target: str, body: Mapping[str, Any] | None = None, *, timeout: float = 60.0
+    address: Address, target: str, body: Mapping[str, Any] | None = None, *, timeout: float = 60.0
 ) -> dict[str, Any]:
     """Return the JSON answer to one request: a POST of `body`, or a GET without one.
 
@@ -106,11 +128,11 @@ def call(
         ServerRefused: the server refused the request.
         ServerFailed: it did not answer in time, or not in JSON.
     """
-    connection = _Connection(path, timeout)
+    connection = _Connection(address, timeout)
     try:
         response = _sent(connection, "GET" if body is None else "POST", target, body)
         data = response.read(MAX_BODY)
-        answer = json.loads(data) if data.lstrip()[:1] in (b"{", b"[") else {}
+        answer = orjson.loads(data) if data.lstrip()[:1] in (b"{", b"[") else {}
         return answer if isinstance(answer, dict) else {"answer": answer}
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ServerFailed(f"{type(error).__name__}: {error}") from error
@@ -119,10 +141,12 @@ def call(
 
 
 def _sent(
-    connection: http.client.HTTPConnection, method: str, target: str, body: Any
+    connection: _Connection, method: str, target: str, body: Any
 ) -> http.client.HTTPResponse:
     data = None if body is None else json.dumps(body).encode()
-    headers = {} if data is None else {"Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {connection.key}"}
+    if data is not None:
+        headers["Content-Type"] = "application/json"
     connection.request(method, target, data, headers)
     response = connection.getresponse()
     if response.status != 200:
@@ -133,7 +157,7 @@ def _sent(
 def _reason(data: bytes) -> str:
     """Return the sentence of an error in OpenAI's shape, or the beginning of what there is."""
     try:
-        error = json.loads(data)["error"]
+        error = orjson.loads(data)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:500]
     except (ValueError, KeyError, TypeError):
         return data[:500].decode("utf-8", "replace")

@@ -8,6 +8,7 @@ closes when the row ends: that is how a server learns of a cancellation.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -45,6 +46,15 @@ class Token:
     count: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of an answer: `finish` is `stop` or `length`, `count` the number of tokens that no
+    event before has counted."""
+
+    finish: str
+    count: int
+
+
 class Dialect(Protocol):
     """The requests and answers of one kind of server."""
 
@@ -59,8 +69,9 @@ class Dialect(Protocol):
     def tokens(self, row: Row, event: Mapping[str, Any]) -> Iterator[Token]:
         """Yield the tokens in one event of the answer. Raises ServerFailed for a malformed one."""
 
-    def ends(self, event: Mapping[str, Any]) -> bool:
-        """Return whether an event is the last one of an answer."""
+    def end(self, row: Row, event: Mapping[str, Any]) -> End | None:
+        """Return the end that an event states, or None. Raises ServerFailed for an answer that was
+        cut off."""
 
     def measure(self, row: Row, server: ServerProcess, scope: str) -> float:
         """Return the summed nats of the row's reference. Raises as `Stream.events`."""
@@ -70,11 +81,10 @@ class ServedEngine:
     """The engine of one server; see `workers.engines.protocol.Engine`.
 
     Args:
-        server: The running server.
-        dialect: What it understands.
+        dialect: Requests and answers of the server.
         tokenizer: The model's own.
         eos: The tokens that end an answer.
-        size: Logits for each position.
+        vocabulary: For grammars and the texts of tokens.
         max_context: Prompt and answer together, in tokens.
         max_rows: Answers that are generated together; half of them at most are one request's.
         max_positions: Positions of all running rows together; the server has room for them.
@@ -117,11 +127,6 @@ class ServedEngine:
     def fault(self) -> str:
         """Return why the server has ended; empty while it runs."""
         return "" if self._server is None else self._server.fault
-
-    @property
-    def isolated(self) -> bool:
-        """Return whether the server has a network of its own."""
-        return self._server is not None and self._server.isolated
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Raise ValueError: this server takes none."""
@@ -248,6 +253,8 @@ class ServedEngine:
             self._say(row, row.begin)
             if row.reference and self._server is not None:
                 nats = self._dialect.measure(row, self._server, self._scopes[row.request_id])
+                if not math.isfinite(nats):
+                    raise ServerFailed("a likelihood is not a finite number")
                 row.likelihood = {
                     "nats": nats,
                     "tokens": len(row.reference),
@@ -280,23 +287,39 @@ class ServedEngine:
         if self._server is None:
             raise ServerFailed("the server has not started")
         body = self._dialect.body(row, self._scopes[row.request_id])
-        with Stream(self._server.socket, self._server.limits.silent_s) as stream:
+        with Stream(self._server.address, self._server.limits.silent_s) as stream:
             with self._lock:
                 self._running[row] = stream
                 if self._is_over(row):
                     return
             for event in stream.events(self._dialect.target, body):
+                if self._is_over(row):
+                    return
                 for token in self._dialect.tokens(row, event):
                     self._take(row, token)
                     if row.finish is not None:
                         return
-                if self._dialect.ends(event):
-                    # The server does not always name the token that ends an answer.
-                    self._take(row, Token(min(self._eos)))
+                if (end := self._dialect.end(row, event)) is not None:
+                    self._finish(row, end)
                     return
         raise ServerFailed("the answer has no end")
 
+    def _finish(self, row: Row, end: End) -> None:
+        if end.finish == "stop":
+            # The server does not always name the token that ends an answer.
+            self._take(row, Token(min(self._eos), count=max(1, end.count)))
+            return
+        self._check_count(row, end.count, least=0)
+        self._say(row, lambda: row.cut(end.count))
+
+    def _check_count(self, row: Row, count: int, *, least: int = 1) -> None:
+        if not least <= count <= row.limit - row.produced:
+            raise ServerFailed(f"{count} more tokens than the answer may have")
+
     def _take(self, row: Row, token: Token) -> None:
+        self._check_count(row, token.count)
+        if not 0 <= token.number < self._vocabulary.size:
+            raise ServerFailed("an event names a token that does not exist")
         self._say(
             row,
             lambda: row.take(
@@ -353,6 +376,8 @@ class ServedEngine:
 def token_score(
     vocabulary: Vocabulary, text: bytes, log: float, likeliest: Iterable[tuple[int, float]]
 ) -> TokenScore:
-    """Return a token's score as answers state it: texts as Latin-1."""
+    """Return a token's score as answers state it: texts as Latin-1. Raises ServerFailed."""
     pairs = [(vocabulary.bytes_of(token).decode("latin-1"), value) for token, value in likeliest]
+    if not all(map(math.isfinite, [log, *(value for _, value in pairs)])):
+        raise ServerFailed("a probability is not a finite number")
     return text.decode("latin-1"), log, pairs

@@ -1,8 +1,10 @@
-"""Start a server without network and without privileges, and end it with the process that asked.
+"""Start a server confined to its files, without network and without privileges, and end it with
+its parent.
 
-Run as `python -I launch.py COMMAND…`. It prints one line of JSON, `{"pid": …, "isolated": …}`, then
-waits for the server. The end of its standard input, which its parent holds open, kills the server.
-Loads the standard library alone.
+Run as `python -I launch.py PATHS COMMAND…`, where PATHS are those of `landlock.ruleset` as JSON, or
+`null` for a server that is not confined. It prints one line of JSON, `{"pid": …, "isolated": …}`,
+then waits for the server. The end of its standard input, which its parent holds open, kills the
+server. Loads the standard library and `landlock.py` alone.
 
 A new network namespace holds nothing but a loopback interface; sockets that are files still work.
 Where the kernel allows no new namespace (some containers), the server runs in the worker's network
@@ -14,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import importlib.util
 import json
 import os
 import resource
@@ -23,9 +26,13 @@ import struct
 import subprocess
 import sys
 import threading
+from types import ModuleType
 
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38
+_DROP_FROM_BOUNDS, _SET_SECURE_BITS, _AMBIENT, _CLEAR_ALL = 24, 28, 47, 4
+_ROOT_GAINS_NOTHING = 0b1111  # NOROOT and NO_SETUID_FIXUP, both locked
+_CAPABILITIES_VERSION = 0x20080522
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,14 +69,48 @@ def _loopback_up() -> bool:
     return True
 
 
-def _in_child() -> None:
+def _drop_capabilities() -> None:
+    """Leave root, real or of a user namespace, nothing but its user ID, after `exec` as well.
+
+    Since Linux 6.15, CAP_PERFMON reads the environment of any process, which Landlock would deny.
+    """
+    for capability in range(64):
+        _libc.prctl(_DROP_FROM_BOUNDS, capability, 0, 0, 0)
+    _libc.prctl(_SET_SECURE_BITS, _ROOT_GAINS_NOTHING, 0, 0, 0)
+    _libc.prctl(_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITIES_VERSION, 0)
+    if _libc.capset(header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "Capabilities cannot be dropped.")
+
+
+def _landlock() -> ModuleType:
+    """Load the module next to this file, whose folder is not on the path of a `python -I`."""
+    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "landlock.py")
+    spec = importlib.util.spec_from_file_location("landlock", file)
+    if spec is None or spec.loader is None:
+        raise OSError(f"{file} cannot be loaded.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _in_child(landlock: ModuleType, rules: int | None) -> None:
     for taken in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(taken, signal.SIG_DFL)
     _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    _drop_capabilities()
+    if rules is not None:
+        landlock.confine(rules)
 
 
-def main(command: list[str]) -> int:
-    """Run the command until it ends, or standard input does; returns its exit status."""
+def main(paths: str, command: list[str]) -> int:
+    """Run the command until it ends, or standard input does; returns its exit status.
+
+    Raises:
+        OSError: the kernel does not confine it.
+    """
+    landlock, allowed = _landlock(), json.loads(paths)
+    rules = None if allowed is None else landlock.ruleset(allowed)
     _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     # A signal to all processes of a worker would leave behind what the server has started.
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -81,7 +122,7 @@ def main(command: list[str]) -> int:
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno(),
         start_new_session=True,
-        preexec_fn=_in_child,
+        preexec_fn=lambda: _in_child(landlock, rules),
     )
 
     def kill() -> None:
@@ -102,4 +143,4 @@ def main(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -20,9 +20,9 @@ from workers.engines.loading import load_tokenizer
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.servers import llama_cpp_process
 from workers.engines.servers.channel import ServerFailed, call
-from workers.engines.servers.engine import ServedEngine, Token, token_score
+from workers.engines.servers.engine import End, ServedEngine, Token, token_score
 from workers.engines.servers.offered import LLAMA_CPP, llama_cpp_version
-from workers.engines.servers.process import ServerLimits, ServerProcess
+from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
 
 MAX_ROWS = 16
 # Positions of all rows together, whose keys and values are allocated at the start.
@@ -84,7 +84,7 @@ class LlamaCppEngine(ServedEngine):
             max_rows=max_rows,
             max_positions=max_positions,
         )
-        settings = {
+        settings: dict[str, Any] = {
             "model": str(gguf_in(folder).resolve()),
             "positions": min(max_positions, max_context * max_rows),
             "rows": max_rows,
@@ -94,6 +94,10 @@ class LlamaCppEngine(ServedEngine):
         try:
             self._server = ServerProcess(
                 functools.partial(_command, settings),
+                paths={
+                    "run": [sys.prefix, sys.base_prefix],
+                    "read": [llama_cpp_process.__file__, settings["model"]],
+                },
                 limits=limits or ServerLimits(),
                 on_end=self._server_ended,
             )
@@ -103,7 +107,9 @@ class LlamaCppEngine(ServedEngine):
 
 
 def _command(settings: Mapping[str, Any], socket: Path) -> list[str]:
-    told = json.dumps({**settings, "socket": str(socket)})
+    told = json.dumps(
+        {**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))}
+    )
     return [sys.executable, "-I", str(Path(llama_cpp_process.__file__)), told]
 
 
@@ -187,8 +193,14 @@ class _LlamaCpp:
         spoken = None if count == 1 else str(event["content"])
         yield Token(number, self._score(row, event), spoken, count)
 
-    def ends(self, event: Mapping[str, Any]) -> bool:
-        return bool(event.get("stop"))
+    def end(self, row: Row, event: Mapping[str, Any]) -> End | None:
+        if not event.get("stop"):
+            return None
+        finish = {"eos": "stop", "limit": "length"}.get(str(event.get("stop_type")))
+        if finish is None:
+            raise ServerFailed(f"an answer ended by {str(event.get('stop_type'))[:40]!r}")
+        # Tokens of a character that has not come whole are in no event before.
+        return End(finish, int(event["tokens_predicted"]) - row.produced)
 
     def _score(self, row: Row, event: Mapping[str, Any]) -> Any:
         if not row.sampling.scored or not event.get("completion_probabilities"):
@@ -218,7 +230,7 @@ class _LlamaCpp:
                 "logit_bias": [[token, _FORCED]],
                 "return_tokens": True,
             }
-            answer = call(server.socket, self.target, body, timeout=server.limits.silent_s)
+            answer = call(server.address, self.target, body, timeout=server.limits.silent_s)
             (entry,) = answer["completion_probabilities"]
             if entry["id"] != token:
                 raise ServerFailed("the server chose another token than it was given")

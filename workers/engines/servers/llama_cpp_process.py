@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 
@@ -19,6 +20,7 @@ def serve(settings: dict[str, Any]) -> Any:
     params.model.path = settings["model"]
     params.hostnames = [settings["socket"]]
     params.port = 0
+    params.api_keys = [json.loads(Path(settings["key"]).read_bytes())["api-key"]]
     params.n_ctx = settings["positions"]
     params.n_parallel = settings["rows"]
     # The rows share the positions; each may have as many as the model allows.

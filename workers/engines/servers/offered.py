@@ -52,6 +52,23 @@ def vllm_version(python: str) -> str:
     return version if new_enough(version) else ""
 
 
+@functools.cache
+def prefixes(python: str) -> tuple[str, ...]:
+    """Return the folders of a Python and its environment. Raises OSError."""
+    try:
+        told = subprocess.run(
+            [python, "-I", "-c", "import sys; print(sys.prefix, sys.base_prefix, sep='\\n')"],
+            capture_output=True,
+            text=True,
+            timeout=_ASK_S,
+            check=True,
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+        )
+    except subprocess.SubprocessError as error:
+        raise OSError(f"{python} does not run.") from error
+    return tuple(told.stdout.splitlines())
+
+
 def new_enough(version: str) -> bool:
     """Return whether a version of vLLM has the fix of adapters that are loaded while it runs."""
     found = re.match(r"(\d+)\.(\d+)", version)

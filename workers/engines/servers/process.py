@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -20,14 +21,15 @@ from typing import IO
 
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import PASSED_ON
-from workers.engines.servers import launch
-from workers.engines.servers.channel import ServerFailed, ServerRefused, call
+from workers.engines.servers import landlock, launch
+from workers.engines.servers.channel import Address, ServerFailed, ServerRefused, call
 
 logger = logging.getLogger(__name__)
 
 SCRIPT = Path(launch.__file__)
 GIBIBYTE = 1024**3
 MAX_SOCKET_PATH = 100  # bytes; the system allows 107
+KEY_FILE = "key.yaml"
 _POLL_S = 0.05
 _WATCH_S = 1.0
 _LOG_LINES = 40
@@ -38,23 +40,29 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 class ServerLimits:
     """Bounds on one server. `memory` is bytes of all of its processes together; `start_s` the time
     until it answers, `health_s` the time in which it must answer to a question about its health,
-    and `silent_s` the longest pause in an answer.
+    and `silent_s` the longest pause in an answer. `unconfined` starts it even where the kernel
+    cannot keep it from this user's files.
     """
 
     memory: int = 16 * GIBIBYTE
     start_s: float = 300.0
     health_s: float = 20.0
     silent_s: float = 300.0
+    unconfined: bool = False
 
 
 class ServerProcess:
     """One server on a Unix socket in a folder that only this user can enter.
 
     The server gets no environment of ours, so no address and no password of a store; no open file;
-    and no network where the kernel allows it (`isolated`). It ends with this process.
+    and no network where the kernel allows it (`isolated`). Landlock confines it to `paths`, the
+    system's programs and a folder of its own. It answers only to those who know its key, which
+    other servers of this user cannot read. It ends with this process.
 
     Args:
-        command: Makes the command from the path of the socket.
+        command: Makes the command from the path of the socket. The server's key stands in the file
+            `KEY_FILE` next to it, as the JSON object {"api-key": KEY}.
+        paths: What it may run, read and change, as in `landlock.ruleset`.
         environment: Its environment, next to paths and language.
         limits: Bounds.
         on_end: Called once, from a thread of its own, when the server ends by itself or is killed
@@ -62,18 +70,21 @@ class ServerProcess:
 
     Raises:
         UnsupportedModel: It ended before it answered: it cannot load the model.
-        OSError: It could not be started.
+        OSError: It could not be started, or the kernel cannot confine it.
     """
 
     def __init__(
         self,
         command: Callable[[Path], Sequence[str]],
         *,
+        paths: Mapping[str, Sequence[str]],
         environment: Mapping[str, str] | None = None,
         limits: ServerLimits,
         on_end: Callable[[], None],
         health: str = "/health",
     ) -> None:
+        if landlock.abi() < landlock.LEAST_ABI and not limits.unconfined:
+            raise OSError("This kernel has no Landlock to confine a server with.")
         self.limits = limits
         self._on_end = on_end
         self._health = health
@@ -83,9 +94,13 @@ class ServerProcess:
         self._home = Path(tempfile.mkdtemp(prefix="assay-server-"))
         # llama.cpp takes a host for a file by this suffix.
         self.socket = self._home / "s.sock"
+        self.address = Address(self.socket, secrets.token_hex(32))
+        self.confinement = _confinement(paths, self._home)
         try:
             if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
                 raise OSError(f"The path {self.socket} is too long for a socket; set TMPDIR.")
+            with open(self._home / KEY_FILE, "w", opener=_private) as file:
+                json.dump({"api-key": self.address.key}, file)
             self._process = self._started(command(self.socket), environment or {})
             try:
                 self.pid, self.isolated = self._launched()
@@ -98,6 +113,8 @@ class ServerProcess:
             raise
         if not self.isolated:
             logger.warning("The server %s shares this worker's network", self.pid)
+        if self.confinement is None:
+            logger.warning("The server %s can open this user's files: no Landlock", self.pid)
         self._watcher = threading.Thread(target=self._watch, name="server-watch", daemon=True)
         self._watcher.start()
 
@@ -120,7 +137,7 @@ class ServerProcess:
         passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         base = {"HOME": str(self._home), "LANG": "C.UTF-8", "PATH": os.defpath, **passed}
         return subprocess.Popen(
-            [sys.executable, "-I", str(SCRIPT), *command],
+            [sys.executable, "-I", str(SCRIPT), json.dumps(self.confinement), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -157,7 +174,7 @@ class ServerProcess:
                 logger.error("A server ended while it started:\n%s", self.log)
                 raise UnsupportedModel(f"The server ended while it started. {self._last_line()}")
             try:
-                call(self.socket, self._health, timeout=self.limits.health_s)
+                call(self.address, self._health, timeout=self.limits.health_s)
                 return
             except (ServerFailed, ServerRefused):
                 pass
@@ -178,7 +195,7 @@ class ServerProcess:
                 return
             if time.monotonic() - asked >= self.limits.health_s:
                 try:
-                    call(self.socket, self._health, timeout=self.limits.health_s)
+                    call(self.address, self._health, timeout=self.limits.health_s)
                 except (ServerFailed, ServerRefused) as error:
                     if self._process.poll() is None and not self._closing.is_set():
                         self.fail(f"The server did not answer to a health check: {error}.")
@@ -213,6 +230,18 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _confinement(
+    paths: Mapping[str, Sequence[str]], home: Path
+) -> dict[str, Sequence[str]] | None:
+    if landlock.abi() < landlock.LEAST_ABI:
+        return None
+    return {**paths, "own": [str(home), *paths.get("own", ())]}
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def memory_of(group: int) -> int:

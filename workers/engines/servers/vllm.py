@@ -33,10 +33,10 @@ from workers.engines.grammars import Vocabulary
 from workers.engines.loading import check_shards, load_tokenizer
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.servers.channel import ServerFailed, ServerRefused, call
-from workers.engines.servers.engine import ServedEngine, Token, token_score
+from workers.engines.servers.engine import End, ServedEngine, Token, token_score
 from workers.engines.servers.llama_cpp import end_tokens
-from workers.engines.servers.offered import VLLM_LEAST, vllm_version
-from workers.engines.servers.process import ServerLimits, ServerProcess
+from workers.engines.servers.offered import VLLM_LEAST, prefixes, vllm_version
+from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +138,11 @@ class VllmEngine(ServedEngine):
         try:
             self._server = ServerProcess(
                 functools.partial(_command, python, settings),
+                paths={
+                    "run": [*prefixes(python), *_cuda()],
+                    "read": [str(folder.resolve()), str(self._folder)],
+                    "own": ["/dev/shm"],  # its processes share semaphores and memory there
+                },
                 environment=_environment(threads, cache_gib),
                 limits=limits or ServerLimits(),
                 on_end=self._server_ended,
@@ -211,11 +216,12 @@ class VllmEngine(ServedEngine):
     def _load(self, served: str, folder: Path) -> None:
         copy = self._folder / served
         try:
+            shutil.rmtree(copy, ignore_errors=True)  # of a load that broke off
             shutil.copytree(folder, copy)
             body = {"lora_name": served, "lora_path": str(copy)}
             self._ask("/v1/load_lora_adapter", body)
             self._check_fingerprints(served)
-        except (ServerFailed, ServerRefused, ValueError) as error:
+        except Exception as error:
             self._unload(served)
             raise ValueError(f"vLLM did not load the adapter: {error}") from error
 
@@ -239,12 +245,12 @@ class VllmEngine(ServedEngine):
         for name, known in self._fingerprints.items():
             whose = "the base alone" if name == BASE else f"{name[:17]}…"
             if difference(found[name], known) > self._noise:
-                raise ValueError(f"{whose} answers otherwise since it was loaded")
+                raise ValueError(f"{whose} differs since it was loaded")
             if difference(found[added], known) <= self._noise:
                 raise ValueError(f"it answers exactly as {whose} does")
         alone = self._fingerprint(added)
         if difference(alone, found[added]) > self._noise:
-            raise ValueError("it answers otherwise next to others than alone")
+            raise ValueError("its answer next to others differs from its answer alone")
         self._fingerprints[added] = alone
 
     def _fingerprint(self, model: str) -> Fingerprint:
@@ -268,7 +274,7 @@ class VllmEngine(ServedEngine):
     def _ask(self, target: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if self._server is None:
             raise ServerFailed("the server has not started")
-        return call(self._server.socket, target, body, timeout=self._server.limits.silent_s)
+        return call(self._server.address, target, body, timeout=self._server.limits.silent_s)
 
 
 def difference(one: Fingerprint, other: Fingerprint) -> float:
@@ -294,7 +300,12 @@ def digest_of(folder: Path) -> str:
 
 def _command(python: str, settings: Sequence[str], socket: Path) -> list[str]:
     server = "vllm.entrypoints.openai.api_server"
-    return [python, "-I", "-m", server, "--uds", str(socket), *settings]
+    key = str(socket.with_name(KEY_FILE))
+    return [python, "-I", "-m", server, "--config", key, "--uds", str(socket), *settings]
+
+
+def _cuda() -> list[str]:
+    return [os.environ["CUDA_HOME"]] if "CUDA_HOME" in os.environ else []
 
 
 def _environment(threads: int, cache_gib: int) -> dict[str, str]:
@@ -315,6 +326,8 @@ def _environment(threads: int, cache_gib: int) -> dict[str, str]:
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_NO_USAGE_STATS": "1",
+        # Abstract sockets: Landlock keeps other servers from connecting to them, but not to files.
+        "VLLM_RPC_BASE_PATH": "@assay",
         **passed,
     }
 
@@ -384,8 +397,13 @@ class _Vllm:
                     raise ServerFailed("an event holds a token that is not a number")
                 yield Token(number, scores[place] if scores else None)
 
-    def ends(self, event: Mapping[str, Any]) -> bool:
-        return any(choice.get("finish_reason") for choice in event.get("choices") or ())
+    def end(self, row: Row, event: Mapping[str, Any]) -> End | None:
+        for choice in event.get("choices") or ():
+            if (reason := choice.get("finish_reason")) in ("stop", "length"):
+                return End(reason, 0)
+            if reason:
+                raise ServerFailed(f"an answer ended by {str(reason)[:40]!r}")
+        return None
 
     def _scores(self, row: Row, choice: Mapping[str, Any]) -> list[Any]:
         stated = choice.get("logprobs")
@@ -417,7 +435,7 @@ class _Vllm:
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
-        answer = call(server.socket, self.target, body, timeout=server.limits.silent_s)
+        answer = call(server.address, self.target, body, timeout=server.limits.silent_s)
         stated = answer["choices"][0]["prompt_logprobs"][len(row.prompt) :]
         return -sum(
             float(each[str(token)]["logprob"])

@@ -1,0 +1,103 @@
+"""Confinement of a process by Landlock: the files it may open, the processes it may reach.
+
+The kernel enforces it for root too, and for everything that the process starts. It ends access to
+the memory and environment of processes outside, and, by the kernel's version, signals to them and
+connections to their abstract sockets. It ends neither connections to sockets that are files nor
+changes of a file's mode or times. Loads the standard library alone: `launch.py` loads this file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable, Mapping
+
+# Older kernels cannot keep a process from truncating a file that it may not write.
+LEAST_ABI = 3
+_CREATE, _ADD, _RESTRICT = 444, 445, 446
+_NO_NEW_PRIVILEGES, _DUMPABLE = 38, 4
+_EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE, _IOCTL = (1 << bit for bit in (0, 1, 2, 3, 14, 15))
+_MAKE_DEVICES = 1 << 6 | 1 << 11
+_OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE | _IOCTL
+_SCOPES = 1 << 0 | 1 << 1  # abstract sockets, signals
+
+_PROGRAMS = ("/bin", "/lib", "/lib32", "/lib64", "/sbin", "/usr")
+_SYSTEM = (
+    "/etc/OpenCL", "/etc/alternatives", "/etc/group", "/etc/host.conf", "/etc/hosts",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types",
+    "/etc/nsswitch.conf", "/etc/passwd", "/etc/vulkan", "/proc", "/sys",
+)  # fmt: skip
+_DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
+_GPUS = ("nvidia", "dri", "kfd")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def abi() -> int:
+    """Return the version of Landlock in this kernel; 0 where it is missing or switched off."""
+    return max(0, _libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1)))
+
+
+def hide_process() -> None:
+    """Close /proc/PID of this process, such as its environment, to others of its user.
+
+    Root and the process itself still read it. Programs that it starts are not hidden.
+    """
+    _libc.prctl(_DUMPABLE, 0, 0, 0, 0)
+
+
+def ruleset(paths: Mapping[str, Iterable[str]]) -> int:
+    """Return the file descriptor of a ruleset. A path that does not exist is left out.
+
+    Args:
+        paths: Folders and files by their use: "run" may be read and executed, "read" may be read,
+            and in "own" files may be created, changed and removed. Programs and libraries of the
+            system, /proc, /sys and devices of GPUs are added.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    version = abi()
+    handled = (1 << (16 if version >= 5 else 15)) - 1
+    scopes = _SCOPES if version >= 6 else 0
+    rules = _checked(_libc.syscall(_CREATE, struct.pack("QQQ", handled, 0, scopes), 24, 0))
+    own = handled & ~(_EXECUTE | _MAKE_DEVICES | _IOCTL)
+    for group, allowed in (
+        ((*_PROGRAMS, *paths.get("run", ())), _EXECUTE | _READ | _LIST),
+        ((*_SYSTEM, *paths.get("read", ())), _READ | _LIST),
+        (paths.get("own", ()), own),
+        ((*_DEVICES, *_gpus()), handled & (_READ | _WRITE | _LIST | _IOCTL)),
+    ):
+        for path in group:
+            _allow(rules, path, allowed)
+    return rules
+
+
+def confine(rules: int) -> None:
+    """Apply a ruleset to this thread and all that it starts. Raises OSError."""
+    _checked(_libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+    _checked(_libc.syscall(_RESTRICT, rules, 0))
+
+
+def _allow(rules: int, path: str, allowed: int) -> None:
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not os.path.isdir(f"/proc/self/fd/{place}"):
+            allowed &= _OF_FILES
+        _checked(_libc.syscall(_ADD, rules, 1, struct.pack("=Qi", allowed, place), 0))
+    finally:
+        os.close(place)
+
+
+def _gpus() -> list[str]:
+    return [entry.path for entry in os.scandir("/dev") if entry.name.startswith(_GPUS)]
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"Landlock: {os.strerror(number)}")
+    return result
