@@ -134,7 +134,7 @@ class Row:
             self._emit("")
 
     def cut(self, count: int) -> None:
-        """End the row at its limit. `count` more tokens were made, which have no whole character."""
+        """End the row at its limit. `count` more tokens were made, of no whole character."""
         if self.broken or self.choices.over:
             return
         self._count(count)

@@ -62,7 +62,8 @@ class Engine(Protocol):
 
     @property
     def fault(self) -> str:
-        """Why the engine has ended by itself and must be loaded again; empty while it works."""
+        """Reason for which the engine ended by itself and must be loaded again; empty while it
+        works."""
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter under a name. Raises ValueError where the engine takes none."""

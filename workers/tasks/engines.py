@@ -9,16 +9,12 @@ from typing import Any
 from django.conf import settings
 
 from registry.catalog.engines import EngineName
-from workers.engines.servers import landlock
+from workers import landlock
 from workers.engines.servers.offered import llama_cpp_version, vllm_version
 from workers.engines.servers.process import ServerLimits
 
 # It compiles kernels when it starts on a GPU.
 VLLM_START_S = 900.0
-UNCONFINED = (
-    "This kernel has no Landlock of version 3 or newer (Linux 6.2), so the servers of llama.cpp and "
-    "vLLM could open all files of the worker's user."
-)
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +22,8 @@ logger = logging.getLogger(__name__)
 def offered_engines() -> list[str]:
     """Return the names of the engines that this process can start, our own first."""
     found = [EngineName.OWN]
-    if not servers_confined():
-        logger.warning(UNCONFINED)
+    if landlock.abi() < landlock.LEAST_ABI:
+        logger.warning(landlock.MISSING)
         if not settings.ENGINE_SERVER_UNCONFINED:
             logger.warning("They are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them.")
             return [str(each) for each in found]
@@ -36,11 +32,6 @@ def offered_engines() -> list[str]:
     if vllm_version(settings.VLLM_PYTHON):
         found.append(EngineName.VLLM)
     return [str(each) for each in found]
-
-
-def servers_confined() -> bool:
-    """Return whether the kernel can keep servers from the worker's files."""
-    return landlock.abi() >= landlock.LEAST_ABI
 
 
 def engine_settings(name: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from governance.principals import serving
 from workers.app import app
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import worker_key_register
+from workers.landlock import hide_process
 from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
-from workers.engines.servers.landlock import hide_process
 from workers.tasks.answering import Answerer
 from workers.tasks.engines import offered_engines
 from workers.tasks.hosting import EngineHost

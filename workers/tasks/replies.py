@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import redis
 
@@ -77,6 +78,10 @@ def merged(replies: list[Reply]) -> list[Reply]:
     return result
 
 
+# In place of events that cannot be written, such as text with a lone surrogate.
+UNWRITABLE = Failed("engine_error", "The engine made an answer that cannot be sent.", 500)
+
+
 def broken(replies: list[Reply]) -> list[Reply]:
     """One failure for each request among them; a gateway that has its end already ignores it."""
     failure = Failed("unavailable", "The answer was lost on its way; ask again.", 503)
@@ -115,7 +120,12 @@ class Replies:
         while True:
             batch, over = self._take()
             if batch:
-                self._write(merged(batch))
+                try:
+                    self._write(merged(batch))
+                except Exception:
+                    # Without this thread, no request of this process would have an end.
+                    logger.exception("%d replies were not written", len(batch))
+                    self._write(broken(batch))
             if over:
                 return
 
@@ -156,7 +166,7 @@ class Replies:
         pipe = self._client.pipeline(transaction=False)
         now = time.monotonic()
         for seals, events in entries.items():
-            pipe.xadd(seals.stream, seals.seal(*events), maxlen=REPLY_MAXLEN, approximate=True)
+            pipe.xadd(seals.stream, _sealed(seals, events), maxlen=REPLY_MAXLEN, approximate=True)
             if now - self._renewed.get(seals.stream, -RENEW_S) >= RENEW_S:
                 pipe.expire(seals.stream, REPLY_TTL_S)
                 self._renewed[seals.stream] = now
@@ -167,3 +177,12 @@ class Replies:
             raise
         if len(self._renewed) > BATCH:
             self._renewed.clear()
+
+
+def _sealed(seals: ReplySeals, events: list[Event]) -> dict[Any, Any]:
+    """Return the fields of an entry, or of the request's failure where the events have no form."""
+    try:
+        return seals.seal(*events)
+    except Exception:
+        logger.exception("An answer of request %s cannot be written", seals.request_id)
+        return seals.seal(UNWRITABLE)

@@ -13,6 +13,7 @@ from assay.cli.doctor import NotWell, check_engine_servers
 from registry.catalog import TASKS, discovered
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from workers import landlock
 from workers.deployments.engines import deployments_name_missing_engines, engines_offered
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
@@ -22,7 +23,6 @@ from workers.deployments.services import (
     replicas_heartbeat,
     worker_key_register,
 )
-from workers.engines.servers import landlock
 from workers.tasks.engines import engine_settings, offered_engines
 from workers.tasks.hosting import EngineHost
 
@@ -92,8 +92,9 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert offered_engines() == ["own"]
+    assert check_engine_servers().startswith("not offered on this machine.")
+    settings.ENGINE_SERVER_UNCONFINED = True
     with pytest.raises(NotWell, match="no Landlock"):
         check_engine_servers()
-    settings.ENGINE_SERVER_UNCONFINED = True
     assert offered_engines()[:2] == ["own", "llama.cpp"]
     assert engine_settings("vllm")["limits"].unconfined

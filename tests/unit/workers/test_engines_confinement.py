@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.workers.confinement import accesses
-from workers.engines.servers import landlock
+from workers import landlock
 from workers.engines.servers.offered import prefixes
 from workers.engines.servers.process import ServerLimits, ServerProcess
 
@@ -53,7 +53,7 @@ def test_a_server_reads_nothing_of_its_worker_and_signals_no_process_outside() -
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("\0assay-test-confinement")
         listening.listen()
-        tried = [("signal", worker), ("connect", "@assay-test-confinement")]
+        tried = [("signal", str(worker)), ("connect", "@assay-test-confinement")]
         # In a network of its own it finds no such socket.
         signaled, connected = accesses({}, tried)
     assert signaled == "Operation not permitted"

@@ -1,4 +1,4 @@
-"""Answers of a server that is wrong, cut off or late. A small HTTP server in its place says them."""
+"""Answers that are wrong, cut off or late, from a small HTTP server in the place of an engine's."""
 
 from __future__ import annotations
 
@@ -189,11 +189,13 @@ def test_a_stream_that_was_closed_before_it_connected_sends_no_request(
 ) -> None:
     from workers.engines.servers.channel import ServerFailed, Stream
 
-    with served(tiny, tmp_path, lambda send: send(token()), "llama.cpp") as engine:
-        with Stream(engine._server.address, 60) as stream:
-            stream.close()
-            with pytest.raises(ServerFailed, match="ended before it was sent"):
-                list(stream.events("/completion", {}))
+    with (
+        served(tiny, tmp_path, lambda send: send(token()), "llama.cpp") as engine,
+        Stream(engine._server.address, 60) as stream,
+    ):
+        stream.close()
+        with pytest.raises(ServerFailed, match="ended before it was sent"):
+            list(stream.events("/completion", {}))
 
 
 def test_a_failed_load_of_an_adapter_can_be_tried_again(tiny: Path, tmp_path: Path) -> None:

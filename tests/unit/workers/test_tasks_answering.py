@@ -18,7 +18,7 @@ from tests.unit.workers.sealed import Wire, answering, entries
 from workers.deployments.plans import LoadPlan, Weights
 from workers.tasks.hosting import EngineHost
 from workers.tasks.inference import show_life
-from workers.tasks.replies import Reply, broken, merged
+from workers.tasks.replies import Replies, Reply, broken, merged
 from workers.wire import (
     ALIVE_FOR_MS,
     Delta,
@@ -322,3 +322,17 @@ def test_a_worker_shows_life_until_it_ends(redis: Redis) -> None:
     stop.set()
     life.join(30)
     assert not redis.exists(alive_key("ab"))
+
+
+def test_an_event_that_cannot_be_written_ends_its_request_alone(redis: Redis) -> None:
+    wire, replies = Wire(), Replies(redis)
+    for request_id, text in (("broken", "\ud800"), ("fine", "yes")):
+        _, seals = wire.open(request_for(plan(), request_id=request_id))
+        replies.put(Reply(seals, Delta(text, 1)))
+        replies.put(Reply(seals, Done("stop", 1, 1)))
+    replies.close()
+    found = {fields[b"id"]: wire.events(fields) for fields in entries(redis, STREAM)}
+    (failed,) = found[b"broken"]
+    assert isinstance(failed, Failed)
+    assert failed.code == "engine_error"
+    assert found[b"fine"] == [Delta("yes", 1), Done("stop", 1, 1)]

@@ -140,9 +140,7 @@ def call(
         connection.close()
 
 
-def _sent(
-    connection: _Connection, method: str, target: str, body: Any
-) -> http.client.HTTPResponse:
+def _sent(connection: _Connection, method: str, target: str, body: Any) -> http.client.HTTPResponse:
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {connection.key}"}
     if data is not None:

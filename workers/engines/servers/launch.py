@@ -84,8 +84,8 @@ def _drop_capabilities() -> None:
 
 
 def _landlock() -> ModuleType:
-    """Load the module next to this file, whose folder is not on the path of a `python -I`."""
-    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "landlock.py")
+    """Load `workers/landlock.py`, whose folder is not on the path of a `python -I`."""
+    file = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../landlock.py"))
     spec = importlib.util.spec_from_file_location("landlock", file)
     if spec is None or spec.loader is None:
         raise OSError(f"{file} cannot be loaded.")

@@ -107,9 +107,7 @@ class LlamaCppEngine(ServedEngine):
 
 
 def _command(settings: Mapping[str, Any], socket: Path) -> list[str]:
-    told = json.dumps(
-        {**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))}
-    )
+    told = json.dumps({**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))})
     return [sys.executable, "-I", str(Path(llama_cpp_process.__file__)), told]
 
 

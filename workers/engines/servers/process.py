@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from workers import landlock
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import PASSED_ON
-from workers.engines.servers import landlock, launch
+from workers.engines.servers import launch
 from workers.engines.servers.channel import Address, ServerFailed, ServerRefused, call
 
 logger = logging.getLogger(__name__)
@@ -232,9 +233,7 @@ class ServerProcess:
             self._process.wait()
 
 
-def _confinement(
-    paths: Mapping[str, Sequence[str]], home: Path
-) -> dict[str, Sequence[str]] | None:
+def _confinement(paths: Mapping[str, Sequence[str]], home: Path) -> dict[str, Sequence[str]] | None:
     if landlock.abi() < landlock.LEAST_ABI:
         return None
     return {**paths, "own": [str(home), *paths.get("own", ())]}

@@ -141,7 +141,8 @@ class VllmEngine(ServedEngine):
                 paths={
                     "run": [*prefixes(python), *_cuda()],
                     "read": [str(folder.resolve()), str(self._folder)],
-                    "own": ["/dev/shm"],  # its processes share semaphores and memory there
+                    # Its processes share semaphores and memory there.
+                    "own": ["/dev/shm"],  # noqa: S108
                 },
                 environment=_environment(threads, cache_gib),
                 limits=limits or ServerLimits(),

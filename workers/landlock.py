@@ -3,7 +3,8 @@
 The kernel enforces it for root too, and for everything that the process starts. It ends access to
 the memory and environment of processes outside, and, by the kernel's version, signals to them and
 connections to their abstract sockets. It ends neither connections to sockets that are files nor
-changes of a file's mode or times. Loads the standard library alone: `launch.py` loads this file.
+changes of a file's mode or times. Loads the standard library alone, since
+`workers/engines/servers/launch.py` loads this file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from collections.abc import Iterable, Mapping
 
 # Older kernels cannot keep a process from truncating a file that it may not write.
 LEAST_ABI = 3
+MISSING = (
+    "This kernel has no Landlock of version 3 or newer (Linux 6.2), so the servers of llama.cpp "
+    "and vLLM could open all files of the worker's user."
+)
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _NO_NEW_PRIVILEGES, _DUMPABLE = 38, 4
 _EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE, _IOCTL = (1 << bit for bit in (0, 1, 2, 3, 14, 15))
@@ -35,7 +40,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def abi() -> int:
     """Return the version of Landlock in this kernel; 0 where it is missing or switched off."""
-    return max(0, _libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1)))
+    version: int = _libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    return max(0, version)
 
 
 def hide_process() -> None:
