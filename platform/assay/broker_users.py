@@ -73,6 +73,7 @@ USERS: dict[str, BrokerUser] = {
             "assay:*-failures:*",
             "assay:leak-reports:*",
             "assay:attest:*",
+            "assay:batch-lines:*",
             "_kombu.binding*",
         ),
         read=("assay:workers", "assay:worker:*"),

@@ -597,9 +597,10 @@ GATEWAY_MAX_BODY_BYTES = env_int("ASSAY_GATEWAY_MAX_BODY_BYTES", 1024 * 1024)
 FILE_MAX_BYTES = env_int("ASSAY_FILE_MAX_BYTES", 200 * 1024**2, least=1)
 FILES_DEPARTMENT_BYTES = env_int("ASSAY_FILES_DEPARTMENT_BYTES", 5 * 1024**3, least=1)
 FILE_RETENTION_DAYS = env_int("ASSAY_FILE_RETENTION_DAYS", 30, least=1)
-# Requests of one batch, and how many of one batch run at a time.
+# Requests of one batch, how many of one batch run at a time, and of all batches on one deployment.
 BATCH_MAX_REQUESTS = env_int("ASSAY_BATCH_MAX_REQUESTS", 50_000, least=1)
 BATCH_CONCURRENCY = env_int("ASSAY_BATCH_CONCURRENCY", 4, least=1)
+BATCH_DEPLOYMENT_LINES = env_int("ASSAY_BATCH_DEPLOYMENT_LINES", 8, least=1)
 # Requests that may wait in the queue of one deployment.
 GATEWAY_QUEUE_MAX = env_int("ASSAY_GATEWAY_QUEUE_MAX", 1000)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)

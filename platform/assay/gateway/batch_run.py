@@ -40,15 +40,13 @@ from registry.batches.running import (
 )
 from registry.files.content import content_path
 from registry.files.room import NoRoom
-from workers.wire import deployment_queue
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-# A batch adds a request while at most so many wait for the deployment, and looks again after this.
-QUEUE_SHORT = 1
+# Seconds after which a batch looks again for a place on its deployment.
 _LOOK_S = 0.2
 _RENEW_S = LEASE.total_seconds() / 3
 _LONGEST_WAIT_S = 60.0
@@ -75,6 +73,8 @@ class BatchRun:
         self._limit = line_limit(settings.GATEWAY_MAX_BODY_BYTES)
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
+        # The deployment on which a holder has its place.
+        self._held: dict[str, int] = {}
         self._looked_at = 0.0
         self._paused_until = 0.0
         self._refusals = 0
@@ -198,7 +198,10 @@ class BatchRun:
         await self._do(lambda: line_finish(claim=self._claim, number=number, result=lost))
 
     async def _lines(self) -> None:
-        workers = [asyncio.create_task(self._work()) for _ in range(settings.BATCH_CONCURRENCY)]
+        workers = [
+            asyncio.create_task(self._work(f"{self._batch.pk}:{number}"))
+            for number in range(settings.BATCH_CONCURRENCY)
+        ]
         try:
             await asyncio.gather(*workers)
         except BaseException:
@@ -206,30 +209,43 @@ class BatchRun:
             await asyncio.gather(*workers, return_exceptions=True)
             raise
 
-    async def _work(self) -> None:
-        while await self._turn():
+    async def _work(self, holder: str) -> None:
+        again = False
+        while await self._turn(holder, again=again):
             try:
-                taken = await self._do(lambda: line_take(claim=self._claim, limit=self._limit))
-            except (FileNotFoundError, LineInvalid):
-                self._end(_INPUT_GONE)
-                return
-            except NoRoom as error:
-                self._end(Fault(error.code, error.message))
-                return
-            if taken is None:
-                return
-            await self._answer(taken)
+                if not await self._next_line():
+                    return
+            finally:
+                await self._leave(holder)
+            again = True
 
-    async def _turn(self) -> bool:
-        """Wait until the batch may add a request: online requests come first.
+    async def _next_line(self) -> bool:
+        """Ask the next line; return whether there was one."""
+        try:
+            taken = await self._do(lambda: line_take(claim=self._claim, limit=self._limit))
+        except (FileNotFoundError, LineInvalid):
+            self._end(_INPUT_GONE)
+            return False
+        except NoRoom as error:
+            self._end(Fault(error.code, error.message))
+            return False
+        if taken is None:
+            return False
+        await self._answer(taken)
+        return True
+
+    async def _turn(self, holder: str, *, again: bool) -> bool:
+        """Wait until the batch may add a request, and take a place on its deployment.
 
         Returns:
             Whether it may; else no more lines are started.
         """
         while not self._draining.is_set() and self._ending is None:
             wait = self._paused_until - time.monotonic()
-            if wait <= 0 and not self._runtime.ledger.blocked and await self._queue_is_short():
-                return True
+            if wait <= 0 and not self._runtime.ledger.blocked:
+                if await self._take_place(holder, again=again):
+                    return True
+                again = False
             if time.time() >= self._batch.expires_at.timestamp():
                 return True  # `line_take` ends it.
             await self._pause(min(max(wait, _LOOK_S), 1.0))
@@ -244,13 +260,23 @@ class BatchRun:
         if states.first() == BatchState.CANCELLING:
             self._ending = BatchState.CANCELLED
 
-    async def _queue_is_short(self) -> bool:
+    async def _take_place(self, holder: str, *, again: bool) -> bool:
         snapshot = self._runtime.refresher.snapshot
         entry = None if snapshot is None else snapshot.deployments.get(self._batch.model)
         if entry is None:
             return True  # The line is refused in words.
-        waiting = await self._runtime.client.llen(deployment_queue(entry.id))
-        return int(waiting) <= QUEUE_SHORT
+        if not await self._runtime.batches.places.take(entry.id, holder, again=again):
+            return False
+        self._held[holder] = entry.id
+        return True
+
+    async def _leave(self, holder: str) -> None:
+        if (deployment := self._held.pop(holder, None)) is None:
+            return
+        try:
+            await self._runtime.batches.places.leave(deployment, holder)
+        except (redis.RedisError, OSError) as error:
+            logger.warning("A place of %s is free after its time: %s", holder, error)
 
     async def _pause(self, seconds: float) -> None:
         try:

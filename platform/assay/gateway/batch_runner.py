@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.db import connection
 
+from assay.gateway.batch_places import BatchPlaces
 from assay.gateway.batch_run import BatchRun
 from assay.gateway.database_desk import DatabaseDesk
 from governance.errors import Unavailable
@@ -32,6 +33,7 @@ class BatchRunner:
 
     def __init__(self, runtime: Runtime) -> None:
         self.desk = DatabaseDesk("batches", refusal="Too much waits for batches.")
+        self.places = BatchPlaces(runtime.client)
         self._runtime = runtime
         self._woken = asyncio.Event()
         self._runs: dict[asyncio.Task[None], BatchRun] = {}

@@ -13,6 +13,7 @@ import pytest
 from django.utils import timezone
 
 from assay.gateway import batch_line, batch_run
+from assay.gateway.batch_places import places_key, wanted_key
 from assay.gateway.batch_run import ENGINE_TRIES
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
@@ -439,6 +440,72 @@ def test_a_batch_gives_way_while_requests_wait_for_the_deployment(stage: Stage) 
     assert stage.redis.llen(queue) == 3
     client.batches.cancel(made.id)
     assert ended(client, made.id, "cancelled").request_counts.total == 1
+
+
+def test_batches_share_few_places_on_a_deployment_whose_worker_takes_all_it_gets(
+    stage: Stage, settings: Any
+) -> None:
+    settings.BATCH_DEPLOYMENT_LINES = 3
+    may_end = threading.Event()
+    lock = threading.Lock()
+    running: set[str] = set()
+    most: list[int] = []
+
+    def hold(request: InferenceRequest, reply: Any) -> None:
+        if request.inputs["messages"][0]["content"] != "online":
+            with lock:
+                running.add(request.request_id)
+                most.append(len(running))
+            may_end.wait(20)
+            with lock:
+                running.discard(request.request_id)
+        say_hello(request, reply)
+
+    deployment = stage.deployment(departments=("engineering", "finance"), behaviour=hold)
+    clients = [stage.client(stage.key(slug)) for slug in ("engineering", "finance")]
+    lines = [line(f"q{number}") for number in range(6)]
+    made = [(client, create(client, lines).id) for client in clients]
+    wait_until(lambda: len(running) == 3 and bool(stage.redis.exists(wanted_key(deployment.pk))))
+    assert stage.redis.llen(deployment_queue(deployment.pk)) == 0
+    asked: Any = [{"role": "user", "content": "online"}]
+    online = clients[0].chat.completions.create(model="writer", messages=asked)
+    assert online.choices[0].message.content == "Hello there"
+    assert {state_of(name) for _, name in made} == {"in_progress"}
+    assert len(running) == 3
+    may_end.set()
+    for client, name in made:
+        assert ended(client, name).request_counts.completed == 6
+    assert max(most) == 3
+    assert not stage.redis.zcard(places_key(deployment.pk))
+
+
+def test_a_place_that_a_batch_leaves_goes_to_another_batch(stage: Stage, settings: Any) -> None:
+    settings.BATCH_DEPLOYMENT_LINES = settings.BATCH_CONCURRENCY = 1
+    may_end = threading.Event()
+
+    def hold(request: InferenceRequest, reply: Any) -> None:
+        asked.append(request.inputs["messages"][0]["content"])
+        may_end.wait(20)
+        say_hello(request, reply)
+
+    asked: list[str] = []
+    deployment = stage.deployment(behaviour=hold)
+    client = stage.client(stage.key())
+    first = create(client, [line(f"q{number}", "first") for number in range(8)])
+    wait_until(lambda: asked == ["first"])
+    second = create(client, [line("a", "second")])
+    wait_until(lambda: bool(stage.redis.exists(wanted_key(deployment.pk))))
+    may_end.set()
+    for batch in (first, second):
+        ended(client, batch.id)
+    assert asked.index("second") < 8
+
+
+def test_the_place_of_a_gateway_that_died_is_free_after_its_time(stage: Stage) -> None:
+    deployment = stage.deployment()
+    stage.redis.zadd(places_key(deployment.pk), {f"lost:{number}": 1 for number in range(8)})
+    client = stage.client(stage.key())
+    assert ended(client, create(client, [line("a")]).id).request_counts.completed == 1
 
 
 def test_a_classification_and_the_stored_address_are_those_of_the_creation(stage: Stage) -> None:
