@@ -25,13 +25,7 @@ from governance.errors import DomainError, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
-from registry.catalog.endpoints import (
-    Choice,
-    Plan,
-    Rendered,
-    StreamRenderer,
-    dumps,
-)
+from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
 from workers.sealing import NOT_ADDRESSED
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
