@@ -146,7 +146,7 @@ def file_put(path: Path, sha256: str) -> None:
     """Move a file with this SHA-256 into the store, if it is not there yet.
 
     Raises:
-        ManifestMismatch: it has other bytes, or the stored file has.
+        ManifestMismatch: it has other bytes.
         StoreUnavailable: the store does not answer, or is full.
     """
     with path.open("rb") as file:
@@ -278,10 +278,11 @@ def has_version(digest: str) -> bool:
 
 
 def adopt(folder: Path, manifest: Manifest) -> None:
-    """Copy the files of `folder` into the store, then their manifest. Nothing is stored twice.
+    """Copy the files of `folder` into the store, then their manifest. Nothing is stored twice, and
+    damaged files of the store are replaced.
 
     Raises:
-        ManifestMismatch: `folder`, or what the store already holds, is not what the manifest says.
+        ManifestMismatch: `folder` is not what the manifest says.
         FilesUnreadable: a file of `folder` is missing or cannot be read.
         StoreUnavailable: the store does not answer, or is full.
     """

@@ -8,6 +8,7 @@ derived from files and found by their digest: the media list of a dataset versio
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import BinaryIO, Protocol
 from governance.errors import InvalidInput, Unavailable
 from registry.manifests import CHUNK_BYTES, FilesUnreadable, ManifestMismatch
 
+logger = logging.getLogger(__name__)
 FILES, RECORDS = "files/", "records/"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"files/[0-9a-f]{2}/([0-9a-f]{64})")
@@ -74,11 +76,11 @@ class Backend(Protocol):
         """Make the object as recent as one just written, so that garbage collection keeps it."""
 
     def write(self, key: str, source: Source) -> Entry | None:
-        """Store an object; it appears whole or not at all. An object that exists is checked, and
-        returned.
+        """Store an object; it appears whole or not at all. An object that exists is hashed, and
+        returned; a damaged one is replaced.
 
         Raises:
-            ManifestMismatch: the source, or the stored object, has other bytes than stated.
+            ManifestMismatch: the source has other bytes than stated.
             FilesUnreadable: the source cannot be read.
         """
 
@@ -136,6 +138,32 @@ def check_bytes(source: Source, size: int, sha256: str) -> None:
             f"{size if source.size is None else source.size} bytes.",
             path=source.name,
         )
+
+
+def is_stored(backend: Backend, key: str, source: Source) -> bool:
+    """Return whether the stored object has the bytes that the source states. A source without
+    SHA-256 states none. Raises StoreUnavailable."""
+    if source.sha256 is None:
+        return True
+    hashing = Hashing()
+    try:
+        for chunk in backend.chunks(key):
+            hashing.update(chunk)
+    except FileNotFoundError:
+        return False
+    if hashing.sha256 == source.sha256:
+        return True
+    logger.warning("%s in the artifact store %s is damaged", key, backend.url)
+    return False
+
+
+def check_source(source: Source) -> None:
+    """Hash a source, and leave it where it was. Raises ManifestMismatch and FilesUnreadable."""
+    start, hashing = source.file.tell(), Hashing()
+    for chunk in source_chunks(source):
+        hashing.update(chunk)
+    check_bytes(source, hashing.size, hashing.sha256)
+    source.file.seek(start)
 
 
 class Hashing:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from registry.manifests import CHUNK_BYTES, ManifestMismatch
+from registry.manifests import CHUNK_BYTES
 from registry.storage.backend import (
     FILES,
     RECORDS,
@@ -20,6 +20,8 @@ from registry.storage.backend import (
     Source,
     StoreUnavailable,
     check_bytes,
+    check_source,
+    is_stored,
     source_chunks,
 )
 
@@ -62,15 +64,16 @@ class FolderBackend:
 
     def write(self, key: str, source: Source) -> Entry | None:
         found = self.find(key)
-        if found is None:
-            self._write(self.path(key), source)
-        elif source.sha256 is not None:
-            self._check_both(key, source)
-        return found
+        if found is not None:
+            check_source(source)
+            if is_stored(self, key, source):
+                return found
+        self._write(self.path(key), source)
+        return None
 
     def _write(self, final: Path, source: Source) -> None:
         if source.path is not None and source.path.stat().st_dev == self._device():
-            _check(source)
+            check_source(source)
             with answers(self.url):
                 os.utime(source.path)
                 _name(source.path, final)
@@ -142,7 +145,7 @@ class FolderBackend:
         """Give an existing file, once it was hashed, a second name in the store; a file system
         without hard links gets a copy."""
         final = self.path(key)
-        _check(source)
+        check_source(source)
         with answers(self.url):
             path.chmod(0o444)
             sync(path)
@@ -155,27 +158,7 @@ class FolderBackend:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-        source.file.seek(0)
         self.write(key, source)
-
-    def _check_both(self, key: str, source: Source) -> None:
-        """Refuse a source, or a stored object, with other bytes than the key states."""
-        _check(source)
-        hashing = Hashing()
-        for chunk in self.chunks(key):
-            hashing.update(chunk)
-        if hashing.sha256 != source.sha256:
-            raise ManifestMismatch(
-                f"The store holds other bytes for {source.name} than the manifest says.",
-                path=source.name,
-            )
-
-
-def _check(source: Source) -> None:
-    hashing = Hashing()
-    for chunk in source_chunks(source):
-        hashing.update(chunk)
-    check_bytes(source, hashing.size, hashing.sha256)
 
 
 def _name(scratch: Path, final: Path) -> None:

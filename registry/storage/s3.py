@@ -38,6 +38,8 @@ from registry.storage.backend import (
     Source,
     StoreUnavailable,
     check_bytes,
+    check_source,
+    is_stored,
     source_chunks,
 )
 
@@ -142,21 +144,13 @@ class S3Backend:
             )
 
     def write(self, key: str, source: Source) -> Entry | None:
-        size = _size(source)
         found = self.find(key)
-        if found is None:
-            self._write(key, source, size)
-        else:
-            hashing = Hashing()
-            for chunk in source_chunks(source):
-                hashing.update(chunk)
-            check_bytes(source, hashing.size, hashing.sha256)
-            if source.sha256 is not None and found.size != size:
-                raise ManifestMismatch(
-                    f"The store holds {found.size} bytes for {source.name}, not {size}.",
-                    path=source.name,
-                )
-        return found
+        if found is not None:
+            check_source(source)
+            if is_stored(self, key, source):
+                return found
+        self._write(key, source, _size(source))
+        return None
 
     def _write(self, key: str, source: Source, size: int) -> None:
         if size <= PART_BYTES:

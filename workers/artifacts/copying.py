@@ -74,6 +74,8 @@ def _copy(inside: Backend, outside: Backend, entry: Entry, done: Copied) -> None
         # Garbage collection took it meanwhile.
         return
     except (ManifestMismatch, FilesUnreadable) as error:
+        # The next pass fetches it again, in case the cache is damaged and not the store.
+        store.cache().forget(entry.key)
         done.failed.append(f"{entry.key}: {error.message}")
         return
     done.objects += 1

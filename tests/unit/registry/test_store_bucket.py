@@ -181,7 +181,9 @@ def test_other_bytes_in_the_bucket_are_not_used(bucket: str, tmp_path: Path) -> 
     with pytest.raises(ManifestMismatch, match="other bytes than its name says"):
         store.copy_version(manifest, tmp_path / "copy")
     assert not (tmp_path / "cache" / key).exists()
-    backend._client.put_object(**backend._named(key), Body=b"longer")
+    store.adopt(tmp_path / "made", manifest)
+    store.copy_version(manifest, tmp_path / "copy")
+    (tmp_path / "made" / "config").write_bytes(b"[]")
     with pytest.raises(ManifestMismatch):
         store.adopt(tmp_path / "made", manifest)
 
