@@ -12,8 +12,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -69,7 +69,8 @@ _FULL = {"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"}
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """How to reach the server. Without an access key, credentials come from where boto3 looks."""
+    """Address and credentials of the server. Without an access key, credentials come from where
+    boto3 looks."""
 
     endpoint: str = ""
     region: str = ""
@@ -77,6 +78,10 @@ class S3Options:
     timeout_s: float = 30.0
     access_key: str = ""
     secret_key: str = ""
+
+
+class _UploadGoneError(Exception):
+    """The upload was completed or aborted by another process."""
 
 
 class S3Backend:
@@ -169,7 +174,9 @@ class S3Backend:
                 found = self._get(key, position, etag)
                 if found is None:
                     return
-                etag, end = found["ETag"], position + int(found["ContentLength"])
+                end = position + int(found["ContentLength"])
+                # Adopting a file may change its ETag, and never its bytes.
+                etag = "" if key.startswith(FILES) else found["ETag"]
                 for chunk in found["Body"].iter_chunks(CHUNK_BYTES):
                     position += len(chunk)
                     yield chunk
@@ -226,10 +233,35 @@ class S3Backend:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     def _write_parts(self, key: str, source: Source, size: int) -> None:
-        part_bytes = max(PART_BYTES, -(-size // MOST_PARTS))
-        upload, done = self._resumed(key)
+        start = source.file.tell()
+        try:
+            self._send_parts(key, source, size, *self._resumed(key))
+        except _UploadGoneError:
+            # Another process wrote the same object by the same upload, or aborted it.
+            found = self.find(key)
+            if found is not None and found.size == size and is_stored(self, key, source):
+                return
+            source.file.seek(start)
+            try:
+                self._send_parts(key, source, size, self._begun(key), {}, True)
+            except _UploadGoneError as error:
+                self._refuse(error)
+
+    def _send_parts(
+        self,
+        key: str,
+        source: Source,
+        size: int,
+        upload: str,
+        done: Mapping[tuple[int, int, str], str],
+        is_new: bool,
+    ) -> None:
+        """Send the parts that are not `done`, then complete the upload.
+
+        Only an upload that `is_new` is aborted, as another process may write to an earlier one.
+        """
         hashing, parts = Hashing(), []
-        for number, data in enumerate(_parts(source, part_bytes), 1):
+        for number, data in enumerate(_parts(source, max(PART_BYTES, -(-size // MOST_PARTS))), 1):
             hashing.update(data)
             etag = done.get((number, len(data), _md5(data).hexdigest()))
             if etag is None:
@@ -245,27 +277,21 @@ class S3Backend:
         try:
             check_bytes(source, hashing.size, hashing.sha256)
         except ManifestMismatch:
-            self._abort(self._prefix + key, upload)
+            if is_new:
+                self._abort(self._prefix + key, upload)
             raise
-        try:
-            with self._answers(missing="upload"):
-                self._client.complete_multipart_upload(
-                    **self._named(key), UploadId=upload, MultipartUpload={"Parts": parts}
-                )
-        except StoreUnavailable:
-            # Another process may have completed the same upload, with the same bytes.
-            found = self.find(key)
-            if found is None or found.size != size:
-                raise
+        with self._answers(missing="upload"):
+            self._client.complete_multipart_upload(
+                **self._named(key), UploadId=upload, MultipartUpload={"Parts": parts}
+            )
 
-    def _resumed(self, key: str) -> tuple[str, dict[tuple[int, int, str], str]]:
-        """Return an upload of the key, begun earlier or now, and the ETags of its parts by number,
-        size and MD5. A server whose ETags are no MD5 gets every part again."""
+    def _resumed(self, key: str) -> tuple[str, dict[tuple[int, int, str], str], bool]:
+        """Return an upload of the key, begun earlier or now; the ETags of its parts by number, size
+        and MD5; and whether it was begun now. A server whose ETags are no MD5 gets every part
+        again."""
         begun = [each for each in self._uploads(key) if each["Key"] == self._prefix + key]
         if not begun:
-            with self._answers(missing="bucket"):
-                made = self._client.create_multipart_upload(**self._named(key))
-            return str(made["UploadId"]), {}
+            return self._begun(key), {}, True
         upload = str(max(begun, key=lambda each: each["Initiated"])["UploadId"])
         pages = self._client.get_paginator("list_parts")
         done = {}
@@ -274,7 +300,11 @@ class S3Backend:
                 for part in page.get("Parts", ()):
                     etag = str(part["ETag"])
                     done[part["PartNumber"], part["Size"], etag.strip('"')] = etag
-        return upload, done
+        return upload, done, False
+
+    def _begun(self, key: str) -> str:
+        with self._answers(missing="bucket"):
+            return str(self._client.create_multipart_upload(**self._named(key))["UploadId"])
 
     def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("list_multipart_uploads")
@@ -283,7 +313,7 @@ class S3Backend:
                 yield from page.get("Uploads", ())
 
     def _abort(self, full_key: str, upload: str) -> None:
-        with self._answers(missing="upload"):
+        with suppress(_UploadGoneError), self._answers(missing="upload"):
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=full_key, UploadId=upload)
 
     @contextmanager
@@ -294,6 +324,8 @@ class S3Backend:
         except ClientError as error:
             if _code(error) in _MISSING and missing == "object":
                 raise FileNotFoundError(f"{self.url} has no such object") from error
+            if missing == "upload" and _code(error) == "NoSuchUpload":
+                raise _UploadGoneError("the upload is gone") from error
             self._refuse(error)
         except BotoCoreError as error:
             self._refuse(error)

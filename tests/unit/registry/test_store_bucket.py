@@ -15,6 +15,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import urllib3
+from botocore.awsrequest import AWSResponse
 from django.core.exceptions import ImproperlyConfigured
 
 from registry import store
@@ -162,6 +164,56 @@ def test_an_upload_goes_on_with_the_parts_that_it_lacks(bucket: str) -> None:
     assert list(backend._uploads("")) == []
 
 
+def test_two_writers_of_one_object_share_an_upload_and_do_not_end_each_others(bucket: str) -> None:
+    backend, key = bucket_backend(), file_key(build_sha256(BIG))
+    with pytest.raises(FilesUnreadable):
+        backend.write(key, Source(Breaking(BIG), "a", build_sha256(BIG), len(BIG)))
+    wrong = b"!" + BIG[1:]
+    with pytest.raises(ManifestMismatch):
+        backend.write(key, Source(io.BytesIO(wrong), "a", build_sha256(BIG), len(BIG)))
+    assert len(list(backend._uploads(""))) == 1
+    backend.write(key, source(BIG))
+    assert b"".join(backend.chunks(key)) == BIG
+
+
+class Interfering(io.BytesIO):
+    """A file whose upload another process ends when all parts are sent."""
+
+    between: Any = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() == len(BIG) and self.between is not None:
+            between, self.between = self.between, None
+            between()
+        return super().read(size)
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_an_upload_that_another_process_ended_is_no_failure(bucket: str, completed: bool) -> None:
+    backend, key = bucket_backend(), file_key(build_sha256(BIG))
+    file = Interfering(BIG)
+    # In the place of the server of the tests, which fails with 500.
+    event = "before-send.s3.CompleteMultipartUpload"
+    gone = io.BytesIO(b"<Error><Code>NoSuchUpload</Code></Error>")
+    answers = [AWSResponse("", 404, {}, urllib3.HTTPResponse(gone, preload_content=False))]
+
+    def end() -> None:
+        if completed:
+            backend.write(key, source(BIG))
+        else:
+            assert len(backend.remove_unfinished(datetime.now(UTC), apply=True)) == 1
+        backend._client.meta.events.register_first(
+            event, lambda **_: answers.pop() if answers else None
+        )
+
+    file.between = end
+    backend.write(key, Source(file, "a", build_sha256(BIG), len(BIG)))
+    assert file.between is None
+    assert answers == []
+    assert b"".join(backend.chunks(key)) == BIG
+    assert list(backend._uploads("")) == []
+
+
 @pytest.mark.parametrize("size", [10, len(BIG)])
 def test_wrong_bytes_never_get_a_name(bucket: str, size: int) -> None:
     backend, key = bucket_backend(), file_key("ab" * 32)
@@ -295,6 +347,24 @@ def test_a_download_goes_on_where_it_broke(
     cut = S3Backend(bucket, "assay", options(way.url))
     assert b"".join(cut.chunks(key)) == BIG
     assert way.connections >= 3
+    way.stop()
+
+
+def test_a_download_goes_on_after_the_file_was_adopted_again(
+    bucket: str, server: tuple[str, int]
+) -> None:
+    backend, key = bucket_backend(), file_key(build_sha256(BIG))
+    backend.write(key, source(BIG))
+    way = Cutting(server, len(BIG) // 2)
+    way.start()
+    read = bytearray()
+    for chunk in S3Backend(bucket, "assay", options(way.url)).chunks(key):
+        if not read:
+            before = backend._client.head_object(**backend._named(key))["ETag"]
+            backend.touch(key)
+            assert backend._client.head_object(**backend._named(key))["ETag"] != before
+        read += chunk
+    assert read == BIG
     way.stop()
 
 
