@@ -49,11 +49,15 @@ def batch_complete(*, claim: Claim, ending: BatchState, limit: int) -> None:
         for each, code in _failed(batch, lines, ending, limit):
             failures[code] += 1
             errors.add(each)
-        _end(claim, ending, failures, output, errors)
+        output.finish()
+        errors.finish()
     except BaseException:
         output.discard()
         errors.discard()
         raise
+    # From here on the rows may be committed though an error says otherwise, for instance when the
+    # answer to the commit is lost. Files without a row are removed an hour later.
+    _end(claim, ending, failures, output, errors)
 
 
 @transaction.atomic
@@ -70,7 +74,6 @@ def _end(
         for content, kind in ((output, "output"), (errors, "error")):
             if content.writer is None:
                 continue
-            sha256 = content.writer.finish()
             file_add(
                 actor=actor,
                 department=batch.department,
@@ -79,7 +82,7 @@ def _end(
                 filename=f"{batch.pk}_{kind}.jsonl",
                 purpose=FilePurpose.BATCH_OUTPUT,
                 size=content.writer.size,
-                sha256=sha256,
+                sha256=content.sha256,
                 classification=batch.classification,
                 expires_after_s=batch.outputs_expire_s,
             )
@@ -103,11 +106,16 @@ class _Content:
     def __init__(self) -> None:
         self.id = new_file_id()
         self.writer: ContentWriter | None = None
+        self.sha256 = ""
 
     def add(self, line: dict[str, Any]) -> None:
         if self.writer is None:
             self.writer = ContentWriter(self.id)
         self.writer.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def finish(self) -> None:
+        if self.writer is not None:
+            self.sha256 = self.writer.finish()
 
     def discard(self) -> None:
         if self.writer is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from registry.storage.backend import (
     Hashing,
     StoreUnavailable,
 )
-from registry.storage.folder import make_folder, sync
+from registry.storage.folder import INCOMING, make_folder, sync
 
 _PARTIAL = ".partial"
 _TRIES = 3
@@ -69,6 +70,18 @@ class Cache:
             hint="Raise ASSAY_STORE_CACHE_BYTES.",
             retry_after=5,
         )
+
+    def incoming(self) -> Path:
+        """Return the folder for files that are about to be stored. What a process that died left
+        there is removed after a day."""
+        folder, abandoned = self.folder / INCOMING, time.time() - _ABANDONED_S
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.iterdir():
+            with suppress(FileNotFoundError):
+                newest = max(each.stat().st_mtime for each in (left, *left.rglob("*")))
+                if newest < abandoned:
+                    shutil.rmtree(left, ignore_errors=True)
+        return folder
 
     def forget(self, key: str) -> bool:
         """Remove an object, so that the next reader fetches it again; return whether it was

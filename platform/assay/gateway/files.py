@@ -21,6 +21,7 @@ from assay.gateway.stored import (
     refuse_query,
     require_method,
 )
+from governance.errors import DomainError
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog.requests import RequestInvalid, printable
@@ -120,10 +121,13 @@ async def _upload(asked: Asked) -> None:
         received = await desk.receive(asked.scope, asked.receive)
     try:
         seconds, filename = _read_form(received)
-        file = await desk.run(
-            call,
-            key,
-            lambda actor: file_create(
+    except DomainError:
+        content_delete(received.id)
+        raise
+
+    def create(actor: Principal) -> StoredFile:
+        try:
+            return file_create(
                 actor=actor,
                 department=department_of(key),
                 sender=key.recorded_as,
@@ -133,11 +137,14 @@ async def _upload(asked: Asked) -> None:
                 sha256=received.sha256,
                 classification=classification,
                 expires_after_s=seconds,
-            ),
-        )
-    except BaseException:
-        content_delete(received.id)
-        raise
+            )
+        except DomainError:
+            content_delete(received.id)
+            raise
+
+    # A cancellation, or a commit whose answer is lost, may leave a row. Bytes without a row are
+    # removed an hour later.
+    file = await desk.run(call, key, create)
     await answer_json(asked, file_shown(file), recorded=True)
 
 

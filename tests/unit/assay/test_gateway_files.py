@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
+from assay.gateway import database_desk
 from governance.audit.models import AuditEvent
 from registry.files import content, room
 from registry.files.models import StoredFile
@@ -79,6 +81,25 @@ def test_another_departments_file_does_not_exist(stage: Stage) -> None:
     with pytest.raises(openai.BadRequestError):
         theirs.list(after=made.id)
     assert stored() == [made.id]
+
+
+def test_the_bytes_stay_when_the_answer_to_a_commit_is_lost(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = database_desk._narrowed
+
+    def lost(*given: Any) -> Any:
+        done: Any = real(*given)
+        if isinstance(done, StoredFile):
+            raise OperationalError("the connection is lost")
+        return done
+
+    monkeypatch.setattr(database_desk, "_narrowed", lost)
+    client = stage.client(stage.key()).with_options(max_retries=0)
+    with pytest.raises(openai.InternalServerError):
+        client.files.create(file=("a.jsonl", LINES), purpose="batch")
+    assert stored() == list(StoredFile.objects.values_list("pk", flat=True))
+    assert len(stored()) == 1
 
 
 @pytest.mark.parametrize("purpose", ["user_data", "assistants", "fine-tune", "vision", "\0"])

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.errors import WrongState
 from governance.people.models import Department
+from registry.batches import outputs
 from registry.batches.models import Batch, BatchLine, BatchState
 from registry.batches.requests import line_limit, read_lines, validate_input
 from registry.batches.running import (
@@ -29,6 +32,7 @@ from registry.batches.running import (
 )
 from registry.batches.services import batches_purge_due
 from registry.batches.states import ALLOWED_TRANSITIONS, BATCH_STATES, OPEN
+from registry.files.content import content_path
 from registry.files.models import StoredFile
 from registry.files.services import files_expire_due
 
@@ -170,3 +174,32 @@ def test_one_runner_has_a_batch_and_one_department_leaves_room_for_others(
     ):
         with pytest.raises(ClaimLost):
             step()
+
+
+@pytest.mark.django_db
+def test_the_output_stays_when_the_answer_to_its_commit_is_lost(
+    department: Callable[[str], Department],
+    tmp_path: Path,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.DATA_DIR = tmp_path
+    batch = ended_batch(department("clinical"), "a", 0)
+    BatchLine.objects.create(
+        batch=batch, number=1, custom_id="a", offset=0, size=1, state="done", status=200, body="{}"
+    )
+    claim = batch_claim()
+    assert claim is not None
+    batch_finalize(claim=claim[1])
+    real = outputs._end
+
+    def lost(*given: Any) -> None:
+        real(*given)
+        raise OperationalError("the connection is lost")
+
+    monkeypatch.setattr(outputs, "_end", lost)
+    with pytest.raises(OperationalError):
+        outputs.batch_complete(claim=claim[1], ending=BatchState.COMPLETED, limit=LIMIT)
+    file = StoredFile.objects.get()
+    assert Batch.objects.get(pk=batch.pk).output_file == file.pk
+    assert content_path(file.pk).stat().st_size == file.size

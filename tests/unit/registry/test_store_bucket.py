@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -271,6 +273,21 @@ def test_a_damaged_file_of_the_cache_is_fetched_again_once(bucket: str, tmp_path
         store.copy_version(manifest, tmp_path / "third")
     assert len(gets) == 1
     assert not (tmp_path / "third").exists()
+
+
+def test_what_a_process_left_next_to_the_cache_is_removed_after_a_day(
+    bucket: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cache" / ".incoming"
+    for name, age in (("old", 25), ("young", 23)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "upload").write_text("half")
+        then = time.time() - 3600 * age
+        for path in (folder / name, folder / name / "upload"):
+            os.utime(path, (then, then))
+    with store.incoming() as scratch:
+        assert scratch.parent == folder
+        assert {path.name for path in folder.iterdir()} == {"young", scratch.name}
 
 
 def test_an_unfinished_upload_is_removed_when_it_is_old(bucket: str) -> None:
