@@ -15,10 +15,11 @@ from workers.wire import deployment_queue
 # A line is added while at most so many requests wait in the deployment's queue.
 QUEUE_SHORT = 1
 # A place is free again after its time, should its process die; that is in seconds. One that has
-# just been left goes to another holder, if one was refused in the last half second.
+# just been left goes to another holder, if one was refused in the last half second. The keys are
+# arguments: a script that declares the queue needs the right to read it, which gateways have not.
 _TAKE = """
-local places, wanted, queue = KEYS[1], KEYS[2], KEYS[3]
-local holder, again, most, waiting, seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local places, wanted, queue = ARGV[1], ARGV[2], ARGV[3]
+local holder, again, most, waiting, seconds = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 if redis.call('LLEN', queue) > tonumber(waiting) then return 0 end
 if again == '1' and redis.call('EXISTS', wanted) == 1 then return 0 end
 local now = tonumber(redis.call('TIME')[1])
@@ -61,8 +62,10 @@ class BatchPlaces:
             redis.RedisError, OSError: Redis does not answer.
         """
         taken = await self._script(
-            keys=[places_key(deployment), wanted_key(deployment), deployment_queue(deployment)],
             args=[
+                places_key(deployment),
+                wanted_key(deployment),
+                deployment_queue(deployment),
                 holder,
                 int(again),
                 settings.BATCH_DEPLOYMENT_LINES,

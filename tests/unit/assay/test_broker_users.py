@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from django.core.management import CommandError, call_command
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
+from assay.gateway.batch_places import BatchPlaces, places_key
 from assay.local.services import Valkey
 from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
 
@@ -94,6 +96,21 @@ def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None
         for answer in (b"0", b"-2"):
             assert own.register_script(SCRIPT)(args=arguments).split()[0] == answer
         assert worker.rpop("deployment.1") == b"message"
+
+
+def test_web_takes_and_leaves_places_for_lines_of_batches(broker: Valkey) -> None:
+    async def take_and_leave() -> tuple[bool, bool, bool]:
+        own = redis_module.asyncio.Redis.from_url(broker.url_of("web"))
+        places = BatchPlaces(own)
+        try:
+            first = await places.take(1, "batch_1:0", again=False)
+            repeated = await places.take(1, "batch_1:0", again=True)
+            await places.leave(1, "batch_1:0")
+            return first, repeated, bool(await own.zcount(places_key(1), "-inf", "+inf"))
+        finally:
+            await own.aclose()
+
+    assert asyncio.run(take_and_leave()) == (True, True, False)
 
 
 def test_without_a_password_only_ping_is_answered(broker: Valkey) -> None:
