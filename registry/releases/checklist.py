@@ -21,6 +21,7 @@ from registry.intake.models import IntakeState
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
+from registry.releases.engines import engine_in_words
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
@@ -158,6 +159,28 @@ def _gates(case: Case) -> Result:
     return _decided(not unmet and len(gates) >= wanted, note)
 
 
+def _as_served(check: Callable[[Case], Result]) -> Callable[[Case], Result]:
+    """Leave a passed check to a reviewer where another engine or precision was measured than the
+    release serves with.
+    """
+
+    def checked(case: Case) -> Result:
+        outcome, note = check(case)
+        # Before submission, no engine is chosen.
+        if outcome is not CheckOutcome.PASSED or "serving" not in case.dossier:
+            return outcome, note
+        serves = engine_in_words(case.dossier["serving"])
+        measured = sorted({*map(engine_in_words, case.dossier["evaluations"])} - {serves})
+        if not measured:
+            return outcome, note
+        return CheckOutcome.NEEDS_JUDGMENT, (
+            f"{note} Measured with {' and '.join(measured)}, serves with {serves}. Judge whether "
+            "the results hold."
+        )
+
+    return checked
+
+
 def _leak(case: Case) -> Result:
     notes, passed, judged = [], True, False
     for each in case.dossier["evaluations"]:
@@ -247,9 +270,9 @@ CHECKS: dict[str, Callable[[Case], Result]] = {
     "card": _card,
     "classification": _classification,
     "dossier": _complete,
-    "evaluated": _evaluated,
+    "evaluated": _as_served(_evaluated),
     "files": lambda case: files_match(case.chain),
-    "gates": _gates,
+    "gates": _as_served(_gates),
     "intake": lambda case: origin_signed(case.chain),
     "leak": _leak,
     "licence": _licence,

@@ -206,8 +206,12 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -
         "baseline_name": evaluation.baseline_name,
         # Absent from older evaluations, whose dossiers must keep their digest.
         **_baselines(evaluation),
-        # Absent where our own engine measured.
-        **({"engine": evaluation.details["engine"]} if evaluation.details.get("engine") else {}),
+        # Absent from older evaluations by our own engine, whose dossiers must keep their digest.
+        **{
+            name: str(evaluation.details[name])
+            for name in ("engine", "precision")
+            if evaluation.details.get(name)
+        },
         "intervals": evaluation.intervals,
         "slices": evaluation.slices,
         "started_at": evaluation.started_at.isoformat(),

@@ -110,6 +110,16 @@ def serving_section(version: ModelVersion, engine: str, precision: str) -> dict[
     }
 
 
+def engine_in_words(section: Mapping[str, Any]) -> str:
+    """Return the engine and precision of a dossier's section or evaluation, such as "vLLM
+    (float16)". What it does not state is that of older dossiers.
+    """
+    engine, precision = ({**BEFORE, **section}[name] for name in ("engine", "precision"))
+    title = ENGINE_TITLES[EngineName(engine)] if engine in set(EngineName) else engine
+    numbers = "as stored" if precision == Precision.STORED else precision
+    return f"{title} ({numbers})"
+
+
 def _named(engine: str) -> EngineName:
     try:
         return EngineName(engine)

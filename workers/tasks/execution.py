@@ -32,6 +32,7 @@ from registry.manifests import (
     build_manifest,
     copy_verified,
 )
+from registry.releases.engines import Precision
 from registry.versions.model_code import known_code
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.weights import measuring_engine
@@ -298,7 +299,12 @@ def _evaluate(claim: Claim, progress: LeasedProgress) -> dict[str, Any]:
         "baseline": _finite(result.baseline),
         "baseline_name": result.baseline_name,
         "sample_size": result.sample_size,
-        "details": {**result.details, **({"engine": engine} if engine != EngineName.OWN else {})},
+        # Evaluators load weights in the precision that they are stored in.
+        "details": {
+            **result.details,
+            "engine": str(engine),
+            "precision": str(Precision.STORED),
+        },
         "intervals": result.intervals,
         "slices": result.slices,
     }

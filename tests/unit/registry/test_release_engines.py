@@ -125,3 +125,13 @@ def test_vllm_serves_language_models_and_their_lora_and_no_soft_prompt(office: O
     prompt = version(chat, office.submitter, "prompt", soft)
     assert engines_for(base) == engines_for(lora) == ["own", "vllm"]
     assert engines_for(soft) == engines_for(prompt) == engines_for(office.tuned) == ["own"]
+
+
+def test_results_of_another_engine_or_precision_are_left_to_a_reviewer(office: Office) -> None:
+    same = office.checklist(office.submit())
+    other = office.checklist(office.submit(deployment_name="other", precision="bfloat16"))
+    for code in ("evaluated", "gates"):
+        assert same[code][0] == "satisfied"
+        state, note = other[code]
+        assert state == "open"
+        assert "Measured with Assay's own (as stored), serves with Assay's own (bfloat16)." in note

@@ -184,6 +184,9 @@ def test_the_server_reaches_neither_files_of_its_worker_nor_another_server(
         ("read", f"/proc/{os.getpid()}/environ"),
     ]
     assert accesses(server.confinement, tried) == ["Permission denied"] * len(tried)
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    assert "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
     other = {**server.confinement, "own": [str(tmp_path)]}
     assert accesses(other, [("read", server.socket.with_name("key.yaml"))]) == ["Permission denied"]
     # A socket that is a file can be connected to by its path, so each request needs the key.
