@@ -60,6 +60,18 @@ def test_a_server_reads_nothing_of_its_worker_and_signals_no_process_outside() -
     assert connected in ("Operation not permitted", "Connection refused")
 
 
+def test_servers_share_no_memory_where_they_have_namespaces_of_their_own() -> None:
+    shared = Path("/dev/shm", f"assay-test-{os.getpid()}")
+    shared.write_text("of another server")
+    try:
+        (found,) = accesses({"own": [str(shared.parent)]}, [("read", shared)])
+    finally:
+        shared.unlink()
+    if found == "done":
+        pytest.skip("this kernel allows no new mount namespace")
+    assert found == "No such file or directory"
+
+
 def test_a_process_that_hides_closes_its_environment_to_its_user() -> None:
     code = (
         "import importlib.util as u, ctypes, sys\n"

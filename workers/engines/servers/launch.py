@@ -7,8 +7,8 @@ then waits for the server. The end of its standard input, which its parent holds
 server. Loads the standard library and `landlock.py` alone.
 
 A new network namespace holds nothing but a loopback interface; sockets that are files still work.
-Where the kernel allows no new namespace (some containers), the server runs in the worker's network
-and `isolated` is false.
+So does a new `/dev/shm`, which servers would share otherwise. Where the kernel allows no new
+namespace (some containers), the server has those of the worker and `isolated` is false.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import sys
 import threading
 from types import ModuleType
 
-_NEW_USER, _NEW_NET = 0x10000000, 0x40000000
+_NEW_USER, _NEW_NET, _NEW_MOUNTS = 0x10000000, 0x40000000, 0x00020000
+_ALL_PRIVATE, _NO_PROGRAMS = 0x44000, 0b1110  # no set-user-ID, devices or programs
 _PARENT_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38
 _DROP_FROM_BOUNDS, _SET_SECURE_BITS, _AMBIENT, _CLEAR_ALL = 24, 28, 47, 4
 _ROOT_GAINS_NOTHING = 0b1111  # NOROOT and NO_SETUID_FIXUP, both locked
@@ -38,14 +39,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def isolate() -> bool:
-    """Move this process into a network of its own; returns whether that was possible."""
+    """Give this process a network and a `/dev/shm` of its own. Returns whether it was possible."""
     user, group = os.getuid(), os.getgid()
-    if _libc.unshare(_NEW_NET) != 0:
-        if _libc.unshare(_NEW_USER | _NEW_NET) != 0:
+    if _libc.unshare(_NEW_NET | _NEW_MOUNTS) != 0:
+        if _libc.unshare(_NEW_USER | _NEW_NET | _NEW_MOUNTS) != 0:
             return False
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
+    # A system without `/dev/shm` needs none.
+    _libc.mount(None, b"/", None, ctypes.c_ulong(_ALL_PRIVATE), None)
+    _libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(_NO_PROGRAMS), b"mode=1777")
     return _loopback_up()
 
 
@@ -109,14 +113,15 @@ def main(paths: str, command: list[str]) -> int:
     Raises:
         OSError: the kernel does not confine it.
     """
-    landlock, allowed = _landlock(), json.loads(paths)
-    rules = None if allowed is None else landlock.ruleset(allowed)
     _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     # A signal to all processes of a worker would leave behind what the server has started.
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     isolated = isolate()
+    landlock, allowed = _landlock(), json.loads(paths)
+    # Its paths are those of the new mounts.
+    rules = None if allowed is None else landlock.ruleset(allowed)
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
