@@ -134,7 +134,8 @@ class FormTruth(Truth):
         form = isinstance(getattr(self.root, "initial_data", None), QueryDict)
         words = {"true": True, "false": False}
         if form and isinstance(data, str):
-            data = words.get(data, data)
+            # Python's clients write True.
+            data = words.get(data.lower(), data)
         return super().to_internal_value(data)
 
 

@@ -119,7 +119,7 @@ def test_bytes_without_a_type_are_a_file_where_files_are_taken(stage: Stage) -> 
 def test_unknown_paths_and_methods_are_named(stage: Stage) -> None:
     unknown = httpx.post(f"{stage.url}/v1/images/variations", json={})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "unknown_url")
-    wrong = httpx.get(f"{stage.url}{CHAT}")
+    wrong = httpx.get(f"{stage.url}{TEXTS}")
     assert (wrong.status_code, error_of(wrong)["code"]) == (405, "method_not_allowed")
 
 

@@ -17,6 +17,7 @@ from governance.permissions import Action
 from governance.policy import proposals
 from governance.reviews.models import ReviewState
 from governance.reviews.waivers.models import WaiverState
+from registry.batches import states as batch_states
 from registry.incidents.models import IncidentState
 from registry.releases.breakglass.models import BreakGlassState
 from registry.releases.models import ReleaseState
@@ -34,6 +35,7 @@ NO_ACTIONS = ("assay:", "portal:")
 ACTION = re.compile(r"[a-z_]+:[a-z_]+")
 # Written as f-strings, from the states that a thing moves to, or from what was called.
 MADE_UP = {
+    *(f"batch:{verb}" for verb in batch_states._VERBS.values()),
     *(f"break_glass:{state.value}" for state in BreakGlassState),
     *(f"incident:{state.value}" for state in IncidentState),
     *(f"deployment:{verb}" for verb in deployment_states._VERBS.values()),

@@ -152,7 +152,7 @@ def test_a_silent_replica_is_stopped_and_its_deployment_is_pending_again() -> No
     ready(deployment, "e2")
     silent = timezone.now() - timedelta(seconds=16)
     Replica.objects.update(heartbeat_at=silent)
-    assert replicas_heartbeat(worker="e2") == 1
+    assert replicas_heartbeat(worker="e2", engines=()) == 1
     assert replicas_expire() == 1
     deployment.refresh_from_db()
     assert deployment.state == DeploymentState.SERVING
