@@ -71,7 +71,8 @@ def _functions(path: Path) -> Iterator[str]:
         tree = ast.parse(text)
     except (SyntaxError, UnicodeDecodeError):
         return
-    lines = text.splitlines()
+    # As the parser counts them; `splitlines` also ends a line at a form feed.
+    lines = text.split("\n")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             start = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
