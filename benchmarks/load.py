@@ -47,13 +47,11 @@ console = Console()
 
 @dataclass
 class Seen:
-    """What clients saw: answers by status, and the use that whole answers stated."""
+    """The clients' view: answers by status, and the use that whole answers stated."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     # Prompt and completion tokens of each request that was answered to its end, by its ID.
     answered: dict[str, tuple[int, int]] = field(default_factory=dict)
-    # Requests that a client left; the gateway had given their IDs.
-    left: set[str] = field(default_factory=set)
 
 
 async def ask(client: httpx.AsyncClient, seen: Seen, dice: random.Random, *, leave: bool) -> None:
@@ -80,8 +78,6 @@ async def _try(
         async with asyncio.timeout(patience_s):
             async with client.stream("POST", "/v1/chat/completions", json=body) as response:
                 request_id = response.headers["x-request-id"]
-                if patience_s is not None:
-                    seen.left.add(request_id)
                 text = (await response.aread()).decode()
     except TimeoutError:
         seen.statuses["hung up"] += 1
@@ -91,7 +87,6 @@ async def _try(
         return True
     usage = _usage(text) if response.status_code == 200 else None
     seen.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
-    seen.left.discard(request_id)
     if usage is not None:
         seen.answered[request_id] = (usage["prompt_tokens"], usage["completion_tokens"])
     return response.status_code not in (429, 502, 503)

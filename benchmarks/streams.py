@@ -62,7 +62,7 @@ def respond(queue: str, seconds: float) -> None:
 
 @dataclass
 class Seen:
-    """What the clients have seen: whole streams, broken ones, and how late tokens came, in ms."""
+    """The clients' view: whole streams, broken ones, and the delay of tokens in ms."""
 
     whole: int = 0
     broken: list[str] = field(default_factory=list)

@@ -79,7 +79,7 @@ class Batch(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
-    # When it came into each state, in seconds since the epoch, by the state.
+    # The moment at which it came into each state, in seconds since the epoch, by the state.
     reached = models.JSONField(default=dict, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
 

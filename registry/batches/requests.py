@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from registry.batches.models import CUSTOM_ID_MAX, ERRORS_MAX
 from registry.catalog.requests import printable
 
-# What a line holds besides its body, in bytes.
+# Bytes of a line besides its body.
 _AROUND = 16 * 1024
 _FIELDS = frozenset({"custom_id", "method", "url", "body"})
 

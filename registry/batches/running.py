@@ -27,7 +27,7 @@ LEASE = timedelta(seconds=30)
 # Batches of one department that run at a time, so that others get their turn.
 AT_ONCE_OF_DEPARTMENT = 4
 _GATEWAY = "gateway"
-# What an output file has on a line besides the answer, about, in bytes.
+# Bytes of an output line besides the answer, roughly.
 _AROUND_ANSWER = 300
 
 

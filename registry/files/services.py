@@ -21,6 +21,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
 from registry.batches.models import Batch
 from registry.batches.states import OPEN
+from registry.expiry import expire_in_rounds, record_expired
 from registry.files.content import content_delete, orphans
 from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
 from registry.files.room import room_check, room_take
@@ -223,12 +224,7 @@ def _delete(files: list[StoredFile]) -> None:
 
 def files_expire_due() -> int:
     """Delete expired files, and bytes without a file; return how many files. For the controller."""
-    deleted = 0
-    for _ in range(_EXPIRIES):
-        found = _expire_some()
-        deleted += found
-        if found < _EXPIRED_AT_ONCE:
-            break
+    deleted = expire_in_rounds(_expire_some, at_once=_EXPIRED_AT_ONCE, rounds=_EXPIRIES)
     for name in orphans(set(StoredFile.objects.values_list("pk", flat=True))):
         content_delete(name)
     return deleted
@@ -240,16 +236,8 @@ def _expire_some() -> int:
         due = StoredFile.objects.select_related("department").filter(expires_at__lte=timezone.now())
         due = due.exclude(pk__in=Batch.objects.filter(state__in=OPEN).values("input_file"))
         rows = list(due.order_by("expires_at")[:_EXPIRED_AT_ONCE])
-        counts: dict[Department, int] = {}
-        for row in rows:
-            counts[row.department] = counts.get(row.department, 0) + 1
         _delete(rows)
-        for department, count in counts.items():
-            audit_record(
-                actor=controller,
-                action="file:expire",
-                subject=Subject("department", department.slug, department.name),
-                department=department.slug,
-                data={"count": count},
-            )
+        record_expired(
+            actor=controller, action="file:expire", departments=[row.department for row in rows]
+        )
     return len(rows)

@@ -19,6 +19,7 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal, background, service_principal
 from registry.canonical import canonical_json
+from registry.expiry import expire_in_rounds, record_expired
 from registry.resources import department_resource
 from registry.responses.models import (
     RETENTION_MAX_DAYS,
@@ -286,13 +287,7 @@ def responses_forget_person(person: Person) -> dict[str, int]:
 
 def responses_expire_due() -> int:
     """Delete expired responses; returns how many. For the controller."""
-    deleted = 0
-    for _ in range(_EXPIRIES):
-        found = _expire_some()
-        deleted += found
-        if found < _EXPIRED_AT_ONCE:
-            break
-    return deleted
+    return expire_in_rounds(_expire_some, at_once=_EXPIRED_AT_ONCE, rounds=_EXPIRIES)
 
 
 def _expire_some() -> int:
@@ -303,16 +298,7 @@ def _expire_some() -> int:
         return 0
     with transaction.atomic(), background("responses", controller):
         rows = StoredResponse.objects.filter(pk__in=numbers).select_related("department")
-        counts: dict[Department, int] = {}
-        for row in rows.only("department"):
-            counts[row.department] = counts.get(row.department, 0) + 1
+        departments = [row.department for row in rows.only("department")]
         rows.order_by().delete()
-        for department, count in counts.items():
-            audit_record(
-                actor=controller,
-                action="response:expire",
-                subject=Subject("department", department.slug, department.name),
-                department=department.slug,
-                data={"count": count},
-            )
+        record_expired(actor=controller, action="response:expire", departments=departments)
     return len(numbers)

@@ -31,9 +31,9 @@ _PARTIAL = ".partial"
 _TRIES = 3
 # A fetch that was not continued for so long is not resumed.
 _ABANDONED_S = 24 * 3600.0
-# How full a cache is once files were removed.
+# Part of its bound that a cache fills once files were removed.
 _FILLED = 0.9
-# How old a process's knowledge of a folder's size may be. Files of other processes are not counted
+# Age at which a process measures the folder's size again. Files of other processes are not counted
 # in between, so the limit is exceeded by what they fetch in this time at most.
 _COUNTED_S = 30.0
 _counting = threading.Lock()

@@ -92,7 +92,7 @@ class S3Backend:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
         self._options = options
-        # When the bucket was last known to exist.
+        # The moment at which the bucket was last known to exist.
         self._seen_at = float("-inf")
         self._client = self._connect(options.timeout_s, ATTEMPTS)
 

@@ -32,7 +32,7 @@ from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
 
 logger = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
-# How often the deadlines of running requests are checked, in seconds.
+# Pause between checks of the deadlines of running requests, in seconds.
 DEADLINE_CHECK_S = 0.1
 REMEMBERED_CANCELS = 10_000
 

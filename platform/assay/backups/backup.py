@@ -21,9 +21,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from django.db import transaction
+
 from assay.backups import database
 from assay.backups.database import BackupFailed
 from governance.audit.models import AuditCheckpoint
+from governance.audit.services import Subject, audit_record
+from governance.principals import background, service_principal
 from registry import store
 from registry.storage.backend import Entry
 from workers.artifacts.copying import Copied, store_copy
@@ -49,6 +53,8 @@ class Backup:
         database_sha256: Of `database.dump`.
         events: Sealed audit events in it.
         checkpoint: The signed checkpoint over them; empty without one.
+        files: Files of the store that it covers.
+        new_bytes: Bytes of those that the pool lacked before.
         secrets: A fingerprint of each secret that its data needs, by the setting's name.
     """
 
@@ -59,7 +65,7 @@ class Backup:
     events: int
     checkpoint: str
     files: int
-    bytes: int
+    new_bytes: int
     secrets: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -96,7 +102,7 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
             events=0 if head is None else head.tree_size,
             checkpoint="" if head is None else head.note,
             files=copied.objects + copied.present,
-            bytes=copied.bytes,
+            new_bytes=copied.bytes,
             secrets=fingerprints(),
         )
         (scratch / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
@@ -107,7 +113,20 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
         _sync(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    record_event("installation:backup", {"backup": final.name, "events": record.events})
     return final, record
+
+
+def record_event(action: str, data: dict[str, Any]) -> None:
+    """Record that the installation was backed up or restored, in the audit log."""
+    actor = service_principal("backup")
+    with transaction.atomic(), background("backup", actor):
+        audit_record(
+            actor=actor,
+            action=action,
+            subject=Subject("installation", "assay", "the installation"),
+            data=data,
+        )
 
 
 def read(folder: Path) -> Backup:

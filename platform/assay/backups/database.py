@@ -16,7 +16,7 @@ from governance.errors import DomainError
 
 # The tables' owner is under row-level security too; this lets it read and write every row.
 _EVERY_ROW = "-c assay.departments=*"
-# What a failing program says at most, in characters.
+# Bound of a failing program's message, in characters.
 _SAID_MAX = 2000
 
 

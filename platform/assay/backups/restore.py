@@ -15,7 +15,15 @@ from django.contrib.sessions.models import Session
 from django.core.management import call_command
 
 from assay.backups import database
-from assay.backups.backup import DUMP, POOL, Backup, fingerprints, read, sha256_of
+from assay.backups.backup import (
+    DUMP,
+    POOL,
+    Backup,
+    fingerprints,
+    read,
+    record_event,
+    sha256_of,
+)
 from assay.backups.database import BackupFailed
 from governance.audit.checkpoint import BadCheckpoint, parse
 from governance.audit.exports.log import export_lines
@@ -95,6 +103,7 @@ def restore(
             f"The restored audit log is not the one that was signed: {log.message}",
             hint="Start nothing on this database. Restore another backup into an empty one.",
         )
+    record_event("installation:restore", {"backup": record.made_at, "lost_events": lost})
     return Restored(record, copied.objects + copied.present, lost, log)
 
 

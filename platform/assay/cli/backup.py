@@ -32,7 +32,7 @@ def make(
         made, record = backup.make(folder, progress=lambda entry: bar.update(task, advance=1))
     console.print(
         f"Backed up to {made}: the database ({gib(record.database_bytes)}), {record.events:,} "
-        f"audit events and {record.files:,} files, {gib(record.bytes)} of them new.",
+        f"audit events and {record.files:,} files, {gib(record.new_bytes)} of them new.",
         soft_wrap=True,
     )
     console.print(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How long the settlement of a request that timed out may take, in seconds.
+# Limit for the settlement of a request that timed out, in seconds.
 _SETTLED_S = 5.0
 
 

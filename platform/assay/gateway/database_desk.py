@@ -24,7 +24,7 @@ THREADS = 4
 # answers are as many as requests that run.
 WAITING_MAX = 1024
 DEPARTMENT_WAITING_MAX = 128
-# What a key may do with its department's stored objects if it may ask models.
+# A key that may ask models may do this with its department's stored objects.
 _ACTIONS = (
     Action.BATCH_CANCEL,
     Action.BATCH_CREATE,

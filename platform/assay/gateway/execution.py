@@ -41,7 +41,7 @@ _LAST_WORD_S = 2.0
 _WRITE_S = 5.0
 # How long the last word to a request that is cut may take to be written, in seconds.
 _CUT_S = 1.0
-# How long a request whose workers are gone waits to learn of others, and how often it looks (s).
+# Time in which a request whose workers are gone learns of others, and the pause between looks (s).
 _HANDOVER_S, _HANDOVER_CHECK_S = 3.0, 0.2
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -80,7 +80,7 @@ class Execution:
         self._quota_headers: Headers = []
         self._called_off = False
         self._handed_over = False
-        # When the caller stops waiting, in seconds since the epoch.
+        # The moment at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
 
     async def run(self, receive: Receive, send: Send) -> None:

@@ -30,9 +30,9 @@ AT_ONCE = 16
 AT_ONCE_PER_KEY = 4
 # Bytes of a file that are in memory before they are written.
 BUFFER_BYTES = 1024 * 1024
-# What stands around the file in its body.
+# Bytes of a body besides its file: boundaries, headers and other fields.
 OVERHEAD_BYTES = 512 * 1024
-# What a body gains for each second of patience, beyond those that the settings grant.
+# Bytes that earn a body one more second, beyond those that the settings grant.
 _LEAST_BYTES_PER_S = 16 * 1024
 
 

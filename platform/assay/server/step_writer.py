@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-# What one step may hold back, in bytes; beyond it the transport's own flow control has to see it.
+# Bytes that one step may hold back; beyond it the transport's own flow control has to see it.
 HELD_MAX_BYTES = 64 * 1024
 
 

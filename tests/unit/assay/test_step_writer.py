@@ -1,4 +1,4 @@
-"""What one step of the event loop writes to a connection leaves it in one piece, and in order."""
+"""The writes of one step of the event loop leave a connection in one piece, and in order."""
 
 from __future__ import annotations
 

@@ -28,7 +28,15 @@ ROOT = Path(__file__).parents[3]
 SOURCES = ("governance", "registry", "workers", "platform/assay")
 # Where the text of a constant is an event's action: arguments of that name, and of these functions.
 RECORDERS = frozenset(
-    {"_note", "_record", "_record_mapping", "factor_record", "key_record", "record_role"}
+    {
+        "_note",
+        "_record",
+        "_record_mapping",
+        "factor_record",
+        "key_record",
+        "record_event",
+        "record_role",
+    }
 )
 # Channels of Redis, and addresses of the portal.
 NO_ACTIONS = ("assay:", "portal:")

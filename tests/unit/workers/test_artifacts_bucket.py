@@ -1,4 +1,4 @@
-"""What people bring in lies in a bucket, is read from it, and moves to a folder and back."""
+"""Deliveries and datasets lie in a bucket, are read from it, and move to a folder and back."""
 
 from __future__ import annotations
 

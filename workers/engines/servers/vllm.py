@@ -152,7 +152,7 @@ class VllmEngine(ServedEngine):
             self._prompt = prompts[0]
             first, second = self._fingerprint(BASE), self._fingerprint(BASE)
             self._fingerprints[BASE] = first
-            # What differs by this much is another model; half precision rounds differently.
+            # Half precision rounds; answers that differ by more come from another model.
             self._noise = max(_LEAST_DIFFERENCE, 10 * difference(first, second))
         except BaseException:
             self.close()

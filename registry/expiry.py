@@ -1,0 +1,39 @@
+"""Deletion of expired rows in bounded rounds, and the events that say how many there were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from governance.audit.services import Subject, audit_record
+from governance.people.models import Department
+from governance.principals import Principal
+
+
+def expire_in_rounds(expire_some: Callable[[], int], *, at_once: int, rounds: int) -> int:
+    """Call `expire_some` until it finds fewer than `at_once`, at most `rounds` times.
+
+    Returns how many it found in all.
+    """
+    expired = 0
+    for _ in range(rounds):
+        found = expire_some()
+        expired += found
+        if found < at_once:
+            break
+    return expired
+
+
+def record_expired(*, actor: Principal, action: str, departments: Iterable[Department]) -> None:
+    """Record one event for each department, with the number of its rows that have expired.
+
+    `departments` holds the department of each row.
+    """
+    for department, count in Counter(departments).items():
+        audit_record(
+            actor=actor,
+            action=action,
+            subject=Subject("department", department.slug, department.name),
+            department=department.slug,
+            data={"count": count},
+        )
