@@ -193,7 +193,7 @@ def test_batches_share_few_places_on_a_deployment_whose_worker_takes_all_it_gets
     asked: Any = [{"role": "user", "content": "online"}]
     online = clients[0].chat.completions.create(model="writer", messages=asked)
     assert online.choices[0].message.content == "Hello there"
-    assert {state_of(name) for _, name in made} == {"in_progress"}
+    wait_until(lambda: {state_of(name) for _, name in made} == {"in_progress"})
     assert len(running) == 3
     may_end.set()
     for client, name in made:
