@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from governance.errors import InvalidInput, WrongState
 from registry.catalog import get_task
 from registry.catalog.engines import EngineName, engine_class
@@ -11,47 +9,8 @@ from registry.manifests import Manifest, ManifestMismatch
 from registry.releases.engines import Precision
 from registry.releases.serving import serving_verdicts
 from registry.versions.models import ModelVersion, VersionKind
+from workers.control.protocol import LoadPlan, Weights
 from workers.deployments.models import Deployment
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """The files of one version, by manifest."""
-
-    name: str
-    digest: str
-    manifest: Manifest
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """Everything that a host needs in order to load one deployment; nothing of Django in it.
-
-    `engine` and `runner` are dotted names; `engine_name` is what the release calls the engine, and
-    `dtype` the precision that it names, None for the stored one. `adapter` stands on `weights`;
-    without one the weights serve alone. `prompt` stands on the adapter, or on the weights. `digest`
-    is the one that the approved release names; `expires_at` is when it stops serving, in seconds
-    since the epoch.
-    """
-
-    deployment_id: int
-    name: str
-    task: str
-    engine: str
-    runner: str
-    architectures: tuple[str, ...]
-    digest: str
-    expires_at: float
-    weights: Weights
-    adapter: Weights | None = None
-    prompt: Weights | None = None
-    engine_name: str = EngineName.OWN
-    dtype: str | None = None
-
-    @property
-    def top(self) -> Weights:
-        """The files of the version that is served."""
-        return self.prompt or self.adapter or self.weights
 
 
 def load_plan(deployment: Deployment) -> LoadPlan:

@@ -13,16 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from django.db import close_old_connections, connections
-
 from governance.errors import DomainError, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
-from registry.releases.serving import serving_verdicts
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
-from workers.deployments.plans import LoadPlan, load_plan
-from workers.deployments.selectors import live_deployments
-from workers.deployments.services import replica_report, replicas_heartbeat, replicas_stop
+from workers.control.protocol import Assignment, EngineControl, LoadPlan
+from workers.deployments.models import ReplicaState
 from workers.wire import deployment_queue
 
 logger = logging.getLogger(__name__)
@@ -71,6 +66,7 @@ class Reconciler:
     """The loops of one engine worker.
 
     Args:
+        control: The control plane.
         worker: The worker's name, unique in the cluster and kept over a restart.
         consume: Start reading a queue; raises when the broker does not confirm.
         cease: Stop reading a queue.
@@ -80,6 +76,7 @@ class Reconciler:
     def __init__(
         self,
         host: Host,
+        control: EngineControl,
         *,
         worker: str,
         consume: Callable[[str], None],
@@ -88,12 +85,13 @@ class Reconciler:
     ) -> None:
         self._offers = tuple(offers)
         self._host = host
+        self._control = control
         self._worker = worker
         self._consume = consume
         self._cease = cease
         self._woken = threading.Event()
         self._wanted = threading.Event()
-        self._missing: list[Deployment] = []
+        self._missing: list[Assignment] = []
         self._loading: int | None = None
         self._ceased: set[int] = set()
         self._failures: dict[int, Failures] = {}
@@ -105,9 +103,9 @@ class Reconciler:
 
     def run(self, stop: threading.Event) -> None:
         """Settle every 2 s, and when woken, until `stop`; then unload everything."""
-        replicas_stop(worker=self._worker)
+        self._control.replicas_stop(worker=self._worker)
         while not stop.is_set():
-            close_old_connections()
+            self._control.drop_broken()
             try:
                 self.settle()
             except Exception:
@@ -117,30 +115,30 @@ class Reconciler:
         self._wanted.set()
         for deployment_id in self._host.loaded():
             self._host.unload(deployment_id)
-        replicas_stop(worker=self._worker)
-        connections.close_all()
+        self._control.replicas_stop(worker=self._worker)
+        self._control.close()
 
     def run_loads(self, stop: threading.Event) -> None:
         """Load what is missing, one after another, until `stop`."""
         while not stop.is_set():
-            close_old_connections()
+            self._control.drop_broken()
             try:
                 self.load_missing(stop)
             except Exception:
                 logger.exception("Loading failed; the next round tries again")
             self._wanted.wait(RECONCILE_S)
             self._wanted.clear()
-        connections.close_all()
+        self._control.close()
 
     def beat(self, stop: threading.Event) -> None:
         """Say every 3 s that this worker is alive."""
         while not stop.wait(HEARTBEAT_S):
-            close_old_connections()
+            self._control.drop_broken()
             try:
-                replicas_heartbeat(worker=self._worker, engines=self._offers)
+                self._control.replicas_heartbeat(worker=self._worker, engines=self._offers)
             except Exception:
                 logger.exception("No heartbeat was sent")
-        connections.close_all()
+        self._control.close()
 
     def settle(self) -> None:
         """Unload what may not serve, report again what serves, and note what is to be loaded.
@@ -148,46 +146,41 @@ class Reconciler:
         A deployment whose bytes another one is about to load gives up its queue at once, and is
         unloaded once that load has ended: its engine is there, so that the change is soon over.
         """
-        # Before the query, so that no lease is taken for longer than it is.
+        # Before the request, so that no lease is taken for longer than it is.
         now = time.monotonic()
-        deployments = list(live_deployments())
-        verdicts = serving_verdicts([deployment.release for deployment in deployments])
-        wanted = {
-            deployment.pk: deployment
-            for deployment in deployments
-            if verdicts[deployment.release_id].refusal is None
-            and deployment.release.engine in self._offers
-        }
-        self._let_go_of_ended(deployments)
-        self._host.lease({pk: now + _lease_s(deployment) for pk, deployment in wanted.items()})
+        assigned = self._control.desired(worker=self._worker, engines=self._offers)
+        wanted = {each.deployment_id: each for each in assigned if not each.refusal}
+        self._let_go_of_ended(assigned)
+        self._host.lease({pk: now + each.lease_s for pk, each in wanted.items()})
         loaded = self._host.loaded()
         here = set(loaded.values())
-        missing = [deployment for pk, deployment in wanted.items() if pk not in loaded]
+        missing = [each for pk, each in wanted.items() if pk not in loaded]
         # Bytes that are here already come first: they are the quickest.
-        self._missing = sorted(missing, key=lambda each: (_digest(each) not in here, each.pk))
+        self._missing = sorted(
+            missing, key=lambda each: (each.digest not in here, each.deployment_id)
+        )
         self._wanted.set()
-        coming = {_digest(each) for each in missing if self._may_try(each.pk)}
+        coming = {each.digest for each in missing if self._may_try(each.deployment_id)}
         for deployment_id, digest in loaded.items():
-            deployment = wanted.get(deployment_id)
+            assignment = wanted.get(deployment_id)
             if deployment_id == self._loading:
                 continue  # Its loader asks again whether it may serve.
-            if deployment is not None and _digest(deployment) == digest:
-                self._confirm(deployment, digest)
+            if assignment is not None and assignment.digest == digest:
+                self._confirm(assignment)
             elif digest in coming:
                 self._leave_queue(deployment_id)
             else:
                 self._unload(deployment_id)
-        for deployment in deployments:
-            verdict = verdicts[deployment.release_id]
-            if verdict.refusal is not None and not verdict.readable:
-                self._fail(deployment.pk, deployment.name, verdict.refusal.message)
-        for deployment_id in self._failures.keys() - {deployment.pk for deployment in deployments}:
+        for each in assigned:
+            if each.refusal:
+                self._fail(each.deployment_id, each.name, each.refusal)
+        for deployment_id in self._failures.keys() - {each.deployment_id for each in assigned}:
             self._failures.pop(deployment_id, None)
             self._ready_at.pop(deployment_id, None)
 
-    def _let_go_of_ended(self, deployments: list[Deployment]) -> None:
+    def _let_go_of_ended(self, assigned: list[Assignment]) -> None:
         """Unload what has lost its engine; it is loaded again after a wait that grows."""
-        names = {deployment.pk: deployment.name for deployment in deployments}
+        names = {each.deployment_id: each.name for each in assigned}
         for deployment_id, fault in self._host.faults().items():
             self._release(deployment_id)
             name = names.get(deployment_id, f"Deployment {deployment_id}")
@@ -195,37 +188,37 @@ class Reconciler:
 
     def load_missing(self, stop: threading.Event) -> None:
         """Load one after another what the newest `settle` found missing."""
-        while not stop.is_set() and (deployment := self._next()) is not None:
-            self._loading = deployment.pk
+        while not stop.is_set() and (assignment := self._next()) is not None:
+            self._loading = assignment.deployment_id
             try:
-                self._load(deployment, stop)
+                self._load(assignment, stop)
             finally:
-                self._missing = [each for each in self._missing if each is not deployment]
+                self._missing = [each for each in self._missing if each is not assignment]
                 self._loading = None
                 self._woken.set()
 
-    def _next(self) -> Deployment | None:
+    def _next(self) -> Assignment | None:
         loaded = self._host.loaded()
-        for deployment in self._missing:
-            if deployment.pk not in loaded and self._may_try(deployment.pk):
-                return deployment
+        for each in self._missing:
+            if each.deployment_id not in loaded and self._may_try(each.deployment_id):
+                return each
         return None
 
     def _may_try(self, deployment_id: int) -> bool:
         failures = self._failures.get(deployment_id)
         return failures is None or time.monotonic() >= failures.next_try
 
-    def _load(self, deployment: Deployment, stop: threading.Event) -> None:
-        pk, name, started = deployment.pk, deployment.name, time.monotonic()
-        replica_report(deployment_id=pk, worker=self._worker, state=ReplicaState.LOADING)
-        logger.info("Loading deployment %s (%s)", name, _digest(deployment)[:12])
+    def _load(self, assignment: Assignment, stop: threading.Event) -> None:
+        pk, name, started = assignment.deployment_id, assignment.name, time.monotonic()
+        self._report(pk, ReplicaState.LOADING)
+        logger.info("Loading deployment %s (%s)", name, assignment.digest[:12])
         try:
-            digest = self._host.load(_current_plan(deployment))
+            digest = self._host.load(self._control.current_plan(pk))
             if stop.is_set():
                 self._host.unload(pk)
                 return
             # It took its time: what held when it began need not hold any more.
-            if _current_plan(deployment).digest != digest:
+            if self._control.current_plan(pk).digest != digest:
                 raise WrongState(f"Deployment {name} names other bytes than were loaded.")
             self._ready(pk, digest, time.monotonic() - started)
         except WrongState as error:
@@ -242,39 +235,31 @@ class Reconciler:
 
     def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
         self._consume(deployment_queue(deployment_id))
-        replica = replica_report(
+        state = self._control.replica_report(
             deployment_id=deployment_id,
             worker=self._worker,
             state=ReplicaState.READY,
             loaded_digest=digest,
             load_seconds=seconds,
         )
-        if replica.state != ReplicaState.READY:
+        if state != ReplicaState.READY:
             self._release(deployment_id)
             self._count_failure(deployment_id)
             return
         self._ready_at[deployment_id] = time.monotonic()
 
-    def _confirm(self, deployment: Deployment, digest: str) -> None:
+    def _confirm(self, assignment: Assignment) -> None:
         """A copy that was taken for dead, by a silence that has ended, is reported again; and one
         whose deployment waits nevertheless.
         """
-        if deployment.pk not in self._host.loaded():
-            return  # Its loader has just let go of it.
-        known = Replica.objects.filter(
-            deployment=deployment,
-            worker=self._worker,
-            state=ReplicaState.READY,
-            deployment__state=DeploymentState.SERVING,
-        )
-        if known.exists():
-            return
+        if assignment.recorded or assignment.deployment_id not in self._host.loaded():
+            return  # Its loader may just have let go of it.
         try:
-            self._ready(deployment.pk, digest, None)
+            self._ready(assignment.deployment_id, assignment.digest, None)
         except Exception:
             # Stopped meanwhile, or broker or database away: hold nothing that is not on record.
-            logger.exception("Deployment %s cannot be reported; it is unloaded", deployment.name)
-            self._unload(deployment.pk)
+            logger.exception("Deployment %s cannot be reported; it is unloaded", assignment.name)
+            self._unload(assignment.deployment_id)
 
     def _leave_queue(self, deployment_id: int) -> None:
         if deployment_id not in self._ceased:
@@ -289,7 +274,10 @@ class Reconciler:
     def _unload(self, deployment_id: int) -> None:
         logger.info("Unloading deployment %s", deployment_id)
         self._release(deployment_id)
-        replica_report(deployment_id=deployment_id, worker=self._worker, state=ReplicaState.STOPPED)
+        self._report(deployment_id, ReplicaState.STOPPED)
+
+    def _report(self, deployment_id: int, state: ReplicaState) -> None:
+        self._control.replica_report(deployment_id=deployment_id, worker=self._worker, state=state)
 
     def _refuse(self, deployment_id: int, reason: str) -> None:
         """The bytes differ from the manifest."""
@@ -305,7 +293,7 @@ class Reconciler:
             return  # Reported already, and not tried again since.
         logger.error("Deployment %s is %s here: %s", deployment_id, state.value, reason)
         failures = self._count_failure(deployment_id)
-        replica_report(
+        self._control.replica_report(
             deployment_id=deployment_id,
             worker=self._worker,
             state=state,
@@ -327,20 +315,3 @@ class Reconciler:
 
 def _words(error: BaseException) -> str:
     return error.message if isinstance(error, DomainError) else f"{type(error).__name__}: {error}"
-
-
-def _digest(deployment: Deployment) -> str:
-    return deployment.release.version.digest
-
-
-def _lease_s(deployment: Deployment) -> float:
-    left: float | None = deployment.lease_s  # type: ignore[attr-defined]  # annotated
-    return left or 0.0
-
-
-def _current_plan(deployment: Deployment) -> LoadPlan:
-    """The plan of a deployment as its rows are now. Raises WrongState when it may not serve."""
-    current = live_deployments().filter(pk=deployment.pk).first()
-    if current is None:
-        raise WrongState(f"Deployment {deployment.name} was stopped while it was loaded.")
-    return load_plan(current)

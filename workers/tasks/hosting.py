@@ -15,9 +15,9 @@ from pathlib import Path
 
 from django.conf import settings
 
-from registry import store
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
-from workers.deployments.plans import LoadPlan, Weights
+from workers.control.direct import DirectControl
+from workers.control.protocol import EngineControl, LoadPlan, Weights
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
 from workers.tasks.engines import engine_settings
@@ -59,7 +59,9 @@ class EngineHost:
     number read with `find`. Engines choose their own device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, control: EngineControl | None = None) -> None:
+        """`control` copies the files of versions; by default from the store."""
+        self._control = control or DirectControl()
         self._root: Path | None = None
         self._engines: dict[_EngineKey, Hosted] = {}
         self._loaded: dict[int, Loaded] = {}
@@ -103,10 +105,10 @@ class EngineHost:
         adapter = prompt = None
         try:
             if plan.prompt is not None:
-                prompt = self._read_prompt(plan.prompt)
+                prompt = self._read_prompt(pk, plan.prompt)
             if plan.adapter is not None:
                 adapter = str(pk)
-                folder = self._copy(plan.adapter)
+                folder = self._copy(pk, plan.adapter)
                 try:
                     hosted.engine.add_adapter(adapter, folder)
                 finally:
@@ -138,7 +140,7 @@ class EngineHost:
             shutil.rmtree(self._root, ignore_errors=True)
 
     def _start(self, key: _EngineKey, plan: LoadPlan) -> Hosted:
-        folder = self._copy(plan.weights)
+        folder = self._copy(plan.deployment_id, plan.weights)
         try:
             engine: Engine = load_name(plan.engine)(
                 folder,
@@ -156,22 +158,22 @@ class EngineHost:
             self._engines[key] = hosted
         return hosted
 
-    def _read_prompt(self, prompt: Weights) -> PromptDocument:
+    def _read_prompt(self, deployment_id: int, prompt: Weights) -> PromptDocument:
         """Return the document of a prompt version. Raises InvalidInput and as `copy_version`."""
-        folder = self._copy(prompt)
+        folder = self._copy(deployment_id, prompt)
         try:
             return PromptDocument.read((folder / PROMPT_FILE).read_bytes())
         finally:
             shutil.rmtree(folder.parent, ignore_errors=True)
 
-    def _copy(self, weights: Weights) -> Path:
+    def _copy(self, deployment_id: int, weights: Weights) -> Path:
         if self._root is None or not self._root.is_dir():
             # 0700, so that no other user can change bytes between hashing and loading. Created at
             # the first load, so that a full volume fails only that load.
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         folder = Path(tempfile.mkdtemp(dir=self._root)) / "files"
         try:
-            store.copy_version(weights.manifest, folder)
+            self._control.copy_version(deployment_id, weights.manifest, folder)
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise

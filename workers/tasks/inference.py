@@ -17,8 +17,9 @@ from django.conf import settings
 from governance.errors import Unavailable
 from governance.principals import serving
 from workers.app import app
+from workers.control.direct import DirectControl
+from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
-from workers.deployments.services import worker_key_register
 from workers.landlock import hide_process
 from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
@@ -50,11 +51,13 @@ class Runtime:
         self._consumer = consumer
         self._stop = threading.Event()
         self._seals = WorkerSeals(WireKey(settings.WIRE_KEY))
-        self._host = EngineHost()
+        self._control: EngineControl = DirectControl()
+        self._host = EngineHost(self._control)
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
         self._answerer = Answerer(self._host, self._replies, most=settings.ENGINE_REQUESTS)
         self._reconciler = Reconciler(
             self._host,
+            self._control,
             worker=self._worker,
             consume=self._consume,
             cease=self._cease,
@@ -80,7 +83,7 @@ class Runtime:
         """Register this process's key, then load what is to be served."""
         # A server of another project that got out of its confinement is of the same user.
         hide_process()
-        worker_key_register(worker=self._worker, public_key=self._seals.public_key)
+        self._control.worker_key_register(worker=self._worker, public_key=self._seals.public_key)
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
             CANCEL_CHANNEL: self._cancel,

@@ -14,6 +14,7 @@ from registry.catalog import TASKS, discovered
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers import landlock
+from workers.control.direct import DirectControl
 from workers.deployments.engines import deployments_name_missing_engines, engines_offered
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
@@ -72,9 +73,11 @@ def test_a_worker_leaves_alone_what_it_offers_no_engine_for(
     monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
     other, own = deployed(engine="llama.cpp"), deployed(name="second")
     host = EngineHost()
-    loop = Reconciler(host, worker="e1", consume=lambda queue: None, cease=lambda queue: None)
+    loop = Reconciler(
+        host, DirectControl(), worker="e1", consume=lambda queue: None, cease=lambda queue: None
+    )
     loop.settle()
-    assert [each.pk for each in loop._missing] == [own.pk]
+    assert [each.deployment_id for each in loop._missing] == [own.pk]
     assert not other.replicas.exists()
     host.close()
 

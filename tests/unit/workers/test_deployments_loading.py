@@ -14,6 +14,7 @@ from registry.catalog import TASKS, discovered
 from registry.releases.models import Release
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release
+from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create, deployment_stop
@@ -31,7 +32,11 @@ class Loading:
         self.host = EngineHost()
         self.queues: set[str] = set()
         self.loop = Reconciler(
-            self.host, worker="e1", consume=self.queues.add, cease=self.queues.discard
+            self.host,
+            DirectControl(),
+            worker="e1",
+            consume=self.queues.add,
+            cease=self.queues.discard,
         )
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self._load)

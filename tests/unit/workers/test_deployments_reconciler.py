@@ -21,6 +21,7 @@ from registry.versions.models import ModelVersion
 from tests.stored import version_part
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
+from workers.control.direct import DirectControl
 from workers.deployments import reconciler
 from workers.deployments.alarms import copies_differ, loads_failing
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
@@ -44,7 +45,11 @@ class Worker:
         self.host = EngineHost()
         self.queues: set[str] = set()
         self.loop = Reconciler(
-            self.host, worker=name, consume=self.queues.add, cease=self.queues.discard
+            self.host,
+            DirectControl(),
+            worker=name,
+            consume=self.queues.add,
+            cease=self.queues.discard,
         )
 
     def reconcile(self) -> None:
@@ -266,7 +271,7 @@ def test_a_queue_that_cannot_be_read_is_tried_again() -> None:
         raise ConnectionError(queue)
 
     host = RefusingHost()
-    loop = Reconciler(host, worker="e1", consume=refuse, cease=lambda queue: None)
+    loop = Reconciler(host, DirectControl(), worker="e1", consume=refuse, cease=lambda queue: None)
     reconcile(loop)
     assert host.held == {}
     assert state_of(deployment) == ("pending", "failed")

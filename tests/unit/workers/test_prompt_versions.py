@@ -21,7 +21,8 @@ from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import request_for
-from workers.deployments.plans import LoadPlan, load_plan
+from workers.control.protocol import LoadPlan
+from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs.models import Job
 from workers.jobs.prompts import prompt_version_create

@@ -15,7 +15,7 @@ from redis import Redis
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
 from tests.unit.workers.sealed import Wire, answering, entries
-from workers.deployments.plans import LoadPlan, Weights
+from workers.control.protocol import LoadPlan, Weights
 from workers.tasks.hosting import EngineHost
 from workers.tasks.inference import show_life
 from workers.tasks.replies import Replies, Reply, broken, merged

@@ -1,0 +1,113 @@
+"""The control plane of a worker with database and store: the services themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from django.db import close_old_connections, connections
+
+from governance.errors import WrongState
+from registry import store
+from registry.manifests import Manifest
+from registry.releases.serving import serving_verdicts
+from workers.control.protocol import Assignment, LoadPlan
+from workers.deployments import services
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.plans import load_plan
+from workers.deployments.selectors import live_deployments
+
+
+class DirectControl:
+    """Implements `EngineControl`."""
+
+    def desired(self, *, worker: str, engines: Sequence[str]) -> list[Assignment]:
+        return assignments(worker=worker, engines=engines)
+
+    def current_plan(self, deployment_id: int) -> LoadPlan:
+        return current_plan(deployment_id)
+
+    def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
+        store.copy_version(manifest, target)
+
+    def replica_report(
+        self,
+        *,
+        deployment_id: int,
+        worker: str,
+        state: ReplicaState,
+        loaded_digest: str = "",
+        message: str = "",
+        load_seconds: float | None = None,
+        failures: int = 0,
+        retry_in_s: float | None = None,
+    ) -> str:
+        replica = services.replica_report(
+            deployment_id=deployment_id,
+            worker=worker,
+            state=state,
+            loaded_digest=loaded_digest,
+            message=message,
+            load_seconds=load_seconds,
+            failures=failures,
+            retry_in_s=retry_in_s,
+        )
+        return replica.state
+
+    def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
+        services.replicas_heartbeat(worker=worker, engines=engines)
+
+    def replicas_stop(self, *, worker: str) -> None:
+        services.replicas_stop(worker=worker)
+
+    def worker_key_register(self, *, worker: str, public_key: str) -> None:
+        services.worker_key_register(worker=worker, public_key=public_key)
+
+    def drop_broken(self) -> None:
+        close_old_connections()
+
+    def close(self) -> None:
+        connections.close_all()
+
+
+def assignments(*, worker: str, engines: Sequence[str]) -> list[Assignment]:
+    """Return what `worker` is to hold or to report, in a fixed number of queries."""
+    deployments = list(live_deployments())
+    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    recorded = set(
+        Replica.objects.filter(
+            worker=worker, state=ReplicaState.READY, deployment__state=DeploymentState.SERVING
+        ).values_list("deployment_id", flat=True)
+    )
+    found = []
+    for deployment in deployments:
+        verdict = verdicts[deployment.release_id]
+        if verdict.readable and verdict.refusal is not None:
+            continue
+        if verdict.refusal is None and deployment.release.engine not in engines:
+            continue
+        found.append(
+            Assignment(
+                deployment_id=deployment.pk,
+                name=deployment.name,
+                digest=deployment.release.version.digest,
+                lease_s=_lease_s(deployment),
+                recorded=deployment.pk in recorded,
+                refusal="" if verdict.refusal is None else verdict.refusal.message,
+            )
+        )
+    return found
+
+
+def current_plan(deployment_id: int) -> LoadPlan:
+    """Return the plan of a deployment as its rows are now. Raises as `load_plan`; WrongState, too,
+    when it is not live any more."""
+    current = live_deployments().filter(pk=deployment_id).first()
+    if current is None:
+        raise WrongState(f"Deployment {deployment_id} is not live any more.")
+    return load_plan(current)
+
+
+def _lease_s(deployment: Deployment) -> float:
+    left: float | None = deployment.lease_s  # type: ignore[attr-defined]  # annotated
+    return left or 0.0

@@ -1,0 +1,138 @@
+"""Everything that a worker process needs from the control plane, without the way it takes.
+
+On the control plane's own machine `direct.py` calls the services and reads the store. On a node,
+which has neither database nor store, `workers.remote` makes requests. Knows no Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from registry.catalog.engines import EngineName
+from registry.manifests import Manifest
+
+if TYPE_CHECKING:
+    from workers.deployments.models import ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files of one version, by manifest."""
+
+    name: str
+    digest: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """Everything that a host needs in order to load one deployment.
+
+    `engine` and `runner` are dotted names; `engine_name` is what the release calls the engine, and
+    `dtype` the precision that it names, None for the stored one. `adapter` stands on `weights`;
+    without one the weights serve alone. `prompt` stands on the adapter, or on the weights. `digest`
+    is the one that the approved release names; `expires_at` is when it stops serving, in seconds
+    since the epoch.
+    """
+
+    deployment_id: int
+    name: str
+    task: str
+    engine: str
+    runner: str
+    architectures: tuple[str, ...]
+    digest: str
+    expires_at: float
+    weights: Weights
+    adapter: Weights | None = None
+    prompt: Weights | None = None
+    engine_name: str = EngineName.OWN
+    dtype: str | None = None
+
+    @property
+    def top(self) -> Weights:
+        """The files of the version that is served."""
+        return self.prompt or self.adapter or self.weights
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A deployment that a worker is to hold, or to report as failed.
+
+    Attributes:
+        digest: Of the version that the release names.
+        lease_s: Seconds that its lease had left when the control plane was asked.
+        recorded: The control plane has this worker's copy as ready, and the deployment as serving.
+        refusal: Why it must not be held, which the worker reports; empty when it is to be held.
+    """
+
+    deployment_id: int
+    name: str
+    digest: str
+    lease_s: float
+    recorded: bool = False
+    refusal: str = ""
+
+
+class EngineControl(Protocol):
+    """The control plane, as one engine worker uses it from several threads.
+
+    Every method may raise `DomainError`, and what the way to the control plane raises.
+    """
+
+    def desired(self, *, worker: str, engines: Sequence[str]) -> list[Assignment]:
+        """Return what `worker` is to hold or to report, ordered by ID. `engines` are the names of
+        those that it can start."""
+
+    def current_plan(self, deployment_id: int) -> LoadPlan:
+        """Return the plan of a deployment as it is now.
+
+        Raises:
+            WrongState: it may not serve.
+            ManifestMismatch: its manifest is not the one that its digest names.
+        """
+
+    def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
+        """Copy files that a deployment needs to the new folder `target`, hashing what is written.
+
+        Raises:
+            ManifestMismatch: names the first file that is different.
+            FilesUnreadable: names the first file that is missing or cannot be read.
+            OSError: `target` exists, or has no room.
+        """
+
+    def replica_report(
+        self,
+        *,
+        deployment_id: int,
+        worker: str,
+        state: ReplicaState,
+        loaded_digest: str = "",
+        message: str = "",
+        load_seconds: float | None = None,
+        failures: int = 0,
+        retry_in_s: float | None = None,
+    ) -> str:
+        """Record the state of this worker's copy; return the state that was recorded.
+
+        Raises:
+            WrongState: the deployment is not live any more; a ready copy must be unloaded.
+        """
+
+    def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
+        """Record that `worker` is alive, and the engines that it offers."""
+
+    def replicas_stop(self, *, worker: str) -> None:
+        """Record that `worker` starts or ends: it holds nothing."""
+
+    def worker_key_register(self, *, worker: str, public_key: str) -> None:
+        """Make `public_key` the one that gateways seal this worker's requests for."""
+
+    def drop_broken(self) -> None:
+        """Let go of a connection of this thread that has failed; called before each round."""
+
+    def close(self) -> None:
+        """Give back what this thread holds; called at its end."""
