@@ -15,56 +15,14 @@ from typing import Any
 
 import pytest
 
+from tests.engines.conftest import VLLM_PYTHON
 from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, ask, prompted
 from workers.engines.servers.channel import ServerRefused, call
 
-PYTHON = os.environ.get("ASSAY_VLLM_PYTHON", "")
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.torch,
-    pytest.mark.skipif(not PYTHON, reason="./test --engines installs vLLM"),
-]
+pytestmark = [pytest.mark.engines, pytest.mark.torch]
 LLAMA = ("LlamaForCausalLM",)
 PROMPTS = ("The capital of France is", "def add(a, b):", "漢字 and 🙂")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama with heads of a size that vLLM computes on a CPU."""
-    import torch
-    import transformers
-
-    from assay.local.materials import fetch
-    from workers.trainers.convert import tokenizer_of
-
-    torch.manual_seed(5)
-    config = transformers.LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        initializer_range=0.5,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-    )
-    folder = tmp_path_factory.mktemp("vllm") / "base"
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer_of(fetch(names=["smollm2"])["smollm2"], 512).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def adapters(base: Path) -> dict[str, Path]:
-    from tests.unit.workers.tiny import save_adapter
-
-    return {name: save_adapter(base, base.parent / name, seed) for seed, name in enumerate("abc")}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +33,7 @@ def vllm(base: Path) -> Iterator[Any]:
         base,
         architectures=LLAMA,
         threads=1,
-        python=PYTHON,
+        python=VLLM_PYTHON,
         dtype="float32",
         max_adapters=4,
         cache_gib=1,

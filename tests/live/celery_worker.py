@@ -20,6 +20,7 @@ from tests.services import broker_url
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 40.0
+ENGINE_WORKER = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
 # Nothing that Celery tells all workers of by itself, as in production.
 QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 
@@ -99,8 +100,16 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those that they have."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def until(condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.02)

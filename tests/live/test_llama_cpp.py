@@ -20,7 +20,7 @@ from governance.usage.models import UsageRecord
 from registry import store
 from registry.manifests import build_manifest
 from registry.versions.models import ModelVersion
-from tests.live.celery_worker import controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, descendants, until, worker
 from tests.live.test_serving_faults import key
 from tests.live.web_process import web
 from tests.unit.workers import company
@@ -32,7 +32,6 @@ from workers.deployments.services import deployment_create
 __all__ = ["smollm2"]
 
 pytestmark = [pytest.mark.live, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
-ENGINE = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
 CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "Tell a long story about a lighthouse."}]
 # Neither token that ends an answer: its length is `max_tokens`.
@@ -70,7 +69,7 @@ class Served:
         self.other = deployment_create(actor=actor, release_id=other.pk)
         settings = {"ASSAY_SERVING_LEASE_S": LEASE_S, "ASSAY_VLLM_PYTHON": ""}
         stack.enter_context(controller(folder / "controller.log", **settings))
-        self.worker = stack.enter_context(worker(folder / "engine.log", *ENGINE, **settings))
+        self.worker = stack.enter_context(worker(folder / "engine.log", *ENGINE_WORKER, **settings))
         url, _ = stack.enter_context(web(folder, **settings))
         headers = {"authorization": f"Bearer {key()}"}
         self.client = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=60))
@@ -103,13 +102,6 @@ def argv(pid: int) -> bytes:
     """The program of a process, without the launcher that names it as an argument."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     return words[2] if len(words) > 2 else b""
-
-
-def descendants(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            yield child
-            yield from descendants(child)
 
 
 def events(answer: httpx.Response) -> Iterator[dict[str, Any]]:

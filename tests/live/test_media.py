@@ -18,7 +18,7 @@ from PIL import Image
 from redis import Redis
 
 from governance.usage.models import UsageRecord
-from tests.live.celery_worker import controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, until, worker
 from tests.live.test_serving_faults import key
 from tests.live.web_process import web
 from tests.unit.workers import company
@@ -28,7 +28,6 @@ from workers.deployments.services import deployment_create
 
 pytestmark = [pytest.mark.live, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 
-ENGINE = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
 SORTER = "/v1/tasks/image-classification/sorter"
 
 
@@ -59,7 +58,7 @@ def serve(redis: Redis, tmp_path: Path, settings: Any) -> Iterator[Callable[...,
             )
             given = {"ASSAY_SERVING_LEASE_S": "3600", **logs}
             stack.enter_context(controller(tmp_path / "controller.log", **given))
-            stack.enter_context(worker(tmp_path / "engine.log", *ENGINE, **given))
+            stack.enter_context(worker(tmp_path / "engine.log", *ENGINE_WORKER, **given))
             url, _ = stack.enter_context(web(tmp_path, **given))
 
             def serving() -> bool:

@@ -27,7 +27,7 @@ from governance.audit.models import AuditEvent
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from registry.catalog import TASKS
-from tests.live.celery_worker import ROOT, controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, ROOT, controller, until, worker
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
@@ -43,7 +43,6 @@ SENTENCES = {
     "tr": "Bu sayfayı görmek için lütfen oturum açın.",
 }
 COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "prefork", "-c", "1")
-ENGINE = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
 RISKS = {
     "intended_purpose": "Route messages to people who read their language.",
     "affected_people": "Employees who read the messages.",
@@ -152,7 +151,7 @@ def company(
         processes.enter_context(controller(tmp_path / "controller.log", **shared))
         url, _ = processes.enter_context(web(tmp_path, **shared))
         processes.enter_context(worker(tmp_path / "compute.log", *COMPUTE, **shared))
-        processes.enter_context(worker(tmp_path / "engine.log", *ENGINE, **shared))
+        processes.enter_context(worker(tmp_path / "engine.log", *ENGINE_WORKER, **shared))
         yield Company(
             url,
             {
