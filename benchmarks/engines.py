@@ -1,14 +1,15 @@
-"""Tokens per second of the engines of other projects in a worker, against the same server alone.
+"""Tokens per second of the engines of other projects, against the same server alone.
 
-The subject is the worker's engine: prompts rendered and tokenized in processes of their own, a
-supervised server, tokens read, decoded and counted, events to the sinks. The reference asks the
-same server process over its socket for the same prompt as tokens, and only counts. Rounds take
-turns. llama.cpp answers one stream from a kept GGUF, vLLM 32; vLLM takes part where
-ASSAY_VLLM_PYTHON names it. The gateway's cost is measured by `./bench stack`.
+First the worker's engine: prompts rendered and tokenized in processes of their own, a supervised
+server, tokens read, decoded and counted, events to the sinks. Then everything a customer uses:
+key, policy, quota, broker, worker, ledger. The reference asks such a server over its socket for the
+same prompt as tokens, and only counts. Rounds take turns. llama.cpp answers one stream from a kept
+GGUF, vLLM 32; vLLM takes part where ASSAY_VLLM_PYTHON names it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
@@ -17,9 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from assay.demo.stage import Stage
+from assay.demo.story import intake
 from assay.local import materials
+from benchmarks import stack as chats
 from benchmarks.engine import MESSAGES, NEW_TOKENS, engine_rate
 from benchmarks.progress import Quiet
+from benchmarks.stack import demo_stack, deploy, deploy_base
 from benchmarks.table import Row, show
 from registry.catalog.generation import GenerationInputs
 from workers.engines.servers.channel import Stream
@@ -31,6 +36,7 @@ from workers.trainers.kept_gguf import keep_gguf
 
 LLAMA = ("LlamaForCausalLM",)
 STREAMS = {"llama.cpp": 1, "vllm": 32}
+DEPLOYED = "bench-engine"
 BODIES: dict[str, dict[str, Any]] = {
     "llama.cpp": {"n_predict": NEW_TOKENS, "cache_prompt": False, "return_tokens": True},
     "vllm": {"model": "base", "max_tokens": NEW_TOKENS, "return_token_ids": True},
@@ -49,9 +55,9 @@ def started(name: str, folder: Path) -> ServedEngine:
     return VllmEngine(folder, architectures=LLAMA, threads=threads, python=python, max_context=1024)
 
 
-def alone(engine: Any, name: str) -> float:
+def alone(engine: Any, name: str, messages: list[dict[str, str]]) -> float:
     """Return tokens per second of the engine's server, asked directly for the same answers."""
-    inputs = GenerationInputs.model_validate({"messages": MESSAGES})
+    inputs = GenerationInputs.model_validate({"messages": messages})
     prompt = engine._prompts.encode("prompt", inputs)
     body = {**BODIES[name], "prompt": prompt, "temperature": 0.0, "stream": True}
 
@@ -70,28 +76,64 @@ def alone(engine: Any, name: str) -> float:
     return tokens / (time.perf_counter() - began)
 
 
-def run(names: list[str], *, quick: bool = False) -> list[Row]:
-    """Measure one engine after another."""
-    rows = []
-    for name in names:
-        with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
-            engine = started(name, Path(scratch) / "files")
-            ours: list[float] = []
-            theirs: list[float] = []
-            requests = [None] * STREAMS[name]
-            try:
-                engine_rate(engine, [None])
-                for _ in range(2 if quick else 8):
-                    theirs.append(alone(engine, name))
-                    ours.append(engine_rate(engine, requests))
-            finally:
-                engine.close()
-        rows.append(Row.of(f"{name}, {STREAMS[name]} at once", "tokens/s", ours, theirs))
-    return rows
+def of_the_worker(name: str, *, rounds: int) -> Row:
+    """Measure the worker's engine against its own server."""
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
+        engine = started(name, Path(scratch) / "files")
+        ours: list[float] = []
+        theirs: list[float] = []
+        requests = [None] * STREAMS[name]
+        try:
+            engine_rate(engine, [None])
+            for _ in range(rounds):
+                theirs.append(alone(engine, name, MESSAGES))
+                ours.append(engine_rate(engine, requests))
+        finally:
+            engine.close()
+    return Row.of(f"{name} in a worker, {STREAMS[name]} at once", "tokens/s", ours, theirs)
+
+
+def through_everything(name: str, *, rounds: int) -> Row:
+    """Measure a deployment on that engine against another such server, in turn."""
+    with demo_stack() as stage, tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
+        key = deploy_base(stage)
+        base = stage.facts["smollm2-135m-instruct"]
+        deploy(stage, _kept(stage) if name == "llama.cpp" else base, DEPLOYED, engine=name)
+        engine = started(name, Path(scratch) / "files")
+        ours: list[float] = []
+        theirs: list[float] = []
+        streams = STREAMS[name]
+        try:
+            for number in range(rounds + 1):
+                pair = (
+                    alone(engine, name, chats.MESSAGES),
+                    asyncio.run(
+                        chats.through_the_stack(stage.stack.url, key, streams, model=DEPLOYED)
+                    ),
+                )
+                if number:  # The first round warms both up.
+                    theirs.append(pair[0])
+                    ours.append(pair[1])
+        finally:
+            engine.close()
+    return Row.of(f"{name} through everything, {streams} at once", "tokens/s", ours, theirs)
+
+
+def _kept(stage: Stage) -> dict[str, Any]:
+    """Take the GGUF in once more, and keep it as it was delivered; returns the version."""
+    about = intake.MODELS["smollm2-135m-instruct"]
+    material = stage.materials[about["material"]]
+    made = intake.deliver(stage, "smollm2-kept", about, material, keep_gguf="true")
+    stage.watch(stage["enzo"], {"id": made["job"]}, "checking the GGUF")
+    intake.sign_off(stage, "smollm2-kept", made)
+    return stage.found(intake.version_of(stage, "smollm2-kept"), "the GGUF has a version")
 
 
 if __name__ == "__main__":
     chosen = [name for name in STREAMS if name in sys.argv]
     if not chosen:
         chosen = [each for each in STREAMS if each != "vllm" or os.environ.get("ASSAY_VLLM_PYTHON")]
-    show("Engine", "the server alone", run(chosen, quick="--quick" in sys.argv))
+    count = 2 if "--quick" in sys.argv else 8
+    measures = (of_the_worker, through_everything)
+    rows = [measure(name, rounds=count) for name in chosen for measure in measures]
+    show("Engine", "the server alone", rows)

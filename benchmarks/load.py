@@ -17,13 +17,11 @@ import os
 import random
 import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,11 +30,8 @@ import psycopg
 from rich.console import Console
 
 from assay.database_roles.privileges import OWNER
-from assay.demo.company import open_for_business
-from assay.demo.stage import Stage
-from assay.local import materials
-from assay.local.stack import ROOT, Stack
-from benchmarks.stack import DEPLOYMENT, deploy_base
+from assay.local.stack import Stack
+from benchmarks.stack import DEPLOYMENT, demo_stack, deploy_base
 
 CLIENTS = 24
 HANG_UP = 1 / 6
@@ -320,23 +315,12 @@ def main() -> int:
     requests = 600 if options.quick else options.requests
     # The log of the workers is the count that the ledger is compared with.
     os.environ.update(ASSAY_LOG_LEVEL="DEBUG", ASSAY_LOG_FORMAT="json")
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
-        stack = Stack(folder, demo=True)
-        try:
-            quiet = Console(quiet=True)
-            stage = Stage(quiet, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
-            stack.start(lambda text: None)
-            open_for_business(stage)
-            stack.wait_for_mlflow()
-            key = deploy_base(stage)
-            if options.minutes:
-                return last(stack, key, options.minutes, options.rate)
-            faults = break_things(stack, key, requests=requests, kill_every_s=45)
-            return faults + replace_worker(stack, key, requests=max(200, requests // 10))
-        finally:
-            stack.stop()
+    with demo_stack() as stage:
+        stack, key = stage.stack, deploy_base(stage)
+        if options.minutes:
+            return last(stack, key, options.minutes, options.rate)
+        faults = break_things(stack, key, requests=requests, kill_every_s=45)
+        return faults + replace_worker(stack, key, requests=max(200, requests // 10))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -20,14 +19,11 @@ from statistics import quantiles
 from typing import Any
 
 import httpx
-from rich.console import Console
 
-from assay.demo.company import open_for_business
 from assay.demo.stage import Stage
-from assay.local import materials
 from assay.local.stack import ROOT, Stack
 from benchmarks.gateway import BODY, furnish, process, served
-from benchmarks.stack import DEPLOYMENT, PROMPT, deploy, deploy_base, files
+from benchmarks.stack import DEPLOYMENT, PROMPT, demo_stack, deploy, deploy_base, files
 from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
 
@@ -205,24 +201,13 @@ def added_latency(*, rounds: int, seconds: float) -> list[Row]:
 
 def through_everything(*, rounds: int) -> tuple[list[Row], list[Row]]:
     """Rows of first tokens and of embeddings, from a stack of its own."""
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
-        stack = Stack(folder, demo=True)
-        try:
-            quiet = Console(quiet=True)
-            stage = Stage(quiet, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
-            stack.start(lambda text: None)
-            open_for_business(stage)
-            stack.wait_for_mlflow()
-            key = deploy_base(stage)
-            deploy(stage, stage.facts["all-minilm-l6-v2"], ENCODER)
-            return (
-                _first_tokens(stack, key, stage, rounds=rounds),
-                _embeddings(stack, key, stage, rounds=rounds),
-            )
-        finally:
-            stack.stop()
+    with demo_stack() as stage:
+        key = deploy_base(stage)
+        deploy(stage, stage.facts["all-minilm-l6-v2"], ENCODER)
+        return (
+            _first_tokens(stage.stack, key, stage, rounds=rounds),
+            _embeddings(stage.stack, key, stage, rounds=rounds),
+        )
 
 
 def _first_tokens(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[Row]:

@@ -13,6 +13,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,25 @@ NEW_TOKENS = 64
 CONCURRENCY = (1, 8, 32)
 DEPLOYMENT = "bench-smollm2"
 PROMPT = "Explain in a few sentences why a bank audits the models that it uses for its customers."
+MESSAGES = [{"role": "user", "content": PROMPT}]
+
+
+@contextmanager
+def demo_stack() -> Iterator[Stage]:
+    """Start the demo's stack and company in a folder of their own; stop and remove them after."""
+    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        stack = Stack(folder, demo=True)
+        try:
+            quiet = Console(quiet=True)
+            stage = Stage(quiet, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
+            stack.start(lambda text: None)
+            open_for_business(stage)
+            stack.wait_for_mlflow()
+            yield stage
+        finally:
+            stack.stop()
 
 
 def deploy_base(stage: Stage) -> str:
@@ -40,8 +61,9 @@ def deploy_base(stage: Stage) -> str:
     return str(key["key"])
 
 
-def deploy(stage: Stage, version: dict[str, Any], name: str) -> None:
-    """Review a version and deploy it for Engineering; return once it serves."""
+def deploy(stage: Stage, version: dict[str, Any], name: str, **fields: Any) -> None:
+    """Review a version and deploy it for Engineering; return once it serves. `fields` are more of
+    the release, such as its engine."""
     made = release.submit(
         stage,
         "devi",
@@ -51,6 +73,7 @@ def deploy(stage: Stage, version: dict[str, Any], name: str) -> None:
         visibility="department",
         tier="minimal",
         purpose="Measure how fast it answers.",
+        **fields,
     )
     if made["state"] != "approved":
         release.attest(stage, "carla", made)
@@ -69,11 +92,11 @@ async def _stream(client: httpx.AsyncClient, body: dict[str, Any]) -> int:
     return tokens
 
 
-async def through_the_stack(url: str, key: str, streams: int) -> float:
+async def through_the_stack(url: str, key: str, streams: int, *, model: str = DEPLOYMENT) -> float:
     """Completion tokens per second over `streams` concurrent streams."""
     body = {
-        "model": DEPLOYMENT,
-        "messages": [{"role": "user", "content": PROMPT}],
+        "model": model,
+        "messages": MESSAGES,
         "max_tokens": NEW_TOKENS,
         "temperature": 0,
         "stream": True,
@@ -106,7 +129,7 @@ class Reference:
     def tokens_per_second(self, batch: int) -> float:
         """New tokens per second of one greedy `generate` over `batch` equal prompts."""
         inputs = self._tokenizer.apply_chat_template(
-            [[{"role": "user", "content": PROMPT}]] * batch,
+            [MESSAGES] * batch,
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,
@@ -125,23 +148,12 @@ class Reference:
 
 def run(*, quick: bool = False) -> list[Row]:
     """Start a stack of its own, measure, stop it."""
-    console = Console(quiet=True)
     threads = max(1, (os.cpu_count() or 2) - 1)
-    with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
-        stack = Stack(folder, demo=True)
-        try:
-            stage = Stage(console, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
-            stack.start(lambda text: None)
-            open_for_business(stage)
-            stack.wait_for_mlflow()
-            key = deploy_base(stage)
-            digest = stage.facts["smollm2-135m-instruct"]["digest"]
-            reference = Reference(files(folder, digest), threads)
-            return _measure(stack.url, key, reference, rounds=1 if quick else 3)
-        finally:
-            stack.stop()
+    with demo_stack() as stage:
+        key = deploy_base(stage)
+        digest = stage.facts["smollm2-135m-instruct"]["digest"]
+        reference = Reference(files(stage.folder, digest), threads)
+        return _measure(stage.stack.url, key, reference, rounds=1 if quick else 3)
 
 
 def files(folder: Path, digest: str) -> Path:

@@ -31,8 +31,10 @@ def _files(material: Path) -> list[tuple[str, Path]]:
     return [("files", file) for file in sorted(material.iterdir()) if file.is_file()]
 
 
-def deliver(stage: Stage, name: str, about: dict[str, str], material: Path) -> dict[str, Any]:
-    """Upload one model's files to quarantine; return the intake."""
+def deliver(
+    stage: Stage, name: str, about: dict[str, str], material: Path, **fields: str
+) -> dict[str, Any]:
+    """Upload one model's files to quarantine; return the intake. `fields` are more of its form."""
     enzo = stage["enzo"]
     if enzo.find("models", name=name) is None:
         enzo.post(
@@ -45,7 +47,7 @@ def deliver(stage: Stage, name: str, about: dict[str, str], material: Path) -> d
         )
     intake: dict[str, Any] = enzo.upload(
         "intakes",
-        fields={"model": name, "source": about["source"], "licence": about["licence"]},
+        fields={"model": name, "source": about["source"], "licence": about["licence"], **fields},
         files=_files(material),
     )
     return intake
