@@ -43,11 +43,14 @@ from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
 from workers.listening import listener
+from workers.measurements.loops import LoopTimes
+from workers.measurements.measuring import jobs_measure, loops_measure, store_measure
 from workers.wire import CONTROLLER_CHANNEL
 
 logger = logging.getLogger(__name__)
 SWEEP_S = 1.0
 WATCH_S = 2.0
+MEASURE_S = 15.0
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
     ("deployments", WATCH_S, deployments_stop_unservable),
@@ -63,6 +66,8 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("store", 24 * 3600.0, store_collect_due),
+    ("store-figures", 6 * 3600.0, store_measure),
+    ("job-figures", MEASURE_S, jobs_measure),
     # It looks at everything that is under review, for what nearly always was voided by its cause.
     ("voiding", 5 * WATCH_S, releases_void_due),
 )
@@ -81,6 +86,7 @@ class Controller:
         self._stop = threading.Event()
         self._woken = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._times = LoopTimes()
 
     def start(self) -> None:
         """Start every loop.
@@ -95,11 +101,15 @@ class Controller:
             "sealer": sealer.run,
             "publisher": publishing.run,
             "alarms": alarms.run,
-            "usage": _collect_usage,
+            "usage": self._collect_usage,
             "budgets": maintenance.run,
             "jobs": self._sweep_jobs,
             # One loop for each, so that one which fails or hangs holds up no other.
-            **{name: partial(_every, name, every, duty) for name, every, duty in DUTIES},
+            **{
+                name: partial(_every, self._times, name, every, duty)
+                for name, every, duty in DUTIES
+            },
+            "loop-figures": self._measure_loops,
             "sessions": sessions.run,
             "role-requests": role_requests.run,
             "exports": exports_run.run,
@@ -129,9 +139,24 @@ class Controller:
     def _sweep_jobs(self, stop: threading.Event) -> None:
         while not stop.is_set():
             close_old_connections()
-            job_sweep()
+            with self._times.round("jobs", SWEEP_S):
+                job_sweep()
             self._woken.wait(SWEEP_S)
             self._woken.clear()
+
+    def _measure_loops(self, stop: threading.Event) -> None:
+        _every(self._times, "loop-figures", MEASURE_S, lambda: loops_measure(self._times), stop)
+
+    def _collect_usage(self, stop: threading.Event) -> None:
+        client = redis.Redis.from_url(settings.REDIS_URL)
+        consumer = f"{socket.gethostname()}:{os.getpid()}"
+        try:
+            while not stop.is_set():
+                close_old_connections()
+                with self._times.round("usage", SWEEP_S):
+                    collect_once(client, consumer=consumer)
+        finally:
+            client.close()
 
 
 def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
@@ -155,29 +180,25 @@ def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
         wait = min(wait * 2, RESTART_LONGEST_S)
 
 
-def _collect_usage(stop: threading.Event) -> None:
-    client = redis.Redis.from_url(settings.REDIS_URL)
-    consumer = f"{socket.gethostname()}:{os.getpid()}"
-    try:
-        while not stop.is_set():
-            close_old_connections()
-            collect_once(client, consumer=consumer)
-    finally:
-        client.close()
-
-
 def _move_store(stop: threading.Event) -> None:
     store_move_to_layout()
     stop.wait()
 
 
-def _every(name: str, seconds: float, duty: Callable[[], object], stop: threading.Event) -> None:
+def _every(
+    times: LoopTimes,
+    name: str,
+    seconds: float,
+    duty: Callable[[], object],
+    stop: threading.Event,
+) -> None:
     """Do `duty` until `stop`. One that fails is soon tried again: a lease cannot wait for long."""
     wait = seconds
     while not stop.is_set():
         close_old_connections()
         try:
-            duty()
+            with times.round(name, seconds):
+                duty()
             wait = seconds
         except Exception:
             wait = min(2 * wait, DUTY_LONGEST_S)

@@ -2,5 +2,6 @@
 
 from workers.deployments.models import Deployment, Replica, ServingPeriod, WorkerKey
 from workers.jobs.models import Job, JobEvent
+from workers.measurements.models import Measurement
 
-__all__ = ["Deployment", "Job", "JobEvent", "Replica", "ServingPeriod", "WorkerKey"]
+__all__ = ["Deployment", "Job", "JobEvent", "Measurement", "Replica", "ServingPeriod", "WorkerKey"]

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from prometheus_client import Gauge
 
 from assay.broker_users import PREFIX, USERS
 from assay.database_roles.privileges import OWNER, ROLES
@@ -434,61 +433,3 @@ def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]
         sources = [mounted.split(":")[0] for mounted in service.get("volumes", [])]
         assert (volume in sources) == (name == "web"), name
         assert folder not in service.get("tmpfs", []), name
-
-
-def test_alert_rules_of_emergencies_ask_for_metrics_that_exist() -> None:
-    from assay.gateway import probes
-
-    found = [thing for thing in vars(probes).values() if isinstance(thing, Gauge)]
-    gauges = {gauge.describe()[0].name for gauge in found}
-    text = (DOCKER / "prometheus/assay-emergencies.rules.yaml").read_text()
-    (group,) = yaml.safe_load(text)["groups"]
-    asked = set()
-    for rule in group["rules"]:
-        assert rule["labels"]["severity"] == "critical"
-        assert rule["annotations"].keys() == {"summary", "description"}
-        asked |= set(re.findall(r"assay_\w+", rule["expr"]))
-    assert asked
-    assert asked <= gauges
-
-
-def test_alert_rules_of_releases_ask_for_metrics_that_exist() -> None:
-    from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS
-
-    gauges = {gauge.describe()[0].name for gauge in (RELEASE_EXPIRES, RELEASE_STOPS)}
-    rules = DOCKER / "prometheus/assay-releases.rules.yaml"
-    (group,) = yaml.safe_load(rules.read_text())["groups"]
-    asked = set()
-    for rule in group["rules"]:
-        assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert rule["annotations"].keys() == {"summary", "description"}
-        asked |= set(re.findall(r"assay_\w+", rule["expr"]))
-    assert asked == gauges
-
-
-def test_alert_rules_of_the_store_ask_for_a_metric_that_exists() -> None:
-    from assay.gateway.probes import STORE_UP
-
-    text = (DOCKER / "prometheus/assay-store.rules.yaml").read_text()
-    (group,) = yaml.safe_load(text)["groups"]
-    (rule,) = group["rules"]
-    assert rule["annotations"].keys() == {"summary", "description"}
-    assert re.findall(r"assay_\w+", rule["expr"]) == [STORE_UP.describe()[0].name]
-
-
-def test_alert_rules_ask_for_metrics_and_alarms_that_exist() -> None:
-    from assay.gateway import probes
-    from governance.audit.alarms import ALARMS
-
-    found = [thing for thing in vars(probes).values() if isinstance(thing, Gauge)]
-    gauges = {gauge.describe()[0].name for gauge in found}
-    names = {alarm.name for alarm in ALARMS}
-    (group,) = yaml.safe_load((DOCKER / "prometheus/assay-audit.rules.yaml").read_text())["groups"]
-    asked = set()
-    for rule in group["rules"]:
-        assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert rule["annotations"].keys() == {"summary", "description"}
-        asked |= set(re.findall(r"assay_audit_\w+", rule["expr"]))
-        for alarms in re.findall(r'alarm[=!]~"([^"]*)"', rule["expr"]):
-            assert set(alarms.split("|")) <= names, alarms
-    assert asked <= gauges

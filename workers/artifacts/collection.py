@@ -21,6 +21,7 @@ from registry import store
 from registry.storage.backend import Backend, Entry
 from workers.artifacts.inspection import is_preview_of
 from workers.artifacts.needs import store_needs
+from workers.measurements.models import Measurement
 
 logger = logging.getLogger(__name__)
 # Bytes are stored before the row that names them: within minutes, as a rule.
@@ -28,6 +29,8 @@ LEAST_AGE = timedelta(days=1)
 _BATCH = 100
 _LOCK_WAIT_S = 60.0
 _CONTROLLER = service_principal("controller")
+# The name of the figures of the last collection.
+COLLECTION = "store-collection"
 
 
 @dataclass(slots=True)
@@ -92,9 +95,13 @@ def store_collect_due() -> None:
         )
     except DomainError as error:
         logger.warning("The artifact store was not cleaned: %s", error.message)
+        Measurement.keep(COLLECTION, {"failed": True, "objects": 0, "bytes": 0})
         return
     logger.info(
         "Removed %d files (%d bytes) from the artifact store", done.removed, done.removed_bytes
+    )
+    Measurement.keep(
+        COLLECTION, {"failed": False, "objects": done.removed, "bytes": done.removed_bytes}
     )
 
 

@@ -83,6 +83,7 @@ class Job(models.Model):
                 condition=Q(state__in=("queued", "running", "finishing")),
                 name="jobs_in_flight",
             ),
+            models.Index(fields=("finished_at",), name="jobs_by_end"),
         )
 
     def __str__(self) -> str:

@@ -191,6 +191,7 @@ _WORK = {
         ),
     ),
     "workers_jobevent": Grant(web=READ, controller=READ, worker=ADD),
+    "workers_measurement": Grant(web=READ, controller=ALL),
     "workers_replica": Grant(web=READ, controller=CHANGE, worker=KEEP),
     "workers_workerkey": Grant(web=READ, controller=READ, worker=KEEP),
     # Written with the move that it records, past what a request may reach.

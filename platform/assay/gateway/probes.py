@@ -19,6 +19,7 @@ from assay.gateway.app import Gateway
 from assay.gateway.http import Scope, Send, encode, respond
 from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
 from assay.gateway.snapshot import Snapshot, close_connection
+from assay.gateway.work_metrics import measure_broker, measure_work
 from governance.audit import alarms
 from governance.audit.models import AuditAlarm
 from governance.audit.selectors import publish_lag_s, sealing_lag_s, unsealed_events
@@ -143,10 +144,13 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         snapshot = await runtime.refresher.current()
         _measure_releases(snapshot)
         await runtime.quotas.measure(snapshot.limits)
+        live = {name: entry.id for name, entry in snapshot.deployments.items()}
+        await measure_broker(runtime.client, live)
     await STORE.state()
     with contextlib.suppress(DatabaseError):
         await measure_log()
         await measure_emergencies()
+        await measure_work()
     await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
 
 

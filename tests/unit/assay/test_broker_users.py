@@ -165,3 +165,11 @@ def test_no_user_is_without_a_password_of_its_own(
     with pytest.raises(CommandError):
         call_command("write_broker_users", str(tmp_path / "users.acl"))
     assert not (tmp_path / "users.acl").exists()
+
+
+def test_web_counts_what_waits_in_queues_and_reads_none_of_it(broker: Valkey) -> None:
+    with client(broker, "web") as own:
+        assert (own.llen("compute"), own.llen("deployment.1")) == (0, 0)
+        assert own.zrange("assay:workers", -9, -1, withscores=True) == []
+        with pytest.raises(NoPermissionError):
+            own.lrange("compute", 0, -1)

@@ -13,6 +13,8 @@ from openai import BadRequestError
 
 from assay.gateway import probes
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
+from workers.measurements.loops import LoopTimes
+from workers.measurements.measuring import jobs_measure, loops_measure, store_measure
 from workers.wire import Delta, Done, Failed
 
 IMAGE = {"type": "input_image", "text": "a cat"}
@@ -169,6 +171,12 @@ def test_probes_answer_without_a_key(
 ) -> None:
     monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
     settings.STORE_URL = (tmp_path / "store").as_uri()
+    jobs_measure()
+    store_measure()
+    times = LoopTimes()
+    with times.round("leases", 2.0):
+        pass
+    loops_measure(times)
     assert httpx.get(f"{stage.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{stage.url}/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
@@ -179,6 +187,13 @@ def test_probes_answer_without_a_key(
     for name in ("sealing_lag_seconds", "publish_lag_seconds", "unsealed_events"):
         assert f"\nassay_audit_{name} " in metrics
     assert '\nassay_audit_alarm{alarm="publishing_contradicted"} 0.0\n' in metrics
+    for line in (
+        'assay_jobs{kind="evaluate",state="queued"} 0.0',
+        'assay_queue_depth{queue="compute"} 0.0',
+        'assay_controller_loop_failing{loop="leases"} 0.0',
+        'assay_store_faults{kind="missing"} 0.0',
+    ):
+        assert f"\n{line}\n" in metrics, line
     forwarded = {"x-forwarded-for": "203.0.113.9"}
     assert httpx.get(f"{stage.url}/metrics", headers=forwarded).status_code == 403
 

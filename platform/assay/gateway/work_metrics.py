@@ -1,0 +1,184 @@
+"""Metrics of jobs, queues, workers, the artifact store and the controller.
+
+The controller has no port: it keeps its figures in the database (`workers.measurements`), and they
+are shown here. Labels are bounded: kinds, states, queues of live deployments, live workers, loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import redis.asyncio
+from prometheus_client import Gauge
+
+from assay.gateway.snapshot import close_connection
+from workers.artifacts.collection import COLLECTION
+from workers.jobs.models import JobKind
+from workers.jobs.selectors import WAITING
+from workers.measurements.measuring import JOBS, LOOPS, QUANTILES, STORE, age_s, loops_together
+from workers.measurements.models import Measurement
+from workers.presence import WORKERS_KEY
+from workers.wire import JOB_QUEUE, deployment_queue
+
+JOB_COUNT = Gauge("assay_jobs", "Jobs that are not over, by kind and state.", ("kind", "state"))
+JOB_AGE = Gauge(
+    "assay_job_oldest_age_seconds",
+    "Seconds that the oldest job has waited (queued), or has run (running, finishing).",
+    ("kind", "state"),
+)
+JOBS_ENDED = Gauge(
+    "assay_jobs_ended_last_hour",
+    "Jobs that ended in the last hour, by kind and state.",
+    ("kind", "state"),
+)
+JOB_WAIT = Gauge(
+    "assay_job_wait_seconds",
+    "Seconds that jobs waited for a worker: quantiles of those that ended in the last hour.",
+    ("kind", "state", "quantile"),
+)
+JOB_RUN = Gauge(
+    "assay_job_run_seconds",
+    "Seconds that jobs ran: quantiles of those that ended in the last hour.",
+    ("kind", "state", "quantile"),
+)
+QUEUE_DEPTH = Gauge(
+    "assay_queue_depth", "Messages that no worker has taken yet, by queue.", ("queue",)
+)
+WORKER_SEEN = Gauge(
+    "assay_worker_last_seen_seconds",
+    "Seconds since the last sign of life of a worker; those that are gone drop out.",
+    ("worker",),
+)
+STORE_OBJECTS = Gauge("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
+STORE_BYTES = Gauge("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
+STORE_UNNEEDED = Gauge("assay_store_unneeded_bytes", "Bytes in the store that nothing needs.")
+STORE_FAULTS = Gauge(
+    "assay_store_faults",
+    "Files of the store that are missing, of the wrong size (damaged) or unknown.",
+    ("kind",),
+)
+STORE_CHECK_AGE = Gauge(
+    "assay_store_check_age_seconds", "Seconds since the contents of the store were checked."
+)
+COLLECT_AGE = Gauge(
+    "assay_store_collection_age_seconds", "Seconds since garbage collection of the store ran."
+)
+COLLECT_FAILED = Gauge(
+    "assay_store_collection_failed", "1 while the last garbage collection failed."
+)
+COLLECTED = Gauge("assay_store_collected_bytes", "Bytes that the last garbage collection removed.")
+REPORT_AGE = Gauge(
+    "assay_controller_report_age_seconds", "Seconds since a controller reported its figures."
+)
+LOOP_AGE = Gauge(
+    "assay_controller_loop_success_age_seconds",
+    "Seconds since the last successful round of a loop.",
+    ("loop",),
+)
+LOOP_EVERY = Gauge(
+    "assay_controller_loop_interval_seconds", "Seconds between two rounds of a loop.", ("loop",)
+)
+LOOP_LAST = Gauge(
+    "assay_controller_loop_duration_seconds", "Seconds that a loop's last round took.", ("loop",)
+)
+LOOP_FAILING = Gauge(
+    "assay_controller_loop_failing", "Failures of a loop since its last success.", ("loop",)
+)
+# Far more workers than one broker serves; a compromised worker adds no labels without end.
+_MOST_WORKERS = 500
+
+
+async def measure_work() -> None:
+    """Bring the gauges of jobs, store and controller up to date, with one query.
+
+    Raises:
+        django.db.Error: the database does not answer; the gauges stand as they were.
+    """
+    rows = await asyncio.to_thread(_read)
+    reports = [row.figures for row in rows.values() if row.name.startswith(LOOPS)]
+    newest = [row.measured_at.timestamp() for row in rows.values() if row.name.startswith(LOOPS)]
+    if newest:
+        REPORT_AGE.set(age_s(max(newest)))
+    _show_loops(loops_together(reports))
+    if jobs := rows.get(JOBS):
+        _show_jobs(jobs.figures)
+    if store := rows.get(STORE):
+        _show_store(store)
+    if collection := rows.get(COLLECTION):
+        COLLECT_AGE.set(age_s(collection.measured_at.timestamp()))
+        COLLECT_FAILED.set(collection.figures["failed"])
+        COLLECTED.set(collection.figures["bytes"])
+
+
+def _read() -> dict[str, Measurement]:
+    try:
+        return Measurement.objects.in_bulk()
+    finally:
+        close_connection()
+
+
+async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, int]) -> None:
+    """Bring the gauges of queues and workers up to date, in one round trip.
+
+    `deployments` are the IDs of live deployments by name.
+
+    Raises:
+        redis.RedisError, OSError: the broker does not answer; the gauges stand as they were.
+    """
+    now = time.time()
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.zrange(WORKERS_KEY, -_MOST_WORKERS, -1, withscores=True)
+        pipe.llen(JOB_QUEUE)
+        for number in deployments.values():
+            pipe.llen(deployment_queue(number))
+        workers, jobs, *depths = await pipe.execute()
+    QUEUE_DEPTH.clear()
+    QUEUE_DEPTH.labels(JOB_QUEUE).set(jobs)
+    for name, depth in zip(deployments, depths, strict=True):
+        QUEUE_DEPTH.labels(name).set(depth)
+    WORKER_SEEN.clear()
+    for name, seen in workers:
+        WORKER_SEEN.labels(name.decode(errors="replace")[:120]).set(max(0.0, now - seen))
+
+
+def _show_jobs(figures: dict[str, Any]) -> None:
+    JOB_AGE.clear()
+    for kind in JobKind.values:
+        for state in WAITING:
+            JOB_COUNT.labels(kind, state.value).set(0)
+    for row in figures["waiting"]:
+        JOB_COUNT.labels(row["kind"], row["state"]).set(row["count"])
+        JOB_AGE.labels(row["kind"], row["state"]).set(age_s(row["since"]))
+    for gauge in (JOBS_ENDED, JOB_WAIT, JOB_RUN):
+        gauge.clear()
+    for row in figures["ended"]:
+        kind, state = row["kind"], row["state"]
+        JOBS_ENDED.labels(kind, state).set(row["count"])
+        for gauge, values in ((JOB_WAIT, row["wait_s"]), (JOB_RUN, row["run_s"])):
+            # None: jobs that were cancelled before they ran.
+            for quantile, value in zip(QUANTILES, values or (), strict=False):
+                gauge.labels(kind, state, str(quantile)).set(value)
+
+
+def _show_store(row: Measurement) -> None:
+    STORE_CHECK_AGE.set(age_s(row.measured_at.timestamp()))
+    STORE_UNNEEDED.set(row.figures["unneeded_bytes"])
+    for gauge, name in ((STORE_OBJECTS, "objects"), (STORE_BYTES, "bytes")):
+        gauge.clear()
+        for part, value in row.figures[name].items():
+            gauge.labels(part).set(value)
+    for kind in ("missing", "damaged", "unknown"):
+        STORE_FAULTS.labels(kind).set(row.figures["faults"].get(kind, 0))
+
+
+def _show_loops(loops: dict[str, dict[str, float]]) -> None:
+    for gauge in (LOOP_AGE, LOOP_EVERY, LOOP_LAST, LOOP_FAILING):
+        gauge.clear()
+    for name, figures in loops.items():
+        LOOP_EVERY.labels(name).set(figures["every_s"])
+        LOOP_LAST.labels(name).set(figures["last_s"])
+        LOOP_FAILING.labels(name).set(figures["failing"])
+        LOOP_AGE.labels(name).set(age_s(figures["succeeded_at"]))

@@ -1,0 +1,119 @@
+"""Alert rules and the dashboard are valid, and ask for metrics and labels that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client import Counter, Gauge, Histogram
+
+from assay.gateway import metrics, probes, work_metrics
+from governance.audit.alarms import ALARMS
+from workers.controller import DUTIES
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docker" / "prometheus"
+RULE_FILES = sorted(FOLDER.glob("*.rules.yaml"))
+DASHBOARD = json.loads((FOLDER / "assay-dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+
+def exposed() -> dict[str, set[str]]:
+    """The labels of each series that `/metrics` exposes."""
+    found: dict[str, set[str]] = {}
+    for module in (metrics, probes, work_metrics):
+        for each in vars(module).values():
+            if isinstance(each, Counter | Gauge | Histogram):
+                labels = set(each._labelnames)
+                name = each.describe()[0].name
+                if isinstance(each, Counter):
+                    found[f"{name}_total"] = labels
+                elif isinstance(each, Histogram):
+                    found[f"{name}_bucket"] = labels | {"le"}
+                else:
+                    found[name] = labels
+    return found
+
+
+EXPOSED = exposed()
+
+
+def check(expression: str) -> None:
+    """Parse an expression, and compare its names and labels with what is exposed."""
+    parsed = promql_parser.parse(expression)
+    selected = re.findall(r"assay_\w+(?:\{[^}]*\})?", expression)
+    assert selected, expression
+    known: set[str] = set()
+    for text in selected:
+        selector = promql_parser.parse(text)
+        assert isinstance(selector, promql_parser.VectorSelector)
+        assert selector.name in EXPOSED, f"{selector.name} is not exposed"
+        named = {matcher.name for matcher in selector.matchers.matchers}
+        assert named <= EXPOSED[selector.name], text
+        known |= EXPOSED[selector.name]
+    grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", str(parsed.prettify()))
+               for label in by.split(",")}  # fmt: skip
+    assert grouped <= known, expression
+
+
+def rules() -> Iterator[Any]:
+    for file in RULE_FILES:
+        for group in yaml.safe_load(file.read_text())["groups"]:
+            assert group["name"] == file.name.removesuffix(".rules.yaml")
+            yield from group["rules"]
+
+
+@pytest.mark.parametrize("rule", list(rules()), ids=lambda rule: rule["alert"])
+def test_a_rule_asks_for_what_is_exposed_and_says_what_to_do(rule: dict[str, Any]) -> None:
+    check(rule["expr"])
+    assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert rule["annotations"].keys() == {"summary", "description"}
+    if "for" in rule:
+        promql_parser.parse_duration(rule["for"])
+    by = re.findall(r"by \(([^)]*)\)", rule["expr"])
+    offered = {label.strip() for labels in by for label in labels.split(",")}
+    used = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
+    assert used <= offered
+    for alarms in re.findall(r'alarm[!=]~?"([^"]*)"', rule["expr"]):
+        assert set(alarms.split("|")) <= {alarm.name for alarm in ALARMS}
+
+
+def test_alerts_have_names_of_their_own() -> None:
+    names = [rule["alert"] for rule in rules()]
+    assert len(set(names)) == len(names) > 20
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_of_the_dashboard_asks_for_what_is_exposed(panel: dict[str, Any]) -> None:
+    assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["targets"]
+    for target in panel["targets"]:
+        check(target["expr"])
+        named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        assert named <= set(re.findall(r"\w+", target["expr"]))
+
+
+def test_panels_of_the_dashboard_do_not_overlap_and_have_ids_of_their_own() -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        own = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not own & cells, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        cells |= own
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_loop_that_a_rule_names_exists() -> None:
+    loops = {name for name, _every, _duty in DUTIES}
+    for rule in rules():
+        for named in re.findall(r'loop=~?"([^"]*)"', rule["expr"]):
+            assert set(named.split("|")) <= loops

@@ -1,0 +1,123 @@
+"""Measure jobs, the artifact store and the controller's loops, and keep the figures."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import Count, Min
+from django.utils import timezone
+
+from governance.errors import DomainError
+from workers.artifacts.inspection import store_contents, store_faults
+from workers.jobs.models import Job, JobState
+from workers.jobs.selectors import WAITING
+from workers.measurements.loops import LoopTimes
+from workers.measurements.models import Measurement
+
+JOBS, STORE, LOOPS = "jobs", "store", "loops@"
+# A controller that reported nothing for this long is gone.
+LOOPS_KEPT = timedelta(minutes=10)
+LATELY = timedelta(hours=1)
+QUANTILES = (0.5, 0.95)
+_ENDED = """
+    SELECT kind, state, count(*),
+           percentile_cont(%(quantiles)s) WITHIN GROUP (
+               ORDER BY extract(epoch FROM started_at - created_at)::float8
+           ),
+           percentile_cont(%(quantiles)s) WITHIN GROUP (
+               ORDER BY extract(epoch FROM finished_at - started_at)::float8
+           )
+      FROM workers_job
+     WHERE finished_at >= %(since)s
+     GROUP BY kind, state
+"""
+
+
+def jobs_measure() -> None:
+    """Count jobs by kind and state: those that are not over with the age of the oldest, and those
+    that ended in the last hour with quantiles of their waiting and running times in seconds."""
+    waiting = (
+        Job.objects.filter(state__in=WAITING)
+        .order_by()
+        .values("kind", "state")
+        .annotate(many=Count("pk"), created=Min("created_at"), started=Min("started_at"))
+    )
+    with connection.cursor() as cursor:
+        since = timezone.now() - LATELY
+        cursor.execute(_ENDED, {"quantiles": list(QUANTILES), "since": since})
+        ended = cursor.fetchall()
+    Measurement.keep(
+        JOBS,
+        {
+            "waiting": [
+                {
+                    "kind": row["kind"],
+                    "state": row["state"],
+                    "count": row["many"],
+                    "since": _began(row).timestamp(),
+                }
+                for row in waiting
+            ],
+            "ended": [
+                {"kind": kind, "state": state, "count": many, "wait_s": wait, "run_s": run}
+                for kind, state, many, wait, run in ended
+            ],
+        },
+    )
+
+
+def _began(row: Any) -> Any:
+    queued = row["state"] == JobState.QUEUED
+    return row["created"] if queued else row["started"] or row["created"]
+
+
+def store_measure() -> None:
+    """Count what is in the artifact store, and the files that are missing or of another size.
+
+    It lists the whole store twice, so that it is for a duty that runs a few times a day. A store
+    that does not answer leaves the figures as they were.
+    """
+    try:
+        contents = store_contents()
+        faults = Counter(fault.kind.value for fault in store_faults(hashes=False))
+    except DomainError:
+        # `assay_store_up` says so.
+        return
+    Measurement.keep(
+        STORE,
+        {
+            "objects": contents.objects,
+            "bytes": contents.bytes,
+            "unneeded_bytes": contents.unneeded_bytes,
+            "faults": faults,
+        },
+    )
+
+
+def loops_measure(times: LoopTimes) -> None:
+    """Keep the figures of this process's loops, and forget those of processes that are gone."""
+    Measurement.keep(f"{LOOPS}{socket.gethostname()[:80]}:{os.getpid()}", times.figures())
+    gone = timezone.now() - LOOPS_KEPT
+    Measurement.objects.filter(name__startswith=LOOPS, measured_at__lt=gone).delete()
+
+
+def loops_together(reports: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Return the figures of each loop over all controllers, from the one that succeeded last."""
+    together: dict[str, dict[str, float]] = {}
+    for report in reports:
+        for name, figures in report.items():
+            known = together.get(name)
+            if known is None or figures["succeeded_at"] > known["succeeded_at"]:
+                together[name] = figures
+    return together
+
+
+def age_s(moment: float) -> float:
+    """Seconds since `moment`, which is in seconds since the epoch; 0 if it is to come."""
+    return max(0.0, time.time() - moment)
