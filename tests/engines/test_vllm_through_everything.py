@@ -32,6 +32,7 @@ from tests.unit.workers.recording import ask
 from tests.unit.workers.releases import release
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.services import deployment_create
+from workers.engines.servers.process import memory_of
 
 pytestmark = [pytest.mark.engines, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 PROMPT = "The capital of France is"
@@ -129,14 +130,17 @@ def test_each_release_is_answered_by_its_own_adapter_billed_cancelled_and_served
     cancelled = UsageRecord.objects.get(outcome="cancelled")
     assert 0 < cancelled.completion_tokens < 400
 
-    # A server that dies is started again, with the base and both adapters.
-    for pid in served.servers():
+    # A server that dies with its launcher is started again, with the base and both adapters.
+    killed = served.servers()
+    groups = {os.getpgid(pid) for pid in killed}
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
     until(lambda: served.ask("b", max_tokens=1).status_code != 200)
     until(lambda: served.ask("b", max_tokens=1).status_code == 200, PATIENCE_S)
     until(lambda: served.ask("plain", max_tokens=1).status_code == 200, PATIENCE_S)
     again = served.ask("b", max_tokens=TOKENS).json()
     assert again["choices"][0]["text"] == texts[2]
+    assert not any(map(memory_of, groups))
 
 
 def greedy_texts(base: Path, adapters: dict[str, Path]) -> list[str]:

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,7 @@ class ServerProcess:
         self._on_end = on_end
         self._health = health
         self.fault = ""
+        self.pid, self.isolated = 0, False
         self._closing = threading.Event()
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
         self._home = Path(tempfile.mkdtemp(prefix="assay-server-"))
@@ -231,6 +233,10 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self.pid:
+            # A launcher that was killed itself has left behind what the server started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def _confinement(paths: Mapping[str, Sequence[str]], home: Path) -> dict[str, Sequence[str]] | None:
