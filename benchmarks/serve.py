@@ -1,19 +1,25 @@
 """Serving through everything, against the engine or the model alone in the same run.
 
 Time to the first token: of one stream through HTTP, key, policy, quota, broker and worker, and of
-the same engine in this process. Embeddings: 64 clients that send one text each, and the same model
-in this process, one batch of 32 texts after another. Added latency: 100 requests a second at two
-web processes, with a responder for an engine, and at the bare echo.
+the same engine in this process. Embeddings: 64 clients that send one text each; the same model in
+this process, one batch of 32 texts after another; and the 64 clients at `mlflow models serve`.
+Added latency: 100 requests a second at two web processes, with a responder for an engine, and at
+the bare echo.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -21,8 +27,10 @@ from typing import Any
 import httpx
 
 from assay.demo.stage import Stage
+from assay.local.services import free_port, stop_process_group
 from assay.local.stack import ROOT, Stack
-from benchmarks.gateway import BODY, furnish, process, served
+from benchmarks.clients import KeptConnection
+from benchmarks.gateway import BODY, furnish, process, served, until_works
 from benchmarks.stack import DEPLOYMENT, PROMPT, demo_stack, deploy, deploy_base, files
 from benchmarks.stores import own_stores
 from benchmarks.table import Row, show
@@ -100,53 +108,32 @@ class EngineAlone:
         self._engine.close()
 
 
-async def embeddings_rate(url: str, key: str, path: str, body: Any) -> float:
-    """Texts per second when `CLIENTS` clients send one text each, again and again."""
-    left = iter(texts(TEXTS))
-    limits = httpx.Limits(max_connections=CLIENTS)
-    async with httpx.AsyncClient(
-        base_url=url, headers=_bearer(key), timeout=120, limits=limits
-    ) as client:
+async def embeddings_rate(
+    port: int, token: str, path: str, bodies: Iterable[dict[str, Any]]
+) -> float:
+    """Bodies answered per second when `CLIENTS` clients send one after another."""
+    left, total = iter(bodies), 0
 
-        async def one() -> None:
-            for text in left:
-                response = await client.post(path, json=body(text))
-                response.raise_for_status()
+    async def one() -> None:
+        nonlocal total
+        connection = KeptConnection(port, token)
+        for body in left:
+            await connection.post(path, json.dumps(body).encode())
+            total += 1
+        connection.close()
 
-        started = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(CLIENTS)))
-        return TEXTS / (time.perf_counter() - started)
+    started = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(CLIENTS)))
+    return total / (time.perf_counter() - started)
 
 
-class Encoder:
-    """The same weights in this process: mean of the last layer, normalized, batches of `BATCH`."""
-
-    def __init__(self, folder: Path) -> None:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
-        self._torch = torch
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-
-    def rate(self) -> float:
-        """Texts per second."""
-        everything = texts(TEXTS)
-        started = time.perf_counter()
-        for at in range(0, TEXTS, BATCH):
-            self.encode(everything[at : at + BATCH])
-        return TEXTS / (time.perf_counter() - started)
-
-    def encode(self, batch: list[str]) -> Any:
-        """Return one vector for each text."""
-        torch = self._torch
-        inputs = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
-        with torch.inference_mode():
-            hidden = self._model(**inputs).last_hidden_state
-        mask = inputs["attention_mask"].unsqueeze(-1)
-        mean = (hidden * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(mean, dim=1)
+def encoder_rate(encoder: Any) -> float:
+    """Texts per second of one batch after another in this process."""
+    everything = texts(TEXTS)
+    started = time.perf_counter()
+    for at in range(0, TEXTS, BATCH):
+        encoder.encode(everything[at : at + BATCH])
+    return TEXTS / (time.perf_counter() - started)
 
 
 async def paced_ms(port: int, token: str, seconds: float) -> list[float]:
@@ -226,16 +213,46 @@ def _first_tokens(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[
 
 
 def _embeddings(stack: Stack, key: str, stage: Stage, *, rounds: int) -> list[Row]:
-    def body(text: str) -> dict[str, str]:
-        return {"model": ENCODER, "input": text}
+    from benchmarks.encoder import Encoder
 
-    encoder = Encoder(files(stack.folder, stage.facts["all-minilm-l6-v2"]["digest"]))
-    encoder.rate()
-    ours, theirs = [], []
-    for _ in range(rounds):
-        theirs.append(encoder.rate())
-        ours.append(asyncio.run(embeddings_rate(stack.url, key, "/v1/embeddings", body)))
-    return [Row.of(f"{CLIENTS} clients, one text each", "texts/s", ours, theirs)]
+    # OpenAI's clients ask for base64.
+    ours = [{"model": ENCODER, "input": text, "encoding_format": "base64"} for text in texts(TEXTS)]
+    theirs = [{"inputs": [text]} for text in texts(TEXTS)]
+    folder = files(stack.folder, stage.facts["all-minilm-l6-v2"]["digest"])
+    encoder = Encoder(folder)
+    encoder_rate(encoder)
+    with mlflow_server(folder) as port:
+        found: list[list[float]] = [[], [], []]
+        for _ in range(rounds):
+            found[0].append(asyncio.run(embeddings_rate(stack.port, key, "/v1/embeddings", ours)))
+            found[1].append(encoder_rate(encoder))
+            found[2].append(asyncio.run(embeddings_rate(port, "", "/invocations", theirs)))
+    what = f"{CLIENTS} clients, one text each"
+    return [
+        Row.of(f"{what}, against batches of {BATCH} in process", "texts/s", found[0], found[1]),
+        Row.of(f"{what}, against `mlflow models serve`", "texts/s", found[0], found[2]),
+    ]
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[int]:
+    """Serve the same weights with `mlflow models serve`, as it comes; yields the port."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as scratch:
+        saved = Path(scratch) / "model"
+        code = ROOT / "benchmarks" / "encoder.py"
+        weights = {"weights": str(folder)}
+        mlflow.pyfunc.save_model(saved, python_model=code, artifacts=weights, pip_requirements=[])
+        port = free_port()
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved)]
+        command += ["--env-manager", "local", "--port", str(port)]
+        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as server:
+            try:
+                until_works(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
+                yield port
+            finally:
+                stop_process_group(server)
 
 
 def main() -> None:
@@ -243,7 +260,7 @@ def main() -> None:
     quick = "--quick" in sys.argv
     first, vectors = through_everything(rounds=1 if quick else 5)
     show("Through everything", "the engine alone", first)
-    show("Embeddings through everything", f"the model alone, batches of {BATCH}", vectors)
+    show("Embeddings through everything", "reference", vectors)
     show(
         "The gateway with two processes",
         "bare echo",

@@ -1,0 +1,47 @@
+"""all-MiniLM-L6-v2 by transformers alone, as a reference: in this process, or as a model of MLflow.
+
+MLflow loads this file as the code of the model (`mlflow models serve` in `benchmarks.serve`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+
+class Encoder:
+    """Mean of the last layer, normalized, with the worker's number of threads."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+    def encode(self, batch: list[str]) -> torch.Tensor:
+        """Return one vector for each text, [texts, width]."""
+        inputs = self._tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = self._model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(mean, dim=1)
+
+
+class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """The encoder as MLflow serves it."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the weights that were saved with the model."""
+        self._encoder = Encoder(Path(context.artifacts["weights"]))
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[list[float]]:
+        """Return one vector for each text."""
+        return self._encoder.encode([str(text) for text in model_input]).tolist()
+
+
+mlflow.models.set_model(EncoderModel())
