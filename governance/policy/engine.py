@@ -241,11 +241,12 @@ def may_know_of(
     """True when a refusal may say "not permitted" (403); otherwise it must say "not found" (404).
 
     The owner's sight counts, not the token's: scopes narrow what a token does, and a refusal for
-    want of a scope should say so. Nothing is hidden when no particular object is named.
+    want of a scope should say so. Nothing is hidden when no particular object is named. An actor
+    knows of the departments that it belongs to: keys, too, which no rule lets view departments.
     """
     verb = action.partition(":")[2]
     if verb in CREATING_VERBS:
-        if resource.department is None:
+        if resource.department is None or resource.department in actor.departments:
             return True
         target = Resource("department", name=resource.department, department=resource.department)
     elif resource.id or resource.name:

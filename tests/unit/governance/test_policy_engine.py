@@ -331,6 +331,12 @@ def test_another_departments_hidden_deployment_is_not_known(default: PolicySnaps
     )
 
 
+def test_a_key_knows_of_its_own_department_and_of_no_other(default: PolicySnapshot) -> None:
+    finance = key("finance", "file:create")
+    assert may_know_of(default, finance, "file:create", Resource("file", department="finance"))
+    assert not may_know_of(default, finance, "file:create", Resource("file", department="clinical"))
+
+
 def test_an_auditor_views_everything_and_changes_nothing(default: PolicySnapshot) -> None:
     auditor = ada(HeldRole("auditor"), HeldRole("lead", "clinical"))
     assert decide(default, auditor, "audit:view", Resource("audit")).allowed
