@@ -21,6 +21,7 @@ from governance.reviews.policies.selectors import InForce, least_for, review_pol
 from governance.reviews.reviewers import ReviewerCount, reviewer_counts
 from governance.rowsecurity import lifted
 from registry.catalog import TASKS
+from registry.catalog.engines import ENGINE_TITLES
 from registry.datasets.models import Classification
 from registry.evaluations.standing import GateStanding, GateState
 from registry.incidents.reach import check_not_suspended, suspended_by
@@ -36,6 +37,7 @@ from registry.releases.checklist import (
 from registry.releases.comparison.card import sections
 from registry.releases.dossier import dossier_evidence
 from registry.releases.dossier_fields import missing_sections
+from registry.releases.engines import engines_for
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_trusted
 from registry.releases.submittable import UNDER_REVIEW, lacks_evaluation
@@ -153,6 +155,7 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
         *_under_review(version),
         *_checked(case, early_results(case), gates, unavailable),
         *_stated(case, highest),
+        _engine(version),
         _data(version),
         *map(_reviewed, reviewers),
     ]
@@ -325,6 +328,20 @@ def _stated(case: Case, highest: str) -> Iterator[Requirement]:
                 known[item.check],
                 waivable=_waivable(item),
             )
+
+
+def _engine(version: ModelVersion) -> Requirement:
+    title = "An engine serves it"
+    measured, *others = [ENGINE_TITLES[each] for each in engines_for(version)]
+    if not others:
+        note = f"One engine can serve it: {measured}."
+        return Requirement("engine", title, ReadinessState.READY, note)
+    note = (
+        f"You choose the engine in the form: {measured} or {' or '.join(others)}. Evaluations run "
+        "on the first one, with the weights as stored; another engine or precision needs a "
+        "reviewer's judgment."
+    )
+    return Requirement("engine", title, ReadinessState.AT_SUBMISSION, note)
 
 
 def _data(version: ModelVersion) -> Requirement:

@@ -31,7 +31,7 @@ from registry.releases.readiness import (
     version_readiness,
 )
 from registry.releases.selectors import release_review
-from registry.versions.models import ModelVersion
+from registry.versions.models import Model, ModelVersion
 from tests.proofs import proven
 from tests.stored import stored_file
 from tests.unit.registry.objects import evaluation, version
@@ -76,13 +76,23 @@ def test_a_version_with_everything_is_ready(office: Office) -> None:
         "classification": ReadinessState.AT_SUBMISSION,
         "dossier": ReadinessState.AT_SUBMISSION,
         "files": ReadinessState.AT_SUBMISSION,
+        "engine": ReadinessState.READY,
         "data": ReadinessState.READY,
         "reviewers:compliance": ReadinessState.READY,
         "reviewers:model-risk": ReadinessState.READY,
     }
     assert requirement(found, "card").note.startswith("The tier limited does not ask for it.")
     assert "oversight" in requirement(found, "dossier").note
+    assert requirement(found, "engine").note == "One engine can serve it: Assay's own."
     assert "internal or higher" in requirement(found, "classification").note
+
+
+def test_a_version_that_two_engines_serve_says_which_one_was_evaluated(office: Office) -> None:
+    Model.objects.filter(pk=office.tuned.model_id).update(task="text-generation")
+    engine = requirement(readiness(office, ModelVersion.objects.get(pk=office.tuned.pk)), "engine")
+    assert engine.state is ReadinessState.AT_SUBMISSION
+    assert "Assay's own or vLLM" in engine.note
+    assert "reviewer's judgment" in engine.note
 
 
 @pytest.mark.parametrize("tier", ["minimal", "limited", "general-purpose", "high"])
