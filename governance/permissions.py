@@ -54,6 +54,12 @@ class Action(StrEnum):
     KNOWLEDGE_VIEW = "knowledge:view"
     MODEL_CREATE = "model:create"
     MODEL_VIEW = "model:view"
+    NODE_CORDON = "node:cordon"
+    NODE_DRAIN = "node:drain"
+    NODE_ENROLL = "node:enroll"
+    NODE_REVOKE = "node:revoke"
+    NODE_UNCORDON = "node:uncordon"
+    NODE_VIEW = "node:view"
     PERSON_CREATE = "person:create"
     PERSON_DEACTIVATE = "person:deactivate"
     PERSON_ERASE = "person:erase"
@@ -107,6 +113,7 @@ VIEW_ACTIONS: Mapping[str, Action] = MappingProxyType(
         "key": Action.KEY_VIEW,
         "knowledge": Action.KNOWLEDGE_VIEW,
         "model": Action.MODEL_VIEW,
+        "node": Action.NODE_VIEW,
         "person": Action.PERSON_VIEW,
         "policy": Action.POLICY_VIEW,
         "quota": Action.QUOTA_VIEW,

@@ -45,6 +45,7 @@ from workers.jobs.services import job_sweep
 from workers.listening import listener
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import jobs_measure, loops_measure, store_measure
+from workers.nodes.services import node_records_expire
 from workers.wire import CONTROLLER_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("responses", 60.0, responses_expire_due),
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
+    ("nodes", 60.0, node_records_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("store", 24 * 3600.0, store_collect_due),

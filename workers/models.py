@@ -3,5 +3,18 @@
 from workers.deployments.models import Deployment, Replica, ServingPeriod, WorkerKey
 from workers.jobs.models import Job, JobEvent
 from workers.measurements.models import Measurement
+from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
 
-__all__ = ["Deployment", "Job", "JobEvent", "Measurement", "Replica", "ServingPeriod", "WorkerKey"]
+__all__ = [
+    "Deployment",
+    "Job",
+    "JobEvent",
+    "Measurement",
+    "Node",
+    "NodeSample",
+    "NodeSession",
+    "NodeToken",
+    "Replica",
+    "ServingPeriod",
+    "WorkerKey",
+]

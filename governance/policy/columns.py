@@ -247,6 +247,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "shared": one("shared"),
         "task": one("task"),
     },
+    "node": {"name": one("name")},
     "person": {
         "departments": several("role_assignments__department__slug"),
         "owner": one("pk"),

@@ -186,13 +186,13 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
 
 
 @transaction.atomic
-def worker_key_register(*, worker: str, public_key: str) -> None:
+def worker_key_register(*, worker: str, public_key: str, actor: Principal = ENGINE_WORKER) -> None:
     """Make `public_key` the one that gateways seal this worker's requests for."""
     WorkerKey.objects.update_or_create(
         worker=worker[:120], defaults={"public_key": public_key, "registered_at": timezone.now()}
     )
     audit_record(
-        actor=ENGINE_WORKER,
+        actor=actor,
         action="worker:register",
         subject=Subject("worker", worker[:120], worker[:120]),
         data={"public_key": public_key},
@@ -211,6 +211,7 @@ def replica_report(
     load_seconds: float | None = None,
     failures: int = 0,
     retry_in_s: float | None = None,
+    actor: Principal = ENGINE_WORKER,
 ) -> Replica:
     """Record the state of one engine worker's copy. The first ready one makes the deployment serve.
 
@@ -244,9 +245,7 @@ def replica_report(
         deployment=deployment, worker=worker[:120], defaults=values
     )
     if state is ReplicaState.READY and deployment.state == DeploymentState.PENDING:
-        deployment_move(
-            deployment_id=deployment_id, to=DeploymentState.SERVING, actor=ENGINE_WORKER
-        )
+        deployment_move(deployment_id=deployment_id, to=DeploymentState.SERVING, actor=actor)
     if (
         state is ReplicaState.REFUSED
         and deployment.state in LIVE
@@ -255,7 +254,7 @@ def replica_report(
         deployment_move(
             deployment_id=deployment_id,
             to=DeploymentState.REFUSED,
-            actor=ENGINE_WORKER,
+            actor=actor,
             message=message,
             outcome="denied",
         )
@@ -279,13 +278,25 @@ def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
     return Replica.objects.filter(_REPORTED, worker=worker).update(heartbeat_at=timezone.now())
 
 
-def replicas_stop(*, worker: str) -> None:
+def replicas_stop(*, worker: str, actor: Principal = ENGINE_WORKER) -> None:
     """Record that `worker` has started anew or ends: it holds nothing."""
     with transaction.atomic():
         Replica.objects.filter(_REPORTED, worker=worker).update(
             state=ReplicaState.STOPPED, message="The worker ended.", failures=0, retry_at=None
         )
-        _await_replicas(ENGINE_WORKER)
+        _await_replicas(actor)
+
+
+@transaction.atomic
+def worker_replicas_end(*, prefix: str, message: str, actor: Principal) -> None:
+    """Stop the replicas of all workers whose names begin with `prefix`; gateways send them no
+    more requests. The caller records why.
+    """
+    Replica.objects.filter(_REPORTED, worker__startswith=prefix).update(
+        state=ReplicaState.STOPPED, message=message, failures=0, retry_at=None
+    )
+    _await_replicas(actor)
+    transaction.on_commit(wake_engines)
 
 
 def replicas_expire() -> int:

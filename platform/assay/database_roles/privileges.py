@@ -192,8 +192,13 @@ _WORK = {
     ),
     "workers_jobevent": Grant(web=READ, controller=READ, worker=ADD),
     "workers_measurement": Grant(web=READ, controller=ALL),
-    "workers_replica": Grant(web=READ, controller=CHANGE, worker=KEEP),
-    "workers_workerkey": Grant(web=READ, controller=READ, worker=KEEP),
+    # The web process writes what nodes report, past what a request of a person may reach.
+    "workers_node": Grant(web=KEEP, controller=READ),
+    "workers_nodesample": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE"),
+    "workers_nodesession": Grant(web=KEEP, controller="SELECT, DELETE"),
+    "workers_nodetoken": Grant(web=KEEP),
+    "workers_replica": Grant(web=KEEP, requests=READ, controller=CHANGE, worker=KEEP),
+    "workers_workerkey": Grant(web=KEEP, requests=READ, controller=READ, worker=KEEP),
     # Written with the move that it records, past what a request may reach.
     "workers_servingperiod": Grant(
         web=KEEP,

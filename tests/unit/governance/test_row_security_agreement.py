@@ -199,6 +199,14 @@ def test_everybodys_lists_are_the_same_under_any_policy(
 
 
 def test_every_list_of_the_policy_is_compared() -> None:
-    open_to_all = {"audit", "department", "person", "policy", "review_policy", "session"}
+    open_to_all = {
+        "audit",
+        "department",
+        "node",
+        "person",
+        "policy",
+        "review_policy",
+        "session",
+    }
     assert set(LISTS) == set(VIEW_ACTIONS) - open_to_all
     assert set(LISTS) == set(rowsecurity.TABLES)

@@ -1,0 +1,105 @@
+"""Texts that prove a node's identity: challenges, signatures, and tokens kept as HMACs.
+
+A challenge states when this server made it and carries a MAC, so that none is stored before it is
+answered. Its age is measured by this server's clock alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from django.conf import settings
+
+from governance.errors import NotAuthenticated
+from governance.keys.tokens import ParsedToken, format_token, mint, parse_token, secret_hmac
+
+CHALLENGE_S = 60
+CHALLENGE_MAX = 160
+# Of two web processes.
+_SKEW_MS = 5_000
+
+
+def challenge_make(name: str) -> str:
+    """Return a challenge for the node of this name, whether there is one or not."""
+    head = f"{int(time.time() * 1000)}.{secrets.token_hex(16)}"
+    return f"{head}.{_challenge_mac(head, name, max(settings.KEY_PEPPERS))}"
+
+
+def challenge_check(challenge: str, name: str) -> None:
+    """Return if this installation made the challenge for this node in the last minute.
+
+    Raises:
+        NotAuthenticated: it did not.
+    """
+    head, _, mac = challenge.rpartition(".")
+    made = any(
+        hmac.compare_digest(mac.encode(), _challenge_mac(head, name, version).encode())
+        for version in settings.KEY_PEPPERS
+    )
+    if made:
+        age_ms = time.time() * 1000 - int(head.partition(".")[0])
+        made = -_SKEW_MS <= age_ms < CHALLENGE_S * 1000
+    if not made:
+        raise NotAuthenticated(
+            f"The challenge is not valid: it is wrong, or older than {CHALLENGE_S} s.",
+            code="node_challenge_invalid",
+            hint="Request a new one with POST /node/v1/challenge.",
+        )
+
+
+def signed_text(challenge: str, name: str) -> bytes:
+    """Return the bytes that a node signs to answer a challenge."""
+    return f"assay node session 1\n{name}\n{challenge}".encode()
+
+
+def signature_valid(public_key: str, signature: str, text: bytes) -> bool:
+    """Return whether the signature (hexadecimal) of `text` was made with the key."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        key.verify(bytes.fromhex(signature), text)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def challenge_sha256(challenge: str) -> str:
+    """Return what is kept of a challenge that was answered."""
+    return hashlib.sha256(challenge.encode()).hexdigest()
+
+
+def credential_mint() -> tuple[str, dict[str, Any]]:
+    """Return a new token and the columns that keep it."""
+    public_id, secret = mint()
+    newest = max(settings.KEY_PEPPERS)
+    return format_token(public_id, secret), {
+        "public_id": public_id,
+        "secret_hmac": secret_hmac(secret, settings.KEY_PEPPERS[newest]),
+        "pepper_version": newest,
+    }
+
+
+def credential_parse(token: str) -> ParsedToken | None:
+    """Return the parts of a token; None if it is malformed."""
+    try:
+        return parse_token(token.strip())
+    except ValueError:
+        return None
+
+
+def credential_matches(secret: str, kept: bytes | memoryview[int], version: int) -> bool:
+    """Return whether the secret is the kept one."""
+    pepper = settings.KEY_PEPPERS.get(version)
+    if pepper is None:
+        return False
+    return hmac.compare_digest(secret_hmac(secret, pepper), bytes(kept))
+
+
+def _challenge_mac(head: str, name: str, version: int) -> str:
+    text = f"assay node challenge 1\n{name}\n{head}".encode()
+    return hmac.digest(settings.KEY_PEPPERS[version], text, "sha256").hex()

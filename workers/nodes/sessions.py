@@ -1,0 +1,153 @@
+"""Signing in with a node's key, and the session that follows.
+
+All workers of a machine share one session, in a file next to its key: whoever signs in a second
+time with the key, without that file, ends the session of the machine that is there. So a copied
+key does not go unnoticed, and at most one of the two works.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Attempt, audit_record
+from governance.errors import NotAuthenticated
+from governance.principals import ANONYMOUS, request_context
+from workers.nodes.credentials import (
+    challenge_check,
+    challenge_sha256,
+    credential_matches,
+    credential_mint,
+    credential_parse,
+    signature_valid,
+    signed_text,
+)
+from workers.nodes.models import Node, NodeSession, NodeState, SessionEnd
+from workers.nodes.states import WORKING, node_principal, node_subject
+
+SESSION = timedelta(minutes=15)
+CONFLICT = "Another process signed in with this node's key."
+_CONFLICT_HINT = (
+    "Only one machine may have the key. Stop the other one; if you do not know it, revoke the node "
+    "and enroll it again."
+)
+
+
+def session_start(
+    *, name: str, challenge: str, signature: str, current: str = ""
+) -> tuple[NodeSession, str]:
+    """Sign a node in by its signature of a challenge; returns the session's token.
+
+    `current` is the token of the session that is renewed. Without it, a session that is still
+    valid is ended, with an event and an alarm: another process has the key.
+
+    Raises:
+        NotAuthenticated: the node, the challenge or the signature is wrong.
+    """
+    challenge_check(challenge, name)
+    with transaction.atomic():
+        rows = Node.objects.select_for_update(of=("self",))
+        node = rows.filter(name=name, state__in=WORKING).first()
+        if node is None or not signature_valid(
+            node.public_key, signature, signed_text(challenge, name)
+        ):
+            raise _refused(name, node)
+        digest = challenge_sha256(challenge)
+        if NodeSession.objects.filter(challenge_sha256=digest).exists():
+            raise _refused(name, node)
+        _end_former(node, current)
+        token, columns = credential_mint()
+        session = NodeSession.objects.create(
+            node=node,
+            challenge_sha256=digest,
+            address=request_context.get().client_address[:64],
+            expires_at=timezone.now() + SESSION,
+            **columns,
+        )
+    return session, token
+
+
+def _end_former(node: Node, current: str) -> None:
+    now = timezone.now()
+    former = NodeSession.objects.filter(node=node, ended_at=None).first()
+    renewed = former is not None and _holds(former, current)
+    if former is not None:
+        replaced = not renewed and former.expires_at > now
+        former.ended_at = now
+        former.ended_as = SessionEnd.REPLACED if replaced else SessionEnd.RENEWED
+        former.save(update_fields=["ended_at", "ended_as"])
+        if replaced:
+            node.conflict_at = now
+            node.save(update_fields=["conflict_at"])
+            audit_record(
+                actor=node_principal(node.name),
+                action="node:conflict",
+                subject=node_subject(node.name),
+                reason=CONFLICT,
+                data={"session": former.public_id, "address": former.address},
+            )
+    if not renewed:
+        audit_record(
+            actor=node_principal(node.name),
+            action="node:sign_in",
+            subject=node_subject(node.name),
+        )
+
+
+def session_node(token: str) -> Node:
+    """Return the node whose session has this token.
+
+    Raises:
+        NotAuthenticated: there is none, or it has ended; the code and the sentence say how.
+    """
+    parsed = credential_parse(token)
+    session = None
+    if parsed is not None:
+        rows = NodeSession.objects.select_related("node")
+        session = rows.filter(public_id=parsed.public_id).first()
+    if session is None or not _holds(session, token):
+        raise NotAuthenticated(
+            "This is not the token of a node's session.",
+            code="node_session_invalid",
+            hint="Sign in with POST /node/v1/challenge and POST /node/v1/session.",
+        )
+    node = session.node
+    if node.state == NodeState.REVOKED or session.ended_as == SessionEnd.REVOKED:
+        raise NotAuthenticated(
+            f"Node {node.name} is revoked.",
+            code="node_revoked",
+            hint="An administrator can enroll it again with `assay node enroll`.",
+        )
+    if session.ended_as == SessionEnd.REPLACED:
+        raise NotAuthenticated(
+            f"{CONFLICT} This session ended.",
+            code="node_session_replaced",
+            hint=_CONFLICT_HINT,
+        )
+    if session.ended_at is not None or session.expires_at <= timezone.now():
+        raise NotAuthenticated(
+            "The session of this node has ended.", code="node_session_ended", hint="Sign in again."
+        )
+    return node
+
+
+def _holds(session: NodeSession, token: str) -> bool:
+    parsed = credential_parse(token)
+    return (
+        parsed is not None
+        and parsed.public_id == session.public_id
+        and credential_matches(parsed.secret, session.secret_hmac, session.pepper_version)
+    )
+
+
+def _refused(name: str, node: Node | None) -> NotAuthenticated:
+    """Return the one refusal, whatever is wrong, so that no name can be tried out."""
+    subject = node_subject(name if node is not None else "")
+    return NotAuthenticated(
+        "The node did not sign in: its name, its key or its signature is wrong, or it is revoked.",
+        code="node_signature_invalid",
+        hint="Check ASSAY_NODE_KEY_FILE; an administrator sees the node's state on the page Nodes.",
+        attempt=Attempt(actor=ANONYMOUS, action="node:sign_in", subject=subject),
+    )
