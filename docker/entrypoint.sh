@@ -37,12 +37,12 @@ worker)
     export HF_HOME="$TMPDIR/huggingface" XDG_CACHE_HOME="$TMPDIR/cache"
     case "${ASSAY_WORKER_KIND:-compute}" in
     compute)
-        exec celery -A workers.app worker -I workers.tasks.jobs -Q compute \
+        exec celery --quiet -A workers.app worker -I workers.tasks.jobs -Q compute \
             -P prefork -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     engine)
-        exec celery -A workers.app worker -I workers.tasks.inference -Q engine.none \
+        exec celery --quiet -A workers.app worker -I workers.tasks.inference -Q engine.none \
             -P threads -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "engine@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;

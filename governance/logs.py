@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 from governance.principals import request_context
+
+
+def log_warnings_and_crashes() -> None:
+    """Make records of Python's warnings and of exceptions that end a process or a thread, which
+    would be lines of text between the others."""
+    logger = logging.getLogger(__name__)
+    logging.captureWarnings(True)
+
+    def ended(kind: Any, error: Any, trace: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            logger.critical("The process ends", exc_info=(kind, error, trace))
+
+    def thread_ended(crash: threading.ExceptHookArgs) -> None:
+        name = "unknown" if crash.thread is None else crash.thread.name
+        if crash.exc_value is not None and not isinstance(crash.exc_value, SystemExit):
+            found = (crash.exc_type, crash.exc_value, crash.exc_traceback)
+            logger.critical("The thread %s has ended", name, exc_info=found)
+
+    sys.excepthook = ended
+    threading.excepthook = thread_ended
 
 
 class RequestIdFilter(logging.Filter):

@@ -27,6 +27,8 @@ def dispatch_job(job_id: UUID | str) -> bool:
         # kombu raises its own, redis-py's and the socket's errors here, by transport.
         logger.warning("Job %s could not be dispatched; the sweeper will.", job_id, exc_info=True)
         return False
+    # Records about the job have `job-` and its ID in place of this request's.
+    logger.debug("Job %s was sent to %s", job_id, JOB_QUEUE)
     return True
 
 

@@ -54,7 +54,7 @@ class InferenceRequest:
     approved release names; a worker whose loaded digest differs refuses.
     `scope` names the department that pays: engines share work between its requests alone.
     `expires_at` and `deadline` are seconds since the epoch: the release's end, and the moment at
-    which the caller stops waiting.
+    which the caller stops waiting. `traceparent` is the gateway's span, empty without traces.
     """
 
     request_id: str
@@ -69,6 +69,7 @@ class InferenceRequest:
     deadline: float = 0.0
     expires_at: float = 0.0
     scope: str = ""
+    traceparent: str = ""
 
     def to_message(self) -> dict[str, Any]:
         """Return the fields by name; inputs and options are the request's own, not copies."""

@@ -20,7 +20,7 @@ from governance.errors import DomainError
 from governance.keys.models import ApiKey
 from governance.keys.selectors import keys_used
 from governance.people.models import Person
-from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext
+from governance.principals import ANONYMOUS, Principal, PrincipalKind, RequestContext, serving
 from governance.quotas.models import BudgetHold, HoldState
 from governance.usage.forgeries import forgeries_record
 from governance.usage.ledger import ledger_lock
@@ -173,6 +173,10 @@ def _write(entries: Sequence[UsageEntry]) -> None:
             _audit_entry(entry, actors[entry.request_id]) for entry in entries if not entry.is_job
         )
         keys_used(_last_uses(entries))
+    if logger.isEnabledFor(logging.DEBUG):
+        for entry in entries:
+            with serving(entry.request_id):
+                logger.debug("Usage was recorded: %s", entry.outcome)
 
 
 def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:

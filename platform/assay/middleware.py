@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
 from governance.principals import ANONYMOUS, Principal, RequestContext, serving
 
+logger = logging.getLogger(__name__)
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_HEADER = "x-request-id"
 # What stands in the place of a request where the platform works by itself.
@@ -68,6 +70,14 @@ def principal_of(request: HttpRequest) -> Principal:
     return cast(Principal, given)
 
 
+def _log(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Log how a request ended, by its route: paths hold IDs, and queries what people search."""
+    if logger.isEnabledFor(logging.DEBUG):
+        match = request.resolver_match
+        route = "other" if match is None else match.route
+        logger.debug("%s /%s ended: %s", request.method, route, response.status_code)
+
+
 class RequestContextMiddleware:
     """Sets `governance.principals.request_context` during the view, and `request.principal`."""
 
@@ -86,6 +96,7 @@ class RequestContextMiddleware:
         context = self.prepare(request)
         with serving(context.request_id, context.client_address):
             response = cast(HttpResponseBase, self.get_response(request))
+            _log(request, response)
         response.headers[REQUEST_ID_HEADER] = context.request_id
         return response
 
@@ -94,6 +105,7 @@ class RequestContextMiddleware:
         context = self.prepare(request)
         with serving(context.request_id, context.client_address):
             response = cast(HttpResponseBase, await self.get_response(request))
+            _log(request, response)
         response.headers[REQUEST_ID_HEADER] = context.request_id
         return response
 

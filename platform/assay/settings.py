@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from assay.processes import check_process, holds
 from assay.server.pooling import pool_options
 from governance.audit.streaming.destinations import destinations_from
+from governance.logs import log_warnings_and_crashes
 from governance.reviews.reminders.channels import mail_server_from, webhook_from
 from registry.media.limits import MediaLimits
 
@@ -697,6 +698,8 @@ LOG_LEVEL = env("ASSAY_LOG_LEVEL", "INFO")
 LOG_FORMAT = env("ASSAY_LOG_FORMAT", "json" if PRODUCTION else "text")
 if LOG_FORMAT not in {"json", "text"}:
     raise ImproperlyConfigured(f"ASSAY_LOG_FORMAT={LOG_FORMAT!r} is unknown; set json or text.")
+if LOG_FORMAT == "json":
+    log_warnings_and_crashes()
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

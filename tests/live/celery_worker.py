@@ -39,7 +39,7 @@ def database_url(process: str = "") -> str:
 @contextmanager
 def worker(log: Path, *options: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Celery worker."""
-    command = ("-m", "celery", "-A", "workers.app", "worker", *QUIET)
+    command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
     arguments = (*command, "-n", f"{log.stem}@%h", *options)
     with started("worker", log, b" ready.", *arguments, **settings) as process:
         yield process

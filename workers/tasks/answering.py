@@ -28,6 +28,7 @@ from workers.references import contains, is_reference, swapped
 from workers.sealing import LONGEST_S, ReplySeals
 from workers.tasks.hosting import EngineHost, Loaded
 from workers.tasks.replies import Replies, Reply, joined
+from workers.tracing import begin_work
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
 
 logger = logging.getLogger(__name__)
@@ -68,13 +69,16 @@ class Answer:
         self._replies = replies
         self._queue_ms = 0
         self._held: dict[int, list[Delta]] = {}
+        self._trace = begin_work(request)
 
     def is_late(self, now: float) -> bool:
         """Return whether its caller has stopped waiting, at `now` in seconds since the epoch."""
         return now > self._until
 
-    def started(self) -> None:
-        """The request goes to its engine now."""
+    def started(self, task: str) -> None:
+        """The request goes to the engine of its task now."""
+        if self._trace is not None:
+            self._trace.started(task)
         if self.request.enqueued_at:
             waited = time.time() - self.request.enqueued_at
             self._queue_ms = max(0, round(waited * 1000))
@@ -94,6 +98,8 @@ class Answer:
             else:
                 self._send(event)
         if over:
+            if self._trace is not None and self.end is not None:
+                self._trace.end(self.end)
             self._clock.leave(self.request.request_id)
             self._ended(self)
 
@@ -193,7 +199,7 @@ class Answerer:
             self._run(request, loaded, answer)
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
-        answer.started()
+        answer.started(loaded.plan.task)
         inputs, options = typed(TASKS[loaded.plan.task], request.inputs, request.options)
         inputs, options = prompted(loaded, inputs, options)
         loaded.engine.submit(

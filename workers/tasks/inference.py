@@ -16,6 +16,7 @@ from django.conf import settings
 
 from governance.errors import Unavailable
 from governance.principals import serving
+from workers import tracing
 from workers.app import app
 from workers.control.direct import DirectControl
 from workers.control.protocol import EngineControl
@@ -83,6 +84,7 @@ class Runtime:
         """Register this process's key, then load what is to be served."""
         # A server of another project that got out of its confinement is of the same user.
         hide_process()
+        tracing.start("assay-engine")
         self._control.worker_key_register(worker=self._worker, public_key=self._seals.public_key)
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
@@ -103,6 +105,7 @@ class Runtime:
         self._host.close()
         self._answerer.close()
         self._replies.close()
+        tracing.stop()
         self._ended.set()
         self._life.join(STOP_TIMEOUT_S)
 

@@ -48,6 +48,7 @@ from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry
 from assay.gateway.stored import Asked
 from assay.gateway.surfaces import surface_of, surface_paths
+from assay.gateway.tracing import begin_request
 from governance.errors import DomainError
 from governance.permissions import Action
 from governance.principals import serving
@@ -85,6 +86,8 @@ class Gateway:
         runtime = self.start()
         endpoint = _label(scope["method"], scope["path"])
         call = Call(endpoint=endpoint, client_address=client_address(scope))
+        if (trace := begin_request(scope, endpoint)) is not None:
+            call.trace, send = trace, trace.watching(send)
         INFLIGHT.inc()
         try:
             with serving(call.request_id, call.client_address):
@@ -94,6 +97,8 @@ class Gateway:
             INFLIGHT.dec()
             bound(REQUESTS, endpoint, call.outcome).inc()
             bound(DURATION, endpoint).observe(time.perf_counter() - call.started)
+            if trace is not None:
+                trace.end(call)
 
     async def _answer(
         self, runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send

@@ -12,6 +12,7 @@ from assay.gateway.errors import is_messages
 from assay.gateway.http import Headers
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.snapshot import DeploymentEntry
+from assay.gateway.tracing import RequestTrace
 from governance.permissions import Action
 from governance.policy.decisions import Authorization, joined, with_outcome
 from governance.policy.engine import PolicyDecision
@@ -59,6 +60,7 @@ class Call:
     searched: Authorization | None = None
     part_of: str = ""
     settled: UsageEntry | None = None
+    trace: RequestTrace | None = None
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
 

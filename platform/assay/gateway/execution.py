@@ -222,6 +222,7 @@ class Execution:
             deadline=self._deadline,
             expires_at=self._deployment.expires_at,
             scope="" if call.key is None else call.key.department or "",
+            traceparent="" if call.trace is None else call.trace.traceparent,
         )
         sealed, reader = self._runtime.seals.seal(request, deployment.workers)
         self._runtime.replies.expect(call.request_id, reader)

@@ -24,6 +24,7 @@ from assay.gateway.replies import Replies
 from assay.gateway.response_desk import ResponseDesk
 from assay.gateway.worker_watch import WorkerWatch
 from governance.usage.sealing import require_usage_key
+from workers import tracing
 from workers.sealing import GatewaySeals, WireKey
 from workers.wire import CANCEL_CHANNEL
 
@@ -74,6 +75,7 @@ class Runtime:
         self.indexes = IndexCache()
 
     def start(self) -> None:
+        tracing.start("assay-web")
         self.running.start()
         self.refresher.start()
         self.replies.start()
@@ -96,6 +98,7 @@ class Runtime:
         await self.indexes.stop()
         await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self.client.aclose())
         await self.client.connection_pool.disconnect()
+        await asyncio.to_thread(tracing.stop)
 
 
 class Cancellations:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 
 import pytest
@@ -84,3 +86,33 @@ def test_no_level_logs_what_an_image_says_about_itself(caplog: pytest.LogCapture
         assert image.getexif()[0x010E] == "Patient Doe"
         image.load()
     assert "Patient Doe" not in caplog.text
+
+
+def test_warnings_and_crashes_are_records_too() -> None:
+    code = """
+import threading, warnings
+import django
+django.setup()
+warnings.warn("old")
+thread = threading.Thread(target=lambda: 1 / 0, name="broken")
+thread.start()
+thread.join()
+raise ValueError("the end")
+"""
+    environment = {**os.environ, "ASSAY_LOG_FORMAT": "json"}
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    found = [json.loads(each) for each in ran.stderr.splitlines()]
+    assert [(each["logger"], each["level"]) for each in found[-3:]] == [
+        ("py.warnings", "WARNING"),
+        ("governance.logs", "CRITICAL"),
+        ("governance.logs", "CRITICAL"),
+    ]
+    assert "ZeroDivisionError" in found[-2]["exception"]
+    assert "ValueError: the end" in found[-1]["exception"]

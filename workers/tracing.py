@@ -1,0 +1,197 @@
+"""OpenTelemetry traces of inference requests: from the gateway through the queue and the engine.
+
+They are off unless the standard `OTEL_*` variables name a receiver; then a request costs one
+comparison. Attributes are the names, counts and durations of this module: never a prompt, an answer
+or a message of an error, which may quote one. Names of generative AI follow OpenTelemetry's
+conventions, which are still in development, so they all stand here. Knows neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from workers.wire import Done, Failed, InferenceRequest, deployment_queue
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span, Tracer
+
+logger = logging.getLogger(__name__)
+OPERATION = "gen_ai.operation.name"
+PROVIDER = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+RESPONSE_ID = "gen_ai.response.id"
+FINISH_REASONS = "gen_ai.response.finish_reasons"
+INPUT_TOKENS = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+# Names of our options that are numbers, and their attributes.
+REQUEST_OPTIONS = {
+    "max_tokens": "gen_ai.request.max_tokens",
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "seed": "gen_ai.request.seed",
+    "choices": "gen_ai.request.choice.count",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+}
+ERROR_TYPE = "error.type"
+DIGEST = "assay.version.digest"
+DEVICE_MS = "assay.device_ms"
+# Other tasks are named by themselves.
+_OPERATIONS = {"text-generation": "chat", "text-completion": "text_completion"}
+_NANOSECONDS = 1_000_000_000
+
+_tracer: Tracer | None = None
+_provider: Any = None
+
+
+def start(service: str, *, exporter: SpanExporter | None = None) -> None:
+    """Send traces from now on, as `service`, where the environment names a receiver.
+
+    `exporter` takes the place of the receiver. OTEL_SERVICE_NAME takes the place of `service`.
+    """
+    global _tracer, _provider
+    if _provider is not None or (exporter is None and not wanted(os.environ)):
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    resource = Resource.create({} if named else {"service.name": service})
+    _provider = TracerProvider(resource=resource)
+    _provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+    _tracer = _provider.get_tracer("assay")
+    logger.info("Traces are sent as %s", resource.attributes["service.name"])
+
+
+def stop() -> None:
+    """Send what was not sent yet, and send no more."""
+    global _tracer, _provider
+    provider, _provider, _tracer = _provider, None, None
+    if provider is not None:
+        provider.shutdown()
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Return whether the standard variables ask for traces over OTLP and name their receiver."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if environment.get("OTEL_TRACES_EXPORTER", "otlp").strip() != "otlp":
+        return False
+    variables = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return any(environment.get(name) for name in variables)
+
+
+def tracer() -> Tracer | None:
+    """Return what makes spans; None while traces are off."""
+    return _tracer
+
+
+def operation_of(task: str) -> str:
+    """Return the name of a task's operation in the conventions, such as `chat`."""
+    return _OPERATIONS.get(task, task)
+
+
+def context_of(traceparent: str, tracestate: str = "") -> Context:
+    """Return the context that a W3C `traceparent` names; an empty one where it is malformed."""
+    from opentelemetry.context import Context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier = {"traceparent": traceparent, "tracestate": tracestate}
+    return TraceContextTextMapPropagator().extract(carrier, Context())
+
+
+def traceparent_of(span: Span) -> str:
+    """Return the W3C `traceparent` that makes other spans children of this one; empty where it is
+    not sampled."""
+    if not span.is_recording():
+        return ""
+    context = span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def fail(span: Span, code: str) -> None:
+    """Mark a span as failed, with the code of the error and not its message."""
+    from opentelemetry.trace import StatusCode
+
+    span.set_attribute(ERROR_TYPE, code)
+    span.set_status(StatusCode.ERROR)
+
+
+class WorkTrace:
+    """The two spans of one request in an engine worker: waiting in the queue, and the engine."""
+
+    def __init__(self, made_by: Tracer, request: InferenceRequest) -> None:
+        from opentelemetry.trace import SpanKind
+
+        queue = deployment_queue(request.deployment_id)
+        self._tracer = made_by
+        self._request = request
+        self._context = context_of(request.traceparent)
+        self._engine: Span | None = None
+        self._queue: Span = made_by.start_span(
+            f"receive {queue}",
+            self._context,
+            SpanKind.CONSUMER,
+            {
+                "messaging.system": "redis",
+                "messaging.operation.type": "receive",
+                "messaging.destination.name": queue,
+            },
+            start_time=round(request.enqueued_at * _NANOSECONDS) or None,
+        )
+
+    def started(self, task: str) -> None:
+        """The request goes to its engine now."""
+        now, request, operation = time.time_ns(), self._request, operation_of(task)
+        self._queue.end(now)
+        self._engine = self._tracer.start_span(
+            f"{operation} {request.deployment}",
+            self._context,
+            attributes={
+                OPERATION: operation,
+                PROVIDER: "assay",
+                REQUEST_MODEL: request.deployment,
+                RESPONSE_ID: request.request_id,
+                DIGEST: request.digest,
+                **_numbers(request.options),
+            },
+            start_time=now,
+        )
+
+    def end(self, last: Done | Failed) -> None:
+        """The request has ended with this event."""
+        span = self._queue if self._engine is None else self._engine
+        if isinstance(last, Failed):
+            fail(span, last.code)
+        else:
+            span.set_attribute(FINISH_REASONS, [last.finish_reason])
+        span.set_attribute(INPUT_TOKENS, last.prompt_tokens)
+        span.set_attribute(OUTPUT_TOKENS, last.completion_tokens)
+        span.set_attribute(DEVICE_MS, last.device_ms)
+        span.end()
+
+
+def begin_work(request: InferenceRequest) -> WorkTrace | None:
+    """Return the trace of a request in this worker; None where traces are off, or its gateway sent
+    none."""
+    if _tracer is None or not request.traceparent:
+        return None
+    return WorkTrace(_tracer, request)
+
+
+def _numbers(options: Mapping[str, Any]) -> dict[str, int | float]:
+    return {
+        attribute: value
+        for name, attribute in REQUEST_OPTIONS.items()
+        if isinstance(value := options.get(name), int | float) and not isinstance(value, bool)
+    }
