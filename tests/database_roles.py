@@ -61,6 +61,7 @@ WORK = {
         "registry.files.services:files_expire_due",
         "workers.deployments.services:deployments_stop_unservable",
         "workers.deployments.services:replicas_expire",
+        "workers.placement.assigning:placements_update",
         "workers.jobs.finishing:job_finish",
         "workers.jobs.finishing:jobs_finish_due",
         "workers.jobs.sweeping:job_sweep",

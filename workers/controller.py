@@ -1,6 +1,6 @@
 """The control plane's own loops: seal and publish the audit log, make exports of it, collect usage,
-keep budgets, sweep and finish jobs, expire releases, silent replicas and sessions. One process runs
-them all; a second one that stands by does no harm.
+keep budgets, sweep and finish jobs, assign deployments to workers, expire releases, silent replicas
+and sessions. One process runs them all; a second one that stands by does no harm.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
-from workers.deployments.engines import deployments_name_missing_engines
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.services import job_sweep
@@ -46,7 +45,8 @@ from workers.listening import listener
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import jobs_measure, loops_measure, store_measure
 from workers.nodes.services import node_records_expire
-from workers.wire import CONTROLLER_CHANNEL
+from workers.placement.assigning import Placer
+from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
 logger = logging.getLogger(__name__)
 SWEEP_S = 1.0
@@ -56,7 +56,6 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
     ("deployments", WATCH_S, deployments_stop_unservable),
     ("replicas", WATCH_S, replicas_expire),
-    ("engines", WATCH_S, deployments_name_missing_engines),
     ("releases", WATCH_S, releases_expire_due),
     ("warnings", WATCH_S, releases_warn_due),
     ("waivers", WATCH_S, waivers_expire_due),
@@ -87,6 +86,7 @@ class Controller:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._woken = threading.Event()
+        self._deployments_changed = threading.Event()
         self._threads: list[threading.Thread] = []
         self._times = LoopTimes()
 
@@ -106,6 +106,7 @@ class Controller:
             "usage": self._collect_usage,
             "budgets": maintenance.run,
             "jobs": self._sweep_jobs,
+            "placement": self._place,
             # One loop for each, so that one which fails or hangs holds up no other.
             **{
                 name: partial(_every, self._times, name, every, duty)
@@ -126,7 +127,10 @@ class Controller:
             )
             thread.start()
             self._threads.append(thread)
-        handlers = {CONTROLLER_CHANNEL: lambda _message: self._woken.set()}
+        handlers: dict[str, Callable[[str], None]] = {
+            CONTROLLER_CHANNEL: lambda _message: self._woken.set(),
+            DEPLOYMENTS_CHANNEL: lambda _message: self._deployments_changed.set(),
+        }
         self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
         logger.info("The controller runs: %s", ", ".join(loops))
 
@@ -134,6 +138,7 @@ class Controller:
         """End every loop after the step it is at."""
         self._stop.set()
         self._woken.set()
+        self._deployments_changed.set()
         for thread in self._threads:
             thread.join(timeout_s)
         logger.info("The controller has ended")
@@ -159,6 +164,16 @@ class Controller:
                     collect_once(client, consumer=consumer)
         finally:
             client.close()
+
+    def _place(self, stop: threading.Event) -> None:
+        placer = Placer()
+        while not stop.is_set():
+            close_old_connections()
+            # Before the round: a change during it is seen by the next one.
+            self._deployments_changed.clear()
+            with self._times.round("placement", WATCH_S):
+                placer.run()
+            self._deployments_changed.wait(WATCH_S)
 
 
 def guarded(name: str, loop: Loop, stop: threading.Event) -> None:

@@ -4,6 +4,7 @@ from workers.deployments.models import Deployment, Replica, ServingPeriod, Worke
 from workers.jobs.models import Job, JobEvent
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
+from workers.placement.models import Placement
 
 __all__ = [
     "Deployment",
@@ -14,6 +15,7 @@ __all__ = [
     "NodeSample",
     "NodeSession",
     "NodeToken",
+    "Placement",
     "Replica",
     "ServingPeriod",
     "WorkerKey",

@@ -691,6 +691,10 @@ ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.
 ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
+# Percentage of the memory of its GPU, or of its machine or container, that the models of an engine
+# worker may take; and labels that deployments may require.
+WORKER_MEMORY_PERCENT = env_int("ASSAY_WORKER_MEMORY_PERCENT", 80, least=1)
+WORKER_LABELS = env_list("ASSAY_WORKER_LABELS")
 # Threads that torch may use for one job of a compute worker.
 COMPUTE_THREADS = env_int("ASSAY_COMPUTE_THREADS", os.cpu_count() or 1, least=1)
 

@@ -16,6 +16,7 @@ from workers.deployments import services
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_deployments
+from workers.placement.capacity import Capacity
 
 
 class DirectControl:
@@ -60,8 +61,12 @@ class DirectControl:
     def replicas_stop(self, *, worker: str) -> None:
         services.replicas_stop(worker=worker)
 
-    def worker_key_register(self, *, worker: str, public_key: str) -> None:
-        services.worker_key_register(worker=worker, public_key=public_key)
+    def worker_key_register(
+        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+    ) -> None:
+        services.worker_key_register(
+            worker=worker, public_key=public_key, engines=engines, capacity=capacity
+        )
 
     def drop_broken(self) -> None:
         close_old_connections()

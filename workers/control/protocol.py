@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
+from workers.placement.capacity import Capacity
 
 if TYPE_CHECKING:
     from workers.deployments.models import ReplicaState
@@ -128,8 +129,12 @@ class EngineControl(Protocol):
     def replicas_stop(self, *, worker: str) -> None:
         """Record that `worker` starts or ends: it holds nothing."""
 
-    def worker_key_register(self, *, worker: str, public_key: str) -> None:
-        """Make `public_key` the one that gateways seal this worker's requests for."""
+    def worker_key_register(
+        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+    ) -> None:
+        """Make `public_key` the one that gateways seal this worker's requests for, and record what
+        the worker offers and has.
+        """
 
     def drop_broken(self) -> None:
         """Let go of a connection of this thread that has failed; called before each round."""

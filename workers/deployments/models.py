@@ -8,6 +8,16 @@ from django.db.models import F, JSONField, Q, Value
 
 from governance.bounds import NAME_MAX
 
+DEVICE_MAX = 12
+REPLICAS_MAX = 100
+
+
+class Device(models.TextChoices):
+    """Kind of device that an engine worker computes on."""
+
+    CPU = "cpu", "CPU"
+    CUDA = "cuda", "CUDA GPU"
+
 
 class DeploymentState(models.TextChoices):
     """`refused`: the stored bytes differ from the manifest; `message` names the file."""
@@ -40,10 +50,32 @@ class Deployment(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     stopped_at = models.DateTimeField(null=True, blank=True)
     servable_until = models.DateTimeField(null=True, blank=True)
+    # Where and how often it is loaded: operations, and no part of what was approved.
+    replicas_min = models.PositiveSmallIntegerField(default=1, db_default=1)
+    replicas_max = models.PositiveSmallIntegerField(default=1, db_default=1)
+    replicas_wanted = models.PositiveSmallIntegerField(
+        default=1, db_default=1, help_text="Between both; the controller sets it."
+    )
+    required_labels = models.JSONField(
+        default=list, blank=True, db_default=Value([], JSONField()), help_text="Of its workers."
+    )
+    required_device = models.CharField(
+        max_length=DEVICE_MAX, choices=Device.choices, blank=True, default="", db_default=""
+    )
 
     class Meta:
         ordering = ("name", "-id")
         constraints = (
+            models.CheckConstraint(
+                name="replicas_within_bounds",
+                condition=Q(
+                    replicas_min__lte=F("replicas_max"),
+                    replicas_max__gte=1,
+                    replicas_max__lte=REPLICAS_MAX,
+                    replicas_wanted__lte=F("replicas_max"),
+                    replicas_wanted__gte=F("replicas_min"),
+                ),
+            ),
             models.UniqueConstraint(
                 fields=("name",),
                 condition=Q(state__in=("pending", "serving")),
@@ -97,10 +129,13 @@ class Replica(models.Model):
 
 
 class WorkerKey(models.Model):
-    """Public key (X25519, hexadecimal) of one engine worker process, made anew at each start.
+    """One engine worker process: its public key (X25519, hexadecimal), made anew at each start, and
+    what it has.
 
     Gateways seal requests for the keys of the workers that hold the deployment. `engines` are the
     names of the engines that the process can start, as its heartbeat reported them at `seen_at`.
+    `memory` is how many bytes models may take on it, `devices` how many of `device` it sees, and
+    `labels` what its operator named it by.
     """
 
     worker = models.CharField(max_length=120, unique=True)
@@ -108,6 +143,12 @@ class WorkerKey(models.Model):
     registered_at = models.DateTimeField()
     engines = models.JSONField(default=list, db_default=Value([], JSONField()))
     seen_at = models.DateTimeField(null=True, blank=True)
+    memory = models.PositiveBigIntegerField(default=0, db_default=0)
+    device = models.CharField(
+        max_length=DEVICE_MAX, choices=Device.choices, default=Device.CPU, db_default=Device.CPU
+    )
+    devices = models.PositiveSmallIntegerField(default=0, db_default=0)
+    labels = models.JSONField(default=list, db_default=Value([], JSONField()))
 
     class Meta:
         ordering = ("worker",)

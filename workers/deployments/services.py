@@ -22,12 +22,6 @@ from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.serving import release_startable, serving_verdicts
 from registry.resources import release_subject
-from workers.deployments.engines import (
-    WAITS,
-    engines_offered,
-    engines_report,
-    waiting_message,
-)
 from workers.deployments.leases import lease_end
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import (
@@ -38,6 +32,8 @@ from workers.deployments.resources import (
 from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines
+from workers.placement.capacity import Capacity
+from workers.placement.planning import WAITS
 
 logger = logging.getLogger(__name__)
 REPLICA_SILENCE_S = 15
@@ -148,7 +144,7 @@ def _insert(person_id: int, release: Release) -> Deployment:
                 release=release,
                 department=release.department,
                 created_by_id=person_id,
-                message=waiting_message(release.engine, engines_offered()),
+                message=WAITS,
                 # Its release was asked about in this transaction; from now on the controller does.
                 servable_until=lease_end(),
             )
@@ -186,10 +182,30 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
 
 
 @transaction.atomic
-def worker_key_register(*, worker: str, public_key: str, actor: Principal = ENGINE_WORKER) -> None:
-    """Make `public_key` the one that gateways seal this worker's requests for."""
+def worker_key_register(
+    *,
+    worker: str,
+    public_key: str,
+    engines: Sequence[str] = (),
+    capacity: Capacity | None = None,
+    actor: Principal = ENGINE_WORKER,
+) -> None:
+    """Make `public_key` the one that gateways seal this worker's requests for, and record what the
+    worker offers and has. One without a capacity is given nothing to load.
+    """
+    now, has = timezone.now(), capacity or Capacity(memory=0)
     WorkerKey.objects.update_or_create(
-        worker=worker[:120], defaults={"public_key": public_key, "registered_at": timezone.now()}
+        worker=worker[:120],
+        defaults={
+            "public_key": public_key,
+            "registered_at": now,
+            "seen_at": now,
+            "engines": list(engines),
+            "memory": has.memory,
+            "device": has.device,
+            "devices": has.devices,
+            "labels": list(has.labels),
+        },
     )
     audit_record(
         actor=actor,
@@ -274,7 +290,9 @@ def _vouched_for(replica: Replica, digest: str) -> bool:
 def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
     """Record that `worker` is alive and what it offers, on every copy that it holds, loads or tries
     to load; returns how many."""
-    engines_report(worker=worker, engines=engines)
+    WorkerKey.objects.filter(worker=worker[:120]).update(
+        engines=list(engines), seen_at=timezone.now()
+    )
     return Replica.objects.filter(_REPORTED, worker=worker).update(heartbeat_at=timezone.now())
 
 

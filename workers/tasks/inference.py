@@ -25,6 +25,7 @@ from workers.landlock import hide_process
 from workers.listening import listener
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
 from workers.tasks.answering import Answerer
+from workers.tasks.capacity import own_capacity
 from workers.tasks.engines import offered_engines
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies
@@ -56,13 +57,14 @@ class Runtime:
         self._host = EngineHost(self._control)
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
         self._answerer = Answerer(self._host, self._replies, most=settings.ENGINE_REQUESTS)
+        self._offers = offered_engines()
         self._reconciler = Reconciler(
             self._host,
             self._control,
             worker=self._worker,
             consume=self._consume,
             cease=self._cease,
-            offers=offered_engines(),
+            offers=self._offers,
         )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
@@ -85,7 +87,14 @@ class Runtime:
         # A server of another project that got out of its confinement is of the same user.
         hide_process()
         tracing.start("assay-engine")
-        self._control.worker_key_register(worker=self._worker, public_key=self._seals.public_key)
+        self._control.worker_key_register(
+            worker=self._worker,
+            public_key=self._seals.public_key,
+            engines=self._offers,
+            capacity=own_capacity(
+                share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
+            ),
+        )
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
             CANCEL_CHANNEL: self._cancel,

@@ -197,6 +197,8 @@ _WORK = {
     "workers_nodesample": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE"),
     "workers_nodesession": Grant(web=KEEP, controller="SELECT, DELETE"),
     "workers_nodetoken": Grant(web=KEEP),
+    # Only the controller decides which worker loads what.
+    "workers_placement": Grant(web=READ, controller=ALL, worker=READ),
     "workers_replica": Grant(web=KEEP, requests=READ, controller=CHANGE, worker=KEEP),
     "workers_workerkey": Grant(web=KEEP, requests=READ, controller=READ, worker=KEEP),
     # Written with the move that it records, past what a request may reach.

@@ -15,7 +15,6 @@ from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers import landlock
 from workers.control.direct import DirectControl
-from workers.deployments.engines import deployments_name_missing_engines, engines_offered
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
 from workers.deployments.reconciler import Reconciler
@@ -24,6 +23,8 @@ from workers.deployments.services import (
     replicas_heartbeat,
     worker_key_register,
 )
+from workers.placement.assigning import placements_update
+from workers.placement.capacity import Capacity
 from workers.tasks.engines import engine_settings, offered_engines
 from workers.tasks.hosting import EngineHost
 
@@ -37,7 +38,8 @@ def deployed(**choice: Any) -> Deployment:
 
 
 def offer(worker: str, *engines: str) -> None:
-    worker_key_register(worker=worker, public_key=KEY)
+    capacity = Capacity(memory=10**9)
+    worker_key_register(worker=worker, public_key=KEY, engines=("own",), capacity=capacity)
     replicas_heartbeat(worker=worker, engines=engines)
 
 
@@ -52,15 +54,17 @@ def test_the_plan_is_what_the_release_names() -> None:
 
 def test_a_deployment_states_that_no_running_worker_offers_its_engine() -> None:
     offer("e1", "own")
-    assert engines_offered() == {"own"}
     deployment = deployed(engine="llama.cpp")
+    assert deployment.message == "Waiting for an engine worker to load it."
+    placements_update()
+    deployment.refresh_from_db()
     assert deployment.message.startswith("No running engine worker offers llama.cpp.")
     offer("e2", "own", "llama.cpp")
-    deployments_name_missing_engines()
+    placements_update()
     deployment.refresh_from_db()
     assert deployment.message == "Waiting for an engine worker to load it."
     WorkerKey.objects.filter(worker="e2").update(seen_at=timezone.now() - timedelta(minutes=1))
-    assert deployments_name_missing_engines() == 1
+    placements_update()
     deployment.refresh_from_db()
     assert deployment.message.startswith("No running engine worker offers llama.cpp.")
 

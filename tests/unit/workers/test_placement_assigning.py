@@ -1,0 +1,183 @@
+"""The controller assigns deployments to workers, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from governance.people.models import Person
+from tests.fleets import GB, deployments_make, loads_all, workers_make
+from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
+from workers.deployments.services import worker_key_register
+from workers.nodes.models import Node
+from workers.placement.assigning import ASLEEP, SILENCE_S, Placer, placements_update
+from workers.placement.capacity import Capacity
+from workers.placement.models import Placement
+from workers.placement.needs import BASE_FIXED, OWN_FIXED, Layer, need_of
+from workers.placement.planning import WAITS, Plan
+
+pytestmark = pytest.mark.django_db
+# The lock, nodes, workers, deployments, failed replicas, ready replicas and placements, in a savepoint.
+READS = 9
+
+
+def placed() -> Plan:
+    found = placements_update()
+    assert found is not None
+    return found
+
+
+def places() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, worker in Placement.objects.values_list("deployment__name", "worker"):
+        found.setdefault(name, []).append(worker)
+    return {name: sorted(workers) for name, workers in sorted(found.items())}
+
+
+@pytest.mark.parametrize(("workers", "deployments"), [(4, 10), (12, 40)])
+def test_the_number_of_queries_does_not_grow_with_the_fleet(
+    workers: int, deployments: int, django_assert_num_queries: Any
+) -> None:
+    workers_make(workers)
+    deployments_make(deployments)
+    with django_assert_num_queries(READS + 1):
+        assert len(placed().moves) == deployments
+    loads_all()
+    with django_assert_num_queries(READS):
+        assert placed() == Plan()
+    WorkerKey.objects.filter(worker=Placement.objects.all()[0].worker).update(seen_at=None)
+    with django_assert_num_queries(READS + 3):
+        assert placed().moves
+
+
+def test_a_worker_that_is_silent_loses_its_deployments_to_another() -> None:
+    workers_make(2)
+    deployments_make(1)
+    placed()
+    assert places() == {"fleet-0": ["node-000/engine"]}
+    long_ago = timezone.now() - timedelta(seconds=SILENCE_S + 1)
+    WorkerKey.objects.filter(worker="node-000/engine").update(seen_at=long_ago)
+    assert Placer().run() == Plan()  # It has not listened for long enough to tell.
+    placed()
+    assert places() == {"fleet-0": ["node-001/engine"]}
+    assert Placement.objects.get().reason == "node-000/engine does not report."
+
+
+def test_a_draining_node_is_emptied_and_a_revoked_one_is_lost() -> None:
+    workers_make(2)
+    deployments_make(1)
+    placed()
+    loads_all()
+    maker = Person.objects.get()
+    node = Node.objects.create(
+        name="node-000", state="draining", public_key="ab" * 32, created_by=maker
+    )
+    placed()
+    assert places() == {"fleet-0": ["node-000/engine", "node-001/engine"]}
+    Placement.objects.filter(worker="node-001/engine").delete()
+    Node.objects.filter(pk=node.pk).update(state="revoked")
+    placed()
+    assert places() == {"fleet-0": ["node-001/engine"]}
+
+
+def test_what_fits_nowhere_is_pending_and_its_message_states_what_it_lacks() -> None:
+    deployments_make(1)
+    deployment = Deployment.objects.get()
+    workers_make(1, memory=2 * GB)
+    placed()
+    deployment.refresh_from_db()
+    assert deployment.message == "Needs 2.5 GB on one worker; the largest free is 2.0 GB."
+    WorkerKey.objects.update(memory=3 * GB)
+    placed()
+    deployment.refresh_from_db()
+    assert deployment.message == WAITS
+
+
+def test_a_load_that_failed_is_tried_on_another_worker_and_later_there_again() -> None:
+    workers_make(2)
+    deployments_make(1)
+    placed()
+    failed = Replica.objects.create(
+        deployment=Deployment.objects.get(),
+        worker="node-000/engine",
+        state=ReplicaState.FAILED,
+        failures=1,
+        heartbeat_at=timezone.now(),
+        retry_at=timezone.now() + timedelta(seconds=5),
+    )
+    placed()
+    assert places() == {"fleet-0": ["node-001/engine"]}
+    Replica.objects.create(
+        deployment=Deployment.objects.get(),
+        worker="node-001/engine",
+        state=ReplicaState.FAILED,
+        failures=1,
+        heartbeat_at=timezone.now(),
+        retry_at=timezone.now() + timedelta(seconds=5),
+    )
+    placed()
+    assert places() == {"fleet-0": ["node-001/engine"]}
+    Replica.objects.filter(pk=failed.pk).update(retry_at=timezone.now())
+    placed()
+    assert places() == {"fleet-0": ["node-000/engine"]}
+
+
+def test_a_stopped_deployment_loses_its_places() -> None:
+    workers_make(1)
+    deployments_make(2)
+    placed()
+    Deployment.objects.filter(name="fleet-0").update(state="stopped")
+    placed()
+    assert places() == {"fleet-1": ["node-000/engine"]}
+
+
+def test_no_replica_is_placed_of_what_is_scaled_to_zero() -> None:
+    workers_make(1)
+    deployments_make(1)
+    Deployment.objects.update(replicas_min=0, replicas_wanted=0)
+    placed()
+    assert places() == {}
+    assert Deployment.objects.get().message == ASLEEP
+
+
+def test_one_controller_places_at_a_time() -> None:
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtext('assay:placement'))")
+        assert placements_update() is None
+    finally:
+        other.close()
+    assert placements_update() == Plan()
+
+
+def test_a_worker_reports_what_it_has() -> None:
+    capacity = Capacity(memory=3 * GB, device="cuda", devices=2, labels=("eu", "fast"))
+    worker_key_register(worker="e1", public_key="ab" * 32, engines=["own"], capacity=capacity)
+    row = WorkerKey.objects.get()
+    assert (row.memory, row.device, row.devices, row.labels) == (
+        3 * GB,
+        "cuda",
+        2,
+        ["eu", "fast"],
+    )
+
+
+def test_the_need_is_a_fifth_more_than_the_weights_and_a_fixed_part() -> None:
+    base, adapter, prompt = (
+        Layer("base", "b", 1000),
+        Layer("adapter", "a", 100),
+        Layer("prompt", "p", 10),
+    )
+    names = {"task": "text-generation", "engine": "own", "precision": "stored"}
+    need = need_of([prompt, adapter, base], **names)
+    assert (need.base_bytes, need.own_bytes) == (1200 + BASE_FIXED, 132 + OWN_FIXED)
+    assert need_of([adapter, base], **names).base == need.base
+    assert need_of([adapter, base], **{**names, "precision": "bfloat16"}).base != need.base
+    # A full fine-tune stands on a base, whose files it does not load.
+    full = need_of([Layer("full", "f", 500), base], **names)
+    assert (full.base_bytes, full.own_bytes) == (600 + BASE_FIXED, OWN_FIXED)

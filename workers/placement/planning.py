@@ -1,0 +1,358 @@
+"""Plan which worker loads which deployment. Pure: values in, moves out; no database and no clock.
+
+The same input gives the same plan in any order. A copy that fits where it is stays there. A copy
+that must leave, because its worker is draining or no longer fits, stays until as many others are
+ready as are wanted, so that a request always finds one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from registry.catalog.engines import ENGINE_TITLES, EngineName
+
+WAITS = "Waiting for an engine worker to load it."
+
+
+class Availability(StrEnum):
+    """Use that placement makes of a worker.
+
+    `cordoned`: it keeps what it has and is given nothing new. `draining`: what it has moves away.
+    """
+
+    OPEN = "open"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that reports. `memory` is in bytes; `node` is the machine that it runs on."""
+
+    name: str
+    memory: int
+    node: str = ""
+    device: str = "cpu"
+    labels: frozenset[str] = frozenset()
+    engines: frozenset[str] = frozenset({EngineName.OWN})
+    availability: Availability = Availability.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Memory that one copy takes, in bytes: that of its base, once on each worker, and its own."""
+
+    base: Hashable
+    base_bytes: int
+    own_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the bytes on a worker that has nothing of it."""
+        return self.base_bytes + self.own_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A deployment, how many copies it is to have, and where they may be.
+
+    `avoid` are workers that failed to load it and are not to try again yet. A `device` of "" is any
+    kind.
+    """
+
+    id: int
+    need: Need
+    copies: int = 1
+    engine: str = EngineName.OWN
+    device: str = ""
+    labels: frozenset[str] = frozenset()
+    avoid: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One assignment. `since` orders assignments by age; `ready`: its worker has loaded it."""
+
+    deployment: int
+    worker: str
+    since: float = 0.0
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change: give the deployment to the worker (`add`), or take it away."""
+
+    deployment: int
+    worker: str
+    add: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Changes to make now, removals first, and why deployments have fewer copies than wanted."""
+
+    moves: tuple[Move, ...] = ()
+    shortages: dict[int, str] = field(default_factory=dict)
+
+
+def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]) -> Plan:
+    """Return the moves from `current` toward what `deployments` want on `workers`.
+
+    Workers that are not named count as lost. Copies of deployments that are not named are removed.
+    """
+    return _Planner(workers, deployments, current).plan()
+
+
+@dataclass(slots=True)
+class _Room:
+    """What one worker has left. `bases` counts the copies that use each base; `resident` are the
+    bases of copies that leave in this plan, which are still loaded.
+    """
+
+    worker: Worker
+    free: int
+    bases: dict[Hashable, int] = field(default_factory=dict)
+    resident: set[Hashable] = field(default_factory=set)
+
+    def takes(self, need: Need) -> int:
+        """Return the bytes that one more copy takes here."""
+        return need.own_bytes + (0 if need.base in self.bases else need.base_bytes)
+
+    def add(self, need: Need) -> None:
+        self.free -= self.takes(need)
+        self.bases[need.base] = self.bases.get(need.base, 0) + 1
+
+    def has(self, base: Hashable) -> bool:
+        """Return whether the base is loaded here or about to be."""
+        return base in self.bases or base in self.resident
+
+    @property
+    def load(self) -> float:
+        """Return the part of the memory that is taken."""
+        return 1.0 - self.free / self.worker.memory if self.worker.memory else 1.0
+
+
+class _Planner:
+    def __init__(
+        self, workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iterable[Copy]
+    ) -> None:
+        self._rooms = {
+            each.name: _Room(each, each.memory) for each in sorted(workers, key=lambda w: w.name)
+        }
+        self._wanted = {each.id: each for each in sorted(deployments, key=lambda d: d.id)}
+        self._current = sorted(current, key=lambda c: (c.since, c.deployment, c.worker))
+        # Copies that count toward what is wanted; copies that leave once others are ready; and
+        # copies that failed, which leave when another worker has room.
+        self._kept: dict[int, list[Copy]] = defaultdict(list)
+        self._leaving: dict[int, list[tuple[Copy, str]]] = defaultdict(list)
+        self._failed: dict[int, list[Copy]] = defaultdict(list)
+        # Copies on workers that do not report. Without another place they stay recorded, so that a
+        # worker that was only cut off goes on.
+        self._lost: dict[int, list[Copy]] = defaultdict(list)
+        self._removals: list[Move] = []
+        self._additions: list[Move] = []
+        self._shortages: dict[int, str] = {}
+        self._fitting: dict[tuple[str, str, frozenset[str]], list[_Room]] = {}
+
+    def plan(self) -> Plan:
+        for copy in self._current:
+            self._sort_in(copy)
+        self._drop_surplus()
+        self._add_missing()
+        for wanted in self._wanted.values():
+            self._let_go(wanted)
+        moves = (*self._removals, *self._additions)
+        return Plan(moves, dict(sorted(self._shortages.items())))
+
+    def _sort_in(self, copy: Copy) -> None:
+        wanted, room = self._wanted.get(copy.deployment), self._rooms.get(copy.worker)
+        if wanted is None:
+            self._remove(copy, "The deployment ended.")
+        elif room is None:
+            self._lost[wanted.id].append(copy)
+        elif not wanted.copies:
+            room.resident.add(wanted.need.base)
+            self._remove(copy, "No replica is wanted.")
+        elif copy.worker in wanted.avoid and not copy.ready:
+            self._failed[wanted.id].append(copy)
+        elif why := _misfit(room.worker, wanted):
+            # It takes memory until it is gone, on a worker that may still take others.
+            room.add(wanted.need)
+            self._leaving[wanted.id].append((copy, why))
+        elif room.takes(wanted.need) > room.free:
+            self._leaving[wanted.id].append((copy, "Its worker has too little memory."))
+        else:
+            room.add(wanted.need)
+            self._kept[wanted.id].append(copy)
+
+    def _drop_surplus(self) -> None:
+        """Remove copies beyond the wanted number: those not ready first, then the newest."""
+        for wanted in self._wanted.values():
+            kept = self._kept[wanted.id]
+            surplus = len(kept) - wanted.copies
+            if surplus <= 0:
+                continue
+            for copy in sorted(kept, key=lambda c: (c.ready, -c.since, c.worker))[:surplus]:
+                kept.remove(copy)
+                self._remove(copy, "Fewer replicas are wanted.")
+
+    def _add_missing(self) -> None:
+        """Give every deployment its first copy before any gets a second one; the largest first,
+        because they have the fewest places.
+        """
+        missing = [
+            (number, -wanted.need.total, wanted.id)
+            for wanted in self._wanted.values()
+            for number in range(len(self._kept[wanted.id]), wanted.copies)
+        ]
+        for _number, _size, deployment in sorted(missing):
+            if deployment not in self._shortages:
+                self._add(self._wanted[deployment])
+
+    def _add(self, wanted: Wanted) -> None:
+        taken = {copy.worker for copy in self._kept[wanted.id]}
+        held = taken | {copy.worker for copy, _why in self._leaving[wanted.id]}
+        nodes = [self._rooms[name].worker.node for name in taken]
+        # A copy that is added may use the room of one that failed there; both are never kept.
+        candidates = [
+            room
+            for room in self._fits(wanted)
+            if room.worker.name not in held
+            and room.worker.name not in wanted.avoid
+            and room.takes(wanted.need) <= room.free
+        ]
+        if not candidates:
+            self._keep_failed(wanted)
+            return
+        base = wanted.need.base
+        room = min(
+            candidates,
+            key=lambda each: (
+                nodes.count(each.worker.node),
+                not each.has(base),
+                each.load,
+                each.worker.name,
+            ),
+        )
+        why = "Its base is loaded there." if room.has(base) else "It has room."
+        if self._failed[wanted.id]:
+            why = f"{self._failed[wanted.id][0].worker} could not load it."
+        elif self._lost[wanted.id]:
+            why = f"{self._lost[wanted.id][0].worker} does not report."
+        elif self._leaving[wanted.id]:
+            leaving, cause = self._leaving[wanted.id][0]
+            why = f"Moved from {leaving.worker}. {cause}"
+        room.add(wanted.need)
+        added = Copy(wanted.id, room.worker.name)
+        self._kept[wanted.id].append(added)
+        self._additions.append(Move(wanted.id, room.worker.name, True, why))
+
+    def _keep_failed(self, wanted: Wanted) -> None:
+        """Leave a copy where it failed, to be tried there again, when no other worker has room."""
+        for copy in list(self._failed[wanted.id]):
+            room = self._rooms[copy.worker]
+            if not _misfit(room.worker, wanted) and room.takes(wanted.need) <= room.free:
+                self._failed[wanted.id].remove(copy)
+                room.add(wanted.need)
+                self._kept[wanted.id].append(copy)
+                return
+        self._shortages[wanted.id] = self._shortage(wanted)
+
+    def _let_go(self, wanted: Wanted) -> None:
+        for copy in self._failed[wanted.id]:
+            self._remove(copy, "It could not be loaded there.")
+        spare = len(self._kept[wanted.id]) + len(self._lost[wanted.id]) - wanted.copies
+        for copy in self._lost[wanted.id][: max(0, spare)]:
+            self._remove(copy, "Its worker does not report.")
+        ready = sum(copy.ready for copy in self._kept[wanted.id])
+        for copy, why in self._leaving[wanted.id]:
+            if not copy.ready or ready >= wanted.copies:
+                self._remove(copy, why)
+
+    def _remove(self, copy: Copy, reason: str) -> None:
+        self._removals.append(Move(copy.deployment, copy.worker, False, reason))
+
+    def _fits(self, wanted: Wanted) -> list[_Room]:
+        """Return the workers that may be given it, whatever room they have."""
+        key = (wanted.engine, wanted.device, wanted.labels)
+        if key not in self._fitting:
+            self._fitting[key] = [
+                room
+                for room in self._rooms.values()
+                if room.worker.availability is Availability.OPEN
+                and not _misfit(room.worker, wanted)
+            ]
+        return self._fitting[key]
+
+    def _shortage(self, wanted: Wanted) -> str:
+        """Return what placement lacks for one more copy."""
+        workers = [room.worker for room in self._rooms.values()]
+        if not workers:
+            return WAITS
+        offering = [each for each in workers if wanted.engine in each.engines]
+        if not offering:
+            title = ENGINE_TITLES[EngineName(wanted.engine)]
+            return f"No running engine worker offers {title}. Start one that has it installed."
+        if lacking := _requirement(offering, wanted):
+            return lacking
+        fitting = self._fits(wanted)
+        if not fitting:
+            return "Every worker that fits is cordoned or draining."
+        has = {copy.worker for copy in self._kept[wanted.id]}
+        others = [room for room in fitting if room.worker.name not in has]
+        if not others:
+            can = f"{len(has)} worker{_s(len(has))} can hold one"
+            return f"{wanted.copies} replicas are wanted; {can}."
+        roomy = [room for room in others if room.takes(wanted.need) <= room.free]
+        if roomy:
+            return "Every worker with room failed to load it; they try again at growing intervals."
+        most = max(max(0, room.free) for room in others)
+        return (
+            f"Needs {as_size(wanted.need.total)} on one worker; "
+            f"the largest free is {as_size(most)}."
+        )
+
+
+def _misfit(worker: Worker, wanted: Wanted) -> str:
+    """Return why the worker may not hold the deployment; empty when it may."""
+    if worker.availability is Availability.DRAINING:
+        return "Its worker is draining."
+    if wanted.engine not in worker.engines:
+        return "Its worker no longer offers the engine."
+    if wanted.device and wanted.device != worker.device:
+        return f"It needs a worker with {wanted.device}."
+    if missing := wanted.labels - worker.labels:
+        return f"It needs a worker with the label{_s(len(missing))} {', '.join(sorted(missing))}."
+    return ""
+
+
+def _requirement(workers: Sequence[Worker], wanted: Wanted) -> str:
+    """Return the device or labels that none of the workers has; empty when one has them all."""
+    with_device = [each for each in workers if wanted.device in ("", each.device)]
+    if not with_device:
+        return f"Needs a worker with {wanted.device}; no running one has it."
+    if not any(wanted.labels <= each.labels for each in with_device):
+        labels = ", ".join(sorted(wanted.labels))
+        return (
+            f"Needs a worker with the label{_s(len(wanted.labels))} {labels}; no running one has."
+        )
+    return ""
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def as_size(size: int) -> str:
+    """Return a number of bytes in decimal units, such as `3.1 GB`."""
+    amount = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
