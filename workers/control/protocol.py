@@ -89,7 +89,7 @@ class EngineControl(Protocol):
         those that it can start."""
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
-        """Return the plan of a deployment as it is now.
+        """Return the current plan of a deployment.
 
         Raises:
             WrongState: it may not serve.
