@@ -21,7 +21,7 @@ from workers.placement.needs import BASE_FIXED, OWN_FIXED, Layer, need_of
 from workers.placement.planning import WAITS, Plan
 
 pytestmark = pytest.mark.django_db
-# The lock, nodes, workers, deployments, failed replicas, ready replicas and placements, in a savepoint.
+# The lock, nodes, workers, deployments, failed and ready replicas, placements, in a savepoint.
 READS = 9
 
 
@@ -149,7 +149,8 @@ def test_one_controller_places_at_a_time() -> None:
     try:
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(hashtext('assay:placement'))")
-        assert placements_update() is None
+            assert placements_update() is None
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('assay:placement'))")
     finally:
         other.close()
     assert placements_update() == Plan()
