@@ -112,7 +112,7 @@ def check_policy() -> str:
     if missing := actions_without_rule():
         raise NotWell(
             f"no rule of policy {active.number} names {', '.join(missing)}, so they are denied",
-            "Permit or forbid them in a new policy; see “Upgrade” in docs/how-to/operate.md.",
+            "Permit or forbid them in a new policy; see docs/how-to/upgrade.md.",
         )
     return f"version {active.number}, {reviews} review policies"
 
