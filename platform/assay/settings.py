@@ -680,6 +680,8 @@ CELERY_TASK_DEFAULT_QUEUE = "compute"
 
 JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
+# Bytes of the files that one job may deliver.
+JOB_OUTPUT_MAX_BYTES = env_int("ASSAY_JOB_OUTPUT_MAX_BYTES", 512 * 1024**3, least=1)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other
 # process does not starve the matrix product (measured: 108 against 24 tokens/s).
 ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 1))

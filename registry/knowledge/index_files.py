@@ -1,78 +1,18 @@
-"""The artifact of an index: vectors as safetensors, and a table of the chunks that they belong to.
-
-`vectors.safetensors` holds one tensor `vectors`, float32 [chunks, dimensions], each of length 1.
-`chunks.json` holds `documents`: [{version, text_sha256, spans: [[start, end], …]}], whose chunks
-are in the order of the vectors. The texts themselves lie in the store under their SHA-256, so that
-they are stored once. Loads numpy and no torch.
-"""
+"""Indexes of knowledge bases in the store, and the search in one that is loaded."""
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
-import numpy.typing as npt
 
 from registry import store
-from registry.knowledge.chunks import MAX_CHUNKS
+from registry.knowledge.index_format import (
+    CHUNKS,
+    VECTORS,
+    LoadedIndex,
+    Vectors,
+    index_parsed,
+)
 from registry.manifests import Manifest, ManifestMismatch
-
-VECTORS, CHUNKS = "vectors.safetensors", "chunks.json"
-MAX_DIMENSIONS = 8_192
-Vectors = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedDocument:
-    """One document version in an index: its chunks as (start, end) in characters of its text."""
-
-    version: int
-    text_sha256: str
-    spans: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedIndex:
-    """A verified index in memory. `rows` has the position of its document for each vector."""
-
-    digest: str
-    vectors: Vectors
-    documents: tuple[IndexedDocument, ...]
-    rows: npt.NDArray[np.int32]
-    spans: npt.NDArray[np.int32]
-
-    @property
-    def size_bytes(self) -> int:
-        return int(self.vectors.nbytes + self.rows.nbytes + self.spans.nbytes)
-
-
-def write_index(folder: Path, vectors: Vectors, documents: Sequence[IndexedDocument]) -> None:
-    """Write the two files; the same input gives the same bytes."""
-    header = json.dumps(
-        {
-            "vectors": {
-                "dtype": "F32",
-                "shape": list(vectors.shape),
-                "data_offsets": [0, int(vectors.nbytes)],
-            }
-        },
-        separators=(",", ":"),
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    with (folder / VECTORS).open("wb") as output:
-        output.write(struct.pack("<Q", len(header)) + header)
-        output.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-    table = [
-        {"version": each.version, "text_sha256": each.text_sha256, "spans": each.spans}
-        for each in documents
-    ]
-    (folder / CHUNKS).write_text(
-        json.dumps({"documents": table}, separators=(",", ":")), encoding="utf-8"
-    )
 
 
 def read_index(manifest: Manifest) -> LoadedIndex:
@@ -87,33 +27,7 @@ def read_index(manifest: Manifest) -> LoadedIndex:
     if set(files) != {VECTORS, CHUNKS}:
         raise ManifestMismatch("The artifact is not an index of a knowledge base.", path=VECTORS)
     contents = {name: store.version_file(manifest, name) for name in files}
-    try:
-        return _parsed(manifest.digest, contents[VECTORS], contents[CHUNKS])
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise ManifestMismatch(f"The index cannot be read: {error}.", path=CHUNKS) from error
-
-
-def _parsed(digest: str, vectors: bytes, chunks: bytes) -> LoadedIndex:
-    (length,) = struct.unpack_from("<Q", vectors)
-    tensor = json.loads(vectors[8 : 8 + length])["vectors"]
-    rows, dimensions = tensor["shape"]
-    if tensor["dtype"] != "F32" or not (
-        0 <= rows <= MAX_CHUNKS and 0 < dimensions <= MAX_DIMENSIONS
-    ):
-        raise ValueError("its vectors have another type or shape")
-    found = np.frombuffer(vectors, dtype="<f4", offset=8 + length).reshape(rows, dimensions)
-    documents = tuple(
-        IndexedDocument(
-            int(each["version"]), str(each["text_sha256"]), tuple((a, b) for a, b in each["spans"])
-        )
-        for each in json.loads(chunks)["documents"]
-    )
-    counts = [len(each.spans) for each in documents]
-    if sum(counts) != rows:
-        raise ValueError("it has another number of chunks than of vectors")
-    spans = np.array([span for each in documents for span in each.spans], dtype=np.int32)
-    owners = np.repeat(np.arange(len(documents), dtype=np.int32), counts)
-    return LoadedIndex(digest, found, documents, owners, spans.reshape(rows, 2))
+    return index_parsed(manifest.digest, contents[VECTORS], contents[CHUNKS])
 
 
 def best_rows(

@@ -21,7 +21,7 @@ from workers.jobs.requests import intake_request
 from workers.jobs.services import job_sweep
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "prefork", "-c", "1")
+COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 
 
 class Upload:

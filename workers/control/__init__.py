@@ -1,0 +1,1 @@
+"""The interface between worker processes and the control plane."""

@@ -4,10 +4,8 @@ it holds, so that a worker that lost its lease changes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,18 +14,19 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from governance.errors import WrongState
+from governance.errors import InvalidInput
 from governance.principals import Principal, service_principal
+from registry.manifests import Manifest
+from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import wake_controller
 from workers.jobs.budgets import budget_follow
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
+from workers.run.outcome import result_checked
 
 EVENTS_PER_JOB = 5_000
 MESSAGE_CHARACTERS = 1_000
 ERROR_CHARACTERS = 2_000
-# In an event's data: the line is a warning.
-WARNING = "warning"
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
 
@@ -42,47 +41,8 @@ UPDATE workers_job
    AND attempt < %(attempts)s
    AND NOT cancel_requested
    AND (state = 'queued' OR (state = 'running' AND lease_until < statement_timestamp()))
-RETURNING fence, attempt, lease_until, kind, spec::text, title
+RETURNING fence, attempt, kind, title
 """
-
-
-class LeaseLost(WrongState):
-    """The lease ran out and the job may be another worker's now; nothing was written (409)."""
-
-    code = "lease_lost"
-    title = "Lease lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A worker's hold on a job until `lease_until`, as of `fence`."""
-
-    job_id: UUID
-    fence: int
-    attempt: int
-    lease_until: datetime
-    kind: str
-    title: str
-    spec: dict[str, Any]
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class HeartbeatReply:
-    """`alive`: the lease was renewed. `cancel_requested`: a person wants the job to stop."""
-
-    alive: bool
-    cancel_requested: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One log line, or one point of the curves: `values` at `step` of `total`."""
-
-    message: str = ""
-    step: int | None = None
-    total: int | None = None
-    values: dict[str, float] = field(default_factory=dict)
 
 
 def backoff_s(tries: int) -> int:
@@ -109,7 +69,7 @@ def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
             row = cursor.fetchone()
         if row is None:
             return None
-        fence, attempt, lease_until, kind, spec, title = row
+        fence, attempt, kind, title = row
         job = job_lock(job_id)
         budget_follow(job, before=JobState.QUEUED)
         job_audit(job, actor=worker_principal(), to=JobState.RUNNING, worker=worker)
@@ -117,11 +77,10 @@ def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
         job_id=job.pk,
         fence=fence,
         attempt=attempt,
-        lease_until=lease_until,
         kind=kind,
         title=title,
-        spec=json.loads(spec),
         worker=worker,
+        lease_s=float(settings.JOB_LEASE_S),
     )
 
 
@@ -188,6 +147,7 @@ def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
     """Hand the result to the control plane; a job that was asked to stop is cancelled instead.
 
     Raises:
+        InvalidInput: the result is malformed, or too large; nothing was written.
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
@@ -199,13 +159,29 @@ def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
             job_id=claim.job_id,
             to=JobState.FINISHING,
             actor=worker_principal(),
-            result=result,
+            result=_checked(claim, result),
             dispatches=0,
             dispatch_after=timezone.now(),
             progress={**job.progress, "phase": "registering"},
         )
         transaction.on_commit(wake_controller)
     return JobState.FINISHING
+
+
+def _checked(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
+    """Return a worker's result as the row keeps it. Raises InvalidInput."""
+    checked = {
+        **result_checked(claim.kind, result),
+        "fence": claim.fence,
+        "attempt": claim.attempt,
+    }
+    size = Manifest.from_json(checked["manifest"]).size_bytes if "manifest" in checked else 0
+    if size > settings.JOB_OUTPUT_MAX_BYTES:
+        raise InvalidInput(
+            f"The run wrote {size:,} bytes; a job may deliver {settings.JOB_OUTPUT_MAX_BYTES:,}.",
+            hint="Raise ASSAY_JOB_OUTPUT_MAX_BYTES.",
+        )
+    return checked
 
 
 def job_cancelled(claim: Claim) -> None:

@@ -17,15 +17,12 @@ from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
+from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import dispatch_job, wake_controller
 from workers.jobs.budgets import budget_reserve
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import (
     BACKOFF_FIRST_S,
-    Claim,
-    HeartbeatReply,
-    LeaseLost,
-    Report,
     job_cancelled,
     job_claim,
     job_deliver,

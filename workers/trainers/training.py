@@ -39,17 +39,37 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._in_step = False
+        self._ending = False
+        self._saved = 0
 
     def check(self) -> None:
-        """Raise `Cancelled` if the run is to stop."""
-        if self._progress.should_stop():
+        """Raise `Cancelled` if the run is to stop; not in a step, whose end is saved first."""
+        if self._progress.should_stop() and not (self._in_step or self._ending):
             raise Cancelled
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._saved = state.global_step
+        # Another machine has its checkpoints elsewhere.
+        if state.best_model_checkpoint:
+            best = Path(args.output_dir) / Path(state.best_model_checkpoint).name
+            state.best_model_checkpoint = str(best)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.check()
+        self._in_step = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._in_step = False
+        self._ending = self._progress.should_stop() and state.global_step > self._saved
         self.check()
+        # What ends an epoch is saved after its validation: a resumed run would not repeat that.
+        if self._ending and not float(state.epoch or 0).is_integer():
+            control.should_save = True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if self._ending:
+            control.should_save = True
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.check()
@@ -64,6 +84,9 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._progress.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._progress.log(f"Checkpoint at step {state.global_step} of {state.max_steps}.")
+        self._saved = state.global_step
+        self._ending = False
+        self.check()
 
 
 def _shown(name: str) -> str:

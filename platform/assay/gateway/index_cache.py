@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 from django.conf import settings
 
 from governance.errors import DomainError
-from registry.knowledge.index_files import LoadedIndex, Vectors, best_rows, read_index
+from registry.knowledge.index_files import best_rows, read_index
+from registry.knowledge.index_format import LoadedIndex, Vectors
 from registry.knowledge.selectors import stored_text
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 

@@ -33,7 +33,7 @@ from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.grounding import Passage
 from registry.catalog.inputs import TextInputs
 from registry.catalog.requests import estimate_tokens, printable
-from registry.knowledge.index_files import Vectors
+from registry.knowledge.index_format import Vectors
 from registry.knowledge.services import EMBEDDINGS
 
 if TYPE_CHECKING:

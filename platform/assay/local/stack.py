@@ -158,7 +158,7 @@ class Stack:
     def _workers(self) -> None:
         self._spawn(
             "compute-worker", "worker", *_CELERY, "-I", "workers.tasks.jobs", "-Q", "compute",
-            "-P", "prefork", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *_QUIET,
+            "-P", "threads", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *_QUIET,
         )  # fmt: skip
         self.start_engine_worker()
 

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from registry import store
 from registry.knowledge.chunks import chunk_spans
-from registry.knowledge.index_files import IndexedDocument, write_index
+from registry.knowledge.index_format import IndexedDocument, write_index
 from registry.knowledge.models import (
     Document,
     DocumentVersion,

@@ -227,6 +227,9 @@ def job() -> Job:
     )
 
 
+MANIFEST = {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]}
+
+
 def test_a_worker_runs_a_job_under_its_role() -> None:
     done, broken = job(), job()
     with acting_as("worker"):
@@ -234,7 +237,10 @@ def test_a_worker_runs_a_job_under_its_role() -> None:
         assert claim is not None
         assert job_heartbeat(claim).alive
         job_report(claim, reports=[Report(message="on it", step=1, total=2)], phase="training")
-        assert job_deliver(claim, {"metrics": {}}) is JobState.FINISHING
+        assert (
+            job_deliver(claim, {"metrics": {}, "parameters": {}, "manifest": MANIFEST})
+            is JobState.FINISHING
+        )
         second = job_claim(job_id=broken.pk, worker="w1")
         assert second is not None
         assert job_fail(second, "no room", retry=True) is JobState.QUEUED

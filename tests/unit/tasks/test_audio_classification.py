@@ -21,7 +21,7 @@ from tasks.audio_classification.schema import LabelOptions, OneRecording
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest, TrainingRequest
 
 pytestmark = pytest.mark.torch

@@ -21,7 +21,7 @@ from registry.catalog import get_task
 from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import EvaluationRequest
 from workers.wire import Done
 

@@ -20,7 +20,7 @@ from tasks.image_segmentation.schema import SegmentationOptions
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest, TrainingRequest
 
 pytestmark = pytest.mark.torch

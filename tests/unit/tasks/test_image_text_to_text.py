@@ -27,7 +27,7 @@ from tests.unit.tasks.serving import served
 from tests.unit.tasks.tiny_llava import save_tiny_llava
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

@@ -21,7 +21,7 @@ from tests.unit.tasks.serving import served
 from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.architectures import UnsupportedModel
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest, TrainingRequest
 
 TASK = get_task("moderation")

@@ -18,7 +18,7 @@ from tasks.object_detection.schema import DetectionOptions
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest, TrainingRequest
 
 pytestmark = pytest.mark.torch

@@ -13,7 +13,7 @@ from registry.catalog import get_task
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

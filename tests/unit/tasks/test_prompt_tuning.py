@@ -12,7 +12,7 @@ from registry.catalog.generation import GenerationInputs
 from registry.catalog.prompt import PromptDocument
 from tests.unit.tasks.test_text_generation import conversations, write
 from tests.unit.workers.recording import Answer, Recorder, prompted
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest, TrainingRequest
 
 pytestmark = pytest.mark.torch

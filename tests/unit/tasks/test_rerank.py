@@ -16,7 +16,7 @@ from registry.catalog.requests import Body, RequestInvalid
 from tasks.rerank.schema import RerankInputs
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

@@ -25,7 +25,7 @@ from tests.unit.tasks.fuzz import JSON
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

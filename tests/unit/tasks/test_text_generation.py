@@ -11,7 +11,7 @@ import pytest
 
 from registry.catalog import get_task
 from tests.unit.workers.recording import Answer, Recorder, prompted
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

@@ -25,7 +25,7 @@ from tests.unit.tasks.tiny_diffusion import save_pipeline
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import Cancelled as RequestCancelled
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

@@ -354,7 +354,7 @@ def test_the_judge_answers_requests_of_its_own_task_and_is_recorded(
     tmp_path: Path, readable: bool
 ) -> None:
     from tests.unit.tasks.test_voice_activity_detection import loud_detector
-    from workers.tasks.execution import evaluation_plan
+    from workers.run.execution import evaluation_plan
     from workers.trainers.evaluation import evaluate
     from workers.trainers.protocol import EvaluationRequest, Judge
 

@@ -23,7 +23,7 @@ from tasks.time_series_forecasting import evaluation_request, origins
 from tasks.time_series_forecasting.schema import ForecastInputs, ForecastOptions
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

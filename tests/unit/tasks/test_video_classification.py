@@ -27,7 +27,7 @@ from tasks.video_classification.schema import LabelOptions, OneVideo
 from tests.unit.registry.media_files import container
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,

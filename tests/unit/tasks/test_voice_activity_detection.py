@@ -24,7 +24,7 @@ from tasks.voice_activity_detection.schema import DetectionOptions, OneRecording
 from tests.unit.registry.onnx_models import helper, onnx
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest
 
 pytestmark = pytest.mark.torch

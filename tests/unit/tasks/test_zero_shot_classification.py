@@ -23,7 +23,7 @@ from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import RequestRefused
-from workers.tasks.execution import evaluation_plan
+from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import BadMaterial, EvaluationRequest
 
 TASK = get_task("zero-shot-classification")

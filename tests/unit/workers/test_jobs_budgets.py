@@ -19,6 +19,7 @@ from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from tests.unit.policy_support import install_rules
 from tests.unit.workers import company
+from tests.unit.workers.test_jobs_leases import MEASURED
 from tests.unit.workers.test_jobs_services import claimed, expire, queued
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import (
@@ -112,7 +113,7 @@ def test_a_result_that_waits_to_be_registered_uses_no_device(redis: Redis, commi
     claim = claimed(job)
     ran_for(8)
     with commits():
-        job_deliver(claim, {"metrics": {}})
+        job_deliver(claim, MEASURED)
         hold = BudgetHold.objects.get()
         assert hold.running_since is None
         assert hold.state == HoldState.OPEN

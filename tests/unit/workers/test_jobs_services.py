@@ -154,7 +154,6 @@ def delivered_evaluation(**changes: Any) -> Job:
         "baseline_name": "majority",
         "details": {},
         "sample_size": 10,
-        "fence": 1,
         **changes,
     }
     job_deliver(claimed(job), result)
@@ -202,7 +201,7 @@ def test_a_store_that_is_away_leaves_the_job_finishing_to_be_tried_again(
     manifest = company.build_manifest(output, base_digest=base.digest)
     job_deliver(
         claim,
-        {"fence": 1, "metrics": {}, "parameters": {}, "manifest": manifest.to_json()},
+        {"metrics": {}, "parameters": {}, "manifest": manifest.to_json()},
     )
     assert job_finish(job.pk) == JobState.FINISHING
     job.refresh_from_db()

@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from governance.errors import WrongState
 from registry.knowledge.documents import document_version_recall
-from registry.knowledge.index_files import LoadedIndex, best_rows, read_index
+from registry.knowledge.index_files import best_rows, read_index
+from registry.knowledge.index_format import LoadedIndex
 from registry.knowledge.models import KnowledgeBase
 from registry.knowledge.selectors import index_is_stale
 from registry.manifests import Manifest, ManifestMismatch
@@ -22,10 +23,10 @@ from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers import company
+from workers.jobs import orders
 from workers.jobs.finishing import job_finish
 from workers.jobs.knowledge import document_publish_request, index_request
 from workers.jobs.models import Job, JobState
-from workers.tasks import indexing
 from workers.tasks.jobs import run
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
@@ -80,7 +81,7 @@ def test_documents_are_embedded_by_the_governed_version_and_found(handbook: Know
 
 
 def test_unchanged_chunks_keep_their_vectors_and_the_same_documents_the_same_digest(
-    handbook: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+    handbook: KnowledgeBase,
 ) -> None:
     lead = company.person("Lena", "lead", "clinical")
     document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
@@ -88,7 +89,6 @@ def test_unchanged_chunks_keep_their_vectors_and_the_same_documents_the_same_dig
     first = handbook.index
     assert first is not None
     index_request(actor=lead, base=handbook)
-    monkeypatch.setattr(indexing, "embed", None)  # Nothing is left to embed.
     assert built(handbook).result["reused"] == first.chunks  # type: ignore[index]
     assert handbook.index is not None
     assert handbook.index.digest == first.digest
@@ -211,7 +211,7 @@ def test_a_store_that_is_away_loses_no_work(
 def test_more_chunks_than_an_index_holds_fail_the_job_with_a_sentence(
     handbook: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "MAX_CHUNKS", 0)
+    monkeypatch.setattr(orders, "MAX_CHUNKS", 0)
     lead = company.person("Lena", "lead", "clinical")
     document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
     job = Job.objects.get()

@@ -7,44 +7,55 @@ from pathlib import Path
 
 import pytest
 
+from registry.manifests import build_manifest
 from tests.unit.workers.test_tasks_progress import claim as claim
 from tests.unit.workers.test_tasks_progress import job_of, take_over
+from workers.control.direct_jobs import DirectJobs
+from workers.control.jobs import Claim, LeaseLost
 from workers.jobs import workspace
-from workers.jobs.leases import Claim, LeaseLost, job_checkpoint
-from workers.tasks.checkpoints import checkpoint_to_resume
-from workers.tasks.progress import LeasedProgress
+from workers.jobs.leases import job_checkpoint
+from workers.jobs.orders import order_make
+from workers.supervision.checkpoints import checkpoint_copy
+from workers.supervision.lease import HeldLease
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def progress(claim: Claim) -> Iterator[LeasedProgress]:
-    with LeasedProgress(claim) as progress:
+def progress(claim: Claim) -> Iterator[HeldLease]:
+    with HeldLease(claim, DirectJobs()) as progress:
         yield progress
 
 
-def write(claim: Claim, progress: LeasedProgress, step: int, *, recorded: bool = True) -> Path:
+def write(claim: Claim, progress: HeldLease, step: int, *, recorded: bool = True) -> Path:
     folder = workspace.checkpoints_folder(claim.job_id) / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     (folder / "optimizer.pt").write_bytes(b"state of step %d" % step)
     (folder / "trainer_state.json").write_text("{}")
     if recorded:
-        progress.checkpoint(folder)
+        there = [path.name for path in folder.parent.iterdir()]
+        progress.checkpoint(folder.name, build_manifest(folder).to_json(), there)
     return folder
 
 
-def lines(claim: Claim, progress: LeasedProgress) -> str:
+def resumed(claim: Claim, progress: HeldLease) -> Path | None:
+    target = workspace.inputs_folder(claim.job_id, claim.fence)
+    folder = workspace.checkpoints_folder(claim.job_id)
+    return checkpoint_copy(order_make(claim), folder, target, progress)
+
+
+def lines(claim: Claim, progress: HeldLease) -> str:
     progress.flush()
     return "\n".join(job_of(claim).events.values_list("message", flat=True))
 
 
 def test_the_newest_is_copied_to_where_only_this_attempt_writes(
-    claim: Claim, progress: LeasedProgress
+    claim: Claim, progress: HeldLease
 ) -> None:
-    assert checkpoint_to_resume(claim, progress) is None
+    assert resumed(claim, progress) is None
     write(claim, progress, 90)
     newest = write(claim, progress, 100)
-    copy = checkpoint_to_resume(claim, progress)
+    copy = resumed(claim, progress)
     assert copy == workspace.inputs_folder(claim.job_id, claim.fence) / "checkpoint-100"
     assert (copy / "optimizer.pt").read_bytes() == (newest / "optimizer.pt").read_bytes()
     assert "differs" not in lines(claim, progress)
@@ -68,11 +79,11 @@ def remove(folder: Path) -> None:
 @pytest.mark.parametrize("change", [flip, add, remove])
 @pytest.mark.parametrize("step", [20, 40])
 def test_one_changed_byte_starts_the_run_over_with_a_note(
-    claim: Claim, progress: LeasedProgress, change: Callable[[Path], None], step: int
+    claim: Claim, progress: HeldLease, change: Callable[[Path], None], step: int
 ) -> None:
     folders = {each: write(claim, progress, each) for each in (20, 40)}
     change(folders[step])
-    assert checkpoint_to_resume(claim, progress) is None
+    assert resumed(claim, progress) is None
     assert "the run starts from the beginning" in lines(claim, progress)
     assert not workspace.checkpoints_folder(claim.job_id).exists()
     inputs = workspace.inputs_folder(claim.job_id, claim.fence)
@@ -80,18 +91,18 @@ def test_one_changed_byte_starts_the_run_over_with_a_note(
 
 
 def test_one_that_was_not_recorded_is_not_used_and_the_one_before_is(
-    claim: Claim, progress: LeasedProgress
+    claim: Claim, progress: HeldLease
 ) -> None:
     write(claim, progress, 20)
     planted = write(claim, progress, 40, recorded=False)
-    copy = checkpoint_to_resume(claim, progress)
+    copy = resumed(claim, progress)
     assert copy is not None
     assert copy.name == "checkpoint-20"
     assert not planted.exists()
     assert "checkpoint-40 was not recorded" in lines(claim, progress)
 
 
-def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: LeasedProgress) -> None:
+def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: HeldLease) -> None:
     old = write(claim, progress, 20)
     for path in old.iterdir():
         path.unlink()
@@ -100,7 +111,7 @@ def test_what_was_rotated_away_is_forgotten(claim: Claim, progress: LeasedProgre
     assert set(job_of(claim).checkpoints) == {"checkpoint-40"}
 
 
-def test_who_lost_the_lease_records_nothing(claim: Claim, progress: LeasedProgress) -> None:
+def test_who_lost_the_lease_records_nothing(claim: Claim, progress: HeldLease) -> None:
     take_over(claim)
     with pytest.raises(LeaseLost):
         job_checkpoint(claim, name="checkpoint-1", manifest={}, there=["checkpoint-1"])

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -25,11 +24,10 @@ from workers.deployments.services import deployment_create
 from workers.jobs import workspace
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
+from workers.jobs.orders import order_make
 from workers.jobs.requests import evaluate_request, fine_tune_request
-from workers.tasks.execution import set_threads
 from workers.tasks.hosting import EngineHost
-from workers.tasks.jobs import run, run_claim
-from workers.trainers.evaluation import torch_threads
+from workers.tasks.jobs import run, supervisor
 from workers.wire import Done, InferenceRequest
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
@@ -181,18 +179,7 @@ def test_a_run_that_is_asked_to_stop_is_cancelled(tmp_path: Path) -> None:
     claim = job_claim(job_id=job.pk, worker="w1")
     assert claim is not None
     Job.objects.filter(pk=job.pk).update(cancel_requested=True)
-    run_claim(claim)
+    order = order_make(claim)
+    supervisor().run(claim, order)
     job.refresh_from_db()
     assert (job.state, job.result) == (JobState.CANCELLED, None)
-
-
-def test_a_job_takes_as_many_threads_as_the_settings_allow(settings: Any) -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        settings.COMPUTE_THREADS = before + 1
-        set_threads()
-        assert torch_threads() == before + 1
-    finally:
-        torch.set_num_threads(before)

@@ -17,7 +17,7 @@ from governance.permissions import Action
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.versions.selectors import versions_visible_to
-from workers.jobs.leases import WARNING
+from workers.control.jobs import WARNING
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel

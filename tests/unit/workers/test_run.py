@@ -1,0 +1,322 @@
+"""A run in a process of its own: a folder in, events and a result out, without a database."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from governance.errors import InvalidInput
+from registry.manifests import Manifest, build_manifest
+from tests.unit.registry.objects import safetensors
+from workers.control.jobs import Claim, HeartbeatReply, Report
+from workers.launchers.protocol import Ended, last_lines
+from workers.run.events import (
+    MAX_LINE_BYTES,
+    Checkpoint,
+    EventProgress,
+    EventReader,
+    Log,
+    Metric,
+    Phase,
+)
+from workers.run.order import Folder, IntakeWork, Order
+from workers.run.outcome import STOPPED, Ending, outcome_read, result_checked
+from workers.supervision.supervisor import Supervisor
+
+# Nothing of ours; addresses at which nothing answers.
+UNREACHABLE = {
+    "PATH": os.defpath,
+    "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+    "REDIS_URL": "redis://127.0.0.1:9",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def delivery(folder: Path) -> Manifest:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(b'{"architectures": ["BertModel"]}')
+    (folder / "model.safetensors").write_bytes(safetensors())
+    return build_manifest(folder)
+
+
+def order(manifest: Manifest, **changes: Any) -> Order:
+    return Order(
+        **{
+            "job": uuid.uuid4(),
+            "title": "Check",
+            "attempt": 1,
+            "fence": 1,
+            "work": IntakeWork(task="embeddings", max_bytes=10**9),
+            "folders": (Folder(name="delivery", manifest=manifest.to_json(), quarantine=1),),
+            "max_output_bytes": 10**9,
+            **changes,
+        }
+    )
+
+
+def finished(folder: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "workers.run", str(folder)],
+        env=UNREACHABLE,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_run_needs_no_database_and_no_broker(tmp_path: Path) -> None:
+    manifest = delivery(tmp_path / "inputs" / "delivery")
+    order(manifest).write(tmp_path)
+    done = finished(tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    outcome = outcome_read(tmp_path)
+    assert outcome is not None
+    assert outcome.ending is Ending.DONE, outcome.sentence
+    result = result_checked("intake", outcome.result)
+    assert (
+        Manifest.from_json(result["manifest"]).digest == build_manifest(tmp_path / "output").digest
+    )
+    events = list(EventReader(tmp_path).read())
+    assert next(event.name for event in events if isinstance(event, Phase)) == "checking"
+    assert any(isinstance(event, Log) for event in events)
+
+
+def test_a_folder_without_an_order_is_a_broken_run_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "order.json").write_text('{"job": 1}')
+    assert finished(tmp_path).returncode == 0
+    outcome = outcome_read(tmp_path)
+    assert outcome is not None
+    assert outcome.ending is Ending.BROKEN
+    assert "order.json is not an order" in outcome.sentence
+
+
+def test_curves_are_thinned_and_numbers_that_are_none_left_out(tmp_path: Path) -> None:
+    progress = EventProgress(tmp_path, threading.Event())
+    for step in range(1, 10_001):
+        progress.metric(step, 10_000, {"loss": 1 / step, "broken": float("nan")})
+    progress.close()
+    points = [e for e in EventReader(tmp_path).read() if isinstance(e, Metric) and e.values]
+    assert len(points) == 2_000
+    assert points[-1].values == {"loss": 1 / 10_000}
+
+
+def test_lines_that_are_no_events_are_dropped_and_counted(tmp_path: Path) -> None:
+    manifest = {"base": None, "files": []}
+    lines: list[Any] = [
+        b"not json",
+        b'{"event": "log", "message": "good"}',
+        b'{"event": "log", "message": 7}',
+        b'{"event": "drop table"}',
+        json.dumps(
+            {"event": "checkpoint", "name": "../../x", "manifest": manifest, "there": []}
+        ).encode(),
+        b'{"event": "metric", "step": -1, "total": 1, "values": {}}',
+    ]
+    (tmp_path / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    reader = EventReader(tmp_path)
+    assert list(reader.read()) == [Log(message="good")]
+    assert (reader.malformed, reader.excess) == (5, False)
+
+
+def test_an_endless_line_is_not_read_into_memory(tmp_path: Path) -> None:
+    with (tmp_path / "events.jsonl").open("wb") as file:
+        file.truncate(3 * MAX_LINE_BYTES)
+    reader = EventReader(tmp_path)
+    assert list(reader.read()) == []
+    assert reader.excess
+
+
+def test_a_checkpoint_is_reported_with_the_manifest_of_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "checkpoint-3"
+    folder.mkdir(parents=True)
+    (folder / "state.bin").write_bytes(b"state")
+    progress = EventProgress(tmp_path, threading.Event())
+    progress.checkpoint(folder)
+    [event] = EventReader(tmp_path).read()
+    assert isinstance(event, Checkpoint)
+    assert event.manifest == build_manifest(folder).to_json()
+    assert event.there == ("checkpoint-3",)
+
+
+BAD = {
+    "metrics": {"metrics": {"loss": float("nan")}, "parameters": {}, "manifest": None},
+    "manifest": {"metrics": {}, "parameters": {}, "manifest": {"base": None, "files": [{}]}},
+    "extra": {
+        "metrics": {},
+        "parameters": {},
+        "manifest": {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]},
+        "version": 7,
+    },
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_result_is_checked_as_outside_input(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        result_checked("fine_tune", BAD[name])
+
+
+class Recorder:
+    """A control plane that keeps what it is told. Its database is this object."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.told: list[Any] = []
+        self.cancel = False
+
+    def claim(self, job_id: str, worker: str) -> None:
+        raise NotImplementedError
+
+    def heartbeat(self, claim: Claim) -> HeartbeatReply:
+        return HeartbeatReply(alive=True, cancel_requested=self.cancel)
+
+    def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
+        self.lines += [report.message for report in reports if report.message]
+        return self.heartbeat(claim)
+
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+        self.told.append(("checkpoint", name))
+
+    def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
+        self.told.append(("deliver", result_checked(claim.kind, result)))
+
+    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
+        self.told.append(("fail", sentence, retry))
+
+    def cancelled(self, claim: Claim) -> None:
+        self.told.append(("cancelled",))
+
+    def close(self) -> None:
+        pass
+
+
+class Folders:
+    """Files in a folder of the test."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def attempt_folder(self, claim: Claim) -> Path:
+        return self.root / str(claim.fence)
+
+    def checkpoints_folder(self, claim: Claim) -> Path:
+        return self.root / "checkpoints"
+
+    def fetch(self, order: Order, inputs: Path) -> None:
+        delivery(inputs / "delivery")
+
+
+class Scripted:
+    """A launcher whose runs are small programs, so that they can die in every way."""
+
+    poll_s = 0.02
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def submit(self, folder: Path) -> str:
+        with (folder / "log.txt").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", self.program], cwd=folder, stdout=log, stderr=log
+            )
+        self.folder = folder
+        return "run"
+
+    def poll(self, handle: str) -> Ended | None:
+        assert self.process is not None
+        status = self.process.poll()
+        return None if status is None else Ended(status)
+
+    def cancel(self, handle: str, *, kill: bool = False) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+
+    def logs(self, handle: str) -> str:
+        return last_lines(self.folder)
+
+    def forget(self, handle: str) -> None:
+        assert self.process is not None
+        self.process.wait()
+
+
+def supervised(tmp_path: Path, program: str, *, cancel: bool = False, stop_s: float = 5) -> Any:
+    control = Recorder()
+    made = order(delivery(tmp_path / "delivery"))
+    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=0.6)
+    launcher = Scripted(program)
+    control.cancel = False
+    if cancel:
+        # Asked after the start: the heartbeat of a short lease comes within 0.2 s.
+        original = launcher.submit
+
+        def submit(folder: Path) -> str:
+            control.cancel = True
+            return original(folder)
+
+        launcher.submit = submit  # type: ignore[method-assign]
+    Supervisor(control, Folders(tmp_path), launcher, stop_s=stop_s).run(claim, made)
+    return control
+
+
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+BROKEN = "import sys; print('no space left'); sys.exit(3)"
+SILENT = "pass"
+HOSTILE = (
+    "import json; open('result.json','w').write(json.dumps({'ending': 'done', 'result': "
+    "{'manifest': {'base': None, 'files': [{'path': '../../etc', 'size': 1, 'sha256': '0'*64}]}}}))"
+)
+HUGE = "open('result.json','wb').truncate(1 << 40)"
+FLOOD = (
+    'line = b\'{"event": "log", "message": "\' + b\'x\' * 9000 + b\'"}\\n\'\n'
+    "file = open('events.jsonl', 'ab')\n"
+    "while True: file.write(line * 100)"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence", "retry"),
+    [
+        (KILLED, "The run was killed", True),
+        (BROKEN, "status 3. Its last line: no space left", True),
+        (SILENT, "ended without a result", True),
+        (HOSTILE, "steps out of its folder", False),
+        (HUGE, "larger than", False),
+        (FLOOD, "more events than a job may have", False),
+    ],
+    ids=["killed", "broken", "silent", "hostile", "huge", "flood"],
+)
+def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
+    tmp_path: Path, program: str, sentence: str, retry: bool
+) -> None:
+    control = supervised(tmp_path, program)
+    [(verb, said, again)] = control.told
+    assert (verb, again) == ("fail", retry)
+    assert sentence in said
+    assert not (tmp_path / "1" / "inputs").exists()
+
+
+STOPS = f"""
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit({STOPPED}))
+time.sleep(60)
+"""
+IGNORES = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+
+
+@pytest.mark.parametrize("program", [STOPS, IGNORES], ids=["stops", "ignores"])
+def test_a_cancel_sends_sigterm_and_kills_a_run_that_does_not_stop(
+    tmp_path: Path, program: str
+) -> None:
+    control = supervised(tmp_path, program, cancel=True, stop_s=0.5)
+    assert control.told == [("cancelled",)]

@@ -1,0 +1,223 @@
+"""Make the order of an attempt: everything that its run needs from the database's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+
+from governance.errors import InvalidInput, WrongState
+from registry.catalog import get_task
+from registry.catalog.columns import media_columns
+from registry.catalog.declaration import Task
+from registry.datasets.models import DatasetVersion
+from registry.datasets.stored import media_records
+from registry.intake.models import Intake
+from registry.knowledge.chunks import MAX_CHUNKS
+from registry.knowledge.models import DocumentVersion, KnowledgeBase
+from registry.knowledge.selectors import current_versions
+from registry.manifests import Manifest, ManifestFile, ManifestMismatch
+from registry.versions.models import ModelVersion, VersionKind, VersionState
+from registry.versions.weights import measuring_engine
+from workers.control.jobs import Claim
+from workers.jobs.models import Job, JobKind
+from workers.run.order import (
+    MEDIA,
+    TEXTS,
+    Document,
+    EvaluateWork,
+    FineTuneWork,
+    Folder,
+    IndexWork,
+    IntakeWork,
+    LooseFiles,
+    Order,
+    Served,
+    Work,
+)
+
+
+def order_make(claim: Claim) -> Order:
+    """Return the order of a claimed job.
+
+    Raises:
+        DomainError: what the job names cannot be used any more, or the store lacks a list.
+        ObjectDoesNotExist: a row that the job names is gone.
+    """
+    job = Job.objects.get(pk=claim.job_id)
+    draft = _WORK[JobKind(claim.kind)](job.spec)
+    return Order(
+        job=claim.job_id,
+        title=claim.title,
+        attempt=claim.attempt,
+        fence=claim.fence,
+        work=draft.work,
+        folders=tuple(draft.folders),
+        files=tuple(draft.files),
+        checkpoints=job.checkpoints,
+        max_output_bytes=settings.JOB_OUTPUT_MAX_BYTES,
+    )
+
+
+@dataclass(slots=True)
+class _Draft:
+    work: Work
+    folders: list[Folder]
+    files: list[LooseFiles] = field(default_factory=list)
+
+
+def _intake(spec: dict[str, Any]) -> _Draft:
+    intake = Intake.objects.get(pk=spec["intake"])
+    delivered = Manifest(
+        files=tuple(ManifestFile(f["name"], f["size"], f["sha256"]) for f in intake.files)
+    )
+    return _Draft(
+        IntakeWork(
+            task=spec["task"], keep_gguf=intake.keep_gguf, max_bytes=settings.INTAKE_MAX_BYTES
+        ),
+        [Folder(name="delivery", manifest=delivered.to_json(), quarantine=intake.pk)],
+    )
+
+
+def _fine_tune(spec: dict[str, Any]) -> _Draft:
+    base = ModelVersion.objects.select_related("model").get(pk=spec["base"])
+    data = DatasetVersion.objects.select_related("dataset").get(pk=spec["dataset_version"])
+    task = get_task(spec["task"])
+    # Fully tuned weights stand alone; anything else is meaningless without its base.
+    alone = task.recipe(spec["method"]).makes == VersionKind.FULL
+    return _Draft(
+        FineTuneWork(
+            task=task.name,
+            method=spec["method"],
+            hyperparameters=spec["hyperparameters"],
+            base_digest=None if alone else base.digest,
+        ),
+        [_version(base, "base"), _rows(data, "data")],
+        _media(task, data),
+    )
+
+
+def _evaluate(spec: dict[str, Any]) -> _Draft:
+    task = get_task(spec["task"])
+    if task.evaluation is None:
+        raise InvalidInput(f"{task.title} is not evaluated.")
+    version = ModelVersion.objects.select_related("model", "base__model", "dataset_version").get(
+        pk=spec["version"]
+    )
+    data = [DatasetVersion.objects.select_related("dataset").get(pk=spec["dataset_version"])]
+    folders = [_rows(data[0], "data")]
+    below = version
+    if version.kind == VersionKind.PROMPT and version.base is not None:
+        below = version.base
+        folders.append(_version(version, "prompt"))
+    folders.append(_version(below, "version"))
+    if below.kind == VersionKind.ADAPTER and below.base is not None:
+        folders.append(_version(below.base, "base"))
+    if task.evaluation.uses_training_rows and version.dataset_version is not None:
+        data.append(version.dataset_version)
+        folders.append(_rows(version.dataset_version, "training-data"))
+    judge = _judge(spec)
+    if judge is not None:
+        folders.append(_version(judge, "judge"))
+    return _Draft(
+        EvaluateWork(
+            version=_served(version),
+            max_rows=spec.get("max_rows"),
+            judge=None if judge is None else _served(judge),
+        ),
+        folders,
+        _media(task, *data),
+    )
+
+
+def _judge(spec: dict[str, Any]) -> ModelVersion | None:
+    """Return the judge that was chosen when the job was requested. Raises WrongState."""
+    if spec.get("judge") is None:
+        return None
+    version = ModelVersion.objects.select_related("model").get(pk=spec["judge"])
+    if version.state != VersionState.TRUSTED:
+        raise WrongState(f"{version}, which was to judge, is {version.state}. Evaluate again.")
+    return version
+
+
+def _index(spec: dict[str, Any]) -> _Draft:
+    base = KnowledgeBase.objects.select_related("index", "embedding_version__model").get(
+        pk=spec["base"]
+    )
+    # Read with the base, before its documents: those are at least as new.
+    revision = base.revision
+    embedding = base.embedding_version
+    if embedding.state != VersionState.TRUSTED:
+        raise WrongState(f"{embedding} is {embedding.state}; it embeds nothing.")
+    documents = tuple(
+        Document(version=version.pk, text_sha256=version.text_sha256)
+        for version in current_versions(base)
+    )
+    texts = {document.text_sha256 for document in documents}
+    folders = [_version(embedding, "embedding")]
+    files = [LooseFiles(name=TEXTS, sha256s=tuple(sorted(texts)))]
+    index = base.index
+    if index is not None and index.embedding_digest == embedding.digest:
+        folders.append(Folder(name="index", manifest=index.manifest, required=False))
+        indexed = DocumentVersion.objects.filter(pk__in=index.versions)
+        others = set(indexed.values_list("text_sha256", flat=True)) - texts
+        files.append(LooseFiles(name=TEXTS, sha256s=tuple(sorted(others)), required=False))
+    return _Draft(
+        IndexWork(
+            name=base.name,
+            chunk_characters=base.chunk_characters,
+            overlap_characters=base.overlap_characters,
+            documents=documents,
+            embedding=_served(embedding),
+            revision=revision,
+            max_chunks=MAX_CHUNKS,
+        ),
+        folders,
+        files,
+    )
+
+
+def _served(version: ModelVersion) -> Served:
+    return Served(
+        name=str(version),
+        digest=version.digest,
+        task=version.model.task,
+        engine=measuring_engine(version),
+    )
+
+
+def _version(version: ModelVersion, name: str) -> Folder:
+    """Return a version's files. Raises ManifestMismatch."""
+    manifest = Manifest.from_json(version.manifest)
+    if manifest.digest != version.digest:
+        raise ManifestMismatch(
+            f"The manifest of {version} does not have the digest {version.digest}.", path=""
+        )
+    return Folder(name=name, manifest=manifest.to_json())
+
+
+def _rows(data: DatasetVersion, name: str) -> Folder:
+    rows = ManifestFile("data.jsonl", data.size_bytes, data.digest)
+    return Folder(name=name, manifest=Manifest(files=(rows,)).to_json())
+
+
+def _media(task: Task, *data: DatasetVersion) -> list[LooseFiles]:
+    """Return the media that the rows name. Raises Unavailable."""
+    rows = [task.row_kind(version.dataset.row_kind).row for version in data]
+    if not any(media_columns(row) for row in rows):
+        return []
+    return [LooseFiles(name=MEDIA, sha256s=tuple(_named(data)))]
+
+
+def _named(data: Iterable[DatasetVersion]) -> list[str]:
+    return sorted({sha256 for version in data for sha256 in media_records(version)})
+
+
+_WORK = {
+    JobKind.INTAKE: _intake,
+    JobKind.FINE_TUNE: _fine_tune,
+    JobKind.EVALUATE: _evaluate,
+    JobKind.INDEX: _index,
+}

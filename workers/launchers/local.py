@@ -1,0 +1,86 @@
+"""Runs as processes of this machine, forked from a server that has imported torch once.
+
+Importing torch and transformers costs seconds of CPU; a fork of a process that has them costs none.
+The server is the standard library's (`multiprocessing`, method forkserver).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+from workers.launchers.protocol import Ended, last_lines
+from workers.run.forked import run_forked
+
+_PRELOADED = "workers.run.preload"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    process: ForkServerProcess
+    folder: Path
+
+
+class LocalLauncher:
+    """Implements `workers.launchers.protocol.Launcher`. Its runs end with this process."""
+
+    poll_s = 0.05
+
+    def __init__(self) -> None:
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([_PRELOADED])
+        self._runs: dict[str, _Run] = {}
+        self._lock = threading.Lock()
+        # Before `multiprocessing` waits for them at the end of this process.
+        atexit.register(self._end_all)
+
+    def submit(self, folder: Path) -> str:
+        """Fork a process for the run; the first one waits for the server's imports."""
+        process = self._context.Process(target=run_forked, args=(str(folder),), name="assay-run")
+        # Not by two threads at once: the server starts with the first.
+        with self._lock:
+            process.start()
+        handle = str(process.pid)
+        self._runs[handle] = _Run(process, folder)
+        return handle
+
+    def poll(self, handle: str) -> Ended | None:
+        """Return the exit status of the run's process."""
+        status = self._runs[handle].process.exitcode
+        return None if status is None else Ended(status)
+
+    def cancel(self, handle: str, *, kill: bool = False) -> None:
+        """Signal the run; with `kill` its whole group."""
+        run = self._runs[handle]
+        if run.process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(handle), signal.SIGKILL if kill else signal.SIGTERM)
+        if kill:
+            _end_group(int(handle))
+
+    def logs(self, handle: str) -> str:
+        """Return the last lines of the run's log."""
+        return last_lines(self._runs[handle].folder)
+
+    def forget(self, handle: str) -> None:
+        """Wait for the run's process, and end what it started and left behind."""
+        run = self._runs.pop(handle)
+        run.process.join()
+        run.process.close()
+        _end_group(int(handle))
+
+    def _end_all(self) -> None:
+        for handle in list(self._runs):
+            self.cancel(handle, kill=True)
+
+
+def _end_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)

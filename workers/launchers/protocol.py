@@ -1,0 +1,67 @@
+"""A launcher starts `workers.run` on a folder, and says when and how it ended."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from workers.run.order import LOG_FILE
+
+LOG_LINES = 40
+_LOG_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a run's process: its exit status, negative for the signal that ended it."""
+
+    status: int
+    detail: str = ""
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was killed, as the kernel does when memory runs out."""
+        return self.status == -signal.SIGKILL
+
+    @property
+    def reason(self) -> str:
+        """The status in words."""
+        if self.detail:
+            return self.detail
+        if self.status < 0:
+            return f"signal {-self.status}"
+        return f"status {self.status}"
+
+
+class Launcher(Protocol):
+    """Starts runs. `poll_s` is how often their state is worth asking for, in seconds."""
+
+    poll_s: float
+
+    def submit(self, folder: Path) -> str:
+        """Start the run in `folder`; return a handle. Raises Unavailable when it cannot now."""
+
+    def poll(self, handle: str) -> Ended | None:
+        """Return how the run ended; None while it works or waits."""
+
+    def cancel(self, handle: str, *, kill: bool = False) -> None:
+        """Send SIGTERM: checkpoint and end. With `kill`, end it and its children at once."""
+
+    def logs(self, handle: str) -> str:
+        """Return the last lines that the run printed."""
+
+    def forget(self, handle: str) -> None:
+        """Release what is kept of a run that is over."""
+
+
+def last_lines(folder: Path) -> str:
+    """Return the last lines of a run's log in its folder."""
+    try:
+        with (folder / LOG_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _LOG_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-LOG_LINES:])

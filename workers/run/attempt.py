@@ -1,0 +1,90 @@
+"""The folder of one attempt, as the code that does the work sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from registry.catalog import get_task
+from registry.catalog.engines import engine_class
+from workers.run.order import CHECKPOINTS, INPUTS, MEDIA, OUTPUT, RESUME, TEXTS, Order, Served
+from workers.trainers.protocol import BadMaterial, Judge, Progress
+
+
+class RunProgress(Progress, Protocol):
+    """A receiver of reports that also shows phases."""
+
+    def enter(self, phase: str) -> None:
+        """Say what the run does now, in one or two words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An order, the folder that holds its inputs, and a receiver of reports."""
+
+    order: Order
+    folder: Path
+    progress: RunProgress
+
+    def input(self, name: str) -> Path:
+        """Return the folder of an input. Raises BadMaterial when it is missing."""
+        path = self.folder / INPUTS / name
+        if not path.is_dir():
+            raise BadMaterial(f"The run was given no folder {name!r}.")
+        return path
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a folder of that name among the inputs."""
+        return (self.folder / INPUTS / name).is_dir()
+
+    @property
+    def data(self) -> Path:
+        """The file of rows."""
+        return self.input("data") / "data.jsonl"
+
+    @property
+    def media(self) -> Path | None:
+        """The folder of the media that the rows name; None where they name none."""
+        return self.input(MEDIA) if self.has(MEDIA) else None
+
+    @property
+    def resume_from(self) -> Path | None:
+        """A verified copy of the checkpoint to resume from; None starts from the beginning."""
+        found = sorted((self.folder / INPUTS / RESUME).glob("checkpoint-*"))
+        return found[-1] if found else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are written; on one machine the same folder for each attempt."""
+        return (self.folder / CHECKPOINTS).resolve()
+
+    def text(self, sha256: str) -> str | None:
+        """Return a text by its SHA-256; None when the run was not given it."""
+        path = self.folder / INPUTS / TEXTS / sha256
+        return path.read_bytes().decode() if path.is_file() else None
+
+    def make_output(self) -> Path:
+        """Make the folder of what this attempt delivers."""
+        folder = self.folder / OUTPUT
+        folder.mkdir()
+        return folder
+
+    def served(self, version: Served, folder: str) -> Judge:
+        """Return a version as evaluation and embedding load it."""
+        task = get_task(version.task)
+        return Judge(
+            name=version.name,
+            digest=version.digest,
+            folder=self.input(folder),
+            engine=engine_class(version.engine, task),
+            runner=task.runner,
+            architectures=task.architectures,
+        )
+
+    def set_threads(self) -> None:
+        """Let torch use as many threads as the order allows."""
+        if self.order.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.order.threads)

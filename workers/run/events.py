@@ -1,0 +1,173 @@
+"""Events of a run: one JSON object a line in `FOLDER/events.jsonl`, written as the run goes on.
+
+A supervisor reads them as outside input: sizes and types are checked, malformed lines dropped.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from registry.manifests import build_manifest
+
+EVENTS_FILE = "events.jsonl"
+MESSAGE_CHARACTERS = 1_000
+POINTS_PER_RUN = 2_000
+# A checkpoint's event carries its manifest.
+MAX_LINE_BYTES = 4 * 1024**2
+MAX_EVENTS_BYTES = 64 * 1024**2
+MAX_VALUES = 64
+MAX_CHECKPOINTS = 64
+CHECKPOINT_NAME = r"^checkpoint-\d{1,12}$"
+# Points that only move the progress are written this often.
+_MOVES_S = 0.25
+CheckpointName = Annotated[str, Field(pattern=CHECKPOINT_NAME)]
+ValueName = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Log(_Event):
+    """One line for a person; a warning is one that must not be missed."""
+
+    event: Literal["log"] = "log"
+    message: str
+    warning: bool = False
+
+
+class Metric(_Event):
+    """One point of the curves, or only the progress where `values` is empty."""
+
+    event: Literal["metric"] = "metric"
+    step: int = Field(ge=0, le=2**31 - 1)
+    total: int = Field(ge=0, le=2**31 - 1)
+    values: dict[ValueName, float] = Field(default_factory=dict, max_length=MAX_VALUES)
+
+
+class Phase(_Event):
+    """The run's present activity in one or two words."""
+
+    event: Literal["phase"] = "phase"
+    name: str = Field(max_length=40)
+
+
+class Checkpoint(_Event):
+    """A checkpoint was written to its end; `there` are all that the folder holds now."""
+
+    event: Literal["checkpoint"] = "checkpoint"
+    name: CheckpointName
+    manifest: dict[str, Any]
+    there: tuple[CheckpointName, ...] = Field(max_length=MAX_CHECKPOINTS)
+
+
+Event = Log | Metric | Phase | Checkpoint
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class EventProgress:
+    """Implements `workers.trainers.protocol.Progress`: writes events, and stops when `stop` is set.
+
+    Keeps about 2,000 points of a run, evenly spread, and the last one.
+    """
+
+    def __init__(self, folder: Path, stop: threading.Event) -> None:
+        self._file = (folder / EVENTS_FILE).open("ab", buffering=0)
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._moved = 0.0
+
+    def close(self) -> None:
+        """Close the file of events."""
+        self._file.close()
+
+    def log(self, message: str) -> None:
+        """Write one line for a person."""
+        self._write(Log(message=message[:MESSAGE_CHARACTERS]))
+
+    def warn(self, message: str) -> None:
+        """Write one line that a person must not miss."""
+        self._write(Log(message=message[:MESSAGE_CHARACTERS], warning=True))
+
+    def metric(self, step: int, total: int, values: dict[str, float]) -> None:
+        """Write one point of the curves, or move the progress."""
+        every = max(1, math.ceil(total / POINTS_PER_RUN))
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        kept = finite if step % every == 0 or step >= total else {}
+        now = time.monotonic()
+        if not kept and now - self._moved < _MOVES_S:
+            return
+        self._moved = now
+        self._write(Metric(step=step, total=total, values=kept))
+
+    def enter(self, phase: str) -> None:
+        """Say what the run does now, in one or two words."""
+        self._write(Phase(name=phase))
+
+    def checkpoint(self, folder: Path) -> None:
+        """Report a complete checkpoint with the manifest of its files."""
+        there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+        manifest = build_manifest(folder).to_json()
+        self._write(Checkpoint(name=folder.name, manifest=manifest, there=tuple(there)))
+
+    def should_stop(self) -> bool:
+        """Return whether the run was told to stop."""
+        return self._stop.is_set()
+
+    def _write(self, event: Event) -> None:
+        line = event.model_dump_json().encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+
+
+class EventReader:
+    """Reads the events of a run while it writes them.
+
+    `malformed` counts the lines that were dropped. `excess` is set once the run has written more
+    than it may; nothing more is read then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / EVENTS_FILE
+        self._offset = 0
+        self._rest = b""
+        self.malformed = 0
+        self.excess = False
+
+    def read(self) -> Iterator[Event]:
+        """Yield the events since the last call."""
+        while part := self._more():
+            *lines, self._rest = (self._rest + part).split(b"\n")
+            for line in lines:
+                if (event := self._parsed(line)) is not None:
+                    yield event
+            if len(self._rest) > MAX_LINE_BYTES or self._offset > MAX_EVENTS_BYTES:
+                self.excess = True
+
+    def _more(self) -> bytes:
+        if self.excess:
+            return b""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                part = file.read(1024**2)
+        except FileNotFoundError:
+            return b""
+        self._offset += len(part)
+        return part
+
+    def _parsed(self, line: bytes) -> Event | None:
+        if len(line) <= MAX_LINE_BYTES:
+            try:
+                return _EVENT.validate_json(line)
+            except ValidationError:
+                pass
+        self.malformed += 1
+        return None

@@ -1,0 +1,229 @@
+"""Execution of each kind of job: an attempt's folder in, one call, a result out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from governance.errors import InvalidInput
+from registry.catalog import get_task, package_of
+from registry.catalog.columns import media_columns
+from registry.catalog.declaration import Task
+from registry.catalog.engines import EngineName, engine_class
+from registry.catalog.prompt import PROMPT_FILE, PromptDocument
+from registry.intake.bounded import check_bounded
+from registry.intake.checks import Limits
+from registry.manifests import build_manifest
+from registry.versions.model_code import known_code
+from workers.engines.model_code import Code, Refused, model_code
+from workers.engines.names import load_name
+from workers.run.attempt import Attempt
+from workers.run.order import EvaluateWork, FineTuneWork, IndexWork, IntakeWork
+from workers.trainers.protocol import (
+    BadMaterial,
+    EvaluationPlan,
+    EvaluationRequest,
+    EvaluationResult,
+    TrainingRequest,
+    TrainingResult,
+)
+
+# Whose versions are kept with what was trained, by the name that both imports and registries know.
+LIBRARIES = ("torch", "transformers", "diffusers", "peft", "trl", "accelerate", "safetensors")
+
+
+def execute(attempt: Attempt) -> dict[str, Any]:
+    """Do the work that the order names; the result is what `job_finish` registers.
+
+    Raises:
+        BadMaterial: what it was given cannot be used; trying again is of no use.
+        Cancelled: it stopped because `progress.should_stop()` said so.
+        DomainError: a file cannot be used.
+    """
+    match attempt.order.work:
+        case IntakeWork() as work:
+            return _intake(attempt, work)
+        case FineTuneWork() as work:
+            return _fine_tune(attempt, work)
+        case EvaluateWork() as work:
+            return _evaluate(attempt, work)
+        case IndexWork() as work:
+            build: Callable[..., dict[str, Any]] = load_name("workers.run.indexing:build_index")
+            return build(attempt, work)
+
+
+def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
+    progress = attempt.progress
+    folder = attempt.input("delivery")
+    progress.enter("checking")
+    checks = check_bounded(folder, Limits(max_bytes=work.max_bytes))
+    findings = [asdict(finding) for finding in checks]
+    for finding in findings:
+        verdict = "passed" if finding["passed"] else "FAILED"
+        progress.log(f"{verdict}: {finding['check']}: {finding['detail']}")
+    if failed := [finding for finding in findings if not finding["passed"]]:
+        return {"rejected": failed[0]["detail"], "findings": findings}
+    progress.enter("converting")
+    output = attempt.make_output()
+    task = get_task(work.task)
+    converted: dict[str, Any]
+    if work.keep_gguf:
+        keep = load_name("workers.trainers.kept_gguf:keep_gguf")
+        converted = keep(folder, output, task.architectures, progress)
+        findings.append({"check": "quantization", "passed": True, "detail": converted["notes"]})
+    else:
+        convert = load_name("workers.trainers.convert:convert")
+        converted = convert(
+            folder, output, task.architectures, progress, components=task.components
+        )
+    progress.enter("trying its code")
+    try:
+        code = model_code(output, passes=known_code().__contains__)
+    except Refused as refused:
+        detail = f"{refused}."
+        progress.log(f"FAILED: code: {detail}")
+        return {
+            "rejected": detail,
+            "findings": [*findings, {"check": "code", "passed": False, "detail": detail}],
+        }
+    findings.append({"check": "code", "passed": True, "detail": code_summary(code)})
+    progress.enter("hashing")
+    return {
+        "findings": findings,
+        "code": [each.to_json() for each in code],
+        "converted": converted,
+        "manifest": build_manifest(output).to_json(),
+    }
+
+
+def code_summary(code: Sequence[Code]) -> str:
+    """A sentence on the code that a delivery brings along."""
+    if not code:
+        return "It brings no chat template and no tokenizer pattern along."
+    known = known_code()
+    told = (
+        f"{each.kind} in {each.path} ({known.get(each.sha256) or 'not a known one'})"
+        for each in code
+    )
+    return f"Each ended within its limits, or is well known: {'; '.join(told)}."
+
+
+def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
+    progress = attempt.progress
+    task = get_task(work.task)
+    recipe = task.recipe(work.method)
+    request = TrainingRequest(
+        task=task.name,
+        method=work.method,
+        base=attempt.input("base"),
+        train_file=attempt.data,
+        output=attempt.make_output(),
+        checkpoints=attempt.checkpoints,
+        hyperparameters=work.hyperparameters,
+        resume_from=attempt.resume_from,
+        media=attempt.media,
+    )
+    request.checkpoints.mkdir(parents=True, exist_ok=True)
+    progress.enter("training")
+    attempt.set_threads()
+    train: Callable[..., TrainingResult] = load_name(recipe.train)
+    result = train(request, progress)
+    progress.enter("hashing")
+    return {
+        "metrics": _finite(result.metrics),
+        "parameters": {**result.parameters, **_made_with(task, recipe.train)},
+        "notes": result.notes,
+        "code": [each.to_json() for each in model_code(request.output)],
+        "manifest": build_manifest(request.output, base_digest=work.base_digest).to_json(),
+    }
+
+
+def _made_with(task: Task, trainer: str) -> dict[str, str]:
+    """Return the provenance of a version other than data and settings: the trainer, the package
+    that provides it, and the code it ran on."""
+    versions = {
+        f"library_{name}": importlib.metadata.version(name)
+        for name in ("assay", *LIBRARIES)
+        if importlib.util.find_spec(name) is not None
+    }
+    return {
+        "trainer": trainer,
+        "package": package_of(task.name),
+        "library_python": platform.python_version(),
+        **versions,
+    }
+
+
+def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
+    """Return the parts of the declaration that measuring needs, with the engine of that name.
+
+    Raises BadMaterial.
+    """
+    if task.evaluation is None:
+        raise BadMaterial(f"{task.title} is not evaluated.")
+    return EvaluationPlan(
+        engine=engine_class(engine, task),
+        runner=task.runner,
+        architectures=task.architectures,
+        request=task.evaluation.request,
+        score=task.evaluation.score,
+        result_type=task.result_type,
+        media_columns=tuple(media_columns(task.row)),
+    )
+
+
+def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
+    progress = attempt.progress
+    request = EvaluationRequest(
+        plan=evaluation_plan(get_task(work.version.task), work.version.engine),
+        version=attempt.input("version"),
+        base=attempt.input("base") if attempt.has("base") else None,
+        data_file=attempt.data,
+        train_file=attempt.input("training-data") / "data.jsonl"
+        if attempt.has("training-data")
+        else None,
+        media=attempt.media,
+        max_rows=work.max_rows,
+        judge=attempt.served(work.judge, "judge") if work.judge is not None else None,
+        prompt=_prompt(attempt, work) if attempt.has("prompt") else None,
+    )
+    progress.enter("evaluating")
+    attempt.set_threads()
+    evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
+    result = evaluate(request, progress)
+    return {
+        "metrics": _finite(result.metrics),
+        "baseline": _finite(result.baseline),
+        "baseline_name": result.baseline_name,
+        "sample_size": result.sample_size,
+        # Evaluators load weights in the precision that they are stored in.
+        "details": {
+            **result.details,
+            "engine": str(work.version.engine),
+            "precision": work.precision,
+        },
+        "intervals": result.intervals,
+        "slices": result.slices,
+    }
+
+
+def _prompt(attempt: Attempt, work: EvaluateWork) -> PromptDocument:
+    """Return the verified document of a prompt version. Raises BadMaterial."""
+    try:
+        return PromptDocument.read((attempt.input("prompt") / PROMPT_FILE).read_bytes())
+    except InvalidInput as error:
+        raise BadMaterial(f"{work.version.name} cannot be used: {error.message}") from error
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise BadMaterial(
+                f"{name} came out as {value}; the run diverged. Try a lower learning rate."
+            )
+    return {name: float(value) for name, value in metrics.items()}

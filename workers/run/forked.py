@@ -1,0 +1,34 @@
+"""The beginning of a run in a process that was forked from one with its libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+from workers.run.order import LOG_FILE
+
+# The kernel ends the run, not its supervisor, when memory runs out.
+_OUT_OF_MEMORY_SCORE = "500"
+
+
+def run_forked(folder: str) -> None:
+    """Run the order in `folder`, then exit with its status. Ends when the supervisor ends."""
+    os.setsid()
+    log = os.open(Path(folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    from workers.run.process import end_with, run_folder
+
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        end_with(int(supervisor.sentinel))
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # As in a process of its own.
+    sys.exit(run_folder(Path(folder)))

@@ -1,0 +1,110 @@
+"""Build the index of a knowledge base: chunks of the documents in force, and a vector for each."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from registry.knowledge.chunks import chunk_spans
+from registry.knowledge.index_format import (
+    IndexedDocument,
+    Vectors,
+    parse_index,
+    write_index,
+)
+from registry.manifests import ManifestMismatch, build_manifest
+from workers.run.attempt import Attempt
+from workers.run.order import IndexWork
+from workers.trainers.embedding import embed
+from workers.trainers.protocol import BadMaterial
+
+
+def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
+    """Write the index to the attempt's output folder; the result is what `index_register` takes.
+
+    Vectors of chunks whose text stands in the index before it, made by the same embedding version,
+    are taken over.
+
+    Raises:
+        BadMaterial: too many chunks, or a text is missing.
+        Cancelled: the attempt's progress said so.
+    """
+    progress = attempt.progress
+    progress.enter("reading")
+    documents, texts = _cut(attempt, work)
+    known = _known_vectors(attempt)
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    pairs = dict(zip(digests, texts, strict=True))
+    missing = {digest: text for digest, text in pairs.items() if digest not in known}
+    reused = sum(digest in known for digest in digests)
+    progress.log(f"{len(texts):,} chunks of {len(documents):,} documents; {reused:,} unchanged.")
+    if missing:
+        progress.enter("embedding")
+        attempt.set_threads()
+        model = attempt.served(work.embedding, "embedding")
+        vectors = embed(model, list(missing.values()), progress)
+        known |= dict(zip(missing, vectors, strict=True))
+    matrix = (
+        np.stack([known[digest] for digest in digests])
+        if digests
+        else np.zeros((0, 1), dtype=np.float32)
+    )
+    progress.enter("writing")
+    output = attempt.make_output()
+    write_index(output, matrix, documents)
+    return {
+        "manifest": build_manifest(output).to_json(),
+        "dimensions": int(matrix.shape[1]),
+        "chunks": len(texts),
+        "reused": reused,
+        "versions": [each.version for each in documents],
+        "revision": work.revision,
+    }
+
+
+def _cut(attempt: Attempt, work: IndexWork) -> tuple[list[IndexedDocument], list[str]]:
+    documents, texts = [], []
+    for document in work.documents:
+        text = attempt.text(document.text_sha256)
+        if text is None:
+            raise BadMaterial(f"The text of document version {document.version} is missing.")
+        spans = chunk_spans(text, work.chunk_characters, work.overlap_characters)
+        documents.append(IndexedDocument(document.version, document.text_sha256, tuple(spans)))
+        texts += [text[start:end] for start, end in spans]
+        if len(texts) > work.max_chunks:
+            raise BadMaterial(
+                f"{work.name} has more than {work.max_chunks:,} chunks, the most that an index "
+                "holds. Remove documents, or create a second knowledge base."
+            )
+    return documents, texts
+
+
+def _known_vectors(attempt: Attempt) -> dict[bytes, Vectors]:
+    """Vectors of the present index by the SHA-256 of their chunk; none if it cannot be read."""
+    present = attempt.order.named("index")
+    if present is None or not attempt.has("index"):
+        return {}
+    try:
+        loaded = parse_index(present.files.digest, attempt.input("index"))
+    except ManifestMismatch as error:
+        attempt.progress.warn(
+            f"The present index is not used: {error.message} Everything is embedded."
+        )
+        return {}
+    found: dict[bytes, Vectors] = {}
+    row = 0
+    for document in loaded.documents:
+        rows = loaded.vectors[row : row + len(document.spans)]
+        row += len(document.spans)
+        text = attempt.text(document.text_sha256)
+        if text is None:
+            # The version may not be in force any more; if it is, `_cut` has raised.
+            attempt.progress.warn(
+                f"A text of document version {document.version} is not in the store."
+            )
+            continue
+        for (start, end), vector in zip(document.spans, rows, strict=True):
+            found[hashlib.sha256(text[start:end].encode()).digest()] = vector
+    return found

@@ -1,0 +1,169 @@
+"""How a run ended: `FOLDER/result.json`, read by the supervisor as outside input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from governance.errors import InvalidInput
+from registry.manifests import Manifest
+
+RESULT_FILE = "result.json"
+# Samples of an evaluation hold thumbnails and short recordings; findings name each file.
+MAX_RESULT_BYTES = 64 * 1024**2
+SENTENCE_CHARACTERS = 2_000
+# The exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may go on.
+STOPPED = 75
+
+
+class Ending(StrEnum):
+    """How a run ended: with a result; with material that cannot be used, so that trying again is
+    of no use; or broken, so that another attempt may help."""
+
+    DONE = "done"
+    UNUSABLE = "unusable"
+    BROKEN = "broken"
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Outcome(_Checked):
+    """The end of a run: its result, or a sentence that says why it has none."""
+
+    ending: Ending
+    result: dict[str, Any] = Field(default_factory=dict)
+    sentence: str = Field(default="", max_length=SENTENCE_CHARACTERS)
+
+    def write(self, folder: Path) -> None:
+        """Write the file completely or not at all."""
+        partial = folder / f"{RESULT_FILE}.part"
+        partial.write_text(self.model_dump_json(), encoding="utf-8")
+        os.replace(partial, folder / RESULT_FILE)
+
+
+def outcome_read(folder: Path) -> Outcome | None:
+    """Return how the run in this folder ended; None while it has not said.
+
+    Raises:
+        InvalidInput: the file is too large or no outcome.
+    """
+    file = folder / RESULT_FILE
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_RESULT_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    if len(content) > MAX_RESULT_BYTES:
+        raise InvalidInput(f"The run's result is larger than {MAX_RESULT_BYTES:,} bytes.")
+    try:
+        return Outcome.model_validate_json(content)
+    except ValidationError as error:
+        raise InvalidInput("The run's result is malformed.") from error
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Numbers = dict[Name, float]
+
+
+def _finite(values: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise ValueError(f"{info.field_name}.{bad[0]} is not finite")
+    return values
+
+
+class _Files(_Checked):
+    manifest: dict[str, Any]
+
+    @field_validator("manifest")
+    @classmethod
+    def _well_formed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return Manifest.from_json(value).to_json()
+
+
+class _Finding(_Checked):
+    check: Name
+    passed: bool
+    detail: str = Field(max_length=20_000)
+
+
+class _Rejected(_Checked):
+    rejected: str = Field(min_length=1, max_length=20_000)
+    findings: list[_Finding] = Field(max_length=50_000)
+
+
+class _Accepted(_Files):
+    findings: list[_Finding] = Field(max_length=50_000)
+    code: list[dict[str, Any]] = Field(max_length=64)
+    converted: dict[str, Any]
+
+
+class _Tuned(_Files):
+    metrics: Numbers = Field(max_length=500)
+    parameters: dict[Name, Any] = Field(max_length=500)
+    notes: str = Field(default="", max_length=20_000)
+    code: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
+
+    _finite = field_validator("metrics")(_finite)
+
+
+class _Measured(_Checked):
+    metrics: Numbers = Field(max_length=500)
+    baseline: Numbers = Field(max_length=500)
+    baseline_name: str = Field(max_length=200)
+    sample_size: int = Field(ge=0, le=2**31 - 1)
+    details: dict[Name, Any]
+    intervals: dict[Name, Any] = Field(default_factory=dict)
+    slices: list[dict[str, Any]] = Field(default_factory=list, max_length=200)
+
+    _finite = field_validator("metrics", "baseline")(_finite)
+
+
+class _Indexed(_Files):
+    dimensions: int = Field(ge=1, le=8_192)
+    chunks: int = Field(ge=0, le=2**31 - 1)
+    reused: int = Field(ge=0, le=2**31 - 1)
+    versions: list[int] = Field(max_length=1_000_000)
+    revision: int = Field(ge=0, le=2**63 - 1)
+
+
+_RESULTS: dict[str, TypeAdapter[Any]] = {
+    "intake": TypeAdapter(_Rejected | _Accepted),
+    "fine_tune": TypeAdapter(_Tuned),
+    "evaluate": TypeAdapter(_Measured),
+    "index": TypeAdapter(_Indexed),
+}
+
+
+def result_checked(kind: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a run with each field's type and size checked.
+
+    Raises:
+        InvalidInput: names the first field that does not fit.
+    """
+    try:
+        if len(json.dumps(result, allow_nan=False)) > MAX_RESULT_BYTES:
+            raise InvalidInput(f"The run's result is larger than {MAX_RESULT_BYTES:,} bytes.")
+        checked: dict[str, Any] = _RESULTS[kind].validate_python(result).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise InvalidInput(f"The run's result is malformed: {where}: {first['msg']}.") from error
+    except ValueError as error:
+        raise InvalidInput("The run's result holds a number that is not finite.") from error
+    return checked

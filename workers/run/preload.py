@@ -1,0 +1,22 @@
+"""Imports of the process that runs are forked from. It opens no device: a fork could not use it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+# Asking whether there is a GPU initializes CUDA otherwise, and a fork cannot do it again.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+
+# A machine that only checks deliveries may have no torch.
+with contextlib.suppress(ImportError):
+    import peft  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+    import workers.run.indexing
+    import workers.trainers.evaluation
+    import workers.trainers.training
+
+import workers.run.process  # noqa: F401

@@ -1,0 +1,74 @@
+"""Run the order of one folder to its end, in the main thread of a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+from governance.errors import DomainError, Unavailable
+from workers.run.attempt import Attempt
+from workers.run.events import EventProgress
+from workers.run.execution import execute
+from workers.run.order import Order
+from workers.run.outcome import SENTENCE_CHARACTERS, STOPPED, Ending, Outcome
+from workers.trainers.protocol import BadMaterial, Cancelled
+
+logger = logging.getLogger(__name__)
+
+
+def run_folder(folder: Path) -> int:
+    """Do the work in `folder`; return the exit status.
+
+    It is 0 when `result.json` says how the run ended, and `STOPPED` (75) after SIGTERM, when a
+    checkpoint was written where the work has checkpoints. Any other status means that it died.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    progress = EventProgress(folder, stop)
+    try:
+        outcome = _outcome(folder, progress)
+    finally:
+        progress.close()
+    if outcome is None:
+        return STOPPED
+    outcome.write(folder)
+    return 0
+
+
+def _outcome(folder: Path, progress: EventProgress) -> Outcome | None:
+    try:
+        result = execute(Attempt(Order.read(folder), folder, progress))
+    except Cancelled:
+        return None
+    except BadMaterial as error:
+        return _without(Ending.UNUSABLE, str(error))
+    except DomainError as error:
+        retry = isinstance(error, Unavailable)
+        return _without(Ending.BROKEN if retry else Ending.UNUSABLE, error.message)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # A panic of the tokenizers library is no Exception.
+        logger.exception("The run broke")
+        return _without(Ending.BROKEN, f"{type(error).__name__}: {error}")
+    return Outcome(ending=Ending.DONE, result=result)
+
+
+def _without(ending: Ending, sentence: str) -> Outcome:
+    return Outcome(ending=ending, sentence=sentence[:SENTENCE_CHARACTERS])
+
+
+def end_with(descriptor: int) -> None:
+    """End this process and its children when `descriptor`, held open by the supervisor, closes."""
+
+    def watch() -> None:
+        while os.read(descriptor, 4096):
+            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -1,0 +1,187 @@
+"""Run one claimed job to its end: inputs in, a process started and watched, a result out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from governance.errors import DomainError, InvalidInput, Unavailable
+from workers.control.jobs import Claim, Files, JobControl, LeaseLost
+from workers.launchers.protocol import Ended, Launcher
+from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
+from workers.run.order import CHECKPOINTS, INPUTS, LOG_FILE, RESUME, Order
+from workers.run.outcome import STOPPED, Ending, outcome_read
+from workers.supervision.checkpoints import checkpoint_copy
+from workers.supervision.lease import HeldLease
+
+logger = logging.getLogger(__name__)
+# After SIGTERM a run has this long to write a checkpoint and end.
+STOP_S = 30.0
+MAX_LOG_BYTES = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an attempt ended: with a result, or with a sentence; `retry` when another may help."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+    sentence: str = ""
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """The means of this machine to run jobs.
+
+    `threads` is what torch may use for one job. `stop_s` is how long a run may take to stop.
+    """
+
+    control: JobControl
+    files: Files
+    launcher: Launcher
+    threads: int | None = None
+    stop_s: float = STOP_S
+
+    def run(self, claim: Claim, order: Order) -> None:
+        """Run a claimed job and hand over how it ended.
+
+        Raises:
+            LeaseLost: it is another worker's by now; nothing was delivered.
+        """
+        folder = self.files.attempt_folder(claim)
+        try:
+            with HeldLease(claim, self.control) as lease:
+                finish = self._finish(claim, order, folder, lease)
+        finally:
+            shutil.rmtree(folder / INPUTS, ignore_errors=True)
+        if lease.lost:
+            raise LeaseLost(
+                f"Job {claim.title!r}: the lease could not be kept; nothing was delivered."
+            )
+        self._hand_over(claim, finish, cancelled=lease.cancelled)
+
+    def _hand_over(self, claim: Claim, finish: Finish | None, *, cancelled: bool) -> None:
+        if finish is None and cancelled:
+            self.control.cancelled(claim)
+        elif finish is None:
+            sentence = "The run stopped without a request to stop."
+            self.control.fail(claim, sentence, retry=True)
+        elif finish.sentence:
+            self.control.fail(claim, finish.sentence, retry=finish.retry)
+        else:
+            try:
+                self.control.deliver(claim, finish.result)
+            except InvalidInput as error:
+                self.control.fail(claim, error.message, retry=False)
+
+    def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
+        """Return how the attempt ended; None when its run stopped as it was told to."""
+        try:
+            self._prepare(claim, order, folder, lease)
+            if lease.cancelled or lease.lost:
+                return None
+            return self._watched(folder, lease)
+        except DomainError as error:
+            return Finish(sentence=error.message, retry=isinstance(error, Unavailable))
+        except Exception as error:
+            logger.exception("Job %s broke", claim.job_id)
+            return Finish(sentence=f"{type(error).__name__}: {error}", retry=True)
+
+    def _prepare(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> None:
+        """Fill the attempt's folder. Raises DomainError and OSError."""
+        shutil.rmtree(folder, ignore_errors=True)
+        inputs = folder / INPUTS
+        inputs.mkdir(parents=True)
+        lease.enter("verifying")
+        lease.log("Verifying the inputs against their digests.")
+        self.files.fetch(order, inputs)
+        checkpoints = self.files.checkpoints_folder(claim)
+        checkpoint_copy(order, checkpoints, inputs / RESUME, lease)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (folder / CHECKPOINTS).symlink_to(checkpoints.resolve())
+        order.model_copy(update={"threads": self.threads}).write(folder)
+
+    def _watched(self, folder: Path, lease: HeldLease) -> Finish | None:
+        launcher, reader = self.launcher, EventReader(folder)
+        handle = launcher.submit(folder)
+        ended, fault, deadline = None, "", float("inf")
+        try:
+            while ended is None:
+                ended = launcher.poll(handle)
+                for event in reader.read():
+                    _forward(event, lease)
+                lease.flush_due()
+                fault = fault or _excess(reader, folder)
+                if ended is not None:
+                    break
+                if lease.lost or fault or time.monotonic() > deadline:
+                    launcher.cancel(handle, kill=True)
+                elif lease.cancelled and deadline == float("inf"):
+                    deadline = time.monotonic() + self.stop_s
+                    launcher.cancel(handle)
+                time.sleep(launcher.poll_s)
+        finally:
+            if ended is None:
+                launcher.cancel(handle, kill=True)
+            said = launcher.logs(handle)
+            launcher.forget(handle)
+        if reader.malformed:
+            lease.warn(f"{reader.malformed:,} malformed events of the run were dropped.")
+        if fault:
+            return Finish(sentence=fault)
+        if lease.cancelled and ended.status != 0:
+            return None
+        return _judged(folder, ended, said)
+
+
+def _forward(event: Event, lease: HeldLease) -> None:
+    match event:
+        case Log(message=message, warning=True):
+            lease.warn(message)
+        case Log(message=message):
+            lease.log(message)
+        case Metric():
+            lease.metric(event.step, event.total, event.values)
+        case Phase(name=name):
+            lease.enter(name)
+        case Checkpoint():
+            lease.checkpoint(event.name, event.manifest, event.there)
+
+
+def _excess(reader: EventReader, folder: Path) -> str:
+    """Return a sentence about a run that writes more than it may; empty for all others."""
+    if reader.excess:
+        return "The run wrote more events than a job may have, and was stopped."
+    with contextlib.suppress(FileNotFoundError):
+        if (folder / LOG_FILE).stat().st_size > MAX_LOG_BYTES:
+            return "The run printed more than a job may, and was stopped."
+    return ""
+
+
+def _judged(folder: Path, ended: Ended, said: str) -> Finish | None:
+    if ended.status == STOPPED:
+        return None
+    if ended.status != 0:
+        return Finish(sentence=_death(ended, said), retry=True)
+    outcome = outcome_read(folder)
+    if outcome is None:
+        return Finish(sentence="The run ended without a result.", retry=True)
+    if outcome.ending is not Ending.DONE:
+        sentence = outcome.sentence or "The run ended without a result and gave no reason."
+        return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
+    return Finish(result=outcome.result)
+
+
+def _death(ended: Ended, said: str) -> str:
+    if ended.killed:
+        return (
+            "The run was killed. The system does that when memory runs out; use a smaller batch "
+            "or a machine with more memory."
+        )
+    last = said.strip().splitlines()[-1:] or ["It printed nothing."]
+    return f"The run ended with {ended.reason}. Its last line: {last[0][:500]}"
