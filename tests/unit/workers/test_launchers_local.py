@@ -1,0 +1,103 @@
+"""Runs as forked processes of this machine: how they end, and that none outlives its supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.workers.test_run import UNREACHABLE, delivery, order
+from workers.launchers.local import LocalLauncher
+from workers.launchers.protocol import Ended
+from workers.run.outcome import Ending, outcome_read
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def launcher() -> LocalLauncher:
+    return LocalLauncher()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+def end_of(launcher: LocalLauncher, handle: str) -> Ended:
+    until(lambda: launcher.poll(handle) is not None)
+    ended = launcher.poll(handle)
+    assert ended is not None
+    launcher.forget(handle)
+    return ended
+
+
+def waiting(folder: Path) -> Path:
+    """A folder whose run waits for ever: nothing writes its order."""
+    folder.mkdir()
+    os.mkfifo(folder / "order.json")
+    return folder
+
+
+def running(folder: Path) -> bool:
+    return (folder / "events.jsonl").exists()
+
+
+def test_a_forked_run_writes_its_outcome_and_ends(launcher: LocalLauncher, tmp_path: Path) -> None:
+    order(delivery(tmp_path / "inputs" / "delivery")).write(tmp_path)
+    assert end_of(launcher, launcher.submit(tmp_path)).status == 0
+    outcome = outcome_read(tmp_path)
+    assert outcome is not None
+    assert outcome.ending is Ending.DONE, outcome.sentence
+
+
+def test_a_run_that_the_kernel_kills_is_told_from_one_that_fails(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    handle = launcher.submit(waiting(tmp_path / "run"))
+    until(lambda: running(tmp_path / "run"))
+    os.kill(int(handle), signal.SIGKILL)
+    ended = end_of(launcher, handle)
+    assert (ended.killed, ended.status) == (True, -9)
+
+
+def test_a_kill_ends_the_run(launcher: LocalLauncher, tmp_path: Path) -> None:
+    handle = launcher.submit(waiting(tmp_path / "run"))
+    until(lambda: running(tmp_path / "run"))
+    launcher.cancel(handle, kill=True)
+    assert end_of(launcher, handle).killed
+
+
+SUPERVISOR = """
+import pathlib, sys, time
+from workers.launchers.local import LocalLauncher
+if __name__ == "__main__":
+    launcher = LocalLauncher()
+    print(launcher.submit(pathlib.Path(sys.argv[1])), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_run_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
+    folder = waiting(tmp_path / "run")
+    script = tmp_path / "supervisor.py"
+    script.write_text(SUPERVISOR)
+    supervisor = subprocess.Popen(
+        [sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, env=UNREACHABLE
+    )
+    try:
+        assert supervisor.stdout is not None
+        run = int(supervisor.stdout.readline())
+        until(lambda: running(folder))
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    until(lambda: not Path(f"/proc/{run}").exists())
