@@ -45,6 +45,7 @@ def _simulate(nodes: int, deployments: int) -> None:
     def heard() -> None:
         WorkerKey.objects.exclude(seen_at=None).update(seen_at=timezone.now())
 
+    heard()
     _round("first placement", placements_update)
     loads_all()
     heard()

@@ -13,6 +13,7 @@ from governance.people.models import Department, Person
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
+from workers.deployments.states import LIVE
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
 
@@ -98,6 +99,17 @@ def _version(
         manifest={},
         size_bytes=size or 50_000_000,
         created_by=person,
+    )
+
+
+def assign_everything(worker: str) -> None:
+    """Assign every live deployment to one worker, as the controller does where it is alone."""
+    Placement.objects.bulk_create(
+        (
+            Placement(deployment_id=pk, worker=worker, since=timezone.now())
+            for pk in Deployment.objects.filter(state__in=LIVE).values_list("pk", flat=True)
+        ),
+        ignore_conflicts=True,
     )
 
 

@@ -22,6 +22,7 @@ from workers.deployments.models import (
     WorkerKey,
 )
 from workers.deployments.services import deployment_create, deployment_stop
+from workers.placement.assigning import placements_update
 from workers.wire import (
     CANCEL_CHANNEL,
     INFERENCE_TASK,
@@ -78,6 +79,7 @@ class Ends:
 
 
 def in_state(deployment: Deployment, state: DeploymentState) -> bool:
+    placements_update()  # The controller's, which does not run here.
     deployment.refresh_from_db()
     return deployment.state == state
 

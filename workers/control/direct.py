@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from django.db import close_old_connections, connections
+from django.db.models import Exists, OuterRef, Q
 
 from governance.errors import WrongState
 from registry import store
@@ -17,13 +18,16 @@ from workers.deployments.models import Deployment, DeploymentState, Replica, Rep
 from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_deployments
 from workers.placement.capacity import Capacity
+from workers.placement.models import Placement
 
 
 class DirectControl:
     """Implements `EngineControl`."""
 
-    def desired(self, *, worker: str, engines: Sequence[str]) -> list[Assignment]:
-        return assignments(worker=worker, engines=engines)
+    def desired(
+        self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+    ) -> list[Assignment]:
+        return assignments(worker=worker, engines=engines, held=held)
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
         return current_plan(deployment_id)
@@ -75,9 +79,16 @@ class DirectControl:
         connections.close_all()
 
 
-def assignments(*, worker: str, engines: Sequence[str]) -> list[Assignment]:
-    """Return what `worker` is to hold or to report, in a fixed number of queries."""
-    deployments = list(live_deployments())
+def assignments(
+    *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+) -> list[Assignment]:
+    """Return what `worker` is to hold, to report or to let go of, in a fixed number of queries.
+
+    That is what the controller assigned to it, and what it holds and may go on serving for now.
+    """
+    mine = Placement.objects.filter(deployment=OuterRef("pk"), worker=worker)
+    rows = live_deployments().annotate(assigned=Exists(mine))
+    deployments = list(rows.filter(Q(assigned=True) | Q(pk__in=held)))
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
     recorded = set(
         Replica.objects.filter(
@@ -89,7 +100,10 @@ def assignments(*, worker: str, engines: Sequence[str]) -> list[Assignment]:
         verdict = verdicts[deployment.release_id]
         if verdict.readable and verdict.refusal is not None:
             continue
+        assigned: bool = deployment.assigned  # type: ignore[attr-defined]  # annotated
         if verdict.refusal is None and deployment.release.engine not in engines:
+            continue
+        if verdict.refusal is not None and not assigned:
             continue
         found.append(
             Assignment(
@@ -99,6 +113,7 @@ def assignments(*, worker: str, engines: Sequence[str]) -> list[Assignment]:
                 lease_s=_lease_s(deployment),
                 recorded=deployment.pk in recorded,
                 refusal="" if verdict.refusal is None else verdict.refusal.message,
+                leaving=not assigned,
             )
         )
     return found

@@ -6,7 +6,7 @@ which has neither database nor store, `workers.remote` makes requests. Knows no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -61,13 +61,15 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A deployment that a worker is to hold, or to report as failed.
+    """A deployment that a worker is to hold, to report as failed, or to let go of without haste.
 
     Attributes:
         digest: Of the version that the release names.
         lease_s: Seconds that its lease had left when the control plane was asked.
         recorded: The control plane has this worker's copy as ready, and the deployment as serving.
         refusal: Why it must not be held, which the worker reports; empty when it is to be held.
+        leaving: It may serve and is assigned to other workers: this one answers what it has, and
+            unloads it.
     """
 
     deployment_id: int
@@ -76,6 +78,7 @@ class Assignment:
     lease_s: float
     recorded: bool = False
     refusal: str = ""
+    leaving: bool = False
 
 
 class EngineControl(Protocol):
@@ -84,9 +87,11 @@ class EngineControl(Protocol):
     Every method may raise `DomainError`, and what the way to the control plane raises.
     """
 
-    def desired(self, *, worker: str, engines: Sequence[str]) -> list[Assignment]:
+    def desired(
+        self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+    ) -> list[Assignment]:
         """Return what `worker` is to hold or to report, ordered by ID. `engines` are the names of
-        those that it can start."""
+        those that it can start, and `held` the IDs of what it has loaded."""
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
         """Return the current plan of a deployment.

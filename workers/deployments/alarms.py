@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from governance.audit.alarms import Alarm, alarms_add
@@ -28,6 +28,8 @@ def loads_failing() -> str:
         state__in=(ReplicaState.FAILED, ReplicaState.LOADING),
         failures__gte=FAILURES_TOLERATED,
         deployment__state__in=LIVE,
+        # Not where it failed before another worker was given it.
+        deployment__placements__worker=F("worker"),
     )
     return " ".join(
         f"{replica.worker} failed {replica.failures} times to load {replica.deployment}. "

@@ -1,5 +1,6 @@
-"""Bring an engine worker to the desired state: exactly the live deployments whose release may
-serve, loaded from verified bytes. Runs in the engine worker; knows no engine, only a `Host`.
+"""Bring an engine worker to the desired state: exactly the deployments that are assigned to it and
+whose release may serve, loaded from verified bytes. Runs in the engine worker; knows no engine,
+only a `Host`.
 
 One thread unloads and another one loads, so that a load of minutes delays no stop and no recall.
 """
@@ -26,6 +27,9 @@ HEARTBEAT_S = 3.0
 # A load that failed is tried again after this; each further failure doubles the wait.
 RETRY_FIRST_S = 5.0
 RETRY_LONGEST_S = 300.0
+# A deployment that moved to other workers is unloaded once it was quiet for this long: a request
+# that Celery had fetched may still be on its way to the engine.
+QUIET_S = 4.0
 # An engine that ended after this long counts as one that had worked.
 STEADY_S = 300.0
 
@@ -62,6 +66,16 @@ class Failures:
     next_try: float
 
 
+@dataclass(slots=True)
+class Leaving:
+    """A deployment that answers its last requests; since when, and the last time that it had any,
+    on the monotonic clock.
+    """
+
+    since: float
+    busy_at: float
+
+
 class Reconciler:
     """The loops of one engine worker.
 
@@ -71,6 +85,8 @@ class Reconciler:
         consume: Start reading a queue; raises when the broker does not confirm.
         cease: Stop reading a queue.
         offers: Names of the engines that this worker can start; it leaves other deployments alone.
+        answers: Return whether requests run on a deployment.
+        longest_s: The most seconds that a request may take.
     """
 
     def __init__(
@@ -82,7 +98,12 @@ class Reconciler:
         consume: Callable[[str], None],
         cease: Callable[[str], None],
         offers: Sequence[str] = (EngineName.OWN,),
+        answers: Callable[[int], bool] = lambda _deployment_id: False,
+        longest_s: float = 0.0,
     ) -> None:
+        self._answers = answers
+        self._longest_s = longest_s
+        self._leaving: dict[int, Leaving] = {}
         self._offers = tuple(offers)
         self._host = host
         self._control = control
@@ -148,10 +169,13 @@ class Reconciler:
         """
         # Before the request, so that no lease is taken for longer than it is.
         now = time.monotonic()
-        assigned = self._control.desired(worker=self._worker, engines=self._offers)
-        wanted = {each.deployment_id: each for each in assigned if not each.refusal}
+        assigned = self._control.desired(
+            worker=self._worker, engines=self._offers, held=list(self._host.loaded())
+        )
+        servable = {each.deployment_id: each for each in assigned if not each.refusal}
+        wanted = {pk: each for pk, each in servable.items() if not each.leaving}
         self._let_go_of_ended(assigned)
-        self._host.lease({pk: now + each.lease_s for pk, each in wanted.items()})
+        self._host.lease({pk: now + each.lease_s for pk, each in servable.items()})
         loaded = self._host.loaded()
         here = set(loaded.values())
         missing = [each for pk, each in wanted.items() if pk not in loaded]
@@ -166,7 +190,10 @@ class Reconciler:
             if deployment_id == self._loading:
                 continue  # Its loader asks again whether it may serve.
             if assignment is not None and assignment.digest == digest:
+                self._leaving.pop(deployment_id, None)
                 self._confirm(assignment)
+            elif deployment_id in servable and assignment is None:
+                self._let_leave(servable[deployment_id])
             elif digest in coming:
                 self._leave_queue(deployment_id)
             else:
@@ -174,9 +201,32 @@ class Reconciler:
         for each in assigned:
             if each.refusal:
                 self._fail(each.deployment_id, each.name, each.refusal)
-        for deployment_id in self._failures.keys() - {each.deployment_id for each in assigned}:
-            self._failures.pop(deployment_id, None)
-            self._ready_at.pop(deployment_id, None)
+        self._forget(now, {each.deployment_id for each in assigned})
+
+    def _forget(self, now: float, assigned: set[int]) -> None:
+        """Forget failures of what is not assigned any more, unless they are so recent that it may
+        come back: each failure then still counts.
+        """
+        for deployment_id in self._failures.keys() - assigned:
+            failures = self._failures.get(deployment_id)
+            if failures is not None and now - failures.next_try > RETRY_LONGEST_S:
+                self._failures.pop(deployment_id, None)
+                self._ready_at.pop(deployment_id, None)
+
+    def _let_leave(self, assignment: Assignment) -> None:
+        """Take no more requests, report that, and unload once those that run have ended."""
+        pk, now = assignment.deployment_id, time.monotonic()
+        leaving = self._leaving.get(pk)
+        if leaving is None:
+            leaving = self._leaving[pk] = Leaving(now, now)
+            logger.info("Deployment %s is assigned to other workers", assignment.name)
+            self._leave_queue(pk)
+            self._report(pk, ReplicaState.STOPPED)
+        if busy := self._answers(pk):
+            leaving.busy_at = now
+        quiet = not busy and now - leaving.busy_at >= QUIET_S
+        if quiet or now - leaving.since > self._longest_s:
+            self._release(pk)
 
     def _let_go_of_ended(self, assigned: list[Assignment]) -> None:
         """Unload what has lost its engine; it is loaded again after a wait that grows."""
@@ -235,6 +285,7 @@ class Reconciler:
 
     def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
         self._consume(deployment_queue(deployment_id))
+        self._ceased.discard(deployment_id)
         state = self._control.replica_report(
             deployment_id=deployment_id,
             worker=self._worker,
@@ -252,14 +303,15 @@ class Reconciler:
         """A copy that was taken for dead, by a silence that has ended, is reported again; and one
         whose deployment waits nevertheless.
         """
-        if assignment.recorded or assignment.deployment_id not in self._host.loaded():
+        pk = assignment.deployment_id
+        if pk not in self._host.loaded() or (assignment.recorded and pk not in self._ceased):
             return  # Its loader may just have let go of it.
         try:
-            self._ready(assignment.deployment_id, assignment.digest, None)
+            self._ready(pk, assignment.digest, None)
         except Exception:
             # Stopped meanwhile, or broker or database away: hold nothing that is not on record.
             logger.exception("Deployment %s cannot be reported; it is unloaded", assignment.name)
-            self._unload(assignment.deployment_id)
+            self._unload(pk)
 
     def _leave_queue(self, deployment_id: int) -> None:
         if deployment_id not in self._ceased:
@@ -270,6 +322,7 @@ class Reconciler:
         self._leave_queue(deployment_id)
         self._host.unload(deployment_id)
         self._ceased.discard(deployment_id)
+        self._leaving.pop(deployment_id, None)
 
     def _unload(self, deployment_id: int) -> None:
         logger.info("Unloading deployment %s", deployment_id)

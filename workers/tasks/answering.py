@@ -162,6 +162,13 @@ class Answerer:
             answer(Failed("engine_error", "The engine could not answer this request.", 500))
             raise_exits(error)
 
+    def answers(self, deployment_id: int) -> bool:
+        """Return whether requests run on a deployment."""
+        with self._lock:
+            return any(
+                each.request.deployment_id == deployment_id for each in self._answers.values()
+            )
+
     def drain(self) -> None:
         """Wait until every request has ended; each does at its deadline, if not before."""
         with self._lock:

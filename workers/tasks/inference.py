@@ -65,6 +65,8 @@ class Runtime:
             consume=self._consume,
             cease=self._cease,
             offers=self._offers,
+            answers=self._answerer.answers,
+            longest_s=settings.GATEWAY_REQUEST_TIMEOUT_S + CONTROL_TIMEOUT_S,
         )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from assay.cli.doctor import NotWell, check_engine_servers
 from registry.catalog import TASKS, discovered
+from tests.fleets import assign_everything
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers import landlock
@@ -80,6 +81,7 @@ def test_a_worker_leaves_alone_what_it_offers_no_engine_for(
     loop = Reconciler(
         host, DirectControl(), worker="e1", consume=lambda queue: None, cease=lambda queue: None
     )
+    assign_everything("e1")
     loop.settle()
     assert [each.deployment_id for each in loop._missing] == [own.pk]
     assert not other.replicas.exists()

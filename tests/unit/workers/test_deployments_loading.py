@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from registry.catalog import TASKS, discovered
 from registry.releases.models import Release
+from tests.fleets import assign_everything
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release
 from workers.control.direct import DirectControl
@@ -41,8 +42,12 @@ class Loading:
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self._load)
 
-    def begin(self) -> None:
+    def settle(self) -> None:
+        assign_everything("e1")
         self.loop.settle()
+
+    def begin(self) -> None:
+        self.settle()
         self._thread.start()
         while not Replica.objects.filter(state="loading").exists():
             assert self._thread.is_alive()
@@ -83,7 +88,7 @@ def test_what_is_stopped_or_recalled_is_unloaded_while_another_deployment_loads(
     loading: Loading, how: str
 ) -> None:
     quick = deployed("quick")
-    loading.loop.settle()
+    loading.settle()
     loading.loop.load_missing(loading.stop)
     assert loading.queues == {deployment_queue(quick.pk)}
     slow = deployed("slow", slow=b"")
@@ -92,7 +97,7 @@ def test_what_is_stopped_or_recalled_is_unloaded_while_another_deployment_loads(
         deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=quick.pk)
     else:
         Release.objects.filter(pk=quick.release_id).update(state="recalled")
-    loading.loop.settle()
+    loading.settle()
     assert (loading.host.loaded(), loading.queues) == ({}, set())
     assert Replica.objects.get(deployment=slow).state == "loading"
     loading.end()
@@ -108,7 +113,7 @@ def test_what_may_not_serve_when_its_load_ends_is_let_go_of(loading: Loading, ho
         deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=slow.pk)
     else:
         Release.objects.filter(pk=slow.release_id).update(expires_at=timezone.now())
-    loading.loop.settle()
+    loading.settle()
     loading.end()
     assert (loading.host.loaded(), loading.queues) == ({}, set())
     assert Replica.objects.get(deployment=slow).state == "stopped"

@@ -18,6 +18,7 @@ from governance.audit.models import AuditEvent
 from registry.catalog import TASKS, discovered
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion
+from tests.fleets import assign_everything
 from tests.stored import version_part
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
@@ -58,6 +59,7 @@ class Worker:
 
 
 def reconcile(loop: Reconciler) -> None:
+    assign_everything(loop._worker)
     loop.settle()
     loop.load_missing(threading.Event())
     loop.settle()
@@ -420,6 +422,7 @@ def test_where_no_worker_has_the_right_bytes_the_deployment_is_refused(worker: W
 
 def test_loads_that_fail_again_and_again_raise_an_alarm(worker: Worker) -> None:
     deployment = deployed()
+    assign_everything("e1")
     for failures in (1, 2):
         fail(deployment, failures)
     assert loads_failing() == ""
