@@ -100,7 +100,7 @@ def assignments(
         verdict = verdicts[deployment.release_id]
         if verdict.readable and verdict.refusal is not None:
             continue
-        assigned: bool = deployment.assigned  # type: ignore[attr-defined]  # annotated
+        assigned: bool = deployment.assigned
         if verdict.refusal is None and deployment.release.engine not in engines:
             continue
         if verdict.refusal is not None and not assigned:
