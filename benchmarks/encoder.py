@@ -39,7 +39,8 @@ class EncoderModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Load the weights that were saved with the model."""
         self._encoder = Encoder(Path(context.artifacts["weights"]))
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[list[float]]:
+    # MLflow would take annotations for the schema of the requests.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Return one vector for each text."""
         return self._encoder.encode([str(text) for text in model_input]).tolist()
 
