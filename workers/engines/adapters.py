@@ -17,6 +17,7 @@ from torch import Tensor
 from workers.engines.architectures import UnsupportedModel, read_json
 from workers.engines.kv import SlabCache
 from workers.engines.soft_prompts import is_soft_prompt, read_soft_prompt, with_soft_prompts
+from workers.engines.stacked_lora import StackedLora
 
 BASE = "__base__"  # PEFT's name for a row without an adapter
 IGNORED = -100  # torch's cross-entropy leaves these positions out
@@ -29,12 +30,14 @@ _REFUSED_SETTINGS = ("auto_mapping", "modules_to_save", "use_dora", "alora_invoc
 class AdaptedModel:
     """The model of an engine. Only the engine's thread may call it, but for `virtual_tokens`.
 
-    PEFT's per-row hooks cost time in every layer, so they are used only when rows really differ.
+    LoRA runs stacked (`StackedLora`). What cannot be stacked, such as an adapter of an embedding,
+    runs as PEFT does it, whose hooks for each row cost time in every layer.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._peft: Any = None
+        self._stacked: StackedLora | None = None
         self._inner: dict[str, str] = {}  # our name → PEFT's, which must hold no dots
         self._soft: dict[str, Tensor] = {}
         self._made = 0
@@ -54,6 +57,7 @@ class AdaptedModel:
             self._soft[name] = read_soft_prompt(folder, table.shape[1]).to(table)
             return
         config = lora_config(folder)
+        self._unstack()
         self._made += 1
         inner = f"adapter{self._made}"
         try:
@@ -186,10 +190,25 @@ class AdaptedModel:
         names = [
             BASE if each is None or each in self._soft else self._inner[each] for each in adapters
         ]
+        if (adapted := set(names) - {BASE}) and self._stack().can_run(adapted):
+            self._use(BASE)
+            with self._stack().rows(names):
+                return self._model(**inputs)
         if len(set(names)) > 1:
             return self._mixed(inputs, names)
         self._use(names[0])
         return self._model(**inputs)
+
+    def _stack(self) -> StackedLora:
+        if self._stacked is None:
+            self._stacked = StackedLora(self._peft)
+        return self._stacked
+
+    def _unstack(self) -> None:
+        """Let go of the stacks before PEFT changes its layers."""
+        if self._stacked is not None:
+            self._stacked.close()
+            self._stacked = None
 
     def _mixed(self, inputs: dict[str, Any], names: list[str]) -> Any:
         self._use(_MIXED)
@@ -216,6 +235,7 @@ class AdaptedModel:
     def _forget(self, inner: str) -> None:
         if self._peft is None:
             return
+        self._unstack()
         if not set(self._inner.values()) - {inner}:
             self._peft.unload()
             self._peft = None
