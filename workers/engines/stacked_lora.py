@@ -35,10 +35,14 @@ class _Part:
 
 @dataclass(slots=True)
 class _Layer:
-    """The stacked adapters of one layer: `a` [ranks, in], `b` [out, ranks]."""
+    """The stacked adapters of one layer: `a` [ranks, in], `b` [out, ranks].
+
+    Layers whose parts are equal have the same `layout`.
+    """
 
     module: Linear
     parts: tuple[_Part, ...] = ()
+    layout: int = 0
     a: Tensor = field(default_factory=lambda: torch.empty(0))
     b: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -62,8 +66,10 @@ class StackedLora:
                 self._layers.append(_Layer(module))
         self._stacked: tuple[str, ...] = ()
         self._rows: tuple[str, ...] | None = None
+        self._alike = True
         self._active = False
-        self._masks: dict[tuple[_Part, ...], Tensor] = {}
+        # By the layout of the layers that they are for.
+        self._masks: dict[int, Tensor] = {}
         self._hooks = [
             each.module.register_forward_hook(self._hook(each))
             for each in self._layers
@@ -81,8 +87,10 @@ class StackedLora:
             wanted = tuple(sorted(names))
             if not self._fit(wanted):
                 return False
+        layouts: dict[tuple[_Part, ...], int] = {}
         for layer in self._layers:
             _stack(layer, wanted)
+            layer.layout = layouts.setdefault(layer.parts, len(layouts))
         self._stacked = wanted
         self._rows = None
         return True
@@ -91,7 +99,7 @@ class StackedLora:
     def rows(self, names: Sequence[str]) -> Iterator[None]:
         """Add to each row of a batch its adapter's part; a name that is not stacked adds none."""
         if self._rows != tuple(names):
-            self._rows = tuple(names)
+            self._rows, self._alike = tuple(names), len(set(names)) == 1
             self._masks = {}
         self._active = True
         try:
@@ -140,19 +148,18 @@ class StackedLora:
             ValueError: the layer does not see the rows of the batch one by one.
         """
         names = self._rows or ()
-        alike = len(set(names)) == 1
-        if not alike and (x.dim() != 3 or len(x) != len(names)):
+        if not self._alike and (x.dim() != 3 or x.shape[0] != len(names)):
             raise ValueError("A layer of this model cannot run different adapters in one batch.")
-        found = self._masks.get(layer.parts)
+        found = self._masks.get(layer.layout)
         if found is None:
-            rows = names[:1] if alike else names
+            rows = names[:1] if self._alike else names
             found = layer.a.new_zeros(len(rows), 1, len(layer.a))
             parts = {part.name: part for part in layer.parts}
             for row, name in enumerate(rows):
                 if (part := parts.get(name)) is not None:
                     found[row, 0, part.begin : part.end] = part.scaling
-            found = found[0, 0] if alike else found
-            self._masks[layer.parts] = found
+            found = found[0, 0] if self._alike else found
+            self._masks[layer.layout] = found
         return found
 
 
