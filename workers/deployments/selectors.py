@@ -27,7 +27,7 @@ _LOADED = (
 def deployments_visible_to(actor: Principal) -> QuerySet[Deployment]:
     """Deployments that the actor may see, live or not, with release, version and replicas."""
     deployments = Deployment.objects.select_related(*_LOADED, "created_by").prefetch_related(
-        "replicas", "release__departments"
+        "replicas", "placements", "release__departments"
     )
     return visible_to(actor, Action.DEPLOYMENT_VIEW, deployments, resource_type="deployment")
 
