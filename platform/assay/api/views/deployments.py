@@ -57,7 +57,8 @@ class DeploymentsView(Endpoint):
     )
     def get(self, request: Request) -> Response:
         given = self.query(DeploymentQuery)
-        return self.page(deployments_visible_to(self.actor).filter(**given), DeploymentAnswer)
+        rows = deployments_visible_to(self.actor).prefetch_related("placements")
+        return self.page(rows.filter(**given), DeploymentAnswer)
 
     @operation(
         "Deployments",
