@@ -61,6 +61,7 @@ WORK = {
         "registry.files.services:files_expire_due",
         "workers.deployments.services:deployments_stop_unservable",
         "workers.deployments.services:replicas_expire",
+        "workers.nodes.services:node_records_expire",
         "workers.placement.assigning:placements_update",
         "workers.jobs.finishing:job_finish",
         "workers.jobs.finishing:jobs_finish_due",
@@ -93,6 +94,23 @@ def acting_as(process: str) -> Iterator[None]:
         # In a transaction that broke, its rollback undoes it; a closed connection has no session.
         if not raw.closed and raw.info.transaction_status.name != "INERROR":
             raw.execute("RESET SESSION AUTHORIZATION")
+
+
+@contextmanager
+def stepped_out() -> Iterator[None]:
+    """Leave the process that acts, for what its request has another process do."""
+    raw = connection.connection
+    if raw not in _acting:
+        yield
+        return
+    (role,) = raw.execute("SELECT session_user").fetchone()
+    raw.execute("RESET SESSION AUTHORIZATION")
+    _acting.discard(raw)
+    try:
+        yield
+    finally:
+        raw.execute(f"SET SESSION AUTHORIZATION {role}")
+        _acting.add(raw)
 
 
 def play_processes() -> None:

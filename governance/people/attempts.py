@@ -22,6 +22,7 @@ MAX_FAILURES = 10
 # An office behind one address shares this one, so a success gives its own try back and no more.
 MAX_ADDRESS_FAILURES = 50
 MAX_CODE_FAILURES = 10
+MAX_NODE_FAILURES = 100
 WINDOW_S = 15 * 60
 
 
@@ -72,6 +73,15 @@ def _address_count(address: str) -> _Count | None:
         return None
     refusal = "Too many failed sign-ins from your network address"
     return _Count(_named("address", network), MAX_ADDRESS_FAILURES, refusal)
+
+
+def _node_count(address: str) -> _Count | None:
+    """Machines have a count of their own: a broken one must not lock out people near it."""
+    network = network_of(address)
+    if not network:
+        return None
+    refusal = "Too many failed sign-ins of nodes from this network address"
+    return _Count(_named("node", network), MAX_NODE_FAILURES, refusal)
 
 
 def _code_count(person_id: int) -> _Count:
@@ -127,6 +137,22 @@ def refuse_address_when_locked(address: str) -> None:
         _refuse_when_over([everyone])
 
 
+def refuse_nodes_when_locked(address: str) -> None:
+    """Count a machine that joins or signs in. Raises as `refuse_when_locked`."""
+    if (count := _node_count(address)) is not None:
+        _refuse_when_over([count])
+
+
+def forget_node_failure(address: str) -> None:
+    """A machine that signed in gives its address the try back."""
+    try:
+        with _client(settings.REDIS_URL).pipeline() as pipe:
+            _give_back(pipe, _node_count(address))
+            pipe.execute()
+    except redis.RedisError:
+        return
+
+
 def refuse_codes_when_locked(person_id: int) -> None:
     """Count a second factor of that person; raises as `refuse_when_locked`.
 
@@ -144,7 +170,7 @@ def forget_failures(email: str, address: str) -> None:
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
             pipe.delete(_account_count(email, address).name)
-            _give_back(pipe, address)
+            _give_back(pipe, _address_count(address))
             pipe.execute()
     except redis.RedisError:
         return
@@ -154,7 +180,7 @@ def forget_address_failure(address: str) -> None:
     """A right passkey gives the address its try back."""
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
-            _give_back(pipe, address)
+            _give_back(pipe, _address_count(address))
             pipe.execute()
     except redis.RedisError:
         return
@@ -168,8 +194,8 @@ def forget_codes(person_id: int) -> None:
         return
 
 
-def _give_back(pipe: redis.client.Pipeline, address: str) -> None:
-    if (everyone := _address_count(address)) is not None:
-        pipe.decr(everyone.name)
+def _give_back(pipe: redis.client.Pipeline, count: _Count | None) -> None:
+    if count is not None:
+        pipe.decr(count.name)
         # Should the count have run out in between, the new one must run out too.
-        pipe.expire(everyone.name, WINDOW_S, nx=True)
+        pipe.expire(count.name, WINDOW_S, nx=True)

@@ -39,7 +39,7 @@ def audit_log_file(
     lines = iter(export_lines())
     # A failure before the first line is still a refusal, not half a file.
     source = chain(list(islice(lines, 1)), lines)
-    return _streamed(
+    return streamed_response(
         request,
         _line_chunks(source),
         content_type,
@@ -52,14 +52,14 @@ def audit_export_file(
 ) -> StreamingHttpResponse:
     """The file of an export of selected events, with its digest (RFC 9530)."""
     export, file = audit_export_open(actor=actor, export_id=export_id)
-    return _streamed(
+    return streamed_response(
         request,
         _file_chunks(file),
         "application/octet-stream",
         {
             "Content-Disposition": f'attachment; filename="{export_name(export)}"',
             "Content-Length": str(export.size),
-            "Repr-Digest": _digest(bytes.fromhex(export.sha256)),
+            "Repr-Digest": repr_digest(bytes.fromhex(export.sha256)),
         },
     )
 
@@ -72,7 +72,7 @@ def dossier_file(actor: Principal, *, release_id: int, file_format: str) -> Http
         content_type=export.content_type,
         headers={
             "Content-Disposition": f'attachment; filename="{export.name}"',
-            "Repr-Digest": _digest(export.sha256),
+            "Repr-Digest": repr_digest(export.sha256),
             "Cache-Control": "no-store",
         },
     )
@@ -93,9 +93,10 @@ def evidence_file(actor: Principal, release_id: int) -> HttpResponse:
     )
 
 
-def _streamed(
+def streamed_response(
     request: HttpRequest, chunks: Iterator[bytes], content_type: str, headers: dict[str, str]
 ) -> StreamingHttpResponse:
+    """Return a response that sends `chunks` as they come, never all of them in memory."""
     streamed: Any = _from_thread(chunks) if isinstance(request, ASGIRequest) else chunks
     return StreamingHttpResponse(
         streamed,
@@ -125,5 +126,6 @@ def _file_chunks(file: BinaryIO) -> Iterator[bytes]:
             yield chunk
 
 
-def _digest(sha256: bytes) -> str:
+def repr_digest(sha256: bytes) -> str:
+    """Return the value of a `Repr-Digest` header (RFC 9530)."""
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"

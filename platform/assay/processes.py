@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # `broker_users` writes the access control file of the broker, and ends.
-PROCESSES = ("web", "controller", "worker", "migrate", "broker_users")
+# `node` is a worker on a machine of its own, which reaches neither database nor store.
+PROCESSES = ("web", "controller", "worker", "node", "migrate", "broker_users")
+# What a node must not be given, besides other processes' secrets.
+_NOT_ON_NODES = (
+    "DATABASE_URL",
+    "DATABASE_PASSWORD",
+    "ASSAY_STORE_URL",
+    "ASSAY_STORE_SECRET_ACCESS_KEY",
+)
 
 HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_SECRET_KEY": ("web",),
@@ -22,7 +30,7 @@ HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_SIGNING_KEY": ("controller",),
     "ASSAY_USAGE_KEY": ("web", "controller"),
     # Of the workers, only those that serve.
-    "ASSAY_WIRE_KEY": ("web", "worker"),
+    "ASSAY_WIRE_KEY": ("web", "worker", "node"),
     # The web process shows where events go and which notices are due; the controller sends them.
     "ASSAY_EMAIL_URL": ("web", "controller"),
     "ASSAY_REVIEW_WEBHOOK_SECRET": ("web", "controller"),
@@ -49,6 +57,19 @@ def check_process(process: str, environment: Mapping[str, str], *, production: b
     kinds = ", ".join(PROCESSES)
     if process and process not in PROCESSES:
         raise ValueError(f"ASSAY_PROCESS={process!r} is unknown; set it to one of {kinds}.")
+    if process == "node":
+        for name in _NOT_ON_NODES:
+            if environment.get(name) or environment.get(f"{name}_FILE"):
+                raise ValueError(
+                    f"{name} is set, but ASSAY_PROCESS=node reaches neither the database nor the "
+                    "store. Remove it from this machine."
+                )
+        for name in ("ASSAY_NODE_URL", "ASSAY_NODE_KEY_FILE"):
+            if not environment.get(name):
+                raise ValueError(
+                    f"{name} is missing: ASSAY_PROCESS=node asks the control plane for everything. "
+                    "`assay node join URL` makes the key file."
+                )
     if not production:
         return
     if not process:

@@ -212,6 +212,8 @@ WEB = PROCESS == "web"
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
 WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 60, least=1)
+# Files that nodes download from one web process at once.
+WEB_DOWNLOADS = env_int("ASSAY_WEB_DOWNLOADS", 64, least=1)
 # Connections from clients that one web process keeps; those that are idle longest go first.
 WEB_CONNECTIONS = env_int("ASSAY_WEB_CONNECTIONS", 1000, least=16)
 # Seconds for the headers of a request to arrive, for its body to begin with (more for each 16 KiB
@@ -286,6 +288,12 @@ except ValueError as _error:
 # An event that waits longer for a SIEM to accept it raises an alarm, in seconds.
 SIEM_ALARM_S = env_int("ASSAY_SIEM_ALARM_S", 300)
 
+# The control plane of a node's workers, and the key file of this machine (`assay node join`).
+NODE_URL = env("ASSAY_NODE_URL", "")
+NODE_KEY_FILE = env("ASSAY_NODE_KEY_FILE", "")
+if NODE_URL and not NODE_KEY_FILE:
+    raise ImproperlyConfigured("ASSAY_NODE_KEY_FILE is missing; `assay node join` makes the file.")
+
 DATA_DIR = Path(env("ASSAY_DATA_DIR", str(Path.cwd() / ".assay" / "data")))
 # The artifact store; empty is the folder `artifacts` in DATA_DIR.
 STORE_URL = env("ASSAY_STORE_URL", "")
@@ -326,8 +334,9 @@ AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
 # How many events an export with proofs may hold; the whole log is exported without.
 AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 
+NODE = PROCESS == "node"
 if PRODUCTION:
-    for _name in ("DATABASE_URL", "REDIS_URL"):
+    for _name in ("REDIS_URL",) if NODE else ("DATABASE_URL", "REDIS_URL"):
         env(_name)
     if PROCESS in {"web", "controller"}:
         env("MLFLOW_TRACKING_URI")
@@ -347,7 +356,8 @@ MLFLOW_TRACKING_URI = env("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
 # MLflow's client reads both from the environment by itself.
 MLFLOW_SERVER_CERTIFICATE = env("MLFLOW_TRACKING_SERVER_CERT_PATH", "")
 MLFLOW_CLIENT_CERTIFICATE = env("MLFLOW_TRACKING_CLIENT_CERT_PATH", "")
-DATABASES = {"default": database(DATABASE_URL)}
+# Without a database, whatever would read one fails at once.
+DATABASES: dict[str, Any] = {} if NODE else {"default": database(DATABASE_URL)}
 # For `manage.py apply_database_roles` alone.
 DATABASE_ROLE_PASSWORDS = {
     "web": env("ASSAY_DATABASE_PASSWORD_WEB", ""),

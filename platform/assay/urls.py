@@ -20,6 +20,8 @@ urlpatterns = [
     path("api/inference/schema/", docs.inference_schema, name="inference-schema"),
     path("api/inference/docs/", docs.inference_page, name="inference-docs"),
     re_path(r"^api(/|$)", problems.not_found),
+    path("node/v1/", include("assay.node_api.urls")),
+    re_path(r"^node/v1(/|$)", problems.not_found),
     path("scim/v2/", include("assay.scim.urls")),
     # The names that allauth knows.
     path("sign-in", sign_in.SignIn.as_view(), name="account_login"),
@@ -33,7 +35,7 @@ handler404 = errors.page_not_found
 
 def handler400(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """A request that no view should see, such as one for an unknown host name."""
-    if request.path.startswith("/api/"):
+    if request.path.startswith(problems.PATHS):
         return problems.malformed(request)
     return errors.bad_request(request, exception)
 
@@ -44,6 +46,6 @@ def handler500(request: HttpRequest) -> HttpResponse:
     refusal = problems.translate(error) if isinstance(error, Exception) else None
     if isinstance(refusal, Unavailable):
         return refusal_response(request.path, refusal)
-    if request.path.startswith("/api/"):
+    if request.path.startswith(problems.PATHS):
         return problems.server_error(request)
     return errors.server_error(request)

@@ -60,6 +60,7 @@ from tests.unit.assay import portal_data
 from tests.unit.assay.portal_data import Company
 from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
+from workers.nodes.models import Node
 
 # Stands in engineering's texts, and must never be told to anybody else.
 SECRET = "quicksilver-7f3a"
@@ -277,6 +278,9 @@ def add_emergencies(company: Company) -> None:
     IncidentVersion.objects.create(incident=incident, version=company.first, added_by=company.enzo)
     IncidentNote.objects.create(incident=incident, kind="note", text=SECRET, person=company.enzo)
     company.things["incident"] = incident
+    company.things["node"] = Node.objects.create(
+        name="gpu-1", state="enrolled", public_key="ab" * 32, created_by=company.ada
+    )
     company.things["break_glass"] = BreakGlass.objects.create(
         release=company.waiting, department=engineering, reason=SECRET, hours=2,
         dossier_digest=company.waiting.dossier_digest, excluded_people=[company.enzo.pk],
@@ -334,6 +338,8 @@ def address_book(company: Company) -> dict[str, Any]:
         "departments": "engineering",
         "deployments": company.deployment.pk,
         "documents": company.document.pk,
+        "files": "0" * 64,
+        "nodes": company.node.name,
         "drafts": company.draft.pk,
         "evaluations": company.evaluation.pk,
         "export": "json",

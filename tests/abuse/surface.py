@@ -21,7 +21,7 @@ METHODS = ("get", "post", "put", "patch", "delete")
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
 _PARAMETER = re.compile(r"([\w/.-]+)/\{(\w+)\}")
-_ROOT = re.compile(r"/(?:api/v1/|scim/v2/)?")
+_ROOT = re.compile(r"/(?:api/v1/|node/v1/|scim/v2/)?")
 
 
 def places_in(path: str) -> list[tuple[str, str]]:

@@ -176,7 +176,7 @@ def test_no_page_shows_or_changes_them(company: Company, who: str, method: str) 
     nothing = nowhere(company)
     faults = []
     for address in turns(who, addresses()):
-        elsewhere = ("/api/", "/catalog/", "/scim/", "/static/")
+        elsewhere = ("/api/", "/catalog/", "/node/", "/scim/", "/static/")
         if not address.places or address.pattern.startswith(elsewhere):
             continue
         before = digests()
@@ -260,7 +260,15 @@ def test_a_stranger_gets_no_answer_from_the_api(company: Company, who: str) -> N
 
 
 # What anybody may see without having signed in.
-OPEN = ("/api/docs/", "/api/inference/", "/api/schema/", "/api/v1/", "/sign-in", "/demo/")
+OPEN = (
+    "/api/docs/",
+    "/api/inference/",
+    "/api/schema/",
+    "/api/v1/",
+    "/demo/",
+    "/node/v1/",
+    "/sign-in",
+)
 
 
 @pytest.mark.parametrize("method", ["get", "post"])

@@ -35,6 +35,8 @@ BINDING: Mapping[str, str] = {
     "document_recall_post": ADMIN,
     "keys_post": ADMIN,
     "knowledge_share_post": "a lead of engineering",
+    "node_revoke_post": ADMIN,
+    "nodes_post": ADMIN,
     "people_post": ADMIN,
     "person_deactivate_post": ADMIN,
     "person_erase_post": ADMIN,
@@ -68,6 +70,7 @@ STATE_FIRST = frozenset(
     }
 )
 
+OF_NODES = "a machine does it, in the session that its own key began"
 MARKS = "says who looks after a review, and changes nothing of who may decide"
 ASKS = "asks for something that somebody else decides with a second factor"
 BUILDS = "makes a thing of the department, which serves nothing before a review has approved it"
@@ -95,7 +98,6 @@ EXEMPT: Mapping[str, str] = {
     "deployment_rollback_post": RUNS,
     "document_delete": BUILDS,
     "document_publish_post": "puts a document of the department in force, which can be recalled",
-    "deployment_replicas_post": RUNS,
     "deployment_stop_post": RUNS,
     "deployments_post": RUNS,
     "draft_delete": OWN,
@@ -123,6 +125,16 @@ EXEMPT: Mapping[str, str] = {
     "knowledge_index_post": BUILDS,
     "key_revoke_post": PROTECTS,
     "models_post": BUILDS,
+    "node_challenge_post": OF_NODES,
+    "node_cordon_post": RUNS,
+    "node_drain_post": RUNS,
+    "node_heartbeats_post": OF_NODES,
+    "node_join_post": "uses up a token that an administrator made with a second factor",
+    "node_replicas_post": OF_NODES,
+    "node_session_post": OF_NODES,
+    "node_uncordon_post": RUNS,
+    "node_worker_key_post": OF_NODES,
+    "node_worker_stop_post": OF_NODES,
     "prompt_versions_post": BUILDS,
     "policy_explain_post": READS,
     "policy_propose_post": ASKS,

@@ -181,7 +181,7 @@ def taking_forms() -> set[str]:
 
 
 def _of_programs(path: str) -> bool:
-    return path.startswith(("/api/", "/scim/"))
+    return path.startswith(("/api/", "/node/", "/scim/"))
 
 
 def _walk(patterns: Any, prefix: str) -> Iterator[str]:

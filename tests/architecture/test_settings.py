@@ -39,6 +39,13 @@ NEEDED = {
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
     },
     "worker": {**EVERY, "ASSAY_PROCESS": "worker"},
+    "node": {
+        "ASSAY_ENV": "production",
+        "REDIS_URL": EVERY["REDIS_URL"],
+        "ASSAY_PROCESS": "node",
+        "ASSAY_NODE_URL": "https://assay.example",
+        "ASSAY_NODE_KEY_FILE": "/etc/assay/node.key",
+    },
     "migrate": {**EVERY, "ASSAY_PROCESS": "migrate", "ASSAY_KEY_PEPPER": SECRET},
 }
 COMPLETE = NEEDED["web"]
@@ -106,6 +113,25 @@ def test_production_refuses_a_secret_that_the_process_does_not_use(process: str)
         assert SECRET not in finished.stderr
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_PASSWORD_FILE", "ASSAY_STORE_URL"])
+def test_a_node_is_refused_the_way_to_database_and_store(name: str) -> None:
+    finished = start({**NEEDED["node"], "ASSAY_ENV": "development", name: "/anything"})
+    assert finished.returncode != 0
+    assert "reaches neither the database nor the store" in finished.stderr.splitlines()[-1]
+
+
+def test_a_node_loads_the_engine_worker_and_has_no_database() -> None:
+    program = (
+        "import django; django.setup(); import workers.tasks.inference\n"
+        "from django.db import connection\n"
+        "try:\n    connection.ensure_connection()\n"
+        "except Exception as error:\n    print(type(error).__name__)"
+    )
+    environment = {**NEEDED["node"], "DJANGO_SETTINGS_MODULE": "assay.settings"}
+    finished = start(environment, program)
+    assert finished.stdout.strip() == "ImproperlyConfigured", finished.stderr
+
+
 def test_only_the_controller_holds_the_audit_signing_key_and_workers_one_secret() -> None:
     assert HOLDERS["ASSAY_AUDIT_SIGNING_KEY"] == ("controller",)
     assert HOLDERS["ASSAY_SECRET_KEY"] == ("web",)
@@ -116,7 +142,7 @@ def test_only_the_controller_holds_the_audit_signing_key_and_workers_one_secret(
 def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
     finished = start({**COMPLETE, "ASSAY_PROCESS": "beat"})
     assert finished.returncode != 0
-    assert "web, controller, worker, migrate" in finished.stderr.splitlines()[-1]
+    assert "web, controller, worker, node, migrate" in finished.stderr.splitlines()[-1]
 
 
 def test_a_password_comes_beside_the_address_of_the_database(tmp_path: Path) -> None:

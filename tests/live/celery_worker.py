@@ -87,6 +87,40 @@ def started(
         kill(running)
 
 
+@contextmanager
+def node_worker(log: Path, url: str, key_file: Path, *options: str) -> Iterator[None]:
+    """An engine worker on a machine of its own: nothing of the tests' environment but the way to
+    the broker and to the web process at `url`, and an empty data folder.
+    """
+    command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
+    arguments = (*command, "-n", f"{log.stem}@%h", *options)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
+        "ASSAY_ENV": "test",
+        "ASSAY_PROCESS": "node",
+        "ASSAY_NODE_URL": url,
+        "ASSAY_NODE_KEY_FILE": str(key_file),
+        "ASSAY_DATA_DIR": str(key_file.parent / "data"),
+        "REDIS_URL": broker_url("engine"),
+    }
+    with log.open("ab") as output:
+        running = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=key_file.parent,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: b" ready." in log.read_bytes() or running.poll() is not None)
+        assert running.poll() is None, log.read_text()
+        yield
+    finally:
+        kill(running)
+
+
 def _user(process: str, arguments: tuple[str, ...]) -> str:
     """The broker's user of a process; it knows two kinds of worker."""
     if process != "worker":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from governance.errors import DomainError, WrongState
+from governance.errors import DomainError, NotAuthenticated, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
 from workers.control.protocol import Assignment, EngineControl, LoadPlan
@@ -124,11 +124,18 @@ class Reconciler:
 
     def run(self, stop: threading.Event) -> None:
         """Settle every 2 s, and when woken, until `stop`; then unload everything."""
-        self._control.replicas_stop(worker=self._worker)
+        begun = False
         while not stop.is_set():
             self._control.drop_broken()
             try:
+                if not begun:
+                    self._control.replicas_stop(worker=self._worker)
+                    begun = True
                 self.settle()
+            except NotAuthenticated as error:
+                # A revoked node, or one whose key another process uses, answers no longer.
+                self._host.lease({})
+                logger.error("This worker serves nothing: %s %s", error.message, error.hint)
             except Exception:
                 logger.exception("Reconciling failed; the next round tries again")
             self._woken.wait(RECONCILE_S)
@@ -136,7 +143,10 @@ class Reconciler:
         self._wanted.set()
         for deployment_id in self._host.loaded():
             self._host.unload(deployment_id)
-        self._control.replicas_stop(worker=self._worker)
+        try:
+            self._control.replicas_stop(worker=self._worker)
+        except Exception:
+            logger.exception("The end of this worker was not reported; its silence will tell")
         self._control.close()
 
     def run_loads(self, stop: threading.Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -47,8 +47,9 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @transaction.atomic
-def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str]:
-    """Invite a machine under a name, or a revoked node anew; returns the token, shown this once.
+def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
+    """Invite a machine under a name, or a revoked node anew. Returns the token, which is shown this
+    once, and when it expires.
 
     An earlier token of an invited node is revoked.
 
@@ -102,7 +103,7 @@ def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str]:
         },
         decision=decision,
     )
-    return node, token
+    return node, token, kept.expires_at
 
 
 def _person(actor: Principal, name: str, decision: Authorization) -> int:

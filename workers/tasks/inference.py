@@ -8,6 +8,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -16,6 +17,7 @@ from django.conf import settings
 
 from governance.errors import Unavailable
 from governance.principals import serving
+from registry import store
 from workers import tracing
 from workers.app import app
 from workers.control.direct import DirectControl
@@ -23,6 +25,8 @@ from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.landlock import hide_process
 from workers.listening import listener
+from workers.remote.client import NodeClient
+from workers.remote.control import RemoteControl
 from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.capacity import own_capacity
@@ -44,6 +48,18 @@ STOP_TIMEOUT_S = 20.0
 LIFE_TIMEOUT_S = 2.0
 
 
+def engine_control() -> EngineControl:
+    """Return the control plane of this process: over HTTP on a node, else by its services.
+
+    Raises:
+        InvalidInput: the node's URL or key file is not usable.
+    """
+    if not settings.NODE_URL:
+        return DirectControl()
+    client = NodeClient(settings.NODE_URL, Path(settings.NODE_KEY_FILE))
+    return RemoteControl(client, store.cache())
+
+
 class Runtime:
     """Everything that one engine worker process keeps: engines, replies, reconciler, listener."""
 
@@ -53,7 +69,7 @@ class Runtime:
         self._consumer = consumer
         self._stop = threading.Event()
         self._seals = WorkerSeals(WireKey(settings.WIRE_KEY))
-        self._control: EngineControl = DirectControl()
+        self._control = engine_control()
         self._host = EngineHost(self._control)
         self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
         self._answerer = Answerer(self._host, self._replies, most=settings.ENGINE_REQUESTS)

@@ -56,6 +56,8 @@ DESCRIPTIONS = {
     "429": "Too often; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
+# How nodes join and sign in.
+_OF_NODES = ("/node/v1/join", "/node/v1/challenge", "/node/v1/session")
 METHODS = ("get", "post", "put", "patch", "delete")
 
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -176,7 +178,7 @@ def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 
 def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
-    signed_out = path.endswith(("/auth/token", "/keys/leaked"))
+    signed_out = path.endswith(("/auth/token", "/keys/leaked", *_OF_NODES))
     statuses = ["401", "429", "503"] if signed_out else ["401", "403", "503"]
     if path.endswith("/auth/step-up"):
         statuses.append("429")
@@ -192,6 +194,6 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
         ("/proof", "/consistency", "/exports/{export_id}/file", "/export/{file_format}")
     ):
         statuses.append("409")
-    elif path.endswith("/evidence"):
+    elif path.endswith(("/evidence", "/plan")):
         statuses.extend(("409", "413"))
     return sorted(statuses)

@@ -42,6 +42,8 @@ from governance.principals import ANONYMOUS, request_context
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+# Beginnings of the addresses whose errors are problems.
+PATHS = ("/api/", "/node/")
 MAX_ERRORS = 50
 MAX_TEXT = 500
 CHALLENGE = 'Bearer realm="assay"'

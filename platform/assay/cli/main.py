@@ -16,6 +16,7 @@ from assay.cli import (
     jobs,
     keys,
     knowledge,
+    nodes,
     people,
     policy,
     quota,
@@ -48,6 +49,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
 app.add_typer(knowledge.app, name="knowledge")
+app.add_typer(nodes.app, name="node")
 app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
 app.add_typer(review_policies.app, name="review-policies")

@@ -14,7 +14,7 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 
 from assay.gateway.http import Message, Receive, Scope, Send
-from assay.server import bodies
+from assay.server import bodies, downloads
 from assay.server.gate import Gate, Overloaded
 from assay.server.pooling import give_back
 from assay.server.refusals import refuse
@@ -74,6 +74,8 @@ class DjangoApplication:
             queue=settings.WEB_THREADS,
             wait_s=settings.WEB_QUEUE_WAIT_S,
         )
+        # Beyond it, nodes are told to come again.
+        self.downloads = Gate(size=settings.WEB_DOWNLOADS, queue=0, wait_s=0)
         self.buffered = 0
         self.spooled = 0
 
@@ -122,10 +124,7 @@ class DjangoApplication:
             try:
                 await self._handler(scope, exchange.receive, exchange.send)  # type: ignore[arg-type]
             finally:
-                if exchange.entered:
-                    # Django gives connections back itself, unless something went wrong.
-                    await sync_to_async(give_back)()
-                    self.gate.leave()
+                await exchange.leave()
 
 
 def _known(scope: Scope) -> bool:
@@ -152,7 +151,9 @@ class Exchange:
         self._skipped = False
         self.limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         self.uploads = False
+        self.downloads = False
         self.entered = False
+        self._gated = False
 
     def skip_body(self) -> None:
         """Hand on an empty body in place of the one that is sent, and read none of that."""
@@ -212,15 +213,31 @@ class Exchange:
             if not turn.done():
                 return False
             turn.result()
-            self.entered = True
+            self.entered = self._gated = True
             return True
         finally:
             if not self.entered:
                 await _abandon(turn, self._application.gate)
 
+    async def leave(self) -> None:
+        """Leave the gate, if the exchange is within; its connections are given back before."""
+        if self._gated:
+            # Django gives connections back itself, unless something went wrong.
+            await sync_to_async(give_back)()
+            self._gated = False
+            self._application.gate.leave()
+
     async def send(self, message: Message) -> None:
-        """Hold a response of known and moderate length; pass on every other as it comes."""
+        """Hold a response of known and moderate length; pass on every other as it comes.
+
+        Raises:
+            Overloaded: it is a download, and there are too many.
+        """
         if message["type"] == "http.response.start":
+            if downloads.taken_out(message):
+                await self._application.downloads.enter()
+                self.downloads = True
+                await self.leave()
             length = next((v for k, v in message["headers"] if k.lower() == b"content-length"), b"")
             self._holds = length.isdigit() and self._may_hold(int(length))
         if self._holds:
@@ -247,6 +264,8 @@ class Exchange:
         self._application.spooled -= self._spooled
         if self.uploads:
             self._application.uploads.leave()
+        if self.downloads:
+            self._application.downloads.leave()
         if self._next is not None:
             self._next.cancel()
 

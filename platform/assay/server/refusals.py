@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
-from assay.api.problems import from_domain_error
+from assay.api.problems import PATHS, from_domain_error
 from assay.gateway.http import Scope, Send
 from assay.scim.protocol import refusal as scim_refusal
 from governance.errors import DomainError
@@ -33,7 +33,7 @@ def refusal_response(path: str, error: DomainError) -> HttpResponse:
     """A problem for the API, SCIM's error for SCIM, a page for everything else."""
     request = HttpRequest()
     request.path = path
-    if path.startswith("/api/"):
+    if path.startswith(PATHS):
         return from_domain_error(error, request)
     if path.startswith("/scim/"):
         response: HttpResponse = scim_refusal(error.status, f"{error.message} {error.hint}".strip())

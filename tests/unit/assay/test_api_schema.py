@@ -12,6 +12,7 @@ from drf_spectacular.drainage import GENERATOR_STATS
 
 from assay.api.docs import description
 from assay.api.urls import urlpatterns
+from assay.node_api import urls as node_urls
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -34,8 +35,9 @@ def test_the_schema_generates_without_warnings(schema: dict[str, Any]) -> None:
 def test_the_schema_lists_every_path(schema: dict[str, Any]) -> None:
     described = {re.sub(r"{[a-z_]+}", "{}", path) for path in schema["paths"]}
     mounted = {
-        "/api/v1/" + re.sub(r"<[a-z]+:[a-z_]+>", "{}", str(pattern.pattern))
-        for pattern in urlpatterns
+        root + re.sub(r"<[a-z]+:[a-z_]+>", "{}", str(pattern.pattern))
+        for root, patterns in (("/api/v1/", urlpatterns), ("/node/v1/", node_urls.urlpatterns))
+        for pattern in patterns
     }
 
     assert described == mounted

@@ -39,5 +39,5 @@ class Machine:
 def joined(name: str = "gpu-1") -> tuple[Machine, Node]:
     """A machine that an administrator enrolled, and its node."""
     machine = Machine(name)
-    _, token = node_enroll(actor=company.person("ada", "admin"), name=name)
+    _, token, _ = node_enroll(actor=company.person("ada", "admin"), name=name)
     return machine, node_join(token=token, public_key=machine.public_key)

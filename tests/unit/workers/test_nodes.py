@@ -71,7 +71,7 @@ def refused(token: str, **more: str) -> NotAuthenticated:
 
 
 def test_a_token_enrolls_one_machine_once() -> None:
-    node, token = node_enroll(actor=admin(), name="gpu-1")
+    node, token, _ = node_enroll(actor=admin(), name="gpu-1")
     assert node.state == NodeState.INVITED
     joined_node = node_join(token=token, public_key=Machine().public_key)
     assert joined_node.state == NodeState.ENROLLED
@@ -86,8 +86,8 @@ def test_a_token_enrolls_one_machine_once() -> None:
 
 
 def test_an_old_replaced_or_wrong_token_enrolls_nothing() -> None:
-    _, first = node_enroll(actor=admin(), name="gpu-1")
-    _, second = node_enroll(actor=admin(), name="gpu-1")
+    _, first, _ = node_enroll(actor=admin(), name="gpu-1")
+    _, second, _ = node_enroll(actor=admin(), name="gpu-1")
     assert "was revoked" in refused(first).message
     NodeToken.objects.update(expires_at=timezone.now())
     assert "has expired" in refused(second).message
@@ -115,7 +115,7 @@ def test_a_name_that_could_be_another_workers_is_refused(name: str) -> None:
 
 def test_a_key_belongs_to_one_node() -> None:
     machine, _ = joined("gpu-1")
-    _, token = node_enroll(actor=admin(), name="gpu-2")
+    _, token, _ = node_enroll(actor=admin(), name="gpu-2")
     with pytest.raises(WrongState, match="belongs to a node already"), transaction.atomic():
         node_join(token=token, public_key=machine.public_key)
     with pytest.raises(InvalidInput):
@@ -250,7 +250,7 @@ def test_revoking_ends_sessions_replicas_and_leases_and_enrolling_begins_anew() 
     assert job.lease_until is not None
     assert job.lease_until <= timezone.now()
 
-    _, again = node_enroll(actor=admin(), name="gpu-1")
+    _, again, _ = node_enroll(actor=admin(), name="gpu-1")
     replacement = Machine("gpu-1")
     node_join(token=again, public_key=replacement.public_key)
     assert session_node(replacement.sign_in()) == node

@@ -1,0 +1,160 @@
+"""`assay node`: nodes for administrators, and joining on the machine itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console, table
+from governance.errors import DomainError
+
+app = typer.Typer(no_args_is_help=True, help="Machines that run workers without a database.")
+Name = Annotated[str, typer.Argument(help="The node's name.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
+KEY_FILE = Path("/etc/assay/node.key")
+
+
+@app.command()
+def enroll(name: Name) -> None:
+    """Invite a machine: prints a token with which it joins once, within an hour."""
+    made = Client.signed_in().post("nodes", name=name)
+    console.print(f"Node {name} is invited until {made['expires_at']}.", markup=False)
+    console.print("On the machine, run `assay node join URL` and give it this token:")
+    # By itself on a line, and unwrapped, so that it can be piped.
+    sys.stdout.write(f"{made['token']}\n")
+
+
+@app.command("list")
+def list_nodes() -> None:
+    """List nodes with their state and use."""
+    table(
+        ("node", "state", "devices", "memory", "replicas", "jobs", "last heartbeat"),
+        (
+            (
+                each["name"],
+                each["state"],
+                str(len(each["facts"].get("devices", []))),
+                _used(each["facts"]),
+                str(each["replicas"]),
+                str(each["jobs"]),
+                each["seen_at"] or "never",
+            )
+            for each in Client.signed_in().get("nodes")["results"]
+        ),
+        empty="No machine has joined. `assay node enroll NAME` invites one.",
+    )
+
+
+@app.command()
+def cordon(name: Name, reason: Reason = "") -> None:
+    """Give a node nothing new; what it has goes on."""
+    _move(name, "cordon", reason)
+
+
+@app.command()
+def uncordon(name: Name, reason: Reason = "") -> None:
+    """Return a cordoned or draining node to use."""
+    _move(name, "uncordon", reason)
+
+
+@app.command()
+def drain(name: Name, reason: Reason = "") -> None:
+    """Move what a node has to others; its jobs end by themselves."""
+    _move(name, "drain", reason)
+
+
+@app.command()
+def revoke(name: Name, reason: Reason = "") -> None:
+    """Make a node's key worthless at once."""
+    _move(name, "revoke", reason)
+
+
+@app.command()
+def join(
+    url: Annotated[str, typer.Argument(help="The control plane's address, https://…")],
+    key_file: Annotated[
+        Path, typer.Option(envvar="ASSAY_NODE_KEY_FILE", help="Where the machine's key is kept.")
+    ] = KEY_FILE,
+) -> None:
+    """Make this machine a node. Reads the token from ASSAY_NODE_TOKEN, else from standard input."""
+    # Only a machine that joins has what this needs installed.
+    from workers.remote.client import checked_url, refusal
+    from workers.remote.identity import Identity, identity_write
+
+    if key_file.exists():
+        raise CliError(
+            f"{key_file} exists: this machine has joined already.",
+            "Remove the file if the node was revoked, then join again.",
+        )
+    try:
+        base = checked_url(url)
+    except DomainError as error:
+        raise CliError(error.message, error.hint) from error
+    token = os.environ.get("ASSAY_NODE_TOKEN", "") or _typed()
+    key = Ed25519PrivateKey.generate()
+    public_key = key.public_key().public_bytes_raw().hex()
+    # Before the token is used up: a folder that cannot be written costs nothing then.
+    _write(lambda: identity_write(key_file, Identity("", key)))
+    try:
+        answer = httpx.post(
+            f"{base}/node/v1/join",
+            json={"token": token, "public_key": public_key, "facts": _facts()},
+            timeout=30,
+        )
+        if answer.status_code >= 400:
+            refused = refusal(answer)
+            raise CliError(refused.message, refused.hint)
+        name = str(answer.json()["node"])
+    except httpx.HTTPError as error:
+        key_file.unlink(missing_ok=True)
+        raise CliError(f"{base} does not answer: {error}.", "Check the address.") from error
+    except BaseException:
+        key_file.unlink(missing_ok=True)
+        raise
+    _write(lambda: identity_write(key_file, Identity(name, key)))
+    console.print(f"This machine is the node {name}; its key is {key_file}.", markup=False)
+    console.print(
+        f"Start workers with ASSAY_PROCESS=node ASSAY_NODE_URL={base} "
+        f"ASSAY_NODE_KEY_FILE={key_file}.",
+        markup=False,
+    )
+
+
+def _typed() -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt("Token", hide_input=True)).strip()
+    return sys.stdin.readline().strip()
+
+
+def _facts() -> dict[str, Any]:
+    from workers.remote.facts import machine_facts
+
+    return machine_facts(Path.cwd())
+
+
+def _write(write: Any) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise CliError(
+            f"The key file cannot be written: {error}.", "Give --key-file another path."
+        ) from error
+
+
+def _move(name: str, verb: str, reason: str) -> None:
+    made = Client.signed_in().post(f"nodes/{name}/{verb}", reason=reason)
+    console.print(f"Node {name} is {made['state']}.", markup=False)
+
+
+def _used(facts: dict[str, Any]) -> str:
+    if not facts:
+        return ""
+    gib = 1024**3
+    return f"{facts['memory_used_bytes'] / gib:.0f} of {facts['memory_bytes'] / gib:.0f} GiB"

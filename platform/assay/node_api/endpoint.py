@@ -1,0 +1,74 @@
+"""Common part of every endpoint below `/node/v1/`: only sessions of nodes open it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from assay.api.authentication import Caller, bearer_token
+from assay.api.endpoint import Endpoint
+from governance.errors import NotAuthenticated
+from workers.nodes.models import Node
+from workers.nodes.sessions import session_node
+from workers.nodes.states import node_principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCaller(Caller):
+    """The node whose session the request belongs to."""
+
+    node: Node
+
+
+class NodeAuthentication(BaseAuthentication):
+    """`Authorization: Bearer` with the token of a node's session."""
+
+    def authenticate(self, request: Request) -> tuple[NodeCaller, None] | None:
+        """Raises NotAuthenticated for a token that is not that of a session that goes on."""
+        token = bearer_token(request._request)
+        if token is None:
+            return None
+        node = session_node(token)
+        principal = node_principal(node.name)
+        request._request.principal = principal  # type: ignore[attr-defined]
+        return NodeCaller(principal, node=node), None
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="assay-node"'
+
+
+class NodeEndpoint(Endpoint):
+    """A view for nodes. Its services narrow what a node reaches by the name in its session."""
+
+    authentication_classes: tuple[type[BaseAuthentication], ...] = (NodeAuthentication,)
+
+    @property
+    def node(self) -> Node:
+        """The calling node."""
+        if not isinstance(self.request.user, NodeCaller):
+            raise NotAuthenticated("This needs the session of a node.")
+        return self.request.user.node
+
+    def scope(self) -> AbstractContextManager[object]:
+        """Return an empty context: nodes belong to no department."""
+        return nullcontext()
+
+
+class NodeSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """`Authorization: Bearer`."""
+
+    target_class = "assay.node_api.endpoint.NodeAuthentication"
+    name = "node"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "assay_…",
+            "description": "The token of a node's session (POST /node/v1/session).",
+        }

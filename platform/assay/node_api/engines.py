@@ -1,0 +1,233 @@
+"""The control plane of a node's engine workers. `workers/remote/` is its client."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.fields import Choice, Identifier, Line, Number, Several, StrictSerializer, Whole
+from assay.node_api.endpoint import NodeEndpoint
+from assay.node_api.facts import FactsBody
+from assay.node_api.joining import TAG
+from registry.catalog.engines import EngineName
+from workers.control.messages import assignment_to_json, plan_to_json
+from workers.deployments.models import Device, ReplicaState
+from workers.deployments.services import (
+    replica_report,
+    replicas_heartbeat,
+    replicas_stop,
+    worker_key_register,
+)
+from workers.nodes.engine_side import node_assignments, node_plan, node_require, worker_of
+from workers.nodes.models import WORKER_NAME_MAX
+from workers.nodes.services import node_report
+from workers.placement.capacity import Capacity
+
+ENGINES = [name.value for name in EngineName]
+
+
+class Identifiers(Line):
+    """Ids of rows with commas between them."""
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if value and not re.fullmatch(r"[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*", value):
+            raise ValidationError("Not ids with commas between them.")
+        return value
+
+
+class AssignmentsQuery(StrictSerializer):
+    """The worker, the engines that it can start, and the deployments that it holds, with commas
+    between them."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    engines = Line(max_length=100)
+    held = Identifiers(max_length=20_000, required=False, allow_blank=True, default="")
+
+
+class AssignmentAnswer(serializers.Serializer[Any]):
+    """A deployment to hold; with a refusal, one to report as failed; leaving, one to unload once it
+    has answered what it has."""
+
+    deployment_id = serializers.IntegerField()
+    name = serializers.CharField()
+    digest = serializers.CharField()
+    lease_s = serializers.FloatField()
+    recorded = serializers.BooleanField()
+    refusal = serializers.CharField(allow_blank=True)
+    leaving = serializers.BooleanField()
+
+
+class NodeAssignmentsView(NodeEndpoint):
+    """Desired state of one worker."""
+
+    @operation(
+        TAG,
+        "List what a worker is to hold",
+        query=AssignmentsQuery,
+        answer=AssignmentAnswer(many=True),
+    )
+    def get(self, request: Request) -> Response:
+        given = self.query(AssignmentsQuery)
+        found = node_assignments(
+            node=self.node,
+            worker=given["worker"],
+            engines=given["engines"].split(","),
+            held=[int(each) for each in given["held"].split(",") if each],
+        )
+        return Response([assignment_to_json(each) for each in found])
+
+
+class NodePlanAnswer(serializers.Serializer[Any]):
+    """Plan of loading a deployment. Weights have a name, a digest and a manifest."""
+
+    deployment_id = serializers.IntegerField()
+    name = serializers.CharField()
+    task = serializers.CharField()
+    engine = serializers.CharField()
+    runner = serializers.CharField()
+    architectures = serializers.ListField(child=serializers.CharField())
+    digest = serializers.CharField()
+    expires_at = serializers.FloatField()
+    weights = serializers.JSONField()
+    adapter = serializers.JSONField(allow_null=True)
+    prompt = serializers.JSONField(allow_null=True)
+    engine_name = serializers.CharField()
+    dtype = serializers.CharField(allow_null=True)
+
+
+class NodePlanView(NodeEndpoint):
+    """How an assigned deployment is loaded."""
+
+    @operation(TAG, "Plan of an assigned deployment", answer=NodePlanAnswer)
+    def get(self, request: Request, deployment_id: int) -> Response:
+        self.query()
+        return Response(plan_to_json(node_plan(node=self.node, deployment_id=deployment_id)))
+
+
+class ReplicaBody(StrictSerializer):
+    """State of one worker's copy."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    deployment = Identifier()
+    state = Choice(choices=ReplicaState.choices)
+    loaded_digest = Line(max_length=64, allow_blank=True, default="")
+    message = Line(max_length=1000, allow_blank=True, default="")
+    load_seconds = Number(min_value=0, max_value=1e6, allow_null=True, default=None)
+    failures = Whole(max_value=1_000_000, default=0)
+    retry_in_s = Number(min_value=-3600, max_value=3600, allow_null=True, default=None)
+
+
+class ReplicaStateAnswer(serializers.Serializer[Any]):
+    """The state that was recorded: of other bytes than the release names, `refused`."""
+
+    state = serializers.CharField()
+
+
+class NodeReplicasView(NodeEndpoint):
+    """Copies of deployments."""
+
+    @operation(TAG, "Report a copy", body=ReplicaBody, answer=ReplicaStateAnswer)
+    def post(self, request: Request) -> Response:
+        given = self.body(ReplicaBody)
+        worker = worker_of(self.node, given.pop("worker"))
+        deployment_id, state = given.pop("deployment"), ReplicaState(given.pop("state"))
+        node_require(node=self.node, worker=worker, deployment_id=deployment_id, state=state)
+        made = replica_report(
+            deployment_id=deployment_id, worker=worker, state=state, actor=self.actor, **given
+        )
+        return self.answer(made, ReplicaStateAnswer)
+
+
+class HeartbeatBody(StrictSerializer):
+    """A worker that is alive, what it offers and, now and then, what its machine has."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    engines = Several(child=Choice(choices=ENGINES), max_length=len(ENGINES))
+    facts = FactsBody(required=False)
+
+
+class NodeHeartbeatsView(NodeEndpoint):
+    """Signs of life."""
+
+    @operation(TAG, "Report that a worker is alive", body=HeartbeatBody, answer=None, status=204)
+    def post(self, request: Request) -> Response:
+        given = self.body(HeartbeatBody)
+        worker = worker_of(self.node, given["worker"])
+        replicas_heartbeat(worker=worker, engines=given["engines"])
+        node_report(node=self.node, facts=given.get("facts"))
+        return Response(status=204)
+
+
+class WorkerStopBody(StrictSerializer):
+    """The worker that starts or ends."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+
+
+class NodeWorkerStopView(NodeEndpoint):
+    """The end of a worker."""
+
+    @operation(
+        TAG, "Report that a worker holds nothing", body=WorkerStopBody, answer=None, status=204
+    )
+    def post(self, request: Request) -> Response:
+        given = self.body(WorkerStopBody)
+        replicas_stop(worker=worker_of(self.node, given["worker"]), actor=self.actor)
+        return Response(status=204)
+
+
+class Key(Line):
+    """A public key in hexadecimal."""
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise ValidationError("Not 64 hexadecimal digits.")
+        return value
+
+
+class CapacityBody(StrictSerializer):
+    """Capacity of a process for models: bytes, kind and number of devices, and labels."""
+
+    memory = Whole(max_value=2**53)
+    device = Choice(choices=Device.choices)
+    devices = Whole(max_value=1024)
+    labels = Several(child=Line(max_length=40), max_length=16)
+
+
+class WorkerKeyBody(StrictSerializer):
+    """A worker process's public key (X25519, hexadecimal), made anew at each start."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    public_key = Key(max_length=64)
+    engines = Several(child=Choice(choices=ENGINES), max_length=len(ENGINES))
+    capacity = CapacityBody()
+
+
+class NodeWorkerKeyView(NodeEndpoint):
+    """Keys that gateways seal requests for."""
+
+    @operation(TAG, "Register a worker's key", body=WorkerKeyBody, answer=None, status=204)
+    def post(self, request: Request) -> Response:
+        given = self.body(WorkerKeyBody)
+        worker_key_register(
+            worker=worker_of(self.node, given["worker"]),
+            public_key=given["public_key"],
+            engines=given["engines"],
+            capacity=Capacity(
+                **{**given["capacity"], "labels": tuple(given["capacity"]["labels"])}
+            ),
+            actor=self.actor,
+        )
+        return Response(status=204)
+
+
+def _capacity(given: dict[str, Any]) -> Capacity:
+    return Capacity(**{**given, "labels": tuple(given["labels"])})

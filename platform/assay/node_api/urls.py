@@ -1,0 +1,31 @@
+"""The addresses below `/node/v1/`."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
+
+from assay.node_api import engines, files, joining
+
+
+class DigestConverter(StringConverter):
+    """A SHA-256 in hexadecimal."""
+
+    regex = "[0-9a-f]{64}"
+
+
+register_converter(DigestConverter, "digest")
+
+app_name = "node"
+urlpatterns = [
+    path("join", joining.NodeJoinView.as_view()),
+    path("challenge", joining.NodeChallengeView.as_view()),
+    path("session", joining.NodeSessionView.as_view()),
+    path("assignments", engines.NodeAssignmentsView.as_view()),
+    path("deployments/<id:deployment_id>/plan", engines.NodePlanView.as_view()),
+    path("deployments/<id:deployment_id>/files/<digest:digest>", files.NodeFileView.as_view()),
+    path("replicas", engines.NodeReplicasView.as_view()),
+    path("heartbeats", engines.NodeHeartbeatsView.as_view()),
+    path("workers/keys", engines.NodeWorkerKeyView.as_view()),
+    path("workers/stop", engines.NodeWorkerStopView.as_view()),
+]

@@ -1,0 +1,89 @@
+"""Limit a node's engine workers to what the controller placed on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from governance.errors import InvalidInput, NotFound, WrongState
+from registry.manifests import ManifestFile
+from workers.control.direct import assignments, current_plan
+from workers.control.protocol import Assignment, LoadPlan
+from workers.deployments.models import Replica, ReplicaState
+from workers.nodes.models import WORKER_NAME_MAX, Node
+from workers.placement.models import Placement
+
+_WORKER = re.compile(rf"[A-Za-z0-9@._-]{{1,{WORKER_NAME_MAX}}}")
+
+
+def worker_of(node: Node, name: str) -> str:
+    """Return the name of a node's worker in this installation. The node's name comes from its
+    session, so that a node names only its own workers.
+
+    Raises:
+        InvalidInput: the name is not valid.
+    """
+    if not _WORKER.fullmatch(name):
+        raise InvalidInput(
+            "The worker's name is not valid.",
+            fields={"worker": [f"Use up to {WORKER_NAME_MAX} letters, digits and @ . _ -"]},
+        )
+    return f"{node.prefix}{name}"
+
+
+def node_assignments(
+    *, node: Node, worker: str, engines: Sequence[str], held: Collection[int] = ()
+) -> list[Assignment]:
+    """Return what a worker of the node is to hold, to report or to let go of. Of what it says that
+    it holds, only what it had reported counts. Raises as `worker_of`.
+    """
+    name = worker_of(node, worker)
+    known = Replica.objects.filter(
+        worker=name, deployment_id__in=held, state=ReplicaState.READY
+    ).values_list("deployment_id", flat=True)
+    return assignments(worker=name, engines=engines, held=list(known) if held else ())
+
+
+def node_require(*, node: Node, worker: str, deployment_id: int, state: ReplicaState) -> None:
+    """Return if a worker of the node may report a copy of the deployment in this state.
+
+    Raises:
+        NotFound: the deployment is not placed on it; one that it had may still be stopped.
+    """
+    rows = Placement.objects if state is not ReplicaState.STOPPED else Replica.objects
+    if not rows.filter(deployment_id=deployment_id, worker=worker).exists():
+        raise _not_assigned(node, deployment_id)
+
+
+def node_plan(*, node: Node, deployment_id: int) -> LoadPlan:
+    """Return the plan of a deployment that is placed on a worker of the node.
+
+    Raises:
+        NotFound: it is not, or does not exist.
+        WrongState, ManifestMismatch: as `load_plan`.
+    """
+    placed = Placement.objects.filter(deployment_id=deployment_id, worker__startswith=node.prefix)
+    if not placed.exists():
+        raise _not_assigned(node, deployment_id)
+    return current_plan(deployment_id)
+
+
+def node_file(*, node: Node, deployment_id: int, sha256: str) -> ManifestFile:
+    """Return the entry of a file that the manifests of a placed deployment name.
+
+    Raises:
+        NotFound: they do not, or the deployment is not placed on the node, or may not serve.
+    """
+    try:
+        plan = node_plan(node=node, deployment_id=deployment_id)
+    except WrongState as error:
+        raise NotFound(error.message) from error
+    for weights in (plan.weights, plan.adapter, plan.prompt):
+        for file in weights.manifest.files if weights is not None else ():
+            if file.sha256 == sha256:
+                return file
+    raise NotFound(f"Deployment {deployment_id} has no file {sha256[:12]}….")
+
+
+def _not_assigned(node: Node, deployment_id: int) -> NotFound:
+    return NotFound(f"Deployment {deployment_id} is not assigned to node {node.name}.")

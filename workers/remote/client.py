@@ -1,0 +1,261 @@
+"""Requests of a node to the control plane: signed in, retried, and refused in its own words.
+
+A session whose token another process of the machine has renewed is read again from its file. One
+that another machine took over is not: two machines with one key would otherwise end each other's
+sessions for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from governance.errors import (
+    DomainError,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    QuotaExceeded,
+    TooLarge,
+    Unavailable,
+    WrongState,
+)
+from registry.manifests import FilesUnreadable, ManifestMismatch
+from workers.remote.identity import Identity, SessionFile, identity_read
+
+logger = logging.getLogger(__name__)
+# No answer may hold a loop for longer than a lease.
+TIMEOUT = httpx.Timeout(10, connect=5)
+TRIES = 3
+WAIT_FIRST_S = 0.25
+WAIT_LONGEST_S = 15.0
+# A session is renewed when so much of its time is over.
+RENEW_AT = 0.6
+REPLACED = "node_session_replaced"
+_ENDED = {"node_session_ended", "node_session_invalid", REPLACED}
+_LOCAL = {"127.0.0.1", "::1", "localhost"}
+_KINDS: dict[int, type[DomainError]] = {
+    400: InvalidInput,
+    401: NotAuthenticated,
+    403: NotPermitted,
+    404: NotFound,
+    409: WrongState,
+    413: TooLarge,
+    429: QuotaExceeded,
+}
+
+
+class ControlPlaneAway(Unavailable):
+    """The control plane cannot be reached, or does not answer in time (503)."""
+
+    code = "control_plane_away"
+    title = "Control plane away"
+
+
+class NodeClient:
+    """One process of a node. Its methods may be called from several threads."""
+
+    def __init__(
+        self, url: str, key_file: Path, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """
+        Raises:
+            InvalidInput: the URL or the key file is not usable.
+        """
+        self._identity: Identity = identity_read(key_file)
+        self._file = SessionFile(key_file)
+        self._http = httpx.Client(
+            base_url=f"{checked_url(url)}/node/v1/", timeout=TIMEOUT, transport=transport
+        )
+        self._lock = threading.Lock()
+        self._token = ""
+        self._renew_at = 0.0
+        # Whether a request of this process was answered under the present session.
+        self._worked = False
+        self._replaced: NotAuthenticated | None = None
+        self._away = False
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return self._identity.node
+
+    def get(self, path: str, **query: str) -> Any:
+        """Return the answer to a GET. Raises as `send`."""
+        return self.send("GET", path, params=query).json()
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Return the answer to a POST, None for an empty one. Raises as `send`."""
+        answer = self.send("POST", path, json=body)
+        return answer.json() if answer.content else None
+
+    def send(self, method: str, path: str, *, tries: int = TRIES, **options: Any) -> httpx.Response:
+        """Send a request that may be repeated, and read its answer.
+
+        Raises:
+            ControlPlaneAway: it does not answer.
+            DomainError: it refuses; with its code and in its words.
+        """
+
+        def once(token: str) -> httpx.Response:
+            return self._http.request(method, path, headers=_bearer(token), **options)
+
+        return self._tried(once, tries)
+
+    @contextmanager
+    def stream(self, path: str, *, start: int = 0) -> Iterator[httpx.Response]:
+        """Open a file from an offset on; its bytes have not been read yet. Raises as `send`."""
+
+        def once(token: str) -> httpx.Response:
+            headers = {**_bearer(token), **({"Range": f"bytes={start}-"} if start else {})}
+            request = self._http.build_request("GET", path, headers=headers)
+            return self._http.send(request, stream=True)
+
+        answer = self._tried(once, 1)
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _tried(self, once: Any, tries: int) -> httpx.Response:
+        failed = 0
+        while True:
+            try:
+                answer = self._signed_in(once)
+            except (QuotaExceeded, Unavailable) as error:
+                failed += 1
+                if failed >= tries:
+                    raise
+                time.sleep(min(error.retry_after or WAIT_FIRST_S * 2**failed, WAIT_LONGEST_S))
+            else:
+                self._worked = True
+                return answer
+
+    def _signed_in(self, once: Any) -> httpx.Response:
+        token = self._current()
+        try:
+            return self._checked(once, token)
+        except NotAuthenticated as error:
+            if error.code not in _ENDED:
+                raise
+            token = self._sign_in(token, error)
+        return self._checked(once, token)
+
+    def _current(self) -> str:
+        """Return the session's token, renewed in time. Raises as `send`."""
+        if self._replaced is not None and self._file.read() in ("", self._token):
+            raise self._replaced
+        with self._lock:
+            if not self._token:
+                self._token, self._renew_at = self._file.read(), float("inf")
+            token = self._token
+            due = time.monotonic() >= self._renew_at
+        if token and not due:
+            return token
+        return self._sign_in(token, None)
+
+    def _sign_in(self, token: str, ended: NotAuthenticated | None) -> str:
+        """Take the token that another process of this machine has got meanwhile, or sign in."""
+        with self._lock, self._file.locked():
+            there = self._file.read()
+            if there and there != token:
+                self._token, self._renew_at, self._replaced = there, float("inf"), None
+                return there
+            # A process that has worked with this session does not take it back; a new one does.
+            if ended is not None and ended.code == REPLACED and self._worked:
+                self._replaced = ended
+                raise ended
+            made = self._session(token)
+            self._file.write(made["token"])
+            self._token, self._replaced = made["token"], None
+            self._renew_at = time.monotonic() + RENEW_AT * float(made["expires_in_s"])
+            return self._token
+
+    def _session(self, token: str) -> Any:
+        def ask(path: str, body: dict[str, str], bearer: str = "") -> Any:
+            return self._checked(
+                lambda given: self._http.post(path, json=body, headers=_bearer(given)), bearer
+            ).json()
+
+        challenge = ask("challenge", {"node": self.node})["challenge"]
+        text = f"assay node session 1\n{self.node}\n{challenge}".encode()
+        body = {
+            "node": self.node,
+            "challenge": challenge,
+            "signature": self._identity.sign(text),
+        }
+        return ask("session", body, token)
+
+    def _checked(self, once: Any, token: str) -> httpx.Response:
+        try:
+            answer: httpx.Response = once(token)
+            if answer.status_code >= 400:
+                answer.read()
+        except (httpx.TransportError, ssl.SSLError) as error:
+            if not self._away:
+                logger.warning("The control plane %s is away: %s", self._http.base_url, error)
+            self._away = True
+            raise ControlPlaneAway(
+                f"The control plane {self._http.base_url.host} does not answer: "
+                f"{type(error).__name__}: {error}.",
+                hint="Check ASSAY_NODE_URL, the network and the web process.",
+            ) from error
+        if self._away:
+            logger.info("The control plane answers again")
+            self._away = False
+        if answer.status_code >= 400:
+            raise refusal(answer)
+        return answer
+
+
+def refusal(answer: httpx.Response) -> DomainError:
+    """Return the error that a problem stands for."""
+    try:
+        body = answer.json()
+        message, code = str(body["detail"])[:1000], str(body["code"])[:60]
+        hint = str(body.get("hint", ""))[:500]
+    except (ValueError, KeyError, TypeError):
+        message, code, hint = f"The control plane answered {answer.status_code}.", "refused", ""
+    if code == ManifestMismatch.code:
+        return ManifestMismatch(message, path="")
+    if code in {FilesUnreadable.code, "file_missing"}:
+        return FilesUnreadable(message, path="")
+    kind = _KINDS.get(answer.status_code, Unavailable)
+    after = answer.headers.get("Retry-After", "")
+    return kind(message, code=code, hint=hint, retry_after=int(after) if after.isdigit() else None)
+
+
+def checked_url(url: str) -> str:
+    """Return the base URL of a control plane without a slash at its end.
+
+    Raises:
+        InvalidInput: it is no URL, or would send tokens over a network in clear.
+    """
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput(
+            f"{url!r} is not the address of a control plane.",
+            hint="Set it to a URL such as https://assay.example.",
+        )
+    if parts.scheme == "http" and parts.hostname not in _LOCAL:
+        raise InvalidInput(
+            f"{url} sends the node's tokens in clear.", hint="Use https, with a certificate."
+        )
+    return url.strip().rstrip("/")
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,0 +1,120 @@
+"""The control plane of a node's engine worker: requests to `/node/v1/`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry.manifests import Manifest
+from registry.storage.cache import Cache
+from workers.control.messages import assignment_from_json, plan_from_json
+from workers.control.protocol import Assignment, LoadPlan
+from workers.placement.capacity import Capacity
+from workers.remote.client import NodeClient
+from workers.remote.facts import machine_facts
+from workers.remote.files import RemoteFiles, copy_version
+
+if TYPE_CHECKING:
+    from workers.deployments.models import ReplicaState
+
+logger = logging.getLogger(__name__)
+FACTS_EVERY_S = 15.0
+
+
+class RemoteControl:
+    """Implements `EngineControl`. Files come by way of `cache`, which the machine's workers share.
+
+    The server puts the node's name before the worker's, from the session of the request.
+    """
+
+    def __init__(self, client: NodeClient, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+        self._facts_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def desired(
+        self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
+    ) -> list[Assignment]:
+        # One try: the next round is the next one, and leases count from before the request.
+        answer = self._client.send(
+            "GET",
+            "assignments",
+            tries=1,
+            params={
+                "worker": worker,
+                "engines": ",".join(engines),
+                "held": ",".join(map(str, held)),
+            },
+        )
+        return [assignment_from_json(each) for each in answer.json()]
+
+    def current_plan(self, deployment_id: int) -> LoadPlan:
+        return plan_from_json(self._client.get(f"deployments/{deployment_id}/plan"))
+
+    def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
+        files = RemoteFiles(self._client, f"deployments/{deployment_id}/files/")
+        copy_version(files, self._cache, manifest, target)
+
+    def replica_report(
+        self,
+        *,
+        deployment_id: int,
+        worker: str,
+        state: ReplicaState,
+        loaded_digest: str = "",
+        message: str = "",
+        load_seconds: float | None = None,
+        failures: int = 0,
+        retry_in_s: float | None = None,
+    ) -> str:
+        body = {
+            "worker": worker,
+            "deployment": deployment_id,
+            "state": str(state),
+            "loaded_digest": loaded_digest,
+            "message": " ".join(message.split())[:1000],
+            "load_seconds": load_seconds,
+            "failures": failures,
+            "retry_in_s": retry_in_s,
+        }
+        return str(self._client.post("replicas", body)["state"])
+
+    def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
+        body: dict[str, Any] = {"worker": worker, "engines": list(engines)}
+        with self._lock:
+            due = time.monotonic() - self._facts_at >= FACTS_EVERY_S
+            if due:
+                self._facts_at = time.monotonic()
+        if due:
+            try:
+                body["facts"] = machine_facts(self._cache.folder)
+            except Exception:
+                # A driver may fail in its own ways; the worker is alive nevertheless.
+                logger.exception("This machine could not be measured")
+        self._client.send("POST", "heartbeats", tries=1, json=body)
+
+    def replicas_stop(self, *, worker: str) -> None:
+        self._client.post("workers/stop", {"worker": worker})
+
+    def worker_key_register(
+        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+    ) -> None:
+        body = {
+            "worker": worker,
+            "public_key": public_key,
+            "engines": list(engines),
+            "capacity": asdict(capacity),
+        }
+        self._client.post("workers/keys", body)
+
+    def drop_broken(self) -> None:
+        """Return at once: httpx drops broken connections by itself."""
+
+    def close(self) -> None:
+        """Return at once: threads share the client."""

@@ -1,0 +1,86 @@
+"""Measure this machine and how busy it is, for the node's page."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+NAMED = ("assay", "torch", "transformers", "vllm", "celery")
+
+
+def machine_facts(cache: Path) -> dict[str, Any]:
+    """Return the facts of this machine, as `POST /node/v1/heartbeats` takes them.
+
+    `cache` is the folder of cached files, whose disk is measured. Utilization of processors is
+    that since the last call.
+    """
+    memory = psutil.virtual_memory()
+    folder = next(each for each in (cache, *cache.absolute().parents) if each.is_dir())
+    return {
+        "cpus": psutil.cpu_count() or 1,
+        "cpu_used": psutil.cpu_percent() / 100,
+        "load": os.getloadavg()[0],
+        "memory_bytes": memory.total,
+        "memory_used_bytes": memory.total - memory.available,
+        "disk_free_bytes": shutil.disk_usage(folder).free,
+        "devices": _devices(),
+        "versions": {**_versions(), "python": platform.python_version()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in NAMED:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)[:80]
+    return found
+
+
+def _devices() -> list[dict[str, Any]]:
+    """Return NVIDIA's devices; none without its driver."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return []
+        found = []
+        for index in range(min(64, nvml.nvmlDeviceGetCount())):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            name = nvml.nvmlDeviceGetName(handle)
+            used = None
+            with suppress(nvml.NVMLError):
+                used = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            found.append(
+                {
+                    "name": (name.decode() if isinstance(name, bytes) else name)[:80],
+                    "memory_bytes": memory.total,
+                    "memory_used_bytes": memory.used,
+                    "used": used,
+                }
+            )
+        return found
+
+
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    try:
+        import pynvml
+    except ImportError:
+        yield None
+        return
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,130 @@
+"""Files over HTTP into this machine's bounded cache: resumed where they broke off, hashed before
+they get their name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+
+from governance.errors import NotFound
+from registry.manifests import (
+    CHUNK_BYTES,
+    FilesUnreadable,
+    Manifest,
+    ManifestFile,
+    ManifestMismatch,
+    check_chunks,
+    copy_files,
+)
+from registry.storage.backend import Backend, Entry, Source, StoreUnavailable, file_key
+from registry.storage.cache import Cache
+from workers.remote.client import WAIT_FIRST_S, WAIT_LONGEST_S, ControlPlaneAway, NodeClient
+
+# Breaks in a row without a byte in between, after which a file is given up until the next load.
+BREAKS = 8
+
+
+class RemoteFiles:
+    """A read-only `Backend` of the files below one address, such as `deployments/7/files/`."""
+
+    def __init__(self, client: NodeClient, address: str) -> None:
+        self._client = client
+        self.url = address
+
+    def find(self, key: str) -> Entry | None:
+        try:
+            answer = self._client.send("HEAD", self._path(key))
+        except NotFound:
+            return None
+        except (FilesUnreadable, ControlPlaneAway) as error:
+            raise StoreUnavailable(error.message, retry_after=5) from error
+        return Entry(key, int(answer.headers["Content-Length"]), datetime.now(UTC))
+
+    def chunks(self, key: str, start: int = 0) -> Iterator[bytes]:
+        position, breaks = start, 0
+        while True:
+            before = position
+            try:
+                with self._client.stream(self._path(key), start=position) as answer:
+                    if position and answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                        raise StoreUnavailable("The control plane does not send ranges.")
+                    for chunk in answer.iter_bytes(CHUNK_BYTES):
+                        position += len(chunk)
+                        yield chunk
+                return
+            except (httpx.TransportError, ControlPlaneAway) as error:
+                breaks = 1 if position > before else breaks + 1
+                if breaks >= BREAKS:
+                    raise StoreUnavailable(
+                        f"{key} did not arrive: {type(error).__name__}: {error}.", retry_after=5
+                    ) from error
+                time.sleep(min(WAIT_FIRST_S * 2**breaks, WAIT_LONGEST_S))
+
+    def check(self) -> None:
+        """Return at once: whether it answers is seen when it is read."""
+
+    def path(self, key: str) -> Path | None:
+        return None
+
+    def touch(self, key: str) -> None:
+        raise NotImplementedError(_READ_ONLY)
+
+    def write(self, key: str, source: Source) -> Entry | None:
+        raise NotImplementedError(_READ_ONLY)
+
+    def remove(self, key: str) -> None:
+        raise NotImplementedError(_READ_ONLY)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        raise NotImplementedError(_READ_ONLY)
+
+    def remove_unfinished(self, before: datetime, *, apply: bool) -> list[Entry]:
+        raise NotImplementedError(_READ_ONLY)
+
+    def _path(self, key: str) -> str:
+        return f"{self.url}{key.rpartition('/')[2]}"
+
+
+_READ_ONLY = "Nodes only read the store."
+
+
+def copy_version(backend: Backend, cache: Cache, manifest: Manifest, target: Path) -> None:
+    """Copy files to the new folder `target` by way of the cache, hashing what is written.
+
+    Raises:
+        ManifestMismatch: names the first file that is different.
+        FilesUnreadable: names the first file that does not exist.
+        StoreUnavailable: the control plane does not answer, or the cache has no room.
+        OSError: `target` exists, or has no room.
+    """
+
+    def write(file: ManifestFile, output: BinaryIO) -> None:
+        start = output.tell()
+        try:
+            check_chunks(_chunks(backend, cache, file), file, output)
+        except ManifestMismatch:
+            # This machine's disk may have damaged the cached file; it is fetched again, once.
+            if not cache.forget(file_key(file.sha256)):
+                raise
+            output.seek(start)
+            output.truncate()
+            check_chunks(_chunks(backend, cache, file), file, output)
+
+    copy_files(write, target, manifest)
+
+
+def _chunks(backend: Backend, cache: Cache, file: ManifestFile) -> Iterator[bytes]:
+    try:
+        with cache.open(backend, file_key(file.sha256)) as opened:
+            while chunk := opened.read(CHUNK_BYTES):
+                yield chunk
+    except FileNotFoundError as error:
+        raise FilesUnreadable(
+            f"{file.path} is not to be had from the control plane.", path=file.path
+        ) from error

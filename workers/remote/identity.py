@@ -1,0 +1,112 @@
+"""The key pair of this machine, and the session that its workers share.
+
+The key file, of mode 0600, holds the node's name and its Ed25519 key. The token of the present
+session lies next to it, so that every worker process of the machine uses the same one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from governance.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A node's name and its private key."""
+
+    node: str
+    key: Ed25519PrivateKey
+
+    @property
+    def public_key(self) -> str:
+        """In hexadecimal."""
+        return self.key.public_key().public_bytes_raw().hex()
+
+    def sign(self, text: bytes) -> str:
+        """Return the signature in hexadecimal."""
+        return self.key.sign(text).hex()
+
+
+def identity_read(path: Path) -> Identity:
+    """Read the key file.
+
+    Raises:
+        InvalidInput: it is missing or damaged, or other users of the machine may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        body = json.loads(path.read_text(encoding="utf-8"))
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(body["private_key"]))
+        name = body["node"]
+    except OSError as error:
+        raise InvalidInput(
+            f"The key file {path} cannot be read: {error.strerror or error}.",
+            hint="Run `assay node join URL` on this machine, or correct ASSAY_NODE_KEY_FILE.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"The key file {path} is damaged.",
+            hint="Revoke the node, enroll it again, and run `assay node join URL`.",
+        ) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise InvalidInput(
+            f"Other users may read the key file {path}; it was not used.",
+            hint=f"Run `chmod 600 {path}`.",
+        )
+    return Identity(str(name), key)
+
+
+def identity_write(path: Path, identity: Identity) -> None:
+    """Write the key file, for this user alone. Raises OSError."""
+    secret = identity.key.private_bytes_raw().hex()
+    _write(path, json.dumps({"node": identity.node, "private_key": secret}))
+
+
+class SessionFile:
+    """The token of the machine's session, next to the key file."""
+
+    def __init__(self, key_file: Path) -> None:
+        self._path = key_file.with_name(f"{key_file.name}.session")
+        self._lock = key_file.with_name(f"{key_file.name}.lock")
+
+    def read(self) -> str:
+        """Return the token; empty when there is none."""
+        try:
+            return self._path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def write(self, token: str) -> None:
+        _write(self._path, token)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the session's lock: one process of the machine signs in at a time."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._lock, flags, 0o600), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # `mkstemp` makes files of mode 0600.
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
