@@ -23,6 +23,7 @@ class Action(StrEnum):
     DEPARTMENT_VIEW = "department:view"
     DEPLOYMENT_CREATE = "deployment:create"
     DEPLOYMENT_INVOKE = "deployment:invoke"
+    DEPLOYMENT_PLACE = "deployment:place"
     DEPLOYMENT_STOP = "deployment:stop"
     DEPLOYMENT_VIEW = "deployment:view"
     EVALUATION_VIEW = "evaluation:view"

@@ -98,6 +98,7 @@ EXEMPT: Mapping[str, str] = {
     "deployment_rollback_post": RUNS,
     "document_delete": BUILDS,
     "document_publish_post": "puts a document of the department in force, which can be recalled",
+    "deployment_replicas_post": RUNS,
     "deployment_stop_post": RUNS,
     "deployments_post": RUNS,
     "draft_delete": OWN,

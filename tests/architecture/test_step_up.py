@@ -44,6 +44,7 @@ EXEMPT = {
     "department_create": "an empty department gives nobody anything",
     "deployment_create": RUNS,
     "deployment_rollback": RUNS,
+    "deployment_place": RUNS,
     "deployment_stop": RUNS,
     "directory_group_change": PROVIDER,
     "directory_group_create": PROVIDER,

@@ -14,18 +14,22 @@ from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.services import REPLICA_SILENCE_S
 from workers.jobs.models import Job, JobState
 from workers.jobs.selectors import jobs_visible_to
+from workers.placement.selectors import Room, rooms
 
 SHOWN = 500
 
 
 @dataclass(slots=True)
 class Worker:
-    """One worker process. `seen_at` is its latest sign of life, None when there is none."""
+    """One worker process. `seen_at` is its latest sign of life, None when there is none; `room` is
+    its memory for models, None of a worker that loads none or is silent.
+    """
 
     name: str
     replicas: list[Replica] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)
     seen_at: datetime | None = None
+    room: Room | None = None
 
     @property
     def is_silent(self) -> bool:
@@ -42,8 +46,9 @@ class Worker:
 
 
 def workers_visible_to(actor: Principal) -> list[Worker]:
-    """Workers that hold a replica or a job that the actor may see, by name."""
-    found: dict[str, Worker] = {}
+    """Engine workers that report, and all that hold a replica or a job that the actor may see, by
+    name."""
+    found = {name: Worker(name, room=room) for name, room in rooms().items()}
     replicas = (
         Replica.objects.filter(deployment__in=deployments_visible_to(actor).order_by().values("pk"))
         .exclude(state=ReplicaState.STOPPED)

@@ -38,7 +38,8 @@ def deployment_get(*, actor: Principal, deployment_id: int) -> Deployment:
     Raises:
         NotFound: it does not exist, or the actor may not see it.
     """
-    found = deployments_visible_to(actor).filter(pk=deployment_id).first()
+    rows = deployments_visible_to(actor).prefetch_related("placements")
+    found = rows.filter(pk=deployment_id).first()
     if found is None:
         raise NotFound(f"Deployment {deployment_id} does not exist, or you may not see it.")
     return found

@@ -34,6 +34,7 @@ from workers.deployments.states import LIVE, deployment_lock, deployment_move, d
 from workers.dispatch import wake_engines
 from workers.placement.capacity import Capacity
 from workers.placement.planning import WAITS
+from workers.placement.settings import ReplicaSettings
 
 logger = logging.getLogger(__name__)
 REPLICA_SILENCE_S = 15
@@ -49,12 +50,16 @@ VOUCHED_FOR = timedelta(minutes=10)
 
 
 @transaction.atomic
-def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
+def deployment_create(
+    *, actor: Principal, release_id: int, replicas: ReplicaSettings | None = None
+) -> Deployment:
     """Deploy an approved release under its name; what served under that name is stopped with it.
+
+    Without `replicas` it has those of what it replaces, or one.
 
     Raises:
         NotFound: the release does not exist, or the actor may not see it.
-        NotPermitted: the policy denies it.
+        NotPermitted: the policy denies it, or the choice of replicas.
         WrongState: the release may not serve (and why), or the name is another department's.
     """
     release = release_get(actor=actor, id=release_id)
@@ -82,27 +87,41 @@ def deployment_create(*, actor: Principal, release_id: int) -> Deployment:
             hint="Sign in, or use a personal access token.",
             attempt=attempt,
         )
+    if replicas is not None:
+        authorize(
+            actor=actor,
+            action=Action.DEPLOYMENT_PLACE,
+            resource=new_deployment_resource(release),
+            context=deployment_context(release),
+        )
     try:
         release_startable(release)
-        _replace_live(actor, release, decision)
+        replaced = _replace_live(actor, release, decision)
     except DomainError as error:
         error.attempt = error.attempt or attempt
         raise
-    deployment = _insert(actor.person_id, release)
+    if replicas is None:
+        replicas = ReplicaSettings() if replaced is None else ReplicaSettings.of(replaced)
+    deployment = _insert(actor.person_id, release, replicas)
     release_deployed(actor=actor, release=release, decision=decision)
     audit_record(
         actor=actor,
         action=Action.DEPLOYMENT_CREATE,
         subject=deployment_subject(deployment),
         department=release.department.slug,
-        data={"release": release.pk, "digest": release.version.digest},
+        data={
+            "release": release.pk,
+            "digest": release.version.digest,
+            "replicas": replicas.to_json(),
+        },
         decision=decision,
     )
     transaction.on_commit(wake_engines)
     return deployment
 
 
-def _replace_live(actor: Principal, release: Release, decision: Authorization) -> None:
+def _replace_live(actor: Principal, release: Release, decision: Authorization) -> Deployment | None:
+    """Stop what serves under the name of the release, and return it."""
     live = (
         Deployment.objects.select_for_update(of=("self",))
         .filter(name=release.deployment_name, state__in=LIVE)
@@ -117,12 +136,12 @@ def _replace_live(actor: Principal, release: Release, decision: Authorization) -
             hint="Submit a release under another deployment name.",
         )
     if live is None:
-        return
+        return None
     if live.release_id == release.pk:
         raise WrongState(
             f"Release {release.pk} is deployed as {live.name} already; it is {live.state}."
         )
-    deployment_move(
+    return deployment_move(
         deployment_id=live.pk,
         to=DeploymentState.STOPPED,
         actor=actor,
@@ -136,7 +155,7 @@ def _name_serves(release: Release) -> bool:
     return taken(Deployment, name=release.deployment_name, state__in=LIVE)
 
 
-def _insert(person_id: int, release: Release) -> Deployment:
+def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Deployment:
     try:
         with transaction.atomic():
             return Deployment.objects.create(
@@ -147,6 +166,7 @@ def _insert(person_id: int, release: Release) -> Deployment:
                 message=WAITS,
                 # Its release was asked about in this transaction; from now on the controller does.
                 servable_until=lease_end(),
+                **replicas.columns(),
             )
     except IntegrityError as error:
         raise WrongState(

@@ -8,63 +8,30 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from workers.deployments.models import (
-    Deployment,
-    DeploymentState,
-    Replica,
-    ReplicaState,
-    WorkerKey,
-)
+from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.states import LIVE
 from workers.dispatch import wake_engines
-from workers.nodes.models import Node, NodeState
 from workers.placement.models import REASON_MAX, Placement
-from workers.placement.needs import Layer, need_of
-from workers.placement.planning import (
-    WAITS,
-    Availability,
-    Copy,
-    Move,
-    Plan,
-    Wanted,
-    Worker,
-    plan,
+from workers.placement.planning import WAITS, Move, Plan, plan
+from workers.placement.reading import (
+    SILENCE_S,
+    copies_assigned,
+    deployments_assignable,
+    wanted_of,
+    workers_reporting,
 )
 
 logger = logging.getLogger(__name__)
-SILENCE_S = 15
 # Longest pause between two rounds in which heartbeats could still be seen, in seconds.
 PAUSE_S = 10.0
 ASLEEP = "Scaled to zero. The next request starts it."
 _LOCK = "assay:placement"
-# A worker of a node in another state, such as a revoked one, counts as lost.
-_AVAILABILITY: dict[str, Availability] = {
-    NodeState.ENROLLED: Availability.OPEN,
-    NodeState.CORDONED: Availability.CORDONED,
-    NodeState.DRAINING: Availability.DRAINING,
-}
 _BATCH = 500
-# Of a version and of the versions that it stands on, each with the path to the next.
-_LAYERS = ("release__version", "release__version__base", "release__version__base__base")
-_COLUMNS = (
-    "pk",
-    "state",
-    "message",
-    "replicas_wanted",
-    "required_labels",
-    "required_device",
-    "release__engine",
-    "release__precision",
-    "release__version__model__task",
-    *(f"{layer}__{name}" for layer in _LAYERS for name in ("kind", "digest", "size_bytes")),
-)
 
 
 class Placer:
@@ -93,8 +60,8 @@ def placements_update(*, trusting: bool = False) -> Plan | None:
     """
     if not _alone():
         return None
-    rows = _deployments()
-    found = plan(_workers(trusting), _wanted(rows), _copies())
+    rows = deployments_assignable()
+    found = plan(workers_reporting(trusting=trusting), wanted_of(rows), copies_assigned())
     _write(found.moves)
     _state_shortages(rows, found.shortages)
     if found.moves:
@@ -106,89 +73,6 @@ def _alone() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext(%s))", [_LOCK])
         return bool(cursor.fetchone()[0])
-
-
-def _workers(trusting: bool) -> list[Worker]:
-    since = timezone.now() - timedelta(seconds=SILENCE_S)
-    states = dict(Node.objects.values_list("name", "state"))
-    found = []
-    for row in WorkerKey.objects.all():
-        node = node_of(row.worker)
-        availability = _AVAILABILITY.get(states.get(node, NodeState.ENROLLED))
-        silent = row.seen_at is None or row.seen_at < since
-        if availability is None or (silent and not trusting):
-            continue
-        if silent and availability is Availability.OPEN:
-            availability = Availability.CORDONED
-        found.append(
-            Worker(
-                name=row.worker,
-                memory=row.memory,
-                node=node,
-                device=row.device,
-                labels=frozenset(row.labels),
-                engines=frozenset(row.engines),
-                availability=availability,
-            )
-        )
-    return found
-
-
-def node_of(worker: str) -> str:
-    """Return the machine of a worker: its node, or the host of a control plane's own worker."""
-    node, separator, _name = worker.partition("/")
-    return node if separator else worker.rpartition("@")[2]
-
-
-def _deployments() -> list[dict[str, Any]]:
-    """Return live deployments, and ended ones that are still assigned, with their versions."""
-    assigned = Exists(Placement.objects.filter(deployment=OuterRef("pk")))
-    rows = Deployment.objects.filter(Q(state__in=LIVE) | assigned)
-    return list(rows.order_by("pk").values(*_COLUMNS))
-
-
-def _wanted(rows: list[dict[str, Any]]) -> list[Wanted]:
-    avoid: dict[int, set[str]] = {}
-    failed = Replica.objects.filter(
-        state__in=(ReplicaState.FAILED, ReplicaState.REFUSED),
-        retry_at__gt=timezone.now(),
-        deployment__state__in=LIVE,
-    )
-    for pk, worker in failed.values_list("deployment_id", "worker"):
-        avoid.setdefault(pk, set()).add(worker)
-    return [_of_row(row, frozenset(avoid.get(row["pk"], ()))) for row in rows]
-
-
-def _of_row(row: dict[str, Any], avoid: frozenset[str]) -> Wanted:
-    layers = [
-        Layer(row[f"{layer}__kind"], row[f"{layer}__digest"], row[f"{layer}__size_bytes"])
-        for layer in _LAYERS
-        if row[f"{layer}__digest"] is not None
-    ]
-    return Wanted(
-        id=row["pk"],
-        need=need_of(
-            layers,
-            task=row["release__version__model__task"],
-            engine=row["release__engine"],
-            precision=row["release__precision"],
-        ),
-        copies=row["replicas_wanted"] if row["state"] in LIVE else 0,
-        engine=row["release__engine"],
-        device=row["required_device"],
-        labels=frozenset(row["required_labels"]),
-        avoid=avoid,
-    )
-
-
-def _copies() -> list[Copy]:
-    ready = set(
-        Replica.objects.filter(state=ReplicaState.READY).values_list("deployment_id", "worker")
-    )
-    return [
-        Copy(pk, worker, since.timestamp(), (pk, worker) in ready)
-        for pk, worker, since in Placement.objects.values_list("deployment_id", "worker", "since")
-    ]
 
 
 def _write(moves: tuple[Move, ...]) -> None:

@@ -108,6 +108,18 @@ def plan(workers: Iterable[Worker], deployments: Iterable[Wanted], current: Iter
     return _Planner(workers, deployments, current).plan()
 
 
+def used_memory(deployments: Iterable[Wanted], current: Iterable[Copy]) -> dict[str, int]:
+    """Return the bytes that are assigned to each worker, a base counted once on each."""
+    needs = {each.id: each.need for each in deployments}
+    bases: dict[str, dict[Hashable, int]] = defaultdict(dict)
+    used: dict[str, int] = defaultdict(int)
+    for copy in current:
+        if (need := needs.get(copy.deployment)) is not None:
+            bases[copy.worker][need.base] = need.base_bytes
+            used[copy.worker] += need.own_bytes
+    return {name: own + sum(bases[name].values()) for name, own in used.items()}
+
+
 @dataclass(slots=True)
 class _Room:
     """What one worker has left. `bases` counts the copies that use each base; `resident` are the

@@ -223,6 +223,7 @@ urlpatterns = [
     path("deployments", deployments.DeploymentsView.as_view()),
     path("deployments/<id:deployment_id>", deployments.DeploymentView.as_view()),
     path("deployments/<id:deployment_id>/stop", deployments.DeploymentStopView.as_view()),
+    path("deployments/<id:deployment_id>/replicas", deployments.DeploymentReplicasView.as_view()),
     path("deployments/<id:deployment_id>/rollback", deployments.DeploymentRollbackView.as_view()),
     path("served", served.ServedView.as_view()),
     path("usage", usage.UsageView.as_view()),

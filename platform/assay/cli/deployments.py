@@ -18,6 +18,52 @@ def deployments() -> None:
 
 
 @app.command()
+def replicas(
+    deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
+    least: Annotated[
+        int | None, typer.Option("--min", help="Fewest replicas; 0 unloads it while unused.", min=0)
+    ] = None,
+    most: Annotated[int | None, typer.Option("--max", help="Most replicas.", min=1)] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Label that its workers need; repeat it for several, empty for none."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device of its workers, cpu or cuda; empty for any.")
+    ] = None,
+) -> None:
+    """Show where a deployment is loaded, or change how often and on which workers."""
+    client = Client.signed_in()
+    shown = client.get(f"deployments/{deployment_id}")
+    if any(value is not None for value in (least, most, label, device)):
+        shown = client.post(
+            f"deployments/{deployment_id}/replicas",
+            replicas_min=shown["replicas_min"] if least is None else least,
+            replicas_max=shown["replicas_max"] if most is None else most,
+            labels=shown["labels"] if label is None else [each for each in label if each],
+            device=shown["device"] if device is None else device,
+        )
+    bounds = f"{shown['replicas_min']} to {shown['replicas_max']}"
+    console.print(f"{shown['name']}: {shown['replicas_wanted']} wanted, {bounds}.", markup=False)
+    if shown["message"]:
+        console.print(shown["message"], markup=False)
+    states = {each["worker"]: each["state"] for each in shown["replicas"]}
+    table(
+        ("worker", "state", "since", "reason"),
+        (
+            (
+                place["worker"],
+                state(states.get(place["worker"], "assigned")),
+                place["since"],
+                place["reason"],
+            )
+            for place in shown["placements"]
+        ),
+        empty="No worker has it.",
+    )
+
+
+@app.command()
 def rollback(
     deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
     to: Annotated[

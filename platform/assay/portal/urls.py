@@ -298,6 +298,11 @@ urlpatterns = [
     path("batches/<str:id>/cancel", batches.BatchCancel.as_view(), name="batch_cancel"),
     path("deployments", deployments.Deployments.as_view(), name="deployments"),
     path("deployments/<int:id>", deployments.DeploymentPage.as_view(), name="deployment"),
+    path(
+        "deployments/<int:id>/replicas",
+        deployments.DeploymentReplicas.as_view(),
+        name="deployment_replicas",
+    ),
     path("deployments/<int:id>/stop", deployments.DeploymentStop.as_view(), name="deployment_stop"),
     path("served", served.Served.as_view(), name="served"),
     path(

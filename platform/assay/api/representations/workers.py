@@ -81,6 +81,14 @@ class ReplicaAnswer(serializers.Serializer[Any]):
     heartbeat_at = serializers.DateTimeField()
 
 
+class PlacementAnswer(serializers.Serializer[Any]):
+    """One worker that the deployment is assigned to, and why it was chosen."""
+
+    worker = serializers.CharField()
+    since = serializers.DateTimeField()
+    reason = serializers.CharField()
+
+
 class DeploymentAnswer(serializers.Serializer[Any]):
     """An approved release under the name that applications call it by."""
 
@@ -94,6 +102,12 @@ class DeploymentAnswer(serializers.Serializer[Any]):
     task = serializers.CharField(source="release.version.model.task")
     approval = ValidityAnswer(source="release")
     replicas = ReplicaAnswer(many=True)
+    replicas_min = serializers.IntegerField()
+    replicas_max = serializers.IntegerField()
+    replicas_wanted = serializers.IntegerField(help_text="Between both, by the load.")
+    labels = serializers.ListField(child=serializers.CharField(), source="required_labels")
+    device = serializers.CharField(source="required_device")
+    placements = PlacementAnswer(many=True)
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
     stopped_at = serializers.DateTimeField(allow_null=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, StrictSerializer
+from assay.api.fields import Choice, Identifier, Line, StrictSerializer, Whole
 from assay.api.idempotency import idempotent
 from assay.api.representations.workers import DeploymentAnswer, RollbackChoiceAnswer
 from governance.bounds import NAME_MAX
-from workers.deployments.models import DeploymentState
+from workers.deployments.models import REPLICAS_MAX, DeploymentState, Device
 from workers.deployments.rollback import REASON_MAX, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_create, deployment_stop
+from workers.placement.services import deployment_place
+from workers.placement.settings import LABEL_MAX, LABELS_MAX, ReplicaSettings
 
 
 class DeploymentQuery(StrictSerializer):
@@ -24,10 +27,22 @@ class DeploymentQuery(StrictSerializer):
     state = Choice(choices=DeploymentState.choices, required=False)
 
 
+class ReplicasBody(StrictSerializer):
+    """How often to load it, and on which workers."""
+
+    replicas_min = Whole(min_value=0, max_value=REPLICAS_MAX)
+    replicas_max = Whole(min_value=1, max_value=REPLICAS_MAX)
+    labels = serializers.ListField(
+        child=Line(max_length=LABEL_MAX), max_length=LABELS_MAX, default=list
+    )
+    device = Choice(choices=Device.choices, allow_blank=True, default="")
+
+
 class DeploymentBody(StrictSerializer):
-    """Which release to make servable."""
+    """Which release to make servable, and its replicas: without them, those of what it replaces."""
 
     release = Identifier()
+    replicas = ReplicasBody(required=False)
 
 
 class DeploymentsView(Endpoint):
@@ -42,7 +57,8 @@ class DeploymentsView(Endpoint):
     )
     def get(self, request: Request) -> Response:
         given = self.query(DeploymentQuery)
-        return self.page(deployments_visible_to(self.actor).filter(**given), DeploymentAnswer)
+        rows = deployments_visible_to(self.actor).prefetch_related("placements")
+        return self.page(rows.filter(**given), DeploymentAnswer)
 
     @operation(
         "Deployments",
@@ -54,7 +70,12 @@ class DeploymentsView(Endpoint):
     @idempotent
     def post(self, request: Request) -> Response:
         given = self.body(DeploymentBody)
-        made = deployment_create(actor=self.actor, release_id=given["release"])
+        replicas = given.get("replicas")
+        made = deployment_create(
+            actor=self.actor,
+            release_id=given["release"],
+            replicas=None if replicas is None else ReplicaSettings(**replicas),
+        )
         return self.answer(made, DeploymentAnswer, status=201)
 
 
@@ -85,6 +106,24 @@ class DeploymentStopView(Endpoint):
             actor=self.actor, deployment_id=deployment_id, reason=given["reason"]
         )
         return self.answer(stopped, DeploymentAnswer)
+
+
+class DeploymentReplicasView(Endpoint):
+    """Replicas of a deployment: operational settings that no approval names."""
+
+    @operation(
+        "Deployments",
+        "Change the replicas of a deployment",
+        body=ReplicasBody,
+        answer=DeploymentAnswer,
+    )
+    @idempotent
+    def post(self, request: Request, deployment_id: int) -> Response:
+        given = self.body(ReplicasBody)
+        changed = deployment_place(
+            actor=self.actor, deployment_id=deployment_id, settings=ReplicaSettings(**given)
+        )
+        return self.answer(changed, DeploymentAnswer)
 
 
 class RollbackBody(StrictSerializer):

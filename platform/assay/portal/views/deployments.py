@@ -10,7 +10,8 @@ from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.code_examples import CodeExample, code_examples
-from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.forms.deployments import ReplicasForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
@@ -28,6 +29,9 @@ from workers.deployments.playground import may_try
 from workers.deployments.rollback import RollbackChoice, deployment_rollback, rollback_choices
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import deployment_stop
+from workers.placement.selectors import need_of_deployment, places_of
+from workers.placement.services import deployment_place
+from workers.placement.settings import ReplicaSettings
 
 
 class Deployments(Screen):
@@ -78,6 +82,9 @@ class DeploymentPage(ActionScreen):
             "unavailable": unavailable_reason(version.model.task),
             "live": live,
             "replicas": list(deployment.replicas.all()),
+            "places": places_of(deployment) if live else [],
+            "need": need_of_deployment(deployment),
+            "replicas_form": self.replicas_form(deployment) if live else None,
             "review": review,
             "approvals": [vote for vote in votes if vote.verdict == Verdict.APPROVE],
             "usage": request_bars(days) if any(d["requests"] for d in days) else None,
@@ -100,6 +107,42 @@ class DeploymentPage(ActionScreen):
         if not may(self.actor, Action.DEPLOYMENT_CREATE, kind="deployment", department=department):
             return []
         return rollback_choices(actor=self.actor, deployment=deployment)
+
+    def replicas_form(self, deployment: Deployment) -> ReplicasForm | None:
+        """Return the form for its replicas; None for people who may not change them."""
+        department = deployment.department.slug
+        if not may(self.actor, Action.DEPLOYMENT_PLACE, kind="deployment", department=department):
+            return None
+        return ReplicasForm(
+            initial={
+                "replicas_min": deployment.replicas_min,
+                "replicas_max": deployment.replicas_max,
+                "labels": ", ".join(deployment.required_labels),
+                "device": deployment.required_device,
+            }
+        )
+
+
+class DeploymentReplicas(DeploymentPage):
+    """Changes how often it is loaded, and on which workers."""
+
+    def replicas_form(self, deployment: Deployment) -> ReplicasForm | None:
+        """Return the form as it was sent, with what was refused on its field."""
+        if super().replicas_form(deployment) is None:
+            return None
+        form = ReplicasForm(self.request.POST)
+        if form.is_valid() and self.acted is not None:
+            for name in self.acted.fields.keys() & form.fields.keys():
+                form.add_error(name, self.acted.fields[name])
+        return form
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        values = cleaned(ReplicasForm(self.request.POST))
+        deployment = deployment_place(
+            actor=self.actor, deployment_id=id, settings=ReplicaSettings(**values)
+        )
+        messages.success(self.request, f"The replicas of {deployment.name} are changed.")
+        return redirect("portal:deployment", id=id)
 
 
 class DeploymentRollback(DeploymentPage):

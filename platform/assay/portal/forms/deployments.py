@@ -1,0 +1,36 @@
+"""Forms for deployments: they shape input; the services judge it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from assay.portal.forms.base import TablerForm
+from workers.deployments.models import REPLICAS_MAX, Device
+from workers.placement.settings import LABEL_MAX, LABELS_MAX
+
+
+class ReplicasForm(TablerForm):
+    """How often a deployment is loaded, and on which workers."""
+
+    replicas_min = forms.IntegerField(
+        min_value=0, max_value=REPLICAS_MAX, label="Fewest replicas",
+        help_text="0 unloads it while nothing asks for it; the next request then waits for a load.",
+    )  # fmt: skip
+    replicas_max = forms.IntegerField(
+        min_value=1, max_value=REPLICAS_MAX, label="Most replicas",
+        help_text="Replicas are added while requests wait, and removed when none do.",
+    )  # fmt: skip
+    labels = forms.CharField(
+        required=False, max_length=LABELS_MAX * (LABEL_MAX + 2), label="Worker labels",
+        help_text="Comma-separated. Only workers with all of them load it.",
+    )  # fmt: skip
+    device = forms.ChoiceField(
+        choices=[("", "Any"), *Device.choices], required=False, label="Device"
+    )
+
+    def clean_labels(self) -> list[str]:
+        """Return the labels that are not empty."""
+        given: Any = self.cleaned_data["labels"]
+        return [label.strip() for label in given.split(",") if label.strip()]

@@ -1,0 +1,378 @@
+"""No cluster runs the chart in the tests: it is linted, rendered, and compared with the rest."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+
+from assay.broker_users import PREFIX
+from assay.database_roles.privileges import OWNER, ROLES
+from assay.processes import HOLDERS
+from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES
+from tests.architecture.test_monitoring import check
+from tests.architecture.test_settings import NEEDED
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "helm" / "assay"
+PROMETHEUS = ROOT / "docker" / "prometheus"
+# Our pods, and the services of compose.yaml that run the same process.
+PROCESSES = {
+    "web": "web",
+    "controller": "controller",
+    "compute-cpu": "worker-compute",
+    "engine-cpu": "worker-engine",
+    "migrate": "migrate",
+}
+POOL = {
+    "replicas": 2,
+    "concurrency": 4,
+    "gpus": 1,
+    "scratch": "200Gi",
+    "resources": {"requests": {"cpu": "8", "memory": "64Gi"}, "limits": {"memory": "64Gi"}},
+    "nodeSelector": {"accelerator": "h100"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "autoscaling": {"enabled": True, "min": 0, "max": 3, "perWorker": 20},
+}
+FULL: dict[str, Any] = {
+    "images": {"control": "assay@sha256:" + "ab" * 32, "pullSecrets": [{"name": "pull"}]},
+    "store": {"url": "s3://models/assay", "endpointUrl": "https://s3.example"},
+    "audit": {"publishUrl": "s3://log/assay"},
+    "tracing": {"endpoint": "http://collector:4318"},
+    "singleSignOn": {"issuer": "https://id.example", "clientId": "assay"},
+    "firstAdministrator": {"email": "ada@example.org", "name": "Ada"},
+    "storage": {"data": {"existingClaim": "shared"}},
+    "environment": {"ASSAY_EMAIL_FROM": "assay@example.org"},
+    "recreate": True,
+    "web": {"autoscaling": {"enabled": True}},
+    "compute": {"cpu": {"autoscaling": {"enabled": True}}, "gpu": POOL},
+    "engine": {"gpu": POOL},
+    "networkPolicy": {"database": [{"podSelector": {"matchLabels": {"app": "postgres"}}}]},
+    "monitoring": {
+        "serviceMonitor": True,
+        "prometheusRule": True,
+        "dashboard": True,
+        "labels": {"release": "prometheus"},
+    },
+}
+VALUES = {"default": {}, "full": FULL}
+# The oldest Kubernetes that the chart takes, and the newest that is known.
+VERSIONS = {"default": "1.29", "full": "1.37"}
+
+
+@cache
+def chart() -> helm.Chart:
+    return helm.Chart.load(str(CHART))
+
+
+@cache
+def rendered(name: str) -> list[dict[str, Any]]:
+    """The objects that the chart makes with `VALUES[name]`."""
+    texts = chart().render(VALUES[name], name="assay", namespace="models")
+    manifests = (text for path, text in texts.items() if path.endswith(".yaml"))
+    return [each for text in manifests for each in yaml.safe_load_all(text) if each]
+
+
+def named(name: str, kind: str, component: str) -> dict[str, Any]:
+    (found,) = [
+        each
+        for each in rendered(name)
+        if each["kind"] == kind and each["metadata"]["name"] == f"assay-{component}"
+    ]
+    return found
+
+
+def pods(name: str) -> dict[str, dict[str, Any]]:
+    """The pod specification of each Deployment and Job, by its component."""
+    return {
+        each["metadata"]["labels"]["app.kubernetes.io/component"]: each["spec"]["template"]["spec"]
+        for each in rendered(name)
+        if each["kind"] in {"Deployment", "Job"}
+    }
+
+
+def environment(pod: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+
+
+def test_the_chart_lints_without_warnings() -> None:
+    found = helm.lint(str(CHART))
+    messages = [each["error"] for each in found["messages"]]
+    assert (messages, found["errors"]) == (["icon is recommended"], [])
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_object_follows_the_schema_of_its_kind(name: str) -> None:
+    custom = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
+    for each in rendered(name):
+        if each["kind"] not in custom:
+            kubernetes_validate.validate(each, VERSIONS[name], strict=True)
+        assert each["metadata"]["namespace"] == "models"
+        assert re.fullmatch(r"[a-z0-9-]{1,63}", each["metadata"]["name"])
+    kinds = {each["kind"] for each in rendered("full")}
+    assert custom | {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= kinds
+    assert not custom & {each["kind"] for each in rendered("default")}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
+    assert len(pods(name)) >= 6
+    for component, pod in pods(name).items():
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] == 10001, "The user of docker/Dockerfile."
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+        }
+        assert container["resources"]["limits"]["memory"], component
+        kinds = {next(iter(each.keys() - {"name"})) for each in pod["volumes"]}
+        assert kinds <= {"secret", "emptyDir", "persistentVolumeClaim"}
+        assert all(each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if "emptyDir" in each)
+        mounted = {each["name"] for each in container["volumeMounts"]}
+        assert mounted <= {each["name"] for each in pod["volumes"]}, component
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_process_holds_its_own_secrets_as_files(name: str) -> None:
+    for component, pod in pods(name).items():
+        if component == "mlflow":
+            continue
+        given = environment(pod)
+        process = given["ASSAY_PROCESS"]
+        for variable in given:
+            setting = variable.removesuffix("_FILE")
+            if setting in HOLDERS:
+                assert process in HOLDERS[setting], f"{component}: {variable}"
+                assert variable.endswith("_FILE"), f"{component}: {variable} is in the environment"
+        (volume,) = [each["secret"] for each in pod["volumes"] if each["name"] == "secrets"]
+        assert volume["secretName"] == f"assay-{component.partition('-')[0]}"
+        held = {f"/run/secrets/assay/{item['path']}" for item in volume["items"]}
+        assert held == {value for key, value in given.items() if key.endswith("_FILE")}
+
+
+def test_every_process_starts_with_the_settings_that_the_chart_gives(tmp_path: Path) -> None:
+    """Each in a fresh interpreter, with files of docker/make-secrets.sh as its Secret."""
+    secrets, objects = tmp_path / "secrets", tmp_path / "objects"
+    subprocess.run([ROOT / "docker" / "make-secrets.sh", secrets], check=True, capture_output=True)
+    given_by_others = ("store_writer_id", "store_writer_key", "store_reader_id", "store_reader_key")
+    (secrets / "oidc_client_secret").chmod(0o644)
+    for name in (*given_by_others, "oidc_client_secret"):
+        (secrets / name).write_text("x" * 20)
+    printed = subprocess.run(
+        [ROOT / "deploy" / "helm" / "make-secrets.sh", secrets], check=True, capture_output=True
+    ).stdout
+    made = {each["metadata"]["name"]: each["data"] for each in yaml.safe_load_all(printed) if each}
+    for secret, data in made.items():
+        (objects / secret).mkdir(parents=True)
+        for key, value in data.items():
+            (objects / secret / key).write_bytes(base64.b64decode(value))
+    assert made.keys() == set(chart().values["existingSecrets"].values())
+    running = {}
+    for component, pod in pods("full").items():
+        if component == "mlflow":
+            continue
+        (volume,) = [each["secret"] for each in pod["volumes"] if each["name"] == "secrets"]
+        folder = objects / volume["secretName"]
+        assert {each["key"] for each in volume["items"]} == made[volume["secretName"]].keys()
+        given = {
+            key: value.replace("/run/secrets/assay", str(folder)).replace(
+                "/run/broker/ca.crt", str(objects / "assay-broker-ca" / "ca.crt")
+            )
+            for key, value in environment(pod).items()
+        }
+        process = given["ASSAY_PROCESS"]
+        needed = {each.removesuffix("_FILE") for each in given}
+        assert NEEDED[process].keys() <= needed, component
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+        running[component] = subprocess.Popen(
+            [sys.executable, "-c", "import assay.settings"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **given},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    for component, started in running.items():
+        _, said = started.communicate(timeout=60)
+        assert started.returncode == 0, f"{component}: {said}"
+
+
+def test_every_process_is_who_it_is_in_the_compose_file() -> None:
+    for component, service in PROCESSES.items():
+        given = environment(pods("default")[component])
+        process = given["ASSAY_PROCESS"]
+        role = OWNER if process == "migrate" else ROLES[process].name
+        assert given["DATABASE_URL"].startswith(f"postgresql://{role}@"), component
+        assert given["REDIS_USERNAME"] == PREFIX + BROKER_USERS[service]
+        assert given["REDIS_URL"].startswith("rediss://")
+
+
+def test_every_process_mounts_what_it_does_in_the_compose_file() -> None:
+    for component, service in PROCESSES.items():
+        (container,) = pods("default")[component]["containers"]
+        mounted = set()
+        for each in container["volumeMounts"]:
+            if each["name"] in {"tmp", "secrets", "broker-authority"}:
+                continue
+            where = each["mountPath"]
+            name = where if where == "/var/lib/scratch" else where.rpartition("/")[2]
+            # The volume's name in compose.yaml.
+            name = name.replace("audit-exports", "exports")
+            mounted.add(name + (":ro" if each.get("readOnly") else ""))
+            assert each["name"] != "data" or each["subPath"] == where.rpartition("/")[2]
+        assert mounted == STORES[service], component
+
+
+def test_a_store_in_a_bucket_takes_the_place_of_the_folder() -> None:
+    for component, pod in pods("full").items():
+        if component in {"migrate", "mlflow"}:
+            continue
+        mounts = {each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+        assert "/var/lib/assay/store-cache" in mounts
+        assert not {"/var/lib/assay/artifacts", "/var/lib/transparency"} & mounts
+        assert environment(pod)["ASSAY_STORE_URL"] == "s3://models/assay"
+    assert not [each for each in rendered("full") if each["metadata"]["name"] == "assay-data"]
+
+
+def egress(component: str, name: str = "default") -> set[Any]:
+    """Ports that a pod may reach."""
+    policy = named(name, "NetworkPolicy", component)["spec"]
+    return {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+
+
+def test_every_process_reaches_what_it_does_in_the_compose_file() -> None:
+    nothing = named("default", "NetworkPolicy", "nothing-else")["spec"]
+    assert nothing.keys() == {"podSelector", "policyTypes"}
+    assert nothing["policyTypes"] == ["Ingress", "Egress"]
+    ports = {"database": 5432, "broker": 6379, "mlflow": 5000, "outside": 443}
+    for component, service in PROCESSES.items():
+        networks = NETWORKS[service] - {"edge"}
+        assert egress(component) == {53, *(ports[each] for each in networks)}, component
+        incoming = named("default", "NetworkPolicy", component)["spec"].get("ingress")
+        assert (incoming is not None) == (component == "web"), component
+    assert egress("mlflow") == {53, 5432}
+    assert egress("web", "full") == {53, 5432, 6379, 5000, 443, 4318}
+    assert egress("engine-gpu", "full") == {53, 5432, 6379, 443, 4318}
+    assert egress("compute-gpu", "full") == {53, 5432, 6379, 443}
+    peers = named("full", "NetworkPolicy", "web")["spec"]["egress"][1]["to"]
+    assert peers == FULL["networkPolicy"]["database"]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_selectors_find_their_pods(name: str) -> None:
+    templates = [
+        each["spec"]["template"]["metadata"]["labels"]
+        for each in rendered(name)
+        if each["kind"] in {"Deployment", "Job"}
+    ]
+    for each in rendered(name):
+        spec = each.get("spec", {})
+        selector = spec.get("podSelector", spec.get("selector"))
+        if selector is None or each["kind"] == "ServiceMonitor":
+            continue
+        labels = selector.get("matchLabels", selector) if isinstance(selector, dict) else {}
+        found = [pod for pod in templates if labels.items() <= pod.items()]
+        expected = len(templates) if each["metadata"]["name"].endswith("nothing-else") else 1
+        assert len(found) == expected, each["metadata"]["name"]
+    for each in rendered(name):
+        if target := each.get("spec", {}).get("scaleTargetRef"):
+            scaled = named(name, "Deployment", target["name"].removeprefix("assay-"))
+            assert "replicas" not in scaled["spec"]
+
+
+def test_alerts_and_dashboard_are_the_files_that_other_installations_use() -> None:
+    groups = [
+        group
+        for file in sorted(PROMETHEUS.glob("*.rules.yaml"))
+        for group in yaml.safe_load(file.read_text())["groups"]
+    ]
+    assert named("full", "PrometheusRule", "alerts")["spec"]["groups"] == groups
+    dashboard = named("full", "ConfigMap", "dashboard")
+    assert json.loads(dashboard["data"]["assay.json"]) == json.loads(
+        (PROMETHEUS / "assay-dashboard.json").read_text()
+    )
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (endpoint,) = named("full", "ServiceMonitor", "web")["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"] == {"name": "assay-web", "key": "metrics_token"}
+
+
+def test_pools_scale_on_metrics_that_exist() -> None:
+    scaled = [each["spec"] for each in rendered("full") if each["kind"] == "ScaledObject"]
+    assert len(scaled) == 3
+    for spec in scaled:
+        (trigger,) = spec["triggers"]
+        check(trigger["metadata"]["query"])
+        assert float(trigger["metadata"]["threshold"]) > 0
+
+
+def test_a_pool_with_gpus_asks_for_them_and_keeps_its_other_limits() -> None:
+    (container,) = pods("full")["engine-gpu"]["containers"]
+    assert container["resources"]["limits"] == {"memory": "64Gi", "nvidia.com/gpu": 1}
+    assert pods("full")["engine-gpu"]["nodeSelector"] == {"accelerator": "h100"}
+    assert "nvidia.com/gpu" not in str(pods("full")["engine-cpu"])
+
+
+def test_the_database_is_migrated_before_an_install_and_an_upgrade() -> None:
+    job = named("full", "Job", "migrate")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["init", "--admin", "ada@example.org", "--name", "Ada"]
+    assert pods("default")["migrate"]["containers"][0]["args"] == ["migrate"]
+    for component in ("web", "engine-cpu"):
+        assert named("full", "Deployment", component)["spec"]["strategy"]["type"] == "Recreate"
+
+
+WRONG: tuple[dict[str, Any], ...] = (
+    {"replicas": 3},
+    {"portal": {"url": "http://assay.example"}},
+    {"portal": {"hosts": []}},
+    {"store": {"url": "gs://bucket"}},
+    {"web": {"replicas": "two"}},
+    {"engine": {"cpu": {"gpu": 1}}},
+    {"engine": {"GPU": POOL}},
+    {"environment": {"ASSAY_WIRE_KEY": "secret"}},
+    {"environment": {"ASSAY_DEBUG": 1}},
+    {"database": {"port": 70000}},
+)
+
+
+@pytest.mark.parametrize("values", WRONG, ids=str)
+def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(helm.HelmError):
+        chart().render(values, name="assay", namespace="models")
+
+
+def test_mlflow_of_your_own_needs_its_address() -> None:
+    values = copy.deepcopy(FULL)
+    values["mlflow"] = {"enabled": False}
+    with pytest.raises(helm.HelmError, match=r"mlflow\.url"):
+        chart().render(values, name="assay", namespace="models")
+
+
+def test_the_schema_refuses_every_secret_in_the_environment() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    refused = schema["properties"]["environment"]["propertyNames"]["not"]["pattern"]
+    assert set(refused[2:-2].split("|")) == {*HOLDERS, "DATABASE_PASSWORD", "REDIS_PASSWORD"}
+
+
+def test_a_pool_that_comes_with_the_chart_can_be_removed() -> None:
+    texts = chart().render({"engine": {"cpu": None, "gpu": POOL}}, name="assay", namespace="models")
+    assert "assay-engine-gpu" in str(texts)
+    assert "assay-engine-cpu" not in str(texts)

@@ -1,0 +1,170 @@
+"""No systemd starts the units here: it verifies them, and tests compare them with the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from assay.broker_users import PREFIX
+from assay.database_roles.privileges import OWNER, ROLES
+from assay.processes import HOLDERS
+from tests.architecture.test_docker import BROKER_USERS, STORES
+from tests.architecture.test_settings import NEEDED
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy" / "systemd"
+HARDENING = FOLDER / "assay-.service.d" / "10-hardening.conf"
+# Our units, and the services of compose.yaml that run the same process.
+UNITS = {
+    "web": "web",
+    "controller": "controller",
+    "compute": "worker-compute",
+    "engine": "worker-engine",
+    "migrate": "migrate",
+}
+# Of 100: the least is the least exposed. An engine worker confines servers by namespaces.
+EXPOSURE = {"engine": 25, "compute": 20}
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd is not installed"
+)
+
+
+def read(name: str) -> dict[str, list[str]]:
+    """The settings of a unit with its drop-in, in the order of systemd; a name may occur often."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in (FOLDER / f"assay-{name}.service", HARDENING):
+        for line in file.read_text().splitlines():
+            if "=" in line and not line.startswith("#"):
+                key, _, value = line.partition("=")
+                found[key].append(value)
+    return found
+
+
+def environment(name: str, credentials: str = "%d") -> dict[str, str]:
+    unit = read(name)
+    given: dict[str, str] = {}
+    for line in unit["Environment"]:
+        given |= dict(part.split("=", 1) for part in line.split(" "))
+    for file in unit["EnvironmentFile"]:
+        example = FOLDER / f"{Path(file).name}.example"
+        lines = [line for line in example.read_text().splitlines() if line[:1] != "#"]
+        given |= dict(line.split("=", 1) for line in lines)
+    return {key: value.replace("%d", credentials) for key, value in given.items()}
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The units where this machine has their programs, as an environment for systemd-analyze."""
+    folder = tmp_path_factory.mktemp("units") / "system"
+    shutil.copytree(FOLDER, folder)
+    for file in folder.glob("*.service"):
+        file.write_text(re.sub(r"/opt/assay/\w+/bin/\w+", "/bin/true", file.read_text()))
+    return {"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": f"{folder}:"}
+
+
+@needs_systemd
+def test_systemd_finds_no_fault_in_the_units(verified: dict[str, str]) -> None:
+    folder = Path(verified["SYSTEMD_UNIT_PATH"].removesuffix(":"))
+    units = sorted([*folder.glob("*.service"), *folder.glob("*.target")])
+    ran = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        env=verified,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", [*UNITS, "mlflow"])
+def test_a_unit_is_hardly_exposed(name: str, verified: dict[str, str]) -> None:
+    most = str(EXPOSURE.get(name, 15))
+    ran = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={most}",
+         f"assay-{name}.service"],
+        env=verified, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_holds_its_own_secrets_as_credentials(name: str) -> None:
+    unit, given = read(name), environment(name)
+    process = given["ASSAY_PROCESS"]
+    files = {key: value for key, value in given.items() if value.startswith("%d/")}
+    for variable in given:
+        setting = variable.removesuffix("_FILE")
+        if setting in HOLDERS:
+            assert process in HOLDERS[setting], variable
+            assert variable in files, f"{variable} is in the environment"
+    loaded = dict(each.split(":") for each in unit["LoadCredential"])
+    assert {value.removeprefix("%d/") for value in files.values()} == loaded.keys()
+    assert all(path == f"/etc/assay/secrets/{key}" for key, path in loaded.items())
+    assert NEEDED[process].keys() <= {key.removesuffix("_FILE") for key in given}
+    role = OWNER if process == "migrate" else ROLES[process].name
+    assert given["DATABASE_URL"] == f"postgresql://{role}@/assay"
+    assert given["REDIS_USERNAME"] == PREFIX + BROKER_USERS[UNITS[name]]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_sees_the_folders_that_its_process_uses(name: str) -> None:
+    unit, shared = read(name), STORES[UNITS[name]]
+    paths = [(path, "") for path in unit["BindPaths"]]
+    paths += [(path, ":ro") for path in unit["BindReadOnlyPaths"]]
+    bound = set()
+    for path, suffix in paths:
+        source, target = path.split(":")
+        name_of = Path(source).name
+        assert target in {f"/var/lib/assay/{name_of}", f"/var/lib/assay-{name_of}"}
+        bound.add(name_of.replace("audit-exports", "exports") + suffix)
+    # Its own: uploads of web, scratch of workers.
+    assert bound == {each for each in shared if each not in {"uploads", "/var/lib/scratch"}}
+    assert unit["TemporaryFileSystem"] == ["/var/lib/assay:ro"]
+    assert unit["ProtectSystem"] == ["strict"]
+    declared = (FOLDER / "assay.tmpfiles.conf").read_text()
+    assert all(f"d {path.split(':')[0]} " in declared for path, _ in paths)
+
+
+def test_units_run_the_commands_of_the_images() -> None:
+    entrypoint = (ROOT / "docker" / "entrypoint.sh").read_text().replace("\\\n", " ")
+    for name, module in (("compute", "workers.tasks.jobs"), ("engine", "workers.tasks.inference")):
+        (line,) = [line for line in entrypoint.splitlines() if f"-I {module}" in line]
+        image = re.sub(r'"\$\{ASSAY_WORKER_CONCURRENCY:-\d+\}"', "N", line)
+        image = image.replace('"', "").replace("$@", "").removeprefix("exec")
+        (unit,) = read(name)["ExecStart"]
+        unit = unit.replace("${ASSAY_WORKER_CONCURRENCY}", "N").replace("%%", "%")
+        words = image.replace("exec ", "").split()
+        assert unit.replace("/opt/assay/venv/bin/", "").split() == words, name
+    assert "assay.server" in read("web")["ExecStart"][0]
+    assert read("controller")["ExecStart"][0].endswith("assay manage run_controller")
+    steps = [each.partition("assay manage ")[2] for each in read("migrate")["ExecStart"]]
+    assert all(f"assay manage {step}" in entrypoint for step in steps)
+
+
+def test_every_process_starts_with_the_settings_of_its_unit(tmp_path: Path) -> None:
+    """Each in a fresh interpreter, with files of docker/make-secrets.sh as its credentials."""
+    subprocess.run([ROOT / "docker" / "make-secrets.sh", tmp_path], check=True, capture_output=True)
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", "import assay.settings"],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": paths}
+            | environment(name, str(tmp_path))
+            | {"PYTHONDONTWRITEBYTECODE": ""},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in UNITS
+    }
+    for name, started in running.items():
+        _, said = started.communicate(timeout=60)
+        assert started.returncode == 0, f"{name}: {said}"

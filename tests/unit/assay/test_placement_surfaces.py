@@ -1,0 +1,154 @@
+"""Replicas of a deployment by service, API, portal and command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from governance.audit.models import AuditEvent
+from governance.errors import InvalidInput, NotPermitted, WrongState
+from governance.people.models import Person, RoleAssignment
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.test_portal_pages import inline_in, signed_in
+from tests.unit.workers import company
+from tests.unit.workers.releases import adapter, release
+from workers.deployments.models import Deployment
+from workers.deployments.services import deployment_create, replica_report, worker_key_register
+from workers.placement.assigning import placements_update
+from workers.placement.capacity import Capacity
+from workers.placement.services import deployment_place
+from workers.placement.settings import ReplicaSettings
+
+pytestmark = pytest.mark.django_db
+GB = 10**9
+
+
+def operator() -> Person:
+    company.person("olga", "operator")
+    return Person.objects.get(email="olga@example.org")
+
+
+def deployed(name: str = "docs", **more: Any) -> Deployment:
+    approved = release(adapter(name.encode()), name=name)
+    return deployment_create(actor=company.developer(), release_id=approved.pk, **more)
+
+
+def test_an_operator_changes_replicas_and_the_log_names_both_settings() -> None:
+    deployment = deployed()
+    settings = ReplicaSettings(replicas_min=2, replicas_max=4, labels=["fast", "eu"], device="cuda")
+    changed = deployment_place(
+        actor=company.person("olga", "operator"), deployment_id=deployment.pk, settings=settings
+    )
+    assert (changed.replicas_wanted, changed.required_labels) == (2, ["eu", "fast"])
+    assert ReplicaSettings.of(changed) == settings
+    event = AuditEvent.objects.get(action="deployment:place")
+    assert json.loads(bytes(event.canonical))["data"]["after"] == settings.to_json()
+    with pytest.raises(NotPermitted):
+        deployment_place(actor=company.developer(), deployment_id=deployment.pk, settings=settings)
+    Deployment.objects.update(state="stopped")
+    with pytest.raises(WrongState, match="it has no replicas"):
+        deployment_place(
+            actor=company.person("olga", "operator"), deployment_id=deployment.pk, settings=settings
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("replicas_min", 2),
+        ("replicas_min", -1),
+        ("replicas_max", 0),
+        ("replicas_max", 101),
+        ("labels", ["two words"]),
+        ("labels", [f"l{number}" for number in range(11)]),
+        ("device", "tpu"),
+    ],
+)
+def test_settings_out_of_bounds_are_named(field: str, value: Any) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        ReplicaSettings(**{field: value})
+    assert list(refused.value.fields) == [field]
+
+
+def test_what_replaces_a_deployment_keeps_its_replicas() -> None:
+    first = deployed()
+    settings = ReplicaSettings(replicas_min=1, replicas_max=3, labels=["eu"])
+    olga = company.person("olga", "operator")
+    deployment_place(actor=olga, deployment_id=first.pk, settings=settings)
+    second = release(adapter(b"second"), name="docs")
+    made = deployment_create(actor=company.developer(), release_id=second.pk)
+    assert ReplicaSettings.of(made) == settings
+
+
+def test_only_those_who_may_place_choose_replicas_at_creation() -> None:
+    chosen = ReplicaSettings(replicas_max=5)
+    with pytest.raises(NotPermitted):
+        deployed(replicas=chosen)
+    approved = release(adapter(b"other"), name="other")
+    olga = company.person("olga", "operator")
+    made = deployment_create(actor=olga, release_id=approved.pk, replicas=chosen)
+    assert made.replicas_max == 5
+
+
+def test_the_api_changes_replicas_and_shows_where_they_are() -> None:
+    deployment = deployed()
+    worker_key_register(
+        worker="n1/engine", public_key="ab" * 32, engines=["own"], capacity=Capacity(memory=GB)
+    )
+    placements_update()
+    api, path = Api(operator()), f"deployments/{deployment.pk}"
+    body = api.get(path).body
+    assert [place["worker"] for place in body["placements"]] == ["n1/engine"]
+    assert body["placements"][0]["reason"] == "It has room."
+    changed = api.post(f"{path}/replicas", {"replicas_min": 0, "replicas_max": 2, "labels": ["x"]})
+    assert (changed.body["replicas_min"], changed.body["labels"]) == (0, ["x"])
+    refused = api.post(f"{path}/replicas", {"replicas_min": 3, "replicas_max": 2})
+    assert "replicas_min" in str(problem_of(refused, 400))
+    problem_of(api.post(f"{path}/replicas", {"replicas_min": 1}), 400)
+
+
+def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
+    deployment = deployed()
+    worker_key_register(
+        worker="n1/engine", public_key="ab" * 32, engines=["own"], capacity=Capacity(memory=GB)
+    )
+    placements_update()
+    olga = signed_in(operator())
+    page = f"/deployments/{deployment.pk}"
+    html = olga.get(page).content.decode()
+    assert "n1/engine" in html
+    assert "It has room." in html
+    assert re.search(r"68\.2 MB a worker", html)
+    assert inline_in(html) == []
+    values = {"replicas_min": "0", "replicas_max": "2", "labels": "eu, fast", "device": "cpu"}
+    done = olga.post(f"{page}/replicas", values)
+    assert done.headers["Location"] == page
+    deployment.refresh_from_db()
+    assert (deployment.replicas_min, deployment.required_labels) == (0, ["eu", "fast"])
+    wrong = olga.post(f"{page}/replicas", {**values, "replicas_min": "5"})
+    assert (wrong.status_code, b"Use 0 to 2, the most replicas." in wrong.content) == (400, True)
+    company.developer()
+    developer = signed_in(Person.objects.get(email="dev-clinical@example.org"))
+    assert "Save replicas" not in developer.get(page).content.decode()
+    assert developer.post(f"{page}/replicas", values).status_code == 403
+
+
+def test_the_page_of_workers_draws_the_room_of_each() -> None:
+    deployment = deployed()
+    for name in ("n1/engine", "n2/engine"):
+        worker_key_register(
+            worker=name,
+            public_key="ab" * 32,
+            engines=["own"],
+            capacity=Capacity(memory=GB, labels=("eu",)),
+        )
+    placements_update()
+    replica_report(deployment_id=deployment.pk, worker="n1/engine", state="loading")
+    RoleAssignment.objects.create(person=operator(), role="auditor")
+    client = signed_in(operator())
+    html = client.get("/workers").content.decode()
+    assert "68.2 MB of 1.0 GB assigned to models" in re.sub(r"\s+", " ", html)
+    assert html.count("<progress") == 2

@@ -1,0 +1,125 @@
+"""Rows as the planner takes them: workers, what deployments want, and assignments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
+
+from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
+from workers.deployments.states import LIVE
+from workers.nodes.models import Node, NodeState
+from workers.placement.models import Placement
+from workers.placement.needs import Layer, need_of
+from workers.placement.planning import Availability, Copy, Wanted, Worker
+
+SILENCE_S = 15
+# A worker of a node in another state, such as a revoked one, counts as lost.
+_AVAILABILITY: dict[str, Availability] = {
+    NodeState.ENROLLED: Availability.OPEN,
+    NodeState.CORDONED: Availability.CORDONED,
+    NodeState.DRAINING: Availability.DRAINING,
+}
+# Of a version and of the versions that it stands on, each with the path to the next.
+_LAYERS = ("release__version", "release__version__base", "release__version__base__base")
+_COLUMNS = (
+    "pk",
+    "state",
+    "message",
+    "replicas_wanted",
+    "required_labels",
+    "required_device",
+    "release__engine",
+    "release__precision",
+    "release__version__model__task",
+    *(f"{layer}__{name}" for layer in _LAYERS for name in ("kind", "digest", "size_bytes")),
+)
+
+
+def workers_reporting(*, trusting: bool = False) -> list[Worker]:
+    """Return the workers that reported lately, and with `trusting` also the others, which then get
+    nothing new."""
+    since = timezone.now() - timedelta(seconds=SILENCE_S)
+    states = dict(Node.objects.values_list("name", "state"))
+    found = []
+    for row in WorkerKey.objects.all():
+        node = node_of(row.worker)
+        availability = _AVAILABILITY.get(states.get(node, NodeState.ENROLLED))
+        silent = row.seen_at is None or row.seen_at < since
+        if availability is None or (silent and not trusting):
+            continue
+        if silent and availability is Availability.OPEN:
+            availability = Availability.CORDONED
+        found.append(
+            Worker(
+                name=row.worker,
+                memory=row.memory,
+                node=node,
+                device=row.device,
+                labels=frozenset(row.labels),
+                engines=frozenset(row.engines),
+                availability=availability,
+            )
+        )
+    return found
+
+
+def node_of(worker: str) -> str:
+    """Return the machine of a worker: its node, or the host of a control plane's own worker."""
+    node, separator, _name = worker.partition("/")
+    return node if separator else worker.rpartition("@")[2]
+
+
+def deployments_assignable() -> list[dict[str, Any]]:
+    """Return live deployments, and ended ones that are still assigned, with their versions."""
+    assigned = Exists(Placement.objects.filter(deployment=OuterRef("pk")))
+    rows = Deployment.objects.filter(Q(state__in=LIVE) | assigned)
+    return list(rows.order_by("pk").values(*_COLUMNS))
+
+
+def wanted_of(rows: list[dict[str, Any]]) -> list[Wanted]:
+    """Return what these rows of `deployments_assignable` want, and where they failed lately."""
+    avoid: dict[int, set[str]] = {}
+    failed = Replica.objects.filter(
+        state__in=(ReplicaState.FAILED, ReplicaState.REFUSED),
+        retry_at__gt=timezone.now(),
+        deployment__state__in=LIVE,
+    )
+    for pk, worker in failed.values_list("deployment_id", "worker"):
+        avoid.setdefault(pk, set()).add(worker)
+    return [_of_row(row, frozenset(avoid.get(row["pk"], ()))) for row in rows]
+
+
+def _of_row(row: dict[str, Any], avoid: frozenset[str]) -> Wanted:
+    layers = [
+        Layer(row[f"{layer}__kind"], row[f"{layer}__digest"], row[f"{layer}__size_bytes"])
+        for layer in _LAYERS
+        if row[f"{layer}__digest"] is not None
+    ]
+    return Wanted(
+        id=row["pk"],
+        need=need_of(
+            layers,
+            task=row["release__version__model__task"],
+            engine=row["release__engine"],
+            precision=row["release__precision"],
+        ),
+        copies=row["replicas_wanted"] if row["state"] in LIVE else 0,
+        engine=row["release__engine"],
+        device=row["required_device"],
+        labels=frozenset(row["required_labels"]),
+        avoid=avoid,
+    )
+
+
+def copies_assigned() -> list[Copy]:
+    """Return every assignment, and whether its worker has loaded it."""
+    ready = set(
+        Replica.objects.filter(state=ReplicaState.READY).values_list("deployment_id", "worker")
+    )
+    return [
+        Copy(pk, worker, since.timestamp(), (pk, worker) in ready)
+        for pk, worker, since in Placement.objects.values_list("deployment_id", "worker", "since")
+    ]

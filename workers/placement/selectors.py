@@ -1,0 +1,91 @@
+"""Reads of placement: where a deployment is, what it needs, and the room of each worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry.versions.models import ModelVersion
+from workers.deployments.models import Deployment, Replica, ReplicaState
+from workers.placement.needs import Layer, need_of
+from workers.placement.planning import Availability, Need, Worker, used_memory
+from workers.placement.reading import (
+    copies_assigned,
+    deployments_assignable,
+    wanted_of,
+    workers_reporting,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One worker that has a deployment or is to load it. `reason` is why it was chosen, empty for a
+    copy that it lets go of. `replica` is what it reported, None before it has."""
+
+    worker: str
+    reason: str
+    since: datetime
+    replica: Replica | None
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory of one worker for models, in bytes, and how much of it is assigned."""
+
+    worker: Worker
+    used: int
+
+    @property
+    def free(self) -> int:
+        """Return the bytes that are not assigned."""
+        return max(0, self.worker.memory - self.used)
+
+    @property
+    def labels(self) -> list[str]:
+        """Return the labels of the worker, sorted."""
+        return sorted(self.worker.labels)
+
+    @property
+    def takes_more(self) -> bool:
+        """Return whether placement gives it more."""
+        return self.worker.availability is Availability.OPEN
+
+
+def places_of(deployment: Deployment) -> list[Place]:
+    """Return the workers of a deployment, the longest assigned first; then those that let go of it.
+
+    Reads no more than its prefetched placements and replicas.
+    """
+    reported = {
+        replica.worker: replica
+        for replica in deployment.replicas.all()
+        if replica.state != ReplicaState.STOPPED
+    }
+    assigned = [
+        Place(row.worker, row.reason, row.since, reported.pop(row.worker, None))
+        for row in deployment.placements.all()
+    ]
+    leaving = [
+        Place(replica.worker, "", replica.started_at, replica)
+        for replica in reported.values()
+        if replica.state == ReplicaState.READY
+    ]
+    return assigned + leaving
+
+
+def need_of_deployment(deployment: Deployment) -> Need:
+    """Return the memory that one copy takes."""
+    release, layers = deployment.release, []
+    version: ModelVersion | None = release.version
+    while version is not None:
+        layers.append(Layer(version.kind, version.digest, version.size_bytes))
+        version = version.base
+    task = release.version.model.task
+    return need_of(layers, task=task, engine=release.engine, precision=release.precision)
+
+
+def rooms() -> dict[str, Room]:
+    """Return the room of each worker that reports, by its name, in a fixed number of queries."""
+    workers = workers_reporting()
+    used = used_memory(wanted_of(deployments_assignable()), copies_assigned())
+    return {each.name: Room(each, used.get(each.name, 0)) for each in workers}

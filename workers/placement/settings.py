@@ -1,0 +1,74 @@
+"""Replicas, labels and device of a deployment: operations, and no part of what was approved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from governance.errors import InvalidInput
+from workers.deployments.models import REPLICAS_MAX, Deployment, Device
+
+LABELS_MAX = 10
+LABEL_MAX = 40
+_LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """How often a deployment is loaded, and on which workers.
+
+    `replicas_min` of 0 lets it be unloaded while nothing asks for it. A worker needs all `labels`,
+    and the `device`; "" takes any.
+
+    Raises:
+        InvalidInput: a number is out of bounds, a label is none, or there is no such device.
+    """
+
+    replicas_min: int = 1
+    replicas_max: int = 1
+    labels: Sequence[str] = ()
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(sorted(set(self.labels))))
+        faults: dict[str, list[str]] = {}
+        if not 1 <= self.replicas_max <= REPLICAS_MAX:
+            faults["replicas_max"] = [f"Use 1 to {REPLICAS_MAX}."]
+        elif not 0 <= self.replicas_min <= self.replicas_max:
+            faults["replicas_min"] = [f"Use 0 to {self.replicas_max}, the most replicas."]
+        if len(self.labels) > LABELS_MAX:
+            faults["labels"] = [f"Use at most {LABELS_MAX} labels."]
+        elif not all(_LABEL.fullmatch(label) for label in self.labels):
+            faults["labels"] = [
+                f"Use letters, digits and . _ = - in each label, at most {LABEL_MAX} characters."
+            ]
+        if self.device not in ("", *Device.values):
+            faults["device"] = [f"Use {', '.join(Device.values)}, or leave it empty."]
+        if faults:
+            raise InvalidInput("These replica settings are not valid.", fields=faults)
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> ReplicaSettings:
+        """Return the settings of a deployment."""
+        return cls(
+            replicas_min=deployment.replicas_min,
+            replicas_max=deployment.replicas_max,
+            labels=deployment.required_labels,
+            device=deployment.required_device,
+        )
+
+    def columns(self, wanted: int = 1) -> dict[str, Any]:
+        """Return the columns of a deployment; `wanted` replicas as far as the bounds permit."""
+        return {
+            "replicas_min": self.replicas_min,
+            "replicas_max": self.replicas_max,
+            "replicas_wanted": min(max(wanted, self.replicas_min), self.replicas_max),
+            "required_labels": list(self.labels),
+            "required_device": self.device,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, for the audit log."""
+        return {**asdict(self), "labels": list(self.labels)}
