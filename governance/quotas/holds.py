@@ -38,8 +38,10 @@ _BATCH = 100
 _LONGEST_S = 366 * 86400
 
 
-def hold_open(*, reference: str, department: str, kind: str) -> BudgetHold:
+def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -> BudgetHold:
     """Reserve device time, and its price, under every limit of the department and the organisation.
+
+    Each second of the work counts once for each of its devices.
 
     Runs in the caller's transaction; if that is rolled back, the next reconciliation gives it back.
 
@@ -49,7 +51,7 @@ def hold_open(*, reference: str, department: str, kind: str) -> BudgetHold:
     """
     ledger_lock(shared=True)
     price = tariff_for("", tariffs())
-    device_ms = _expected_ms(department, kind)
+    device_ms = _expected_ms(department, kind) * devices
     amount = Amount(micro=price.cost(device_ms=device_ms), device_ms=device_ms)
     subjects = subjects_of(department=department)
     made_at = _admit(amount, subjects)
@@ -57,6 +59,7 @@ def hold_open(*, reference: str, department: str, kind: str) -> BudgetHold:
         reference=reference,
         department=department,
         kind=kind,
+        devices=devices,
         reserved_device_ms=device_ms,
         reserved_micro=amount.micro,
         device_second=price.device_second,
@@ -89,11 +92,12 @@ def _admit(amount: Amount, subjects: list[str]) -> datetime:
 
 
 def _expected_ms(department: str, kind: str) -> int:
+    """Return the device time of one of its devices, in ms."""
     recent = BudgetHold.objects.filter(
         department=department, kind=kind, device_ms__gt=0, outcome="ok"
     )
-    lasted = list(recent.order_by("-id").values_list("device_ms", flat=True)[:REMEMBERED])
-    return max(lasted, default=settings.JOB_RESERVE_S * 1000)
+    lasted = recent.order_by("-id").values_list("device_ms", "devices")[:REMEMBERED]
+    return max((ms // devices for ms, devices in lasted), default=settings.JOB_RESERVE_S * 1000)
 
 
 def hold_run(*, reference: str) -> None:
@@ -135,7 +139,7 @@ def _stop_clock(hold: BudgetHold) -> datetime:
         now: datetime = cursor.fetchone()[0]
     if hold.running_since is not None:
         seconds = (now - hold.running_since).total_seconds()
-        hold.device_ms += round(1000 * min(max(seconds, 0), _LONGEST_S))
+        hold.device_ms += hold.devices * round(1000 * min(max(seconds, 0), _LONGEST_S))
         hold.running_since = None
     return now
 

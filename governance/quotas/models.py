@@ -97,12 +97,13 @@ class BudgetHold(models.Model):
 
     The row is the truth; the counters repeat it. `reference` is the request id of its usage record.
     It is charged to the month of `made_at`, like everything that is reserved first. `device_ms`
-    adds up its attempts; `running_since` is when the present one began.
+    adds up its attempts, over all of its `devices`; `running_since` is when the present one began.
     """
 
     reference = models.CharField(max_length=64, unique=True)
     department = models.CharField(max_length=DEPARTMENT_MAX)
     kind = models.CharField(max_length=30)
+    devices = models.PositiveIntegerField(default=1, db_default=1)
     state = models.CharField(max_length=8, choices=HoldState.choices, default=HoldState.OPEN)
     reserved_device_ms = models.PositiveBigIntegerField(default=0)
     reserved_micro = models.PositiveBigIntegerField(default=0)

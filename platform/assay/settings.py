@@ -690,6 +690,18 @@ CELERY_TASK_DEFAULT_QUEUE = "compute"
 
 JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
+# The most devices of one machine, and machines, that one job may ask for: what the largest machine
+# of this installation and its cluster can give.
+JOB_MAX_DEVICES = env_int("ASSAY_JOB_MAX_DEVICES", 1, least=1)
+JOB_MAX_NODES = env_int("ASSAY_JOB_MAX_NODES", 1, least=1)
+# How this worker starts runs: `local` forks them, `slurm` submits them.
+LAUNCHER = env("ASSAY_LAUNCHER", "local")
+SLURM_PYTHON = env("ASSAY_SLURM_PYTHON", "")
+SLURM_PARTITION = env("ASSAY_SLURM_PARTITION", "")
+SLURM_ACCOUNT = env("ASSAY_SLURM_ACCOUNT", "")
+# Off where a device of a job is a process on CPUs.
+SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS", default=True)
+SLURM_PORT = env_int("ASSAY_SLURM_PORT", 29_400, least=1024)
 # Bytes of the files that one job may deliver.
 JOB_OUTPUT_MAX_BYTES = env_int("ASSAY_JOB_OUTPUT_MAX_BYTES", 512 * 1024**3, least=1)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other

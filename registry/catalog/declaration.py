@@ -98,7 +98,8 @@ class Recipe:
     `(TrainingRequest, Progress) -> TrainingResult`. `hyperparameters` is the one schema of its
     settings: forms, API, validation and the training process all use it. `bases` names the tasks
     whose models it can start from; its own task when empty. `row_kind` names the kind of rows that
-    it learns from; those of the task itself when empty.
+    it learns from; those of the task itself when empty. Several processes, on several devices and
+    machines, can share the work of a `distributed` recipe.
     """
 
     method: str
@@ -108,6 +109,7 @@ class Recipe:
     hyperparameters: type[BaseModel]
     bases: frozenset[str] = frozenset()
     row_kind: str = ""
+    distributed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ TASK = Task(
             makes="adapter",
             train="tasks.text_generation.lora:train",
             hyperparameters=LoraHyperparameters,
+            distributed=True,
         ),
         Recipe(
             method="dpo",

@@ -25,6 +25,7 @@ from workers.trainers.training import (
     hold_out,
     run_trainer,
     step_count,
+    world_size,
 )
 
 MAX_VALIDATION_ROWS = 32
@@ -155,6 +156,7 @@ def fit_adapter(
             "train_rows": len(train_set),
             "validation_rows": len(validation_set),
             "steps": trainer.state.max_steps,
+            **({"processes": world_size()} if world_size() > 1 else {}),
             **parameters,
         },
         notes=notes,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
+from workers.run.order import Resources
 
 # Checking a delivery protects the platform itself, so no department pays for it.
 CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
@@ -20,6 +21,11 @@ def reference_of(job: Job) -> str:
     return f"job_{job.pk.hex}"
 
 
+def devices_of(job: Job) -> int:
+    """Return how many devices, of all its machines, the job asks for."""
+    return Resources.model_validate(job.spec.get("resources", {})).processes
+
+
 def budget_reserve(job: Job) -> None:
     """Reserve budget for a job that is being queued.
 
@@ -29,7 +35,12 @@ def budget_reserve(job: Job) -> None:
     """
     if job.kind in CHARGED:
         with lifted():
-            hold_open(reference=reference_of(job), department=job.department.slug, kind=job.kind)
+            hold_open(
+                reference=reference_of(job),
+                department=job.department.slug,
+                kind=job.kind,
+                devices=devices_of(job),
+            )
 
 
 def budget_follow(job: Job, *, before: JobState) -> None:

@@ -20,15 +20,27 @@ REMEMBERED = 20
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """By `jobs` past jobs, the fastest and the slowest for each row: seconds, and micro-units of
-    the currency."""
+    the currency.
+
+    `seconds` are `passes`, the rows that are gone through, times `per_row`, the device time of one
+    in seconds, divided among `processes`. The cost is that of the device time of all of them.
+    """
 
     jobs: int
     seconds: tuple[float, float]
     micro: tuple[int, int]
+    passes: int
+    per_row: tuple[float, float]
+    processes: int = 1
 
 
 def fine_tune_estimate(
-    *, base: ModelVersion, method: str, rows: int, settings: Mapping[str, Any]
+    *,
+    base: ModelVersion,
+    method: str,
+    rows: int,
+    settings: Mapping[str, Any],
+    processes: int = 1,
 ) -> Estimate | None:
     """Return the estimate for `rows` with these hyper-parameters; None while nothing like it ran.
 
@@ -37,14 +49,18 @@ def fine_tune_estimate(
     """
     trained = rows - round(rows * float(settings.get("validation_fraction") or 0))
     wanted = _row_passes(settings, _steps(settings, max(1, trained)))
+    if settings.get("max_steps"):
+        # Each process takes a batch of its own in a step.
+        wanted *= processes
     with lifted():
         rates = _rates(base.digest, method)
         price = tariff_for("", tariffs())
     if not rates:
         return None
-    seconds = (wanted * min(rates), wanted * max(rates))
-    low, high = (price.cost(device_ms=round(each * 1000)) for each in seconds)
-    return Estimate(len(rates), seconds, (low, high))
+    per_row = (min(rates), max(rates))
+    low, high = (price.cost(device_ms=round(wanted * each * 1000)) for each in per_row)
+    seconds = (wanted * per_row[0] / processes, wanted * per_row[1] / processes)
+    return Estimate(len(rates), seconds, (low, high), wanted, per_row, processes)
 
 
 def _rates(base_digest: str, method: str) -> list[float]:
@@ -77,4 +93,4 @@ def _steps(settings: Mapping[str, Any], rows: int) -> int:
 def _row_passes(settings: Mapping[str, Any], steps: int) -> int:
     """Rows that so many steps go through."""
     batch = int(settings.get("batch_size") or 1) * int(settings.get("gradient_accumulation") or 1)
-    return steps * batch
+    return steps * batch * int(settings.get("processes") or 1)

@@ -34,6 +34,7 @@ from workers.run.order import (
     IntakeWork,
     LooseFiles,
     Order,
+    Resources,
     Served,
     Work,
 )
@@ -58,6 +59,7 @@ def order_make(claim: Claim) -> Order:
         files=tuple(draft.files),
         checkpoints=job.checkpoints,
         max_output_bytes=settings.JOB_OUTPUT_MAX_BYTES,
+        resources=Resources.model_validate(job.spec.get("resources", {})),
     )
 
 

@@ -28,6 +28,7 @@ from registry.versions.models import Model, ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind
+from workers.jobs.resources import resources_checked
 from workers.jobs.services import job_add, job_create
 from workers.jobs.training import BASE_KINDS, base_tasks
 
@@ -95,12 +96,13 @@ def fine_tune_request(
     method: str,
     dataset_version: DatasetVersion,
     hyperparameters: Mapping[str, Any] | None,
+    resources: Mapping[str, Any] | None = None,
 ) -> Job:
     """Queue an adaptation of `base_version` on `dataset_version`, as the next version of `model`.
 
     Raises:
-        InvalidInput: method, settings, base or data do not fit the task, or the model is tested on
-            the data; `fields` says where.
+        InvalidInput: method, settings, base or data do not fit the task, the model is tested on
+            the data, or no machine can ever give the `resources`; `fields` says where.
         NotFound: base or data may not be seen by the actor.
         WrongState: the base is recalled.
         NotPermitted: no right to start jobs in the model's department, or restricted data.
@@ -112,6 +114,7 @@ def fine_tune_request(
     _check_data(actor, model, dataset_version, recipe.row_kind)
     _refuse_test_data(model, dataset_version)
     settings = _validated(task, recipe, hyperparameters or {})
+    wanted = resources_checked(recipe, resources)
     return job_create(
         actor=actor,
         kind=JobKind.FINE_TUNE,
@@ -129,6 +132,7 @@ def fine_tune_request(
             "dataset_name": str(dataset_version),
             "dataset_digest": dataset_version.digest,
             "hyperparameters": settings,
+            **({"resources": wanted} if wanted else {}),
         },
     )
 

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from governance.errors import InvalidInput
 from workers.launchers.protocol import Ended, last_lines
 from workers.run.forked import run_forked
+from workers.run.order import Resources
 
 _PRELOADED = "workers.run.preload"
 
@@ -41,8 +43,13 @@ class LocalLauncher:
         # Before `multiprocessing` waits for them at the end of this process.
         atexit.register(self._end_all)
 
-    def submit(self, folder: Path) -> str:
-        """Fork a process for the run; the first one waits for the server's imports."""
+    def submit(self, folder: Path, resources: Resources) -> str:
+        """Fork a process for the run, which starts torchrun for several devices.
+
+        The first one waits for the server's imports. Raises InvalidInput for several machines.
+        """
+        if resources.nodes > 1:
+            raise InvalidInput(f"This machine cannot run a job on {resources.nodes} machines.")
         process = self._context.Process(target=run_forked, args=(str(folder),), name="assay-run")
         # Not by two threads at once: the server starts with the first.
         with self._lock:

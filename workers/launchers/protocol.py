@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from workers.run.order import LOG_FILE
+from workers.run.order import LOG_FILE, Resources
 
 LOG_LINES = 40
 _LOG_BYTES = 16 * 1024
@@ -40,8 +40,13 @@ class Launcher(Protocol):
 
     poll_s: float
 
-    def submit(self, folder: Path) -> str:
-        """Start the run in `folder`; return a handle. Raises Unavailable when it cannot now."""
+    def submit(self, folder: Path, resources: Resources) -> str:
+        """Start the run in `folder`; return a handle.
+
+        Raises:
+            InvalidInput: it can never run with these resources.
+            Unavailable: it cannot be started now.
+        """
 
     def poll(self, handle: str) -> Ended | None:
         """Return how the run ended; None while it works or waits."""

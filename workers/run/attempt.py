@@ -9,6 +9,7 @@ from typing import Protocol
 from registry.catalog import get_task
 from registry.catalog.engines import engine_class
 from workers.run.order import CHECKPOINTS, INPUTS, MEDIA, OUTPUT, RESUME, TEXTS, Order, Served
+from workers.run.ranks import rank
 from workers.trainers.protocol import BadMaterial, Judge, Progress
 
 
@@ -65,8 +66,8 @@ class Attempt:
         return path.read_bytes().decode() if path.is_file() else None
 
     def make_output(self) -> Path:
-        """Make the folder of what this attempt delivers."""
-        folder = self.folder / OUTPUT
+        """Make the folder of what this attempt delivers; only that of rank 0 is delivered."""
+        folder = self.folder / OUTPUT if rank() == 0 else self.folder / f"rank-{rank()}"
         folder.mkdir()
         return folder
 
@@ -87,4 +88,4 @@ class Attempt:
         if self.order.threads is not None:
             import torch
 
-            torch.set_num_threads(self.order.threads)
+            torch.set_num_threads(max(1, self.order.threads // self.order.resources.devices))

@@ -127,6 +127,35 @@ class EventProgress:
             self._file.write(line)
 
 
+class SilentProgress:
+    """Implements `workers.trainers.protocol.Progress` for the processes that do not report."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def log(self, message: str) -> None:
+        """Drop the line: rank 0 says the same."""
+
+    def warn(self, message: str) -> None:
+        """Drop the line."""
+
+    def metric(self, step: int, total: int, values: dict[str, float]) -> None:
+        """Drop the point."""
+
+    def enter(self, phase: str) -> None:
+        """Drop the phase."""
+
+    def checkpoint(self, folder: Path) -> None:
+        """Drop the report."""
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+    def should_stop(self) -> bool:
+        """Return whether this process was told to stop."""
+        return self._stop.is_set()
+
+
 class EventReader:
     """Reads the events of a run while it writes them.
 

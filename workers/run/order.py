@@ -63,7 +63,7 @@ class LooseFiles(_Part):
 
 
 class Served(_Part):
-    """A version as it is served: `engine` is the engine's name, `task` the task it does."""
+    """A version to load: the name of its engine, and the task that it does."""
 
     name: str
     digest: Sha256
@@ -130,6 +130,24 @@ class IndexWork(_Part):
     max_chunks: int
 
 
+MAX_DEVICES, MAX_NODES, MAX_MEMORY_GIB, MAX_MINUTES = 64, 64, 4_096, 60 * 24 * 30
+
+
+class Resources(_Part):
+    """The machines that a run asks for: devices (GPUs, or processes where there are none) on each
+    of `nodes` machines. None takes what the machine, or the cluster's partition, allows."""
+
+    devices: int = Field(default=1, ge=1, le=MAX_DEVICES)
+    nodes: int = Field(default=1, ge=1, le=MAX_NODES)
+    memory_gib: int | None = Field(default=None, ge=1, le=MAX_MEMORY_GIB)
+    minutes: int | None = Field(default=None, ge=1, le=MAX_MINUTES)
+
+    @property
+    def processes(self) -> int:
+        """Processes that share the work."""
+        return self.devices * self.nodes
+
+
 Work = Annotated[IntakeWork | FineTuneWork | EvaluateWork | IndexWork, Field(discriminator="kind")]
 
 
@@ -150,6 +168,7 @@ class Order(_Part):
     files: tuple[LooseFiles, ...] = ()
     checkpoints: dict[str, dict[str, Any]] = Field(default_factory=dict)
     max_output_bytes: int
+    resources: Resources = Resources()
     threads: int | None = Field(default=None, ge=1)
 
     def named(self, name: str) -> Folder | None:

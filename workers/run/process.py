@@ -11,10 +11,11 @@ from pathlib import Path
 
 from governance.errors import DomainError, Unavailable
 from workers.run.attempt import Attempt
-from workers.run.events import EventProgress
+from workers.run.events import EventProgress, SilentProgress
 from workers.run.execution import execute
 from workers.run.order import Order
-from workers.run.outcome import SENTENCE_CHARACTERS, STOPPED, Ending, Outcome
+from workers.run.outcome import SENTENCE_CHARACTERS, STOPPED, Ending, Outcome, outcome_read
+from workers.run.ranks import rank, run_ranks, started_by_torchrun
 from workers.trainers.protocol import BadMaterial, Cancelled
 
 logger = logging.getLogger(__name__)
@@ -28,22 +29,45 @@ def run_folder(folder: Path) -> int:
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if started_by_torchrun():
+        return _rank(folder, stop)
     progress = EventProgress(folder, stop)
     try:
-        outcome = _outcome(folder, progress)
+        outcome = _outcome(folder, progress, stop)
     finally:
         progress.close()
-    if outcome is None:
-        return STOPPED
+    if isinstance(outcome, int):
+        return outcome
     outcome.write(folder)
     return 0
 
 
-def _outcome(folder: Path, progress: EventProgress) -> Outcome | None:
+def _rank(folder: Path, stop: threading.Event) -> int:
+    """Do one process's part. It returns 0 after SIGTERM too, or torchrun would end the others
+    before they have written their checkpoint; without `result.json` the run has stopped."""
+    progress = EventProgress(folder, stop) if rank() == 0 else SilentProgress(stop)
     try:
-        result = execute(Attempt(Order.read(folder), folder, progress))
+        outcome = _outcome(folder, progress, stop)
+    finally:
+        progress.close()
+    if isinstance(outcome, Outcome) and rank() == 0:
+        outcome.write(folder)
+    return 0
+
+
+def _outcome(
+    folder: Path, progress: EventProgress | SilentProgress, stop: threading.Event
+) -> Outcome | int:
+    """Return how the run ended, or the exit status of one that did not say."""
+    try:
+        order = Order.read(folder)
+        if order.resources.processes > 1 and not started_by_torchrun():
+            status = run_ranks(folder, order, stop)
+            outcome = outcome_read(folder)
+            return outcome or (STOPPED if stop.is_set() else status or 1)
+        result = execute(Attempt(order, folder, progress))
     except Cancelled:
-        return None
+        return STOPPED
     except BadMaterial as error:
         return _without(Ending.UNUSABLE, str(error))
     except DomainError as error:

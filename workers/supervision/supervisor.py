@@ -85,7 +85,7 @@ class Supervisor:
             self._prepare(claim, order, folder, lease)
             if lease.cancelled or lease.lost:
                 return None
-            return self._watched(folder, lease)
+            return self._watched(order, folder, lease)
         except DomainError as error:
             return Finish(sentence=error.message, retry=isinstance(error, Unavailable))
         except Exception as error:
@@ -106,10 +106,12 @@ class Supervisor:
         (folder / CHECKPOINTS).symlink_to(checkpoints.resolve())
         order.model_copy(update={"threads": self.threads}).write(folder)
 
-    def _watched(self, folder: Path, lease: HeldLease) -> Finish | None:
+    def _watched(self, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         launcher, reader = self.launcher, EventReader(folder)
-        handle = launcher.submit(folder)
+        handle = launcher.submit(folder, order.resources)
         ended, fault, deadline = None, "", float("inf")
+        limit = time.monotonic() + 60.0 * (order.resources.minutes or float("inf"))
+        late = False
         try:
             while ended is None:
                 ended = launcher.poll(handle)
@@ -121,7 +123,9 @@ class Supervisor:
                     break
                 if lease.lost or fault or time.monotonic() > deadline:
                     launcher.cancel(handle, kill=True)
-                elif lease.cancelled and deadline == float("inf"):
+                elif deadline == float("inf") and (
+                    lease.cancelled or (late := time.monotonic() > limit)
+                ):
                     deadline = time.monotonic() + self.stop_s
                     launcher.cancel(handle)
                 time.sleep(launcher.poll_s)
@@ -136,6 +140,9 @@ class Supervisor:
             return Finish(sentence=fault)
         if lease.cancelled and ended.status != 0:
             return None
+        if late and ended.status != 0:
+            minutes = order.resources.minutes
+            return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
         return _judged(folder, ended, said)
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from functools import cache
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from governance.principals import serving
 from workers.app import app
 from workers.control.direct_jobs import DirectJobs, StoreFiles
 from workers.control.jobs import LeaseLost
 from workers.launchers.local import LocalLauncher
+from workers.launchers.protocol import Launcher
+from workers.launchers.slurm import SlurmLauncher, SlurmSettings
 from workers.supervision.supervisor import Supervisor
 from workers.wire import JOB_TASK
 
@@ -30,9 +34,26 @@ def supervisor() -> Supervisor:
     return Supervisor(
         control=DirectJobs(),
         files=StoreFiles(),
-        launcher=LocalLauncher(),
+        launcher=launcher(),
         threads=settings.COMPUTE_THREADS,
     )
+
+
+def launcher() -> Launcher:
+    """Return the launcher that the settings name. Raises ImproperlyConfigured."""
+    if settings.LAUNCHER == "local":
+        return LocalLauncher()
+    if settings.LAUNCHER == "slurm":
+        return SlurmLauncher(
+            SlurmSettings(
+                python=settings.SLURM_PYTHON or sys.executable,
+                partition=settings.SLURM_PARTITION,
+                account=settings.SLURM_ACCOUNT,
+                gpus=settings.SLURM_GPUS,
+                port=settings.SLURM_PORT,
+            )
+        )
+    raise ImproperlyConfigured(f"ASSAY_LAUNCHER={settings.LAUNCHER!r} is not local or slurm.")
 
 
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]

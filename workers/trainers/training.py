@@ -6,6 +6,7 @@ A recipe loads a base, turns rows into examples, picks a Trainer and calls `run_
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,27 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         self._progress = progress
         self._in_step = False
         self._ending = False
+        self._agreed = False
         self._saved = 0
 
     def check(self) -> None:
         """Raise `Cancelled` if the run is to stop; not in a step, whose end is saved first."""
-        if self._progress.should_stop() and not (self._in_step or self._ending):
+        if self._stopping() and not (self._in_step or self._ending):
             raise Cancelled
+
+    def _stopping(self) -> bool:
+        """Return whether to stop. Processes that share a run agree on it at the end of a step, or
+        one would wait for another that has stopped."""
+        return self._agreed if world_size() > 1 else self._progress.should_stop()
+
+    def _agree(self) -> None:
+        if world_size() > 1:
+            on_gpu = torch.distributed.get_backend() == "nccl"
+            wanted = torch.tensor(
+                [int(self._progress.should_stop())], device="cuda" if on_gpu else "cpu"
+            )
+            torch.distributed.all_reduce(wanted, op=torch.distributed.ReduceOp.MAX)
+            self._agreed = bool(wanted.item())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._saved = state.global_step
@@ -61,7 +77,8 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._in_step = False
-        self._ending = self._progress.should_stop() and state.global_step > self._saved
+        self._agree()
+        self._ending = self._stopping() and state.global_step > self._saved
         self.check()
         # What ends an epoch is saved after its validation: a resumed run would not repeat that.
         if self._ending and not float(state.epoch or 0).is_integer():
@@ -82,6 +99,9 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             self._progress.metric(state.global_step, state.max_steps, values)
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if world_size() > 1:
+            # Each process writes a part of the checkpoint.
+            torch.distributed.barrier()
         self._progress.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._progress.log(f"Checkpoint at step {state.global_step} of {state.max_steps}.")
         self._saved = state.global_step
@@ -150,9 +170,16 @@ def arguments(
     return schema(**{**shared, **given})
 
 
+def world_size() -> int:
+    """Return the number of processes that share the run."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return int(torch.distributed.get_world_size())
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def step_count(rows: int, settings: Any) -> int:
     """Return the optimizer steps of a run over `rows` examples, by its settings."""
-    a_step = settings.batch_size * getattr(settings, "gradient_accumulation", 1)
+    a_step = settings.batch_size * getattr(settings, "gradient_accumulation", 1) * world_size()
     limit: int | None = getattr(settings, "max_steps", None)
     return limit or -(-rows // a_step) * int(settings.epochs)
 

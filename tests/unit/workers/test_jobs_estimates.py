@@ -66,7 +66,7 @@ def test_there_is_no_estimate_before_anything_like_it_has_finished(base: ModelVe
 def test_rows_and_epochs_are_multiplied_with_what_a_row_took(base: ModelVersion) -> None:
     finished(base, 16)  # a tenth of a second for each row
     # 170 rows to train on are 11 batches of 16, four times.
-    assert estimate(base, epochs=4) == Estimate(1, (70.4, 70.4), (0, 0))
+    assert estimate(base, epochs=4) == Estimate(1, (70.4, 70.4), (0, 0), 704, (0.1, 0.1))
     assert estimate(base, epochs=8).seconds == (140.8, 140.8)
 
 
@@ -79,6 +79,22 @@ def test_fast_and_slow_jobs_of_every_department_make_a_range_with_its_price(
     found = estimate(base)
     assert (found.jobs, found.seconds) == (2, (70.4, 140.8))
     assert found.micro == (140_800, 281_600)
+
+
+def test_processes_divide_the_time_and_not_the_cost(base: ModelVersion) -> None:
+    finished(base, 16)
+    Price.objects.create(deployment="", prompt=0, completion=0, device_second=2_000)
+    recipe = get_task("text-classification").recipe("full")
+    found = fine_tune_estimate(
+        base=base,
+        method="full",
+        rows=200,
+        settings=recipe.hyperparameters.model_validate({}).model_dump(),
+        processes=2,
+    )
+    assert found is not None
+    assert (found.passes, found.seconds) == (704, (35.2, 35.2))
+    assert found.micro == (140_800, 140_800)
 
 
 def test_steps_that_are_stated_outweigh_epochs(base: ModelVersion) -> None:

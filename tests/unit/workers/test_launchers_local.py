@@ -15,6 +15,7 @@ import pytest
 from tests.unit.workers.test_run import UNREACHABLE, delivery, order
 from workers.launchers.local import LocalLauncher
 from workers.launchers.protocol import Ended
+from workers.run.order import Resources
 from workers.run.outcome import Ending, outcome_read
 
 pytestmark = pytest.mark.torch
@@ -53,7 +54,7 @@ def running(folder: Path) -> bool:
 
 def test_a_forked_run_writes_its_outcome_and_ends(launcher: LocalLauncher, tmp_path: Path) -> None:
     order(delivery(tmp_path / "inputs" / "delivery")).write(tmp_path)
-    assert end_of(launcher, launcher.submit(tmp_path)).status == 0
+    assert end_of(launcher, launcher.submit(tmp_path, Resources())).status == 0
     outcome = outcome_read(tmp_path)
     assert outcome is not None
     assert outcome.ending is Ending.DONE, outcome.sentence
@@ -62,7 +63,7 @@ def test_a_forked_run_writes_its_outcome_and_ends(launcher: LocalLauncher, tmp_p
 def test_a_run_that_the_kernel_kills_is_told_from_one_that_fails(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
-    handle = launcher.submit(waiting(tmp_path / "run"))
+    handle = launcher.submit(waiting(tmp_path / "run"), Resources())
     until(lambda: running(tmp_path / "run"))
     os.kill(int(handle), signal.SIGKILL)
     ended = end_of(launcher, handle)
@@ -70,7 +71,7 @@ def test_a_run_that_the_kernel_kills_is_told_from_one_that_fails(
 
 
 def test_a_kill_ends_the_run(launcher: LocalLauncher, tmp_path: Path) -> None:
-    handle = launcher.submit(waiting(tmp_path / "run"))
+    handle = launcher.submit(waiting(tmp_path / "run"), Resources())
     until(lambda: running(tmp_path / "run"))
     launcher.cancel(handle, kill=True)
     assert end_of(launcher, handle).killed
@@ -79,9 +80,10 @@ def test_a_kill_ends_the_run(launcher: LocalLauncher, tmp_path: Path) -> None:
 SUPERVISOR = """
 import pathlib, sys, time
 from workers.launchers.local import LocalLauncher
+from workers.run.order import Resources
 if __name__ == "__main__":
     launcher = LocalLauncher()
-    print(launcher.submit(pathlib.Path(sys.argv[1])), flush=True)
+    print(launcher.submit(pathlib.Path(sys.argv[1]), Resources()), flush=True)
     time.sleep(600)
 """
 

@@ -29,7 +29,7 @@ from workers.run.events import (
     Metric,
     Phase,
 )
-from workers.run.order import Folder, IntakeWork, Order
+from workers.run.order import Folder, IntakeWork, Order, Resources
 from workers.run.outcome import STOPPED, Ending, outcome_read, result_checked
 from workers.supervision.supervisor import Supervisor
 
@@ -225,7 +225,7 @@ class Scripted:
         self.program = program
         self.process: subprocess.Popen[bytes] | None = None
 
-    def submit(self, folder: Path) -> str:
+    def submit(self, folder: Path, resources: Resources) -> str:
         with (folder / "log.txt").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", self.program], cwd=folder, stdout=log, stderr=log
@@ -260,9 +260,9 @@ def supervised(tmp_path: Path, program: str, *, cancel: bool = False, stop_s: fl
         # Asked after the start: the heartbeat of a short lease comes within 0.2 s.
         original = launcher.submit
 
-        def submit(folder: Path) -> str:
+        def submit(folder: Path, resources: Resources) -> str:
             control.cancel = True
-            return original(folder)
+            return original(folder, resources)
 
         launcher.submit = submit  # type: ignore[method-assign]
     Supervisor(control, Folders(tmp_path), launcher, stop_s=stop_s).run(claim, made)

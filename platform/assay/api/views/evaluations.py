@@ -36,6 +36,7 @@ from registry.evaluations.selectors import (
 from registry.evaluations.services import gate_set
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.requests import evaluate_request, fine_tune_request
+from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
 
 class GateQuery(StrictSerializer):
@@ -78,6 +79,16 @@ class GatesView(Endpoint):
         return self.answer(made, GateAnswer, status=201)
 
 
+class ResourcesBody(StrictSerializer):
+    """The machines that a job asks for. Recipes that run in one process take no more than one
+    device; `minutes` stops a job that takes longer."""
+
+    devices = Whole(min_value=1, max_value=MAX_DEVICES, required=False)
+    nodes = Whole(min_value=1, max_value=MAX_NODES, required=False)
+    memory_gib = Whole(min_value=1, max_value=MAX_MEMORY_GIB, required=False)
+    minutes = Whole(min_value=1, max_value=MAX_MINUTES, required=False)
+
+
 class FineTuneBody(StrictSerializer):
     """Base, recipe and data of a fine-tune; `hyperparameters` follow the task's schema."""
 
@@ -86,6 +97,7 @@ class FineTuneBody(StrictSerializer):
     method = Line(max_length=40)
     dataset_version = Identifier()
     hyperparameters = Object(required=False)
+    resources = ResourcesBody(required=False)
 
 
 class FineTunesView(Endpoint):
@@ -102,6 +114,7 @@ class FineTunesView(Endpoint):
             method=given["method"],
             dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
             hyperparameters=given.get("hyperparameters", {}),
+            resources=given.get("resources"),
         )
         return self.answer(job, JobAnswer, status=201)
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 
 from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS, get_task
+from registry.catalog.declaration import Recipe
 from registry.evaluations.models import WHY_MAX, Comparator
 from registry.intake.models import SOURCE_MAX
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
+from workers.run.order import MAX_MINUTES
+
+# What a job may ask for, by the label of its field.
+RESOURCES = {
+    "devices": "Devices on each machine",
+    "nodes": "Machines",
+    "minutes": "Time limit in minutes",
+}
 
 
 class ModelForm(DepartmentScoped):
@@ -67,15 +77,42 @@ class FineTuneForm(TablerForm):
         chosen = methods.get(str(self["method"].value() or ""), entry.recipes[0])
         data = dataset_versions.filter(dataset__row_kind=chosen.row_kind)
         self.fields["dataset_version"].queryset = data  # type: ignore[attr-defined]
-        settings = chosen.hyperparameters.model_fields
-        self.hyperparameters = list(settings)
-        for name, info in settings.items():
+        schema = chosen.hyperparameters.model_fields
+        self.hyperparameters = list(schema)
+        for name, info in schema.items():
             self.fields[f"h_{name}"] = _hyperparameter(name, info)
+        self.fields |= _resources(chosen)
+
+    def resource_values(self) -> dict[str, Any]:
+        """Return the requested resources that were filled in."""
+        names = [name for name in RESOURCES if f"resources_{name}" in self.fields]
+        return {name: self.cleaned_data[f"resources_{name}"] for name in names}
+
+    def processes(self) -> int:
+        """Return how many processes share the work; 1 while the fields are invalid."""
+        devices = self.cleaned_data.get("resources_devices") or 1
+        return int(devices * (self.cleaned_data.get("resources_nodes") or 1))
 
     def hyperparameter_values(self) -> dict[str, Any]:
         """Those that were filled in."""
         values = {name: self.cleaned_data[f"h_{name}"] for name in self.hyperparameters}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _resources(recipe: Recipe) -> dict[str, forms.Field]:
+    """Return the fields of what a job of this recipe may ask for on this installation."""
+    most = {"devices": settings.JOB_MAX_DEVICES, "nodes": settings.JOB_MAX_NODES}
+    shown = {name: limit for name, limit in most.items() if recipe.distributed and limit > 1}
+    return {
+        f"resources_{name}": forms.IntegerField(
+            required=False,
+            min_value=1,
+            max_value=limit,
+            label=RESOURCES[name],
+            widget=forms.NumberInput(attrs={"class": "form-control"}),
+        )
+        for name, limit in {**shown, "minutes": MAX_MINUTES}.items()
+    }
 
 
 def _hyperparameter(name: str, info: Any) -> forms.Field:

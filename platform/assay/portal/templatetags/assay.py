@@ -302,6 +302,13 @@ def range_of_time(seconds_range: tuple[float, float]) -> str:
 
 
 @register.filter
+def range_of_rates(seconds_range: tuple[float, float]) -> str:
+    """Two times in seconds with two digits, as `0.012 to 0.15 s`."""
+    low, high = (f"{each:.2g}" for each in seconds_range)
+    return f"{low} s" if low == high else f"{low} to {high} s"
+
+
+@register.filter
 def range_of_money(micro: tuple[int, int]) -> str:
     """Two amounts of micro-units as `0.02 EUR to 0.05 EUR`."""
     if not any(micro):

@@ -69,6 +69,7 @@ def _estimate(model: Model, form: FineTuneForm, rows: int) -> Estimate | None:
         method=form.cleaned_data["method"],
         rows=rows,
         settings=settings,
+        processes=form.processes(),
     )
 
 
@@ -134,6 +135,7 @@ class FineTune(ActionScreen):
             method=values["method"],
             dataset_version=values["dataset_version"],
             hyperparameters=form.hyperparameter_values(),
+            resources=form.resource_values(),
         )
         return redirect("portal:job", id=job.pk)
 

@@ -1,0 +1,170 @@
+"""Runs of several processes: by torchrun on this machine, and as jobs of Slurm on two nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from governance.errors import InvalidInput
+from registry.manifests import build_manifest
+from workers.launchers.protocol import Ended
+from workers.launchers.slurm import SlurmLauncher, SlurmSettings
+from workers.run.events import Checkpoint, EventReader, Metric
+from workers.run.order import FineTuneWork, Order, Resources
+from workers.run.outcome import STOPPED, Ending, Outcome, outcome_read
+
+pytestmark = [pytest.mark.cluster, pytest.mark.torch]
+STEPS = 40
+
+
+def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None = None) -> Path:
+    """A folder with the order of a LoRA run on a few conversations."""
+    inputs = folder / "inputs"
+    (inputs / "data").mkdir(parents=True)
+    (inputs / "base").symlink_to(base)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What follows {number}?"},
+                {"role": "assistant", "content": f"After {number} comes the next one."},
+            ]
+        }
+        for number in range(48)
+    ]
+    (inputs / "data" / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "checkpoints").mkdir()
+    if resume is not None:
+        (inputs / "resume").mkdir()
+        (inputs / "resume" / resume.name).symlink_to(resume)
+    Order(
+        job=uuid.uuid4(),
+        title="LoRA",
+        attempt=1,
+        fence=1,
+        work=FineTuneWork(
+            task="text-generation",
+            method="lora",
+            hyperparameters={"max_steps": STEPS, "batch_size": 2, "learning_rate": 0.01},
+            base_digest="0" * 64,
+        ),
+        max_output_bytes=10**9,
+        resources=resources,
+        threads=1,
+    ).write(folder)
+    return folder
+
+
+def until(condition: Callable[[], object], patience_s: float = 150) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.2)
+
+
+def said(folder: Path) -> str:
+    log = folder / "log.txt"
+    return log.read_text()[-3_000:] if log.exists() else ""
+
+
+def adapter(folder: Path) -> str:
+    """The digest of what a run that ended well delivers."""
+    outcome = outcome_read(folder)
+    assert isinstance(outcome, Outcome), said(folder)
+    assert outcome.ending is Ending.DONE, outcome.sentence
+    assert outcome.result["parameters"]["processes"] == 2
+    return build_manifest(folder / "output").digest
+
+
+def steps(folder: Path) -> int:
+    return max([e.step for e in EventReader(folder).read() if isinstance(e, Metric)], default=0)
+
+
+def started(folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "log.txt").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workers.run", str(folder)], stdout=log, stderr=log
+        )
+
+
+def test_two_processes_of_one_machine_stop_with_a_checkpoint_and_resume_to_the_same_bytes(
+    tiny: Path, tmp_path: Path
+) -> None:
+    two = Resources(devices=2)
+    whole = attempt(tmp_path / "whole", tiny, two)
+    assert started(whole).wait(240) == 0, said(whole)
+    cut = attempt(tmp_path / "cut", tiny, two)
+    process = started(cut)
+    until(lambda: steps(cut) >= 5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == STOPPED, said(cut)
+    made = [e for e in EventReader(cut).read() if isinstance(e, Checkpoint)][-1]
+    kept = cut / "checkpoints" / made.name
+    assert build_manifest(kept).to_json() == made.manifest
+    again = attempt(tmp_path / "again", tiny, two, resume=kept)
+    assert started(again).wait(240) == 0, said(again)
+    assert adapter(again) == adapter(whole)
+
+
+@pytest.fixture
+def launcher(slurm: Path) -> SlurmLauncher:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return SlurmLauncher(SlurmSettings(python=sys.executable, partition="work", gpus=False))
+
+
+def end_of(launcher: SlurmLauncher, handle: str) -> Ended:
+    found: list[Ended] = []
+
+    def over() -> bool:
+        if (ended := launcher.poll(handle)) is not None:
+            found.append(ended)
+        return bool(found)
+
+    until(over, 240)
+    return found[0]
+
+
+def test_a_run_on_two_nodes_is_cancelled_with_a_checkpoint_and_resumes_to_a_version(
+    launcher: SlurmLauncher, tiny: Path, tmp_path: Path
+) -> None:
+    two = Resources(nodes=2, minutes=10)
+    cut = attempt(tmp_path / "cut", tiny, two)
+    handle = launcher.submit(cut, two)
+    until(lambda: steps(cut) >= 5)
+    launcher.cancel(handle)
+    end_of(launcher, handle)
+    made = [e for e in EventReader(cut).read() if isinstance(e, Checkpoint)][-1]
+    kept = cut / "checkpoints" / made.name
+    assert build_manifest(kept).to_json() == made.manifest
+    assert outcome_read(cut) is None, said(cut)
+    again = attempt(tmp_path / "again", tiny, two, resume=kept)
+    handle = launcher.submit(again, two)
+    assert end_of(launcher, handle).status == 0, said(again)
+    assert len(adapter(again)) == 64
+
+
+def test_a_job_that_the_cluster_can_never_run_is_refused_when_it_is_submitted(
+    launcher: SlurmLauncher, tiny: Path, tmp_path: Path
+) -> None:
+    many = Resources(nodes=3)
+    folder = attempt(tmp_path / "many", tiny, many)
+    with pytest.raises(InvalidInput, match="can never run"):
+        launcher.submit(folder, many)
+
+
+def test_a_job_that_is_ended_from_outside_says_so(
+    launcher: SlurmLauncher, tiny: Path, tmp_path: Path
+) -> None:
+    one = Resources()
+    folder = attempt(tmp_path / "one", tiny, one)
+    handle = launcher.submit(folder, one)
+    launcher.cancel(handle, kill=True)
+    assert end_of(launcher, handle) == Ended(STOPPED)

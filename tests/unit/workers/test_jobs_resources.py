@@ -1,0 +1,61 @@
+"""The machines that a job asks for: checked at the request, carried by the order, charged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from governance.errors import InvalidInput
+from governance.quotas.models import BudgetHold
+from tests.unit.workers import company
+from workers.jobs.leases import job_claim
+from workers.jobs.models import Job
+from workers.jobs.orders import order_make
+from workers.jobs.requests import fine_tune_request
+
+pytestmark = pytest.mark.django_db
+
+
+def requested(method: str = "lora", **resources: Any) -> Job:
+    task = "text-generation"
+    return fine_tune_request(
+        actor=company.developer(),
+        model=company.model("docs", task),
+        base_version=company.version(company.model("smol", task)),
+        method=method,
+        dataset_version=company.data("pairs", task),
+        hyperparameters={},
+        resources=resources,
+    )
+
+
+def test_a_request_within_the_installation_reaches_the_order_and_the_budget(settings: Any) -> None:
+    settings.JOB_MAX_DEVICES, settings.JOB_MAX_NODES = 4, 2
+    job = requested(devices=2, nodes=2, minutes=30)
+    assert job.spec["resources"] == {"devices": 2, "nodes": 2, "minutes": 30}
+    assert BudgetHold.objects.get().devices == 4
+    claim = job_claim(job_id=job.pk, worker="w1")
+    assert claim is not None
+    order = order_make(claim)
+    assert (order.resources.processes, order.resources.minutes) == (4, 30)
+
+
+@pytest.mark.parametrize(
+    ("method", "resources", "field", "sentence"),
+    [
+        ("lora", {"devices": 5}, "devices", "more than 4 devices on one machine"),
+        ("lora", {"nodes": 3}, "nodes", "more than 2 machines"),
+        ("prompt-tuning", {"devices": 2}, "devices", "runs in one process"),
+        ("lora", {"minutes": 0}, "minutes", "within the bounds"),
+        ("lora", {"gpus": 2}, "gpus", "within the bounds"),
+    ],
+)
+def test_what_no_machine_can_ever_give_is_refused_at_its_field(
+    settings: Any, method: str, resources: dict[str, int], field: str, sentence: str
+) -> None:
+    settings.JOB_MAX_DEVICES, settings.JOB_MAX_NODES = 4, 2
+    with pytest.raises(InvalidInput) as refused:
+        requested(method, **resources)
+    assert sentence in refused.value.fields[f"resources.{field}"][0]
+    assert not Job.objects.exists()

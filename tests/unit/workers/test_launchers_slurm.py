@@ -1,0 +1,70 @@
+"""The batch script of a run: rendered from checked fields, each value quoted."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from governance.errors import InvalidInput
+from workers.launchers.slurm import SlurmSettings, slurm_script
+from workers.run.order import Resources
+
+SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml")
+
+
+def test_a_run_of_several_machines_meets_at_the_first_one() -> None:
+    script = slurm_script(
+        Path("/shared/work/a/1"),
+        Resources(nodes=2, devices=4, memory_gib=64, minutes=90),
+        SETTINGS,
+    )
+    lines = script.splitlines()
+    assert {
+        "#SBATCH --nodes=2",
+        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --mem=64G",
+        "#SBATCH --time=90",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --account=ml",
+        "#SBATCH --no-requeue",
+        "#SBATCH --output=/shared/work/a/1/log.txt",
+    } <= set(lines)
+    [run] = [line for line in lines if line.startswith("srun ")]
+    assert "--nnodes=2 --nproc-per-node=4" in run
+    assert "--rdzv-backend=c10d" in run
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_a_run_of_one_process_needs_no_meeting_place() -> None:
+    script = slurm_script(Path("/work/1"), Resources(), SlurmSettings(python="/usr/bin/python3"))
+    assert "srun /usr/bin/python3 -m workers.run /work/1 &" in script
+    assert "torch.distributed" not in script
+    assert "--partition" not in script
+
+
+def test_values_are_quoted_for_the_shell() -> None:
+    script = slurm_script(Path("/work/a; touch x"), Resources(), SETTINGS)
+    assert "-m workers.run '/work/a; touch x' &" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("path", ["/work/a\n#SBATCH --uid=0", "/work/%u", "relative", "/a\\b"])
+def test_paths_that_slurm_or_the_shell_would_change_are_refused(path: str) -> None:
+    with pytest.raises(InvalidInput):
+        slurm_script(Path(path), Resources(), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"partition": "gpu --uid=0"},
+        {"account": "a\nb"},
+        {"python": "python"},
+        {"port": 80},
+    ],
+)
+def test_settings_that_are_no_names_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput):
+        SlurmSettings(**{"python": "/usr/bin/python3", **given})  # type: ignore[arg-type]
