@@ -63,6 +63,7 @@ WORK = {
         "workers.deployments.services:replicas_expire",
         "workers.nodes.services:node_records_expire",
         "workers.placement.assigning:placements_update",
+        "workers.placement.loads:Scaler.run",
         "workers.jobs.finishing:job_finish",
         "workers.jobs.finishing:jobs_finish_due",
         "workers.jobs.sweeping:job_sweep",

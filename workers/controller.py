@@ -167,13 +167,16 @@ class Controller:
 
     def _place(self, stop: threading.Event) -> None:
         placer = Placer()
-        while not stop.is_set():
-            close_old_connections()
-            # Before the round: a change during it is seen by the next one.
-            self._deployments_changed.clear()
-            with self._times.round("placement", WATCH_S):
-                placer.run()
-            self._deployments_changed.wait(WATCH_S)
+        try:
+            while not stop.is_set():
+                close_old_connections()
+                # Before the round: a change during it is seen by the next one.
+                self._deployments_changed.clear()
+                with self._times.round("placement", WATCH_S):
+                    placer.run()
+                self._deployments_changed.wait(WATCH_S)
+        finally:
+            placer.close()
 
 
 def guarded(name: str, loop: Loop, stop: threading.Event) -> None:

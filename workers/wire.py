@@ -28,6 +28,8 @@ SNAPSHOT_CHANNEL = (
 )
 DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcilers
 CONTROLLER_CHANNEL = "assay:controller"  # wakes the controller: a job was queued or delivered
+# A sorted set: IDs of deployments that requests found scaled to zero, by the moment.
+WANTED_KEY = "assay:wanted"
 REPLY_MAXLEN = 100_000
 REPLY_TTL_S = 600
 # A worker process that lives says so this often, for this long, under a key of its own.

@@ -74,6 +74,7 @@ USERS: dict[str, BrokerUser] = {
             "assay:leak-reports:*",
             "assay:attest:*",
             "assay:batch-lines:*",
+            "assay:wanted",
             "_kombu.binding*",
         ),
         read=("assay:workers", "assay:worker:*"),
@@ -83,7 +84,8 @@ USERS: dict[str, BrokerUser] = {
     "controller": BrokerUser(
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop",
-        keys=("assay:quota:*", "assay:usage*", "assay:attest", "_kombu.binding*"),
+        keys=("assay:quota:*", "assay:usage*", "assay:attest", "assay:wanted", "_kombu.binding*"),
+        read=("deployment.*",),
         written=("compute*", "assay:attest:*"),
         channels=_NOTICES,
     ),

@@ -615,6 +615,8 @@ BATCH_DEPLOYMENT_LINES = env_int("ASSAY_BATCH_DEPLOYMENT_LINES", 8, least=1)
 # Requests that may wait in the queue of one deployment.
 GATEWAY_QUEUE_MAX = env_int("ASSAY_GATEWAY_QUEUE_MAX", 1000)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
+# How long a request waits for a deployment that is scaled to zero to be loaded.
+GATEWAY_COLD_START_S = env_int("ASSAY_GATEWAY_COLD_START_S", 30, least=0)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
 # What an identity provider presents at /scim/v2/; without one there is nothing there.
 SCIM_TOKEN = env("ASSAY_SCIM_TOKEN", "")
@@ -719,6 +721,8 @@ ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # worker may take; and labels that deployments may require.
 WORKER_MEMORY_PERCENT = env_int("ASSAY_WORKER_MEMORY_PERCENT", 80, least=1)
 WORKER_LABELS = env_list("ASSAY_WORKER_LABELS")
+# Time without a request after which a deployment with a minimum of zero replicas is unloaded.
+PLACEMENT_IDLE_S = env_int("ASSAY_PLACEMENT_IDLE_S", 900, least=10)
 # Threads that torch may use for one job of a compute worker.
 COMPUTE_THREADS = env_int("ASSAY_COMPUTE_THREADS", os.cpu_count() or 1, least=1)
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.states import LIVE
 from workers.dispatch import wake_engines
+from workers.placement.loads import Scaler
 from workers.placement.models import REASON_MAX, Placement
 from workers.placement.planning import WAITS, Move, Plan, plan
 from workers.placement.reading import (
@@ -41,15 +42,21 @@ class Placer:
 
     def __init__(self) -> None:
         self._since = self._last = float("-inf")
+        self._scaler = Scaler()
 
     def run(self) -> Plan | None:
         """Do one round and return its plan; None while another controller does it."""
         now = time.monotonic()
         if now - self._last > PAUSE_S:
             self._since = now
+        self._scaler.run()
         found = placements_update(trusting=now - self._since < SILENCE_S)
         self._last = time.monotonic()
         return found
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._scaler.close()
 
 
 @transaction.atomic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,6 +117,15 @@ class NotReady(Unavailable):
 
     code = "no_ready_replica"
 
+    @classmethod
+    def asleep(cls, entry: DeploymentEntry) -> NotReady:
+        """Return the error for one that was scaled to zero and is being loaded."""
+        return cls(
+            f"Deployment {entry.name} was scaled to zero and is being loaded.",
+            hint="Try again after the time that Retry-After states; nothing was charged.",
+            retry_after=max(_REPLICA_WAIT_S, math.ceil(entry.load_s)),
+        )
+
 
 def find_deployment(
     snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances
@@ -171,9 +181,16 @@ def find_deployment(
     return entry, decision, context
 
 
+def is_ready(entry: DeploymentEntry) -> bool:
+    """Return whether a replica that loaded the approved digest is alive."""
+    return entry.ready_until > time.time()
+
+
 def require_ready(entry: DeploymentEntry) -> None:
     """Raises NotReady when no replica that loaded the approved digest is alive."""
-    if entry.ready_until <= time.time():
+    if not is_ready(entry):
+        if entry.may_sleep:
+            raise NotReady.asleep(entry)
         raise NotReady(
             f"Deployment {entry.name} has no ready replica.",
             hint="Try again in a few seconds; nothing was charged.",

@@ -15,8 +15,8 @@ from assay.gateway.access import (
     Circumstances,
     ModelUnknown,
     Refused,
+    is_ready,
     known_task,
-    require_ready,
 )
 from assay.gateway.admission import Application
 from assay.gateway.authentication import KeyRefused
@@ -127,7 +127,10 @@ async def _run(
             code="wrong_endpoint",
         )
     check_prompt(plan, call.deployment.own_prompt)
-    require_ready(call.deployment)
+    if not is_ready(call.deployment):
+        admitted = await runtime.cold_starts.loaded(application, admitted)
+        call.key, call.deployment = admitted.key, admitted.deployment
+        call.decision, call.context = admitted.decision, admitted.context
     if plan.grounding is not None:
         plan, application, admitted = await ground(runtime, call, plan, application)
         call.deployment = admitted.deployment

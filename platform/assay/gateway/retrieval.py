@@ -281,7 +281,11 @@ async def _embed(
     circumstances = replace(asker.circumstances, tokens=tokens)
     renderer = _Vector()
     inputs = TextInputs(input=[query])
-    application, admitted = _embedder(snapshot, asker, circumstances, base)
+    try:
+        application, admitted = _embedder(snapshot, asker, circumstances, base)
+    except NotReady:
+        await _ask_for_embedder(runtime, snapshot, base)
+        raise
     plan = Plan(
         model=application.model,
         inputs=inputs,
@@ -340,6 +344,14 @@ def _embedder(
         f"No deployment that you may use serves {base.embedding_name}, which embeds {base.name}.",
         hint="Release and deploy that version, with your department among those that may use it.",
     )
+
+
+async def _ask_for_embedder(runtime: Runtime, snapshot: Snapshot, base: KnowledgeEntry) -> None:
+    """Have a deployment that embeds for the base loaded, if it is scaled to zero."""
+    for entry in snapshot.deployments.values():
+        embeds = entry.task == EMBEDDINGS and entry.digest == base.embedding_digest
+        if embeds and entry.may_sleep:
+            await runtime.cold_starts.ask(entry.id)
 
 
 async def _hear_nothing() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from assay.gateway.admission import Running
 from assay.gateway.batch_runner import BatchRunner
+from assay.gateway.cold_start import ColdStarts
 from assay.gateway.feedback import FeedbackDesk
 from assay.gateway.file_upload import FileDesk
 from assay.gateway.index_cache import IndexCache
@@ -73,6 +74,7 @@ class Runtime:
         self.files = FileDesk()
         self.batches = BatchRunner(self)
         self.indexes = IndexCache()
+        self.cold_starts = ColdStarts(self.client, self.refresher)
 
     def start(self) -> None:
         tracing.start("assay-web")

@@ -79,6 +79,7 @@ class DeploymentEntry:
     near. `break_glass`: it serves by an emergency approval, before its review has decided.
     `workers` are the public keys of the worker processes that have it or are loading it. `unit` is
     the one in which its requests are metered. `own_prompt` is what the version adds to each.
+    `may_sleep`: it may be scaled to zero; `load_s` is the longest of its loads, in seconds.
     """
 
     id: int
@@ -103,6 +104,8 @@ class DeploymentEntry:
     workers: tuple[str, ...] = ()
     unit: Unit = Unit.TOKENS
     own_prompt: OwnPrompt = NO_PROMPT
+    may_sleep: bool = False
+    load_s: float = 0.0
     _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
@@ -313,6 +316,8 @@ def _deployment_entry(
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
         unit=task_unit(version.model.task),
         own_prompt=own_prompt(version),
+        may_sleep=row.replicas_min == 0,
+        load_s=max((replica.load_seconds or 0.0 for replica in row.replicas.all()), default=0.0),
     )
 
 

@@ -1,0 +1,116 @@
+"""The controller's scaling: read the load of deployments that may scale, and set their replicas."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+
+import redis
+from django.conf import settings
+from django.db.models import Avg, Count, F, Q
+from django.utils import timezone
+
+from governance.usage.models import UsageRecord
+from workers.deployments.models import Deployment, ReplicaState
+from workers.deployments.states import LIVE
+from workers.placement.scaling import Load, Memory, replicas_next
+from workers.wire import WANTED_KEY, deployment_queue
+
+logger = logging.getLogger(__name__)
+WINDOW = timedelta(seconds=60)
+# A request for a deployment that is scaled to zero counts for this long, in seconds.
+ASKED_FOR_S = 60.0
+REDIS_TIMEOUT_S = 2.0
+
+
+class Scaler:
+    """Runs rounds, and remembers between them how each deployment was used."""
+
+    def __init__(self) -> None:
+        self._client = redis.Redis.from_url(
+            settings.REDIS_URL,
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+        )
+        self._memory: dict[int, Memory] = {}
+
+    def run(self) -> int:
+        """Set the wanted replicas of what may scale; return how many changed.
+
+        Takes two queries and one round trip to the broker, whatever the number of deployments, and
+        a query for each that changes. While the broker is away, nothing changes.
+        """
+        now = time.monotonic()
+        rows = list(_scalable())
+        self._memory = {row.pk: self._memory.get(row.pk) or Memory(used_at=now) for row in rows}
+        if not rows:
+            return 0
+        try:
+            loads = self._loads(rows)
+        except redis.RedisError as error:
+            logger.warning("The load of deployments cannot be read: %s", error)
+            return 0
+        changed = 0
+        for row in rows:
+            wanted, self._memory[row.pk] = replicas_next(
+                wanted=row.replicas_wanted,
+                ready=row.ready,  # type: ignore[attr-defined]  # annotated
+                least=row.replicas_min,
+                most=row.replicas_max,
+                load=loads[row.pk],
+                memory=self._memory[row.pk],
+                now=now,
+                idle_s=settings.PLACEMENT_IDLE_S,
+            )
+            if wanted != row.replicas_wanted:
+                changed += _set(row, wanted)
+        return changed
+
+    def close(self) -> None:
+        """Close the connection to the broker."""
+        self._client.close()
+
+    def _loads(self, rows: list[Deployment]) -> dict[int, Load]:
+        with self._client.pipeline(transaction=False) as pipe:
+            for row in rows:
+                pipe.llen(deployment_queue(row.pk))
+            pipe.zrangebyscore(WANTED_KEY, time.time() - ASKED_FOR_S, "+inf")
+            pipe.zremrangebyscore(WANTED_KEY, "-inf", f"({time.time() - ASKED_FOR_S}")
+            *queued, asked, _removed = pipe.execute()
+        wanted = {int(each) for each in asked if each.isdigit()}
+        recent = UsageRecord.objects.filter(
+            deployment__in=[row.name for row in rows], occurred_at__gte=timezone.now() - WINDOW
+        )
+        waits = dict(recent.order_by().values_list("deployment").annotate(wait=Avg("queue_ms")))
+        return {
+            row.pk: Load(
+                queued=int(length),
+                wait_ms=float(waits.get(row.name) or 0.0),
+                used=row.name in waits or row.pk in wanted,
+            )
+            for row, length in zip(rows, queued, strict=True)
+        }
+
+
+def _scalable() -> list[Deployment]:
+    """Return live deployments whose number of replicas may change, with how many are ready."""
+    ready = Count("replicas", filter=Q(replicas__state=ReplicaState.READY))
+    rows = Deployment.objects.filter(state__in=LIVE).exclude(replicas_min=F("replicas_max"))
+    columns = ("name", "replicas_min", "replicas_max", "replicas_wanted")
+    return list(rows.only(*columns).annotate(ready=ready).order_by("pk"))
+
+
+def _set(row: Deployment, wanted: int) -> int:
+    """Set it, unless the settings have changed meanwhile."""
+    rows = Deployment.objects.filter(
+        pk=row.pk,
+        state__in=LIVE,
+        replicas_min=row.replicas_min,
+        replicas_max=row.replicas_max,
+        replicas_wanted=row.replicas_wanted,
+    )
+    changed = rows.update(replicas_wanted=wanted)
+    if changed:
+        logger.info("Deployment %s: %s replicas, from %s", row.name, wanted, row.replicas_wanted)
+    return changed
