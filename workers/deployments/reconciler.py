@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from governance.errors import DomainError, NotAuthenticated, WrongState
+from governance.errors import DomainError, NotAuthenticated, NotFound, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
 from workers.control.protocol import Assignment, EngineControl, LoadPlan
@@ -281,7 +281,8 @@ class Reconciler:
             if self._control.current_plan(pk).digest != digest:
                 raise WrongState(f"Deployment {name} names other bytes than were loaded.")
             self._ready(pk, digest, time.monotonic() - started)
-        except WrongState as error:
+        except (NotFound, WrongState) as error:
+            # Stopped, or assigned to another worker of another node, while it was loaded.
             logger.info("Deployment %s is not to be served: %s", name, error)
             self._unload(pk)
         except ManifestMismatch as error:

@@ -38,9 +38,10 @@ def node_assignments(
     it holds, only what it had reported counts. Raises as `worker_of`.
     """
     name = worker_of(node, worker)
-    known = Replica.objects.filter(
-        worker=name, deployment_id__in=held, state=ReplicaState.READY
-    ).values_list("deployment_id", flat=True)
+    # Also of a copy that it reported as stopped: it may still answer its last requests.
+    known = Replica.objects.filter(worker=name, deployment_id__in=held).values_list(
+        "deployment_id", flat=True
+    )
     return assignments(worker=name, engines=engines, held=list(known) if held else ())
 
 

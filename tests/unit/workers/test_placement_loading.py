@@ -22,6 +22,7 @@ from workers.deployments.services import (
     replicas_heartbeat,
     worker_key_register,
 )
+from workers.nodes.engine_side import node_assignments
 from workers.nodes.models import Node
 from workers.placement.assigning import placements_update
 from workers.placement.capacity import Capacity
@@ -143,6 +144,9 @@ def test_a_move_loads_the_new_copy_first_and_lets_running_requests_end(
     assert (old.queues, old.loaded) == (set(), {deployment.pk})
     assert old.host.leased(deployment.pk)
     assert Replica.objects.get(worker=old.name).state == "stopped"
+    node = Node.objects.get(name="a")
+    (still,) = node_assignments(node=node, worker="engine", engines=["own"], held=[deployment.pk])
+    assert still.leaving
     assert Deployment.objects.get(pk=deployment.pk).state == "serving"
     old.busy.clear()
     old.reconcile()
