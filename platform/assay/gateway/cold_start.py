@@ -1,4 +1,4 @@
-"""Requests for a deployment that is scaled to zero: they ask for it, and wait while it is loaded."""
+"""Requests for a deployment that is scaled to zero ask for it, and wait until it is loaded."""
 
 from __future__ import annotations
 
