@@ -1,0 +1,259 @@
+"""Make a bundle for an installation without internet access, and verify one.
+
+    python tools/bundle.py make FOLDER --lock control --lock worker --model minilm=path/to/files …
+    python3 FOLDER/bundle.py verify FOLDER --key sender.pem
+
+A bundle holds packages, images, models and evidence packs; `index.json` names each file with its
+size and SHA-256. `make` copies this file into the bundle, because `verify` runs before anything is
+installed: it needs Python 3.9 or newer, and openssl to check a signature.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMAT = "assay-bundle-1"
+INDEX, SIGNATURE = "index.json", "index.json.sig"
+LONGEST_INDEX = 64 * 1024**2
+MOST_FILES = 100_000
+IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*@sha256:[0-9a-f]{64}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,78}")
+HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+class Bad(Exception):
+    """The bundle cannot be made of this, or is not what its index says."""
+
+
+def say(text: str) -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1024 * 1024):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def manifest_digest(files: Iterable[dict], base: str | None) -> str:
+    """Return the digest of a version with these files, as `registry.manifests` computes it."""
+    named = sorted(
+        ({"path": each["path"], "sha256": each["sha256"], "size": each["size"]} for each in files),
+        key=lambda each: each["path"],
+    )
+    text = json.dumps(
+        {"base": base, "files": named}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def entries(folder: Path) -> Iterator[dict]:
+    """Yield path, size and SHA-256 of every file below a folder.
+
+    Raises:
+        Bad: there is something that is neither a file nor a folder, such as a link.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise Bad(f"{name} is not a regular file.")
+        if path.is_file():
+            yield {"path": name, "sha256": sha256_of(path), "size": path.stat().st_size}
+
+
+def make(options: argparse.Namespace) -> None:
+    """Fill the folder, write its index, and sign it if there is a key."""
+    folder: Path = options.folder
+    if folder.exists() and any(folder.iterdir()):
+        raise Bad(f"{folder} is not empty.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if unpinned := [image for image in options.image if not IMAGE.fullmatch(image)]:
+        raise Bad(f"These images are not named by digest: {', '.join(unpinned)}.")
+    shutil.copy(__file__, folder / "bundle.py")
+    for lock in options.lock:
+        _packages(ROOT / "locks" / f"{lock}.txt", folder, options.wheels)
+    if options.own_wheel:
+        _run("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", ROOT)
+    for kind, paths in (("images", options.image_archive), ("evidence", options.evidence)):
+        for path in paths:
+            (folder / kind).mkdir(exist_ok=True)
+            shutil.copy(path, folder / kind / path.name)
+    models = [_model(text, folder) for text in options.model]
+    index = {
+        "format": FORMAT,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "images": sorted(options.image),
+        "models": models,
+        "files": list(entries(folder)),
+    }
+    path = folder / INDEX
+    path.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    if options.sign:
+        _openssl("-sign", "-inkey", options.sign, "-out", folder / SIGNATURE, "-in", path)
+    say(f"{len(index['files'])} files. The SHA-256 of {INDEX}:\n{sha256_of(path)}")
+
+
+def _packages(lock: Path, folder: Path, wheels: Path | None) -> None:
+    """Download what a lock file names, by hash, or take it from a folder of wheels."""
+    (folder / "locks").mkdir(exist_ok=True)
+    shutil.copy(lock, folder / "locks" / lock.name)
+    where = () if wheels is None else ("--no-index", "--find-links", wheels)
+    _run(
+        "download", "--require-hashes", "--no-deps", "--only-binary", ":all:", *where,
+        "--dest", folder / "wheels", "-r", lock,
+    )  # fmt: skip
+
+
+def _model(text: str, folder: Path) -> dict:
+    """Copy the files of a model that is given as NAME=FOLDER or NAME=FOLDER@DIGEST-OF-ITS-BASE."""
+    name, _, place = text.partition("=")
+    place, _, base = place.partition("@")
+    source, target = Path(place), folder / "models" / name
+    if not NAME.fullmatch(name) or not source.is_dir():
+        raise Bad(f"{text} is not NAME=FOLDER, with a name of small letters, digits and . _ -")
+    files = list(entries(source))
+    shutil.copytree(source, target)
+    digest = manifest_digest(files, base or None)
+    if digest != manifest_digest(entries(target), base or None):
+        raise Bad(f"The files of {name} changed while they were copied.")
+    return {"name": name, "base": base or None, "digest": digest}
+
+
+def _run(*words: object) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, words)], check=True)
+
+
+def _openssl(action: str, *words: object) -> bool:
+    command = ["openssl", "pkeyutl", action, "-rawin", *map(str, words)]
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Compare every file with the index, and the index with its signature or given SHA-256."""
+    folder: Path = options.folder
+    path = folder / INDEX
+    if not path.is_file() or path.stat().st_size > LONGEST_INDEX:
+        raise Bad(f"{path} is missing or too long.")
+    # One reading: what is checked is what is used.
+    text = path.read_bytes()
+    digest = hashlib.sha256(text).hexdigest()
+    if options.digest and options.digest.lower() != digest:
+        raise Bad(f"The SHA-256 of {INDEX} is {digest}.")
+    if options.key:
+        _check_signature(text, folder / SIGNATURE, options.key)
+    try:
+        index = json.loads(text)
+        faults = list(compare(folder, index))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Bad(f"{INDEX} is not one: {error!r}.") from error
+    if faults:
+        raise Bad("\n".join(faults[:100]))
+    for model in index["models"]:
+        say(f"model {model['name']}: {model['digest']}")
+    for image in index["images"]:
+        say(f"image {image}")
+    say(f"{len(index['files'])} files are what {INDEX} says.")
+    if not (options.key or options.digest):
+        say(f"Compare with the sender: the SHA-256 of {INDEX} is\n{digest}")
+
+
+def _check_signature(text: bytes, signature: Path, key: Path) -> None:
+    with tempfile.NamedTemporaryFile() as read:
+        read.write(text)
+        read.flush()
+        words = ("-pubin", "-inkey", key, "-sigfile", signature, "-in", read.name)
+        if not (signature.is_file() and _openssl("-verify", *words)):
+            raise Bad(f"{INDEX} was not signed by the owner of {key}.")
+
+
+def compare(folder: Path, index: dict) -> Iterator[str]:
+    """Yield what differs between the index and the files."""
+    if index["format"] != FORMAT or len(index["files"]) > MOST_FILES:
+        yield f"The index has the format {index['format']!r}, or too many files."
+        return
+    named = {each["path"]: each for each in index["files"]}
+    if len(named) != len(index["files"]):
+        yield "The index names a file twice."
+    found = {each["path"]: each for each in entries(folder)}
+    for extra in sorted(found.keys() - named.keys() - {INDEX, SIGNATURE}):
+        yield f"{extra} is not in the index."
+    for path, known in named.items():
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            yield f"{path!r} leads out of the bundle."
+        elif path not in found:
+            yield f"{path} is missing."
+        elif found[path] != {key: known[key] for key in ("path", "sha256", "size")}:
+            yield f"{path} differs from the index."
+    for model in index["models"]:
+        start = f"models/{model['name']}/"
+        files = [
+            {**each, "path": each["path"][len(start) :]}
+            for each in named.values()
+            if each["path"].startswith(start)
+        ]
+        if manifest_digest(files, model["base"]) != model["digest"]:
+            yield f"The model {model['name']} does not have the digest {model['digest']}."
+    yield from _unlocked(folder, named)
+    for image in index["images"]:
+        if not IMAGE.fullmatch(image):
+            yield f"The image {image!r} is not named by digest."
+
+
+def _unlocked(folder: Path, named: dict) -> Iterator[str]:
+    """Yield packages that no lock file of the bundle names; Assay's own is in none."""
+    locked: set = set()
+    for path in named:
+        if path.startswith("locks/") and (folder / path).is_file():
+            locked.update(HASH.findall((folder / path).read_text(encoding="utf-8")))
+    for path, each in named.items():
+        own = path.startswith("wheels/assay-")
+        if path.startswith("wheels/") and not own and each["sha256"] not in locked:
+            yield f"{path} is not in a lock file of the bundle."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `make` or `verify`; return 1, and say why, where the bundle is not in order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("make", help="fill a new folder")
+    one.add_argument("folder", type=Path)
+    one.add_argument("--lock", action="append", default=[], help="file in locks/, such as control")
+    one.add_argument("--wheels", type=Path, help="take packages from this folder, not the internet")
+    one.add_argument("--own-wheel", action="store_true", help="build and add Assay itself")
+    one.add_argument("--image", action="append", default=[], help="NAME@sha256:…")
+    one.add_argument("--image-archive", action="append", default=[], type=Path, help="docker save")
+    one.add_argument("--model", action="append", default=[], help="NAME=FOLDER[@DIGEST-OF-BASE]")
+    one.add_argument("--evidence", action="append", default=[], type=Path, help="evidence pack")
+    one.add_argument("--sign", type=Path, help="private key (Ed25519, PEM)")
+    one.set_defaults(run=make)
+    two = commands.add_parser("verify", help="check every file; exit with 1 if one differs")
+    two.add_argument("folder", type=Path)
+    two.add_argument("--key", type=Path, help="public key of the sender (PEM)")
+    two.add_argument("--digest", help="SHA-256 of index.json, as the sender stated it")
+    two.set_defaults(run=verify)
+    options = parser.parse_args(argv)
+    try:
+        options.run(options)
+    except (Bad, OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
