@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from uuid import UUID
+
+import redis
+from django.conf import settings
 
 from governance.notify import notify
 from workers.app import app
@@ -19,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 def dispatch_job(job_id: UUID | str) -> bool:
-    """Send one job's id to the compute queue. False when the broker does not answer: the sweeper
-    sends again."""
+    """Wake a compute worker, naming the job that waits. False when the broker does not answer: the
+    sweeper sends again."""
     try:
         app.send_task(JOB_TASK, args=[str(job_id)], queue=JOB_QUEUE, retry=False)
     except Exception:
@@ -30,6 +34,19 @@ def dispatch_job(job_id: UUID | str) -> bool:
     # Records about the job have `job-` and its ID in place of this request's.
     logger.debug("Job %s was sent to %s", job_id, JOB_QUEUE)
     return True
+
+
+def messages_waiting() -> int:
+    """Return how many messages no compute worker has taken yet; 0 without a broker."""
+    try:
+        return int(_client(settings.REDIS_URL).llen(JOB_QUEUE))
+    except redis.RedisError:
+        return 0
+
+
+@functools.cache
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
 
 
 def wake_controller() -> None:

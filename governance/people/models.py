@@ -18,10 +18,14 @@ EXTERNAL_ID_MAX = 255
 
 
 class Department(models.Model):
-    """The tenant. Owns keys, datasets, adaptations and budgets."""
+    """The tenant. Owns keys, datasets, adaptations and budgets.
+
+    At most `jobs_at_once` of its jobs run at the same time; None stands for `ASSAY_JOBS_AT_ONCE`.
+    """
 
     slug = models.SlugField(max_length=DEPARTMENT_MAX, unique=True)
     name = models.CharField(max_length=TITLE_MAX)
+    jobs_at_once = models.PositiveSmallIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -123,6 +123,13 @@ class BudgetHold(models.Model):
                 name="holds_not_settled",
             ),
             models.Index(fields=("kind", "department", "-id"), name="holds_by_kind"),
+            # What departments used in the last hours decides whose job is claimed next.
+            models.Index(
+                fields=("ended_at",),
+                include=("department", "device_ms"),
+                condition=Q(ended_at__isnull=False),
+                name="holds_by_end",
+            ),
         )
 
     def __str__(self) -> str:

@@ -704,6 +704,8 @@ SLURM_ACCOUNT = env("ASSAY_SLURM_ACCOUNT", "")
 # Off where a device of a job is a process on CPUs.
 SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS", default=True)
 SLURM_PORT = env_int("ASSAY_SLURM_PORT", 29_400, least=1024)
+# Jobs of one department that run at the same time, where it has no limit of its own; 0: no limit.
+JOBS_AT_ONCE = env_int("ASSAY_JOBS_AT_ONCE", 0, least=0)
 # Bytes of the files that one job may deliver.
 JOB_OUTPUT_MAX_BYTES = env_int("ASSAY_JOB_OUTPUT_MAX_BYTES", 512 * 1024**3, least=1)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other

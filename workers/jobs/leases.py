@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -20,6 +20,7 @@ from registry.manifests import Manifest
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import wake_controller
 from workers.jobs.budgets import budget_follow
+from workers.jobs.line import first_claim
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
 from workers.run.outcome import result_checked
@@ -29,20 +30,6 @@ MESSAGE_CHARACTERS = 1_000
 ERROR_CHARACTERS = 2_000
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
-
-# Claims by many workers at once: one statement checks the state and the lease, and takes both.
-# `JOB_STATES` would need a lock that they all wait for.
-_CLAIM = """
-UPDATE workers_job
-   SET state = 'running', fence = fence + 1, attempt = attempt + 1, worker = %(worker)s,
-       lease_until = statement_timestamp() + %(lease)s,
-       started_at = COALESCE(started_at, statement_timestamp()), error = ''
- WHERE id = %(id)s
-   AND attempt < %(attempts)s
-   AND NOT cancel_requested
-   AND (state = 'queued' OR (state = 'running' AND lease_until < statement_timestamp()))
-RETURNING fence, attempt, kind, title
-"""
 
 
 def backoff_s(tries: int) -> int:
@@ -56,21 +43,21 @@ def worker_principal() -> Principal:
 
 
 def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
-    """Take the job by one UPDATE. None: it is held, over, cancelled, unknown or out of attempts."""
-    parameters: dict[str, Any] = {
-        "id": UUID(str(job_id)),
-        "worker": worker[:120],
-        "lease": timedelta(seconds=settings.JOB_LEASE_S),
-        "attempts": settings.JOB_MAX_ATTEMPTS,
-    }
+    """Take the job that is first in line, by one UPDATE. None: no job is claimable.
+
+    `job_id` is the one that the worker's message names. It only woke the worker: which job is
+    claimed is decided now, by priority, the departments' shares and age (`workers.jobs.line`).
+
+    Raises:
+        ValueError: `job_id` is malformed; a message with anything else is not the platform's.
+    """
+    UUID(str(job_id))
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute(_CLAIM, parameters)
-            row = cursor.fetchone()
+        row = first_claim(worker=worker)
         if row is None:
             return None
-        fence, attempt, kind, title = row
-        job = job_lock(job_id)
+        taken, fence, attempt, kind, title = row
+        job = job_lock(taken)
         budget_follow(job, before=JobState.QUEUED)
         job_audit(job, actor=worker_principal(), to=JobState.RUNNING, worker=worker)
     return Claim(

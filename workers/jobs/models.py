@@ -1,4 +1,4 @@
-"""Durable work on the compute plane. The row is the truth; the message carries only its id."""
+"""Durable work on the compute plane. The row is the truth; a message only wakes a worker."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ class JobState(models.TextChoices):
     DEAD = "dead"
 
 
+class JobPriority(models.IntegerChoices):
+    """Jobs of a higher priority are claimed first."""
+
+    LOW = -1
+    NORMAL = 0
+    HIGH = 1
+
+
 class Job(models.Model):
     """One piece of work, held by at most one worker at a time under a lease.
 
@@ -47,6 +55,9 @@ class Job(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=20, choices=JobKind.choices)
     state = models.CharField(max_length=12, choices=JobState.choices, default=JobState.QUEUED)
+    priority = models.SmallIntegerField(
+        choices=JobPriority.choices, default=JobPriority.NORMAL, db_default=JobPriority.NORMAL
+    )
     department = models.ForeignKey("governance.Department", on_delete=models.PROTECT)
     title = models.CharField(max_length=200)
     spec = models.JSONField()
@@ -84,6 +95,12 @@ class Job(models.Model):
                 name="jobs_in_flight",
             ),
             models.Index(fields=("finished_at",), name="jobs_by_end"),
+            # The order in which a department's jobs are claimed.
+            models.Index(
+                fields=("department", "-priority", "created_at", "id"),
+                condition=Q(state="queued"),
+                name="jobs_in_line",
+            ),
         )
 
     def __str__(self) -> str:

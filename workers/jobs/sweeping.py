@@ -13,14 +13,17 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.principals import service_principal
-from workers.dispatch import dispatch_job
+from workers.dispatch import dispatch_job, messages_waiting
 from workers.jobs.finishing import intakes_settle, jobs_finish_due
 from workers.jobs.leases import after_attempt, backoff_s
+from workers.jobs.line import full_departments
 from workers.jobs.models import Job, JobState
 from workers.jobs.states import job_move
 
 logger = logging.getLogger(__name__)
 BATCH = 100
+# Messages only wake workers, so that more of them than workers would be of no use.
+MESSAGES_WAITING = 100
 _CONTROLLER = service_principal("controller")
 
 
@@ -58,12 +61,17 @@ def _take_back_expired() -> int:
 
 
 def _dispatch_due() -> int:
+    """Send messages for queued jobs whose department has room, as long as few wait in the queue.
+
+    A job of a full department stays due, so that it is sent as soon as another one ends.
+    """
     now = timezone.now()
     with transaction.atomic():
         due = list(
             Job.objects.select_for_update(skip_locked=True)
             .filter(state=JobState.QUEUED, dispatch_after__lte=now)
-            .order_by("created_at")[:BATCH]
+            .exclude(department__in=full_departments())
+            .order_by("-priority", "created_at")[: max(0, MESSAGES_WAITING - messages_waiting())]
         )
         for job in due:
             job.dispatch_after = now + timedelta(seconds=backoff_s(job.dispatches))

@@ -1,5 +1,5 @@
 """The compute worker's one task: `celery -A workers.app worker -I workers.tasks.jobs -Q compute
--P threads -c JOBS`. The message carries only a job's id; coming twice, it runs once.
+-P threads -c JOBS`. A message only wakes a worker, which claims the job that is first in line.
 
 The task supervises; the work runs in a process of its own (`workers.run`).
 """
@@ -58,21 +58,17 @@ def launcher() -> Launcher:
 
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str) -> None:
-    """Claim the job and run it; return at once if it is not claimable."""
-    with serving(f"job-{job_id}"[:64]):
-        _run(job_id)
-
-
-def _run(job_id: str) -> None:
+    """Claim a job and run it; return at once if none is claimable."""
     supervises = supervisor()
     worker = f"{socket.gethostname()}:{os.getpid()}"
     taken = supervises.control.claim(job_id, worker)
     if taken is None:
-        logger.info("Job %s is not claimable", job_id)
+        logger.info("Woken for job %s: no job is claimable", job_id)
         return
     claim, order = taken
-    logger.info("Job %s: %s, attempt %d", job_id, claim.title, claim.attempt)
-    try:
-        supervises.run(claim, order)
-    except LeaseLost as error:
-        logger.warning("%s", error.message)
+    with serving(f"job-{claim.job_id}"):
+        logger.info("Job %s: %s, attempt %d", claim.job_id, claim.title, claim.attempt)
+        try:
+            supervises.run(claim, order)
+        except LeaseLost as error:
+            logger.warning("%s", error.message)

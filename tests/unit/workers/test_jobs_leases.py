@@ -127,9 +127,11 @@ def test_a_failure_worth_a_retry_is_queued_with_a_growing_wait_until_it_is_dead(
     waits = []
     for state in (JobState.QUEUED, JobState.QUEUED, JobState.DEAD):
         assert job_fail(claimed(job), "OSError: the disk is full", retry=True) == state
+        assert job_claim(job_id=job.pk, worker="w2") is None
         job.refresh_from_db()
         waits.append((job.dispatch_after - timezone.now()).total_seconds())
         assert job.error == "OSError: the disk is full"
+        Job.objects.filter(pk=job.pk).update(dispatch_after=timezone.now())
     assert waits[0] < waits[1]
     assert [backoff_s(tries) for tries in range(6)] == [5, 10, 20, 40, 60, 60]
 

@@ -90,8 +90,9 @@ def test_a_viewer_starts_no_job_and_another_department_does_not_learn_of_it() ->
 
 
 def test_cancelling_a_queued_job_ends_it_and_a_running_one_is_asked_to_stop() -> None:
-    waiting, running = queued(), queued()
+    running = queued()
     claim = claimed(running)
+    waiting = queued()
     dev = company.developer()
     assert job_cancel(actor=dev, job_id=waiting.pk).state == JobState.CANCELLED
     assert job_claim(job_id=waiting.pk, worker="w1") is None

@@ -1,0 +1,195 @@
+"""The order in which jobs are claimed: priority, then the department's share, then age.
+
+A department's share is how many of its jobs run, and then the device time that its jobs used: those
+that run, and those that ended in the last `SHARE_HOURS` hours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.humanize.templatetags.humanize import ordinal
+from django.db import connection
+from django.utils import timezone
+
+from governance.rowsecurity import lifted
+from workers.jobs.models import Job, JobState
+
+SHARE_HOURS = 6
+
+# Claims wait for one another for the few milliseconds that one takes: without it, two claims at
+# once would count the same running jobs, and both take the last place of a department.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:job-claim'))"
+
+_SHARES = """
+running AS (
+    SELECT department_id, count(*) AS jobs FROM workers_job
+     WHERE state = 'running' AND lease_until >= statement_timestamp() GROUP BY 1
+), used AS (
+    SELECT department, sum(ms) AS ms FROM (
+        SELECT department, device_ms AS ms FROM governance_budgethold
+         WHERE ended_at > statement_timestamp() - %(hours)s
+        UNION ALL
+        SELECT h.department, h.device_ms + 1000 * h.devices * extract(epoch FROM
+               statement_timestamp() - coalesce(h.running_since, statement_timestamp()))
+          FROM workers_job j
+          JOIN governance_budgethold h ON h.reference = 'job_' || replace(j.id::text, '-', '')
+         WHERE j.state = 'running' AND h.ended_at IS NULL
+    ) held GROUP BY 1
+)
+"""
+
+# The first of each department's line is locked, so that one that a person cancels at this moment
+# is passed over. NO KEY: rows that refer to a job may be added meanwhile.
+_CLAIM = f"""
+WITH {_SHARES}, first AS (
+    SELECT job.* FROM governance_department d CROSS JOIN LATERAL (
+        SELECT id, department_id, priority, created_at FROM workers_job
+         WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
+           AND attempt < %(attempts)s
+           AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
+         ORDER BY priority DESC, created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) job
+), lost AS (
+    SELECT id, department_id, priority, created_at FROM workers_job
+     WHERE state = 'running' AND lease_until < statement_timestamp() AND NOT cancel_requested
+       AND attempt < %(attempts)s
+       FOR NO KEY UPDATE SKIP LOCKED
+), best AS (
+    SELECT c.id FROM (SELECT * FROM first UNION ALL SELECT * FROM lost) c
+      JOIN governance_department d ON d.id = c.department_id
+      LEFT JOIN running r ON r.department_id = d.id
+      LEFT JOIN used u ON u.department = d.slug
+     WHERE coalesce(r.jobs, 0) < coalesce(d.jobs_at_once, %(at_once)s)
+     ORDER BY c.priority DESC, coalesce(r.jobs, 0), coalesce(u.ms, 0), c.created_at, c.id
+     LIMIT 1
+)
+UPDATE workers_job j
+   SET state = 'running', fence = fence + 1, attempt = attempt + 1, worker = %(worker)s,
+       lease_until = statement_timestamp() + %(lease)s,
+       started_at = COALESCE(started_at, statement_timestamp()), error = ''
+  FROM best WHERE j.id = best.id
+RETURNING j.id, j.fence, j.attempt, j.kind, j.title
+"""  # noqa: S608
+
+_FULL = """
+SELECT d.id FROM governance_department d JOIN workers_job j ON j.department_id = d.id
+ WHERE j.state = 'running' AND j.lease_until >= statement_timestamp()
+ GROUP BY d.id HAVING count(*) >= coalesce(d.jobs_at_once, %(at_once)s)
+"""
+
+# Each department's jobs that run, and its queued ones of a higher and of the same priority.
+_LINES = f"""
+WITH {_SHARES}, queued AS (
+    SELECT department_id, count(*) FILTER (WHERE priority > %(priority)s) AS higher,
+           count(*) FILTER (WHERE priority = %(priority)s) AS same,
+           count(*) FILTER (WHERE priority = %(priority)s AND (created_at, id) < (%(at)s, %(id)s))
+               AS earlier
+      FROM workers_job
+     WHERE state = 'queued' AND NOT cancel_requested AND priority >= %(priority)s GROUP BY 1
+)
+SELECT d.id, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesce(u.ms, 0),
+       coalesce(q.higher, 0), coalesce(q.same, 0), coalesce(q.earlier, 0)
+  FROM governance_department d
+  LEFT JOIN running r ON r.department_id = d.id
+  LEFT JOIN used u ON u.department = d.slug
+  LEFT JOIN queued q ON q.department_id = d.id
+ WHERE q.department_id IS NOT NULL OR d.id = %(department)s
+"""  # noqa: S608
+_NO_LIMIT = 2**31 - 1
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "hours": timedelta(hours=SHARE_HOURS),
+        "at_once": settings.JOBS_AT_ONCE or _NO_LIMIT,
+    }
+
+
+def first_claim(*, worker: str) -> tuple[UUID, int, int, str, str] | None:
+    """Move the first claimable job to `running` in the caller's transaction.
+
+    Returns:
+        Its ID, fence, attempt, kind and title; None when no job is claimable.
+    """
+    values = {
+        **_common(),
+        "worker": worker[:120],
+        "lease": timedelta(seconds=settings.JOB_LEASE_S),
+        "attempts": settings.JOB_MAX_ATTEMPTS,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK)
+        cursor.execute(_CLAIM, values)
+        row: tuple[UUID, int, int, str, str] | None = cursor.fetchone()
+    return row
+
+
+def full_departments() -> list[int]:
+    """Return the keys of departments that run as many jobs as they may."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FULL, _common())
+        return [row[0] for row in cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Jobs of one department, as the place of a queued job sees them."""
+
+    department: int
+    at_once: int
+    running: int
+    used_ms: int
+    higher: int
+    same: int
+    earlier: int
+
+    @property
+    def room(self) -> int:
+        return max(0, self.at_once - self.running)
+
+    def ahead_of(self, own: _Line) -> int:
+        """Return how many of its jobs are claimed before the job, if none ends before that."""
+        higher = min(self.higher, self.room)
+        same = min(self.same, self.room - higher)
+        level = own.running + own.higher + own.earlier
+        first = self.running + higher
+        tie = 1 if self.used_ms < own.used_ms else 0
+        return higher + max(0, min(same, level - first + tie))
+
+
+def job_waits(job: Job) -> str:
+    """Return why a queued job does not run yet, as a sentence; empty for all others.
+
+    Its place in line counts jobs of all departments, and assumes that none ends or is added.
+    """
+    if job.state != JobState.QUEUED:
+        return ""
+    if job.dispatches == 0 and job.dispatch_after > timezone.now():
+        return f"The next attempt starts {_moment(job.dispatch_after)} or later."
+    values = {
+        **_common(),
+        "priority": job.priority,
+        "at": job.created_at,
+        "id": job.pk,
+        "department": job.department_id,
+    }
+    with lifted(), connection.cursor() as cursor:
+        cursor.execute(_LINES, values)
+        lines = [_Line(*row) for row in cursor.fetchall()]
+    own = next(line for line in lines if line.department == job.department_id)
+    place = own.higher + own.earlier + 1
+    name = job.department.name
+    if place > own.room:
+        full = f"{own.running:,} of {own.at_once:,} jobs of {name} run"
+        return f"Waits: {full}. {ordinal(place)} in line of {name}."
+    place += sum(line.ahead_of(own) for line in lines if line is not own)
+    return "Next in line." if place == 1 else f"{ordinal(place)} in line."
+
+
+def _moment(at: datetime) -> str:
+    return f"at {timezone.localtime(at):%H:%M:%S} UTC"
