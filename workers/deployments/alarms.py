@@ -1,15 +1,19 @@
-"""Alarms about engine workers, in addition to those of the audit log."""
+"""Alarms about engine workers and nodes, in addition to those of the audit log."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from governance.audit.alarms import Alarm, alarms_add
 from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
 from workers.deployments.states import LIVE
+from workers.nodes.models import Node
 
 # Loads that failed in a row before an alarm is raised: a first one may be a restart's.
 FAILURES_TOLERATED = 3
@@ -57,6 +61,13 @@ def leases_lapsed() -> str:
     return f"Not confirmed, so that they do not serve: {', '.join(names)}." if names else ""
 
 
+def node_keys_shared() -> str:
+    """Name nodes whose key two processes used in the last hour."""
+    since = timezone.now() - timedelta(hours=1)
+    names = list(Node.objects.filter(conflict_at__gte=since).values_list("name", flat=True))
+    return f"Two processes used the key of: {', '.join(names[:_NAMED])}." if names else ""
+
+
 def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:
     return rows.select_related("deployment").order_by("pk")[:_NAMED]
 
@@ -69,5 +80,6 @@ def register_alarms() -> None:
         Alarm(
             "releases_unreadable", "A release cannot be read", releases_unreadable, critical=True
         ),
+        Alarm("node_keys_shared", "A node’s key is used twice", node_keys_shared, critical=True),
         Alarm("leases_lapsed", "Deployments are not confirmed", leases_lapsed, critical=True),
     )

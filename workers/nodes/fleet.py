@@ -4,37 +4,125 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
 
 from governance.principals import Principal
+from workers.deployments.fleet import Worker, workers_visible_to
 from workers.deployments.models import Replica, ReplicaState
 from workers.jobs.models import Job, JobState
-from workers.nodes.models import Node
-from workers.nodes.selectors import node_get
+from workers.nodes.models import Node, NodeSample, NodeState
+from workers.nodes.selectors import node_get, nodes_visible_to
 
+# Without a report for so long, a node that should work is shown as silent.
+SILENCE = timedelta(seconds=60)
+# How long a second use of a node's key is shown.
+CONFLICT_SHOWN = timedelta(days=1)
+SHOWN = 500
+# Samples of so many minutes make one point of the chart.
+GRAIN_MIN = 5
 _RUNNING = (ReplicaState.LOADING, ReplicaState.READY)
 
 
-def nodes_listed(nodes: Iterable[Node]) -> list[Node]:
-    """Return the nodes with `replicas` and `jobs` counted, in two queries."""
-    listed = list(nodes)
-    held = Counter(
-        worker.partition("/")[0]
-        for worker in Replica.objects.filter(state__in=_RUNNING, worker__contains="/").values_list(
-            "worker", flat=True
-        )
-    )
-    run = Counter(
-        worker.partition("/")[0]
-        for worker in Job.objects.filter(state=JobState.RUNNING, worker__contains="/").values_list(
-            "worker", flat=True
-        )
-    )
-    for node in listed:
-        node.replicas = held[node.name]  # type: ignore[attr-defined]
-        node.jobs = run[node.name]  # type: ignore[attr-defined]
-    return listed
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node with the number of its replicas and jobs, and facts for people."""
+
+    node: Node
+    replicas: int
+    jobs: int
+
+    @property
+    def is_silent(self) -> bool:
+        """Return whether it should report and does not."""
+        works = self.node.state not in {NodeState.INVITED, NodeState.REVOKED}
+        return works and (self.node.seen_at is None or timezone.now() - self.node.seen_at > SILENCE)
+
+    @property
+    def has_conflict(self) -> bool:
+        """Return whether two processes used its key lately."""
+        found = self.node.conflict_at
+        return found is not None and timezone.now() - found < CONFLICT_SHOWN
+
+    @property
+    def devices(self) -> list[tuple[str, int]]:
+        """Names of devices, each with how many there are."""
+        return sorted(Counter(str(each["name"]) for each in self._facts("devices")).items())
+
+    @property
+    def memory_percent(self) -> int | None:
+        """Used part of its memory, None before the first report."""
+        total = self.node.facts.get("memory_bytes")
+        return round(100 * self.node.facts["memory_used_bytes"] / total) if total else None
+
+    def _facts(self, name: str) -> Any:
+        return self.node.facts.get(name, [])
 
 
-def node_detail(*, actor: Principal, name: str) -> Node:
-    """Return one node as `nodes_listed` does. Raises as `node_get`."""
-    return nodes_listed([node_get(actor=actor, name=name)])[0]
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All nodes, and the workers of the control plane's own machine."""
+
+    nodes: list[NodeRow]
+    workers: list[Worker]
+
+
+def fleet_visible_to(actor: Principal) -> Fleet:
+    """Return nodes and other workers that the actor may see, in a fixed number of queries."""
+    nodes = list(nodes_visible_to(actor)[:SHOWN])
+    own = [each for each in workers_visible_to(actor) if "/" not in each.name]
+    return Fleet(node_rows(nodes), own)
+
+
+def node_rows(nodes: Iterable[Node]) -> list[NodeRow]:
+    """Return the nodes with their replicas and jobs counted, in two queries."""
+    replicas = Replica.objects.filter(state__in=_RUNNING, worker__contains="/")
+    jobs = Job.objects.filter(state=JobState.RUNNING, worker__contains="/")
+    held, run = (
+        Counter(name.partition("/")[0] for name in rows.values_list("worker", flat=True))
+        for rows in (replicas, jobs)
+    )
+    return [NodeRow(node, held[node.name], run[node.name]) for node in nodes]
+
+
+def node_row(*, actor: Principal, name: str) -> NodeRow:
+    """Return one node. Raises as `node_get`."""
+    return node_rows([node_get(actor=actor, name=name)])[0]
+
+
+def node_workers(*, actor: Principal, node: Node) -> list[Worker]:
+    """Return the workers of a node with what the actor may see of their work."""
+    return [each for each in workers_visible_to(actor) if each.name.startswith(node.prefix)]
+
+
+@dataclass(frozen=True, slots=True)
+class Utilization:
+    """Percentages at some moments, oldest first; None where there is nothing to measure."""
+
+    moments: list[datetime]
+    series: dict[str, list[int | None]]
+
+
+def node_utilization(node: Node) -> Utilization:
+    """Return a node's utilization in the last 24 hours, as means of a few minutes."""
+    names = ("cpu", "memory", "device", "device_memory")
+    groups: dict[datetime, list[tuple[float | None, ...]]] = {}
+    for at, *values in NodeSample.objects.filter(node=node).values_list("at", *names):
+        moment = at.replace(minute=at.minute - at.minute % GRAIN_MIN)
+        groups.setdefault(moment, []).append(tuple(values))
+    series = {
+        name: [_percent(row[place] for row in rows) for rows in groups.values()]
+        for place, name in enumerate(names)
+    }
+    return Utilization(
+        list(groups),
+        {name: found for name, found in series.items() if any(each is not None for each in found)},
+    )
+
+
+def _percent(values: Iterable[float | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return round(100 * sum(known) / len(known)) if known else None

@@ -94,9 +94,9 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
             ),
             Entry(
                 "Operations",
-                "portal:workers",
+                "portal:nodes",
                 "server-2",
-                ("worker", "health", "sign"),
+                ("node", "health", "sign"),
                 (Action.AUDIT_VIEW, "audit"),
                 at_large=True,
             ),

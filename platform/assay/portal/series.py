@@ -9,6 +9,7 @@ from typing import Any
 
 from governance.usage.units import Unit
 from workers.jobs.models import JobEvent
+from workers.nodes.fleet import Utilization
 
 
 def curve_points(data: Mapping[str, Any]) -> dict[str, float]:
@@ -70,6 +71,29 @@ def metric_by_version(points: Sequence[tuple[str, float]], name: str) -> dict[st
         "points": True,
         "labels": [label for label, _ in points],
         "series": [{"name": name, "data": [value for _, value in points]}],
+    }
+
+
+_MEASURES = {
+    "cpu": "processors",
+    "memory": "memory",
+    "device": "devices",
+    "device_memory": "device memory",
+}
+
+
+def utilization_lines(found: Utilization) -> dict[str, Any]:
+    """Lines of a node's utilization in percent."""
+    return {
+        "type": "line",
+        "zero": True,
+        # A line of one or two points cannot be seen.
+        "points": len(found.moments) < 3,
+        "y": "percent",
+        "labels": [moment.strftime("%H:%M") for moment in found.moments],
+        "series": [
+            {"name": _MEASURES[name], "data": values} for name, values in found.series.items()
+        ],
     }
 
 

@@ -24,9 +24,9 @@ from workers.deployments.models import Replica
 from workers.jobs.models import Job, JobState
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-PAGES = ("/workers", "/health", "/single-sign-on")
+PAGES = ("/nodes", "/health", "/single-sign-on")
 # At most, whatever there is to show; the menu asks some of them.
-QUERIES = {"/workers": 22, "/health": 20, "/single-sign-on": 22}
+QUERIES = {"/nodes": 25, "/health": 20, "/single-sign-on": 22}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def text_of(client: Client, path: str) -> str:
 @pytest.mark.parametrize("who", ["ada", "omar", "asha"])
 def test_who_sees_the_whole_platform_sees_its_operation(company: Company, who: str) -> None:
     client = signed_in(Client(), company.people[who])
-    assert 'href="/workers"' in text_of(client, "/")
+    assert 'href="/nodes"' in text_of(client, "/")
     for path in PAGES:
         text_of(client, path)
 
@@ -53,7 +53,7 @@ def test_who_sees_the_whole_platform_sees_its_operation(company: Company, who: s
 @pytest.mark.parametrize("who", ["enzo", "carla"])
 def test_others_neither_see_it_nor_a_link_to_it(company: Company, who: str) -> None:
     client = signed_in(Client(), company.people[who])
-    assert 'href="/workers"' not in text_of(client, "/")
+    assert 'href="/nodes"' not in text_of(client, "/")
     for path in (*PAGES, "/health/checks"):
         assert client.get(path).status_code in {403, 404}, path
 
@@ -62,18 +62,18 @@ def test_a_worker_shows_what_it_holds_runs_and_when_it_last_reported(company: Co
     ada = signed_in(Client(), company.people["ada"])
     replica = Replica.objects.exclude(state="stopped").first()
     assert replica is not None
-    page = text_of(ada, "/workers")
+    page = text_of(ada, "/nodes")
     assert replica.worker in page
     assert replica.deployment.name in page
     assert "Silent" not in page
     Replica.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
-    assert "Silent" in text_of(ada, "/workers")
+    assert "Silent" in text_of(ada, "/nodes")
     job = Job.objects.first()
     assert job is not None
     Job.objects.filter(pk=job.pk).update(
         state=JobState.RUNNING, worker="compute@far", lease_until=timezone.now()
     )
-    page = text_of(ada, "/workers")
+    page = text_of(ada, "/nodes")
     assert "compute@far" in page
     assert job.title in page
 
@@ -81,7 +81,7 @@ def test_a_worker_shows_what_it_holds_runs_and_when_it_last_reported(company: Co
 def test_without_workers_the_page_says_what_it_is_for(company: Company) -> None:
     Replica.objects.all().delete()
     Job.objects.filter(state=JobState.RUNNING).update(state=JobState.CANCELLED)
-    page = text_of(signed_in(Client(), company.people["ada"]), "/workers")
+    page = text_of(signed_in(Client(), company.people["ada"]), "/nodes")
     assert "No workers" in page
 
 

@@ -24,6 +24,7 @@ from governance.people.selectors import principal_for_person
 from tests.unit.workers import company
 from tests.unit.workers.nodes import Machine, joined
 from tests.unit.workers.releases import adapter, release
+from workers.deployments.alarms import node_keys_shared
 from workers.deployments.models import Replica, ReplicaState
 from workers.deployments.services import deployment_create, replica_report
 from workers.jobs.models import Job, JobState
@@ -148,6 +149,7 @@ def test_two_machines_with_one_key_get_a_clear_state() -> None:
     assert event.subject_id == node.name
     node.refresh_from_db()
     assert node.conflict_at is not None
+    assert node_keys_shared() == "Two processes used the key of: gpu-1."
 
 
 def test_a_challenge_is_answered_once_within_a_minute_and_by_its_node_alone(

@@ -12,7 +12,7 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, StrictSerializer
 from assay.api.idempotency import idempotent
-from workers.nodes.fleet import node_detail, nodes_listed
+from workers.nodes.fleet import node_row, node_rows
 from workers.nodes.models import NODE_NAME_MAX, REASON_MAX, NodeState
 from workers.nodes.selectors import nodes_visible_to
 from workers.nodes.services import (
@@ -30,13 +30,15 @@ class WorkerNodeAnswer(serializers.Serializer[Any]):
     """A machine that runs workers. `replicas` and `jobs` count what it holds and runs; `facts` is
     its latest report, empty before the first one."""
 
-    name = serializers.CharField()
-    state = serializers.CharField()
-    facts = serializers.JSONField()
-    seen_at = serializers.DateTimeField(allow_null=True)
-    joined_at = serializers.DateTimeField(allow_null=True)
+    name = serializers.CharField(source="node.name")
+    state = serializers.CharField(source="node.state")
+    facts = serializers.JSONField(source="node.facts")
+    seen_at = serializers.DateTimeField(source="node.seen_at", allow_null=True)
+    joined_at = serializers.DateTimeField(source="node.joined_at", allow_null=True)
     conflict_at = serializers.DateTimeField(
-        allow_null=True, help_text="When two processes last used its key at once."
+        source="node.conflict_at",
+        allow_null=True,
+        help_text="When two processes last used its key at once.",
     )
     replicas = serializers.IntegerField()
     jobs = serializers.IntegerField()
@@ -71,7 +73,7 @@ class NodesView(Endpoint):
     def get(self, request: Request) -> Response:
         given = self.query(NodeQuery)
         rows = nodes_visible_to(self.actor).filter(**given)
-        return self.page(rows, WorkerNodeAnswer, prepared=nodes_listed)
+        return self.page(rows, WorkerNodeAnswer, prepared=node_rows)
 
     @operation(TAG, "Enroll a node", body=NodeEnrollBody, answer=NodeEnrolledAnswer, status=201)
     def post(self, request: Request) -> Response:
@@ -87,7 +89,7 @@ class NodeView(Endpoint):
     @operation(TAG, "One node", answer=WorkerNodeAnswer)
     def get(self, request: Request, name: str) -> Response:
         self.query()
-        return self.answer(node_detail(actor=self.actor, name=name), WorkerNodeAnswer)
+        return self.answer(node_row(actor=self.actor, name=name), WorkerNodeAnswer)
 
 
 class NodeReasonBody(StrictSerializer):
@@ -102,7 +104,7 @@ class _Change(Endpoint):
     def moved(self, change: Any, name: str) -> Response:
         given = self.body(NodeReasonBody)
         change(actor=self.actor, name=name, reason=given["reason"])
-        return self.answer(node_detail(actor=self.actor, name=name), WorkerNodeAnswer)
+        return self.answer(node_row(actor=self.actor, name=name), WorkerNodeAnswer)
 
 
 class NodeCordonView(_Change):

@@ -31,16 +31,19 @@ PROOFS = {
 TONES = {
     "ok": (
         "active approved current justified resolved serving ready succeeded trusted satisfied "
-        "allowed passed completed"
+        "allowed passed completed enrolled"
     ),
     "bad": (
         "rejected refused failed dead recalled suspended denied reject revoked voided "
         "critical not_justified"
     ),
-    "warn": "changes_requested awaiting_sign_off expired request_changes high waived withdrawn",
+    "warn": (
+        "changes_requested awaiting_sign_off expired request_changes high waived withdrawn "
+        "cordoned draining"
+    ),
     "info": (
         "open in_review running finishing pending loading checking quarantined queued comment "
-        "draft proposed validating in_progress finalizing cancelling"
+        "draft proposed validating in_progress finalizing cancelling invited"
     ),
 }
 ICONS = {

@@ -1,4 +1,4 @@
-"""Workers, health, and single sign-on, for those who see the whole platform."""
+"""Health and single sign-on, for those who see the whole platform."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from registry.catalog import TASKS, package_of, unavailable_tasks
-from workers.deployments.fleet import workers_visible_to
 from workers.jobs.selectors import backlog
 
 # An address may hold a user name and a password.
@@ -30,15 +29,6 @@ class OperatorScreen(Screen):
     def get(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
         authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
         return super().get(request, *args, **kwargs)
-
-
-class Workers(OperatorScreen):
-    """Each worker: its replicas, its jobs, its last sign of life."""
-
-    template_name = "portal/operations/workers.html"
-
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {"workers": workers_visible_to(self.actor)}
 
 
 class Health(OperatorScreen):

@@ -1,0 +1,23 @@
+"""Forms of nodes."""
+
+from __future__ import annotations
+
+from django import forms
+
+from assay.portal.forms.base import TablerForm
+from workers.nodes.models import NODE_NAME_MAX, REASON_MAX
+
+
+class NodeForm(TablerForm):
+    """Enroll a machine."""
+
+    name = forms.CharField(
+        max_length=NODE_NAME_MAX,
+        help_text="Lowercase letters, digits and hyphens, such as gpu-1.",
+    )
+
+
+class NodeReasonForm(TablerForm):
+    """Say why a node changes its state."""
+
+    reason = forms.CharField(max_length=REASON_MAX, required=False)

@@ -1,0 +1,178 @@
+"""Nodes: the list with other workers, one node's page, enrolling and taking out of use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+
+from assay.portal.forms.nodes import NodeForm, NodeReasonForm
+from assay.portal.http import ActionScreen, cleaned
+from assay.portal.series import utilization_lines
+from assay.portal.views.operations import OperatorScreen
+from governance.permissions import Action
+from governance.policy.context import probing_context
+from governance.policy.engine import decide
+from governance.policy.services import active_policy
+from governance.principals import Principal
+from workers.nodes.fleet import (
+    fleet_visible_to,
+    node_row,
+    node_utilization,
+    node_workers,
+)
+from workers.nodes.models import Node, NodeState
+from workers.nodes.services import (
+    node_cordon,
+    node_drain,
+    node_enroll,
+    node_revoke,
+    node_uncordon,
+)
+from workers.nodes.states import ALLOWED_TRANSITIONS, node_resource
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A change of a node's state that the page offers: its address, button, and words."""
+
+    url: str
+    label: str
+    text: str
+    action: Action
+    to: NodeState
+    css: str = "btn-plain"
+
+
+OFFERS = (
+    Offer(
+        "portal:node_uncordon",
+        "Return to use",
+        "The node gets deployments and jobs again.",
+        Action.NODE_UNCORDON,
+        NodeState.ENROLLED,
+    ),
+    Offer(
+        "portal:node_cordon",
+        "Cordon",
+        "The node gets nothing new; what it has goes on.",
+        Action.NODE_CORDON,
+        NodeState.CORDONED,
+    ),
+    Offer(
+        "portal:node_drain",
+        "Drain",
+        "Its deployments move to other workers; its jobs end by themselves.",
+        Action.NODE_DRAIN,
+        NodeState.DRAINING,
+    ),
+    Offer(
+        "portal:node_revoke",
+        "Revoke",
+        "Its key stops working at once, and its replicas stop. Its jobs start again elsewhere.",
+        Action.NODE_REVOKE,
+        NodeState.REVOKED,
+        "btn-danger",
+    ),
+)
+
+
+def may(actor: Principal, action: Action, name: str) -> bool:
+    """Return whether the policy lets the person do that to the node."""
+    resource = node_resource(name)
+    return decide(active_policy(), actor, action, resource, probing_context()).allowed
+
+
+def offers(actor: Principal, node: Node) -> list[Offer]:
+    """Return what the node's state and the policy let the person do with it."""
+    state = NodeState(node.state)
+    following = set(ALLOWED_TRANSITIONS[state])
+    if state is NodeState.INVITED:
+        # By joining, which the machine does.
+        following.discard(NodeState.ENROLLED)
+    return [each for each in OFFERS if each.to in following and may(actor, each.action, node.name)]
+
+
+class Nodes(OperatorScreen, ActionScreen):
+    """Every node, the control plane's own workers, and the form that enrolls a machine."""
+
+    template_name = "portal/operations/nodes.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        permitted = may(self.actor, Action.NODE_ENROLL, "new")
+        form = NodeForm(self.request.POST or None) if permitted else None
+        return {"fleet": fleet_visible_to(self.actor), "form": form}
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        given = cleaned(NodeForm(self.request.POST))
+        node, token, expires_at = node_enroll(actor=self.actor, name=given["name"])
+        root = f"{self.request.scheme}://{self.request.get_host()}"
+        context = {"node": node, "token": token, "expires_at": expires_at, "root": root}
+        response = render(self.request, "portal/operations/node_enrolled.html", context, status=201)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+class NodePage(OperatorScreen, ActionScreen):
+    """One node: its machine, utilization, replicas and jobs."""
+
+    template_name = "portal/operations/node.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        row = node_row(actor=self.actor, name=self.kwargs["name"])
+        used = node_utilization(row.node)
+        return {
+            "row": row,
+            "node": row.node,
+            "workers": node_workers(actor=self.actor, node=row.node),
+            "utilization": utilization_lines(used) if used.moments else None,
+            "offers": offers(self.actor, row.node),
+        }
+
+
+class _Service(Protocol):
+    def __call__(self, *, actor: Principal, name: str, reason: str) -> Node: ...
+
+
+class _Change(NodePage):
+    """Moves the node to another state."""
+
+    service: ClassVar[_Service]
+    said: ClassVar[str]
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        reason = cleaned(NodeReasonForm(self.request.POST))["reason"]
+        node = type(self).service(actor=self.actor, name=kwargs["name"], reason=reason)
+        messages.success(self.request, self.said.format(node.name))
+        return redirect("portal:node", name=node.name)
+
+
+class NodeCordon(_Change):
+    """Gives it nothing new."""
+
+    service = staticmethod(node_cordon)
+    said = "{} is cordoned; it gets nothing new."
+
+
+class NodeUncordon(_Change):
+    """Returns it to use."""
+
+    service = staticmethod(node_uncordon)
+    said = "{} is in use again."
+
+
+class NodeDrain(_Change):
+    """Moves what it has to others."""
+
+    service = staticmethod(node_drain)
+    said = "{} is draining; its deployments move to other workers."
+
+
+class NodeRevoke(_Change):
+    """Ends its key."""
+
+    service = staticmethod(node_revoke)
+    said = "{} is revoked; its key no longer works."
