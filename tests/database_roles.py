@@ -64,6 +64,7 @@ WORK = {
         "workers.nodes.services:node_records_expire",
         "workers.placement.assigning:placements_update",
         "workers.placement.loads:Scaler.run",
+        "workers.measurements.measuring:replicas_measure",
         "workers.jobs.finishing:job_finish",
         "workers.jobs.finishing:jobs_finish_due",
         "workers.jobs.sweeping:job_sweep",

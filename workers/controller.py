@@ -43,7 +43,12 @@ from workers.deployments.services import deployments_stop_unservable, replicas_e
 from workers.jobs.services import job_sweep
 from workers.listening import listener
 from workers.measurements.loops import LoopTimes
-from workers.measurements.measuring import jobs_measure, loops_measure, store_measure
+from workers.measurements.measuring import (
+    jobs_measure,
+    loops_measure,
+    replicas_measure,
+    store_measure,
+)
 from workers.nodes.services import node_records_expire
 from workers.placement.assigning import Placer
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
@@ -69,6 +74,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("store", 24 * 3600.0, store_collect_due),
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),
+    ("replica-figures", MEASURE_S, replicas_measure),
     # It looks at everything that is under review, for what nearly always was voided by its cause.
     ("voiding", 5 * WATCH_S, releases_void_due),
 )

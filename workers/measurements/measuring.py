@@ -10,17 +10,19 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from governance.errors import DomainError
 from workers.artifacts.inspection import store_contents, store_faults
+from workers.deployments.models import Deployment, ReplicaState
+from workers.deployments.states import LIVE
 from workers.jobs.models import Job, JobState
 from workers.jobs.selectors import WAITING
 from workers.measurements.loops import LoopTimes
 from workers.measurements.models import Measurement
 
-JOBS, STORE, LOOPS = "jobs", "store", "loops@"
+JOBS, REPLICAS, STORE, LOOPS = "jobs", "replicas", "store", "loops@"
 # A controller that reported nothing for this long is gone.
 LOOPS_KEPT = timedelta(minutes=10)
 LATELY = timedelta(hours=1)
@@ -75,6 +77,23 @@ def jobs_measure() -> None:
 def _began(row: Any) -> Any:
     queued = row["state"] == JobState.QUEUED
     return row["created"] if queued else row["started"] or row["created"]
+
+
+def replicas_measure() -> None:
+    """Count the replicas of each live deployment: wanted, ready, and those that are still to come.
+
+    One that leaves its worker counts as ready until it is gone.
+    """
+    ready = Count("replicas", filter=Q(replicas__state=ReplicaState.READY))
+    rows = Deployment.objects.filter(state__in=LIVE).order_by().annotate(ready=ready)
+    found = rows.values_list("name", "replicas_wanted", "ready")
+    Measurement.keep(
+        REPLICAS,
+        {
+            name: {"wanted": wanted, "ready": many, "pending": max(0, wanted - many)}
+            for name, wanted, many in found
+        },
+    )
 
 
 def store_measure() -> None:

@@ -49,7 +49,7 @@ class ColdStarts:
             await self._client.zadd(WANTED_KEY, {str(deployment_id): time.time()})
             await self._client.publish(DEPLOYMENTS_CHANNEL, "")
         except (redis.RedisError, OSError) as error:
-            logger.warning("Deployment %s could not be asked for: %s", deployment_id, error)
+            logger.warning("Deployment %s could not be requested: %s", deployment_id, error)
 
     async def loaded(self, application: Application, admitted: Admitted) -> Admitted:
         """Wait until a deployment without a ready replica has one, if it may be scaled to zero, and

@@ -18,7 +18,15 @@ from assay.gateway.snapshot import close_connection
 from workers.artifacts.collection import COLLECTION
 from workers.jobs.models import JobKind
 from workers.jobs.selectors import WAITING
-from workers.measurements.measuring import JOBS, LOOPS, QUANTILES, STORE, age_s, loops_together
+from workers.measurements.measuring import (
+    JOBS,
+    LOOPS,
+    QUANTILES,
+    REPLICAS,
+    STORE,
+    age_s,
+    loops_together,
+)
 from workers.measurements.models import Measurement
 from workers.presence import WORKERS_KEY
 from workers.wire import JOB_QUEUE, deployment_queue
@@ -43,6 +51,11 @@ JOB_RUN = Gauge(
     "assay_job_run_seconds",
     "Seconds that jobs ran: quantiles of those that ended in the last hour.",
     ("kind", "state", "quantile"),
+)
+REPLICA_COUNT = Gauge(
+    "assay_replicas",
+    "Replicas of a live deployment: wanted, ready, and pending, which are still to come.",
+    ("deployment", "state"),
 )
 QUEUE_DEPTH = Gauge(
     "assay_queue_depth", "Messages that no worker has taken yet, by queue.", ("queue",)
@@ -105,6 +118,8 @@ async def measure_work() -> None:
     _show_loops(loops_together(reports))
     if jobs := rows.get(JOBS):
         _show_jobs(jobs.figures)
+    if replicas := rows.get(REPLICAS):
+        _show_replicas(replicas.figures)
     if store := rows.get(STORE):
         _show_store(store)
     if collection := rows.get(COLLECTION):
@@ -161,6 +176,13 @@ def _show_jobs(figures: dict[str, Any]) -> None:
             # None: jobs that were cancelled before they ran.
             for quantile, value in zip(QUANTILES, values or (), strict=False):
                 gauge.labels(kind, state, str(quantile)).set(value)
+
+
+def _show_replicas(figures: dict[str, dict[str, int]]) -> None:
+    REPLICA_COUNT.clear()
+    for name, counts in figures.items():
+        for state, count in counts.items():
+            REPLICA_COUNT.labels(name, state).set(count)
 
 
 def _show_store(row: Measurement) -> None:

@@ -14,7 +14,12 @@ from openai import BadRequestError
 from assay.gateway import probes
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.measurements.loops import LoopTimes
-from workers.measurements.measuring import jobs_measure, loops_measure, store_measure
+from workers.measurements.measuring import (
+    jobs_measure,
+    loops_measure,
+    replicas_measure,
+    store_measure,
+)
 from workers.wire import Delta, Done, Failed
 
 IMAGE = {"type": "input_image", "text": "a cat"}
@@ -171,7 +176,9 @@ def test_probes_answer_without_a_key(
 ) -> None:
     monkeypatch.setattr(probes, "STORE", probes.StoreProbe())
     settings.STORE_URL = (tmp_path / "store").as_uri()
+    stage.deployment()
     jobs_measure()
+    replicas_measure()
     store_measure()
     times = LoopTimes()
     with times.round("leases", 2.0):
@@ -190,6 +197,8 @@ def test_probes_answer_without_a_key(
     for line in (
         'assay_jobs{kind="evaluate",state="queued"} 0.0',
         'assay_queue_depth{queue="compute"} 0.0',
+        'assay_replicas{deployment="writer",state="ready"} 1.0',
+        'assay_replicas{deployment="writer",state="pending"} 0.0',
         'assay_controller_loop_failing{loop="leases"} 0.0',
         'assay_store_faults{kind="missing"} 0.0',
     ):
