@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from assay.cli.findings import Check, Finding, NotWell, run_checks
 from assay.cli.output import CliError, console, table
+from assay.cli.production import GAPS
 
 PING_TIMEOUT_S = 2.0
 MINIMUM_FREE_BYTES = 5 * 1024**3
 SEALING_LAG_S = 30
 PUBLISH_LAG_S = 120
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check's outcome; `mend` says what helps when it is not `ok`."""
-
-    name: str
-    ok: bool
-    detail: str
-    mend: str = ""
-
-
-class NotWell(Exception):
-    """A check failed: what is wrong, and what mends it."""
-
-    def __init__(self, detail: str, mend: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.mend = mend
 
 
 def check_postgresql() -> str:
@@ -265,7 +249,7 @@ def check_tasks() -> str:
     return ", ".join(sorted(TASKS))
 
 
-CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
+CHECKS: tuple[Check, ...] = (
     ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
     ("Migrations", check_migrations, "Mend PostgreSQL first."),
     ("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
@@ -289,17 +273,8 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
 
 
 def examine() -> list[Finding]:
-    """Run every check; none keeps the next from running."""
-    findings = []
-    for name, check, mend in CHECKS:
-        try:
-            findings.append(Finding(name, True, check()))
-        except NotWell as error:
-            findings.append(Finding(name, False, error.detail, error.mend))
-        except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            findings.append(Finding(name, False, first[:200], mend))
-    return findings
+    """Run every check of the services; none keeps the next from running."""
+    return run_checks(CHECKS)
 
 
 def set_up_django() -> None:
@@ -318,14 +293,31 @@ def set_up_django() -> None:
         raise CliError(f"The settings are not right: {error}") from error
 
 
-def doctor() -> None:
-    """Check every service that this installation needs, and say what mends it."""
-    from rich.text import Text
-
+def doctor(
+    production: Annotated[
+        bool, typer.Option("--production", help="Fail on what production should have, too.")
+    ] = False,
+) -> None:
+    """Check every service that this installation needs, and name what production should have."""
     set_up_django()
     findings = examine()
+    _show("check", findings)
+    gaps = run_checks(GAPS)
+    console.print("\nFor production:")
+    _show("should be there", gaps)
+    failed, missing = ([each.name for each in found if not each.ok] for found in (findings, gaps))
+    if failed:
+        raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
+    if missing and production:
+        raise CliError(f"Production should have: {', '.join(missing)}.")
+    console.print("Every service is well." if missing else "All is well.")
+
+
+def _show(title: str, findings: list[Finding]) -> None:
+    from rich.text import Text
+
     table(
-        ("", "check", "found"),
+        ("", title, "found"),
         (
             (
                 Text("✓", style="green") if finding.ok else Text("✗", style="red"),
@@ -336,7 +328,3 @@ def doctor() -> None:
         ),
         empty="",
     )
-    failed = [finding.name for finding in findings if not finding.ok]
-    if failed:
-        raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
-    console.print("All is well.")

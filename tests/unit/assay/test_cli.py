@@ -16,7 +16,8 @@ import pytest
 
 from assay.cli import output
 from assay.cli.client import credentials_file
-from assay.cli.doctor import NotWell, check_policy
+from assay.cli.doctor import check_policy
+from assay.cli.findings import NotWell
 from assay.cli.main import main
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
@@ -335,6 +336,8 @@ def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, sett
     assert "MLFLOW_TRACKING_URI" in out
     assert lines["Workers"].startswith("✗")
     assert "checks failed" in err
+    assert lines["Last backup"].startswith("✗")
+    assert "assay backup" in out
 
 
 def test_doctor_names_actions_that_an_older_policy_leaves_out(policy: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from assay.api.inference_description import inference_description
-from assay.cli.doctor import NotWell, check_tasks
+from assay.cli.doctor import check_tasks
+from assay.cli.findings import NotWell
 from assay.gateway.endpoints import routes
 from registry.catalog import discovered, get_task
 from registry.intake.models import Intake

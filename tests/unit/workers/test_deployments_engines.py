@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from assay.cli.doctor import NotWell, check_engine_servers
+from assay.cli.doctor import check_engine_servers
+from assay.cli.findings import NotWell
 from registry.catalog import TASKS, discovered
 from tests.fleets import assign_everything
 from tests.unit.workers import company

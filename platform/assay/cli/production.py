@@ -1,0 +1,173 @@
+"""Gaps that `assay doctor` names: an installation runs with them, but production should not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from assay.cli.findings import Check, NotWell
+
+BACKUP_AGE = timedelta(days=2)
+REPORT_AGE = timedelta(minutes=2)
+MONITOR = "See docs/how-to/monitor.md."
+
+
+def check_environment() -> str:
+    """Settings are those of production."""
+    from django.conf import settings
+
+    if not settings.PRODUCTION:
+        raise NotWell(
+            "this is a development installation: it takes development secrets and plain HTTP",
+            "Set ASSAY_ENV=production; it names each secret that is missing.",
+        )
+    return "production"
+
+
+def check_people() -> str:
+    """Two administrators grant roles together, and reviewers can decide."""
+    from governance.people.models import Person, Role, RoleAssignment
+
+    active = RoleAssignment.objects.filter(
+        person__in=Person.objects.filter(is_active=True), department=None
+    )
+    admins = active.filter(role=Role.ADMIN).values("person").distinct().count()
+    reviewers = active.filter(role=Role.REVIEWER).values("person").distinct().count()
+    if admins < 2:
+        raise NotWell(
+            f"{admins} administrators; two grant the roles administrator and reviewer together",
+            "Invite a second one: People → Invite a person.",
+        )
+    if not reviewers:
+        raise NotWell(
+            "no reviewer, so no release can be approved", "Grant the role reviewer under People."
+        )
+    return f"{admins} administrators, {reviewers} reviewers"
+
+
+def check_backup() -> str:
+    """The installation was backed up lately."""
+    from django.utils import timezone
+
+    from governance.audit.models import AuditEvent
+
+    newest = AuditEvent.objects.filter(action="installation:backup").order_by("-id").first()
+    if newest is None:
+        raise NotWell("never", "Run `assay backup` daily; see docs/how-to/back-up.md.")
+    age = timezone.now() - newest.occurred_at
+    if age > BACKUP_AGE:
+        raise NotWell(f"{age.days} days ago", "Find out why the daily `assay backup` does not run.")
+    return f"{newest.occurred_at:%Y-%m-%d %H:%M} UTC"
+
+
+def check_outside() -> str:
+    """Whoever has this machine cannot rewrite the published history."""
+    from django.conf import settings
+
+    if not settings.AUDIT_PUBLISH_URL:
+        raise NotWell(
+            "checkpoints are published into a folder, which this machine's owner can rewrite",
+            "Set ASSAY_AUDIT_PUBLISH_URL to a bucket with object lock.",
+        )
+    if not settings.AUDIT_WITNESSES:
+        raise NotWell(
+            "no witness cosigns the audit log",
+            "Name witnesses of other owners in ASSAY_AUDIT_WITNESSES.",
+        )
+    return f"a bucket and {len(settings.AUDIT_WITNESSES)} witnesses"
+
+
+def check_monitoring() -> str:
+    """Prometheus may scrape from another machine."""
+    from django.conf import settings
+
+    if not settings.METRICS_TOKEN and settings.PROCESS in {"", "web"}:
+        raise NotWell("only this machine may read /metrics", f"Set ASSAY_METRICS_TOKEN. {MONITOR}")
+    return "set up"
+
+
+def check_notices() -> str:
+    """Reviewers are reminded outside the portal."""
+    from django.conf import settings
+
+    if not (settings.MAIL_SERVER or settings.REVIEW_WEBHOOK):
+        raise NotWell(
+            "reviewers are reminded in the portal only",
+            "Set ASSAY_EMAIL_URL or ASSAY_REVIEW_WEBHOOK_URL.",
+        )
+    return "sent"
+
+
+def check_addresses() -> str:
+    """Limits of sign-in see the addresses of clients."""
+    from django.conf import settings
+
+    if not settings.TRUSTED_PROXIES and settings.PROCESS in {"", "web"}:
+        raise NotWell(
+            "all clients have the address of the proxy, so that they share its limits",
+            "Name the proxy's address in ASSAY_TRUSTED_PROXIES.",
+        )
+    return "known"
+
+
+def check_controller() -> str:
+    """A controller reports, and its loops succeed."""
+    from django.utils import timezone
+
+    from workers.measurements.measuring import LOOPS, loops_together
+    from workers.measurements.models import Measurement
+
+    since = timezone.now() - REPORT_AGE
+    reports = Measurement.objects.filter(name__startswith=LOOPS, measured_at__gte=since)
+    loops = loops_together([report.figures for report in reports])
+    if not loops:
+        raise NotWell(
+            f"no report in the last {REPORT_AGE.seconds} s",
+            "Start the controller: `assay manage run_controller`.",
+        )
+    if failing := sorted(name for name, figures in loops.items() if figures["failing"]):
+        raise NotWell(
+            f"these loops fail: {', '.join(failing)}", "The controller's log names the causes."
+        )
+    return f"{len(loops)} loops succeed"
+
+
+def check_kinds_of_workers() -> str:
+    """There are workers of both kinds."""
+    import redis
+    from django.conf import settings
+
+    from workers.presence import workers_present
+
+    present = workers_present(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3))
+    for kind in ("compute", "engine"):
+        if not any(name.rpartition("/")[2].startswith(f"{kind}@") for name in present):
+            raise NotWell(
+                f"no {kind} worker, by its name",
+                f"Start one as docker/entrypoint.sh does, with the name {kind}@%h.",
+            )
+    return f"{len(present)} of both kinds"
+
+
+def check_garbage() -> str:
+    """What nothing needs is removed from the store."""
+    from django.conf import settings
+
+    if not settings.STORE_GC_DAYS and settings.PROCESS in {"", "controller"}:
+        raise NotWell(
+            "the store only grows", "Set ASSAY_STORE_GC_DAYS of the controller, such as 30."
+        )
+    return "removed"
+
+
+GAPS: tuple[Check, ...] = (
+    ("Environment", check_environment, "Set ASSAY_ENV."),
+    ("People", check_people, "Mend PostgreSQL first."),
+    ("Last backup", check_backup, "Mend PostgreSQL first."),
+    ("History outside", check_outside, "Correct ASSAY_AUDIT_PUBLISH_URL."),
+    ("Metrics", check_monitoring, MONITOR),
+    ("Notices", check_notices, "Set ASSAY_EMAIL_URL."),
+    ("Client addresses", check_addresses, "Set ASSAY_TRUSTED_PROXIES."),
+    ("Controller", check_controller, "Mend PostgreSQL first."),
+    ("Kinds of workers", check_kinds_of_workers, "Mend Redis or Valkey first."),
+    ("Unneeded files", check_garbage, "Set ASSAY_STORE_GC_DAYS."),
+)
