@@ -190,7 +190,7 @@ class AdaptedModel:
         names = [
             BASE if each is None or each in self._soft else self._inner[each] for each in adapters
         ]
-        if (adapted := set(names) - {BASE}) and self._stack().can_run(adapted):
+        if (adapted := set(names) - {BASE}) and self._stack().take(adapted):
             self._use(BASE)
             with self._stack().rows(names):
                 return self._model(**inputs)

@@ -1,14 +1,15 @@
 """LoRA of many adapters in one forward pass: two matrix products a layer, however many there are.
 
-In each layer the A matrices of the adapters stand above each other, and their B matrices side by
-side. A row is multiplied with all of A; a mask then leaves it the ranks of its own adapter, times
-that adapter's scaling; and the rest is multiplied with all of B. PEFT, in contrast, runs each layer
-once more for every adapter (compare BGMV: Chen et al., Punica, 2023, arXiv:2310.18547).
+In each layer the A matrices of adapters stand above each other, and their B matrices side by side.
+A row is multiplied with all of A; a mask then leaves it the ranks of its own adapter, times that
+adapter's scaling; and the rest is multiplied with all of B. PEFT, in contrast, runs each layer once
+more for every adapter (compare BGMV: Chen et al., Punica, 2023, arXiv:2310.18547).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,42 +19,32 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear
 from torch import Tensor
 
-# Ranks of all adapters of a batch together; beyond it, the product with all of them costs more
-# than it saves.
+# Ranks that are kept stacked: the products grow with them, used or not.
+KEPT_RANKS = 256
+# Ranks of one batch; with more, running each layer once more for every adapter costs less.
 MAX_RANKS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The place of one adapter in the stack of a layer."""
-
-    name: str
-    begin: int
-    end: int
-    scaling: float
 
 
 @dataclass(slots=True)
 class _Layer:
-    """The stacked adapters of one layer: `a` [ranks, in], `b` [out, ranks].
+    """One layer's stack: `a` [ranks, in], `b` [out, ranks].
 
-    Layers whose parts are equal have the same `layout`.
+    Layers that scale the same adapters in the same way have the same `layout`.
     """
 
     module: Linear
-    parts: tuple[_Part, ...] = ()
-    layout: int = 0
     a: Tensor = field(default_factory=lambda: torch.empty(0))
     b: Tensor = field(default_factory=lambda: torch.empty(0))
+    layout: int = 0
 
 
 class StackedLora:
-    """The adapters of a model of PEFT, stacked. Only the engine's thread may call it.
+    """Copies of the adapters used lately, stacked. Only the engine's thread may call it.
 
-    The matrices of PEFT's layers become views of the stacks, so that each is in memory once.
+    Each has a place as wide as the highest rank of all. The longest unused one makes room.
 
     Args:
-        model: A model whose layers PEFT has wrapped, with adapters switched off.
+        model: A model whose layers PEFT has wrapped.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -64,9 +55,11 @@ class StackedLora:
             if isinstance(module, LoraLayer):
                 self._possible &= type(module) is Linear
                 self._layers.append(_Layer(module))
-        self._stacked: tuple[str, ...] = ()
-        self._rows: tuple[str, ...] | None = None
-        self._alike = True
+        self._possible &= self._are_plain()
+        self._width = max((max(each.module.r.values()) for each in self._layers), default=1)
+        self._places: OrderedDict[str, int] = OrderedDict()
+        self._count = 0
+        self._rows: tuple[str, ...] = ()
         self._active = False
         # By the layout of the layers that they are for.
         self._masks: dict[int, Tensor] = {}
@@ -76,31 +69,24 @@ class StackedLora:
             if self._possible
         ]
 
-    def can_run(self, names: set[str]) -> bool:
-        """Return whether adapters can run together, and stack them if they are not stacked yet."""
-        if not self._possible:
+    def take(self, names: set[str]) -> bool:
+        """Stack adapters, if they are not yet; return whether they can run together so."""
+        if not self._possible or len(names) * self._width > MAX_RANKS:
             return False
-        if names <= set(self._stacked):
-            return True
-        wanted = tuple(sorted(names | set(self._stacked)))
-        if not self._fit(wanted):
-            wanted = tuple(sorted(names))
-            if not self._fit(wanted):
-                return False
-        layouts: dict[tuple[_Part, ...], int] = {}
-        for layer in self._layers:
-            _stack(layer, wanted)
-            layer.layout = layouts.setdefault(layer.parts, len(layouts))
-        self._stacked = wanted
-        self._rows = None
+        for name in names & self._places.keys():
+            self._places.move_to_end(name)
+        if missing := sorted(names - self._places.keys()):
+            self._make_room(len(names), len(missing))
+            for name in missing:
+                self._put(name)
+            self._note_layouts()
         return True
 
     @contextmanager
     def rows(self, names: Sequence[str]) -> Iterator[None]:
-        """Add to each row of a batch its adapter's part; a name that is not stacked adds none."""
+        """Add to each row of a batch its adapter's part; a name that has no place adds none."""
         if self._rows != tuple(names):
-            self._rows, self._alike = tuple(names), len(set(names)) == 1
-            self._masks = {}
+            self._rows, self._masks = tuple(names), {}
         self._active = True
         try:
             yield
@@ -108,30 +94,62 @@ class StackedLora:
             self._active = False
 
     def close(self) -> None:
-        """Leave the model as it was; PEFT's layers have their own matrices again."""
+        """Leave PEFT's layers as they were."""
         for hook in self._hooks:
             hook.remove()
-        for layer in self._layers:
-            for part in layer.parts:
-                _give_back(layer.module, part.name)
 
-    def _fit(self, names: Sequence[str]) -> bool:
-        """Return whether adapters have plain matrices of one type in each layer, and few ranks."""
+    def _are_plain(self) -> bool:
+        """Return whether all adapters are two matrices a layer, of one type."""
+        types = set()
         for layer in self._layers:
-            held = [name for name in names if name in layer.module.lora_A]
-            if sum(layer.module.r[name] for name in held) > MAX_RANKS:
-                return False
-            matrices = [_matrices(layer.module, name) for name in held]
-            if len({each.dtype for pair in matrices for each in pair}) > 1:
-                return False
             module = layer.module
-            if any(module.lora_bias[name] or name in module.lora_variant for name in held):
+            if any(module.lora_bias.values()) or module.lora_variant:
                 return False
-        return True
+            types |= {each.weight.dtype for each in module.lora_A.values()}
+            types |= {each.weight.dtype for each in module.lora_B.values()}
+        return len(types) == 1
 
-    def _hook(self, layer: _Layer) -> Any:
-        def add(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            if not self._active or not layer.parts:
+    def _make_room(self, needed: int, missing: int) -> None:
+        """Have places for `missing` more, which are among the `needed` of a batch."""
+        most = max(needed, KEPT_RANKS // self._width)
+        while len(self._places) + missing > most:
+            self._places.popitem(last=False)
+        if len(self._places) + missing > self._count:
+            self._grow(min(most, max(2 * self._count, len(self._places) + missing)))
+
+    def _grow(self, count: int) -> None:
+        before, ranks = self._count * self._width, count * self._width
+        for layer in self._layers:
+            weight = next(iter(layer.module.lora_A.values())).weight
+            wide, high = layer.module.in_features, layer.module.out_features
+            a, b = weight.new_zeros(ranks, wide), weight.new_zeros(high, ranks)
+            if before:
+                a[:before], b[:, :before] = layer.a, layer.b
+            layer.a, layer.b = a, b
+        self._count = count
+
+    def _put(self, name: str) -> None:
+        place = min(set(range(self._count)) - set(self._places.values()))
+        begin, end = place * self._width, (place + 1) * self._width
+        for layer in self._layers:
+            layer.a[begin:end] = 0
+            layer.b[:, begin:end] = 0
+            if name in layer.module.lora_A:
+                rank = layer.module.r[name]
+                layer.a[begin : begin + rank] = layer.module.lora_A[name].weight
+                layer.b[:, begin : begin + rank] = layer.module.lora_B[name].weight
+        self._places[name] = place
+
+    def _note_layouts(self) -> None:
+        layouts: dict[tuple[float | None, ...], int] = {}
+        for layer in self._layers:
+            scaled = tuple(layer.module.scaling.get(name) for name in self._places)
+            layer.layout = layouts.setdefault(scaled, len(layouts))
+        self._masks = {}
+
+    def _hook(self, layer: _Layer) -> Callable[[Any, tuple[Tensor, ...], Tensor], Tensor | None]:
+        def add(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            if not self._active:
                 return None
             (x, *_) = inputs
             ranks = torch.nn.functional.linear(x.to(layer.a.dtype), layer.a)
@@ -147,50 +165,19 @@ class StackedLora:
         Raises:
             ValueError: the layer does not see the rows of the batch one by one.
         """
-        names = self._rows or ()
-        if not self._alike and (x.dim() != 3 or x.shape[0] != len(names)):
-            raise ValueError("A layer of this model cannot run different adapters in one batch.")
         found = self._masks.get(layer.layout)
         if found is None:
-            rows = names[:1] if self._alike else names
-            found = layer.a.new_zeros(len(rows), 1, len(layer.a))
-            parts = {part.name: part for part in layer.parts}
-            for row, name in enumerate(rows):
-                if (part := parts.get(name)) is not None:
-                    found[row, 0, part.begin : part.end] = part.scaling
-            found = found[0, 0] if self._alike else found
-            self._masks[layer.layout] = found
+            found = self._masks[layer.layout] = self._new_mask(layer)
+        if found.dim() == 3 and (x.dim() != 3 or x.shape[0] != found.shape[0]):
+            raise ValueError("A layer of this model cannot run different adapters in one batch.")
         return found
 
-
-def _matrices(module: Linear, name: str) -> tuple[Tensor, Tensor]:
-    return module.lora_A[name].weight.data, module.lora_B[name].weight.data
-
-
-def _stack(layer: _Layer, names: Sequence[str]) -> None:
-    """Stack the adapters of a layer, and make PEFT's matrices views of the stacks."""
-    module = layer.module
-    held = [name for name in names if name in module.lora_A]
-    for part in layer.parts:
-        if part.name not in held:
-            _give_back(module, part.name)
-    parts, begin = [], 0
-    for name in held:
-        end = begin + module.r[name]
-        parts.append(_Part(name, begin, end, float(module.scaling[name])))
-        begin = end
-    layer.parts = tuple(parts)
-    if not parts:
-        return
-    layer.a = torch.cat([_matrices(module, name)[0] for name in held])
-    layer.b = torch.cat([_matrices(module, name)[1] for name in held], dim=1)
-    for part in parts:
-        module.lora_A[part.name].weight.data = layer.a[part.begin : part.end]
-        module.lora_B[part.name].weight.data = layer.b[:, part.begin : part.end]
-
-
-def _give_back(module: Linear, name: str) -> None:
-    """Give an adapter matrices of its own in place of views, unless it was removed."""
-    if name in module.lora_A:
-        for matrix in (module.lora_A[name], module.lora_B[name]):
-            matrix.weight.data = matrix.weight.data.clone()
+    def _new_mask(self, layer: _Layer) -> Tensor:
+        alike = len(set(self._rows)) == 1
+        rows = self._rows[:1] if alike else self._rows
+        mask = layer.a.new_zeros(len(rows), 1, len(layer.a))
+        for row, name in enumerate(rows):
+            place, scaling = self._places.get(name), layer.module.scaling.get(name)
+            if place is not None and scaling is not None:
+                mask[row, 0, place * self._width : (place + 1) * self._width] = scaling
+        return mask[0, 0] if alike else mask

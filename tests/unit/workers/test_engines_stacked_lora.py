@@ -44,7 +44,7 @@ def test_each_row_has_the_losses_of_its_adapter_alone(
     for name in SETTINGS:
         model.add(name, folders[name])
     assert _losses(model, NAMES) == pytest.approx(expected, rel=1e-5)
-    assert model._stack().can_run(set(model._inner.values()))
+    assert model._stack().take(set(model._inner.values()))
     assert len({round(each, 3) for each in expected}) == len(NAMES)
     # In turn with batches of other adapters, of one alone and of none.
     assert _losses(model, [None] * 6)[0] == pytest.approx(expected[0], rel=1e-5)
@@ -65,38 +65,31 @@ def test_an_adapter_of_an_embedding_is_run_by_peft(
     expected = [_alone(tiny, folders.get(name or ""), row) for row, name in enumerate(names)]
     for name in ("embedding", "small"):
         model.add(name, folders[name])
-    assert not model._stack().can_run(set(model._inner.values()))
+    assert not model._stack().take(set(model._inner.values()))
     assert _losses(model, names) == pytest.approx(expected, rel=1e-5)
 
 
-def test_only_the_adapters_of_a_batch_are_stacked_when_all_have_too_many_ranks(
-    folders: dict[str, Path], model: Any, monkeypatch: pytest.MonkeyPatch
+def test_the_longest_unused_adapter_makes_room_and_too_many_ranks_are_run_by_peft(
+    tiny: Path, folders: dict[str, Path], model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from workers.engines import stacked_lora
 
+    monkeypatch.setattr(stacked_lora, "KEPT_RANKS", 16)
+    monkeypatch.setattr(stacked_lora, "MAX_RANKS", 16)
+    expected = {name: _alone(tiny, folders[name], row) for row, name in enumerate(SETTINGS)}
     for name in SETTINGS:
         model.add(name, folders[name])
     small, scaled, few = (model._inner[name] for name in SETTINGS)
-    monkeypatch.setattr(stacked_lora, "MAX_RANKS", 10)
-    before = _losses(model, ["few"])
     stack = model._stack()
-    assert stack.can_run({small, scaled})
-    assert stack.can_run({small, few})
-    assert stack._stacked == tuple(sorted((small, few)))
-    assert not stack.can_run({small, scaled, few})
-    assert _losses(model, ["few"]) == pytest.approx(before, rel=1e-5)
-
-
-def test_stacked_adapters_are_in_memory_once(folders: dict[str, Path], model: Any) -> None:
-    for name in SETTINGS:
-        model.add(name, folders[name])
-    stack = model._stack()
-    assert stack.can_run(set(model._inner.values()))
-    for layer in stack._layers:
-        for part in layer.parts:
-            a, b = (each[part.name].weight for each in (layer.module.lora_A, layer.module.lora_B))
-            assert a.untyped_storage().data_ptr() == layer.a.untyped_storage().data_ptr()
-            assert b.untyped_storage().data_ptr() == layer.b.untyped_storage().data_ptr()
+    # Each place is 8 ranks wide: that of the largest.
+    assert stack.take({small, scaled})
+    assert stack.take({small, few})
+    assert set(stack._places) == {small, few}
+    assert not stack.take({small, scaled, few})
+    assert _losses(model, [*SETTINGS]) == pytest.approx([*expected.values()], rel=1e-5)
+    assert _losses(model, ["small", "scaled"]) == pytest.approx(
+        [expected["small"], expected["scaled"]], rel=1e-5
+    )
 
 
 def _save(base: Path, folder: Path, seed: int, settings: dict[str, Any]) -> None:
