@@ -58,13 +58,20 @@ def main() -> None:
         try:
             alone: list[str | None] = [None] * REQUESTS
             mixed: list[str | None] = [NAMES[at % len(NAMES)] for at in range(REQUESTS)]
-            theirs = [engine_rate(engine, alone, NEW_TOKENS) for _ in range(rounds + 1)][1:]
             took = []
             for folder in folders:
                 began = time.perf_counter()
                 engine.add_adapter(folder.name, folder)
                 took.append((time.perf_counter() - began) * 1000)
-            ours = [engine_rate(engine, mixed, NEW_TOKENS) for _ in range(rounds + 1)][1:]
+            theirs, ours = [], []
+            for number in range(rounds + 1):
+                pair = (
+                    engine_rate(engine, alone, NEW_TOKENS),
+                    engine_rate(engine, mixed, NEW_TOKENS),
+                )
+                if number:  # The first round warms both up.
+                    theirs.append(pair[0])
+                    ours.append(pair[1])
         finally:
             engine.close()
     show(

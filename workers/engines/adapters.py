@@ -36,6 +36,9 @@ class AdaptedModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        # Of weights without gradients, torch multiplies a copy for each row of a strided input, as
+        # the last positions of a prompt are: seconds in place of milliseconds.
+        model.get_output_embeddings().register_forward_pre_hook(_contiguous)
         self._peft: Any = None
         self._stacked: StackedLora | None = None
         self._inner: dict[str, str] = {}  # our name → PEFT's, which must hold no dots
@@ -243,6 +246,11 @@ class AdaptedModel:
         elif inner in self._peft.peft_config:
             self._peft.delete_adapter(inner)
             self._mode = ""
+
+
+def _contiguous(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (hidden, *others) = inputs
+    return (hidden.contiguous(), *others)
 
 
 def lora_config(folder: Path) -> LoraConfig:
