@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -13,15 +15,18 @@ import pytest
 from redis import Redis
 
 from governance.audit.models import AuditEvent
+from governance.errors import Unavailable
 from tests.live.celery_worker import ROOT, controller, node_worker, until
 from tests.live.test_serving_faults import ENGINE, LEASE_S, key
 from tests.live.web_process import web
+from tests.unit.assay.node_support import node_made, place
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, DeploymentState, Replica
 from workers.deployments.services import deployment_create
 from workers.nodes.models import Node, NodeState
 from workers.nodes.services import node_enroll, node_revoke
+from workers.remote.client import NodeClient
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -86,3 +91,41 @@ def test_a_node_without_database_serves_until_it_is_revoked(
             deployment.refresh_from_db()
             assert deployment.state == DeploymentState.PENDING
             assert Node.objects.get().state == NodeState.REVOKED
+
+
+def test_slow_downloads_hold_neither_threads_nor_connections_and_are_bounded(
+    redis: Redis, tmp_path: Path
+) -> None:
+    content = os.urandom(32 * 1024 * 1024)
+    deployment = deployment_create(
+        actor=company.developer(), release_id=release(adapter(content)).pk
+    )
+    node_made(tmp_path)
+    place(deployment.pk, "gpu-1/engine@a")
+    path = f"deployments/{deployment.pk}/files/{hashlib.sha256(content).hexdigest()}"
+    with (
+        web(tmp_path, ASSAY_WEB_THREADS="1", ASSAY_WEB_DOWNLOADS="2") as (url, _),
+        ExitStack() as opened,
+    ):
+        client = NodeClient(url, tmp_path / "key")
+        first, _second = (opened.enter_context(client.stream(path)) for _ in range(2))
+        # Two clients read nothing; the one thread of Django answers others at once.
+        for _ in range(3):
+            assert client.get("assignments", worker="engine@a", engines="own")
+        with pytest.raises(Unavailable) as refused, client.stream(path):
+            pass
+        assert refused.value.code == "overloaded"
+        assert client.send("HEAD", path).headers["Content-Length"] == str(len(content))
+        assert "x-assay-ungated" not in first.headers
+        assert hashlib.sha256(first.read()).digest() == hashlib.sha256(content).digest()
+        first.close()
+        until(lambda: read(client, path, start=len(content) - 5) == content[-5:])
+
+
+def read(client: NodeClient, path: str, start: int) -> bytes:
+    """Read the end of a file; nothing while there are too many downloads."""
+    try:
+        with client.stream(path, start=start) as answer:
+            return answer.read()
+    except Unavailable:
+        return b""

@@ -12,7 +12,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from assay.cli.client import Client
-from assay.cli.output import CliError, console, table
+from assay.cli.output import CliError, console, errors, table
 from governance.errors import DomainError
 
 app = typer.Typer(no_args_is_help=True, help="Machines that run workers without a database.")
@@ -23,12 +23,11 @@ KEY_FILE = Path("/etc/assay/node.key")
 
 @app.command()
 def enroll(name: Name) -> None:
-    """Invite a machine: prints a token with which it joins once, within an hour."""
+    """Invite a machine. Its token works once, within an hour, and is printed alone on stdout."""
     made = Client.signed_in().post("nodes", name=name)
-    console.print(f"Node {name} is invited until {made['expires_at']}.", markup=False)
-    console.print("On the machine, run `assay node join URL` and give it this token:")
-    # By itself on a line, and unwrapped, so that it can be piped.
-    sys.stdout.write(f"{made['token']}\n")
+    errors.print(f"Node {name} is invited until {made['expires_at']}.", markup=False)
+    errors.print("On the machine, run `assay node join URL` and give it this token:")
+    console.print(made["token"], soft_wrap=True, markup=False)
 
 
 @app.command("list")

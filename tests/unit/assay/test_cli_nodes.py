@@ -1,0 +1,59 @@
+"""`assay node`: inviting a machine, joining on it, and taking it out of use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.assay.test_cli import Run, ada, run, signed_in
+from workers.nodes.models import Node, NodeState
+
+__all__ = ["ada", "run", "signed_in"]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+
+
+def test_a_machine_joins_with_its_token_and_leaves(
+    signed_in: Run, live_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, err = signed_in("node", "list", code=0)
+    assert "No machine has joined" in out
+    _, out, err = signed_in("node", "enroll", "gpu-1", code=0)
+    token = out.strip()
+    assert token.startswith("assay_")
+    assert "Node gpu-1 is invited" in err
+
+    key = tmp_path / "key"
+    join = ("node", "join", live_server.url, "--key-file", str(key))
+    monkeypatch.setenv("ASSAY_NODE_TOKEN", "assay_wrong")
+    _, _, err = signed_in(*join, code=1)
+    assert "is not valid; no node joined" in err
+    assert not key.exists()
+    monkeypatch.setenv("ASSAY_NODE_TOKEN", token)
+    _, out, _ = signed_in(*join, code=0)
+    assert "This machine is the node gpu-1" in out
+    assert Node.objects.get().facts["cpus"] >= 1
+    _, _, err = signed_in(*join, code=1)
+    assert "this machine has joined already" in err
+
+    for verb, state in (
+        ("cordon", NodeState.CORDONED),
+        ("drain", NodeState.DRAINING),
+        ("uncordon", NodeState.ENROLLED),
+        ("revoke", NodeState.REVOKED),
+    ):
+        _, out, _ = signed_in("node", verb, "gpu-1", "--reason", "Memory", code=0)
+        assert f"gpu-1 is {state}" in out
+    _, out, _ = signed_in("node", "list", code=0)
+    assert "revoked" in out
+    _, _, err = signed_in("node", "cordon", "gpu-1", code=1)
+    assert "it cannot become cordoned" in err
+
+
+def test_joining_sends_no_token_over_a_network_in_clear(run: Run, tmp_path: Path) -> None:
+    for url, said in (("http://assay.example", "in clear"), ("nonsense", "is not the address")):
+        _, _, err = run("node", "join", url, "--key-file", str(tmp_path / "key"), code=1)
+        assert said in err
+    assert not (tmp_path / "key").exists()
