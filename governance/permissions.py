@@ -44,6 +44,7 @@ class Action(StrEnum):
     INTAKE_VIEW = "intake:view"
     JOB_CANCEL = "job:cancel"
     JOB_CREATE = "job:create"
+    JOB_PRIORITIZE = "job:prioritize"
     JOB_VIEW = "job:view"
     KEY_CREATE = "key:create"
     KEY_REVOKE = "key:revoke"

@@ -13,6 +13,7 @@ from django.utils.crypto import salted_hmac
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
 
 REASON_MAX = 300
+JOBS_AT_ONCE_MAX = 1_000
 # The name of a person or a group at the identity provider.
 EXTERNAL_ID_MAX = 255
 

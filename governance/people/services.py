@@ -21,7 +21,14 @@ from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.groups import members_sync
 from governance.people.links import BOOTSTRAP, links_revoke
-from governance.people.models import REASON_MAX, Department, Person, Role, RoleAssignment
+from governance.people.models import (
+    JOBS_AT_ONCE_MAX,
+    REASON_MAX,
+    Department,
+    Person,
+    Role,
+    RoleAssignment,
+)
 from governance.people.proof import proof_facts
 from governance.people.roles import another_admin_remains, person_subject
 from governance.people.roles import role_grant as role_grant
@@ -116,6 +123,43 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
             decision=decision,
         )
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
+    return department
+
+
+def department_limit_jobs(
+    *, actor: Principal, department: Department, jobs_at_once: int | None
+) -> Department:
+    """Set how many jobs of a department run at the same time; None stands for the platform's.
+
+    Jobs that run already go on.
+
+    Raises:
+        InvalidInput: the number is not from 1 to 1,000.
+        NotPermitted: the policy denies it, or the actor has no fresh second factor.
+    """
+    with transaction.atomic():
+        decision = authorize_binding(
+            actor=actor,
+            action=Action.QUOTA_SET,
+            resource=Resource("quota", name="jobs at once", department=department.slug),
+            doing=f"setting how many jobs of {department.slug} run at once",
+        )
+        if jobs_at_once is not None and not 1 <= jobs_at_once <= JOBS_AT_ONCE_MAX:
+            raise InvalidInput(
+                f"1 to {JOBS_AT_ONCE_MAX:,} jobs of a department run at once.",
+                fields={"jobs_at_once": [f"is not from 1 to {JOBS_AT_ONCE_MAX:,}"]},
+            )
+        department = Department.objects.select_for_update(no_key=True).get(pk=department.pk)
+        before, department.jobs_at_once = department.jobs_at_once, jobs_at_once
+        department.save(update_fields=["jobs_at_once"])
+        audit_record(
+            actor=actor,
+            action="department:limit_jobs",
+            subject=Subject("department", department.slug, department.name),
+            department=department.slug,
+            data={"before": before, "after": jobs_at_once, **proof_facts(actor.proof)},
+            decision=decision,
+        )
     return department
 
 

@@ -67,6 +67,7 @@ EXEMPT = {
     "incident_for_change": HELPER,
     "intake_submit": ASKS,
     "job_cancel": RUNS,
+    "job_prioritize": RUNS,
     "index_request": BUILDS,
     "job_create": BUILDS,
     "key_revoke": PROTECTS,

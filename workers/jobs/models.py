@@ -40,6 +40,14 @@ class JobPriority(models.IntegerChoices):
     NORMAL = 0
     HIGH = 1
 
+    @classmethod
+    def named(cls, name: str) -> JobPriority:
+        """Return the priority of this name: low, normal or high. Raises KeyError."""
+        return cls[name.upper()]
+
+
+PRIORITIES = tuple(priority.name.lower() for priority in JobPriority)
+
 
 class Job(models.Model):
     """One piece of work, held by at most one worker at a time under a lease.
@@ -105,6 +113,11 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def priority_name(self) -> str:
+        """Its priority in lowercase."""
+        return JobPriority(self.priority).name.lower()
 
 
 class JobEvent(models.Model):

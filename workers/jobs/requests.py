@@ -27,7 +27,7 @@ from registry.uploads.services import uploads_use
 from registry.versions.models import Model, ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
-from workers.jobs.models import Job, JobKind
+from workers.jobs.models import Job, JobKind, JobPriority
 from workers.jobs.resources import resources_checked
 from workers.jobs.services import job_add, job_create
 from workers.jobs.training import BASE_KINDS, base_tasks
@@ -97,6 +97,7 @@ def fine_tune_request(
     dataset_version: DatasetVersion,
     hyperparameters: Mapping[str, Any] | None,
     resources: Mapping[str, Any] | None = None,
+    priority: JobPriority = JobPriority.NORMAL,
 ) -> Job:
     """Queue an adaptation of `base_version` on `dataset_version`, as the next version of `model`.
 
@@ -105,7 +106,7 @@ def fine_tune_request(
             the data, or no machine can ever give the `resources`; `fields` says where.
         NotFound: base or data may not be seen by the actor.
         WrongState: the base is recalled.
-        NotPermitted: no right to start jobs in the model's department, or restricted data.
+        NotPermitted: no right to start jobs in the model's department, or for this priority.
     """
     _authorize_in(actor, model, f"Fine-tune {model.name}")
     task = get_task(model.task)
@@ -120,6 +121,7 @@ def fine_tune_request(
         kind=JobKind.FINE_TUNE,
         department=model.department,
         title=f"Fine-tune {model.name} on {dataset_version}",
+        priority=priority,
         spec={
             "task": task.name,
             "method": method,
@@ -144,6 +146,7 @@ def evaluate_request(
     version: ModelVersion,
     dataset_version: DatasetVersion,
     max_rows: int | None = None,
+    priority: JobPriority = JobPriority.NORMAL,
 ) -> Job:
     """Queue a measurement of `version` on `dataset_version`, or on its first `max_rows` rows.
 
@@ -155,7 +158,7 @@ def evaluate_request(
             positive.
         NotFound: version or data may not be seen by the actor.
         WrongState: the version is recalled, or the task's judge is missing.
-        NotPermitted: no right to start jobs in the model's department, or restricted data.
+        NotPermitted: no right to start jobs in the model's department, or for this priority.
     """
     model = version.model
     if not versions_visible_to(actor).filter(pk=version.pk).exists():
@@ -175,6 +178,7 @@ def evaluate_request(
         kind=JobKind.EVALUATE,
         department=model.department,
         title=f"Evaluate {version} on {dataset_version}",
+        priority=priority,
         spec={
             "task": task.name,
             "version": version.pk,

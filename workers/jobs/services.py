@@ -30,7 +30,7 @@ from workers.jobs.leases import (
     job_heartbeat,
     job_report,
 )
-from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_get
 from workers.jobs.states import job_lock, job_move, job_subject
 from workers.jobs.sweeping import job_sweep
@@ -49,6 +49,7 @@ __all__ = [
     "job_fail",
     "job_finish",
     "job_heartbeat",
+    "job_prioritize",
     "job_report",
     "job_sweep",
 ]
@@ -61,24 +62,37 @@ def job_resource(job: Job) -> Resource:
 
 @transaction.atomic
 def job_create(
-    *, actor: Principal, kind: JobKind, department: Department, title: str, spec: dict[str, Any]
+    *,
+    actor: Principal,
+    kind: JobKind,
+    department: Department,
+    title: str,
+    spec: dict[str, Any],
+    priority: JobPriority = JobPriority.NORMAL,
 ) -> Job:
     """Queue work for a department; dispatched once the transaction commits.
 
     Raises:
-        NotPermitted: the policy denies it, or the actor is no person.
+        NotPermitted: the policy denies it, or a high priority, or the actor is no person.
     """
     decision = authorize(
         actor=actor,
         action=Action.JOB_CREATE,
         resource=Resource(type="job", name=title, department=department.slug),
     )
+    if priority == JobPriority.HIGH:
+        authorize(
+            actor=actor,
+            action=Action.JOB_PRIORITIZE,
+            resource=Resource(type="job", name=title, department=department.slug),
+        )
     return job_add(
         actor=actor,
         kind=kind,
         department=department,
         title=title,
         spec=spec,
+        priority=priority,
         decision=decision,
     )
 
@@ -91,6 +105,7 @@ def job_add(
     department: Department,
     title: str,
     spec: dict[str, Any],
+    priority: JobPriority = JobPriority.NORMAL,
     delivered: dict[str, Any] | None = None,
     decision: Authorization | None = None,
 ) -> Job:
@@ -117,6 +132,7 @@ def job_add(
         )
     job = Job.objects.create(
         kind=kind,
+        priority=priority,
         department=department,
         title=title[:200],
         spec=spec,
@@ -139,7 +155,7 @@ def job_add(
         action="job:create",
         subject=job_subject(job),
         department=department.slug,
-        data={"kind": kind, "spec": spec},
+        data={"kind": kind, "spec": spec, "priority": priority.label.lower()},
         decision=decision if decision else None,
     )
     if delivered is None:
@@ -164,6 +180,35 @@ def _beginning(delivered: dict[str, Any] | None) -> dict[str, Any]:
         "dispatch_after": now + timedelta(seconds=BACKOFF_FIRST_S),
         "progress": {"phase": "queued"},
     }
+
+
+@transaction.atomic
+def job_prioritize(*, actor: Principal, job_id: UUID | str, priority: JobPriority) -> Job:
+    """Set the priority of a queued job.
+
+    Raises:
+        NotFound: it does not exist, or the actor may not see it.
+        NotPermitted: the policy denies it.
+        WrongState: the job is not queued.
+    """
+    seen = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_PRIORITIZE, resource=job_resource(seen))
+    job = job_lock(seen.pk)
+    if job.state != JobState.QUEUED:
+        raise WrongState(
+            f"Job {job.title!r} is {job.state}; only a queued job has a priority to change."
+        )
+    before, job.priority = JobPriority(job.priority), priority
+    job.save(update_fields=["priority"])
+    audit_record(
+        actor=actor,
+        action=Action.JOB_PRIORITIZE,
+        subject=job_subject(job),
+        department=job.department.slug,
+        data={"before": before.label.lower(), "after": priority.label.lower()},
+        decision=decision,
+    )
+    return job
 
 
 @transaction.atomic

@@ -1,4 +1,4 @@
-"""`assay jobs list`, `assay jobs watch`."""
+"""`assay jobs list`, `watch`, `prioritize`, `limit`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,33 @@ def watch(
         console.print(f"{job['title']}: succeeded" + (f", made {made}." if made else "."))
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
+
+
+@app.command()
+def prioritize(
+    job_id: Annotated[str, typer.Argument(help="The job's id.")],
+    priority: Annotated[str, typer.Argument(help="low, normal or high.")],
+) -> None:
+    """Change the priority of a queued job."""
+    job = Client.signed_in().post(f"jobs/{job_id}/priority", priority=priority)
+    where = f" {job['waits']}" if job["waits"] else ""
+    console.print(f"{job['title']}: {job['priority']} priority.{where}", markup=False)
+
+
+@app.command()
+def limit(
+    department: Annotated[str, typer.Argument(help="The department's short name.")],
+    jobs: Annotated[str, typer.Argument(help="How many; none for the platform's default.")],
+) -> None:
+    """Set how many jobs of a department run at the same time."""
+    if jobs != "none" and not (jobs.isascii() and jobs.isdecimal() and len(jobs) < 6):
+        raise CliError(f"{jobs[:40]} is not a number.", "Give a whole number, or none.")
+    number = None if jobs == "none" else int(jobs)
+    made = Client.signed_in().post(f"departments/{department}/jobs-at-once", jobs_at_once=number)
+    if made["jobs_at_once"] is None:
+        console.print(f"{department} has no limit of its own.", markup=False)
+    else:
+        console.print(f"{department} runs {made['jobs_at_once']} jobs at once.", markup=False)
 
 
 def follow(client: Client, job_id: str, *, log: bool) -> dict[str, Any]:

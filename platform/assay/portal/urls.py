@@ -234,6 +234,7 @@ urlpatterns = [
     path("jobs/<uuid:id>/progress", jobs.JobProgress.as_view(), name="job_progress"),
     path("jobs/<uuid:id>/events.json", jobs.JobEvents.as_view(), name="job_events"),
     path("jobs/<uuid:id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
+    path("jobs/<uuid:id>/priority", jobs.JobPrioritize.as_view(), name="job_priority"),
     path("review-policies", review_policies.ReviewPolicies.as_view(), name="review_policies"),
     path(
         "review-policies/new",
@@ -430,4 +431,9 @@ urlpatterns = [
     path("people/<int:id>/erase", people.PersonErase.as_view(), name="person_erase"),
     path("departments", people.Departments.as_view(), name="departments"),
     path("departments/<slug:slug>", people.DepartmentPage.as_view(), name="department"),
+    path(
+        "departments/<slug:slug>/jobs-at-once",
+        people.DepartmentJobs.as_view(),
+        name="department_jobs",
+    ),
 ]

@@ -77,6 +77,8 @@ PHRASES = {
     "job:deliver": "delivered the result of {}",
     "job:requeue": "put the job {} back in the queue",
     "job:fail": "could not finish the job {}",
+    "department:limit_jobs": "set how many jobs of {} run at once",
+    "job:prioritize": "changed the priority of {}",
     "job:finish": "finished the job {}",
     "key:create": "made the key {}",
     "key:revoke": "revoked the key {}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,13 +11,14 @@ from django.utils import timezone
 from redis import Redis
 
 from governance.audit.models import AuditEvent
-from governance.errors import NotFound, NotPermitted, WrongState
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.services import department_limit_jobs
 from registry.evaluations.models import Evaluation
 from registry.versions.models import ModelVersion
-from tests.unit.audit_support import recorded
+from tests.unit.audit_support import bodies, recorded
 from tests.unit.workers import company
 from workers.jobs import workspace
-from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import (
     Claim,
@@ -25,6 +27,7 @@ from workers.jobs.services import (
     job_create,
     job_deliver,
     job_finish,
+    job_prioritize,
     job_sweep,
 )
 
@@ -101,6 +104,56 @@ def test_cancelling_a_queued_job_ends_it_and_a_running_one_is_asked_to_stop() ->
     assert job_deliver(claim, {}) == JobState.CANCELLED
     with pytest.raises(WrongState, match="is cancelled; it cannot be cancelled"):
         job_cancel(actor=dev, job_id=running.pk)
+
+
+def test_a_lead_puts_a_queued_job_first_and_a_developer_does_not() -> None:
+    job = queued()
+    with pytest.raises(NotPermitted):
+        job_prioritize(actor=company.developer(), job_id=job.pk, priority=JobPriority.HIGH)
+    lead = company.person("lea", "lead", "clinical")
+    assert job_prioritize(actor=lead, job_id=job.pk, priority=JobPriority.HIGH).priority == 1
+    (event,) = bodies(action="job:prioritize", subject_id=str(job.pk), outcome="allowed")
+    assert (event["data"]["before"], event["data"]["after"]) == ("normal", "high")
+    claimed(job)
+    with pytest.raises(WrongState, match="only a queued job"):
+        job_prioritize(actor=lead, job_id=job.pk, priority=JobPriority.LOW)
+
+
+def test_a_new_job_of_high_priority_needs_the_same_right() -> None:
+    asked = {
+        "kind": JobKind.EVALUATE,
+        "department": company.department("clinical"),
+        "title": "Evaluate",
+        "spec": {},
+    }
+    with pytest.raises(NotPermitted):
+        job_create(actor=company.developer(), priority=JobPriority.HIGH, **asked)
+    assert job_create(actor=company.developer(), priority=JobPriority.LOW, **asked).priority == -1
+    operator = company.person("olga", "operator")
+    developer = company.person("olga", "developer", "clinical")
+    assert operator.person_id == developer.person_id
+    assert job_create(actor=developer, priority=JobPriority.HIGH, **asked).priority == 1
+
+
+def test_an_admin_limits_the_jobs_of_a_department_with_a_second_factor() -> None:
+    clinical = company.department("clinical")
+    with pytest.raises(NotFound):
+        department_limit_jobs(actor=company.developer(), department=clinical, jobs_at_once=2)
+    admin = company.person("ada", "admin")
+    with pytest.raises(NotPermitted, match="second factor"):
+        department_limit_jobs(actor=replace(admin, proof=None), department=clinical, jobs_at_once=2)
+    for wrong in (0, 1001):
+        with pytest.raises(InvalidInput):
+            department_limit_jobs(actor=admin, department=clinical, jobs_at_once=wrong)
+    department_limit_jobs(actor=admin, department=clinical, jobs_at_once=1)
+    queued(), queued()
+    assert claimed(queued())
+    assert job_claim(job_id=queued().pk, worker="w2") is None
+    department_limit_jobs(actor=admin, department=clinical, jobs_at_once=None)
+    events = bodies(action="department:limit_jobs", outcome="allowed")
+    changes = [(event["data"]["before"], event["data"]["after"]) for event in events]
+    assert changes == [(None, 1), (1, None)]
+    assert job_claim(job_id=queued().pk, worker="w2") is not None
 
 
 def test_the_sweep_sends_again_what_the_broker_forgot_ever_more_slowly(redis: Redis) -> None:

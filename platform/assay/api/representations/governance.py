@@ -17,6 +17,9 @@ class DepartmentAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     slug = serializers.CharField()
     name = serializers.CharField()
+    jobs_at_once = serializers.IntegerField(
+        allow_null=True, help_text="Jobs that run at the same time; null: the platform's default."
+    )
     created_at = serializers.DateTimeField()
 
 

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from assay.api.representations.common import Link, PersonReference, slug
 from assay.api.representations.conditions import ValidityAnswer
 from assay.api.representations.registry import VersionReference
+from workers.jobs.line import job_waits
 
 
 class JobAnswer(serializers.Serializer[Any]):
@@ -22,6 +23,7 @@ class JobAnswer(serializers.Serializer[Any]):
     spec = serializers.JSONField()
     progress = serializers.JSONField()
     error = serializers.CharField()
+    priority = serializers.CharField(source="priority_name", help_text="low, normal or high")
     attempt = serializers.IntegerField()
     worker = serializers.CharField()
     cancel_requested = serializers.BooleanField()
@@ -39,6 +41,15 @@ class JobAnswer(serializers.Serializer[Any]):
 
     def get_evaluation(self, job: Any) -> int | None:
         return _made(job, "evaluation")
+
+
+class JobDetailAnswer(JobAnswer):
+    """One job, and why it waits."""
+
+    waits = serializers.SerializerMethodField(help_text="Empty unless the job is queued.")
+
+    def get_waits(self, job: Any) -> str:
+        return job_waits(job)
 
 
 def _made(job: Any, name: str) -> int | None:

@@ -35,6 +35,7 @@ from registry.evaluations.selectors import (
 )
 from registry.evaluations.services import gate_set
 from registry.versions.selectors import model_get, version_get
+from workers.jobs.models import PRIORITIES, JobPriority
 from workers.jobs.requests import evaluate_request, fine_tune_request
 from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
@@ -98,6 +99,7 @@ class FineTuneBody(StrictSerializer):
     dataset_version = Identifier()
     hyperparameters = Object(required=False)
     resources = ResourcesBody(required=False)
+    priority = Choice(choices=PRIORITIES, required=False)
 
 
 class FineTunesView(Endpoint):
@@ -115,6 +117,7 @@ class FineTunesView(Endpoint):
             dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
             hyperparameters=given.get("hyperparameters", {}),
             resources=given.get("resources"),
+            priority=JobPriority.named(given.get("priority", "normal")),
         )
         return self.answer(job, JobAnswer, status=201)
 
@@ -137,6 +140,7 @@ class EvaluationBody(StrictSerializer):
         required=False,
         help_text="Measure the first rows only. Such an evaluation decides no gates.",
     )
+    priority = Choice(choices=PRIORITIES, required=False)
 
 
 class EvaluationsView(Endpoint):
@@ -169,6 +173,7 @@ class EvaluationsView(Endpoint):
             version=version_get(actor=self.actor, id=given["version"]),
             dataset_version=dataset_version_get(actor=self.actor, id=given["dataset_version"]),
             max_rows=given.get("max_rows"),
+            priority=JobPriority.named(given.get("priority", "normal")),
         )
         return self.answer(job, JobAnswer, status=201)
 

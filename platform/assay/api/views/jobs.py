@@ -11,11 +11,16 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import MAX_IDENTIFIER, Choice, Line, StrictSerializer
-from assay.api.representations.workers import JobAnswer, JobEventAnswer, JobEventsAnswer
+from assay.api.representations.workers import (
+    JobAnswer,
+    JobDetailAnswer,
+    JobEventAnswer,
+    JobEventsAnswer,
+)
 from governance.bounds import DEPARTMENT_MAX
-from workers.jobs.models import JobKind, JobState
+from workers.jobs.models import PRIORITIES, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
-from workers.jobs.services import job_cancel
+from workers.jobs.services import job_cancel, job_prioritize
 
 
 class JobQuery(StrictSerializer):
@@ -43,10 +48,10 @@ class JobsView(Endpoint):
 class JobView(Endpoint):
     """One job."""
 
-    @operation("Jobs", "One job and its progress", answer=JobAnswer)
+    @operation("Jobs", "One job, its progress and why it waits", answer=JobDetailAnswer)
     def get(self, request: Request, job_id: UUID) -> Response:
         self.query()
-        return self.answer(job_get(actor=self.actor, job_id=job_id), JobAnswer)
+        return self.answer(job_get(actor=self.actor, job_id=job_id), JobDetailAnswer)
 
 
 class JobEventsQuery(StrictSerializer):
@@ -83,3 +88,19 @@ class JobCancelView(Endpoint):
     def post(self, request: Request, job_id: UUID) -> Response:
         self.nothing()
         return self.answer(job_cancel(actor=self.actor, job_id=job_id), JobAnswer)
+
+
+class JobPriorityBody(StrictSerializer):
+    """A new priority."""
+
+    priority = Choice(choices=PRIORITIES)
+
+
+class JobPriorityView(Endpoint):
+    """Priority of a queued job."""
+
+    @operation("Jobs", "Change a job's priority", body=JobPriorityBody, answer=JobDetailAnswer)
+    def post(self, request: Request, job_id: UUID) -> Response:
+        priority = JobPriority.named(self.body(JobPriorityBody)["priority"])
+        job = job_prioritize(actor=self.actor, job_id=job_id, priority=priority)
+        return self.answer(job, JobDetailAnswer)

@@ -19,7 +19,7 @@ from assay.api.representations.governance import (
 )
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, TITLE_MAX
 from governance.people.links import factor_permit_create, is_mailed, password_link_create
-from governance.people.models import REASON_MAX, OneTimeLink
+from governance.people.models import JOBS_AT_ONCE_MAX, REASON_MAX, OneTimeLink
 from governance.people.selectors import (
     department_get,
     departments_visible_to,
@@ -28,6 +28,7 @@ from governance.people.selectors import (
 )
 from governance.people.services import (
     department_create,
+    department_limit_jobs,
     person_create,
     person_deactivate,
     person_reactivate,
@@ -71,6 +72,28 @@ class DepartmentView(Endpoint):
     def get(self, request: Request, slug: str) -> Response:
         self.query()
         return self.answer(department_get(actor=self.actor, slug=slug), DepartmentAnswer)
+
+
+class JobsAtOnceBody(StrictSerializer):
+    """How many jobs of a department run at the same time; null stands for the platform's."""
+
+    jobs_at_once = Whole(min_value=1, max_value=JOBS_AT_ONCE_MAX, allow_null=True)
+
+
+class JobsAtOnceView(Endpoint):
+    """Limit on the jobs of a department."""
+
+    @operation(
+        "People",
+        "Limit the jobs of a department that run at once",
+        body=JobsAtOnceBody,
+        answer=DepartmentAnswer,
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        given = self.body(JobsAtOnceBody)
+        department = department_get(actor=self.actor, slug=slug)
+        limited = department_limit_jobs(actor=self.actor, department=department, **given)
+        return self.answer(limited, DepartmentAnswer)
 
 
 class PersonBody(StrictSerializer):

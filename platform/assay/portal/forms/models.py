@@ -15,6 +15,7 @@ from registry.evaluations.models import WHY_MAX, Comparator
 from registry.intake.models import SOURCE_MAX
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
+from workers.jobs.models import PRIORITIES
 from workers.run.order import MAX_MINUTES
 
 # What a job may ask for, by the label of its field.
@@ -55,6 +56,17 @@ class GateForm(TablerForm):
         self.fields["metric"].choices = [(m.name, m.title) for m in get_task(task).metrics]  # type: ignore[attr-defined]
 
 
+def priority_field() -> forms.ChoiceField:
+    """Return the choice of a new job's priority, normal at first."""
+    return forms.ChoiceField(
+        choices=[(name, name.capitalize()) for name in reversed(PRIORITIES)],
+        initial="normal",
+        required=False,
+        help_text="High is for leads and operators.",
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+
+
 class FineTuneForm(TablerForm):
     """A training run; the hyper-parameters are those of the model's task."""
 
@@ -82,6 +94,7 @@ class FineTuneForm(TablerForm):
         for name, info in schema.items():
             self.fields[f"h_{name}"] = _hyperparameter(name, info)
         self.fields |= _resources(chosen)
+        self.fields["priority"] = priority_field()
 
     def resource_values(self) -> dict[str, Any]:
         """Return the requested resources that were filled in."""
@@ -145,6 +158,8 @@ class EvaluateForm(TablerForm):
         label="Maximum rows",
         help_text="Leave empty to measure all rows. Gates need all rows.",
     )
+
+    priority = priority_field()
 
     def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -8,7 +8,13 @@ from django import forms
 
 from assay.portal.forms.base import SlugChoice, TablerForm, titled
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, GROUP_MAX, TITLE_MAX
-from governance.people.models import DEPARTMENT_ROLES, REASON_MAX, Role, Speciality
+from governance.people.models import (
+    DEPARTMENT_ROLES,
+    JOBS_AT_ONCE_MAX,
+    REASON_MAX,
+    Role,
+    Speciality,
+)
 from registry.responses.models import RETENTION_MAX_DAYS
 
 
@@ -89,6 +95,18 @@ class StandingForm(TablerForm):
         max_length=REASON_MAX,
         help_text="Kept in the audit log.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
+class JobsAtOnceForm(TablerForm):
+    """How many jobs of a department run at the same time."""
+
+    jobs_at_once = forms.IntegerField(
+        label="Jobs at once",
+        required=False,
+        min_value=1,
+        max_value=JOBS_AT_ONCE_MAX,
+        help_text="Leave empty for the platform's default.",
     )
 
 

@@ -18,7 +18,7 @@ from registry.evaluations.selectors import gates_visible_to
 from registry.versions.models import Model
 from registry.versions.selectors import model_get, versions_visible_to
 from workers.jobs.estimates import Estimate, fine_tune_estimate
-from workers.jobs.models import JobKind
+from workers.jobs.models import JobKind, JobPriority
 from workers.jobs.requests import fine_tune_request
 from workers.jobs.selectors import jobs_visible_to
 from workers.jobs.training import training_bases
@@ -136,6 +136,7 @@ class FineTune(ActionScreen):
             dataset_version=values["dataset_version"],
             hyperparameters=form.hyperparameter_values(),
             resources=form.resource_values(),
+            priority=JobPriority.named(values["priority"] or "normal"),
         )
         return redirect("portal:job", id=job.pk)
 

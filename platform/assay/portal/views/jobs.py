@@ -13,14 +13,16 @@ from django.utils import timezone
 from assay.portal.access import may
 from assay.portal.http import ActionScreen, Screen, page_of
 from assay.portal.series import curve_points, curves
+from governance.errors import InvalidInput
 from governance.permissions import Action
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
-from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.line import job_waits
+from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
-from workers.jobs.services import job_cancel
+from workers.jobs.services import job_cancel, job_prioritize
 
 FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD)
 EVENTS_SHOWN = 5000
@@ -67,10 +69,21 @@ class JobPage(Screen):
             "after": events[-1].pk if events else 0,
             "curves": curves(events),
             "result": result_of(self, job),
+            "waits": job_waits(job),
+            "priorities": self.priorities(job),
             "may_cancel": is_live(job)
             and not job.cancel_requested
             and may(self.actor, Action.JOB_CANCEL, kind="job", department=job.department.slug),
         }
+
+    def priorities(self, job: Job) -> list[tuple[str, str]]:
+        """Return the priorities that this person may give the job, with their labels."""
+        department = job.department.slug
+        if job.state != JobState.QUEUED or not may(
+            self.actor, Action.JOB_PRIORITIZE, kind="job", department=department
+        ):
+            return []
+        return [(each.name.lower(), str(each.label)) for each in JobPriority]
 
 
 def result_of(screen: Screen, job: Job) -> dict[str, Any]:
@@ -87,7 +100,8 @@ class JobProgress(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         job = job_get(actor=self.actor, job_id=kwargs["id"])
-        return render(request, "portal/parts/progress.html", {"job": job, "live": is_live(job)})
+        context = {"job": job, "live": is_live(job), "waits": job_waits(job)}
+        return render(request, "portal/parts/progress.html", context)
 
 
 class JobEvents(Screen):
@@ -119,4 +133,19 @@ class JobCancel(JobPage, ActionScreen):
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job_cancel(actor=self.actor, job_id=id)
         messages.success(self.request, "The job was asked to stop.")
+        return redirect("portal:job", id=id)
+
+
+class JobPrioritize(JobPage, ActionScreen):
+    """Changes the priority of a queued job."""
+
+    def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        try:
+            priority = JobPriority.named(self.request.POST.get("priority", "")[:10])
+        except KeyError as error:
+            raise InvalidInput(
+                "Choose a priority.", fields={"priority": ["is low, normal or high"]}
+            ) from error
+        job_prioritize(actor=self.actor, job_id=id, priority=priority)
+        messages.success(self.request, f"The job has {priority.label.lower()} priority.")
         return redirect("portal:job", id=id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.db.models import Count, Prefetch, Q
 from django.http import HttpResponse
@@ -15,6 +16,7 @@ from assay.portal.access import may
 from assay.portal.forms.people import (
     DepartmentForm,
     EraseForm,
+    JobsAtOnceForm,
     PersonForm,
     RetentionForm,
     RoleForm,
@@ -26,7 +28,13 @@ from governance.errors import InvalidInput
 from governance.keys.selectors import keys_visible_to
 from governance.people.access_requests import access_request_decline, access_requests_open
 from governance.people.links import password_link_create
-from governance.people.models import Person, RoleAssignment, RoleRequest, RoleRequestState
+from governance.people.models import (
+    Department,
+    Person,
+    RoleAssignment,
+    RoleRequest,
+    RoleRequestState,
+)
 from governance.people.role_requests import (
     role_request_approve,
     role_request_get,
@@ -46,6 +54,7 @@ from governance.people.selectors import (
 )
 from governance.people.services import (
     department_create,
+    department_limit_jobs,
     person_create,
     person_deactivate,
     person_reactivate,
@@ -296,9 +305,11 @@ class DepartmentPage(ActionScreen):
         return {
             "department": department,
             "response_days": days,
-            "form": RetentionForm(self.request.POST or None, initial={"days": days})
-            if retains
+            "form": self.retention_form(days) if retains else None,
+            "jobs_form": self.jobs_form(department)
+            if may(self.actor, Action.QUOTA_SET, kind="quota", department=slug)
             else None,
+            "jobs_at_once": department.jobs_at_once or settings.JOBS_AT_ONCE,
             "page": page_of(self.request, members),
             "keys": keys.filter(expires_at__gt=timezone.now())[:KEYS_SHOWN],
             "mappings": group_mappings_visible_to(self.actor).filter(department=department),
@@ -306,6 +317,14 @@ class DepartmentPage(ActionScreen):
             "may_see_usage": may(self.actor, Action.USAGE_VIEW, kind="usage", department=slug),
             "may_see_budgets": may(self.actor, Action.QUOTA_VIEW, kind="quota", department=slug),
         }
+
+    def retention_form(self, days: int) -> RetentionForm:
+        """Return the form of the retention, with what was given."""
+        return RetentionForm(self.request.POST or None, initial={"days": days})
+
+    def jobs_form(self, department: Department) -> JobsAtOnceForm:
+        """Return the empty form of the limit on jobs."""
+        return JobsAtOnceForm(initial={"jobs_at_once": department.jobs_at_once})
 
     def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
         department = department_get(actor=self.actor, slug=slug)
@@ -316,5 +335,29 @@ class DepartmentPage(ActionScreen):
             done = f"{department.name} keeps responses for {kept.days} {unit}."
         else:
             done = f"{department.name} stores no responses."
+        messages.success(self.request, done)
+        return redirect("portal:department", slug=slug)
+
+
+class DepartmentJobs(DepartmentPage):
+    """Limits the jobs of a department that run at once."""
+
+    def retention_form(self, days: int) -> RetentionForm:
+        return RetentionForm(initial={"days": days})
+
+    def jobs_form(self, department: Department) -> JobsAtOnceForm:
+        given = self.request.POST or None
+        return JobsAtOnceForm(given, initial={"jobs_at_once": department.jobs_at_once})
+
+    def act(self, *, slug: str, **kwargs: Any) -> HttpResponse:
+        department = department_limit_jobs(
+            actor=self.actor,
+            department=department_get(actor=self.actor, slug=slug),
+            **cleaned(JobsAtOnceForm(self.request.POST)),
+        )
+        if department.jobs_at_once is None:
+            done = f"{department.name} runs as many jobs at once as the platform allows."
+        else:
+            done = f"{department.name} runs at most {department.jobs_at_once:,} jobs at once."
         messages.success(self.request, done)
         return redirect("portal:department", slug=slug)

@@ -32,6 +32,7 @@ from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.recall import version_recall
 from registry.versions.selectors import version_get, versions_visible_to
 from workers.deployments.radius import blast_radius
+from workers.jobs.models import JobPriority
 from workers.jobs.requests import evaluate_request
 from workers.jobs.selectors import job_events, jobs_visible_to
 
@@ -142,6 +143,7 @@ class Evaluate(ActionScreen):
             version=version,
             dataset_version=given["dataset_version"],
             max_rows=given["max_rows"],
+            priority=JobPriority.named(given["priority"] or "normal"),
         )
         return redirect("portal:job", id=job.pk)
 
