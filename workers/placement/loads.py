@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import redis
 from django.conf import settings
-from django.db.models import Avg, Count, F, Q
+from django.db.models import Avg, Count, F, Max, Q
+from django.db.models.functions import Extract, Now
 from django.utils import timezone
 
 from governance.usage.models import UsageRecord
@@ -82,12 +83,18 @@ class Scaler:
         recent = UsageRecord.objects.filter(
             deployment__in=[row.name for row in rows], occurred_at__gte=timezone.now() - WINDOW
         )
-        waits = dict(recent.order_by().values_list("deployment").annotate(wait=Avg("queue_ms")))
+        ended = Extract(Now() - Max("occurred_at"), "epoch")
+        found = recent.order_by().values_list("deployment")
+        waits = {
+            name: (float(wait), max(0.0, float(ago)))
+            for name, wait, ago in found.annotate(wait=Avg("queue_ms"), ago=ended)
+        }
         return {
             row.pk: Load(
                 queued=int(length),
-                wait_ms=float(waits.get(row.name) or 0.0),
-                used=row.name in waits or row.pk in wanted,
+                wait_ms=waits[row.name][0] if row.name in waits else 0.0,
+                ended_s=waits[row.name][1] if row.name in waits else None,
+                asked=row.pk in wanted,
             )
             for row, length in zip(rows, queued, strict=True)
         }

@@ -22,12 +22,14 @@ CALM_FOR_S = 300.0
 @dataclass(frozen=True, slots=True)
 class Load:
     """What is known of one deployment now. `queued` requests wait in its queue, those of the last
-    minute waited `wait_ms` on average; `used` says that one came in that minute, or waits now.
+    minute waited `wait_ms` on average, and the latest of them ended `ended_s` seconds ago. `asked`:
+    a gateway waits for it to be loaded.
     """
 
     queued: int = 0
     wait_ms: float = 0.0
-    used: bool = False
+    ended_s: float | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,12 @@ def replicas_next(
     idle_s: float,
 ) -> tuple[int, Memory]:
     """Return how many replicas are wanted from now on, and what to remember for the next round."""
-    used = load.used or load.queued > 0
-    used_at = now if used else memory.used_at
+    waits = load.asked or load.queued > 0
+    used_at = memory.used_at
+    if waits or load.ended_s is not None:
+        used_at = max(used_at, now - (0.0 if waits else load.ended_s or 0.0))
     if wanted == 0:
-        return (1 if used else least), Memory(used_at)
+        return (1 if waits else least), Memory(used_at)
     busy = load.queued >= BUSY_QUEUED * max(ready, 1) or load.wait_ms >= BUSY_WAIT_MS
     calm = not load.queued and load.wait_ms <= CALM_WAIT_MS
     busy_since = (memory.busy_since if memory.busy_since is not None else now) if busy else None

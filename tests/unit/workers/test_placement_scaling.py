@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ class Clock:
         return self.wanted
 
 
-BUSY, CALM = Load(queued=20, used=True), Load(used=True)
+BUSY, CALM = Load(queued=20, ended_s=1), Load(ended_s=1)
 
 
 def test_a_lasting_queue_adds_replicas_one_by_one_up_to_the_most() -> None:
@@ -57,7 +58,7 @@ def test_a_lasting_queue_adds_replicas_one_by_one_up_to_the_most() -> None:
 
 
 def test_long_waits_count_as_a_queue_does() -> None:
-    assert Clock().tick(60, Load(wait_ms=5000.0, used=True)) == 3
+    assert Clock().tick(60, Load(wait_ms=5000.0, ended_s=1)) == 3
 
 
 def test_a_short_queue_or_a_replica_that_still_loads_adds_none() -> None:
@@ -71,7 +72,7 @@ def test_a_short_queue_or_a_replica_that_still_loads_adds_none() -> None:
 def test_replicas_are_removed_only_after_a_long_calm() -> None:
     clock = Clock(wanted=3)
     assert clock.tick(CALM_FOR_S - 2, CALM) == 3
-    clock.tick(2, Load(queued=1, used=True))
+    clock.tick(2, Load(queued=1, ended_s=1))
     assert clock.tick(CALM_FOR_S, CALM) == 3
     assert clock.tick(2, CALM) == 2
     assert clock.tick(10 * CALM_FOR_S, CALM) == 1
@@ -83,7 +84,8 @@ def test_only_a_minimum_of_zero_lets_the_last_replica_go_when_idle() -> None:
     assert clock.tick(IDLE_S - 2, Load()) == 1
     assert clock.tick(2, Load()) == 0
     assert clock.tick(60, Load()) == 0
-    assert clock.tick(2, Load(used=True)) == 1
+    assert clock.tick(60, Load(ended_s=30)) == 0
+    assert clock.tick(2, Load(asked=True)) == 1
     assert clock.tick(IDLE_S - 4, Load()) == 1
 
 
@@ -108,8 +110,9 @@ def test_the_controller_reads_queues_requests_and_the_ledger(
     assert wanted == {fixed.pk: 1, asleep.pk: 0, asked.pk: 1, used.pk: 1}
     assert redis.zcard(WANTED_KEY) == 2
     redis.lpush(deployment_queue(asleep.pk), "request")
-    settings.PLACEMENT_IDLE_S = 1e-6
+    settings.PLACEMENT_IDLE_S = 5
     redis.delete(WANTED_KEY)
+    scaler._memory = {pk: replace(each, used_at=each.used_at - 6) for pk, each in _of(scaler)}
     UsageRecord.objects.create(
         request_id="r1",
         occurred_at=timezone.now(),
@@ -124,6 +127,10 @@ def test_the_controller_reads_queues_requests_and_the_ledger(
     wanted = dict(Deployment.objects.values_list("pk", "replicas_wanted"))
     assert wanted == {fixed.pk: 1, asleep.pk: 1, asked.pk: 0, used.pk: 1}
     scaler.close()
+
+
+def _of(scaler: Scaler) -> list[tuple[int, Memory]]:
+    return list(scaler._memory.items())
 
 
 @pytest.mark.django_db
