@@ -1,5 +1,5 @@
 #!/bin/sh
-# The process is the first argument: web, controller, init, migrate, broker_users, worker
+# The process is the first argument: web, controller, init, migrate, broker_users, node, worker
 # (ASSAY_WORKER_KIND: compute or engine).
 set -eu
 
@@ -31,6 +31,13 @@ broker_users)
     export ASSAY_PROCESS=broker_users ASSAY_ENV=development
     exec assay manage write_broker_users /var/lib/broker/users.acl "$@"
     ;;
+node)
+    export ASSAY_PROCESS=node TMPDIR=/var/lib/scratch
+    export HF_HOME="$TMPDIR/huggingface" XDG_CACHE_HOME="$TMPDIR/cache"
+    exec celery --quiet -A workers.app worker -I workers.tasks.inference -Q engine.none -P threads \
+        -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "engine@%h" \
+        --without-mingle --without-gossip --without-heartbeat "$@"
+    ;;
 worker)
     # Copies of weights are too large for the memory that /tmp is.
     export ASSAY_PROCESS=worker TMPDIR=/var/lib/scratch
@@ -54,7 +61,7 @@ worker)
     esac
     ;;
 *)
-    echo "Process '$role' is not known; use web, controller, init, migrate, broker_users or worker." >&2
+    echo "Process '$role' is not known; use web, controller, init, migrate, broker_users, node or worker." >&2
     exit 64
     ;;
 esac

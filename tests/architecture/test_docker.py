@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from assay.broker_users import PREFIX, USERS
 from assay.database_roles.privileges import OWNER, ROLES
-from assay.processes import HOLDERS, PROCESSES
+from assay.processes import HOLDERS, PROCESSES, check_process
 from governance.audit.checkpoint import Signer
+from tests.architecture.test_settings import NEEDED
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -122,6 +123,21 @@ def test_a_store_in_a_bucket_changes_services_that_exist(compose: dict[str, Any]
             assert f'"{variable.removesuffix("_FILE")}"' in SETTINGS, variable
     assert set(caches) == set(added["volumes"])
     assert all(len(users) == 1 for users in caches.values())
+
+
+def test_a_node_has_neither_database_nor_store_and_no_way_in() -> None:
+    node = yaml.safe_load((DOCKER / "compose.node.yaml").read_text())
+    (service,) = node["services"].values()
+    jsonschema.validate(service, SERVICE)
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "ports" not in service
+    given = service["environment"]
+    assert set(service["secrets"]) == set(node["secrets"])
+    assert {f"/run/secrets/{name}" for name in node["secrets"]} <= set(given.values())
+    assert NEEDED["node"].keys() <= {each.removesuffix("_FILE") for each in given} | given.keys()
+    check_process("node", given, production=True)
+    assert (DOCKER / "entrypoint.sh").read_text().count("-I workers.tasks.inference") == 2
 
 
 def test_every_setting_that_compose_names_is_read_by_the_settings(compose: dict[str, Any]) -> None:
@@ -419,7 +435,7 @@ def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, controller, init, migrate, broker_users or worker" in finished.stderr
+    assert "web, controller, init, migrate, broker_users, node or worker" in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
-from assay.processes import HOLDERS
+from assay.processes import HOLDERS, check_process
 from tests.architecture.test_docker import BROKER_USERS, STORES
 from tests.architecture.test_settings import NEEDED
 
@@ -29,8 +29,9 @@ UNITS = {
     "engine": "worker-engine",
     "migrate": "migrate",
 }
+STARTED = (*UNITS, "node")
 # Of 100: the least is the least exposed. An engine worker confines servers by namespaces.
-EXPOSURE = {"engine": 25, "compute": 20}
+EXPOSURE = {"engine": 25, "node": 25, "compute": 20}
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd is not installed"
 )
@@ -84,7 +85,7 @@ def test_systemd_finds_no_fault_in_the_units(verified: dict[str, str]) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", [*UNITS, "mlflow"])
+@pytest.mark.parametrize("name", [*STARTED, "mlflow"])
 def test_a_unit_is_hardly_exposed(name: str, verified: dict[str, str]) -> None:
     most = str(EXPOSURE.get(name, 15))
     ran = subprocess.run(
@@ -95,7 +96,7 @@ def test_a_unit_is_hardly_exposed(name: str, verified: dict[str, str]) -> None:
     assert ran.returncode == 0, ran.stdout
 
 
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", STARTED)
 def test_a_unit_holds_its_own_secrets_as_credentials(name: str) -> None:
     unit, given = read(name), environment(name)
     process = given["ASSAY_PROCESS"]
@@ -108,7 +109,10 @@ def test_a_unit_holds_its_own_secrets_as_credentials(name: str) -> None:
     loaded = dict(each.split(":") for each in unit["LoadCredential"])
     assert {value.removeprefix("%d/") for value in files.values()} == loaded.keys()
     assert all(path == f"/etc/assay/secrets/{key}" for key, path in loaded.items())
-    assert NEEDED[process].keys() <= {key.removesuffix("_FILE") for key in given}
+    assert NEEDED[process].keys() <= {key.removesuffix("_FILE") for key in given} | given.keys()
+    if name == "node":
+        check_process("node", given, production=True)
+        return
     role = OWNER if process == "migrate" else ROLES[process].name
     assert given["DATABASE_URL"] == f"postgresql://{role}@/assay"
     assert given["REDIS_USERNAME"] == PREFIX + BROKER_USERS[UNITS[name]]
@@ -136,13 +140,15 @@ def test_a_unit_sees_the_folders_that_its_process_uses(name: str) -> None:
 def test_units_run_the_commands_of_the_images() -> None:
     entrypoint = (ROOT / "docker" / "entrypoint.sh").read_text().replace("\\\n", " ")
     for name, module in (("compute", "workers.tasks.jobs"), ("engine", "workers.tasks.inference")):
-        (line,) = [line for line in entrypoint.splitlines() if f"-I {module}" in line]
+        line, *_ = (line for line in entrypoint.splitlines() if f"-I {module}" in line)
         image = re.sub(r'"\$\{ASSAY_WORKER_CONCURRENCY:-\d+\}"', "N", line)
         image = image.replace('"', "").replace("$@", "").removeprefix("exec")
         (unit,) = read(name)["ExecStart"]
         unit = unit.replace("${ASSAY_WORKER_CONCURRENCY}", "N").replace("%%", "%")
         words = image.replace("exec ", "").split()
         assert unit.replace("/opt/assay/venv/bin/", "").split() == words, name
+    (node,), (engine,) = read("node")["ExecStart"], read("engine")["ExecStart"]
+    assert node == engine
     assert "assay.server" in read("web")["ExecStart"][0]
     assert read("controller")["ExecStart"][0].endswith("assay manage run_controller")
     steps = [each.partition("assay manage ")[2] for each in read("migrate")["ExecStart"]]
@@ -163,7 +169,7 @@ def test_every_process_starts_with_the_settings_of_its_unit(tmp_path: Path) -> N
             stderr=subprocess.PIPE,
             text=True,
         )
-        for name in UNITS
+        for name in STARTED
     }
     for name, started in running.items():
         _, said = started.communicate(timeout=60)

@@ -1,7 +1,8 @@
 """Metrics of jobs, queues, workers, the artifact store and the controller.
 
 The controller has no port: it keeps its figures in the database (`workers.measurements`), and they
-are shown here. Labels are bounded: kinds, states, queues of live deployments, live workers, loops.
+are shown here. Labels are bounded: kinds, states, queues of live deployments, live workers, nodes,
+loops.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import redis.asyncio
@@ -28,6 +30,7 @@ from workers.measurements.measuring import (
     loops_together,
 )
 from workers.measurements.models import Measurement
+from workers.nodes.models import Node, NodeState
 from workers.presence import WORKERS_KEY
 from workers.wire import JOB_QUEUE, deployment_queue
 
@@ -64,6 +67,11 @@ WORKER_SEEN = Gauge(
     "assay_worker_last_seen_seconds",
     "Seconds since the last sign of life of a worker; those that are gone drop out.",
     ("worker",),
+)
+NODE_SEEN = Gauge(
+    "assay_node_last_seen_seconds",
+    "Seconds since the last report of a node that joined and was not revoked.",
+    ("node", "state"),
 )
 STORE_OBJECTS = Gauge("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
 STORE_BYTES = Gauge("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
@@ -105,12 +113,15 @@ _MOST_WORKERS = 500
 
 
 async def measure_work() -> None:
-    """Bring the gauges of jobs, store and controller up to date, with one query.
+    """Bring the gauges of jobs, nodes, store and controller up to date, with two queries.
 
     Raises:
         django.db.Error: the database does not answer; the gauges stand as they were.
     """
-    rows = await asyncio.to_thread(_read)
+    rows, nodes = await asyncio.to_thread(_read)
+    NODE_SEEN.clear()
+    for name, state, seen_at in nodes:
+        NODE_SEEN.labels(name, state).set(age_s(seen_at.timestamp()))
     reports = [row.figures for row in rows.values() if row.name.startswith(LOOPS)]
     newest = [row.measured_at.timestamp() for row in rows.values() if row.name.startswith(LOOPS)]
     if newest:
@@ -128,9 +139,15 @@ async def measure_work() -> None:
         COLLECTED.set(collection.figures["bytes"])
 
 
-def _read() -> dict[str, Measurement]:
+def _read() -> tuple[dict[str, Measurement], list[tuple[str, str, datetime]]]:
+    """Return the figures by subject; and name, state and last report of each node in use."""
     try:
-        return Measurement.objects.in_bulk()
+        nodes = Node.objects.exclude(state=NodeState.REVOKED).filter(seen_at__isnull=False)
+        return Measurement.objects.in_bulk(), [
+            (name, state, seen_at)
+            for name, state, seen_at in nodes.values_list("name", "state", "seen_at")
+            if seen_at is not None
+        ]
     finally:
         close_connection()
 

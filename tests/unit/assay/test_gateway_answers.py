@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import struct
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from django.utils import timezone
 from openai import BadRequestError
 
 from assay.gateway import probes
+from governance.people.models import Person
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import (
@@ -20,6 +23,7 @@ from workers.measurements.measuring import (
     replicas_measure,
     store_measure,
 )
+from workers.nodes.models import Node
 from workers.wire import Delta, Done, Failed
 
 IMAGE = {"type": "input_image", "text": "a cat"}
@@ -184,6 +188,13 @@ def test_probes_answer_without_a_key(
     with times.round("leases", 2.0):
         pass
     loops_measure(times)
+    Node.objects.create(
+        name="gpu-1",
+        state="cordoned",
+        public_key="ab" * 32,
+        seen_at=timezone.now() + timedelta(hours=1),
+        created_by=Person.objects.create(email="nodes@example.org", name="Nodes"),
+    )
     assert httpx.get(f"{stage.url}/healthz").json() == {"status": "ok"}
     ready = httpx.get(f"{stage.url}/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
@@ -201,6 +212,7 @@ def test_probes_answer_without_a_key(
         'assay_replicas{deployment="writer",state="pending"} 0.0',
         'assay_controller_loop_failing{loop="leases"} 0.0',
         'assay_store_faults{kind="missing"} 0.0',
+        'assay_node_last_seen_seconds{node="gpu-1",state="cordoned"} 0.0',
     ):
         assert f"\n{line}\n" in metrics, line
     forwarded = {"x-forwarded-for": "203.0.113.9"}
