@@ -40,6 +40,7 @@ from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
+from workers.jobs.chains import chains_advance
 from workers.jobs.services import job_sweep
 from workers.listening import listener
 from workers.measurements.loops import LoopTimes
@@ -154,6 +155,7 @@ class Controller:
             close_old_connections()
             with self._times.round("jobs", SWEEP_S):
                 job_sweep()
+                chains_advance()
             self._woken.wait(SWEEP_S)
             self._woken.clear()
 

@@ -136,3 +136,52 @@ class JobEvent(models.Model):
 
     def __str__(self) -> str:
         return self.message or str(self.data)
+
+
+class ChainState(models.TextChoices):
+    """`waiting`: the job before it is not over. `stopped`: it never starts; `reason` says why."""
+
+    WAITING = "waiting"
+    STARTED = "started"
+    STOPPED = "stopped"
+
+
+class ChainLink(models.Model):
+    """An evaluation that follows the fine-tune `first`, of the version that it makes.
+
+    It starts when the job `after` has succeeded, and is then `job`. `after` is unknown while an
+    earlier link has not started.
+    """
+
+    first = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="chain")
+    position = models.PositiveSmallIntegerField()
+    dataset_version = models.ForeignKey(
+        "registry.DatasetVersion", on_delete=models.PROTECT, related_name="+"
+    )
+    max_rows = models.PositiveIntegerField(null=True, blank=True)
+    state = models.CharField(max_length=10, choices=ChainState.choices, default=ChainState.WAITING)
+    reason = models.CharField(max_length=500, blank=True, default="")
+    after = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="followed_by", null=True, blank=True
+    )
+    job = models.OneToOneField(
+        Job, on_delete=models.CASCADE, related_name="link", null=True, blank=True
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("first", "position")
+        constraints = (
+            models.UniqueConstraint(fields=("first", "position"), name="one_link_a_position"),
+            models.CheckConstraint(
+                name="started_link_has_a_job",
+                condition=Q(state="started", job__isnull=False)
+                | (~Q(state="started") & Q(job__isnull=True)),
+            ),
+        )
+        indexes = (
+            models.Index(fields=("after",), condition=Q(state="waiting"), name="links_waiting"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.first_id}: {self.position}"

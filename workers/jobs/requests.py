@@ -112,7 +112,7 @@ def fine_tune_request(
     task = get_task(model.task)
     recipe = _recipe(task, method)
     _check_base(actor, model, base_version, recipe)
-    _check_data(actor, model, dataset_version, recipe.row_kind)
+    check_data(actor, model, dataset_version, recipe.row_kind)
     _refuse_test_data(model, dataset_version)
     settings = _validated(task, recipe, hyperparameters or {})
     wanted = resources_checked(recipe, resources)
@@ -169,7 +169,7 @@ def evaluate_request(
         raise _invalid("version", f"{version} is of task {task.name}, which is not evaluated.")
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version} is {version.state}; it cannot be evaluated.")
-    _check_data(actor, model, dataset_version)
+    check_data(actor, model, dataset_version)
     if max_rows is not None and max_rows < 1:
         raise _invalid("max_rows", "An evaluation measures at least one row.")
     part = None if max_rows is None or max_rows >= dataset_version.rows else max_rows
@@ -255,7 +255,13 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
         )
 
 
-def _check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: str = "") -> None:
+def check_data(actor: Principal, model: Model, data: DatasetVersion, row_kind: str = "") -> None:
+    """Raise unless the actor may use these data for the model, and they hold rows of `row_kind`.
+
+    Raises:
+        InvalidInput: they do not fit the model's task, or are restricted and the model is shared.
+        NotFound: the actor may not see them.
+    """
     dataset = data.dataset
     if not datasets_visible_to(actor).filter(pk=dataset.pk).exists():
         raise NotFound(f"There is no dataset version {data.pk} that you may see.")

@@ -119,7 +119,7 @@ _AUDIT = {
 _BUDGETS = {
     "governance_budgethold": Grant(
         web=KEEP,
-        controller=CHANGE,
+        controller=KEEP,
         worker="SELECT, UPDATE (device_ms, running_since, state, outcome, ended_at)",
     ),
     "governance_price": Grant(web=ALL, controller=READ),
@@ -182,9 +182,11 @@ _WORK = {
     "workers_deployment": Grant(
         web=KEEP, controller=CHANGE, worker="SELECT, UPDATE (state, message, stopped_at)"
     ),
+    # The controller starts the links of a chain, and queues what follows a fine-tune.
+    "workers_chainlink": Grant(web=ADD, controller=CHANGE),
     "workers_job": Grant(
         web=KEEP,
-        controller=CHANGE,
+        controller=KEEP,
         worker=(
             "SELECT, UPDATE (state, result, error, progress, checkpoints, fence, attempt, worker,"
             " lease_until, dispatches, dispatch_after, started_at, finished_at)"

@@ -27,8 +27,10 @@ from tests.database_roles import acting_as
 from tests.live.celery_worker import database_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from tests.unit.workers.test_jobs_chains import chained, succeed
 from workers.deployments.models import Deployment, DeploymentState, ReplicaState, ServingPeriod
 from workers.deployments.services import deployment_create, replica_report, worker_key_register
+from workers.jobs.chains import Step, chain_of, chains_advance
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import (
     Report,
@@ -248,6 +250,14 @@ def test_a_worker_runs_a_job_under_its_role() -> None:
     assert [event.action for event in events] == [
         "job:claim", "job:deliver", "job:claim", "job:requeue",
     ]  # fmt: skip
+
+
+def test_the_controller_starts_what_follows_a_fine_tune_under_its_role() -> None:
+    first = chained(Step(company.data("held-out", "text-classification")))
+    succeed(first)
+    with acting_as("controller"):
+        assert chains_advance() == 1
+    assert [link.state for link in chain_of(first)[1]] == ["started"]
 
 
 def test_a_worker_changes_no_request_and_finishes_no_job() -> None:

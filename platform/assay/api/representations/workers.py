@@ -43,10 +43,23 @@ class JobAnswer(serializers.Serializer[Any]):
         return _made(job, "evaluation")
 
 
+class ChainLinkAnswer(serializers.Serializer[Any]):
+    """An evaluation that follows a fine-tune. `job` is set once it has started; `reason` says why a
+    stopped one never starts."""
+
+    position = serializers.IntegerField()
+    dataset_version = serializers.IntegerField(source="dataset_version_id")
+    max_rows = serializers.IntegerField(allow_null=True)
+    state = serializers.CharField(help_text="waiting, started or stopped")
+    reason = serializers.CharField()
+    job = serializers.UUIDField(source="job_id", allow_null=True)
+
+
 class JobDetailAnswer(JobAnswer):
-    """One job, and why it waits."""
+    """One job, why it waits, and the evaluations that follow it."""
 
     waits = serializers.SerializerMethodField(help_text="Empty unless the job is queued.")
+    then = ChainLinkAnswer(source="chain", many=True)
 
     def get_waits(self, job: Any) -> str:
         return job_waits(job)

@@ -24,7 +24,7 @@ from assay.api.representations.registry import (
     EvaluationSummary,
     GateAnswer,
 )
-from assay.api.representations.workers import JobAnswer
+from assay.api.representations.workers import JobAnswer, JobDetailAnswer
 from governance.bounds import NAME_MAX
 from registry.datasets.selectors import dataset_get, dataset_version_get
 from registry.evaluations.models import WHY_MAX, Comparator
@@ -35,8 +35,9 @@ from registry.evaluations.selectors import (
 )
 from registry.evaluations.services import gate_set
 from registry.versions.selectors import model_get, version_get
+from workers.jobs.chains import LINKS_MAX, Step, fine_tune_then
 from workers.jobs.models import PRIORITIES, JobPriority
-from workers.jobs.requests import evaluate_request, fine_tune_request
+from workers.jobs.requests import evaluate_request
 from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
 
@@ -90,6 +91,13 @@ class ResourcesBody(StrictSerializer):
     minutes = Whole(min_value=1, max_value=MAX_MINUTES, required=False)
 
 
+class StepBody(StrictSerializer):
+    """An evaluation of the version that the fine-tune makes."""
+
+    dataset_version = Identifier()
+    max_rows = Whole(min_value=1, max_value=2_000_000, required=False)
+
+
 class FineTuneBody(StrictSerializer):
     """Base, recipe and data of a fine-tune; `hyperparameters` follow the task's schema."""
 
@@ -100,16 +108,29 @@ class FineTuneBody(StrictSerializer):
     hyperparameters = Object(required=False)
     resources = ResourcesBody(required=False)
     priority = Choice(choices=PRIORITIES, required=False)
+    then = serializers.ListField(
+        child=StepBody(),
+        max_length=LINKS_MAX,
+        required=False,
+        help_text="Evaluations that follow, each after the one before it has succeeded.",
+    )
 
 
 class FineTunesView(Endpoint):
     """Adaptations."""
 
-    @operation("Jobs", "Queue a fine-tune", body=FineTuneBody, answer=JobAnswer, status=201)
+    @operation("Jobs", "Queue a fine-tune", body=FineTuneBody, answer=JobDetailAnswer, status=201)
     @idempotent
     def post(self, request: Request) -> Response:
         given = self.body(FineTuneBody)
-        job = fine_tune_request(
+        steps = [
+            Step(
+                dataset_version_get(actor=self.actor, id=step["dataset_version"]),
+                step.get("max_rows"),
+            )
+            for step in given.get("then", [])
+        ]
+        job = fine_tune_then(
             actor=self.actor,
             model=model_get(actor=self.actor, name=given["model"]),
             base_version=version_get(actor=self.actor, id=given["base_version"]),
@@ -118,8 +139,9 @@ class FineTunesView(Endpoint):
             hyperparameters=given.get("hyperparameters", {}),
             resources=given.get("resources"),
             priority=JobPriority.named(given.get("priority", "normal")),
+            then=steps,
         )
-        return self.answer(job, JobAnswer, status=201)
+        return self.answer(job, JobDetailAnswer, status=201)
 
 
 class EvaluationQuery(StrictSerializer):

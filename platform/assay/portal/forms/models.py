@@ -95,6 +95,15 @@ class FineTuneForm(TablerForm):
             self.fields[f"h_{name}"] = _hyperparameter(name, info)
         self.fields |= _resources(chosen)
         self.fields["priority"] = priority_field()
+        if entry.evaluation is not None:
+            self.fields["then"] = forms.ModelChoiceField(
+                queryset=dataset_versions.filter(dataset__row_kind=""),
+                empty_label="No evaluation",
+                required=False,
+                label="Then evaluate on",
+                help_text="Starts when the fine-tune has succeeded.",
+                widget=forms.Select(attrs={"class": "form-select"}),
+            )
 
     def resource_values(self) -> dict[str, Any]:
         """Return the requested resources that were filled in."""

@@ -17,9 +17,9 @@ from registry.datasets.selectors import dataset_versions_visible_to
 from registry.evaluations.selectors import gates_visible_to
 from registry.versions.models import Model
 from registry.versions.selectors import model_get, versions_visible_to
+from workers.jobs.chains import Step, fine_tune_then
 from workers.jobs.estimates import Estimate, fine_tune_estimate
 from workers.jobs.models import JobKind, JobPriority
-from workers.jobs.requests import fine_tune_request
 from workers.jobs.selectors import jobs_visible_to
 from workers.jobs.training import training_bases
 
@@ -128,7 +128,7 @@ class FineTune(ActionScreen):
         model = model_get(actor=self.actor, name=name)
         form = self.form(model)
         values = cleaned(form)
-        job = fine_tune_request(
+        job = fine_tune_then(
             actor=self.actor,
             model=model,
             base_version=values["base_version"],
@@ -137,6 +137,7 @@ class FineTune(ActionScreen):
             hyperparameters=form.hyperparameter_values(),
             resources=form.resource_values(),
             priority=JobPriority.named(values["priority"] or "normal"),
+            then=[Step(values["then"])] if values.get("then") else [],
         )
         return redirect("portal:job", id=job.pk)
 

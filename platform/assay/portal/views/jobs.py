@@ -19,6 +19,7 @@ from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
+from workers.jobs.chains import chain_of
 from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
@@ -61,6 +62,7 @@ class JobPage(Screen):
     def context(self, *, id: UUID, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         job = job_get(actor=self.actor, job_id=id)
         events = list(job_events(job)[:EVENTS_SHOWN])
+        first, links = chain_of(job)
         return {
             "job": job,
             "live": is_live(job),
@@ -70,6 +72,8 @@ class JobPage(Screen):
             "curves": curves(events),
             "result": result_of(self, job),
             "waits": job_waits(job),
+            "chain_first": first,
+            "chain": links,
             "priorities": self.priorities(job),
             "may_cancel": is_live(job)
             and not job.cancel_requested
