@@ -138,7 +138,7 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
 
 def test_the_page_of_workers_draws_the_room_of_each() -> None:
     deployment = deployed()
-    for name in ("n1/engine", "n2/engine"):
+    for name in ("engine@one", "engine@two"):
         worker_key_register(
             worker=name,
             public_key="ab" * 32,
@@ -146,9 +146,9 @@ def test_the_page_of_workers_draws_the_room_of_each() -> None:
             capacity=Capacity(memory=GB, labels=("eu",)),
         )
     placements_update()
-    replica_report(deployment_id=deployment.pk, worker="n1/engine", state="loading")
+    replica_report(deployment_id=deployment.pk, worker="engine@one", state="loading")
     RoleAssignment.objects.create(person=operator(), role="auditor")
     client = signed_in(operator())
-    html = client.get("/workers").content.decode()
+    html = client.get("/nodes").content.decode()
     assert "68.2 MB of 1.0 GB assigned to models" in re.sub(r"\s+", " ", html)
     assert html.count("<progress") == 2
