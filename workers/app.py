@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from celery.signals import after_setup_logger, worker_ready
+from celery.signals import after_setup_logger, worker_ready, worker_shutdown
 from django.conf import settings
+
+if TYPE_CHECKING:
+    from workers.presence import Presence
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 # A worker serves no URL: Django's system checks would import the whole portal into it.
@@ -32,8 +35,19 @@ def _keep_log_level(logger: logging.Logger, **_: Any) -> None:
     logger.setLevel(settings.LOG_LEVEL)
 
 
+# Of the worker that this process is, if it is one.
+_presences: list[Presence] = []
+
+
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _present(sender: Any, **_: Any) -> None:
-    from workers.presence import start_beating
+    from workers.presence import Presence
 
-    start_beating(sender.hostname)
+    _presences.append(Presence(sender.hostname))
+    _presences[-1].start()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _gone(**_: Any) -> None:
+    if _presences:
+        _presences.pop().end()

@@ -23,6 +23,7 @@ from workers.deployments.models import (
 )
 from workers.deployments.services import deployment_create, deployment_stop
 from workers.placement.assigning import placements_update
+from workers.presence import workers_present
 from workers.wire import (
     CANCEL_CHANNEL,
     INFERENCE_TASK,
@@ -118,7 +119,9 @@ def test_a_deployment_lives_and_ends_on_an_engine_worker(redis: Redis, tmp_path:
         assert redis.llen(deployment_queue(before.pk)) == 1
         assert "r4" not in ends()
 
+        assert workers_present(redis)
         process.terminate()
         assert process.wait(30) == 0, (tmp_path / "engine.log").read_text()
+        assert workers_present(redis) == []
     assert not Replica.objects.filter(state=ReplicaState.READY).exists()
     assert in_state(after, DeploymentState.PENDING)
