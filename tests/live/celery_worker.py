@@ -88,8 +88,10 @@ def started(
 
 
 @contextmanager
-def node_worker(log: Path, url: str, key_file: Path, *options: str) -> Iterator[None]:
-    """An engine worker on a machine of its own: nothing of the tests' environment but the way to
+def node_worker(
+    log: Path, url: str, key_file: Path, *options: str, user: str = "engine"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker on a machine of its own: nothing of the tests' environment but the way to
     the broker and to the web process at `url`, and an empty data folder.
     """
     command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
@@ -102,7 +104,7 @@ def node_worker(log: Path, url: str, key_file: Path, *options: str) -> Iterator[
         "ASSAY_NODE_URL": url,
         "ASSAY_NODE_KEY_FILE": str(key_file),
         "ASSAY_DATA_DIR": str(key_file.parent / "data"),
-        "REDIS_URL": broker_url("engine"),
+        "REDIS_URL": broker_url(user),
     }
     with log.open("ab") as output:
         running = subprocess.Popen(
@@ -116,7 +118,7 @@ def node_worker(log: Path, url: str, key_file: Path, *options: str) -> Iterator[
     try:
         until(lambda: b" ready." in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
-        yield
+        yield running
     finally:
         kill(running)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -121,6 +122,10 @@ class StoreFiles:
                 logger.warning("Input %s is left out: %s", folder.name, error.message)
         for files in order.files:
             _copy_loose(files, inputs / files.name)
+
+    def leave(self, claim: Claim) -> None:
+        """Remove the inputs; the controller stores the output."""
+        shutil.rmtree(workspace.inputs_folder(claim.job_id, claim.fence), ignore_errors=True)
 
 
 def _copy_folder(folder: Folder, target: Path) -> None:

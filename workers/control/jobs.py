@@ -65,7 +65,10 @@ class JobControl(Protocol):
     `heartbeat` raise LeaseLost when the claim no longer holds."""
 
     def claim(self, job_id: str, worker: str) -> tuple[Claim, Order] | None:
-        """Take the job; None when it is not claimable, or no order can be made of it."""
+        """Take the job that is first in line; None when none is claimable, or no order can be made.
+
+        `job_id` is the one that the message names, which woke the worker.
+        """
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         """Renew the lease."""
@@ -107,3 +110,6 @@ class Files(Protocol):
             ManifestMismatch: other bytes than those that the order names.
             FilesUnreadable, Unavailable: a file is missing.
         """
+
+    def leave(self, claim: Claim) -> None:
+        """Remove what nothing needs after the attempt."""

@@ -22,7 +22,7 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """Whether it was killed, as the kernel does when memory runs out."""
+        """True when it was killed, as the kernel does when memory runs out."""
         return self.status == -signal.SIGKILL
 
     @property

@@ -78,7 +78,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
         "ntasks-per-node": 1,
         "output": folder / LOG_FILE,
         "open-mode": "append",
-        "signal": f"B:TERM@{GRACE_S}",
+        "signal": f"TERM@{GRACE_S}",
         # A job that Slurm runs again by itself would be a second run under one fence.
         "no-requeue": None,
         "gpus-per-node" if settings.gpus else "cpus-per-task": resources.devices,
@@ -108,15 +108,8 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
             'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             'head=$(scontrol show node "$first" | grep -o "NodeAddr=[^ ]*" | cut -d= -f2)',
         ]
-    # The shell hands SIGTERM on, and waits again for a run that writes its checkpoint.
-    lines += [
-        f"{command} &",
-        "run=$!",
-        "trap 'kill -TERM \"$run\"' TERM",
-        'wait "$run"; status=$?',
-        'while kill -0 "$run" 2>/dev/null; do wait "$run"; status=$?; done',
-        'exit "$status"',
-    ]
+    # Slurm signals the processes of the run. The shell only waits: srun would kill them on SIGTERM.
+    lines += ["trap : TERM", command]
     return "\n".join(lines) + "\n"
 
 
@@ -163,8 +156,8 @@ class SlurmLauncher:
         return Ended(status or 1, f"the state {state} in Slurm")
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Send SIGTERM to the job's script, which hands it on; with `kill`, end the job."""
-        options = () if kill else ("--batch", "--signal=TERM")
+        """Send SIGTERM to the job's processes; with `kill`, end the job, a waiting one too."""
+        options = () if kill else ("--signal=TERM",)
         _command("scancel", *options, handle, check=False)
 
     def logs(self, handle: str) -> str:

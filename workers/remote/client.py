@@ -99,7 +99,15 @@ class NodeClient:
         answer = self.send("POST", path, json=body)
         return answer.json() if answer.content else None
 
-    def send(self, method: str, path: str, *, tries: int = TRIES, **options: Any) -> httpx.Response:
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        tries: int = TRIES,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> httpx.Response:
         """Send a request that may be repeated, and read its answer.
 
         Raises:
@@ -108,7 +116,8 @@ class NodeClient:
         """
 
         def once(token: str) -> httpx.Response:
-            return self._http.request(method, path, headers=_bearer(token), **options)
+            signed = {**(headers or {}), **_bearer(token)}
+            return self._http.request(method, path, headers=signed, **options)
 
         return self._tried(once, tries)
 

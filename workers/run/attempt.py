@@ -57,7 +57,7 @@ class Attempt:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are written; on one machine the same folder for each attempt."""
+        """Folder of checkpoints; on one machine the same for each attempt."""
         return (self.folder / CHECKPOINTS).resolve()
 
     def text(self, sha256: str) -> str | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from governance.errors import DomainError
 from workers.control.jobs import WARNING, Claim, JobControl, LeaseLost, NoAnswer, Report
 
 logger = logging.getLogger(__name__)
@@ -21,12 +22,14 @@ class HeldLease:
 
     A thread renews the lease every third of its length, at most 5 s. When the lease is lost, or
     cannot be renewed until shortly before it ends, `lost` is set: the run is killed and delivers
-    nothing. `cancelled` is true after a request to cancel the job.
+    nothing. `cancelled` is true after a request to cancel the job, `released` once the attempt's
+    end was handed over.
     """
 
     def __init__(self, claim: Claim, control: JobControl) -> None:
         self.lost = False
         self.cancelled = False
+        self.released = False
         self.phase = ""
         self._claim = claim
         self._control = control
@@ -45,6 +48,11 @@ class HeldLease:
         self._over.set()
         self._thread.join()
         self.flush()
+
+    def release(self) -> None:
+        """Give the lease up: the attempt is over, and the control plane knows."""
+        self.released = True
+        self._over.set()
 
     def log(self, message: str) -> None:
         """Add one line for a person."""
@@ -67,7 +75,7 @@ class HeldLease:
                 self._control.checkpoint(self._claim, name, manifest, there)
             except LeaseLost:
                 self.lost = True
-            except NoAnswer:
+            except (NoAnswer, DomainError):
                 logger.warning("Job %s: a checkpoint was not recorded", self._claim.job_id)
 
     def enter(self, phase: str) -> None:
@@ -80,7 +88,7 @@ class HeldLease:
         with self._lock:
             reports, self._pending = self._pending, []
             self._flushed = time.monotonic()
-            if self.lost:
+            if self.lost or self.released:
                 return
             try:
                 reply = self._control.report(self._claim, reports, self.phase)
@@ -90,6 +98,9 @@ class HeldLease:
             except NoAnswer:
                 logger.warning("Job %s: a report was held back", self._claim.job_id, exc_info=True)
                 self._pending = (reports + self._pending)[-HELD_BACK:]
+                return
+            except DomainError as error:
+                logger.warning("Job %s: reports were refused: %s", self._claim.job_id, error)
                 return
             self.cancelled = self.cancelled or reply.cancel_requested
 
@@ -118,9 +129,12 @@ class HeldLease:
                 # Stop while the lease still holds: after its end another worker may be running.
                 if time.monotonic() + interval > self._renewed + lease_s:
                     self.lost = True
+            except LeaseLost:
+                self.lost = not self.released
             else:
                 self._renewed = asked
-                self.lost = self.lost or not reply.alive
+                if not reply.alive and not self.released:
+                    self.lost = True
                 self.cancelled = self.cancelled or reply.cancel_requested
             if self.lost:
                 break

@@ -57,13 +57,17 @@ class Supervisor:
         try:
             with HeldLease(claim, self.control) as lease:
                 finish = self._finish(claim, order, folder, lease)
+                # Within the lease: what a node delivers takes a while to arrive.
+                lease.flush()
+                if not lease.lost:
+                    self._hand_over(claim, finish, cancelled=lease.cancelled)
+                    lease.release()
         finally:
-            shutil.rmtree(folder / INPUTS, ignore_errors=True)
-        if lease.lost:
+            self.files.leave(claim)
+        if not lease.released:
             raise LeaseLost(
                 f"Job {claim.title!r}: the lease could not be kept; nothing was delivered."
             )
-        self._hand_over(claim, finish, cancelled=lease.cancelled)
 
     def _hand_over(self, claim: Claim, finish: Finish | None, *, cancelled: bool) -> None:
         if finish is None and cancelled:

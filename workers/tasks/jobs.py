@@ -11,32 +11,49 @@ import os
 import socket
 import sys
 from functools import cache
+from pathlib import Path
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from governance.principals import serving
+from registry import store
 from workers.app import app
 from workers.control.direct_jobs import DirectJobs, StoreFiles
-from workers.control.jobs import LeaseLost
+from workers.control.jobs import Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.local import LocalLauncher
 from workers.launchers.protocol import Launcher
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings
+from workers.remote.client import NodeClient
+from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.supervision.supervisor import Supervisor
 from workers.wire import JOB_TASK
 
 logger = logging.getLogger(__name__)
+# The node's name comes before it.
+WORKER_CHARACTERS = 79
 
 
 @cache
 def supervisor() -> Supervisor:
     """Return the supervisor of this process."""
+    control, files = job_control()
     return Supervisor(
-        control=DirectJobs(),
-        files=StoreFiles(),
-        launcher=launcher(),
-        threads=settings.COMPUTE_THREADS,
+        control=control, files=files, launcher=launcher(), threads=settings.COMPUTE_THREADS
     )
+
+
+def job_control() -> tuple[JobControl, Files]:
+    """Return the control plane of this process: over HTTP on a node, else by its services.
+
+    Raises:
+        InvalidInput: the node's URL or key file is not usable.
+    """
+    if not settings.NODE_URL:
+        return DirectJobs(), StoreFiles()
+    client = NodeClient(settings.NODE_URL, Path(settings.NODE_KEY_FILE))
+    files = NodeFiles(client, store.cache(), Path(settings.DATA_DIR) / "work")
+    return RemoteJobs(client, files), files
 
 
 def launcher() -> Launcher:
@@ -60,7 +77,7 @@ def launcher() -> Launcher:
 def run(job_id: str) -> None:
     """Claim a job and run it; return at once if none is claimable."""
     supervises = supervisor()
-    worker = f"{socket.gethostname()}:{os.getpid()}"
+    worker = f"compute@{socket.gethostname()}-{os.getpid()}"[:WORKER_CHARACTERS]
     taken = supervises.control.claim(job_id, worker)
     if taken is None:
         logger.info("Woken for job %s: no job is claimable", job_id)
@@ -72,3 +89,6 @@ def run(job_id: str) -> None:
             supervises.run(claim, order)
         except LeaseLost as error:
             logger.warning("%s", error.message)
+        except NoAnswer as error:
+            # Its lease runs out, and the controller queues it again.
+            logger.warning("Job %s was not handed over: %s", claim.job_id, error)

@@ -192,7 +192,7 @@ _WORK = {
             " lease_until, dispatches, dispatch_after, started_at, finished_at)"
         ),
     ),
-    "workers_jobevent": Grant(web=READ, controller=READ, worker=ADD),
+    "workers_jobevent": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes what nodes report, past what a request of a person may reach.
     "workers_node": Grant(web=KEEP, controller=READ),

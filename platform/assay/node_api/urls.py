@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from assay.node_api import engines, files, joining
+from assay.node_api import engines, files, jobs, joining
 
 
 class DigestConverter(StringConverter):
@@ -15,6 +15,9 @@ class DigestConverter(StringConverter):
 
 
 register_converter(DigestConverter, "digest")
+
+# A job as long as a worker of the node holds it.
+HELD = "jobs/<uuid:job_id>/attempts/<id:fence>"
 
 app_name = "node"
 urlpatterns = [
@@ -28,4 +31,19 @@ urlpatterns = [
     path("heartbeats", engines.NodeHeartbeatsView.as_view()),
     path("workers/keys", engines.NodeWorkerKeyView.as_view()),
     path("workers/stop", engines.NodeWorkerStopView.as_view()),
+    path("jobs/<uuid:job_id>/claim", jobs.NodeJobClaimView.as_view()),
+    path(f"{HELD}/heartbeat", jobs.NodeJobHeartbeatView.as_view()),
+    path(f"{HELD}/reports", jobs.NodeJobReportsView.as_view()),
+    path(f"{HELD}/checkpoints", jobs.NodeJobCheckpointsView.as_view()),
+    path(f"{HELD}/deliver", jobs.NodeJobDeliverView.as_view()),
+    path(f"{HELD}/fail", jobs.NodeJobFailView.as_view()),
+    path(f"{HELD}/cancelled", jobs.NodeJobCancelledView.as_view()),
+    path(
+        f"{HELD}/files/<digest:digest>",
+        jobs.NodeJobFileView.as_view(),
+    ),
+    path(
+        f"{HELD}/arrivals/<digest:digest>",
+        jobs.NodeJobUploadView.as_view(),
+    ),
 ]

@@ -39,14 +39,14 @@ def test_a_run_of_several_machines_meets_at_the_first_one() -> None:
 
 def test_a_run_of_one_process_needs_no_meeting_place() -> None:
     script = slurm_script(Path("/work/1"), Resources(), SlurmSettings(python="/usr/bin/python3"))
-    assert "srun /usr/bin/python3 -m workers.run /work/1 &" in script
+    assert "srun /usr/bin/python3 -m workers.run /work/1\n" in script
     assert "torch.distributed" not in script
     assert "--partition" not in script
 
 
 def test_values_are_quoted_for_the_shell() -> None:
     script = slurm_script(Path("/work/a; touch x"), Resources(), SETTINGS)
-    assert "-m workers.run '/work/a; touch x' &" in script
+    assert "-m workers.run '/work/a; touch x'\n" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,9 @@ class Folders:
 
     def fetch(self, order: Order, inputs: Path) -> None:
         delivery(inputs / "delivery")
+
+    def leave(self, claim: Claim) -> None:
+        shutil.rmtree(self.attempt_folder(claim) / "inputs")
 
 
 class Scripted:

@@ -1,0 +1,62 @@
+"""A compute worker without database and shared folder trains a version; another one takes over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+from redis import Redis
+
+from assay.local.services import MLflow
+from registry import store
+from registry.versions.models import ModelVersion
+from tests.live.celery_worker import controller, kill, node_worker, until
+from tests.live.test_nodes import join
+from tests.live.web_process import web
+from tests.unit.workers import company
+from tests.unit.workers.test_tasks_execution import queued
+from workers.jobs.models import Job, JobState
+from workers.nodes.services import node_enroll
+
+pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+
+
+def test_a_job_that_a_killed_node_left_is_finished_by_another_one_to_a_version(
+    redis: Redis, tmp_path: Path, mlflow_server: MLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in mlflow_server.environment.items():
+        monkeypatch.setenv(name, value)
+    admin = company.person("ada", "admin")
+    keys = []
+    with web(tmp_path) as (url, _):
+        for name in ("gpu-1", "gpu-2"):
+            (tmp_path / name).mkdir()
+            _, token, _ = node_enroll(actor=admin, name=name)
+            joined = join(tmp_path / name, url, token)
+            assert joined.returncode == 0, joined.stderr
+            keys.append(tmp_path / name / "key")
+        job = queued(tmp_path)
+
+        def state() -> JobState:
+            job.refresh_from_db()
+            return JobState(job.state)
+
+        def worker(number: int) -> object:
+            log = tmp_path / f"compute{number}.log"
+            return node_worker(log, url, keys[number - 1], *COMPUTE, user="compute")
+
+        with worker(1) as doomed:  # type: ignore[attr-defined]
+            until(lambda: state() == JobState.RUNNING and job.events.exists())
+            kill(doomed)
+        assert job.worker.startswith("gpu-1/compute@")
+        Job.objects.update(lease_until=timezone.now())
+        with controller(tmp_path / "controller.log"), worker(2):  # type: ignore[attr-defined]
+            until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED}, 150)
+            until(lambda: state() != JobState.FINISHING, 60)
+    assert job.state == JobState.SUCCEEDED, job.error
+    assert (job.worker.partition("/")[0], job.attempt) == ("gpu-2", 2)
+    version = ModelVersion.objects.get(job_id=job.pk)
+    assert store.has_version(version.digest)
+    assert not list((tmp_path / "gpu-2" / "data" / "work").glob("*")), "nothing of a job stays"

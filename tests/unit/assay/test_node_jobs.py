@@ -1,0 +1,287 @@
+"""A compute worker on a node runs a job by the HTTP API alone, and reaches nothing else by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.test import Client
+
+from registry import store
+from registry.intake.models import Intake
+from registry.manifests import build_manifest
+from registry.storage.cache import Cache
+from tests.unit.assay.node_support import DjangoTransport, client_of, node_made
+from tests.unit.registry.objects import safetensors
+from tests.unit.workers import company
+from workers.control.jobs import Claim, LeaseLost, NoAnswer, Report
+from workers.jobs import workspace
+from workers.jobs.finishing import job_finish
+from workers.jobs.leases import job_claim
+from workers.jobs.models import Job, JobKind, JobState
+from workers.nodes.models import Node, NodeState
+from workers.nodes.services import node_revoke
+from workers.remote import client as remote_client
+from workers.remote.jobs import NodeFiles, RemoteJobs
+from workers.run.order import Order
+
+pytestmark = pytest.mark.django_db
+WORKER = "compute@a"
+DELIVERED = {
+    "config.json": b'{"architectures": ["BertModel"]}',
+    "model.safetensors": safetensors(),
+}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def intake_job() -> Job:
+    """A queued job that checks a delivery."""
+    model = company.model("bert", "embeddings")
+    intake = Intake.objects.create(
+        model=model,
+        source="a supplier",
+        licence="MIT",
+        files=[
+            {"name": name, "size": len(content), "sha256": sha256(content)}
+            for name, content in DELIVERED.items()
+        ],
+        submitted_by=model.created_by,
+    )
+    folder = store.quarantine_folder(intake.pk)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in DELIVERED.items():
+        (folder / name).write_bytes(content)
+    job = Job.objects.create(
+        kind=JobKind.INTAKE,
+        department=model.department,
+        created_by=model.created_by,
+        title="Check",
+        spec={"intake": intake.pk, "task": "embeddings"},
+    )
+    Intake.objects.filter(pk=intake.pk).update(job_id=job.pk, state="checking")
+    return job
+
+
+class ComputeNode:
+    """The compute worker of a node: everything of it but Celery and the run's process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.transport = DjangoTransport()
+        self.client = client_of(folder, self.transport)
+        cache = Cache(folder / "cache", 10**9)
+        self.files = NodeFiles(self.client, cache, folder / "work")
+        self.jobs = RemoteJobs(self.client, self.files)
+
+    def claimed(self, job: Job) -> tuple[Claim, Order]:
+        taken = self.jobs.claim(str(job.pk), WORKER)
+        assert taken is not None
+        return taken
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ComputeNode:
+    monkeypatch.setattr(remote_client, "WAIT_FIRST_S", 0.001)
+    node_made(tmp_path)
+    return ComputeNode(tmp_path)
+
+
+def output(node: ComputeNode, claim: Claim) -> dict[str, Any]:
+    """Write what a run would write; return its result."""
+    folder = node.files.attempt_folder(claim) / "output"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "config.json").write_bytes(DELIVERED["config.json"])
+    (folder / "sub" / "weights.bin").write_bytes(b"weights" * 300_000)
+    return {
+        "findings": [{"check": "names", "passed": True, "detail": "all"}],
+        "code": [],
+        "converted": {},
+        "manifest": build_manifest(folder).to_json(),
+    }
+
+
+def test_a_job_is_claimed_reported_and_delivered_without_a_shared_folder(
+    node: ComputeNode,
+) -> None:
+    job = intake_job()
+    claim, order = node.claimed(job)
+    assert (claim.worker, claim.fence) == (f"gpu-1/{WORKER}", 1)
+    inputs = node.files.attempt_folder(claim) / "inputs"
+    node.files.fetch(order, inputs)
+    for name, content in DELIVERED.items():
+        assert (inputs / "delivery" / name).read_bytes() == content
+    assert node.jobs.heartbeat(claim).alive
+    node.jobs.report(claim, [Report("on\nit", 1, 2, {"loss": 1.5})], "checking")
+    node.jobs.deliver(claim, output(node, claim))
+    job.refresh_from_db()
+    assert job.state == JobState.FINISHING
+    assert job.progress["phase"] == "registering"
+    assert [(event.message, event.data) for event in job.events.all()] == [("on it", {"loss": 1.5})]
+    kept = workspace.output_folder(job.pk, 1)
+    assert (kept / "sub" / "weights.bin").read_bytes() == b"weights" * 300_000
+    assert not (workspace.attempt_folder(job.pk, 1) / "arrived").exists()
+    node.files.leave(claim)
+    assert not node.files.attempt_folder(claim).exists()
+    assert job_finish(job.pk) == JobState.SUCCEEDED
+
+
+def test_a_transfer_goes_on_where_it_broke_off_and_bytes_are_hashed_on_arrival(
+    node: ComputeNode,
+) -> None:
+    claim, _ = node.claimed(intake_job())
+    result = output(node, claim)
+    broken: list[str] = []
+
+    def lose(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        # The part has arrived, its answer has not.
+        if request.method == "PATCH" and len(broken) < 2:
+            broken.append(str(request.url))
+            raise httpx.ReadTimeout("lost")
+        return answer
+
+    node.transport.spoil = lose
+    node.jobs.deliver(claim, result)
+    assert len(broken) == 2
+    assert Job.objects.get().state == JobState.FINISHING
+
+
+def test_a_checkpoint_arrives_is_recorded_and_reaches_the_next_node(
+    node: ComputeNode, tmp_path: Path
+) -> None:
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    for step in (1, 2):
+        folder = node.files.checkpoints_folder(claim) / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "state.bin").write_bytes(b"state %d" % step)
+        manifest = build_manifest(folder).to_json()
+        node.jobs.checkpoint(claim, folder.name, manifest, [folder.name])
+    job.refresh_from_db()
+    assert set(job.checkpoints) == {"checkpoint-2"}
+    assert [each.name for each in workspace.checkpoints_folder(job.pk).iterdir()] == [
+        "checkpoint-2"
+    ]
+    node.jobs.fail(claim, "broke\x1b[0m", retry=True)
+    Job.objects.update(dispatch_after="2020-01-01T00:00:00Z")
+    other = tmp_path / "other"
+    other.mkdir()
+    node_made(other, "gpu-2")
+    heir = ComputeNode(other)
+    claim, order = heir.claimed(job)
+    heir.files.fetch(order, heir.files.attempt_folder(claim) / "inputs")
+    copied = heir.files.checkpoints_folder(claim) / "checkpoint-2" / "state.bin"
+    assert copied.read_bytes() == b"state 2"
+
+
+def test_a_node_reaches_no_job_of_another_node_and_no_file_outside_its_order(
+    node: ComputeNode, tmp_path: Path
+) -> None:
+    job, own = intake_job(), intake_job()
+    assert job_claim(job_id=job.pk, worker="gpu-2/compute@b") is not None
+    claim, _ = node.claimed(own)
+    secret = sha256(b"of another department")
+    session = {"authorization": f"Bearer {node.client._token}"}
+    caller = Client(headers=session)
+    theirs = f"/node/v1/jobs/{job.pk}/attempts/1"
+    for path in ("heartbeat", "cancelled"):
+        assert caller.post(f"{theirs}/{path}", {}, "application/json").status_code == 404
+    body = json.dumps({"sentence": "x", "retry": True})
+    assert caller.post(f"{theirs}/fail", body, "application/json").status_code == 404
+    known = sha256(DELIVERED["config.json"])
+    assert caller.get(f"{theirs}/files/{known}").status_code == 404
+    mine = f"/node/v1/jobs/{own.pk}/attempts/{claim.fence}"
+    assert caller.get(f"{mine}/files/{known}").status_code == 200
+    assert caller.get(f"{mine}/files/{secret}").status_code == 404
+    assert caller.get(f"/node/v1/jobs/{own.pk}/attempts/2/files/{known}").status_code == 404
+    assert node.jobs.claim(str(job.pk), WORKER) is None
+    assert Job.objects.get(pk=job.pk).state == JobState.RUNNING
+
+
+def patched(caller: Client, address: str, content: bytes, size: int, offset: int = 0) -> Any:
+    return caller.generic(
+        "PATCH", f"{address}?size={size}&offset={offset}", content,
+        content_type="application/offset+octet-stream",
+    )  # fmt: skip
+
+
+def test_uploads_are_bounded_in_bytes_and_refused_with_other_bytes(
+    node: ComputeNode, settings: Any
+) -> None:
+    claim, _ = node.claimed(intake_job())
+    settings.JOB_OUTPUT_MAX_BYTES = 100
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    base = f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}/arrivals"
+    address = f"{base}/{sha256(b'right')}"
+    assert patched(caller, address, b"wrong", 5).json()["code"] == "digest_mismatch"
+    assert patched(caller, address, b"ht", 5, 3).json()["code"] == "offset_mismatch"
+    assert patched(caller, address, b"more than it", 5).status_code == 400
+    assert patched(caller, address, b"right", 5).json() == {"offset": 5, "complete": True}
+    assert patched(caller, f"{base}/{'0' * 64}", b"x", 96).status_code == 413
+    assert patched(caller, f"{base}/{'0' * 64}", b"x", 10**30).status_code == 400
+
+
+Break = Callable[[dict[str, Any]], None]
+
+
+def away(result: dict[str, Any]) -> None:
+    result["manifest"]["files"].append({"path": "never-sent", "size": 1, "sha256": "1" * 64})
+
+
+def extra(result: dict[str, Any]) -> None:
+    result["version"] = 7
+
+
+@pytest.mark.parametrize("spoil", [away, extra])
+def test_a_result_that_is_malformed_or_whose_files_are_missing_is_refused(
+    node: ComputeNode, spoil: Break
+) -> None:
+    claim, _ = node.claimed(intake_job())
+    result = output(node, claim)
+    for file in build_manifest(node.files.attempt_folder(claim) / "output").files:
+        folder = node.files.attempt_folder(claim) / "output"
+        node.jobs._send_file(claim, folder / file.path, file.sha256, file.size)
+    spoil(result)
+    path = node.files.attempt_folder(claim) / "result"
+    content = json.dumps(result).encode()
+    path.write_bytes(content)
+    node.jobs._send_file(claim, path, sha256(content), len(content))
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    answer = caller.post(
+        f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}/deliver",
+        {"result": sha256(content)},
+        "application/json",
+    )
+    assert answer.status_code == 400
+    assert Job.objects.get().state == JobState.RUNNING
+
+
+def test_a_node_that_gets_nothing_new_claims_nothing_and_a_revoked_one_is_not_answered(
+    node: ComputeNode,
+) -> None:
+    job, waiting = intake_job(), intake_job()
+    claim, _ = node.claimed(job)
+    Node.objects.update(state=NodeState.CORDONED)
+    assert node.jobs.claim(str(waiting.pk), WORKER) is None
+    assert node.jobs.heartbeat(claim).alive
+    node_revoke(actor=company.person("ada", "admin"), name="gpu-1", reason="Sold")
+    with pytest.raises(NoAnswer):
+        node.jobs.heartbeat(claim)
+    waiting.refresh_from_db()
+    assert waiting.state == JobState.QUEUED
+
+
+def test_a_lease_that_another_worker_has_taken_is_told_as_lost(node: ComputeNode) -> None:
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    Job.objects.update(lease_until="2020-01-01T00:00:00Z")
+    assert job_claim(job_id=job.pk, worker="w2") is not None
+    assert not node.jobs.heartbeat(claim).alive
+    with pytest.raises(LeaseLost):
+        node.jobs.report(claim, [], "training")

@@ -1,0 +1,150 @@
+"""Limit a node's compute workers to the jobs that they hold, and to the files of their orders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+
+from governance.errors import InvalidInput, NotFound, WrongState
+from registry import store
+from registry.manifests import Manifest
+from workers.control.direct_jobs import DirectJobs
+from workers.control.jobs import Claim
+from workers.jobs import workspace
+from workers.jobs.arrivals import arrival_read, arrivals_forget, arrivals_place
+from workers.jobs.leases import job_checkpoint, job_deliver
+from workers.jobs.models import Job, JobState
+from workers.jobs.orders import order_make
+from workers.nodes.engine_side import worker_of
+from workers.nodes.models import Node, NodeState
+from workers.run.order import Order
+from workers.run.outcome import MAX_RESULT_BYTES
+
+# Orders whose files are remembered; that of a large dataset names a million.
+_REMEMBERED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A file that an order names; `path` is None for one of the artifact store."""
+
+    sha256: str
+    path: Path | None = None
+
+
+def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Order] | None:
+    """Claim the job that is first in line for a worker of the node; None when none is claimable.
+
+    `job_id` is the one that woke the worker.
+
+    Raises:
+        InvalidInput: the worker's name is not valid.
+        WrongState: the node gets no new work.
+    """
+    if node.state != NodeState.ENROLLED:
+        raise WrongState(f"Node {node.name} is {node.state}; it gets no new job.")
+    return DirectJobs().claim(str(job_id), worker_of(node, worker))
+
+
+def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
+    """Return the claim of a running job that a worker of the node holds under `fence`.
+
+    Raises:
+        NotFound: no worker of the node holds it.
+    """
+    job = Job.objects.filter(
+        pk=job_id, fence=fence, state=JobState.RUNNING, worker__startswith=node.prefix
+    ).first()
+    if job is None:
+        raise NotFound(f"Node {node.name} holds no job {job_id} under fence {fence}.")
+    return Claim(
+        job_id=job.pk,
+        fence=job.fence,
+        attempt=job.attempt,
+        kind=job.kind,
+        title=job.title,
+        worker=job.worker,
+        lease_s=float(settings.JOB_LEASE_S),
+    )
+
+
+def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFile:
+    """Return where a file lies that the order of a held job names.
+
+    Raises:
+        NotFound: the order names no such file, or no worker of the node holds the job.
+    """
+    claim = node_job(node=node, job_id=job_id, fence=fence)
+    file = _files(claim).get(sha256)
+    if file is None:
+        raise NotFound(f"The order of job {job_id} names no file {sha256[:12]}….")
+    return file
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _files(claim: Claim) -> dict[str, JobFile]:
+    """Return the files of an attempt's order by SHA-256. An attempt's order does not change."""
+    order = order_make(claim)
+    found: dict[str, JobFile] = {}
+    for name, manifest in order.checkpoints.items():
+        folder = workspace.checkpoints_folder(claim.job_id) / name
+        for file in Manifest.from_json(manifest).files:
+            found[file.sha256] = JobFile(file.sha256, folder / file.path)
+    for files in order.files:
+        found |= {sha256: JobFile(sha256) for sha256 in files.sha256s}
+    for each in order.folders:
+        for file in each.files.files:
+            quarantined = (
+                None
+                if each.quarantine is None
+                else store.quarantine_folder(each.quarantine) / file.path
+            )
+            found[file.sha256] = JobFile(file.sha256, quarantined)
+    return found
+
+
+def node_job_checkpoint(
+    *, claim: Claim, name: str, manifest: Manifest, there: Collection[str]
+) -> None:
+    """Keep a checkpoint whose files have arrived, and record it; remove those not `there`.
+
+    Raises:
+        InvalidInput: a file has not arrived.
+        LeaseLost: the claim no longer holds.
+    """
+    folder = workspace.checkpoints_folder(claim.job_id)
+    arrivals_place(claim, manifest=manifest, target=folder / name)
+    job_checkpoint(claim, name=name, manifest=manifest.to_json(), there={*there, name})
+    for old in folder.iterdir():
+        if old.name not in {*there, name}:
+            shutil.rmtree(old, ignore_errors=True)
+    arrivals_forget(claim)
+
+
+def node_job_deliver(*, claim: Claim, sha256: str) -> JobState:
+    """Deliver the result in the arrived file `sha256`, whose output files have arrived too.
+
+    Raises:
+        InvalidInput: the result is malformed, or a file has not arrived.
+        LeaseLost: the claim no longer holds.
+    """
+    try:
+        result = json.loads(arrival_read(claim, sha256=sha256, most=MAX_RESULT_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("The result is not JSON.") from error
+    if not isinstance(result, dict):
+        raise InvalidInput("The result is not an object.")
+    if "manifest" in result:
+        manifest = Manifest.from_json(result["manifest"])
+        target = workspace.output_folder(claim.job_id, claim.fence)
+        arrivals_place(claim, manifest=manifest, target=target)
+    state = job_deliver(claim, result)
+    arrivals_forget(claim)
+    return state
