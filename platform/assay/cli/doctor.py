@@ -215,7 +215,8 @@ def check_workers() -> str:
     if not alive:
         raise NotWell(
             f"none gave a sign of life in the last {PATIENCE_S:.0f} s",
-            "Start one: `celery -A workers.app worker -I workers.tasks.jobs -Q compute -c 1`.",
+            "Start one: `python -m celery -A workers.app worker -I workers.tasks.jobs -Q compute "
+            "-P threads -c 1`.",
         )
     return ", ".join(alive)
 
