@@ -1,6 +1,6 @@
 """Memory that a deployment takes on an engine worker, estimated from the bytes of its weights.
 
-    base  = 1.2 × weights (2.4 × where the release computes in float32) + 64 MiB
+    base  = 1.2 × weights (2.4 × where the release computes in float32) + 16 MiB
     own   = 1.2 × (adapter + prompt) + 1 MiB
 
 The fifth more is for activations and caches of a few requests, and the fixed part for tokenizer and
@@ -18,7 +18,7 @@ from registry.versions.models import VersionKind
 from workers.placement.planning import Need
 
 ALLOWANCE = 1.2
-BASE_FIXED = 64 * 1024**2
+BASE_FIXED = 16 * 1024**2
 OWN_FIXED = 1024**2
 _WHOLE = (VersionKind.BASE, VersionKind.FULL)
 

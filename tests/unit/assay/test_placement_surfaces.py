@@ -121,7 +121,7 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
     html = olga.get(page).content.decode()
     assert "n1/engine" in html
     assert "It has room." in html
-    assert re.search(r"68\.2 MB a worker", html)
+    assert re.search(r"17\.8 MB a worker", html)
     assert inline_in(html) == []
     values = {"replicas_min": "0", "replicas_max": "2", "labels": "eu, fast", "device": "cpu"}
     done = olga.post(f"{page}/replicas", values)
@@ -150,5 +150,5 @@ def test_the_page_of_workers_draws_the_room_of_each() -> None:
     RoleAssignment.objects.create(person=operator(), role="auditor")
     client = signed_in(operator())
     html = client.get("/nodes").content.decode()
-    assert "68.2 MB of 1.0 GB assigned to models" in re.sub(r"\s+", " ", html)
+    assert "17.8 MB of 1.0 GB assigned to models" in re.sub(r"\s+", " ", html)
     assert html.count("<progress") == 2

@@ -90,7 +90,7 @@ def test_what_fits_nowhere_is_pending_and_its_message_states_what_it_lacks() -> 
     workers_make(1, memory=2 * GB)
     placed()
     deployment.refresh_from_db()
-    assert deployment.message == "Needs 2.5 GB on one worker; the largest free is 2.0 GB."
+    assert deployment.message == "Needs 2.4 GB on one worker; the largest free is 2.0 GB."
     WorkerKey.objects.update(memory=3 * GB)
     placed()
     deployment.refresh_from_db()
