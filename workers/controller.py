@@ -42,6 +42,7 @@ from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.jobs.chains import chains_advance
 from workers.jobs.services import job_sweep
+from workers.jobs.sweeping import work_folders_expire
 from workers.listening import listener
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import (
@@ -72,6 +73,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("nodes", 60.0, node_records_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
+    ("work-folders", 3600.0, work_folders_expire),
     ("store", 24 * 3600.0, store_collect_due),
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),

@@ -129,6 +129,7 @@ EXEMPT: Mapping[str, str] = {
     "/batches/{id}/cancel": RUNS,
     "/jobs/{id}/cancel": RUNS,
     "/jobs/{id}/priority": RUNS,
+    "/jobs/{id}/retry": BUILDS,
     "/keys": "makes keys that use and view deployments, and no others",
     "/keys/{id}/revoke": PROTECTS,
     "/knowledge/new": BUILDS,

@@ -97,7 +97,8 @@ def job_move(
 ) -> Job:
     """Lock the job, re-check its state, set `to` and `changes`, and audit.
 
-    A terminal job's working folder is removed after the commit.
+    A terminal job's working folder is removed after the commit; the checkpoints of one that failed
+    are kept for a week, for a retry.
 
     Raises:
         WrongState: the job's state does not lead to `to`.
@@ -114,5 +115,6 @@ def job_move(
     budget_follow(job, before=before)
     job_audit(job, actor=actor, to=to, reason=reason, decision=decision)
     if to in TERMINAL:
-        transaction.on_commit(lambda: workspace.discard(job.pk))
+        keep = to in _BAD and bool(job.checkpoints)
+        transaction.on_commit(lambda: workspace.discard(job.pk, keep_checkpoints=keep))
     return job

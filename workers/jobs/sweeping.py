@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from governance.principals import service_principal
 from workers.dispatch import dispatch_job, messages_waiting
+from workers.jobs import workspace
 from workers.jobs.finishing import intakes_settle, jobs_finish_due
 from workers.jobs.leases import after_attempt, backoff_s
 from workers.jobs.line import full_departments
@@ -22,9 +23,21 @@ from workers.jobs.states import job_move
 
 logger = logging.getLogger(__name__)
 BATCH = 100
+# For so long the checkpoints of a failed job can be used by a retry.
+KEPT_DAYS = 7
 # Messages only wake workers, so that more of them than workers would be of no use.
 MESSAGES_WAITING = 100
 _CONTROLLER = service_principal("controller")
+
+
+def work_folders_expire() -> int:
+    """Remove the folders of jobs that ended `KEPT_DAYS` days ago; returns how many."""
+    late = timezone.now() - timedelta(days=KEPT_DAYS)
+    ended = Job.objects.filter(finished_at__lt=late, pk__in=workspace.folders())
+    keys = list(ended.values_list("pk", flat=True))
+    for key in keys:
+        workspace.discard(key)
+    return len(keys)
 
 
 def job_sweep() -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+
+logger = logging.getLogger(__name__)
 
 
 def job_folder(job_id: UUID) -> Path:
@@ -34,6 +38,30 @@ def checkpoints_folder(job_id: UUID) -> Path:
     return job_folder(job_id) / "checkpoints"
 
 
-def discard(job_id: UUID) -> None:
-    """Remove what is left of a job that is over."""
-    shutil.rmtree(job_folder(job_id), ignore_errors=True)
+def discard(job_id: UUID, *, keep_checkpoints: bool = False) -> None:
+    """Remove what is left of a job that is over; its checkpoints may be kept for a retry."""
+    if not keep_checkpoints:
+        shutil.rmtree(job_folder(job_id), ignore_errors=True)
+        return
+    checkpoints = checkpoints_folder(job_id)
+    for path in job_folder(job_id).glob("*"):
+        if path != checkpoints:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoints_hand_on(old: UUID, new: UUID) -> None:
+    """Move the checkpoints of one job to another; without them the other starts over."""
+    try:
+        job_folder(new).mkdir(parents=True, exist_ok=True)
+        checkpoints_folder(old).rename(checkpoints_folder(new))
+    except OSError as error:
+        logger.warning("Job %s starts without the checkpoints of %s: %s", new, old, error)
+
+
+def folders() -> list[UUID]:
+    """Return the jobs that have a folder."""
+    found = []
+    for path in (Path(settings.DATA_DIR) / "work").glob("*"):
+        with contextlib.suppress(ValueError):
+            found.append(UUID(path.name))
+    return found

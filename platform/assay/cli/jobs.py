@@ -1,4 +1,4 @@
-"""`assay jobs list`, `watch`, `prioritize`, `limit`."""
+"""`assay jobs list`, `watch`, `retry`, `prioritize`, `limit`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,13 @@ def watch(
         console.print(f"{job['title']}: succeeded" + (f", made {made}." if made else "."))
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
+
+
+@app.command()
+def retry(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
+    """Queue a failed job again, from its checkpoint where it has one."""
+    job = Client.signed_in().post(f"jobs/{job_id}/retry")
+    console.print(f"{job['title']} is queued as {job['id']}.", markup=False)
 
 
 @app.command()

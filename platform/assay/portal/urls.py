@@ -234,6 +234,7 @@ urlpatterns = [
     path("jobs/<uuid:id>/progress", jobs.JobProgress.as_view(), name="job_progress"),
     path("jobs/<uuid:id>/events.json", jobs.JobEvents.as_view(), name="job_events"),
     path("jobs/<uuid:id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
+    path("jobs/<uuid:id>/retry", jobs.JobRetry.as_view(), name="job_retry"),
     path("jobs/<uuid:id>/priority", jobs.JobPrioritize.as_view(), name="job_priority"),
     path("review-policies", review_policies.ReviewPolicies.as_view(), name="review_policies"),
     path(

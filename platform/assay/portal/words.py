@@ -79,6 +79,8 @@ PHRASES = {
     "job:fail": "could not finish the job {}",
     "department:limit_jobs": "set how many jobs of {} run at once",
     "job:prioritize": "changed the priority of {}",
+    "job:clone": "cloned the job {}",
+    "job:retry": "retried the job {}",
     "job:stop_chain": "stopped what was to follow the job {}",
     "job:finish": "finished the job {}",
     "key:create": "made the key {}",

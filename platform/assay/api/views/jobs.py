@@ -10,14 +10,25 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import MAX_IDENTIFIER, Choice, Line, StrictSerializer
+from assay.api.fields import (
+    MAX_IDENTIFIER,
+    Choice,
+    Identifier,
+    Line,
+    Object,
+    StrictSerializer,
+    Whole,
+)
+from assay.api.idempotency import idempotent
 from assay.api.representations.workers import (
     JobAnswer,
     JobDetailAnswer,
     JobEventAnswer,
     JobEventsAnswer,
 )
+from assay.api.views.evaluations import ResourcesBody
 from governance.bounds import DEPARTMENT_MAX
+from workers.jobs.again import job_clone, job_retry
 from workers.jobs.models import PRIORITIES, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
@@ -104,3 +115,39 @@ class JobPriorityView(Endpoint):
         priority = JobPriority.named(self.body(JobPriorityBody)["priority"])
         job = job_prioritize(actor=self.actor, job_id=job_id, priority=priority)
         return self.answer(job, JobDetailAnswer)
+
+
+class JobRetryView(Endpoint):
+    """A failed job again."""
+
+    @operation("Jobs", "Retry a failed job", answer=JobDetailAnswer, status=201)
+    @idempotent
+    def post(self, request: Request, job_id: UUID) -> Response:
+        self.nothing()
+        job = job_retry(actor=self.actor, job_id=job_id)
+        return self.answer(job, JobDetailAnswer, status=201)
+
+
+class JobCloneBody(StrictSerializer):
+    """Fields to change; a fine-tune and an evaluation have those of their requests."""
+
+    base_version = Identifier(required=False)
+    version = Identifier(required=False)
+    method = Line(max_length=40, required=False)
+    dataset_version = Identifier(required=False)
+    hyperparameters = Object(required=False)
+    resources = ResourcesBody(required=False)
+    max_rows = Whole(min_value=1, max_value=2_000_000, required=False)
+    priority = Choice(choices=PRIORITIES, required=False)
+
+
+class JobCloneView(Endpoint):
+    """A job again, with changes."""
+
+    @operation(
+        "Jobs", "Clone a job with changes", body=JobCloneBody, answer=JobDetailAnswer, status=201
+    )
+    @idempotent
+    def post(self, request: Request, job_id: UUID) -> Response:
+        job = job_clone(actor=self.actor, job_id=job_id, changes=self.body(JobCloneBody))
+        return self.answer(job, JobDetailAnswer, status=201)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -19,11 +20,13 @@ from registry.versions.models import Model
 from registry.versions.selectors import model_get, versions_visible_to
 from workers.jobs.chains import Step, fine_tune_then
 from workers.jobs.estimates import Estimate, fine_tune_estimate
-from workers.jobs.models import JobKind, JobPriority
+from workers.jobs.models import Job, JobKind, JobPriority
 from workers.jobs.selectors import jobs_visible_to
 from workers.jobs.training import training_bases
 
 FIELDS = ("base_version", "method", "dataset_version")
+# Where a job's spec has the fields that name rows.
+SPEC = {"base_version": "base", "dataset_version": "dataset_version"}
 
 
 def form_of(actor: Principal, model: Model, given: Any, **more: Any) -> FineTuneForm:
@@ -81,7 +84,8 @@ class FineTune(ActionScreen):
     def form(self, model: Model) -> FineTuneForm:
         given = self.request.GET
         initial = {name: given[name] for name in FIELDS if given.get(name)}
-        initial = {**self._as_before(model, given.get("again", "")), **initial}
+        before = self._of_job(model, given.get("job", ""))
+        initial = {**self._as_before(model, given.get("again", "")), **before, **initial}
         chosen = initial.get("dataset_version", "")
         if not chosen.isdecimal():
             initial.pop("dataset_version", None)
@@ -100,11 +104,25 @@ class FineTune(ActionScreen):
         again: dict[str, Any] = {"base_version": str(before.base_id)}
         jobs = jobs_visible_to(self.actor).filter(kind=JobKind.FINE_TUNE)
         job = None if before.job_id is None else jobs.filter(pk=before.job_id).first()
-        if job is not None:
-            settings = job.spec.get("hyperparameters", {})
-            again |= {"method": job.spec.get("method", "")}
-            again |= {f"h_{name}": value for name, value in settings.items()}
-        return again
+        return again if job is None else again | _settings_of(job)
+
+    def _of_job(self, model: Model, job_id: str) -> dict[str, Any]:
+        """Return all that a fine-tune of the model requested, to change parts of it."""
+        try:
+            wanted = UUID(job_id)
+        except ValueError:
+            return {}
+        jobs = jobs_visible_to(self.actor).filter(kind=JobKind.FINE_TUNE, spec__model=model.pk)
+        job = jobs.filter(pk=wanted).first()
+        if job is None:
+            return {}
+        asked = {name: str(job.spec[key]) for name, key in SPEC.items() if key in job.spec}
+        resources = job.spec.get("resources", {})
+        return {
+            **asked,
+            **_settings_of(job),
+            **{f"resources_{name}": value for name, value in resources.items()},
+        }
 
     def _method_for(self, model: Model, data: int) -> dict[str, str]:
         """Return the first method that learns from such rows."""
@@ -140,6 +158,12 @@ class FineTune(ActionScreen):
             then=[Step(values["then"])] if values.get("then") else [],
         )
         return redirect("portal:job", id=job.pk)
+
+
+def _settings_of(job: Job) -> dict[str, Any]:
+    settings = job.spec.get("hyperparameters", {})
+    method = {"method": job.spec.get("method", "")}
+    return method | {f"h_{name}": value for name, value in settings.items()}
 
 
 class FineTuneOutlook(Screen):

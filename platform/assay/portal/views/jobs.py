@@ -19,6 +19,7 @@ from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
+from workers.jobs.again import CHANGES, job_retry
 from workers.jobs.chains import chain_of
 from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
@@ -75,9 +76,22 @@ class JobPage(Screen):
             "chain_first": first,
             "chain": links,
             "priorities": self.priorities(job),
+            **self.again(job),
             "may_cancel": is_live(job)
             and not job.cancel_requested
             and may(self.actor, Action.JOB_CANCEL, kind="job", department=job.department.slug),
+        }
+
+    def again(self, job: Job) -> dict[str, Any]:
+        """Return the ways to run the job again that this person has."""
+        department = job.department.slug
+        if job.kind not in CHANGES or not may(
+            self.actor, Action.JOB_CREATE, kind="job", department=department
+        ):
+            return {}
+        return {
+            "may_retry": job.state in (JobState.FAILED, JobState.DEAD),
+            "may_clone": job.kind == JobKind.FINE_TUNE and "model_name" in job.spec,
         }
 
     def priorities(self, job: Job) -> list[tuple[str, str]]:
@@ -153,3 +167,12 @@ class JobPrioritize(JobPage, ActionScreen):
         job_prioritize(actor=self.actor, job_id=id, priority=priority)
         messages.success(self.request, f"The job has {priority.label.lower()} priority.")
         return redirect("portal:job", id=id)
+
+
+class JobRetry(JobPage, ActionScreen):
+    """Queues a failed job again."""
+
+    def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        job = job_retry(actor=self.actor, job_id=id)
+        messages.success(self.request, "The job is queued again.")
+        return redirect("portal:job", id=job.pk)

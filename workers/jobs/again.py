@@ -1,0 +1,132 @@
+"""Running a job again: as it was requested, from its checkpoint, or with changes.
+
+Both make a new job. What a job requested, used and recorded stays with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from governance.audit.services import audit_record
+from governance.errors import InvalidInput, WrongState
+from governance.permissions import Action
+from governance.policy.services import authorize
+from governance.principals import Principal
+from registry.datasets.selectors import dataset_version_get
+from registry.versions.selectors import model_get, version_get
+from workers.jobs import workspace
+from workers.jobs.models import Job, JobKind, JobPriority, JobState
+from workers.jobs.requests import evaluate_request, fine_tune_request
+from workers.jobs.selectors import job_get
+from workers.jobs.services import job_resource
+from workers.jobs.states import job_subject
+
+# What a request of each kind may change.
+CHANGES: dict[str, frozenset[str]] = {
+    JobKind.FINE_TUNE: frozenset(
+        {"base_version", "method", "dataset_version", "hyperparameters", "resources", "priority"}
+    ),
+    JobKind.EVALUATE: frozenset({"version", "dataset_version", "max_rows", "priority"}),
+}
+
+
+@transaction.atomic
+def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
+    """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
+
+    Raises:
+        NotFound: the job does not exist, or the actor may not see it or what it needs.
+        NotPermitted: the policy denies it.
+        WrongState: the job did not fail, or what it needs was recalled.
+        InvalidInput: jobs of this kind are not repeated, or the request does not fit any more.
+    """
+    old = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
+    if old.state not in (JobState.FAILED, JobState.DEAD):
+        raise WrongState(
+            f"Job {old.title!r} is {old.state}; only one that failed is retried.",
+            hint="Clone it to run the same again.",
+        )
+    job = _requested_again(actor, old, {})
+    if job.spec == old.spec and old.checkpoints:
+        job.checkpoints = old.checkpoints
+        job.save(update_fields=["checkpoints"])
+        transaction.on_commit(lambda: workspace.checkpoints_hand_on(old.pk, job.pk))
+    audit_record(
+        actor=actor,
+        action="job:retry",
+        subject=job_subject(job),
+        department=job.department.slug,
+        data={"retries": str(old.pk), "checkpoints": len(job.checkpoints)},
+        decision=decision,
+    )
+    return job
+
+
+@transaction.atomic
+def job_clone(*, actor: Principal, job_id: UUID | str, changes: Mapping[str, Any]) -> Job:
+    """Queue what a job requested, with `changes`: fields of its request by their names.
+
+    `hyperparameters` are changed one by one; other fields are replaced.
+
+    Raises:
+        InvalidInput: a field that such a request does not have, or one that does not fit.
+        DomainError: as the request.
+    """
+    old = job_get(actor=actor, job_id=job_id)
+    decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
+    job = _requested_again(actor, old, changes)
+    audit_record(
+        actor=actor,
+        action="job:clone",
+        subject=job_subject(job),
+        department=job.department.slug,
+        data={"clones": str(old.pk), "changed": sorted(changes)},
+        decision=decision,
+    )
+    return job
+
+
+def _requested_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> Job:
+    known = CHANGES.get(old.kind)
+    if known is None:
+        raise InvalidInput(
+            f"A job of kind {old.get_kind_display()} is not repeated.",
+            hint="Fine-tunes and evaluations are.",
+        )
+    if unknown := [name for name in changes if name not in known]:
+        raise InvalidInput(
+            f"A job of kind {old.get_kind_display()} has no such fields.",
+            fields={name[:40]: ["is not a field of this request"] for name in unknown[:20]},
+            hint=f"It has {', '.join(sorted(known))}.",
+        )
+    spec = old.spec
+    priority = JobPriority.named(changes.get("priority", "normal"))
+    data = dataset_version_get(
+        actor=actor, id=changes.get("dataset_version", spec["dataset_version"])
+    )
+    if old.kind == JobKind.EVALUATE:
+        return evaluate_request(
+            actor=actor,
+            version=version_get(actor=actor, id=changes.get("version", spec["version"])),
+            dataset_version=data,
+            max_rows=changes.get("max_rows", spec["max_rows"]),
+            priority=priority,
+        )
+    method = changes.get("method", spec["method"])
+    # The settings of another method have other names.
+    before = spec["hyperparameters"] if method == spec["method"] else {}
+    return fine_tune_request(
+        actor=actor,
+        model=model_get(actor=actor, name=spec["model_name"]),
+        base_version=version_get(actor=actor, id=changes.get("base_version", spec["base"])),
+        method=method,
+        dataset_version=data,
+        hyperparameters={**before, **changes.get("hyperparameters", {})},
+        resources=changes.get("resources", spec.get("resources")),
+        priority=priority,
+    )
