@@ -436,6 +436,7 @@ def values(company: Company) -> dict[str, Any]:
         "knowledge_documents_post:file": SimpleUploadedFile("leave.txt", b"Thirty days."),
         "knowledge_share_post:departments": ["finance"],
         "replaces": company.document.pk,
+        "replicas": None,
         "expires_at": None,
         "expires_in_days": 7,
         "against": company.first.pk,
