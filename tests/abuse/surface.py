@@ -59,12 +59,13 @@ class Operation:
         return f"{self.method} {self.path}"
 
 
-def operations() -> list[Operation]:
-    """Every operation of the management API."""
+def operations(below: str = "/api/") -> list[Operation]:
+    """Every operation of the management API, or of the paths that begin with `below`."""
     document = description()
     return [
         _operation(document, path, method, described)
         for path, methods in document["paths"].items()
+        if path.startswith(below)
         for method, described in methods.items()
         if method in METHODS
     ]

@@ -260,6 +260,24 @@ def test_a_stranger_gets_no_answer_from_the_api(company: Company, who: str) -> N
     assert digests() == before
 
 
+@pytest.mark.parametrize(
+    "who", ["an admin", "a lead of finance", "a key of finance with every scope"]
+)
+def test_only_sessions_of_nodes_open_the_nodes_api(company: Company, who: str) -> None:
+    book, known = address_book(company), values(company)
+    client = caller(company, who)
+    before = digests()
+    faults = []
+    for operation in operations("/node/"):
+        if operation.public:
+            continue
+        response = send(client, operation, filled(operation, book), body_of(operation, known))
+        if response.status_code != 401:
+            faults.append((str(operation), response.status_code))
+    assert faults == []
+    assert digests() == before
+
+
 # What anybody may see without having signed in.
 OPEN = (
     "/api/docs/",

@@ -71,7 +71,6 @@ STATE_FIRST = frozenset(
     }
 )
 
-OF_NODES = "a machine does it, in the session that its own key began"
 MARKS = "says who looks after a review, and changes nothing of who may decide"
 ASKS = "asks for something that somebody else decides with a second factor"
 BUILDS = "makes a thing of the department, which serves nothing before a review has approved it"
@@ -130,24 +129,9 @@ EXEMPT: Mapping[str, str] = {
     "knowledge_index_post": BUILDS,
     "key_revoke_post": PROTECTS,
     "models_post": BUILDS,
-    "node_challenge_post": OF_NODES,
     "node_cordon_post": RUNS,
     "node_drain_post": RUNS,
-    "node_heartbeats_post": OF_NODES,
-    "node_job_cancelled_post": OF_NODES,
-    "node_job_checkpoints_post": OF_NODES,
-    "node_job_claim_post": OF_NODES,
-    "node_job_deliver_post": OF_NODES,
-    "node_job_fail_post": OF_NODES,
-    "node_job_heartbeat_post": OF_NODES,
-    "node_job_reports_post": OF_NODES,
-    "node_job_upload_patch": OF_NODES,
-    "node_join_post": "uses up a token that an administrator made with a second factor",
-    "node_replicas_post": OF_NODES,
-    "node_session_post": OF_NODES,
     "node_uncordon_post": RUNS,
-    "node_worker_key_post": OF_NODES,
-    "node_worker_stop_post": OF_NODES,
     "prompt_versions_post": BUILDS,
     "policy_explain_post": READS,
     "policy_propose_post": ASKS,
