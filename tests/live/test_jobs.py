@@ -97,7 +97,7 @@ def test_a_message_that_comes_three_times_runs_the_job_once(redis: Redis, tmp_pa
     with worker(tmp_path / "twice.log", *COMPUTE):
         until(lambda: redis.llen("compute") == 0)
         finished(job)
-        until(lambda: (tmp_path / "twice.log").read_text().count("is not claimable") == 2)
+        until(lambda: (tmp_path / "twice.log").read_text().count("no job is claimable") == 2)
     assert (job.attempt, claims_of(job)) == (1, 1)
 
 
