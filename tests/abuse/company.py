@@ -435,6 +435,7 @@ def values(company: Company) -> dict[str, Any]:
         "embedding_version": company.embedding.pk,
         "knowledge_documents_post:file": SimpleUploadedFile("leave.txt", b"Thirty days."),
         "knowledge_share_post:departments": ["finance"],
+        "fine_tunes_post:then": [{"dataset_version": company.held_out.pk}],
         "replaces": company.document.pk,
         "replicas": None,
         "expires_at": None,
