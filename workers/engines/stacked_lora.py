@@ -8,6 +8,7 @@ more for every adapter (compare BGMV: Chen et al., Punica, 2023, arXiv:2310.1854
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from torch import Tensor
 KEPT_RANKS = 256
 # Ranks of one batch; with more, running each layer once more for every adapter costs less.
 MAX_RANKS = 1024
+# Steps in a row that need no more than the kept ranks, before wider stacks are given up.
+FITTING_STEPS = 256
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -58,7 +62,7 @@ class StackedLora:
         self._possible &= self._are_plain()
         self._width = max((max(each.module.r.values()) for each in self._layers), default=1)
         self._places: OrderedDict[str, int] = OrderedDict()
-        self._count = 0
+        self._count = self._fitting = 0
         self._rows: tuple[str, ...] = ()
         self._active = False
         # By the layout of the layers that they are for.
@@ -75,8 +79,12 @@ class StackedLora:
             return False
         for name in names & self._places.keys():
             self._places.move_to_end(name)
+        try:
+            self._make_room(names)
+        except RuntimeError:
+            logger.warning("There is no memory to stack %d adapters", len(names), exc_info=True)
+            return False
         if missing := sorted(names - self._places.keys()):
-            self._make_room(len(names), len(missing))
             for name in missing:
                 self._put(name)
             self._note_layouts()
@@ -109,24 +117,41 @@ class StackedLora:
             types |= {each.weight.dtype for each in module.lora_B.values()}
         return len(types) == 1
 
-    def _make_room(self, needed: int, missing: int) -> None:
-        """Have places for `missing` more, which are among the `needed` of a batch."""
-        most = max(needed, KEPT_RANKS // self._width)
-        while len(self._places) + missing > most:
+    def _make_room(self, names: set[str]) -> None:
+        """Have places for the adapters of a batch. Raises as `_resize`."""
+        kept = max(1, KEPT_RANKS // self._width)
+        self._fitting = self._fitting + 1 if len(names) <= kept else 0
+        if self._count > kept and self._fitting >= FITTING_STEPS:
+            # Batches of many adapters are over: each product would pay for their places.
+            self._resize(kept)
+        most = max(len(names), kept)
+        while len(names | self._places.keys()) > most:
             self._places.popitem(last=False)
-        if len(self._places) + missing > self._count:
-            self._grow(min(most, max(2 * self._count, len(self._places) + missing)))
+        wanted = len(names | self._places.keys())
+        if wanted > self._count:
+            self._resize(min(most, max(2 * self._count, wanted)))
 
-    def _grow(self, count: int) -> None:
-        before, ranks = self._count * self._width, count * self._width
+    def _resize(self, count: int) -> None:
+        """Make stacks of so many places. What is in places beyond them is forgotten.
+
+        Raises RuntimeError where memory runs out; all stacks are as they were then.
+        """
+        ranks, same = count * self._width, min(count, self._count) * self._width
+        made = []
         for layer in self._layers:
             weight = next(iter(layer.module.lora_A.values())).weight
-            wide, high = layer.module.in_features, layer.module.out_features
-            a, b = weight.new_zeros(ranks, wide), weight.new_zeros(high, ranks)
-            if before:
-                a[:before], b[:, :before] = layer.a, layer.b
+            a = weight.new_zeros(ranks, layer.module.in_features)
+            b = weight.new_zeros(layer.module.out_features, ranks)
+            if same:
+                a[:same], b[:, :same] = layer.a[:same], layer.b[:, :same]
+            made.append((a, b))
+        for layer, (a, b) in zip(self._layers, made, strict=True):
             layer.a, layer.b = a, b
         self._count = count
+        self._places = OrderedDict(
+            (name, place) for name, place in self._places.items() if place < count
+        )
+        self._note_layouts()
 
     def _put(self, name: str) -> None:
         place = min(set(range(self._count)) - set(self._places.values()))

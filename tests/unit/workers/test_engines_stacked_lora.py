@@ -92,6 +92,48 @@ def test_the_longest_unused_adapter_makes_room_and_too_many_ranks_are_run_by_pef
     )
 
 
+def test_stacks_that_find_no_memory_leave_the_adapters_to_peft(
+    tiny: Path, folders: dict[str, Path], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    expected = {name: _alone(tiny, folders[name], row) for row, name in enumerate(SETTINGS)}
+    for name in SETTINGS:
+        model.add(name, folders[name])
+    assert _losses(model, ["small"]) == pytest.approx([expected["small"]], rel=1e-5)
+    zeros, calls = torch.Tensor.new_zeros, iter(range(10**6))
+
+    def out_of_memory(self: torch.Tensor, *size: Any) -> torch.Tensor:
+        if next(calls) > 2:
+            raise torch.OutOfMemoryError
+        return zeros(self, *size)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(torch.Tensor, "new_zeros", out_of_memory)
+        assert not model._stack().take(set(model._inner.values()))
+    for names in ([*SETTINGS], ["small"]):
+        assert _losses(model, names) == pytest.approx([expected[name] for name in names], rel=1e-5)
+
+
+def test_wide_stacks_are_given_up_after_some_steps_that_fit_the_kept_ranks(
+    folders: dict[str, Path], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.engines import stacked_lora
+
+    monkeypatch.setattr(stacked_lora, "KEPT_RANKS", 16)
+    monkeypatch.setattr(stacked_lora, "FITTING_STEPS", 2)
+    for name in SETTINGS:
+        model.add(name, folders[name])
+    names = set(model._inner.values())
+    stack = model._stack()
+    assert stack.take(names)
+    assert stack._count == 3
+    before = _losses(model, ["few"])
+    assert _losses(model, ["few"]) == pytest.approx(before, rel=1e-5)
+    assert stack._count == 2
+    assert _losses(model, ["few"]) == pytest.approx(before, rel=1e-5)
+
+
 def _save(base: Path, folder: Path, seed: int, settings: dict[str, Any]) -> None:
     import peft
     import torch
