@@ -33,10 +33,12 @@ _REMEMBERED = 8
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """A file that an order names; `path` is None for one of the artifact store."""
+    """A file that an order names: of the artifact store, or at `path` below `folder`."""
 
     sha256: str
-    path: Path | None = None
+    size: int | None = None
+    folder: Path | None = None
+    path: str = ""
 
 
 def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Order] | None:
@@ -94,19 +96,15 @@ def _files(claim: Claim) -> dict[str, JobFile]:
     order = order_make(claim)
     found: dict[str, JobFile] = {}
     for name, manifest in order.checkpoints.items():
-        folder = workspace.checkpoints_folder(claim.job_id) / name
+        folder = workspace.checkpoints_folder(claim.job_id)
         for file in Manifest.from_json(manifest).files:
-            found[file.sha256] = JobFile(file.sha256, folder / file.path)
+            found[file.sha256] = JobFile(file.sha256, file.size, folder, f"{name}/{file.path}")
     for files in order.files:
         found |= {sha256: JobFile(sha256) for sha256 in files.sha256s}
     for each in order.folders:
         for file in each.files.files:
-            quarantined = (
-                None
-                if each.quarantine is None
-                else store.quarantine_folder(each.quarantine) / file.path
-            )
-            found[file.sha256] = JobFile(file.sha256, quarantined)
+            place = None if each.quarantine is None else store.quarantine_folder(each.quarantine)
+            found[file.sha256] = JobFile(file.sha256, file.size, place, file.path)
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +26,7 @@ from assay.node_api.joining import TAG
 from assay.server.downloads import UNGATED
 from governance.errors import DomainError, InvalidInput, NotFound
 from registry import store
-from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile
+from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
 from registry.storage.backend import file_key
 from workers.control.jobs import Claim, Report
 from workers.jobs.arrivals import arrival_append, arrival_offset
@@ -258,26 +260,39 @@ class NodeJobFileView(_Held):
     def get(self, request: Request, job_id: UUID, fence: int, digest: str) -> HttpResponseBase:
         self.query()
         file = node_job_file(node=self.node, job_id=job_id, fence=fence, sha256=digest)
-        if file.path is not None:
-            return _from_folder(request, file)
+        if file.folder is not None:
+            return _from_folder(request, file, file.folder)
         found = store.backend().find(file_key(digest))
         if found is None:
             raise NotFound("The file is missing from the artifact store.", code="file_missing")
         return file_response(request._request, ManifestFile(digest[:12], found.size, digest))
 
 
-def _from_folder(request: Request, file: JobFile) -> HttpResponseBase:
-    """Return a whole file that is not in the store: of a delivery, or of a checkpoint."""
-    path = file.path
-    if path is None or not path.is_file():
+def _from_folder(request: Request, file: JobFile, folder: Path) -> HttpResponseBase:
+    """Return a whole file that is not in the store: of a delivery, or of a checkpoint.
+
+    Other processes write these folders, so no step of the path may be a symbolic link.
+
+    Raises:
+        NotFound: it is missing, is not a plain file, or has another size than the order says.
+    """
+    try:
+        with open_beneath(folder, file.path) as opened:
+            size = os.fstat(opened.fileno()).st_size
+    except OSError:
+        size = None
+    if size is None or size != file.size:
         raise NotFound("The file is missing.", code="file_missing")
-    headers = {"Content-Length": str(path.stat().st_size), "ETag": f'"{file.sha256}"'}
+    headers = {"Content-Length": str(size), "ETag": f'"{file.sha256}"'}
     if request.method == "HEAD":
         return Response(status=200, content_type=CONTENT_TYPE, headers=headers)
 
     def chunks() -> Iterator[bytes]:
-        with path.open("rb") as opened:
-            while chunk := opened.read(CHUNK_BYTES):
+        # A file that has grown since would break the answer's framing.
+        left = size
+        with open_beneath(folder, file.path) as opened:
+            while chunk := opened.read(min(CHUNK_BYTES, left)):
+                left -= len(chunk)
                 yield chunk
 
     return streamed_response(request._request, chunks(), CONTENT_TYPE, {**headers, **UNGATED})

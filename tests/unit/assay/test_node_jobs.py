@@ -204,6 +204,27 @@ def test_a_node_reaches_no_job_of_another_node_and_no_file_outside_its_order(
     assert Job.objects.get(pk=job.pk).state == JobState.RUNNING
 
 
+def test_a_link_or_another_size_in_place_of_a_file_is_not_followed(
+    node: ComputeNode, tmp_path: Path
+) -> None:
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    content = DELIVERED["config.json"]
+    address = f"/node/v1/jobs/{job.pk}/attempts/{claim.fence}/files/{sha256(content)}"
+    delivered = store.quarantine_folder(job.spec["intake"]) / "config.json"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(content)
+    delivered.unlink()
+    delivered.symlink_to(elsewhere)
+    assert caller.get(address).status_code == 404
+    delivered.unlink()
+    delivered.write_bytes(content + b"more")
+    assert caller.get(address).status_code == 404
+    delivered.write_bytes(content)
+    assert b"".join(caller.get(address).streaming_content) == content  # type: ignore[attr-defined]
+
+
 def patched(caller: Client, address: str, content: bytes, size: int, offset: int = 0) -> Any:
     return caller.generic(
         "PATCH", f"{address}?size={size}&offset={offset}", content,
