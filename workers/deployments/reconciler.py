@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +87,8 @@ class Reconciler:
         offers: Names of the engines that this worker can start; it leaves other deployments alone.
         answers: Return whether requests run on a deployment.
         longest_s: The most seconds that a request may take.
+        register: Make this worker known to the control plane; called before anything is reported,
+            until it succeeds, and again when the control plane has forgotten the worker.
     """
 
     def __init__(
@@ -100,7 +102,12 @@ class Reconciler:
         offers: Sequence[str] = (EngineName.OWN,),
         answers: Callable[[int], bool] = lambda _deployment_id: False,
         longest_s: float = 0.0,
+        register: Callable[[], None] = lambda: None,
     ) -> None:
+        self._register = register
+        self._begun = threading.Event()
+        # Copies whose end was not answered yet: they are reported again in every round.
+        self._unreported: set[int] = set()
         self._answers = answers
         self._longest_s = longest_s
         self._leaving: dict[int, Leaving] = {}
@@ -124,13 +131,11 @@ class Reconciler:
 
     def run(self, stop: threading.Event) -> None:
         """Settle every 2 s, and when woken, until `stop`; then unload everything."""
-        begun = False
         while not stop.is_set():
             self._control.drop_broken()
             try:
-                if not begun:
-                    self._control.replicas_stop(worker=self._worker)
-                    begun = True
+                if not self._begun.is_set():
+                    self._begin()
                 self.settle()
             except NotAuthenticated as error:
                 # A revoked node, or one whose key another process uses, answers no longer.
@@ -149,6 +154,13 @@ class Reconciler:
             logger.exception("The end of this worker was not reported; its silence will tell")
         self._control.close()
 
+    def _begin(self) -> None:
+        """Register. What this worker holds is reported anew by the round that follows."""
+        self._register()
+        self._control.replicas_stop(worker=self._worker)
+        self._unreported.clear()
+        self._begun.set()
+
     def run_loads(self, stop: threading.Event) -> None:
         """Load what is missing, one after another, until `stop`."""
         while not stop.is_set():
@@ -166,7 +178,12 @@ class Reconciler:
         while not stop.wait(HEARTBEAT_S):
             self._control.drop_broken()
             try:
-                self._control.replicas_heartbeat(worker=self._worker, engines=self._offers)
+                if self._begun.is_set():
+                    self._control.replicas_heartbeat(worker=self._worker, engines=self._offers)
+            except NotFound:
+                # It was silent for so long that it was forgotten.
+                self._begun.clear()
+                self._woken.set()
             except Exception:
                 logger.exception("No heartbeat was sent")
         self._control.close()
@@ -211,6 +228,7 @@ class Reconciler:
         for each in assigned:
             if each.refusal:
                 self._fail(each.deployment_id, each.name, each.refusal)
+        self._report_ends(wanted)
         self._forget(now, {each.deployment_id for each in assigned})
 
     def _forget(self, now: float, assigned: set[int]) -> None:
@@ -231,7 +249,7 @@ class Reconciler:
             leaving = self._leaving[pk] = Leaving(now, now)
             logger.info("Deployment %s is assigned to other workers", assignment.name)
             self._leave_queue(pk)
-            self._report(pk, ReplicaState.STOPPED)
+            self._report_end(pk)
         if busy := self._answers(pk):
             leaving.busy_at = now
         quiet = not busy and now - leaving.busy_at >= QUIET_S
@@ -270,7 +288,9 @@ class Reconciler:
 
     def _load(self, assignment: Assignment, stop: threading.Event) -> None:
         pk, name, started = assignment.deployment_id, assignment.name, time.monotonic()
-        self._report(pk, ReplicaState.LOADING)
+        self._control.replica_report(
+            deployment_id=pk, worker=self._worker, state=ReplicaState.LOADING
+        )
         logger.info("Loading deployment %s (%s)", name, assignment.digest[:12])
         try:
             digest = self._host.load(self._control.current_plan(pk))
@@ -295,6 +315,7 @@ class Reconciler:
             self._fail(pk, name, _words(error))
 
     def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
+        self._unreported.discard(deployment_id)
         self._consume(deployment_queue(deployment_id))
         self._ceased.discard(deployment_id)
         state = self._control.replica_report(
@@ -338,10 +359,29 @@ class Reconciler:
     def _unload(self, deployment_id: int) -> None:
         logger.info("Unloading deployment %s", deployment_id)
         self._release(deployment_id)
-        self._report(deployment_id, ReplicaState.STOPPED)
+        self._report_end(deployment_id)
 
-    def _report(self, deployment_id: int, state: ReplicaState) -> None:
-        self._control.replica_report(deployment_id=deployment_id, worker=self._worker, state=state)
+    def _report_ends(self, wanted: Collection[int]) -> None:
+        """Report again what ended without an answer, unless it is or comes back here."""
+        for deployment_id in list(self._unreported):
+            if deployment_id in wanted:
+                self._unreported.discard(deployment_id)
+            else:
+                self._report_end(deployment_id)
+
+    def _report_end(self, deployment_id: int) -> None:
+        """Gateways go on sealing prompts for this worker until its report was answered."""
+        self._unreported.add(deployment_id)
+        try:
+            self._control.replica_report(
+                deployment_id=deployment_id, worker=self._worker, state=ReplicaState.STOPPED
+            )
+        except (NotFound, WrongState) as error:
+            logger.info("The end of deployment %s needs no report: %s", deployment_id, error)
+        except Exception:
+            logger.exception("The end of deployment %s was not reported yet", deployment_id)
+            return
+        self._unreported.discard(deployment_id)
 
     def _refuse(self, deployment_id: int, reason: str) -> None:
         """The bytes differ from the manifest."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import DatabaseError, IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
-from governance.errors import DomainError, NotPermitted, WrongState
+from governance.errors import DomainError, NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
@@ -33,6 +33,7 @@ from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines
 from workers.placement.capacity import Capacity
+from workers.placement.models import Placement
 from workers.placement.planning import WAITS
 from workers.placement.settings import ReplicaSettings
 
@@ -43,6 +44,11 @@ ENGINE_WORKER = service_principal("engine-worker")
 # What a live worker reports of: what it holds, loads, or will try to load again.
 _REPORTED = Q(state__in=(ReplicaState.LOADING, ReplicaState.READY, ReplicaState.FAILED)) | Q(
     state=ReplicaState.REFUSED, deployment__state__in=LIVE
+)
+# A copy without a placement is stopped by its silence: its worker gets no more prompts. One that
+# failed gets none anyway, and is remembered until it may be tried there again.
+_RENEWED = Q(state__in=(ReplicaState.FAILED, ReplicaState.REFUSED)) | Exists(
+    Placement.objects.filter(deployment=OuterRef("deployment"), worker=OuterRef("worker"))
 )
 # Another worker that hashed the right bytes this recently keeps a deployment from being refused:
 # it may just be restarting.
@@ -308,12 +314,21 @@ def _vouched_for(replica: Replica, digest: str) -> bool:
 
 
 def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
-    """Record that `worker` is alive and what it offers, on every copy that it holds, loads or tries
-    to load; returns how many."""
-    WorkerKey.objects.filter(worker=worker[:120]).update(
-        engines=list(engines), seen_at=timezone.now()
-    )
-    return Replica.objects.filter(_REPORTED, worker=worker).update(heartbeat_at=timezone.now())
+    """Record that `worker` is alive and what it offers, on every copy that is placed on it or that
+    failed there; returns how many. A copy that was moved away counts for `REPLICA_SILENCE_S` more.
+
+    Raises:
+        NotFound: the worker is not registered, or was forgotten after a long silence.
+    """
+    rows = WorkerKey.objects.filter(worker=worker[:120])
+    if not rows.update(engines=list(engines), seen_at=timezone.now()):
+        raise NotFound(
+            f"Worker {worker[:120]} is not registered.",
+            code="worker_unknown",
+            hint="Register its key; the worker does so by itself.",
+        )
+    copies = Replica.objects.filter(_REPORTED, _RENEWED, worker=worker[:120])
+    return copies.update(heartbeat_at=timezone.now())
 
 
 def replicas_stop(*, worker: str, actor: Principal = ENGINE_WORKER) -> None:

@@ -83,6 +83,7 @@ class Runtime:
             offers=self._offers,
             answers=self._answerer.answers,
             longest_s=settings.GATEWAY_REQUEST_TIMEOUT_S + CONTROL_TIMEOUT_S,
+            register=self._register,
         )
         self._threads = [
             threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
@@ -101,18 +102,12 @@ class Runtime:
         )
 
     def start(self) -> None:
-        """Register this process's key, then load what is to be served."""
+        """Start the loops. They register this process's key, as soon as the control plane answers,
+        and load what is to be served.
+        """
         # A server of another project that got out of its confinement is of the same user.
         hide_process()
         tracing.start("assay-engine")
-        self._control.worker_key_register(
-            worker=self._worker,
-            public_key=self._seals.public_key,
-            engines=self._offers,
-            capacity=own_capacity(
-                share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
-            ),
-        )
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
             CANCEL_CHANNEL: self._cancel,
@@ -121,6 +116,16 @@ class Runtime:
         for thread in self._threads:
             thread.start()
         self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
+
+    def _register(self) -> None:
+        self._control.worker_key_register(
+            worker=self._worker,
+            public_key=self._seals.public_key,
+            engines=self._offers,
+            capacity=own_capacity(
+                share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
+            ),
+        )
 
     def close(self) -> None:
         """Let running requests end, unload, say so, and write the last replies."""

@@ -338,10 +338,14 @@ def _obstacle(verdict: ServingVerdict) -> str:
 
 def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
     """Public keys of the workers that a request may reach: also of one that still loads, which may
-    read the queue before the next snapshot."""
+    read the queue before the next snapshot. A silent one, or one that heartbeats no longer renew
+    because its deployment was moved away, gets no prompts.
+    """
+    now = time.time()
     for replica in replicas:
-        loading = replica.state == ReplicaState.LOADING
-        if replica.public_key and (loading or _ready_until(replica, digest)):  # type: ignore[attr-defined]  # annotated above
+        loading = replica.state == ReplicaState.LOADING and replica.public_key  # type: ignore[attr-defined]  # annotated above
+        until = _patience(replica) if loading else _ready_until(replica, digest)
+        if until > now:
             yield replica.public_key  # type: ignore[attr-defined]
 
 
@@ -350,4 +354,8 @@ def _ready_until(replica: Replica, digest: str) -> float:
         return 0.0
     if replica.state != ReplicaState.READY or replica.loaded_digest != digest:
         return 0.0
+    return _patience(replica)
+
+
+def _patience(replica: Replica) -> float:
     return replica.heartbeat_at.timestamp() + REPLICA_PATIENCE_S

@@ -25,8 +25,10 @@ from workers.deployments.services import (
     replica_report,
     replicas_expire,
     replicas_heartbeat,
+    worker_key_register,
 )
 from workers.deployments.states import ALLOWED_TRANSITIONS, deployment_move
+from workers.placement.models import Placement
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -152,6 +154,8 @@ def test_a_silent_replica_is_stopped_and_its_deployment_is_pending_again() -> No
     ready(deployment, "e2")
     silent = timezone.now() - timedelta(seconds=16)
     Replica.objects.update(heartbeat_at=silent)
+    worker_key_register(worker="e2", public_key="ab" * 32)
+    Placement.objects.create(deployment=deployment, worker="e2", since=silent)
     assert replicas_heartbeat(worker="e2", engines=()) == 1
     assert replicas_expire() == 1
     deployment.refresh_from_db()
@@ -163,6 +167,25 @@ def test_a_silent_replica_is_stopped_and_its_deployment_is_pending_again() -> No
     ready(deployment)
     deployment.refresh_from_db()
     assert deployment.state == DeploymentState.SERVING
+
+
+def test_a_copy_that_is_placed_there_no_more_ends_although_its_worker_is_alive() -> None:
+    moved, failed = deployed(), deployed(release(adapter(), name="other"))
+    silent = timezone.now() - timedelta(seconds=16)
+    worker_key_register(worker="e1", public_key="ab" * 32)
+    for deployment, state in ((moved, ReplicaState.READY), (failed, ReplicaState.FAILED)):
+        Replica.objects.create(
+            deployment=deployment, worker="e1", state=state, failures=1, heartbeat_at=silent
+        )
+    assert replicas_heartbeat(worker="e1", engines=()) == 1
+    assert replicas_expire() == 1
+    states = dict(Replica.objects.values_list("deployment", "state"))
+    assert states == {moved.pk: "stopped", failed.pk: "failed"}
+
+
+def test_a_worker_that_is_not_registered_is_told_so() -> None:
+    with pytest.raises(NotFound):
+        replicas_heartbeat(worker="e1", engines=())
 
 
 def test_the_controller_stops_what_its_release_covers_no_more() -> None:

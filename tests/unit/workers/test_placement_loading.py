@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
+from governance.errors import Unavailable
 from registry.catalog import TASKS, discovered
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.control.direct import DirectControl
 from workers.deployments import reconciler
-from workers.deployments.models import Deployment, Replica
+from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import (
     deployment_create,
@@ -205,3 +207,54 @@ def test_a_load_that_fails_for_lack_of_something_is_done_by_another_worker(
     placements_update()
     first.reconcile()
     assert first.loaded == set()
+
+
+class Outage(DirectControl):
+    """A control plane that does not hear that copies ended, while `away`."""
+
+    away = False
+
+    def replica_report(self, *, state: ReplicaState, **given: Any) -> str:
+        if self.away and state is ReplicaState.STOPPED:
+            raise Unavailable("The control plane does not answer.")
+        return super().replica_report(state=state, **given)
+
+
+def test_an_end_that_was_not_heard_is_reported_again(workers: list[EngineWorker]) -> None:
+    old = workers[0]
+    control = old.loop._control = Outage()
+    deployment = deployed("d")
+    placements_update()
+    old.reconcile()
+    Placement.objects.all().delete()
+    control.away = True
+    old.loop.settle()
+    old.loop.settle()
+    assert (old.loaded, Replica.objects.get().state) == (set(), "ready")
+    control.away = False
+    old.loop.settle()
+    assert Replica.objects.get().state == "stopped"
+    assert deployment_queue(deployment.pk) not in old.queues
+
+
+def test_a_worker_registers_as_soon_as_the_control_plane_answers_and_when_it_was_forgotten(
+    workers: list[EngineWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, stop, tries = workers[0], threading.Event(), []
+
+    def register() -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise Unavailable("The control plane does not answer.")
+        if len(tries) == 3:
+            stop.set()
+
+    def settle() -> None:
+        worker.loop._begun.clear()  # As the heartbeat does that finds no row.
+
+    monkeypatch.setattr(worker.loop, "_register", register)
+    monkeypatch.setattr(worker.loop, "settle", settle)
+    monkeypatch.setattr(reconciler, "RECONCILE_S", 0.01)
+    monkeypatch.setattr(DirectControl, "close", lambda _self: None)
+    worker.loop.run(stop)
+    assert len(tries) == 3
