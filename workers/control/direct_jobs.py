@@ -9,9 +9,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from django.db import Error, close_old_connections, connections
+from django.db import DataError, Error, close_old_connections, connections
 
-from governance.errors import DomainError, Unavailable
+from governance.errors import DomainError, InvalidInput, Unavailable
 from registry import store
 from registry.manifests import copy_verified
 from workers.control.jobs import Claim, HeartbeatReply, NoAnswer, Report
@@ -25,12 +25,18 @@ R = TypeVar("R")
 
 
 def _answered(call: Callable[P, R]) -> Callable[P, R]:
-    """Raise NoAnswer in place of the database's errors, and drop a broken connection."""
+    """Raise NoAnswer in place of the database's errors, and drop a broken connection.
+
+    A value that the database cannot store raises InvalidInput.
+    """
 
     @wraps(call)
     def answer(*given: P.args, **named: P.kwargs) -> R:
         try:
             return call(*given, **named)
+        except DataError as error:
+            # The same call fails again: the database is there, and cannot store this.
+            raise InvalidInput("The run sent a value that the database cannot store.") from error
         except Error as error:
             close_old_connections()
             raise NoAnswer(str(error)) from error

@@ -24,6 +24,7 @@ from workers.jobs.line import first_claim
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
 from workers.run.outcome import result_checked
+from workers.run.storable import cleaned
 
 EVENTS_PER_JOB = 5_000
 MESSAGE_CHARACTERS = 1_000
@@ -99,7 +100,7 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
                 job=job,
                 attempt=claim.attempt,
                 step=report.step,
-                message=report.message[:MESSAGE_CHARACTERS],
+                message=cleaned(report.message)[:MESSAGE_CHARACTERS],
                 data=report.values,
             )
             for report in reports[: max(0, room)]
@@ -193,6 +194,7 @@ def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
     """
+    error = cleaned(error)
     with transaction.atomic():
         job = _held(claim)
         to = after_attempt(job) if retry else JobState.FAILED

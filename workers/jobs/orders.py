@@ -96,7 +96,7 @@ def _fine_tune(spec: dict[str, Any]) -> _Draft:
             hyperparameters=spec["hyperparameters"],
             base_digest=None if alone else base.digest,
         ),
-        [_version(base, "base"), _rows(data, "data")],
+        [_version(_trusted(base), "base"), _rows(data, "data")],
         _media(task, data),
     )
 
@@ -113,10 +113,10 @@ def _evaluate(spec: dict[str, Any]) -> _Draft:
     below = version
     if version.kind == VersionKind.PROMPT and version.base is not None:
         below = version.base
-        folders.append(_version(version, "prompt"))
-    folders.append(_version(below, "version"))
+        folders.append(_version(_trusted(version), "prompt"))
+    folders.append(_version(_trusted(below), "version"))
     if below.kind == VersionKind.ADAPTER and below.base is not None:
-        folders.append(_version(below.base, "base"))
+        folders.append(_version(_trusted(below.base), "base"))
     if task.evaluation.uses_training_rows and version.dataset_version is not None:
         data.append(version.dataset_version)
         folders.append(_rows(version.dataset_version, "training-data"))
@@ -141,6 +141,13 @@ def _judge(spec: dict[str, Any]) -> ModelVersion | None:
     version = ModelVersion.objects.select_related("model").get(pk=spec["judge"])
     if version.state != VersionState.TRUSTED:
         raise WrongState(f"{version}, which was to judge, is {version.state}. Evaluate again.")
+    return version
+
+
+def _trusted(version: ModelVersion) -> ModelVersion:
+    """Return the version. Raises WrongState for one that was recalled since the request."""
+    if version.state != VersionState.TRUSTED:
+        raise WrongState(f"{version} is {version.state}; jobs use only trusted versions.")
     return version
 
 

@@ -5,6 +5,7 @@ Work folders must lie on a file system that the cluster's machines share with th
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from governance.errors import InvalidInput, Unavailable
 from workers.launchers.protocol import Ended, last_lines
+from workers.run.environment import run_environment
 from workers.run.order import LOG_FILE, Resources
 from workers.run.outcome import STOPPED
 
@@ -195,7 +197,13 @@ def _command(*command: str, check: bool = True) -> str:
     """Return what a command of Slurm prints. Raises Unavailable and InvalidInput."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_S, check=False
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+            # sbatch hands its environment on to the job, where other users may read it.
+            env=run_environment(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{command[0]} did not answer: {error}.") from error

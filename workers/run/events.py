@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from registry.manifests import build_manifest
+from workers.run.storable import cleaned, storable
 
 EVENTS_FILE = "events.jsonl"
 MESSAGE_CHARACTERS = 1_000
@@ -32,7 +33,14 @@ ValueName = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 class _Event(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """An event whose text and numbers the database can store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, given: Any) -> Any:
+        return storable(given)
 
 
 class Log(_Event):
@@ -90,11 +98,11 @@ class EventProgress:
 
     def log(self, message: str) -> None:
         """Write one line for a person."""
-        self._write(Log(message=message[:MESSAGE_CHARACTERS]))
+        self._write(Log(message=cleaned(message)[:MESSAGE_CHARACTERS]))
 
     def warn(self, message: str) -> None:
         """Write one line that a person must not miss."""
-        self._write(Log(message=message[:MESSAGE_CHARACTERS], warning=True))
+        self._write(Log(message=cleaned(message)[:MESSAGE_CHARACTERS], warning=True))
 
     def metric(self, step: int, total: int, values: dict[str, float]) -> None:
         """Write one point of the curves, or move the progress."""

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from workers.run.environment import environment_reduce
 from workers.run.order import LOG_FILE
 
 # The kernel ends the run, not its supervisor, when memory runs out.
@@ -18,6 +19,7 @@ _OUT_OF_MEMORY_SCORE = "500"
 def run_forked(folder: str) -> None:
     """Run the order in `folder`, then exit with its status. Ends when the supervisor ends."""
     os.setsid()
+    environment_reduce()
     log = os.open(Path(folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -21,6 +21,7 @@ from pydantic import (
 
 from governance.errors import InvalidInput
 from registry.manifests import Manifest
+from workers.run.storable import cleaned, storable
 
 RESULT_FILE = "result.json"
 # Samples of an evaluation hold thumbnails and short recordings; findings name each file.
@@ -49,6 +50,11 @@ class Outcome(_Checked):
     ending: Ending
     result: dict[str, Any] = Field(default_factory=dict)
     sentence: str = Field(default="", max_length=SENTENCE_CHARACTERS)
+
+    @field_validator("sentence")
+    @classmethod
+    def _clean(cls, sentence: str) -> str:
+        return cleaned(sentence)
 
     def write(self, folder: Path) -> None:
         """Write the file completely or not at all."""
@@ -159,11 +165,15 @@ def result_checked(kind: str, result: dict[str, Any]) -> dict[str, Any]:
     try:
         if len(json.dumps(result, allow_nan=False)) > MAX_RESULT_BYTES:
             raise InvalidInput(f"The run's result is larger than {MAX_RESULT_BYTES:,} bytes.")
+        storable(result)
         checked: dict[str, Any] = _RESULTS[kind].validate_python(result).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:200]
         raise InvalidInput(f"The run's result is malformed: {where}: {first['msg']}.") from error
     except ValueError as error:
-        raise InvalidInput("The run's result holds a number that is not finite.") from error
+        raise InvalidInput(
+            "The run's result holds a number that is not finite, or a character that cannot be "
+            "stored."
+        ) from error
     return checked

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.errors import DomainError, InvalidInput, Unavailable
-from workers.control.jobs import Claim, Files, JobControl, LeaseLost
+from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.protocol import Ended, Launcher
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
 from workers.run.order import CHECKPOINTS, INPUTS, LOG_FILE, RESUME, Order
@@ -22,6 +22,9 @@ from workers.supervision.lease import HeldLease
 logger = logging.getLogger(__name__)
 # After SIGTERM a run has this long to write a checkpoint and end.
 STOP_S = 30.0
+# Between two tries to hand over a result.
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 5.0
 MAX_LOG_BYTES = 64 * 1024**2
 
 
@@ -59,15 +62,31 @@ class Supervisor:
                 finish = self._finish(claim, order, folder, lease)
                 # Within the lease: what a node delivers takes a while to arrive.
                 lease.flush()
-                if not lease.lost:
-                    self._hand_over(claim, finish, cancelled=lease.cancelled)
-                    lease.release()
+                self._hand_over_held(claim, finish, lease)
         finally:
             self.files.leave(claim)
         if not lease.released:
             raise LeaseLost(
                 f"Job {claim.title!r}: the lease could not be kept; nothing was delivered."
             )
+
+    def _hand_over_held(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+        """Hand over how the attempt ended; try again while the lease holds.
+
+        Without an answer the files stay: hours of work are not lost to a restart of the control
+        plane.
+        """
+        wait_s = FIRST_WAIT_S
+        while not lease.lost:
+            try:
+                self._hand_over(claim, finish, cancelled=lease.cancelled)
+            except NoAnswer as error:
+                logger.warning("Job %s is not handed over yet: %s", claim.job_id, error)
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            else:
+                lease.release()
+                return
 
     def _hand_over(self, claim: Claim, finish: Finish | None, *, cancelled: bool) -> None:
         if finish is None and cancelled:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from governance.errors import InvalidInput
+from governance.errors import InvalidInput, WrongState
 from governance.quotas.models import BudgetHold
+from registry.versions.models import ModelVersion, VersionState
 from tests.unit.workers import company
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job
@@ -59,3 +60,12 @@ def test_what_no_machine_can_ever_give_is_refused_at_its_field(
         requested(method, **resources)
     assert sentence in refused.value.fields[f"resources.{field}"][0]
     assert not Job.objects.exists()
+
+
+def test_a_job_does_not_run_on_a_version_that_was_recalled_after_the_request() -> None:
+    job = requested()
+    ModelVersion.objects.filter(pk=job.spec["base"]).update(state=VersionState.RECALLED)
+    claim = job_claim(job_id=job.pk, worker="w1")
+    assert claim is not None
+    with pytest.raises(WrongState, match="jobs use only trusted versions"):
+        order_make(claim)

@@ -77,6 +77,19 @@ def test_a_kill_ends_the_run(launcher: LocalLauncher, tmp_path: Path) -> None:
     assert end_of(launcher, handle).killed
 
 
+def test_a_run_gets_no_secret_of_the_worker(tmp_path: Path) -> None:
+    script = tmp_path / "reduced.py"
+    script.write_text(
+        "import os\nfrom workers.run.environment import environment_reduce\n"
+        "environment_reduce()\nos.execvp('env', ['env'])\n"
+    )
+    given = {**UNREACHABLE, "MLFLOW_TRACKING_PASSWORD": "hunter2", "HF_TOKEN": "hunter2"}
+    said = subprocess.check_output([sys.executable, str(script)], env=given, text=True)
+    assert "hunter2" not in said
+    assert "DATABASE_URL" not in said
+    assert "OMP_NUM_THREADS=1" in said
+
+
 SUPERVISOR = """
 import pathlib, sys, time
 from workers.launchers.local import LocalLauncher

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from governance.errors import InvalidInput
-from workers.launchers.slurm import SlurmSettings, slurm_script
+from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
 from workers.run.order import Resources
 
 SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml")
@@ -68,3 +69,31 @@ def test_paths_that_slurm_or_the_shell_would_change_are_refused(path: str) -> No
 def test_settings_that_are_no_names_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
         SlurmSettings(**{"python": "/usr/bin/python3", **given})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that stand for Slurm's commands, first on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def command(slurm: Path, name: str, script: str) -> None:
+    program = slurm / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+
+
+def test_slurm_gets_no_secret_of_the_worker(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://assay:hunter2@db/assay")
+    monkeypatch.setenv("HF_TOKEN", "hunter2")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth1")
+    command(slurm, "sbatch", f"env > {tmp_path}/environment; echo 7")
+    assert SlurmLauncher(SETTINGS).submit(tmp_path, Resources()) == "7"
+    environment = (tmp_path / "environment").read_text()
+    assert "hunter2" not in environment
+    assert "NCCL_SOCKET_IFNAME=eth1" in environment

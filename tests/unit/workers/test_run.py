@@ -19,7 +19,7 @@ import pytest
 from governance.errors import InvalidInput
 from registry.manifests import Manifest, build_manifest
 from tests.unit.registry.objects import safetensors
-from workers.control.jobs import Claim, HeartbeatReply, Report
+from workers.control.jobs import Claim, HeartbeatReply, NoAnswer, Report
 from workers.launchers.protocol import Ended, last_lines
 from workers.run.events import (
     MAX_LINE_BYTES,
@@ -31,7 +31,7 @@ from workers.run.events import (
     Phase,
 )
 from workers.run.order import Folder, IntakeWork, Order, Resources
-from workers.run.outcome import STOPPED, Ending, outcome_read, result_checked
+from workers.run.outcome import STOPPED, Ending, Outcome, outcome_read, result_checked
 from workers.supervision.supervisor import Supervisor
 
 # Nothing of ours; addresses at which nothing answers.
@@ -122,11 +122,17 @@ def test_lines_that_are_no_events_are_dropped_and_counted(tmp_path: Path) -> Non
             {"event": "checkpoint", "name": "../../x", "manifest": manifest, "there": []}
         ).encode(),
         b'{"event": "metric", "step": -1, "total": 1, "values": {}}',
+        b'{"event": "metric", "step": 1, "total": 1, "values": {"loss": NaN}}',
+        b'{"event": "metric", "step": 1, "total": 1, "values": {"loss": 1e999}}',
+        b'{"event": "metric", "step": 1, "total": 1, "values": {"a\\u0000": 1}}',
+        b'{"event": "log", "message": "a\\u0000b"}',
+        b'{"event": "log", "message": "a\\ud800b"}',
+        b'{"event": "checkpoint", "name": "checkpoint-1", "manifest": {"\\u0000": 1}, "there": []}',
     ]
     (tmp_path / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     reader = EventReader(tmp_path)
     assert list(reader.read()) == [Log(message="good")]
-    assert (reader.malformed, reader.excess) == (5, False)
+    assert (reader.malformed, reader.excess) == (11, False)
 
 
 def test_an_endless_line_is_not_read_into_memory(tmp_path: Path) -> None:
@@ -152,6 +158,11 @@ def test_a_checkpoint_is_reported_with_the_manifest_of_its_files(tmp_path: Path)
 BAD = {
     "metrics": {"metrics": {"loss": float("nan")}, "parameters": {}, "manifest": None},
     "manifest": {"metrics": {}, "parameters": {}, "manifest": {"base": None, "files": [{}]}},
+    "character": {
+        "metrics": {},
+        "parameters": {"trainer": "a\x00b"},
+        "manifest": {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]},
+    },
     "extra": {
         "metrics": {},
         "parameters": {},
@@ -254,8 +265,15 @@ class Scripted:
         self.process.wait()
 
 
-def supervised(tmp_path: Path, program: str, *, cancel: bool = False, stop_s: float = 5) -> Any:
-    control = Recorder()
+def supervised(
+    tmp_path: Path,
+    program: str,
+    *,
+    cancel: bool = False,
+    stop_s: float = 5,
+    control: Recorder | None = None,
+) -> Any:
+    control = control or Recorder()
     made = order(delivery(tmp_path / "delivery"))
     claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=0.6)
     launcher = Scripted(program)
@@ -308,6 +326,32 @@ def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
     assert (verb, again) == ("fail", retry)
     assert sentence in said
     assert not (tmp_path / "1" / "inputs").exists()
+
+
+class Restarting(Recorder):
+    """A control plane that does not answer the first two times that it is told of an end."""
+
+    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
+        self.told.append(("no answer",))
+        if len(self.told) <= 2:
+            raise NoAnswer("restarting")
+        super().fail(claim, sentence, retry=retry)
+
+
+def test_an_end_is_handed_over_again_until_the_control_plane_answers(tmp_path: Path) -> None:
+    control = supervised(tmp_path, BROKEN, control=Restarting())
+    assert [each[0] for each in control.told] == ["no answer"] * 3 + ["fail"]
+
+
+def test_a_run_writes_text_that_can_be_stored(tmp_path: Path) -> None:
+    progress = EventProgress(tmp_path, threading.Event())
+    progress.log("a\x00b\ud800")
+    progress.close()
+    assert list(EventReader(tmp_path).read()) == [Log(message="a\ufffdb\ufffd")]
+    Outcome(ending=Ending.BROKEN, sentence="no\x00").write(tmp_path)
+    outcome = outcome_read(tmp_path)
+    assert outcome is not None
+    assert outcome.sentence == "no\ufffd"
 
 
 STOPS = f"""
