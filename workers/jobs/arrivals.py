@@ -1,12 +1,13 @@
 """Files of an attempt that arrive from a node, in parts: hashed before they get their name.
 
-They lie in the attempt's folder below `arrived`, where only the holder of the lease writes.
+They lie in the attempt's folder below `arrived`, where only the holder of the lease writes. One
+request at a time works on the files of an attempt; another one is told to come again, so that a
+node holds no thread of the web process.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -14,16 +15,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from django.conf import settings
 
-from governance.errors import InvalidInput, TooLarge, WrongState
-from registry.manifests import CHUNK_BYTES, MAX_FILES, Manifest
+from governance.errors import InvalidInput, TooLarge, Unavailable, WrongState
+from registry.manifests import MAX_FILES, Manifest
 from workers.control.jobs import Claim
 from workers.jobs import workspace
+from workers.jobs.hashing import Hashing, hashing_keep, hashing_take
 
 _ARRIVED = "arrived"
+_LEDGER = "arrivals"
+_LEDGER_LINE = re.compile(rb"([0-9a-f]{32}) ([0-9]{1,20}) ([0-9]{1,9})\n")
 _PARTIAL = re.compile(r"([0-9a-f]{64})\.([0-9]{1,18})\.part")
+
+
+class ArrivalsBusy(WrongState):
+    """Another request works on the files of the attempt (409)."""
+
+    code = "arrivals_busy"
+    title = "Files busy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,46 +51,73 @@ def arrival_offset(claim: Claim, *, sha256: str, size: int) -> Arrival:
     folder = _folder(claim)
     if (folder / sha256).is_file():
         return Arrival(size, complete=True)
-    try:
-        return Arrival((folder / _partial(sha256, size)).stat().st_size)
-    except FileNotFoundError:
-        return Arrival(0)
+    return Arrival(_size(folder / _partial(sha256, size)) or 0)
 
 
 def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: bytes) -> Arrival:
     """Add the next bytes of a file; return how much is here.
 
+    A file whose last byte is here but which is not `complete` is still being hashed: send an empty
+    part at its end to go on.
+
     Raises:
+        ArrivalsBusy: another request works on the attempt's files.
         InvalidInput: more bytes than `size`, or the complete file has another SHA-256; it is
             removed, and can be sent anew.
         TooLarge: the attempt sends more bytes or files than a job may deliver.
+        Unavailable: the file cannot be written.
         WrongState: the file continues at another offset.
     """
-    folder = _folder(claim)
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / sha256).is_file():
-        return Arrival(size, complete=True)
-    if offset + len(data) > size:
-        raise InvalidInput(f"The file has {size} bytes; these would be more.")
-    partial = folder / _partial(sha256, size)
-    if not partial.exists():
-        _check_room(folder, size)
-    with _locked(partial) as file:
-        here = os.fstat(file).st_size
-        if offset != here:
+    with arrivals_held(claim) as ledger:
+        folder = _folder(claim)
+        if (folder / sha256).is_file():
+            return Arrival(size, complete=True)
+        if offset + len(data) > size:
+            raise InvalidInput(f"The file has {size} bytes; these would be more.")
+        partial = folder / _partial(sha256, size)
+        here = _size(partial)
+        if offset != (here or 0):
             raise WrongState(
-                f"The file continues at byte {here}, not at {offset}.", code="offset_mismatch"
+                f"The file continues at byte {here or 0}, not at {offset}.", code="offset_mismatch"
             )
-        os.pwrite(file, data, offset)
-        if offset + len(data) < size:
-            return Arrival(offset + len(data))
-        if _digest(partial) != sha256:
-            partial.unlink()
-            raise InvalidInput(
-                f"The bytes that arrived do not have the SHA-256 {sha256[:12]}….",
-                code="digest_mismatch",
-            )
-        os.replace(partial, folder / sha256)
+        if here is None:
+            ledger.reserve(size)
+        try:
+            folder.mkdir(exist_ok=True)
+            hashing = hashing_take(claim, ledger.generation, partial.name)
+            here = _append(partial, hashing, offset, data, size)
+        except OSError as error:
+            raise Unavailable(f"The file cannot be written: {error}.", retry_after=5) from error
+        if hashing.position < size or here < size:
+            hashing_keep(claim, hashing)
+            return Arrival(here)
+        return _completed(ledger, partial, hashing, sha256, size)
+
+
+def _append(partial: Path, hashing: Hashing, offset: int, data: bytes, size: int) -> int:
+    """Write a part and hash it, at the end what was not hashed too. Returns the bytes written so
+    far. Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(partial, flags, 0o600), "r+b", buffering=0) as file:
+        here = offset + os.pwrite(file.fileno(), data, offset)
+        if hashing.position == offset:
+            hashing.add(data[: here - offset])
+        if here == size:
+            hashing.catch_up(file.fileno(), size)
+    return here
+
+
+def _completed(ledger: _Ledger, partial: Path, hashing: Hashing, sha256: str, size: int) -> Arrival:
+    if hashing.sha256 != sha256:
+        # First the new generation: no hash may outlive the bytes that it is of.
+        ledger.release(size)
+        partial.unlink()
+        raise InvalidInput(
+            f"The bytes that arrived do not have the SHA-256 {sha256[:12]}….",
+            code="digest_mismatch",
+        )
+    partial.replace(partial.with_name(sha256))
     return Arrival(size, complete=True)
 
 
@@ -91,7 +130,7 @@ def arrival_read(claim: Claim, *, sha256: str, most: int) -> bytes:
 
 
 def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
-    """Make the folder `target` of files that have arrived.
+    """Make the folder `target` of files that have arrived. The caller holds `arrivals_held`.
 
     Raises:
         InvalidInput: a file has not arrived, or has another size than the manifest says.
@@ -101,6 +140,8 @@ def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
         arrived = folder / named.sha256
         if not arrived.is_file() or arrived.stat().st_size != named.size:
             raise InvalidInput(f"{named.path} has not arrived, or has another size.")
+    if target.is_symlink():
+        target.unlink()
     shutil.rmtree(target, ignore_errors=True)
     for named in manifest.files:
         path = target / named.path
@@ -108,9 +149,95 @@ def arrivals_place(claim: Claim, *, manifest: Manifest, target: Path) -> None:
         os.link(folder / named.sha256, path)
 
 
-def arrivals_forget(claim: Claim) -> None:
-    """Remove what has arrived; files that were placed stay where they are."""
-    shutil.rmtree(_folder(claim), ignore_errors=True)
+@contextmanager
+def arrivals_held(claim: Claim) -> Iterator[_Ledger]:
+    """Keep other requests from the files of the attempt.
+
+    Raises:
+        ArrivalsBusy: another request works on them.
+    """
+    folder = workspace.attempt_folder(claim.job_id, claim.fence)
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(folder / _LEDGER, flags, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArrivalsBusy(
+                "Another request works on the files of this attempt.",
+                hint="Send the request again.",
+                retry_after=1,
+            ) from error
+        yield _Ledger(claim, file)
+    finally:
+        os.close(file)
+
+
+class _Ledger:
+    """The bytes and files of an attempt, with its output and the job's checkpoints: one line in
+    the file that is locked. A line that is missing or torn is made anew by counting.
+
+    `generation` changes whenever partial files were removed, so that a hash of their bytes is
+    never taken for one of other bytes under the same name.
+    """
+
+    def __init__(self, claim: Claim, file: int) -> None:
+        self._claim = claim
+        self._file = file
+        found = _LEDGER_LINE.fullmatch(os.pread(file, 100, 0))
+        if found is None:
+            self._count()
+        else:
+            self.generation = found[1].decode()
+            self._bytes, self._files = int(found[2]), int(found[3])
+
+    def reserve(self, size: int) -> None:
+        """Add a file. Raises TooLarge when the attempt may not send it in addition to others."""
+        most = settings.JOB_OUTPUT_MAX_BYTES
+        if self._bytes + size > most or self._files >= MAX_FILES:
+            raise TooLarge(
+                f"A job may send {most:,} bytes in {MAX_FILES:,} files, its checkpoints included.",
+                hint="Raise ASSAY_JOB_OUTPUT_MAX_BYTES.",
+            )
+        self._write(self.generation, self._bytes + size, self._files + 1)
+
+    def release(self, size: int) -> None:
+        """Take away a file whose partial bytes were removed."""
+        self._write(uuid4().hex, max(0, self._bytes - size), max(0, self._files - 1))
+
+    def forget(self) -> None:
+        """Remove what has arrived; files that were placed stay where they are, and count."""
+        shutil.rmtree(_folder(self._claim), ignore_errors=True)
+        self._count()
+
+    def _count(self) -> None:
+        sizes = _sizes(self._claim)
+        self._write(uuid4().hex, sum(sizes.values()), len(sizes))
+
+    def _write(self, generation: str, total: int, files: int) -> None:
+        self.generation, self._bytes, self._files = generation, total, files
+        line = f"{generation} {total} {files}\n".encode()
+        os.pwrite(self._file, line, 0)
+        os.ftruncate(self._file, len(line))
+
+
+def _sizes(claim: Claim) -> dict[tuple[int, int], int]:
+    """Return the bytes of each file by device and inode; those that a partial file will have."""
+    found = {}
+    arrived = _folder(claim)
+    output = workspace.output_folder(claim.job_id, claim.fence)
+    for top in (arrived, output, workspace.checkpoints_folder(claim.job_id)):
+        for folder, _, names in os.walk(top):
+            for name in names:
+                try:
+                    stated = os.lstat(os.path.join(folder, name))
+                except FileNotFoundError:
+                    continue
+                partial = _PARTIAL.fullmatch(name) if top == arrived else None
+                size = int(partial[2]) if partial else stated.st_size
+                found[stated.st_dev, stated.st_ino] = size
+    return found
 
 
 def _folder(claim: Claim) -> Path:
@@ -121,33 +248,8 @@ def _partial(sha256: str, size: int) -> str:
     return f"{sha256}.{size}.part"
 
 
-def _check_room(folder: Path, size: int) -> None:
-    """Raise TooLarge for a file that the attempt may not send in addition to the others."""
-    total, count = size, 1
-    for entry in os.scandir(folder):
-        found = _PARTIAL.fullmatch(entry.name)
-        total += int(found[2]) if found else entry.stat().st_size
-        count += 1
-    if total > settings.JOB_OUTPUT_MAX_BYTES or count > MAX_FILES:
-        raise TooLarge(
-            f"A job may deliver {settings.JOB_OUTPUT_MAX_BYTES:,} bytes in {MAX_FILES:,} files.",
-            hint="Raise ASSAY_JOB_OUTPUT_MAX_BYTES.",
-        )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _size(path: Path) -> int | None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -18,7 +18,7 @@ from registry.manifests import Manifest
 from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim
 from workers.jobs import workspace
-from workers.jobs.arrivals import arrival_read, arrivals_forget, arrivals_place
+from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
 from workers.jobs.leases import job_checkpoint, job_deliver
 from workers.jobs.models import Job, JobState
 from workers.jobs.orders import order_make
@@ -115,15 +115,17 @@ def node_job_checkpoint(
 
     Raises:
         InvalidInput: a file has not arrived.
+        ArrivalsBusy: another request works on the attempt's files.
         LeaseLost: the claim no longer holds.
     """
     folder = workspace.checkpoints_folder(claim.job_id)
-    arrivals_place(claim, manifest=manifest, target=folder / name)
-    job_checkpoint(claim, name=name, manifest=manifest.to_json(), there={*there, name})
-    for old in folder.iterdir():
-        if old.name not in {*there, name}:
-            shutil.rmtree(old, ignore_errors=True)
-    arrivals_forget(claim)
+    with arrivals_held(claim) as ledger:
+        arrivals_place(claim, manifest=manifest, target=folder / name)
+        job_checkpoint(claim, name=name, manifest=manifest.to_json(), there={*there, name})
+        for old in folder.iterdir():
+            if old.name not in {*there, name}:
+                shutil.rmtree(old, ignore_errors=True)
+        ledger.forget()
 
 
 def node_job_deliver(*, claim: Claim, sha256: str) -> JobState:
@@ -131,6 +133,7 @@ def node_job_deliver(*, claim: Claim, sha256: str) -> JobState:
 
     Raises:
         InvalidInput: the result is malformed, or a file has not arrived.
+        ArrivalsBusy: another request works on the attempt's files.
         LeaseLost: the claim no longer holds.
     """
     try:
@@ -139,10 +142,11 @@ def node_job_deliver(*, claim: Claim, sha256: str) -> JobState:
         raise InvalidInput("The result is not JSON.") from error
     if not isinstance(result, dict):
         raise InvalidInput("The result is not an object.")
-    if "manifest" in result:
-        manifest = Manifest.from_json(result["manifest"])
-        target = workspace.output_folder(claim.job_id, claim.fence)
-        arrivals_place(claim, manifest=manifest, target=target)
-    state = job_deliver(claim, result)
-    arrivals_forget(claim)
+    with arrivals_held(claim) as ledger:
+        if "manifest" in result:
+            manifest = Manifest.from_json(result["manifest"])
+            target = workspace.output_folder(claim.job_id, claim.fence)
+            arrivals_place(claim, manifest=manifest, target=target)
+        state = job_deliver(claim, result)
+        ledger.forget()
     return state

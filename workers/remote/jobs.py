@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from governance.errors import (
@@ -28,10 +30,15 @@ from workers.remote.client import NodeClient
 from workers.remote.files import RemoteFiles, copy_version
 from workers.run.order import OUTPUT, LooseFiles, Order
 
+R = TypeVar("R")
 logger = logging.getLogger(__name__)
 PART_BYTES = CHUNK_BYTES
-# The last part of a file is answered when all of it was hashed.
-HASHING_S = 900.0
+# A part is answered when a bounded step of the file was hashed.
+HASHING_S = 60.0
+# An earlier request whose answer was lost may still work on the attempt's files.
+BUSY = "arrivals_busy"
+BUSY_TRIES = 60
+BUSY_WAIT_S = 1.0
 _OCTETS = {"Content-Type": "application/offset+octet-stream"}
 # In one request, whose body is bounded.
 _REPORTS = 200
@@ -44,6 +51,8 @@ def _in_words_of_jobs(claim: Claim) -> Iterator[None]:
     except NotFound as error:
         raise LeaseLost(f"Job {claim.title!r} is no longer held by this node.") from error
     except WrongState as error:
+        if error.code == BUSY:
+            raise NoAnswer(error.message) from error
         raise LeaseLost(error.message) if error.code == LeaseLost.code else error from error
     except (Unavailable, QuotaExceeded, NotAuthenticated, NotPermitted) as error:
         raise NoAnswer(error.message) from error
@@ -97,16 +106,16 @@ class NodeFiles:
                     raise Unavailable(f"The control plane lacks the file {sha256[:12]}.")
                 continue
             one = Manifest(files=(ManifestFile(sha256, found.size, sha256),))
-            partial = target.with_name(f"{target.name}.part")
+            unfinished = target.with_name(f"{target.name}.part")
             try:
-                copy_version(remote, self._cache, one, partial)
+                copy_version(remote, self._cache, one, unfinished)
             except (DomainError, FilesUnreadable) as error:
                 if files.required or isinstance(error, Unavailable):
                     raise
                 logger.warning("Input %s is left out: %s", sha256[:12], error.message)
                 continue
-            (partial / sha256).replace(target / sha256)
-            partial.rmdir()
+            (unfinished / sha256).replace(target / sha256)
+            unfinished.rmdir()
 
     def leave(self, claim: Claim) -> None:
         """Remove all of the job: what a later attempt needs lies with the control plane."""
@@ -170,7 +179,7 @@ class RemoteJobs:
             except OSError as error:
                 raise NoAnswer(f"{name} could not be sent: {error}.") from error
             body = {"name": name, "manifest": found.to_json(), "there": sorted(there)}
-            self._client.post(_at(claim, "checkpoints"), body)
+            _patiently(lambda: self._client.post(_at(claim, "checkpoints"), body))
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         """Send the output's files and the result, then deliver."""
@@ -183,7 +192,7 @@ class RemoteJobs:
             path.write_bytes(content)
             sha256 = hashlib.sha256(content).hexdigest()
             self._send_file(claim, path, sha256, len(content))
-            self._client.post(_at(claim, "deliver"), {"result": sha256})
+            _patiently(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))
 
     def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
         """End the attempt without a result."""
@@ -214,7 +223,7 @@ class RemoteJobs:
                 part = file.read(PART_BYTES)
                 if not part and offset < size:
                     raise FilesUnreadable(f"{path.name} has become shorter.", path=path.name)
-                answer = self._send_part(address, size, offset, part)
+                answer = _patiently(partial(self._send_part, address, size, offset, part))
                 offset, complete = int(answer["offset"]), bool(answer["complete"])
 
     def _send_part(self, address: str, size: int, offset: int, part: bytes) -> Any:
@@ -232,6 +241,18 @@ class RemoteJobs:
                 raise
             # The answer to an earlier try was lost.
             return self._client.get(address, size=str(size))
+
+
+def _patiently(request: Callable[[], R]) -> R:
+    """Send a request again while another one works on the attempt's files. Raises WrongState."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return request()
+        except WrongState as error:
+            if error.code != BUSY:
+                raise
+        time.sleep(BUSY_WAIT_S)
+    return request()
 
 
 def _at(claim: Claim, rest: str) -> str:

@@ -333,7 +333,8 @@ class NodeJobUploadView(_Held):
     def patch(self, request: Request, job_id: UUID, fence: int, digest: str) -> Response:
         claim = self.claim(job_id, fence)
         size, offset = _numbers(self.query(UploadQuery))
-        data: Any = request.data
+        # An empty body is not parsed: of an empty file, or to go on with hashing.
+        data: Any = request.data or b""
         if not isinstance(data, bytes):
             raise InvalidInput("The bytes of a file are application/offset+octet-stream.")
         here = arrival_append(claim, sha256=digest, size=size, offset=offset, data=data)

@@ -14,19 +14,21 @@ from django.test import Client
 
 from registry import store
 from registry.intake.models import Intake
-from registry.manifests import build_manifest
+from registry.manifests import Manifest, ManifestFile, build_manifest
 from registry.storage.cache import Cache
 from tests.unit.assay.node_support import DjangoTransport, client_of, node_made
 from tests.unit.registry.objects import safetensors
 from tests.unit.workers import company
 from workers.control.jobs import Claim, LeaseLost, NoAnswer, Report
-from workers.jobs import workspace
+from workers.jobs import hashing, workspace
+from workers.jobs.arrivals import arrivals_held
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobKind, JobState
 from workers.nodes.models import Node, NodeState
 from workers.nodes.services import node_revoke
 from workers.remote import client as remote_client
+from workers.remote import jobs as remote_jobs
 from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.run.order import Order
 
@@ -99,6 +101,7 @@ def output(node: ComputeNode, claim: Claim) -> dict[str, Any]:
     (folder / "sub").mkdir(parents=True)
     (folder / "config.json").write_bytes(DELIVERED["config.json"])
     (folder / "sub" / "weights.bin").write_bytes(b"weights" * 300_000)
+    (folder / "empty.txt").touch()
     return {
         "findings": [{"check": "names", "passed": True, "detail": "all"}],
         "code": [],
@@ -246,6 +249,80 @@ def test_uploads_are_bounded_in_bytes_and_refused_with_other_bytes(
     assert patched(caller, address, b"right", 5).json() == {"offset": 5, "complete": True}
     assert patched(caller, f"{base}/{'0' * 64}", b"x", 96).status_code == 413
     assert patched(caller, f"{base}/{'0' * 64}", b"x", 10**30).status_code == 400
+
+
+def upload_base(claim: Claim) -> str:
+    return f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}"
+
+
+def test_checkpoints_that_were_recorded_count_with_what_an_attempt_may_send(
+    node: ComputeNode, settings: Any
+) -> None:
+    claim, _ = node.claimed(intake_job())
+    settings.JOB_OUTPUT_MAX_BYTES = 100
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    base = upload_base(claim)
+    for step, status in ((1, 200), (2, 413)):
+        content = b"%d" % step * 60
+        address = f"{base}/arrivals/{sha256(content)}"
+        assert patched(caller, address, content, 60).status_code == status
+        name = f"checkpoint-{step}"
+        found = Manifest(files=(ManifestFile("state.bin", 60, sha256(content)),)).to_json()
+        body = {"name": name, "manifest": found, "there": ["checkpoint-1", name]}
+        recorded = caller.post(f"{base}/checkpoints", json.dumps(body), "application/json")
+        assert recorded.status_code == (204 if status == 200 else 400)
+    body["there"], body["name"] = ["checkpoint-3"], "checkpoint-3"
+    assert patched(caller, f"{base}/arrivals/{sha256(b'x' * 40)}", b"x" * 40, 40).status_code == 200
+    body["manifest"] = Manifest(files=(ManifestFile("a", 40, sha256(b"x" * 40)),)).to_json()
+    recorded = caller.post(f"{base}/checkpoints", json.dumps(body), "application/json")
+    assert recorded.status_code == 204
+    # The first checkpoint is gone, and no longer counts.
+    assert patched(caller, f"{base}/arrivals/{sha256(b'y' * 60)}", b"y" * 60, 60).status_code == 200
+
+
+def test_a_second_request_for_an_attempts_files_does_not_wait_for_the_first(
+    node: ComputeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_jobs, "BUSY_WAIT_S", 0)
+    claim, _ = node.claimed(intake_job())
+    result = output(node, claim)
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    address = f"{upload_base(claim)}/arrivals/{sha256(b'right')}"
+    with arrivals_held(claim):
+        assert patched(caller, address, b"right", 5).json()["code"] == "arrivals_busy"
+        with pytest.raises(NoAnswer):
+            node.jobs.deliver(claim, result)
+    assert patched(caller, address, b"right", 5).json() == {"offset": 5, "complete": True}
+    node.jobs.deliver(claim, result)
+
+
+def test_parts_that_several_processes_took_are_hashed_in_steps(
+    node: ComputeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "STEP_BYTES", 2)
+    claim, _ = node.claimed(intake_job())
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    address = f"{upload_base(claim)}/arrivals/{sha256(b'rightly')}"
+    assert patched(caller, address, b"righ", 7).json() == {"offset": 4, "complete": False}
+    hashing._hashings.clear()
+    assert patched(caller, address, b"tly", 7, 4).json() == {"offset": 7, "complete": False}
+    for complete in (False, False, True):
+        assert patched(caller, address, b"", 7, 7).json() == {"offset": 7, "complete": complete}
+
+
+def test_a_hash_of_removed_bytes_is_not_continued(node: ComputeNode) -> None:
+    claim, _ = node.claimed(intake_job())
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    address = f"{upload_base(claim)}/arrivals/{sha256(b'right')}"
+    patched(caller, address, b"rig", 5)
+    remembered = dict(hashing._hashings)
+    # Another process takes the end, finds other bytes, and takes other ones from the start.
+    hashing._hashings.clear()
+    assert patched(caller, address, b"!!", 5, 3).json()["code"] == "digest_mismatch"
+    patched(caller, address, b"WRO", 5)
+    hashing._hashings.clear()
+    hashing._hashings.update(remembered)
+    assert patched(caller, address, b"ht", 5, 3).json()["code"] == "digest_mismatch"
 
 
 Break = Callable[[dict[str, Any]], None]
