@@ -30,6 +30,8 @@ DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcile
 CONTROLLER_CHANNEL = "assay:controller"  # wakes the controller: a job was queued or delivered
 # A sorted set: IDs of deployments that requests found scaled to zero, by the moment.
 WANTED_KEY = "assay:wanted"
+# A sorted set: IDs of deployments that answer requests and may be scaled to zero, by the moment.
+IN_USE_KEY = "assay:in-use"
 REPLY_MAXLEN = 100_000
 REPLY_TTL_S = 600
 # A worker process that lives says so this often, for this long, under a key of its own.

@@ -75,6 +75,7 @@ USERS: dict[str, BrokerUser] = {
             "assay:attest:*",
             "assay:batch-lines:*",
             "assay:wanted",
+            "assay:in-use",
             "_kombu.binding*",
         ),
         read=("assay:workers", "assay:worker:*"),
@@ -84,7 +85,14 @@ USERS: dict[str, BrokerUser] = {
     "controller": BrokerUser(
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop",
-        keys=("assay:quota:*", "assay:usage*", "assay:attest", "assay:wanted", "_kombu.binding*"),
+        keys=(
+            "assay:quota:*",
+            "assay:usage*",
+            "assay:attest",
+            "assay:wanted",
+            "assay:in-use",
+            "_kombu.binding*",
+        ),
         read=("deployment.*",),
         written=("compute*", "assay:attest:*"),
         channels=_NOTICES,

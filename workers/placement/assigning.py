@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connection, transaction
@@ -49,8 +50,9 @@ class Placer:
         now = time.monotonic()
         if now - self._last > PAUSE_S:
             self._since = now
-        self._scaler.run()
-        found = placements_update(trusting=now - self._since < SILENCE_S)
+        found = placements_update(trusting=now - self._since < SILENCE_S, scale=self._scaler.run)
+        if found is None:
+            self._scaler.forget()
         self._last = time.monotonic()
         return found
 
@@ -60,13 +62,17 @@ class Placer:
 
 
 @transaction.atomic
-def placements_update(*, trusting: bool = False) -> Plan | None:
+def placements_update(
+    *, trusting: bool = False, scale: Callable[[], object] = lambda: None
+) -> Plan | None:
     """Plan, and write assignments and messages; return the plan, None while another session does.
 
-    `trusting`: workers that are silent count as there, but get nothing new.
+    `trusting`: workers that are silent count as there, but get nothing new. `scale` sets how many
+    replicas are wanted, under the same lock: two controllers would each count a busy time once.
     """
     if not _alone():
         return None
+    scale()
     rows = deployments_assignable()
     found = plan(workers_reporting(trusting=trusting), wanted_of(rows), copies_assigned())
     _write(found.moves)

@@ -1,4 +1,4 @@
-"""What an engine worker process has for models, as it reports it."""
+"""Capacity of an engine worker process for models, as it reports it."""
 
 from __future__ import annotations
 

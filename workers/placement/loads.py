@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import redis
 from django.conf import settings
-from django.db.models import Avg, Count, F, Max, Q
+from django.db.models import Avg, Count, DurationField, ExpressionWrapper, F, Max, Q
 from django.db.models.functions import Extract, Now
 from django.utils import timezone
 
@@ -16,17 +16,22 @@ from governance.usage.models import UsageRecord
 from workers.deployments.models import Deployment, ReplicaState
 from workers.deployments.states import LIVE
 from workers.placement.scaling import Load, Memory, replicas_next
-from workers.wire import WANTED_KEY, deployment_queue
+from workers.wire import IN_USE_KEY, WANTED_KEY, deployment_queue
 
 logger = logging.getLogger(__name__)
 WINDOW = timedelta(seconds=60)
 # A request for a deployment that is scaled to zero counts for this long, in seconds.
 ASKED_FOR_S = 60.0
 REDIS_TIMEOUT_S = 2.0
+_TOOK = ExpressionWrapper(F("total_ms") * timedelta(milliseconds=1), output_field=DurationField())
 
 
 class Scaler:
-    """Runs rounds, and remembers between them how each deployment was used."""
+    """Runs rounds, and remembers between them how each deployment was used.
+
+    What it remembers is of the number of replicas that it wanted last: a number that a person or
+    another controller has set begins anew.
+    """
 
     def __init__(self) -> None:
         self._client = redis.Redis.from_url(
@@ -35,6 +40,11 @@ class Scaler:
             socket_connect_timeout=REDIS_TIMEOUT_S,
         )
         self._memory: dict[int, Memory] = {}
+        self._wanted: dict[int, int] = {}
+
+    def forget(self) -> None:
+        """Forget how deployments were used: another controller scales them."""
+        self._memory, self._wanted = {}, {}
 
     def run(self) -> int:
         """Set the wanted replicas of what may scale; return how many changed.
@@ -44,7 +54,8 @@ class Scaler:
         """
         now = time.monotonic()
         rows = list(_scalable())
-        self._memory = {row.pk: self._memory.get(row.pk) or Memory(used_at=now) for row in rows}
+        self._memory = {row.pk: self._remembered(row, now) for row in rows}
+        self._wanted = {row.pk: row.replicas_wanted for row in rows}
         if not rows:
             return 0
         try:
@@ -64,26 +75,39 @@ class Scaler:
                 now=now,
                 idle_s=settings.PLACEMENT_IDLE_S,
             )
-            if wanted != row.replicas_wanted:
-                changed += _set(row, wanted)
+            if wanted != row.replicas_wanted and _set(row, wanted):
+                self._wanted[row.pk] = wanted
+                changed += 1
         return changed
+
+    def _remembered(self, row: Deployment, now: float) -> Memory:
+        known = self._memory.get(row.pk)
+        if known is None or self._wanted.get(row.pk) != row.replicas_wanted:
+            return Memory(used_at=now)
+        return known
 
     def close(self) -> None:
         """Close the connection to the broker."""
         self._client.close()
 
     def _loads(self, rows: list[Deployment]) -> dict[int, Load]:
+        now = time.time()
+        asked_since, used_since = now - ASKED_FOR_S, now - WINDOW.total_seconds()
         with self._client.pipeline(transaction=False) as pipe:
             for row in rows:
                 pipe.llen(deployment_queue(row.pk))
-            pipe.zrangebyscore(WANTED_KEY, time.time() - ASKED_FOR_S, "+inf")
-            pipe.zremrangebyscore(WANTED_KEY, "-inf", f"({time.time() - ASKED_FOR_S}")
-            *queued, asked, _removed = pipe.execute()
+            pipe.zrangebyscore(WANTED_KEY, asked_since, "+inf")
+            pipe.zremrangebyscore(WANTED_KEY, "-inf", f"({asked_since}")
+            pipe.zrangebyscore(IN_USE_KEY, used_since, "+inf", withscores=True)
+            pipe.zremrangebyscore(IN_USE_KEY, "-inf", f"({used_since}")
+            *queued, asked, _removed, in_use, _old = pipe.execute()
+        # Requests that run have no record yet: gateways note their deployments at each snapshot.
+        used = {int(each): max(0.0, now - at) for each, at in in_use if each.isdigit()}
         wanted = {int(each) for each in asked if each.isdigit()}
         recent = UsageRecord.objects.filter(
             deployment__in=[row.name for row in rows], occurred_at__gte=timezone.now() - WINDOW
         )
-        ended = Extract(Now() - Max("occurred_at"), "epoch")
+        ended = Extract(Now() - Max(F("occurred_at") + _TOOK), "epoch")
         found = recent.order_by().values_list("deployment")
         waits = {
             name: (float(wait), max(0.0, float(ago)))
@@ -93,7 +117,13 @@ class Scaler:
             row.pk: Load(
                 queued=int(length),
                 wait_ms=waits[row.name][0] if row.name in waits else 0.0,
-                ended_s=waits[row.name][1] if row.name in waits else None,
+                ended_s=min(
+                    (
+                        *(waits[row.name][1:] if row.name in waits else ()),
+                        *((used[row.pk],) if row.pk in used else ()),
+                    ),
+                    default=None,
+                ),
                 asked=row.pk in wanted,
             )
             for row, length in zip(rows, queued, strict=True)

@@ -21,9 +21,9 @@ CALM_FOR_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is known of one deployment now. `queued` requests wait in its queue, those of the last
-    minute waited `wait_ms` on average, and the latest of them ended `ended_s` seconds ago. `asked`:
-    a gateway waits for it to be loaded.
+    """Facts about one deployment now. `queued` requests wait in its queue, those of the last minute
+    waited `wait_ms` on average, and it was last answering one `ended_s` seconds ago. `asked`: a
+    gateway waits for it to be loaded.
     """
 
     queued: int = 0

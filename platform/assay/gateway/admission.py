@@ -128,8 +128,12 @@ class Ticket:
 class Running:
     """The requests of this process that have been admitted and are not over."""
 
-    def __init__(self, refresher: Refresher) -> None:
+    def __init__(
+        self, refresher: Refresher, note: Callable[[Snapshot, Collection[int]], None]
+    ) -> None:
+        """`note` is told at each snapshot which deployments answer them."""
         self._refresher = refresher
+        self._note = note
         self._tickets: set[Ticket] = set()
         self._ticker: asyncio.Task[None] | None = None
 
@@ -151,6 +155,8 @@ class Running:
 
     async def review(self, snapshot: Snapshot, changed: Collection[str] | None) -> None:
         """Cut what `snapshot` no longer admits; `changed` narrows it to some keys."""
+        if changed is None:
+            self._note(snapshot, {ticket.deployment_id for ticket in self._tickets})
         for number, ticket in enumerate(list(self._tickets), 1):
             public_id = ticket.application.token.public_id
             if changed is not None and public_id not in changed:

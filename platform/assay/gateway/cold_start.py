@@ -1,10 +1,13 @@
-"""Requests for a deployment that is scaled to zero ask for it, and wait until it is loaded."""
+"""Requests for a deployment that is scaled to zero ask for it, and wait until it is loaded. What
+answers requests is noted at each snapshot, so that it is not scaled to zero meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 
 import redis
 import redis.asyncio
@@ -13,8 +16,9 @@ from django.conf import settings
 from assay.gateway.access import NotReady, is_ready, require_ready
 from assay.gateway.admission import Admitted, Application
 from assay.gateway.refresher import Refresher
+from assay.gateway.snapshot import Snapshot
 from assay.gateway.waiting import WaitingBound
-from workers.wire import DEPLOYMENTS_CHANNEL, WANTED_KEY
+from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY
 
 logger = logging.getLogger(__name__)
 # Requests of one process that wait for a load at a time, in all and of one department.
@@ -32,6 +36,7 @@ class ColdStarts:
         self._client = client
         self._refresher = refresher
         self._asked: dict[int, float] = {}
+        self._noting: asyncio.Task[None] | None = None
         self._waiting = WaitingBound(
             total=WAITING_MAX,
             of_department=DEPARTMENT_WAITING_MAX,
@@ -50,6 +55,22 @@ class ColdStarts:
             await self._client.publish(DEPLOYMENTS_CHANNEL, "")
         except (redis.RedisError, OSError) as error:
             logger.warning("Deployment %s could not be requested: %s", deployment_id, error)
+
+    def note(self, snapshot: Snapshot, running: Collection[int]) -> None:
+        """Tell the controller which deployments that may be scaled to zero answer requests. Returns
+        at once: a broker that is away delays no snapshot.
+        """
+        sleepy = {each.id for each in snapshot.deployments.values() if each.may_sleep}
+        found = sleepy.intersection(running)
+        if found and (self._noting is None or self._noting.done()):
+            self._noting = asyncio.create_task(self._note(found))
+
+    async def _note(self, deployment_ids: Collection[int]) -> None:
+        now = time.time()
+        try:
+            await self._client.zadd(IN_USE_KEY, {str(pk): now for pk in deployment_ids})
+        except (redis.RedisError, OSError) as error:
+            logger.warning("Deployments in use could not be noted: %s", error)
 
     async def loaded(self, application: Application, admitted: Admitted) -> Admitted:
         """Wait until a deployment without a ready replica has one, if it may be scaled to zero, and

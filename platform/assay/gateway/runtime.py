@@ -66,7 +66,8 @@ class Runtime:
         self.replies = Replies(self._reader)
         self.worker_watch = WorkerWatch(self.client, self.replies)
         self.refresher = Refresher(self.client)
-        self.running = Running(self.refresher)
+        self.cold_starts = ColdStarts(self.client, self.refresher)
+        self.running = Running(self.refresher, self.cold_starts.note)
         self.cancellations = Cancellations(self.client, wire)
         self.media = MediaDesk()
         self.feedback = FeedbackDesk()
@@ -74,7 +75,6 @@ class Runtime:
         self.files = FileDesk()
         self.batches = BatchRunner(self)
         self.indexes = IndexCache()
-        self.cold_starts = ColdStarts(self.client, self.refresher)
 
     def start(self) -> None:
         tracing.start("assay-web")

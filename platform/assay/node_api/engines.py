@@ -227,7 +227,3 @@ class NodeWorkerKeyView(NodeEndpoint):
             actor=self.actor,
         )
         return Response(status=204)
-
-
-def _capacity(given: dict[str, Any]) -> Capacity:
-    return Capacity(**{**given, "labels": tuple(given["labels"])})

@@ -13,7 +13,7 @@ from django.utils import timezone
 from tests.unit.assay.gateway_support import DIGEST, Stage, say_hello, stage, wait_until
 from tests.unit.assay.test_gateway_refusals import error_of
 from workers.deployments.models import Deployment, Replica, ReplicaState
-from workers.wire import WANTED_KEY
+from workers.wire import IN_USE_KEY, WANTED_KEY
 
 __all__ = ["stage"]
 
@@ -76,6 +76,32 @@ def test_a_deployment_that_keeps_a_replica_is_refused_at_once(stage: Stage) -> N
     response = stage.post(CHAT, stage.key(), json=GOOD)
     assert (response.status_code, error_of(response)["code"]) == (503, "no_ready_replica")
     assert stage.redis.zscore(WANTED_KEY, str(deployment.pk)) is None
+
+
+def test_what_answers_a_request_is_noted_at_the_next_snapshot(stage: Stage) -> None:
+    go_on = threading.Event()
+
+    def slow(request: Any, reply: Any) -> None:
+        go_on.wait(20)
+        say_hello(request, reply)
+
+    deployment = stage.deployment(behaviour=slow)
+    Deployment.objects.filter(pk=deployment.pk).update(replicas_min=0)
+    stage.notify()
+    assert stage.redis.zscore(IN_USE_KEY, str(deployment.pk)) is None
+    token, answers = stage.key(), []
+    caller = threading.Thread(target=lambda: answers.append(stage.post(CHAT, token, json=GOOD)))
+    caller.start()
+
+    def noted() -> bool:
+        stage.notify()
+        return stage.redis.zscore(IN_USE_KEY, str(deployment.pk)) is not None
+
+    wait_until(noted)
+    go_on.set()
+    caller.join(20)
+    assert answers[0].status_code == 200, answers[0].text
+    connection.close()
 
 
 def test_whoever_may_not_use_it_cannot_wake_it(stage: Stage) -> None:

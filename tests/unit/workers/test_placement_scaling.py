@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from redis import Redis
 
 from governance.usage.models import UsageRecord
 from tests.fleets import deployments_make, loads_all, workers_make
 from workers.deployments.models import Deployment
-from workers.placement.assigning import placements_update
+from workers.placement.assigning import Placer, placements_update
 from workers.placement.loads import Scaler
 from workers.placement.scaling import BUSY_FOR_S, CALM_FOR_S, Load, Memory, replicas_next
-from workers.wire import WANTED_KEY, deployment_queue
+from workers.wire import IN_USE_KEY, WANTED_KEY, deployment_queue
 
 IDLE_S = 900.0
 
@@ -131,6 +133,68 @@ def test_the_controller_reads_queues_requests_and_the_ledger(
 
 def _of(scaler: Scaler) -> list[tuple[int, Memory]]:
     return list(scaler._memory.items())
+
+
+@pytest.mark.django_db
+def test_requests_that_run_or_took_long_keep_a_replica(redis: Redis, settings: Any) -> None:
+    """A record has the moment at which its request began."""
+    settings.PLACEMENT_IDLE_S = 20
+    workers_make(1)
+    running, long, idle = deployments_make(3)
+    Deployment.objects.update(replicas_min=0)
+    redis.zadd(IN_USE_KEY, {str(running.pk): time.time() - 3, str(idle.pk): time.time() - 90})
+    for name, total_ms in ((long.name, 25_000), (idle.name, 100)):
+        UsageRecord.objects.create(
+            request_id=name,
+            occurred_at=timezone.now() - timedelta(seconds=30),
+            department="fleet",
+            key_public_id="k",
+            deployment=name,
+            version_digest="d",
+            endpoint="/v1/completions",
+            outcome="ok",
+            total_ms=total_ms,
+        )
+    scaler = Scaler()
+    scaler.run()
+    scaler._memory = {pk: replace(each, used_at=each.used_at - 60) for pk, each in _of(scaler)}
+    assert scaler.run() == 1
+    wanted = dict(Deployment.objects.values_list("pk", "replicas_wanted"))
+    assert wanted == {running.pk: 1, long.pk: 1, idle.pk: 0}
+    assert redis.zcard(IN_USE_KEY) == 1
+    scaler.close()
+
+
+@pytest.mark.django_db
+def test_a_number_that_was_set_elsewhere_begins_a_new_calm(redis: Redis, settings: Any) -> None:
+    settings.PLACEMENT_IDLE_S = 20
+    deployments_make(1)
+    Deployment.objects.update(replicas_min=0, replicas_max=2)
+    scaler = Scaler()
+    scaler.run()
+    scaler._memory = {pk: replace(each, used_at=each.used_at - 60) for pk, each in _of(scaler)}
+    Deployment.objects.update(replicas_wanted=2)
+    assert scaler.run() == 0
+    scaler.close()
+
+
+@pytest.mark.django_db
+def test_a_controller_that_does_not_place_does_not_scale(redis: Redis) -> None:
+    (deployment,) = deployments_make(1)
+    Deployment.objects.update(replicas_min=0, replicas_wanted=0)
+    redis.lpush(deployment_queue(deployment.pk), "request")
+    other, placer = connection.copy(), Placer()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtext('assay:placement'))")
+            assert placer.run() is None
+            assert Deployment.objects.get().replicas_wanted == 0
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('assay:placement'))")
+    finally:
+        other.close()
+    placer.run()
+    assert Deployment.objects.get().replicas_wanted == 1
+    placer.close()
 
 
 @pytest.mark.django_db
