@@ -34,7 +34,6 @@ CHANGES: dict[str, frozenset[str]] = {
 }
 
 
-@transaction.atomic
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
 
@@ -44,6 +43,19 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
         WrongState: the job did not fail, or what it needs was recalled.
         InvalidInput: jobs of this kind are not repeated, or the request does not fit any more.
     """
+    moved: list[tuple[UUID, UUID]] = []
+    try:
+        with transaction.atomic():
+            return _retry(actor, job_id, moved)
+    except BaseException:
+        for old, new in moved:
+            workspace.checkpoints_hand_on(new, old)
+            workspace.discard(new)
+        raise
+
+
+def _retry(actor: Principal, job_id: UUID | str, moved: list[tuple[UUID, UUID]]) -> Job:
+    """Queue the retry; a move of checkpoints is noted in `moved`."""
     old = job_get(actor=actor, job_id=job_id)
     decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
     if old.state not in (JobState.FAILED, JobState.DEAD):
@@ -55,7 +67,6 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     if job.spec == old.spec and old.checkpoints:
         job.checkpoints = old.checkpoints
         job.save(update_fields=["checkpoints"])
-        transaction.on_commit(lambda: workspace.checkpoints_hand_on(old.pk, job.pk))
     audit_record(
         actor=actor,
         action="job:retry",
@@ -64,6 +75,10 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
         data={"retries": str(old.pk), "checkpoints": len(job.checkpoints)},
         decision=decision,
     )
+    if job.checkpoints:
+        # Before the commit: a worker may claim the job at once after it.
+        moved.append((old.pk, job.pk))
+        workspace.checkpoints_hand_on(old.pk, job.pk)
     return job
 
 

@@ -15,7 +15,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import audit_record
-from governance.errors import DomainError, InvalidInput, Unavailable
+from governance.errors import (
+    DomainError,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    Unavailable,
+)
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal, background, service_principal
 from registry.catalog import get_task
@@ -105,7 +112,7 @@ def _advance(key: int) -> None:
     except Unavailable:
         raise
     except DomainError as error:
-        _stop(link, f"{link.first.created_by.name} cannot start it now: {error.message}")
+        _stop(link, _why_not(error))
         return
     link.job, link.state, link.decided_at = job, ChainState.STARTED, timezone.now()
     link.save(update_fields=["job", "state", "decided_at"])
@@ -124,6 +131,13 @@ def _start(link: ChainLink) -> Job:
         # High is a right of its own, and may have been given to the first job alone.
         priority=JobPriority(min(link.first.priority, JobPriority.NORMAL)),
     )
+
+
+def _why_not(error: DomainError) -> str:
+    """Return why a step was refused, without a name: audit events keep it for ever."""
+    if isinstance(error, (NotAuthenticated, NotFound, NotPermitted)):
+        return "The person who requested it may not start it now, or may not see what it needs."
+    return f"It cannot start now: {error.message}"
 
 
 def _stop(link: ChainLink, reason: str) -> None:

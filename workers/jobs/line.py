@@ -1,7 +1,8 @@
-"""The order in which jobs are claimed: priority, then the department's share, then age.
+"""The order in which jobs are claimed: the department's share, then priority, then age.
 
 A department's share is how many of its jobs run, and then the device time that its jobs used: those
-that run, and those that ended in the last `SHARE_HOURS` hours.
+that run, and those that ended in the last `SHARE_HOURS` hours. A priority orders the jobs of one
+department; before the share it would let one department hold up all others.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ WITH {_SHARES}, first AS (
       LEFT JOIN running r ON r.department_id = d.id
       LEFT JOIN used u ON u.department = d.slug
      WHERE coalesce(r.jobs, 0) < coalesce(d.jobs_at_once, %(at_once)s)
-     ORDER BY c.priority DESC, coalesce(r.jobs, 0), coalesce(u.ms, 0), c.created_at, c.id
+     ORDER BY coalesce(r.jobs, 0), coalesce(u.ms, 0), c.priority DESC, c.created_at, c.id
      LIMIT 1
 )
 UPDATE workers_job j
@@ -82,18 +83,16 @@ SELECT d.id FROM governance_department d JOIN workers_job j ON j.department_id =
  GROUP BY d.id HAVING count(*) >= coalesce(d.jobs_at_once, %(at_once)s)
 """
 
-# Each department's jobs that run, and its queued ones of a higher and of the same priority.
+# Each department's jobs that run, its queued ones, and those of them that it would run earlier.
 _LINES = f"""
 WITH {_SHARES}, queued AS (
-    SELECT department_id, count(*) FILTER (WHERE priority > %(priority)s) AS higher,
-           count(*) FILTER (WHERE priority = %(priority)s) AS same,
-           count(*) FILTER (WHERE priority = %(priority)s AND (created_at, id) < (%(at)s, %(id)s))
-               AS earlier
-      FROM workers_job
-     WHERE state = 'queued' AND NOT cancel_requested AND priority >= %(priority)s GROUP BY 1
+    SELECT department_id, count(*) AS jobs,
+           count(*) FILTER (WHERE priority > %(priority)s OR
+               priority = %(priority)s AND (created_at, id) < (%(at)s, %(id)s)) AS earlier
+      FROM workers_job WHERE state = 'queued' AND NOT cancel_requested GROUP BY 1
 )
 SELECT d.id, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesce(u.ms, 0),
-       coalesce(q.higher, 0), coalesce(q.same, 0), coalesce(q.earlier, 0)
+       coalesce(q.jobs, 0), coalesce(q.earlier, 0)
   FROM governance_department d
   LEFT JOIN running r ON r.department_id = d.id
   LEFT JOIN used u ON u.department = d.slug
@@ -144,8 +143,7 @@ class _Line:
     at_once: int
     running: int
     used_ms: int
-    higher: int
-    same: int
+    queued: int
     earlier: int
 
     @property
@@ -154,12 +152,9 @@ class _Line:
 
     def ahead_of(self, own: _Line) -> int:
         """Return how many of its jobs are claimed before the job, if none ends before that."""
-        higher = min(self.higher, self.room)
-        same = min(self.same, self.room - higher)
-        level = own.running + own.higher + own.earlier
-        first = self.running + higher
+        level = own.running + own.earlier
         tie = 1 if self.used_ms < own.used_ms else 0
-        return higher + max(0, min(same, level - first + tie))
+        return max(0, min(self.queued, self.room, level - self.running + tie))
 
 
 def job_waits(job: Job) -> str:
@@ -182,7 +177,7 @@ def job_waits(job: Job) -> str:
         cursor.execute(_LINES, values)
         lines = [_Line(*row) for row in cursor.fetchall()]
     own = next(line for line in lines if line.department == job.department_id)
-    place = own.higher + own.earlier + 1
+    place = own.earlier + 1
     name = job.department.name
     if place > own.room:
         full = f"{own.running:,} of {own.at_once:,} jobs of {name} run"

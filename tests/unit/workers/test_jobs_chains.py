@@ -82,9 +82,10 @@ def test_a_person_who_lost_the_role_starts_nothing_and_the_chain_says_so() -> No
     chains_advance()
     assert states(first) == ["stopped", "stopped"]
     link = ChainLink.objects.get(first=first, position=1)
-    assert link.reason.startswith("dev-clinical cannot start it now: ")
+    assert link.reason.startswith("The person who requested it may not start it now")
     assert Job.objects.count() == 1
-    assert recorded(action="job:stop_chain").outcome == "failed"
+    event = recorded(action="job:stop_chain")
+    assert (event.outcome, event.reason) == ("failed", link.reason)
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.DEAD])

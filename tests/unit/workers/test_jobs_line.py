@@ -71,12 +71,20 @@ def at_once(where: str, limit: int) -> None:
     Department.objects.filter(slug=where).update(jobs_at_once=limit)
 
 
-def test_a_higher_priority_is_claimed_first_and_then_the_oldest() -> None:
+def test_of_a_departments_jobs_the_higher_priority_is_claimed_first_and_then_the_oldest() -> None:
     jobs("clinical", 2)
-    jobs("legal", 1, priority=JobPriority.LOW)
-    jobs("finance", 1, priority=JobPriority.HIGH)
-    order = [claimed() for _ in range(5)]
-    assert order == ["finance 0", "clinical 0", "clinical 1", "legal 0", ""]
+    Job.objects.filter(title="clinical 1").update(title="later")
+    jobs("clinical", 1, priority=JobPriority.HIGH)
+    Job.objects.filter(title="clinical 0", priority=JobPriority.HIGH).update(title="urgent")
+    assert [claimed() for _ in range(4)] == ["urgent", "clinical 0", "later", ""]
+
+
+def test_high_jobs_of_a_department_do_not_hold_up_another_ones() -> None:
+    jobs("clinical", 3, priority=JobPriority.HIGH)
+    jobs("finance", 2, priority=JobPriority.LOW)
+    order = [claimed() for _ in range(3)]
+    assert order[:2] == ["clinical 0", "finance 0"]
+    assert order[2] == "clinical 1"
 
 
 def test_a_thousand_jobs_of_a_department_delay_another_ones_by_one_running_job() -> None:
@@ -111,7 +119,7 @@ def test_a_full_department_waits_and_the_next_one_runs() -> None:
     jobs("clinical", 3, priority=JobPriority.HIGH)
     jobs("finance")
     at_once("clinical", 2)
-    assert [claimed() for _ in range(4)] == ["clinical 0", "clinical 1", "finance 0", ""]
+    assert [claimed() for _ in range(4)] == ["clinical 0", "finance 0", "clinical 1", ""]
     end("clinical 0")
     assert claimed() == "clinical 2"
 
@@ -206,15 +214,15 @@ def test_a_job_says_why_it_waits(settings: Any) -> None:
     finance = jobs("finance", 2)
     urgent = jobs("clinical", 1, priority=JobPriority.HIGH)[0]
     used("clinical", 60)
-    assert job_waits(urgent) == "Next in line."
-    assert [job_waits(job) for job in finance] == ["2nd in line.", "3rd in line."]
+    assert job_waits(urgent) == "2nd in line."
+    assert [job_waits(job) for job in finance] == ["Next in line.", "3rd in line."]
     assert [job_waits(job) for job in clinical[:3]] == [
         "4th in line.",
         "5th in line.",
         "6th in line.",
     ]
     at_once("clinical", 2)
-    assert [claimed() for _ in range(4)] == [urgent.title, "finance 0", "finance 1", "clinical 0"]
+    assert [claimed() for _ in range(4)] == ["finance 0", urgent.title, "finance 1", "clinical 0"]
     assert job_waits(clinical[2]) == "Waits: 2 of 2 jobs of Clinical run. 2nd in line of Clinical."
     clinical[0].refresh_from_db()
     assert job_waits(clinical[0]) == ""
