@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -175,16 +176,20 @@ class EventReader:
         self._path = folder / EVENTS_FILE
         self._offset = 0
         self._rest = b""
+        self._lines: deque[bytes] = deque()
         self.malformed = 0
         self.excess = False
 
     def read(self) -> Iterator[Event]:
-        """Yield the events since the last call."""
-        while part := self._more():
-            *lines, self._rest = (self._rest + part).split(b"\n")
-            for line in lines:
-                if (event := self._parsed(line)) is not None:
+        """Yield the events since the last one; a caller may stop at any event and read on later."""
+        while True:
+            while self._lines:
+                if (event := self._parsed(self._lines.popleft())) is not None:
                     yield event
+            if not (part := self._more()):
+                return
+            *lines, self._rest = (self._rest + part).split(b"\n")
+            self._lines.extend(lines)
             if len(self._rest) > MAX_LINE_BYTES or self._offset > MAX_EVENTS_BYTES:
                 self.excess = True
 

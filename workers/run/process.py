@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from workers.run.ranks import rank, run_ranks, started_by_torchrun
 from workers.trainers.protocol import BadMaterial, Cancelled
 
 logger = logging.getLogger(__name__)
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 def run_folder(folder: Path) -> int:
@@ -30,6 +32,7 @@ def run_folder(folder: Path) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if started_by_torchrun():
+        _end_with_torchrun()
         return _rank(folder, stop)
     progress = EventProgress(folder, stop)
     try:
@@ -40,6 +43,19 @@ def run_folder(folder: Path) -> int:
         return outcome
     outcome.write(folder)
     return 0
+
+
+def _end_with_torchrun() -> None:
+    """Have the kernel kill this process when torchrun ends.
+
+    torchrun puts its processes into sessions of their own, so that a kill of the run's process
+    group does not reach them.
+    """
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _rank(folder: Path, stop: threading.Event) -> int:

@@ -27,10 +27,11 @@ class HeldLease:
     """
 
     def __init__(self, claim: Claim, control: JobControl) -> None:
-        self.lost = False
         self.cancelled = False
         self.released = False
         self.phase = ""
+        self._lost = False
+        self._moved = False
         self._claim = claim
         self._control = control
         self._renewed = time.monotonic()
@@ -39,6 +40,18 @@ class HeldLease:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="assay-lease", daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        """True once the lease is lost, or could not be renewed until shortly before its end.
+
+        It is computed, so that a renewal that gets no answer for long hides nothing.
+        """
+        if self.released:
+            return False
+        # After the lease's end another worker may be running.
+        age = time.monotonic() - self._renewed
+        return self._lost or age > self._claim.lease_s - min(1.0, self._claim.lease_s / 6)
 
     def __enter__(self) -> HeldLease:
         self._thread.start()
@@ -74,26 +87,27 @@ class HeldLease:
             try:
                 self._control.checkpoint(self._claim, name, manifest, there)
             except LeaseLost:
-                self.lost = True
+                self._lost = True
             except (NoAnswer, DomainError):
                 logger.warning("Job %s: a checkpoint was not recorded", self._claim.job_id)
 
     def enter(self, phase: str) -> None:
-        """Say what the run does now, in one or two words."""
-        self.phase = phase
-        self.flush()
+        """Say what the run does now, in one or two words; it is sent with the next report."""
+        if phase != self.phase:
+            self.phase, self._moved = phase, True
+            self.flush_due()
 
     def flush(self) -> None:
         """Send what is held back. A control plane that is away costs reports, not the run."""
         with self._lock:
             reports, self._pending = self._pending, []
-            self._flushed = time.monotonic()
+            self._flushed, self._moved = time.monotonic(), False
             if self.lost or self.released:
                 return
             try:
                 reply = self._control.report(self._claim, reports, self.phase)
             except LeaseLost:
-                self.lost = True
+                self._lost = True
                 return
             except NoAnswer:
                 logger.warning("Job %s: a report was held back", self._claim.job_id, exc_info=True)
@@ -105,8 +119,8 @@ class HeldLease:
             self.cancelled = self.cancelled or reply.cancel_requested
 
     def flush_due(self) -> None:
-        """Send what was held back for half a second."""
-        if self._pending and time.monotonic() - self._flushed >= FLUSH_S:
+        """Send reports and the phase, at most every half second."""
+        if (self._pending or self._moved) and time.monotonic() - self._flushed >= FLUSH_S:
             self.flush()
 
     def _add(self, report: Report) -> None:
@@ -128,13 +142,13 @@ class HeldLease:
                 logger.warning("Job %s: no heartbeat", self._claim.job_id, exc_info=True)
                 # Stop while the lease still holds: after its end another worker may be running.
                 if time.monotonic() + interval > self._renewed + lease_s:
-                    self.lost = True
+                    self._lost = True
             except LeaseLost:
-                self.lost = not self.released
+                self._lost = True
             else:
                 self._renewed = asked
                 if not reply.alive and not self.released:
-                    self.lost = True
+                    self._lost = True
                 self.cancelled = self.cancelled or reply.cancel_requested
             if self.lost:
                 break

@@ -22,6 +22,8 @@ from workers.supervision.lease import HeldLease
 logger = logging.getLogger(__name__)
 # After SIGTERM a run has this long to write a checkpoint and end.
 STOP_S = 30.0
+# Then it looks again at the run, a cancellation and the limits.
+FORWARD_S = 1.0
 # Between two tries to hand over a result.
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 5.0
@@ -138,8 +140,7 @@ class Supervisor:
         try:
             while ended is None:
                 ended = launcher.poll(handle)
-                for event in reader.read():
-                    _forward(event, lease)
+                drained = _forward_some(reader, lease)
                 lease.flush_due()
                 fault = fault or _excess(reader, folder)
                 if ended is not None:
@@ -151,7 +152,10 @@ class Supervisor:
                 ):
                     deadline = time.monotonic() + self.stop_s
                     launcher.cancel(handle)
-                time.sleep(launcher.poll_s)
+                if drained:
+                    time.sleep(launcher.poll_s)
+            while not (fault or lease.lost or _forward_some(reader, lease)):
+                fault = _excess(reader, folder)
         finally:
             if ended is None:
                 launcher.cancel(handle, kill=True)
@@ -167,6 +171,16 @@ class Supervisor:
             minutes = order.resources.minutes
             return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
         return _judged(folder, ended, said)
+
+
+def _forward_some(reader: EventReader, lease: HeldLease) -> bool:
+    """Forward events for at most `FORWARD_S`; return True when none is left."""
+    until = time.monotonic() + FORWARD_S
+    for event in reader.read():
+        _forward(event, lease)
+        if time.monotonic() > until:
+            return False
+    return True
 
 
 def _forward(event: Event, lease: HeldLease) -> None:

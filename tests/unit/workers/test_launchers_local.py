@@ -101,6 +101,31 @@ if __name__ == "__main__":
 """
 
 
+TORCHRUN = """
+import subprocess, sys, time
+command = [sys.executable, "-m", "workers.run", sys.argv[1]]
+print(subprocess.Popen(command, start_new_session=True).pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_rank_ends_when_its_torchrun_is_killed(tmp_path: Path) -> None:
+    folder = waiting(tmp_path / "run")
+    torchrun = subprocess.Popen(
+        [sys.executable, "-c", TORCHRUN, str(folder)],
+        stdout=subprocess.PIPE,
+        env={**UNREACHABLE, "RANK": "0", "WORLD_SIZE": "2"},
+    )
+    try:
+        assert torchrun.stdout is not None
+        rank = int(torchrun.stdout.readline())
+        until(lambda: running(folder))
+    finally:
+        torchrun.kill()
+        torchrun.wait()
+    until(lambda: not Path(f"/proc/{rank}").exists())
+
+
 def test_a_run_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
     folder = waiting(tmp_path / "run")
     script = tmp_path / "supervisor.py"

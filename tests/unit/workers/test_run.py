@@ -183,6 +183,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.phases: list[str] = []
         self.told: list[Any] = []
         self.cancel = False
 
@@ -193,6 +194,7 @@ class Recorder:
         return HeartbeatReply(alive=True, cancel_requested=self.cancel)
 
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
+        self.phases.append(phase)
         self.lines += [report.message for report in reports if report.message]
         return self.heartbeat(claim)
 
@@ -275,11 +277,11 @@ def supervised(
 ) -> Any:
     control = control or Recorder()
     made = order(delivery(tmp_path / "delivery"))
-    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=0.6)
+    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
     launcher = Scripted(program)
     control.cancel = False
     if cancel:
-        # Asked after the start: the heartbeat of a short lease comes within 0.2 s.
+        # Asked after the start: the heartbeat of a short lease comes within 0.5 s.
         original = launcher.submit
 
         def submit(folder: Path, resources: Resources) -> str:
@@ -326,6 +328,28 @@ def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
     assert (verb, again) == ("fail", retry)
     assert sentence in said
     assert not (tmp_path / "1" / "inputs").exists()
+
+
+PHASES = (
+    'open("events.jsonl", "w").write("".join(\'{"event": "phase", "name": "p%d"}\\n\' % n '
+    "for n in range(2000)))"
+)
+
+
+def test_phases_are_sent_at_most_every_half_second(tmp_path: Path) -> None:
+    control = supervised(tmp_path, PHASES)
+    assert len(control.phases) < 20
+    assert control.phases[-1] == "p1999"
+
+
+def test_events_that_a_reader_left_are_read_later(tmp_path: Path) -> None:
+    progress = EventProgress(tmp_path, threading.Event())
+    for number in range(5):
+        progress.log(str(number))
+    progress.close()
+    reader = EventReader(tmp_path)
+    assert next(reader.read()) == Log(message="0")
+    assert list(reader.read()) == [Log(message=str(n)) for n in range(1, 5)]
 
 
 class Restarting(Recorder):
