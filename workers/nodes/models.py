@@ -107,7 +107,10 @@ class SessionEnd(models.TextChoices):
 
 
 class NodeSession(models.Model):
-    """A signed-in machine. The challenge that it answered is unique, so that it counts once."""
+    """A signed-in machine. The challenge that it answered is unique, so that it counts once.
+
+    `used_at` is when its token was first used; None while its answer may have been lost.
+    """
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="sessions")
     public_id = models.CharField(max_length=12, unique=True)
@@ -117,6 +120,7 @@ class NodeSession(models.Model):
     address = models.CharField(max_length=64, blank=True)
     started_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     ended_as = models.CharField(max_length=10, choices=SessionEnd.choices, blank=True)
 

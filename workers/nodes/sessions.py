@@ -72,7 +72,7 @@ def session_start(
 def _end_former(node: Node, current: str) -> None:
     now = timezone.now()
     former = NodeSession.objects.filter(node=node, ended_at=None).first()
-    renewed = former is not None and _holds(former, current)
+    renewed = former is not None and (_holds(former, current) or _answer_lost(node, current))
     if former is not None:
         replaced = not renewed and former.expires_at > now
         former.ended_at = now
@@ -94,6 +94,19 @@ def _end_former(node: Node, current: str) -> None:
             action="node:sign_in",
             subject=node_subject(node.name),
         )
+
+
+def _answer_lost(node: Node, current: str) -> bool:
+    """Return whether `current` was renewed, and no session that followed was ever used: the machine
+    did not get the answer, and renews with the token that it has.
+    """
+    parsed = credential_parse(current)
+    if parsed is None:
+        return False
+    ended = node.sessions.filter(public_id=parsed.public_id, ended_as=SessionEnd.RENEWED).first()
+    if ended is None or not _holds(ended, current):
+        return False
+    return not node.sessions.filter(pk__gt=ended.pk).exclude(used_at=None).exists()
 
 
 def session_node(token: str) -> Node:
@@ -130,6 +143,8 @@ def session_node(token: str) -> Node:
         raise NotAuthenticated(
             "The session of this node has ended.", code="node_session_ended", hint="Sign in again."
         )
+    if session.used_at is None:
+        NodeSession.objects.filter(pk=session.pk, used_at=None).update(used_at=timezone.now())
     return node
 
 

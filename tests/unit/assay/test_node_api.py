@@ -19,7 +19,7 @@ from tests.unit.assay.node_support import client_of, node_made, place
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, Replica, WorkerKey
-from workers.deployments.services import deployment_create, deployment_stop
+from workers.deployments.services import deployment_create, deployment_stop, worker_key_register
 from workers.nodes.models import Node
 from workers.nodes.services import node_enroll
 from workers.placement.models import Placement
@@ -206,6 +206,7 @@ def test_a_used_token_is_refused_and_audited() -> None:
 )
 def test_facts_out_of_bounds_are_refused(call: Call, facts: dict[str, Any]) -> None:
     body = {"worker": "engine@a", "engines": ["own"]}
+    worker_key_register(worker=OWN, public_key="ab" * 32)
     assert call("POST", "heartbeats", {**body, "facts": FACTS}).status_code == 204
     answer = call("POST", "heartbeats", {**body, "facts": facts})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")

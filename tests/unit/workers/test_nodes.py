@@ -138,6 +138,20 @@ def test_a_session_follows_from_a_signature_and_renews_itself() -> None:
     assert not AuditEvent.objects.filter(action="node:conflict").exists()
 
 
+def test_a_renewal_whose_answer_was_lost_is_repeated_without_an_alarm() -> None:
+    machine, node = joined()
+    first = machine.sign_in()
+    session_node(first)
+    machine.sign_in(current=first)
+    machine.sign_in(current=first)
+    third = machine.sign_in(current=first)
+    assert session_node(third) == node
+    assert not AuditEvent.objects.filter(action="node:conflict").exists()
+    # Its successor is used now: whoever comes with the old token is another machine.
+    machine.sign_in(current=first)
+    assert AuditEvent.objects.filter(action="node:conflict").count() == 1
+
+
 def test_two_machines_with_one_key_get_a_clear_state() -> None:
     machine, node = joined()
     first = machine.sign_in()
