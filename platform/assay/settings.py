@@ -706,6 +706,8 @@ SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS", default=True)
 SLURM_PORT = env_int("ASSAY_SLURM_PORT", 29_400, least=1024)
 # Jobs of one department that run at the same time, where it has no limit of its own; 0: no limit.
 JOBS_AT_ONCE = env_int("ASSAY_JOBS_AT_ONCE", 0, least=0)
+# Jobs that the compute workers of one node run at the same time.
+NODE_JOBS_AT_ONCE = env_int("ASSAY_NODE_JOBS_AT_ONCE", 8, least=1)
 # Bytes of the files that one job may deliver.
 JOB_OUTPUT_MAX_BYTES = env_int("ASSAY_JOB_OUTPUT_MAX_BYTES", 512 * 1024**3, least=1)
 # Threads that torch may use in an engine worker: one fewer than the cores, so that the other

@@ -20,7 +20,7 @@ from registry.manifests import Manifest
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import wake_controller
 from workers.jobs.budgets import budget_follow
-from workers.jobs.line import first_claim
+from workers.jobs.line import Bound, first_claim
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
 from workers.run.outcome import result_checked
@@ -43,7 +43,7 @@ def worker_principal() -> Principal:
     return service_principal("compute-worker")
 
 
-def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
+def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) -> Claim | None:
     """Take the job that is first in line, by one UPDATE. None: no job is claimable.
 
     `job_id` is the one that the worker's message names. It only woke the worker: which job is
@@ -51,10 +51,11 @@ def job_claim(*, job_id: UUID | str, worker: str) -> Claim | None:
 
     Raises:
         ValueError: `job_id` is malformed; a message with anything else is not the platform's.
+        WrongState: the bound is reached.
     """
     UUID(str(job_id))
     with transaction.atomic():
-        row = first_claim(worker=worker)
+        row = first_claim(worker=worker, bound=bound)
         if row is None:
             return None
         taken, fence, attempt, kind, title = row

@@ -17,6 +17,7 @@ from django.contrib.humanize.templatetags.humanize import ordinal
 from django.db import connection
 from django.utils import timezone
 
+from governance.errors import WrongState
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobState
 
@@ -109,11 +110,24 @@ def _common() -> dict[str, Any]:
     }
 
 
-def first_claim(*, worker: str) -> tuple[UUID, int, int, str, str] | None:
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most jobs that run at the same time on workers whose names begin with `prefix`."""
+
+    prefix: str
+    jobs: int
+
+
+def first_claim(
+    *, worker: str, bound: Bound | None = None
+) -> tuple[UUID, int, int, str, str] | None:
     """Move the first claimable job to `running` in the caller's transaction.
 
     Returns:
         Its ID, fence, attempt, kind and title; None when no job is claimable.
+
+    Raises:
+        WrongState: the bound is reached.
     """
     values = {
         **_common(),
@@ -123,9 +137,22 @@ def first_claim(*, worker: str) -> tuple[UUID, int, int, str, str] | None:
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
+        if bound is not None:
+            _check_bound(bound)
         cursor.execute(_CLAIM, values)
         row: tuple[UUID, int, int, str, str] | None = cursor.fetchone()
     return row
+
+
+def _check_bound(bound: Bound) -> None:
+    """Raise WrongState when the workers run as many jobs as they may, those included whose lease
+    has run out but which the controller has not taken back yet."""
+    running = Job.objects.filter(state=JobState.RUNNING, worker__startswith=bound.prefix).count()
+    if running >= bound.jobs:
+        raise WrongState(
+            f"Workers {bound.prefix}… run {running} of {bound.jobs} jobs.",
+            hint="Raise ASSAY_NODE_JOBS_AT_ONCE.",
+        )
 
 
 def full_departments() -> list[int]:

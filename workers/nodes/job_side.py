@@ -6,11 +6,14 @@ import json
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
 
 from governance.errors import InvalidInput, NotFound, WrongState
 from registry import store
@@ -19,7 +22,8 @@ from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim
 from workers.jobs import workspace
 from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
-from workers.jobs.leases import job_checkpoint, job_deliver
+from workers.jobs.leases import job_checkpoint, job_claim, job_deliver, job_fail
+from workers.jobs.line import Bound
 from workers.jobs.models import Job, JobState
 from workers.jobs.orders import order_make
 from workers.nodes.engine_side import worker_of
@@ -29,6 +33,8 @@ from workers.run.outcome import MAX_RESULT_BYTES
 
 # Orders whose files are remembered; that of a large dataset names a million.
 _REMEMBERED = 8
+# A message may lie in the queue for so long after its job has ended.
+_LATELY = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +54,25 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
 
     Raises:
         InvalidInput: the worker's name is not valid.
-        WrongState: the node gets no new work.
+        NotFound: no message named the job lately.
+        WrongState: the node gets no new work, or runs as many jobs as a node may.
     """
     if node.state != NodeState.ENROLLED:
         raise WrongState(f"Node {node.name} is {node.state}; it gets no new job.")
-    return DirectJobs().claim(str(job_id), worker_of(node, worker))
+    named = Job.objects.filter(
+        Q(dispatches__gt=0) | Q(started_at__isnull=False),
+        Q(finished_at__isnull=True) | Q(finished_at__gte=timezone.now() - _LATELY),
+        pk=job_id,
+    )
+    if not named.exists():
+        raise NotFound(f"No message named a job {job_id} lately.")
+    claim = job_claim(
+        job_id=job_id,
+        worker=worker_of(node, worker),
+        bound=Bound(node.prefix, settings.NODE_JOBS_AT_ONCE),
+    )
+    order = None if claim is None else DirectJobs().order(claim)
+    return None if claim is None or order is None else (claim, order)
 
 
 def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
@@ -75,6 +95,19 @@ def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
         worker=job.worker,
         lease_s=float(settings.JOB_LEASE_S),
     )
+
+
+def node_job_fail(*, claim: Claim, sentence: str, retry: bool) -> JobState:
+    """End an attempt without a result.
+
+    Without `retry` too, other attempts follow until they are used up: a node alone does not decide
+    that a job cannot succeed.
+
+    Raises:
+        LeaseLost: the claim no longer holds.
+    """
+    left = claim.attempt < settings.JOB_MAX_ATTEMPTS
+    return job_fail(claim, sentence, retry=retry or left)
 
 
 def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFile:

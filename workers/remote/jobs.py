@@ -135,7 +135,10 @@ class RemoteJobs:
     def claim(self, job_id: str, worker: str) -> tuple[Claim, Order] | None:
         """Claim the job that is first in line; None too when this node gets no new work."""
         try:
-            answer = self._client.post(f"jobs/{UUID(job_id)}/claim", {"worker": worker})
+            # Once: the answer may be lost after the job was claimed, and a second request would
+            # claim another one.
+            path = f"jobs/{UUID(job_id)}/claim"
+            answer = self._client.send("POST", path, tries=1, json={"worker": worker}).json()
         except (WrongState, NotFound) as error:
             logger.warning("Job %s: %s", job_id, error.message)
             return None

@@ -33,7 +33,6 @@ from workers.jobs.arrivals import arrival_append, arrival_offset
 from workers.jobs.leases import (
     ERROR_CHARACTERS,
     job_cancelled,
-    job_fail,
     job_heartbeat,
     job_report,
 )
@@ -43,6 +42,7 @@ from workers.nodes.job_side import (
     node_job_checkpoint,
     node_job_claim,
     node_job_deliver,
+    node_job_fail,
     node_job_file,
 )
 from workers.nodes.models import WORKER_NAME_MAX
@@ -232,7 +232,7 @@ class NodeJobFailView(_Held):
     def post(self, request: Request, job_id: UUID, fence: int) -> Response:
         given = self.body(FailBody)
         claim = self.claim(job_id, fence)
-        return Response({"state": job_fail(claim, given["sentence"], retry=given["retry"])})
+        return Response({"state": node_job_fail(claim=claim, **given)})
 
 
 class NodeJobCancelledView(_Held):

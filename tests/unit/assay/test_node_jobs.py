@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -67,6 +68,7 @@ def intake_job() -> Job:
         created_by=model.created_by,
         title="Check",
         spec={"intake": intake.pk, "task": "embeddings"},
+        dispatches=1,
     )
     Intake.objects.filter(pk=intake.pk).update(job_id=job.pk, state="checking")
     return job
@@ -249,6 +251,50 @@ def test_uploads_are_bounded_in_bytes_and_refused_with_other_bytes(
     assert patched(caller, address, b"right", 5).json() == {"offset": 5, "complete": True}
     assert patched(caller, f"{base}/{'0' * 64}", b"x", 96).status_code == 413
     assert patched(caller, f"{base}/{'0' * 64}", b"x", 10**30).status_code == 400
+
+
+def test_a_node_claims_few_jobs_at_once_and_only_for_messages(
+    node: ComputeNode, settings: Any
+) -> None:
+    settings.NODE_JOBS_AT_ONCE = 2
+    jobs = [intake_job() for _ in range(3)]
+    assert node.jobs.claim(str(uuid4()), WORKER) is None
+    Job.objects.update(dispatches=0)
+    assert node.jobs.claim(str(jobs[0].pk), WORKER) is None
+    Job.objects.update(dispatches=1)
+    held = [node.claimed(job)[0] for job in jobs[:2]]
+    assert node.jobs.claim(str(jobs[2].pk), "compute@b") is None
+    assert [job.state for job in Job.objects.order_by("created_at")] == [
+        JobState.RUNNING, JobState.RUNNING, JobState.QUEUED,
+    ]  # fmt: skip
+    node.jobs.cancelled(held[0])
+    assert node.jobs.claim(str(jobs[2].pk), WORKER) is not None
+
+
+def test_a_node_that_rules_out_a_retry_spends_an_attempt(node: ComputeNode, settings: Any) -> None:
+    settings.JOB_MAX_ATTEMPTS = 2
+    job = intake_job()
+    for state in (JobState.QUEUED, JobState.FAILED):
+        Job.objects.update(dispatch_after="2020-01-01T00:00:00Z")
+        claim, _ = node.claimed(job)
+        node.jobs.fail(claim, "It cannot succeed.", retry=False)
+        job.refresh_from_db()
+        assert job.state == state
+
+
+def test_a_claim_whose_answer_is_lost_is_not_repeated(node: ComputeNode) -> None:
+    job, other = intake_job(), intake_job()
+
+    def lose(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        if request.url.path.endswith("/claim"):
+            raise httpx.ReadTimeout("lost")
+        return answer
+
+    node.transport.spoil = lose
+    with pytest.raises(NoAnswer):
+        node.jobs.claim(str(job.pk), WORKER)
+    other.refresh_from_db()
+    assert other.state == JobState.QUEUED
 
 
 def upload_base(claim: Claim) -> str:
