@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import sqlite3
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
-from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
@@ -16,7 +15,6 @@ from django.db.models import Q
 from django.utils import timezone
 
 from governance.errors import InvalidInput, NotFound, WrongState
-from registry import store
 from registry.manifests import Manifest
 from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim
@@ -25,26 +23,15 @@ from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
 from workers.jobs.leases import job_checkpoint, job_claim, job_deliver, job_fail
 from workers.jobs.line import Bound
 from workers.jobs.models import Job, JobState
-from workers.jobs.orders import order_make
 from workers.nodes.engine_side import worker_of
 from workers.nodes.models import Node, NodeState
+from workers.nodes.order_files import JobFile, order_file, order_files_write
 from workers.run.order import Order
 from workers.run.outcome import MAX_RESULT_BYTES
 
-# Orders whose files are remembered; that of a large dataset names a million.
-_REMEMBERED = 8
+logger = logging.getLogger(__name__)
 # A message may lie in the queue for so long after its job has ended.
 _LATELY = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class JobFile:
-    """A file that an order names: of the artifact store, or at `path` below `folder`."""
-
-    sha256: str
-    size: int | None = None
-    folder: Path | None = None
-    path: str = ""
 
 
 def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Order] | None:
@@ -72,7 +59,15 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         bound=Bound(node.prefix, settings.NODE_JOBS_AT_ONCE),
     )
     order = None if claim is None else DirectJobs().order(claim)
-    return None if claim is None or order is None else (claim, order)
+    if claim is None or order is None:
+        return None
+    try:
+        order_files_write(claim, order)
+    except (OSError, sqlite3.Error) as error:
+        logger.warning("The files of job %s cannot be written down: %s", claim.job_id, error)
+        job_fail(claim, f"The control plane has no folder for the attempt: {error}.", retry=True)
+        return None
+    return claim, order
 
 
 def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
@@ -117,28 +112,10 @@ def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFi
         NotFound: the order names no such file, or no worker of the node holds the job.
     """
     claim = node_job(node=node, job_id=job_id, fence=fence)
-    file = _files(claim).get(sha256)
+    file = order_file(claim, sha256)
     if file is None:
         raise NotFound(f"The order of job {job_id} names no file {sha256[:12]}….")
     return file
-
-
-@lru_cache(maxsize=_REMEMBERED)
-def _files(claim: Claim) -> dict[str, JobFile]:
-    """Return the files of an attempt's order by SHA-256. An attempt's order does not change."""
-    order = order_make(claim)
-    found: dict[str, JobFile] = {}
-    for name, manifest in order.checkpoints.items():
-        folder = workspace.checkpoints_folder(claim.job_id)
-        for file in Manifest.from_json(manifest).files:
-            found[file.sha256] = JobFile(file.sha256, file.size, folder, f"{name}/{file.path}")
-    for files in order.files:
-        found |= {sha256: JobFile(sha256) for sha256 in files.sha256s}
-    for each in order.folders:
-        for file in each.files.files:
-            place = None if each.quarantine is None else store.quarantine_folder(each.quarantine)
-            found[file.sha256] = JobFile(file.sha256, file.size, place, file.path)
-    return found
 
 
 def node_job_checkpoint(

@@ -37,7 +37,6 @@ from workers.jobs.leases import (
     job_report,
 )
 from workers.nodes.job_side import (
-    JobFile,
     node_job,
     node_job_checkpoint,
     node_job_claim,
@@ -46,6 +45,7 @@ from workers.nodes.job_side import (
     node_job_file,
 )
 from workers.nodes.models import WORKER_NAME_MAX
+from workers.nodes.order_files import JobFile
 from workers.run.events import CHECKPOINT_NAME, MAX_CHECKPOINTS, MAX_VALUES, MESSAGE_CHARACTERS
 
 MAX_REPORTS = 1_000

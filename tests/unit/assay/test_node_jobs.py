@@ -297,6 +297,15 @@ def test_a_claim_whose_answer_is_lost_is_not_repeated(node: ComputeNode) -> None
     assert other.state == JobState.QUEUED
 
 
+def test_files_of_an_order_are_those_of_the_claim(node: ComputeNode) -> None:
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    Intake.objects.update(files=[])
+    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    known = sha256(DELIVERED["config.json"])
+    assert caller.get(f"{upload_base(claim)}/files/{known}").status_code == 200
+
+
 def upload_base(claim: Claim) -> str:
     return f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}"
 
