@@ -212,7 +212,7 @@ WEB = PROCESS == "web"
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
 WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 60, least=1)
-# Files that nodes download from one web process at once.
+# Files that nodes download from one web process at once; of one node a quarter, at least 2.
 WEB_DOWNLOADS = env_int("ASSAY_WEB_DOWNLOADS", 64, least=1)
 # Connections from clients that one web process keeps; those that are idle longest go first.
 WEB_CONNECTIONS = env_int("ASSAY_WEB_CONNECTIONS", 1000, least=16)

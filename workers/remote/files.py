@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import httpx
 
-from governance.errors import NotFound
+from governance.errors import NotFound, QuotaExceeded, Unavailable
 from registry.manifests import (
     CHUNK_BYTES,
     FilesUnreadable,
@@ -49,22 +49,25 @@ class RemoteFiles:
     def chunks(self, key: str, start: int = 0) -> Iterator[bytes]:
         position, breaks = start, 0
         while True:
-            before = position
+            before, after = position, None
             try:
                 with self._client.stream(self._path(key), start=position) as answer:
                     if position and answer.status_code != httpx.codes.PARTIAL_CONTENT:
-                        raise StoreUnavailable("The control plane does not send ranges.")
+                        break
                     for chunk in answer.iter_bytes(CHUNK_BYTES):
                         position += len(chunk)
                         yield chunk
                 return
-            except (httpx.TransportError, ControlPlaneAway) as error:
+            except (httpx.TransportError, Unavailable, QuotaExceeded) as error:
+                # Also while all places for downloads are taken: each says when to come again.
+                after = getattr(error, "retry_after", None)
                 breaks = 1 if position > before else breaks + 1
                 if breaks >= BREAKS:
                     raise StoreUnavailable(
                         f"{key} did not arrive: {type(error).__name__}: {error}.", retry_after=5
                     ) from error
-                time.sleep(min(WAIT_FIRST_S * 2**breaks, WAIT_LONGEST_S))
+            time.sleep(min(after or WAIT_FIRST_S * 2**breaks, WAIT_LONGEST_S))
+        raise StoreUnavailable("The control plane does not send ranges.")
 
     def check(self) -> None:
         """Return at once: whether it answers is seen when it is read."""

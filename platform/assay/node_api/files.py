@@ -15,12 +15,13 @@ from assay.api.documentation import operation
 from assay.downloads import repr_digest, streamed_response
 from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.joining import TAG
-from assay.server.downloads import UNGATED
+from assay.server.downloads import ungated
 from governance.errors import DomainError, NotFound
 from registry import store
 from registry.manifests import ManifestFile
 from registry.storage.backend import file_key
 from workers.nodes.engine_side import node_file
+from workers.nodes.models import Node
 
 # One range, from an offset to an end or to the last byte.
 _RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
@@ -53,12 +54,12 @@ class NodeFileView(NodeEndpoint):
     def get(self, request: Request, deployment_id: int, digest: str) -> HttpResponseBase:
         self.query()
         file = node_file(node=self.node, deployment_id=deployment_id, sha256=digest)
-        return file_response(request._request, file)
+        return file_response(request._request, file, self.node)
 
 
-def file_response(request: HttpRequest, file: ManifestFile) -> HttpResponseBase:
-    """Return the bytes of a stored file that the request asks for. A range that is not one of the
-    form `bytes=…` is ignored, as RFC 9110 has it.
+def file_response(request: HttpRequest, file: ManifestFile, node: Node) -> HttpResponseBase:
+    """Return the bytes of a stored file that the request asks for, as a download of the node. A
+    range that is not one of the form `bytes=…` is ignored, as RFC 9110 has it.
 
     Raises:
         NotFound: the store does not have it.
@@ -82,7 +83,10 @@ def file_response(request: HttpRequest, file: ManifestFile) -> HttpResponseBase:
     if request.method == "HEAD":
         return HttpResponse(status=status, content_type=CONTENT_TYPE, headers=headers)
     response = streamed_response(
-        request, _chunks(file.sha256, start, end - start), CONTENT_TYPE, {**headers, **UNGATED}
+        request,
+        _chunks(file.sha256, start, end - start),
+        CONTENT_TYPE,
+        {**headers, **ungated(node.name)},
     )
     response.status_code = status
     return response

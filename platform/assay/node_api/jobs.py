@@ -23,7 +23,7 @@ from assay.downloads import streamed_response
 from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.files import CONTENT_TYPE, file_response
 from assay.node_api.joining import TAG
-from assay.server.downloads import UNGATED
+from assay.server.downloads import ungated
 from governance.errors import DomainError, InvalidInput, NotFound
 from registry import store
 from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
@@ -44,7 +44,7 @@ from workers.nodes.job_side import (
     node_job_fail,
     node_job_file,
 )
-from workers.nodes.models import WORKER_NAME_MAX
+from workers.nodes.models import WORKER_NAME_MAX, Node
 from workers.nodes.order_files import JobFile
 from workers.run.events import CHECKPOINT_NAME, MAX_CHECKPOINTS, MAX_VALUES, MESSAGE_CHARACTERS
 
@@ -261,14 +261,15 @@ class NodeJobFileView(_Held):
         self.query()
         file = node_job_file(node=self.node, job_id=job_id, fence=fence, sha256=digest)
         if file.folder is not None:
-            return _from_folder(request, file, file.folder)
+            return _from_folder(request, file, file.folder, self.node)
         found = store.backend().find(file_key(digest))
         if found is None:
             raise NotFound("The file is missing from the artifact store.", code="file_missing")
-        return file_response(request._request, ManifestFile(digest[:12], found.size, digest))
+        stored = ManifestFile(digest[:12], found.size, digest)
+        return file_response(request._request, stored, self.node)
 
 
-def _from_folder(request: Request, file: JobFile, folder: Path) -> HttpResponseBase:
+def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> HttpResponseBase:
     """Return a whole file that is not in the store: of a delivery, or of a checkpoint.
 
     Other processes write these folders, so no step of the path may be a symbolic link.
@@ -295,7 +296,8 @@ def _from_folder(request: Request, file: JobFile, folder: Path) -> HttpResponseB
                 left -= len(chunk)
                 yield chunk
 
-    return streamed_response(request._request, chunks(), CONTENT_TYPE, {**headers, **UNGATED})
+    held = {**headers, **ungated(node.name)}
+    return streamed_response(request._request, chunks(), CONTENT_TYPE, held)
 
 
 class UploadQuery(StrictSerializer):

@@ -75,7 +75,7 @@ class DjangoApplication:
             wait_s=settings.WEB_QUEUE_WAIT_S,
         )
         # Beyond it, nodes are told to come again.
-        self.downloads = Gate(size=settings.WEB_DOWNLOADS, queue=0, wait_s=0)
+        self.downloads = downloads.Downloads(settings.WEB_DOWNLOADS)
         self.buffered = 0
         self.spooled = 0
 
@@ -151,7 +151,7 @@ class Exchange:
         self._skipped = False
         self.limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         self.uploads = False
-        self.downloads = False
+        self.downloads: str | None = None
         self.entered = False
         self._gated = False
 
@@ -234,9 +234,9 @@ class Exchange:
             Overloaded: it is a download, and there are too many.
         """
         if message["type"] == "http.response.start":
-            if downloads.taken_out(message):
-                await self._application.downloads.enter()
-                self.downloads = True
+            if (holder := downloads.taken_out(message)) is not None:
+                await self._application.downloads.enter(holder)
+                self.downloads = holder
                 await self.leave()
             length = next((v for k, v in message["headers"] if k.lower() == b"content-length"), b"")
             self._holds = length.isdigit() and self._may_hold(int(length))
@@ -264,8 +264,8 @@ class Exchange:
         self._application.spooled -= self._spooled
         if self.uploads:
             self._application.uploads.leave()
-        if self.downloads:
-            self._application.downloads.leave()
+        if self.downloads is not None:
+            self._application.downloads.leave(self.downloads)
         if self._next is not None:
             self._next.cancel()
 

@@ -175,6 +175,23 @@ def test_a_download_that_breaks_off_goes_on_where_it_ended(node: EngineNode) -> 
     assert next(iter(echo.OPEN[0].adapters.values())) == content
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_download_that_finds_no_place_comes_again(node: EngineNode, status: int) -> None:
+    deployed()
+    refused: list[str] = []
+
+    def full(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        if request.method != "GET" or "/files/" not in request.url.path or len(refused) >= 2:
+            return answer
+        refused.append(request.url.path)
+        problem = {"code": "overloaded", "detail": "Too many requests are waiting."}
+        return httpx.Response(status, json=problem, headers={"Retry-After": "0"}, request=request)
+
+    node.transport.spoil = full
+    node.reconcile()
+    assert (Replica.objects.get().state, len(refused)) == ("ready", 2)
+
+
 def test_other_bytes_than_the_manifest_names_are_refused(node: EngineNode) -> None:
     deployment = deployed(b"changed on the way")
     with changed(deployment.release.version):
