@@ -63,6 +63,13 @@ class LocalLauncher:
         status = self._runs[handle].process.exitcode
         return None if status is None else Ended(status)
 
+    def works(self, handle: str) -> bool:
+        """Return True: a process starts at once."""
+        return True
+
+    def end_earlier(self, folder: Path) -> None:
+        """Return at once: a run ends with its supervisor."""
+
     def cancel(self, handle: str, *, kill: bool = False) -> None:
         """Signal the run; with `kill` its whole group."""
         run = self._runs[handle]

@@ -51,8 +51,22 @@ class Launcher(Protocol):
     def poll(self, handle: str) -> Ended | None:
         """Return how the run ended; None while it works or waits."""
 
+    def works(self, handle: str) -> bool:
+        """Return whether the run has started; False while it waits for machines."""
+
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Send SIGTERM: checkpoint and end. With `kill`, end it and its children at once."""
+        """Send SIGTERM: checkpoint and end. With `kill`, end it and its children at once.
+
+        Raises:
+            Unavailable: it cannot be told now.
+        """
+
+    def end_earlier(self, folder: Path) -> None:
+        """End runs of earlier attempts of the job, which a supervisor that died left behind.
+
+        Raises:
+            Unavailable: one may still work.
+        """
 
     def logs(self, handle: str) -> str:
         """Return the last lines that the run printed."""

@@ -24,8 +24,11 @@ SCRIPT = "slurm.sh"
 # Slurm sends SIGTERM this long before a job's time is up, so that it writes a checkpoint.
 GRACE_S = 120
 COMMAND_S = 30.0
-# A job that is over stays in `squeue` for minutes; one that neither knows was removed.
+# A job that is over stays known for minutes; one that Slurm does not know for so long was removed.
 LOST_S = 300.0
+# A job that was cancelled is over after this long, or is waited for by the next attempt.
+CANCELLED_S = 60.0
+_OVER = re.compile("Invalid job id|already completing or completed|already finished")
 _JOB = re.compile(r"[0-9]{1,12}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PATH = re.compile(r"/[^\x00-\x1f\x7f%\\]{1,1000}")
@@ -75,7 +78,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
     if not _PATH.fullmatch(str(folder)):
         raise InvalidInput("The path of the working folder has characters that Slurm replaces.")
     options = {
-        "job-name": "assay-run",
+        "job-name": _job_name(folder),
         "nodes": resources.nodes,
         "ntasks-per-node": 1,
         "output": folder / LOG_FILE,
@@ -115,6 +118,11 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
     return "\n".join(lines) + "\n"
 
 
+def _job_name(folder: Path) -> str:
+    """Return the name that later attempts find the job by: from the folder <job>/<fence>."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"assay-{folder.parent.name}-{folder.name}")[:120]
+
+
 class SlurmLauncher:
     """Implements `workers.launchers.protocol.Launcher`."""
 
@@ -124,6 +132,7 @@ class SlurmLauncher:
         self._settings = settings
         self._folders: dict[str, Path] = {}
         self._seen: dict[str, float] = {}
+        self._working: set[str] = set()
 
     def submit(self, folder: Path, resources: Resources) -> str:
         """Submit the run. Raises Unavailable, and InvalidInput when Slurm can never run it."""
@@ -144,6 +153,8 @@ class SlurmLauncher:
             return None
         if state in _RUNNING:
             self._seen[handle] = time.monotonic()
+            if state == "RUNNING":
+                self._working.add(handle)
             return None
         if not state:
             if time.monotonic() - self._seen[handle] < LOST_S:
@@ -157,10 +168,30 @@ class SlurmLauncher:
             return Ended(-signal.SIGKILL)
         return Ended(status or 1, f"the state {state} in Slurm")
 
+    def works(self, handle: str) -> bool:
+        """Return whether Slurm has started the job, as of the last `poll`."""
+        return handle in self._working
+
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Send SIGTERM to the job's processes; with `kill`, end the job, a waiting one too."""
-        options = () if kill else ("--signal=TERM",)
-        _command("scancel", *options, handle, check=False)
+        """Send SIGTERM to the job's processes; with `kill`, end the job, a waiting one too.
+
+        A job that waits in Slurm's queue has no processes and is ended at once.
+
+        Raises:
+            Unavailable: Slurm did not answer.
+        """
+        waits = not kill and self._state(handle)[0] == "PENDING"
+        options = () if kill or waits else ("--signal=TERM",)
+        _command("scancel", *options, handle, accept=_OVER)
+
+    def end_earlier(self, folder: Path) -> None:
+        """Cancel the jobs of lower fences and wait for their end. Raises Unavailable."""
+        until = time.monotonic() + CANCELLED_S
+        while earlier := _earlier(folder.absolute()):
+            if time.monotonic() > until:
+                raise Unavailable(f"Slurm still runs an earlier attempt: job {earlier[0]}.")
+            _command("scancel", *earlier, accept=_OVER)
+            time.sleep(self.poll_s)
 
     def logs(self, handle: str) -> str:
         """Return the last lines of the job's output."""
@@ -170,16 +201,21 @@ class SlurmLauncher:
         """Drop what is kept of a job that is over."""
         self._folders.pop(handle, None)
         self._seen.pop(handle, None)
+        self._working.discard(handle)
 
     def _state(self, handle: str) -> tuple[str, int]:
-        """Return the job's state and exit status; no state when Slurm does not know it."""
-        said = _command("scontrol", "--oneliner", "show", "job", handle, check=False)
+        """Return the job's state and exit status; no state when Slurm does not know it.
+
+        Raises:
+            Unavailable: Slurm cannot be asked, so that the job may work.
+        """
+        said = _command("scontrol", "--oneliner", "show", "job", handle, accept=_OVER)
         fields = dict(part.partition("=")[::2] for part in said.split() if "=" in part)
         if state := fields.get("JobState", ""):
             return state, _status(fields.get("ExitCode", ""))
-        said = _command(
+        said = _accounted(
             "sacct", "--noheader", "--parsable2", "--allocations",
-            "--format=State,ExitCode", "--jobs", handle, check=False,
+            "--format=State,ExitCode", "--jobs", handle,
         )  # fmt: skip
         state, _, code = said.strip().partition("|")
         return state.split(" ")[0], _status(code)
@@ -193,8 +229,36 @@ def _status(code: str) -> int:
     return int(status) if status.isdecimal() else 1
 
 
-def _command(*command: str, check: bool = True) -> str:
-    """Return what a command of Slurm prints. Raises Unavailable and InvalidInput."""
+def _earlier(folder: Path) -> list[str]:
+    """Return the IDs of jobs in Slurm of the same job's lower fences. Raises Unavailable."""
+    if not folder.name.isdecimal():
+        return []
+    stem = _job_name(folder).removesuffix(folder.name)
+    listed = _command("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j")
+    found = []
+    for line in listed.splitlines():
+        handle, _, name = line.strip().partition("|")
+        fence = name.removeprefix(stem)
+        if name != fence and fence.isdecimal() and int(fence) < int(folder.name):
+            found.append(handle)
+    return found
+
+
+def _accounted(*command: str) -> str:
+    """Return what accounting says; nothing where it is off or does not answer."""
+    try:
+        return _command(*command)
+    except (InvalidInput, Unavailable):
+        return ""
+
+
+def _command(*command: str, accept: re.Pattern[str] | None = None) -> str:
+    """Return what a command of Slurm prints; a failure whose message fits `accept` is none.
+
+    Raises:
+        InvalidInput: sbatch refused the job for good.
+        Unavailable: the command failed, or did not answer.
+    """
     try:
         done = subprocess.run(
             command,
@@ -207,9 +271,12 @@ def _command(*command: str, check: bool = True) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{command[0]} did not answer: {error}.") from error
-    if check and done.returncode:
+    if done.returncode:
         said = " ".join(done.stderr.split())[:500]
-        if "Requested node configuration is not available" in said or "Invalid" in said:
+        if accept and accept.search(said):
+            return done.stdout
+        never = "Requested node configuration is not available" in said or "Invalid" in said
+        if never and command[0] == "sbatch":
             raise InvalidInput(f"The cluster can never run this job: {said}")
         raise Unavailable(f"{command[0]} failed: {said}")
     return done.stdout

@@ -122,6 +122,8 @@ class Supervisor:
         shutil.rmtree(folder, ignore_errors=True)
         inputs = folder / INPUTS
         inputs.mkdir(parents=True)
+        # Before its checkpoints are read: one that still works would change them.
+        self.launcher.end_earlier(folder)
         lease.enter("verifying")
         lease.log("Verifying the inputs against their digests.")
         self.files.fetch(order, inputs)
@@ -134,9 +136,8 @@ class Supervisor:
     def _watched(self, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         launcher, reader = self.launcher, EventReader(folder)
         handle = launcher.submit(folder, order.resources)
-        ended, fault, deadline = None, "", float("inf")
-        limit = time.monotonic() + 60.0 * (order.resources.minutes or float("inf"))
-        late = False
+        ended, fault, late, told = None, "", False, False
+        limit = deadline = float("inf")
         try:
             while ended is None:
                 ended = launcher.poll(handle)
@@ -145,20 +146,21 @@ class Supervisor:
                 fault = fault or _excess(reader, folder)
                 if ended is not None:
                     break
-                if lease.lost or fault or time.monotonic() > deadline:
-                    launcher.cancel(handle, kill=True)
-                elif deadline == float("inf") and (
-                    lease.cancelled or (late := time.monotonic() > limit)
-                ):
-                    deadline = time.monotonic() + self.stop_s
-                    launcher.cancel(handle)
+                now = time.monotonic()
+                if limit == float("inf") and order.resources.minutes and launcher.works(handle):
+                    limit = now + 60.0 * order.resources.minutes
+                if lease.lost or fault or now > deadline:
+                    _told_to_end(launcher, handle, kill=True)
+                elif lease.cancelled or (late := late or now > limit):
+                    deadline = min(deadline, now + self.stop_s)
+                    told = told or _told_to_end(launcher, handle)
                 if drained:
                     time.sleep(launcher.poll_s)
             while not (fault or lease.lost or _forward_some(reader, lease)):
                 fault = _excess(reader, folder)
         finally:
             if ended is None:
-                launcher.cancel(handle, kill=True)
+                _told_to_end(launcher, handle, kill=True)
             said = launcher.logs(handle)
             launcher.forget(handle)
         if reader.malformed:
@@ -171,6 +173,16 @@ class Supervisor:
             minutes = order.resources.minutes
             return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
         return _judged(folder, ended, said)
+
+
+def _told_to_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool:
+    """Tell a run to end; return False when it could not be told, so that it is told again."""
+    try:
+        launcher.cancel(handle, kill=kill)
+    except Unavailable as error:
+        logger.warning("Run %s could not be told to end: %s", handle, error.message)
+        return False
+    return True
 
 
 def _forward_some(reader: EventReader, lease: HeldLease) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from governance.errors import InvalidInput
+from governance.errors import InvalidInput, Unavailable
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
 from workers.run.order import Resources
 
@@ -97,3 +97,49 @@ def test_slurm_gets_no_secret_of_the_worker(
     environment = (tmp_path / "environment").read_text()
     assert "hunter2" not in environment
     assert "NCCL_SOCKET_IFNAME=eth1" in environment
+
+
+def test_a_controller_that_is_away_ends_no_run(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.launchers.slurm.LOST_S", 0.0)
+    command(slurm, "sbatch", "echo 7")
+    command(slurm, "sacct", "exit 1")
+    launcher = SlurmLauncher(SETTINGS)
+    handle = launcher.submit(tmp_path, Resources())
+    command(slurm, "scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    assert launcher.poll(handle) is None
+    command(slurm, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    ended = launcher.poll(handle)
+    assert ended is not None
+    assert ended.status == 1
+
+
+def test_a_cancel_that_slurm_does_not_answer_is_an_error(slurm: Path, tmp_path: Path) -> None:
+    launcher = SlurmLauncher(SETTINGS)
+    command(slurm, "scancel", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(Unavailable):
+        launcher.cancel("7", kill=True)
+    command(slurm, "scancel", "echo 'error: Invalid job id 7' >&2; exit 1")
+    launcher.cancel("7", kill=True)
+
+
+def test_a_run_works_once_slurm_has_found_machines(slurm: Path, tmp_path: Path) -> None:
+    command(slurm, "sbatch", "echo 7")
+    launcher = SlurmLauncher(SETTINGS)
+    handle = launcher.submit(tmp_path, Resources())
+    for state, works in (("PENDING", False), ("RUNNING", True)):
+        command(slurm, "scontrol", f"echo 'JobId=7 JobState={state} ExitCode=0:0'")
+        assert launcher.poll(handle) is None
+        assert launcher.works(handle) is works
+
+
+def test_runs_of_earlier_attempts_are_cancelled_before_the_next_one(
+    slurm: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "listed"
+    listed.write_text("5|assay-job-1\n6|assay-job-3\n7|assay-other-1\n8|assay-job-12\n9|x\n")
+    command(slurm, "squeue", f"cat {listed}")
+    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled; : > {listed}')
+    SlurmLauncher(SETTINGS).end_earlier(tmp_path / "job" / "3")
+    assert (tmp_path / "cancelled").read_text() == "5\n"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from governance.errors import InvalidInput
+from governance.errors import InvalidInput, Unavailable
 from registry.manifests import Manifest, build_manifest
 from tests.unit.registry.objects import safetensors
 from workers.control.jobs import Claim, HeartbeatReply, NoAnswer, Report
@@ -241,6 +241,7 @@ class Scripted:
     def __init__(self, program: str) -> None:
         self.program = program
         self.process: subprocess.Popen[bytes] | None = None
+        self.away = 0
 
     def submit(self, folder: Path, resources: Resources) -> str:
         with (folder / "log.txt").open("wb") as log:
@@ -255,7 +256,16 @@ class Scripted:
         status = self.process.poll()
         return None if status is None else Ended(status)
 
+    def works(self, handle: str) -> bool:
+        return True
+
+    def end_earlier(self, folder: Path) -> None:
+        pass
+
     def cancel(self, handle: str, *, kill: bool = False) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("Slurm did not answer.")
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
 
@@ -274,11 +284,13 @@ def supervised(
     cancel: bool = False,
     stop_s: float = 5,
     control: Recorder | None = None,
+    away: int = 0,
 ) -> Any:
     control = control or Recorder()
     made = order(delivery(tmp_path / "delivery"))
     claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
     launcher = Scripted(program)
+    launcher.away = away
     control.cancel = False
     if cancel:
         # Asked after the start: the heartbeat of a short lease comes within 0.5 s.
@@ -391,4 +403,9 @@ def test_a_cancel_sends_sigterm_and_kills_a_run_that_does_not_stop(
     tmp_path: Path, program: str
 ) -> None:
     control = supervised(tmp_path, program, cancel=True, stop_s=0.5)
+    assert control.told == [("cancelled",)]
+
+
+def test_a_run_is_told_to_end_until_the_launcher_answers(tmp_path: Path) -> None:
+    control = supervised(tmp_path, IGNORES, cancel=True, stop_s=0.5, away=3)
     assert control.told == [("cancelled",)]
