@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 0.5
 HELD_BACK = 1_000
 RENEW_S = 5.0
+CHECKPOINTS_WAITING = 4
+SENDER_S = 10.0
 
 
 class HeldLease:
@@ -40,6 +43,10 @@ class HeldLease:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="assay-lease", daemon=True)
+        self._news = threading.Condition()
+        self._checkpoints: deque[tuple[str, Mapping[str, Any], Collection[str]]] = deque()
+        self._sending = False
+        self._sender = threading.Thread(target=self._send, name="assay-checkpoints", daemon=True)
 
     @property
     def lost(self) -> bool:
@@ -61,6 +68,12 @@ class HeldLease:
         self._over.set()
         self._thread.join()
         self.flush()
+        with self._news:
+            self._checkpoints.clear()
+            self._news.notify_all()
+        if self._sender.ident:
+            # A file that is being sent at the end is not waited for.
+            self._sender.join(SENDER_S)
 
     def release(self) -> None:
         """Give the lease up: the attempt is over, and the control plane knows."""
@@ -80,16 +93,24 @@ class HeldLease:
         self._add(Report(step=step, total=total, values=values))
 
     def checkpoint(self, name: str, manifest: Mapping[str, Any], there: Collection[str]) -> None:
-        """Record the digests of a checkpoint's files; one that is not recorded is never used."""
-        with self._lock:
-            if self.lost:
-                return
-            try:
-                self._control.checkpoint(self._claim, name, manifest, there)
-            except LeaseLost:
-                self._lost = True
-            except (NoAnswer, DomainError):
-                logger.warning("Job %s: a checkpoint was not recorded", self._claim.job_id)
+        """Have the digests of a checkpoint's files recorded; one that is not is never used.
+
+        A thread does it: from a node it takes as long as sending the files.
+        """
+        with self._news:
+            self._checkpoints.append((name, manifest, there))
+            if len(self._checkpoints) > CHECKPOINTS_WAITING:
+                old = self._checkpoints.popleft()[0]
+                logger.warning("Job %s: %s was not recorded in time", self._claim.job_id, old)
+            if not self._sender.ident:
+                self._sender.start()
+            self._news.notify_all()
+
+    def settle(self) -> None:
+        """Wait until all checkpoints are recorded, or are of no more use."""
+        with self._news:
+            while (self._checkpoints or self._sending) and not (self.lost or self.cancelled):
+                self._news.wait(0.2)
 
     def enter(self, phase: str) -> None:
         """Say what the run does now, in one or two words; it is sent with the next report."""
@@ -112,6 +133,7 @@ class HeldLease:
             except NoAnswer:
                 logger.warning("Job %s: a report was held back", self._claim.job_id, exc_info=True)
                 self._pending = (reports + self._pending)[-HELD_BACK:]
+                self._moved = True
                 return
             except DomainError as error:
                 logger.warning("Job %s: reports were refused: %s", self._claim.job_id, error)
@@ -152,4 +174,27 @@ class HeldLease:
                 self.cancelled = self.cancelled or reply.cancel_requested
             if self.lost:
                 break
+        self._control.close()
+
+    def _send(self) -> None:
+        while True:
+            with self._news:
+                self._sending = False
+                self._news.notify_all()
+                while not (self._checkpoints or self._over.is_set()):
+                    self._news.wait(RENEW_S)
+                if not self._checkpoints:
+                    break
+                name, manifest, there = self._checkpoints.popleft()
+                self._sending = True
+            if self.lost or self.released:
+                continue
+            try:
+                self._control.checkpoint(self._claim, name, manifest, there)
+            except LeaseLost:
+                self._lost = True
+            except (NoAnswer, DomainError):
+                logger.warning("Job %s: %s was not recorded", self._claim.job_id, name)
+            except Exception:
+                logger.exception("Job %s: %s was not recorded", self._claim.job_id, name)
         self._control.close()

@@ -62,6 +62,8 @@ class Supervisor:
         try:
             with HeldLease(claim, self.control) as lease:
                 finish = self._finish(claim, order, folder, lease)
+                if finish is None or finish.sentence:
+                    lease.settle()  # The next attempt resumes from them.
                 # Within the lease: what a node delivers takes a while to arrive.
                 lease.flush()
                 self._hand_over_held(claim, finish, lease)

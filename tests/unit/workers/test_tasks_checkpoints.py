@@ -35,6 +35,7 @@ def write(claim: Claim, progress: HeldLease, step: int, *, recorded: bool = True
     if recorded:
         there = [path.name for path in folder.parent.iterdir()]
         progress.checkpoint(folder.name, build_manifest(folder).to_json(), there)
+        progress.settle()
     return folder
 
 

@@ -1,0 +1,57 @@
+"""A lease whose control plane is slow: the run is watched on, and stops in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from typing import Any
+
+from tests.unit.workers.test_run import Recorder
+from workers.control.jobs import Claim, HeartbeatReply
+from workers.supervision.lease import HeldLease
+
+CLAIM = Claim(uuid.uuid4(), 1, 1, "fine_tune", "Tune", "w1", lease_s=60)
+
+
+class Slow(Recorder):
+    """A control plane that answers to one kind of call only when it is told to."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.answers = threading.Event()
+        self.call = call
+
+    def heartbeat(self, claim: Claim) -> HeartbeatReply:
+        if self.call == "heartbeat" and threading.current_thread().name == "assay-lease":
+            self.answers.wait()
+        return super().heartbeat(claim)
+
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+        if self.call == "checkpoint":
+            self.answers.wait()
+        super().checkpoint(claim, name, manifest, there)
+
+
+def test_reports_go_on_while_a_checkpoint_is_sent() -> None:
+    control = Slow("checkpoint")
+    with HeldLease(CLAIM, control) as lease:
+        lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
+        lease.checkpoint("checkpoint-2", {}, ["checkpoint-2"])
+        lease.log("Step 2")
+        lease.flush()
+        assert (control.lines, control.told) == (["Step 2"], [])
+        control.answers.set()
+        lease.settle()
+        assert control.told == [("checkpoint", "checkpoint-1"), ("checkpoint", "checkpoint-2")]
+
+
+def test_a_lease_is_lost_while_a_heartbeat_gets_no_answer() -> None:
+    control = Slow("heartbeat")
+    with HeldLease(Claim(uuid.uuid4(), 1, 1, "intake", "Check", "w1", lease_s=0.6), control) as one:
+        assert not one.lost
+        deadline = time.monotonic() + 30
+        while not one.lost:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        control.answers.set()
