@@ -111,6 +111,7 @@ EXEMPT: Mapping[str, str] = {
     "/datasets/{name}/rows/{number}": READS,
     "/demo/sign-in": OWN,
     "/departments": "an empty department gives nobody anything",
+    "/deployments/{id}/replicas": RUNS,
     "/deployments/{id}/rollback": RUNS,
     "/deployments/{id}/stop": RUNS,
     "/feedback/dataset": BUILDS,

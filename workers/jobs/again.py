@@ -33,6 +33,14 @@ CHANGES: dict[str, frozenset[str]] = {
     JobKind.EVALUATE: frozenset({"version", "dataset_version", "max_rows", "priority"}),
 }
 
+# What the row of a job of each kind must hold of its request.
+REQUESTED: dict[str, frozenset[str]] = {
+    JobKind.FINE_TUNE: frozenset(
+        {"model_name", "base", "method", "dataset_version", "hyperparameters"}
+    ),
+    JobKind.EVALUATE: frozenset({"version", "dataset_version"}),
+}
+
 
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
@@ -40,7 +48,8 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     Raises:
         NotFound: the job does not exist, or the actor may not see it or what it needs.
         NotPermitted: the policy denies it.
-        WrongState: the job did not fail, or what it needs was recalled.
+        WrongState: the job did not fail, its row lacks a part of the request, or what it needs was
+            recalled.
         InvalidInput: jobs of this kind are not repeated, or the request does not fit any more.
     """
     moved: list[tuple[UUID, UUID]] = []
@@ -120,6 +129,11 @@ def _requested_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> 
             hint=f"It has {', '.join(sorted(known))}.",
         )
     spec = old.spec
+    if not REQUESTED[old.kind] <= spec.keys():
+        raise WrongState(
+            f"Job {old.title!r} does not hold its whole request, so it is not repeated.",
+            hint="Request the work anew.",
+        )
     priority = JobPriority.named(changes.get("priority", "normal"))
     data = dataset_version_get(
         actor=actor, id=changes.get("dataset_version", spec["dataset_version"])
@@ -129,7 +143,7 @@ def _requested_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> 
             actor=actor,
             version=version_get(actor=actor, id=changes.get("version", spec["version"])),
             dataset_version=data,
-            max_rows=changes.get("max_rows", spec["max_rows"]),
+            max_rows=changes.get("max_rows", spec.get("max_rows")),
             priority=priority,
         )
     method = changes.get("method", spec["method"])

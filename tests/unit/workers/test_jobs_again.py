@@ -65,6 +65,13 @@ def test_only_who_may_start_jobs_retries_one_that_failed(
         job_retry(actor=company.developer(), job_id=queued.pk)
 
 
+def test_a_job_without_its_whole_request_is_not_repeated() -> None:
+    job = chained()
+    Job.objects.filter(pk=job.pk).update(spec={"base": 1})
+    with pytest.raises(WrongState, match="does not hold its whole request"):
+        job_clone(actor=company.developer(), job_id=job.pk, changes={})
+
+
 def test_a_clone_changes_the_fields_that_it_names() -> None:
     old = chained()
     actor = company.developer()
