@@ -69,7 +69,7 @@ EXEMPT = {
     "job_cancel": RUNS,
     "job_clone": BUILDS,
     "job_prioritize": RUNS,
-    "job_retry": BUILDS,
+    "_retry": BUILDS,
     "index_request": BUILDS,
     "job_create": BUILDS,
     "key_revoke": PROTECTS,
