@@ -61,6 +61,7 @@ WORK = {
         "registry.files.services:files_expire_due",
         "workers.deployments.services:deployments_stop_unservable",
         "workers.deployments.services:replicas_expire",
+        "workers.deployments.services:worker_keys_expire",
         "workers.nodes.services:node_records_expire",
         "workers.placement.assigning:placements_update",
         "workers.placement.loads:Scaler.run",

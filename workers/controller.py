@@ -39,7 +39,11 @@ from registry.uploads.services import uploads_expire_due
 from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
-from workers.deployments.services import deployments_stop_unservable, replicas_expire
+from workers.deployments.services import (
+    deployments_stop_unservable,
+    replicas_expire,
+    worker_keys_expire,
+)
 from workers.jobs.chains import chains_advance
 from workers.jobs.services import job_sweep
 from workers.jobs.sweeping import work_folders_expire
@@ -71,6 +75,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),
+    ("workers", 60.0, worker_keys_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("work-folders", 3600.0, work_folders_expire),

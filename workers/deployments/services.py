@@ -53,6 +53,8 @@ _RENEWED = Q(state__in=(ReplicaState.FAILED, ReplicaState.REFUSED)) | Exists(
 # Another worker that hashed the right bytes this recently keeps a deployment from being refused:
 # it may just be restarting.
 VOUCHED_FOR = timedelta(minutes=10)
+# How long a silent worker's key is kept. Containers get a new name at each start.
+KEYS_KEPT = timedelta(hours=1)
 
 
 @transaction.atomic
@@ -364,6 +366,14 @@ def replicas_expire() -> int:
         )
         _await_replicas(_CONTROLLER)
     return stopped
+
+
+def worker_keys_expire() -> int:
+    """Forget workers that were silent for an hour; one that comes back registers anew. Returns how
+    many.
+    """
+    silent = timezone.now() - KEYS_KEPT
+    return WorkerKey.objects.filter(seen_at__lt=silent, registered_at__lt=silent).delete()[0]
 
 
 def _await_replicas(actor: Principal) -> None:

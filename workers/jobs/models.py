@@ -53,9 +53,10 @@ class Job(models.Model):
     """One piece of work, held by at most one worker at a time under a lease.
 
     A claim bumps `fence` and `attempt` and sets `lease_until`; every later write says which fence
-    it holds, so that a worker that lost its lease changes nothing. `spec` is what was asked,
-    `result` what came out, `progress` {step, total, phase} for display, `checkpoints` the
-    manifest of each checkpoint that a later attempt may resume from, by its folder's name.
+    it holds, so that a worker that lost its lease, or whose node was revoked, changes nothing.
+    `spec` is what was asked, `result` what came out, `progress` {step, total, phase} for
+    display, `checkpoints` the manifest of each checkpoint that a later attempt may resume from, by
+    its folder's name.
     `dispatches` counts how often a message was sent, or registering the result was tried, in the
     present state; the next one is due at `dispatch_after`.
     """

@@ -9,10 +9,15 @@ from governance.errors import InvalidInput, NotFound, WrongState
 from registry.manifests import ManifestFile
 from workers.control.direct import assignments, current_plan
 from workers.control.protocol import Assignment, LoadPlan
-from workers.deployments.models import Replica, ReplicaState
+from workers.deployments.models import Replica, ReplicaState, WorkerKey
+from workers.deployments.services import worker_key_register
 from workers.nodes.models import WORKER_NAME_MAX, Node
+from workers.nodes.states import node_principal, node_working
+from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 
+# Names of workers that one node may have registered at a time.
+WORKERS_MAX = 64
 _WORKER = re.compile(rf"[A-Za-z0-9@._-]{{1,{WORKER_NAME_MAX}}}")
 
 
@@ -29,6 +34,37 @@ def worker_of(node: Node, name: str) -> str:
             fields={"worker": [f"Use up to {WORKER_NAME_MAX} letters, digits and @ . _ -"]},
         )
     return f"{node.prefix}{name}"
+
+
+def node_worker_register(
+    *,
+    node: Node,
+    worker: str,
+    public_key: str,
+    engines: Sequence[str],
+    capacity: Capacity,
+) -> None:
+    """Register the key of a worker, whose name `worker_of` made.
+
+    Raises:
+        NotAuthenticated: the node was revoked.
+        WrongState: the node has as many other workers as one may have.
+    """
+    with node_working(node):
+        others = WorkerKey.objects.filter(worker__startswith=node.prefix).exclude(worker=worker)
+        if others.count() >= WORKERS_MAX:
+            raise WrongState(
+                f"Node {node.name} has {WORKERS_MAX} workers; {worker} was not registered.",
+                hint="Give workers the same names at each start. Silent ones are forgotten after "
+                "an hour.",
+            )
+        worker_key_register(
+            worker=worker,
+            public_key=public_key,
+            engines=engines,
+            capacity=capacity,
+            actor=node_principal(node.name),
+        )
 
 
 def node_assignments(

@@ -26,6 +26,7 @@ from workers.jobs.models import Job, JobState
 from workers.nodes.engine_side import worker_of
 from workers.nodes.models import Node, NodeState
 from workers.nodes.order_files import JobFile, order_file, order_files_write
+from workers.nodes.states import node_working
 from workers.run.order import Order
 from workers.run.outcome import MAX_RESULT_BYTES
 
@@ -41,6 +42,7 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
 
     Raises:
         InvalidInput: the worker's name is not valid.
+        NotAuthenticated: the node was revoked.
         NotFound: no message named the job lately.
         WrongState: the node gets no new work, or runs as many jobs as a node may.
     """
@@ -53,11 +55,10 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
     )
     if not named.exists():
         raise NotFound(f"No message named a job {job_id} lately.")
-    claim = job_claim(
-        job_id=job_id,
-        worker=worker_of(node, worker),
-        bound=Bound(node.prefix, settings.NODE_JOBS_AT_ONCE),
-    )
+    name = worker_of(node, worker)
+    with node_working(node):
+        bound = Bound(node.prefix, settings.NODE_JOBS_AT_ONCE)
+        claim = job_claim(job_id=job_id, worker=name, bound=bound)
     order = None if claim is None else DirectJobs().order(claim)
     if claim is None or order is None:
         return None

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
@@ -32,6 +33,7 @@ from workers.nodes.models import (
 )
 from workers.nodes.states import (
     NODE_STATES,
+    WORKING,
     node_lock,
     node_principal,
     node_resource,
@@ -130,13 +132,12 @@ def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = Non
         InvalidInput: the key is none.
         WrongState: another node has the key.
     """
-    kept = _token_of(token)
+    node, kept = _token_of(token)
     if not _KEY.fullmatch(public_key):
         raise InvalidInput(
             "The public key is not valid.",
             fields={"public_key": ["An Ed25519 key has 64 hexadecimal digits."]},
         )
-    node = node_lock(kept.node.name)
     if Node.objects.filter(public_key=public_key).exists():
         raise WrongState(
             f"The key of this machine belongs to a node already; {node.name} did not join.",
@@ -160,13 +161,16 @@ def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = Non
     return node
 
 
-def _token_of(text: str) -> NodeToken:
-    """Return the open token, locked. Raises NotAuthenticated."""
+def _token_of(text: str) -> tuple[Node, NodeToken]:
+    """Return an open token and its node, both locked. Raises NotAuthenticated."""
     parsed = credential_parse(text)
-    kept = None
+    kept = node = None
     if parsed is not None:
+        name = Node.objects.filter(tokens__public_id=parsed.public_id).values_list("name").first()
+        # The node first, as enrolling and revoking do.
+        node = None if name is None else node_lock(name[0])
         rows = NodeToken.objects.select_for_update(of=("self",)).select_related("node")
-        kept = rows.filter(public_id=parsed.public_id).first()
+        kept = rows.filter(public_id=parsed.public_id, node=node).first()
     right = (
         parsed is not None
         and kept is not None
@@ -174,7 +178,7 @@ def _token_of(text: str) -> NodeToken:
     )
     subject = Subject("node", "", "unknown node") if kept is None else node_subject(kept.node.name)
     why = "is not valid"
-    if right and kept is not None:
+    if right and kept is not None and node is not None:
         if kept.used_at is not None:
             why = "was used already"
         elif kept.revoked_at is not None:
@@ -182,7 +186,7 @@ def _token_of(text: str) -> NodeToken:
         elif kept.expires_at <= timezone.now():
             why = "has expired"
         else:
-            return kept
+            return node, kept
     raise NotAuthenticated(
         f"The enrollment token {why}; no node joined.",
         code="node_token_invalid",
@@ -224,7 +228,8 @@ def node_revoke(*, actor: Principal, name: str, reason: str = "") -> Node:
                 prefix=node.prefix, message=f"Node {node.name} was revoked.", actor=actor
             )
             jobs = Job.objects.filter(worker__startswith=node.prefix, state=JobState.RUNNING)
-            jobs.update(lease_until=now)
+            # Under another fence, so that no request that is on its way renews or delivers it.
+            jobs.update(lease_until=now, fence=F("fence") + 1)
     return node
 
 
@@ -266,9 +271,10 @@ def node_report(*, node: Node, facts: dict[str, Any] | None) -> None:
     """Record that a node is alive and, with `facts`, its devices and utilization."""
     now = timezone.now()
     if facts is None:
-        Node.objects.filter(pk=node.pk).update(seen_at=now)
+        Node.objects.filter(pk=node.pk, state__in=WORKING).update(seen_at=now)
         return
-    Node.objects.filter(pk=node.pk).update(seen_at=now, facts=facts)
+    if not Node.objects.filter(pk=node.pk, state__in=WORKING).update(seen_at=now, facts=facts):
+        return
     used = _utilization(facts)
     NodeSample.objects.update_or_create(
         node=node, at=now.replace(second=0, microsecond=0), defaults=used

@@ -25,7 +25,7 @@ from workers.nodes.credentials import (
     signed_text,
 )
 from workers.nodes.models import Node, NodeSession, NodeState, SessionEnd
-from workers.nodes.states import WORKING, node_principal, node_subject
+from workers.nodes.states import WORKING, node_principal, node_revoked, node_subject
 
 SESSION = timedelta(minutes=15)
 CONFLICT = "Another process signed in with this node's key."
@@ -128,11 +128,7 @@ def session_node(token: str) -> Node:
         )
     node = session.node
     if node.state == NodeState.REVOKED or session.ended_as == SessionEnd.REVOKED:
-        raise NotAuthenticated(
-            f"Node {node.name} is revoked.",
-            code="node_revoked",
-            hint="An administrator can enroll it again with `assay node enroll`.",
-        )
+        raise node_revoked(node)
     if session.ended_as == SessionEnd.REPLACED:
         raise NotAuthenticated(
             f"{CONFLICT} This session ended.",

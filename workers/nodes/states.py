@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection, transaction
+
 from governance.audit.services import Subject
+from governance.errors import NotAuthenticated
 from governance.policy.engine import Resource
 from governance.principals import Principal, service_principal
 from governance.state_machine import StateMachine
@@ -37,3 +43,30 @@ def node_subject(name: str) -> Subject:
 def node_principal(name: str) -> Principal:
     """Return the node as the actor of what it reports."""
     return service_principal(f"node:{name}")
+
+
+@contextmanager
+def node_working(node: Node) -> Iterator[None]:
+    """Run a transaction during which the node keeps its state: a revocation waits for its end, and
+    none begins after a revocation, although the request was authenticated before.
+
+    Raises:
+        NotAuthenticated: the node was revoked.
+    """
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            # Shared, so that a node's workers do not wait for each other.
+            cursor.execute("SELECT state FROM workers_node WHERE id = %s FOR SHARE", [node.pk])
+            found = cursor.fetchone()
+        if found is None or found[0] not in WORKING:
+            raise node_revoked(node)
+        yield
+
+
+def node_revoked(node: Node) -> NotAuthenticated:
+    """Return the refusal of a revoked node."""
+    return NotAuthenticated(
+        f"Node {node.name} is revoked.",
+        code="node_revoked",
+        hint="An administrator can enroll it again with `assay node enroll`.",
+    )

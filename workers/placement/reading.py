@@ -44,11 +44,12 @@ def workers_reporting(*, trusting: bool = False) -> list[Worker]:
     since = timezone.now() - timedelta(seconds=SILENCE_S)
     states = dict(Node.objects.values_list("name", "state"))
     found = []
-    for row in WorkerKey.objects.all():
+    rows = WorkerKey.objects.all() if trusting else WorkerKey.objects.filter(seen_at__gte=since)
+    for row in rows:
         node = node_of(row.worker)
         availability = _AVAILABILITY.get(states.get(node, NodeState.ENROLLED))
         silent = row.seen_at is None or row.seen_at < since
-        if availability is None or (silent and not trusting):
+        if availability is None:
             continue
         if silent and availability is Availability.OPEN:
             availability = Availability.CORDONED

@@ -202,7 +202,7 @@ _WORK = {
     # Only the controller decides which worker loads what.
     "workers_placement": Grant(web=READ, controller=ALL, worker=READ),
     "workers_replica": Grant(web=KEEP, requests=READ, controller=CHANGE, worker=KEEP),
-    "workers_workerkey": Grant(web=KEEP, requests=READ, controller=READ, worker=KEEP),
+    "workers_workerkey": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE", worker=KEEP),
     # Written with the move that it records, past what a request may reach.
     "workers_servingperiod": Grant(
         web=KEEP,

@@ -22,11 +22,17 @@ from workers.deployments.services import (
     replica_report,
     replicas_heartbeat,
     replicas_stop,
-    worker_key_register,
 )
-from workers.nodes.engine_side import node_assignments, node_plan, node_require, worker_of
+from workers.nodes.engine_side import (
+    node_assignments,
+    node_plan,
+    node_require,
+    node_worker_register,
+    worker_of,
+)
 from workers.nodes.models import WORKER_NAME_MAX
 from workers.nodes.services import node_report
+from workers.nodes.states import node_working
 from workers.placement.capacity import Capacity
 
 ENGINES = [name.value for name in EngineName]
@@ -138,10 +144,11 @@ class NodeReplicasView(NodeEndpoint):
         given = self.body(ReplicaBody)
         worker = worker_of(self.node, given.pop("worker"))
         deployment_id, state = given.pop("deployment"), ReplicaState(given.pop("state"))
-        node_require(node=self.node, worker=worker, deployment_id=deployment_id, state=state)
-        made = replica_report(
-            deployment_id=deployment_id, worker=worker, state=state, actor=self.actor, **given
-        )
+        with node_working(self.node):
+            node_require(node=self.node, worker=worker, deployment_id=deployment_id, state=state)
+            made = replica_report(
+                deployment_id=deployment_id, worker=worker, state=state, actor=self.actor, **given
+            )
         return self.answer(made, ReplicaStateAnswer)
 
 
@@ -160,7 +167,8 @@ class NodeHeartbeatsView(NodeEndpoint):
     def post(self, request: Request) -> Response:
         given = self.body(HeartbeatBody)
         worker = worker_of(self.node, given["worker"])
-        replicas_heartbeat(worker=worker, engines=given["engines"])
+        with node_working(self.node):
+            replicas_heartbeat(worker=worker, engines=given["engines"])
         node_report(node=self.node, facts=given.get("facts"))
         return Response(status=204)
 
@@ -179,7 +187,9 @@ class NodeWorkerStopView(NodeEndpoint):
     )
     def post(self, request: Request) -> Response:
         given = self.body(WorkerStopBody)
-        replicas_stop(worker=worker_of(self.node, given["worker"]), actor=self.actor)
+        worker = worker_of(self.node, given["worker"])
+        with node_working(self.node):
+            replicas_stop(worker=worker, actor=self.actor)
         return Response(status=204)
 
 
@@ -217,13 +227,12 @@ class NodeWorkerKeyView(NodeEndpoint):
     @operation(TAG, "Register a worker's key", body=WorkerKeyBody, answer=None, status=204)
     def post(self, request: Request) -> Response:
         given = self.body(WorkerKeyBody)
-        worker_key_register(
+        labels = tuple(given["capacity"]["labels"])
+        node_worker_register(
+            node=self.node,
             worker=worker_of(self.node, given["worker"]),
             public_key=given["public_key"],
             engines=given["engines"],
-            capacity=Capacity(
-                **{**given["capacity"], "labels": tuple(given["capacity"]["labels"])}
-            ),
-            actor=self.actor,
+            capacity=Capacity(**{**given["capacity"], "labels": labels}),
         )
         return Response(status=204)

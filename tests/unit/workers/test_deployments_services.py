@@ -15,7 +15,7 @@ from registry.releases.models import Release
 from tests.unit.audit_support import recorded
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
 from workers.deployments.selectors import deployment_get, deployments_visible_to
 from workers.deployments.services import (
     ENGINE_WORKER,
@@ -26,6 +26,7 @@ from workers.deployments.services import (
     replicas_expire,
     replicas_heartbeat,
     worker_key_register,
+    worker_keys_expire,
 )
 from workers.deployments.states import ALLOWED_TRANSITIONS, deployment_move
 from workers.placement.models import Placement
@@ -181,6 +182,15 @@ def test_a_copy_that_is_placed_there_no_more_ends_although_its_worker_is_alive()
     assert replicas_expire() == 1
     states = dict(Replica.objects.values_list("deployment", "state"))
     assert states == {moved.pk: "stopped", failed.pk: "failed"}
+
+
+def test_workers_that_were_silent_for_an_hour_are_forgotten() -> None:
+    for worker in ("e1", "e2"):
+        worker_key_register(worker=worker, public_key="ab" * 32)
+    long_ago = timezone.now() - timedelta(minutes=61)
+    WorkerKey.objects.filter(worker="e1").update(seen_at=long_ago, registered_at=long_ago)
+    assert worker_keys_expire() == 1
+    assert WorkerKey.objects.get().worker == "e2"
 
 
 def test_a_worker_that_is_not_registered_is_told_so() -> None:

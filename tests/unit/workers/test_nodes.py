@@ -21,15 +21,18 @@ from governance.errors import (
 )
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
+from tests.database_roles import acting_as
 from tests.unit.workers import company
 from tests.unit.workers.nodes import Machine, joined
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.alarms import node_keys_shared
-from workers.deployments.models import Replica, ReplicaState
+from workers.deployments.models import Replica, ReplicaState, WorkerKey
 from workers.deployments.services import deployment_create, replica_report
 from workers.jobs.models import Job, JobState
-from workers.nodes import credentials
+from workers.nodes import credentials, engine_side
 from workers.nodes.credentials import challenge_make
+from workers.nodes.engine_side import node_worker_register
+from workers.nodes.job_side import node_job_claim
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeState, NodeToken
 from workers.nodes.selectors import node_get, nodes_visible_to
 from workers.nodes.services import (
@@ -44,6 +47,7 @@ from workers.nodes.services import (
 )
 from workers.nodes.sessions import session_node, session_start
 from workers.nodes.states import ALLOWED_TRANSITIONS, NODE_STATES
+from workers.placement.capacity import Capacity
 
 pytestmark = pytest.mark.django_db
 FACTS: dict[str, Any] = {
@@ -263,6 +267,7 @@ def test_revoking_ends_sessions_replicas_and_leases_and_enrolling_begins_anew() 
     states = dict(Replica.objects.values_list("worker", "state"))
     assert states == {"gpu-1/e@a": "stopped", "gpu-10/e@a": "ready", "gpu-1": "ready"}
     job.refresh_from_db()
+    assert job.fence == 1
     assert job.lease_until is not None
     assert job.lease_until <= timezone.now()
 
@@ -298,3 +303,48 @@ def test_only_platform_roles_see_nodes() -> None:
     assert node_get(actor=company.person("audrey", "auditor"), name="gpu-1").name == "gpu-1"
     with pytest.raises(DomainError):
         node_get(actor=company.developer(), name="gpu-1")
+
+
+def test_a_request_that_was_authenticated_before_a_revocation_changes_nothing_after_it() -> None:
+    _machine, node = joined()
+    capacity = Capacity(memory=1)
+    job = Job.objects.create(
+        kind="evaluation",
+        title="Evaluate",
+        spec={},
+        department=company.department("clinical"),
+        created_by=Person.objects.first(),
+        dispatches=1,
+    )
+    node_revoke(actor=admin(), name="gpu-1")
+    with pytest.raises(NotAuthenticated, match="is revoked"):
+        node_worker_register(
+            node=node, worker="gpu-1/e", public_key="ab" * 32, engines=["own"], capacity=capacity
+        )
+    with pytest.raises(NotAuthenticated, match="is revoked"):
+        node_job_claim(node=node, job_id=job.pk, worker="c")
+    before = node.seen_at
+    node_report(node=node, facts=None)
+    node.refresh_from_db()
+    assert node.seen_at == before
+    assert not WorkerKey.objects.exists()
+
+
+def test_a_node_registers_a_bounded_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_side, "WORKERS_MAX", 2)
+    _machine, node = joined()
+
+    def register(worker: str) -> None:
+        node_worker_register(
+            node=node,
+            worker=f"gpu-1/{worker}",
+            public_key="ab" * 32,
+            engines=["own"],
+            capacity=Capacity(memory=1),
+        )
+
+    with acting_as("web"):
+        for worker in ("a", "b", "b"):
+            register(worker)
+        with pytest.raises(WrongState, match="has 2 workers"):
+            register("c")
