@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import InferenceClient
 from redis import Redis
 
-from tests.live.celery_worker import controller, until, worker
+from tests.live.celery_worker import ENGINE_WORKER, controller, until, worker
 from tests.live.clients import asked
-from tests.live.test_media import ENGINE, files
+from tests.live.test_media import files
 from tests.live.test_serving_faults import key
 from tests.live.web_process import web
 from tests.unit.tasks.tiny_encoders import save_encoder
@@ -50,7 +50,7 @@ def gateway(
         deployment_create(actor=company.developer(), release_id=approved.pk)
     with ExitStack() as stack:
         stack.enter_context(controller(tmp_path / "controller.log", **LEASE))
-        stack.enter_context(worker(tmp_path / "engine.log", *ENGINE, **LEASE))
+        stack.enter_context(worker(tmp_path / "engine.log", *ENGINE_WORKER, **LEASE))
         url, _ = stack.enter_context(web(tmp_path, **LEASE))
         for number in (1, 2, 3):
             serving = Deployment.objects.filter(state=DeploymentState.SERVING)

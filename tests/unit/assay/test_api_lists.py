@@ -67,7 +67,7 @@ QUERIES = {
     "reviews": 5,
     "absences": 4,
     "review-policies": 4,
-    "deployments": 6,
+    "deployments": 7,
     "usage": 4,
     # And the ids along one index, which departments these can be of, and the keys of people.
     "audit/events": 6,

@@ -385,7 +385,7 @@ def test_a_batch_and_its_outputs_are_as_confidential_as_the_input(stage: Stage) 
     install_rules(rules)
     stage.notify()
     assert client.files.list().data == []
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.PermissionDeniedError, match="stays out of files"):
         client.files.create(file=("b", b"x"), purpose="batch", **declared)
     assert client.files.create(file=("b", b"x"), purpose="batch").id
 
