@@ -126,7 +126,8 @@ class Stack:
             self._own[process]["REDIS_URL"] = valkey.url_of(process)
         for secret, holders in HOLDERS.items():
             if secret in MADE:
-                for process in holders:
+                # There are no nodes on the machine of the control plane.
+                for process in self._own.keys() & set(holders):
                     self._own[process][secret] = self._secret(MADE[secret])
         self.manage("migrate", "--verbosity", "0")
         self.manage("apply_database_roles")
