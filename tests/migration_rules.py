@@ -73,7 +73,7 @@ _BREAKING_SQL = re.compile(
 
 @dataclass
 class Release:
-    """What the migrations of one release have made: nothing of it is used by the previous one."""
+    """Tables and columns that the migrations of one release made; the previous uses none."""
 
     models: set[str] = field(default_factory=set)
     fields: set[tuple[str, str]] = field(default_factory=set)

@@ -123,7 +123,7 @@ class BudgetHold(models.Model):
                 name="holds_not_settled",
             ),
             models.Index(fields=("kind", "department", "-id"), name="holds_by_kind"),
-            # What departments used in the last hours decides whose job is claimed next.
+            # The use of the last hours decides which department's job is claimed next.
             models.Index(
                 fields=("ended_at",),
                 include=("department", "device_ms"),

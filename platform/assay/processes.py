@@ -11,7 +11,7 @@ from collections.abc import Mapping
 # `broker_users` writes the access control file of the broker, and ends.
 # `node` is a worker on a machine of its own, which reaches neither database nor store.
 PROCESSES = ("web", "controller", "worker", "node", "migrate", "broker_users")
-# What a node must not be given, besides other processes' secrets.
+# Settings that a node must not be given, besides other processes' secrets.
 _NOT_ON_NODES = (
     "DATABASE_URL",
     "DATABASE_PASSWORD",

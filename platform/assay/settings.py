@@ -615,7 +615,7 @@ BATCH_DEPLOYMENT_LINES = env_int("ASSAY_BATCH_DEPLOYMENT_LINES", 8, least=1)
 # Requests that may wait in the queue of one deployment.
 GATEWAY_QUEUE_MAX = env_int("ASSAY_GATEWAY_QUEUE_MAX", 1000)
 GATEWAY_REQUEST_TIMEOUT_S = env_int("ASSAY_GATEWAY_REQUEST_TIMEOUT_S", 120)
-# How long a request waits for a deployment that is scaled to zero to be loaded.
+# Longest wait of a request for a deployment that is scaled to zero, in seconds.
 GATEWAY_COLD_START_S = env_int("ASSAY_GATEWAY_COLD_START_S", 30, least=0)
 METRICS_TOKEN = env("ASSAY_METRICS_TOKEN", "")
 # What an identity provider presents at /scim/v2/; without one there is nothing there.
@@ -696,7 +696,7 @@ JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 # of this installation and its cluster can give.
 JOB_MAX_DEVICES = env_int("ASSAY_JOB_MAX_DEVICES", 1, least=1)
 JOB_MAX_NODES = env_int("ASSAY_JOB_MAX_NODES", 1, least=1)
-# How this worker starts runs: `local` forks them, `slurm` submits them.
+# The launcher of this worker's runs: `local` forks them, `slurm` submits them.
 LAUNCHER = env("ASSAY_LAUNCHER", "local")
 SLURM_PYTHON = env("ASSAY_SLURM_PYTHON", "")
 SLURM_PARTITION = env("ASSAY_SLURM_PARTITION", "")

@@ -50,7 +50,7 @@ class Deployment(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     stopped_at = models.DateTimeField(null=True, blank=True)
     servable_until = models.DateTimeField(null=True, blank=True)
-    # Where and how often it is loaded: operations, and no part of what was approved.
+    # Placement is a matter of operations, and no part of what was approved.
     replicas_min = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_max = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_wanted = models.PositiveSmallIntegerField(

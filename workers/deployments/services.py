@@ -53,7 +53,7 @@ _RENEWED = Q(state__in=(ReplicaState.FAILED, ReplicaState.REFUSED)) | Exists(
 # Another worker that hashed the right bytes this recently keeps a deployment from being refused:
 # it may just be restarting.
 VOUCHED_FOR = timedelta(minutes=10)
-# How long a silent worker's key is kept. Containers get a new name at each start.
+# A silent worker's key is kept for so long. Containers get a new name at each start.
 KEYS_KEPT = timedelta(hours=1)
 
 

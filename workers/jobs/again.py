@@ -25,7 +25,7 @@ from workers.jobs.selectors import job_get
 from workers.jobs.services import job_resource
 from workers.jobs.states import job_subject
 
-# What a request of each kind may change.
+# Fields of a request of each kind that a clone may change.
 CHANGES: dict[str, frozenset[str]] = {
     JobKind.FINE_TUNE: frozenset(
         {"base_version", "method", "dataset_version", "hyperparameters", "resources", "priority"}
@@ -33,7 +33,7 @@ CHANGES: dict[str, frozenset[str]] = {
     JobKind.EVALUATE: frozenset({"version", "dataset_version", "max_rows", "priority"}),
 }
 
-# What the row of a job of each kind must hold of its request.
+# Parts of its request that the row of a job of each kind must hold.
 REQUESTED: dict[str, frozenset[str]] = {
     JobKind.FINE_TUNE: frozenset(
         {"model_name", "base", "method", "dataset_version", "hyperparameters"}

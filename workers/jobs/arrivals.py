@@ -40,7 +40,7 @@ class ArrivalsBusy(WrongState):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How many bytes of a file are here; `complete` once they were hashed."""
+    """The bytes of a file that are here; `complete` once they were hashed."""
 
     offset: int
     complete: bool = False

@@ -19,7 +19,7 @@ from workers.nodes.selectors import node_get, nodes_visible_to
 
 # Without a report for so long, a node that should work is shown as silent.
 SILENCE = timedelta(seconds=60)
-# How long a second use of a node's key is shown.
+# A second use of a node's key is shown for so long.
 CONFLICT_SHOWN = timedelta(days=1)
 SHOWN = 500
 # Samples of so many minutes make one point of the chart.

@@ -99,7 +99,7 @@ class NodeToken(models.Model):
 
 
 class SessionEnd(models.TextChoices):
-    """Why a session ended before its time."""
+    """Reason for which a session ended before its time."""
 
     RENEWED = "renewed", "Renewed"
     REPLACED = "replaced", "Replaced by another sign-in"

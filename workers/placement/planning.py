@@ -122,8 +122,8 @@ def used_memory(deployments: Iterable[Wanted], current: Iterable[Copy]) -> dict[
 
 @dataclass(slots=True)
 class _Room:
-    """What one worker has left. `bases` counts the copies that use each base; `resident` are the
-    bases of copies that leave in this plan, which are still loaded.
+    """The room that one worker has left. `bases` counts the copies that use each base; `resident`
+    are the bases of copies that leave in this plan, which are still loaded.
     """
 
     worker: Worker

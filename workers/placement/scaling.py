@@ -14,7 +14,7 @@ BUSY_QUEUED = 4
 BUSY_WAIT_MS = 2000.0
 # It is calm below both: nothing queued, and a mean wait of at most this.
 CALM_WAIT_MS = 200.0
-# How long it has to be so, in seconds.
+# Time for which it has to be so, in seconds.
 BUSY_FOR_S = 10.0
 CALM_FOR_S = 300.0
 

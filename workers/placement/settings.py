@@ -17,7 +17,7 @@ _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
-    """How often a deployment is loaded, and on which workers.
+    """Number of replicas of a deployment, and the workers that may hold them.
 
     `replicas_min` of 0 lets it be unloaded while nothing asks for it. A worker needs all `labels`,
     and the `device`; "" takes any.

@@ -80,7 +80,7 @@ class NodeClient:
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = 0.0
-        # Whether a request of this process was answered under the present session.
+        # True once a request of this process was answered under the present session.
         self._worked = False
         self._replaced: NotAuthenticated | None = None
         self._away = False

@@ -33,7 +33,7 @@ from workers.trainers.protocol import (
     TrainingResult,
 )
 
-# Whose versions are kept with what was trained, by the name that both imports and registries know.
+# Their versions are kept with what was trained; imports and registries know these names.
 LIBRARIES = ("torch", "transformers", "diffusers", "peft", "trl", "accelerate", "safetensors")
 
 

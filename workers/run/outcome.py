@@ -1,4 +1,4 @@
-"""How a run ended: `FOLDER/result.json`, read by the supervisor as outside input."""
+"""The end of a run: `FOLDER/result.json`, read by the supervisor as outside input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STOPPED = 75
 
 
 class Ending(StrEnum):
-    """How a run ended: with a result; with material that cannot be used, so that trying again is
+    """The end of a run: with a result; with material that cannot be used, so that trying again is
     of no use; or broken, so that another attempt may help."""
 
     DONE = "done"

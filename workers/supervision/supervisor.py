@@ -32,7 +32,7 @@ MAX_LOG_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How an attempt ended: with a result, or with a sentence; `retry` when another may help."""
+    """The end of an attempt: with a result, or with a sentence; `retry` when another may help."""
 
     result: dict[str, Any] = field(default_factory=dict)
     sentence: str = ""

@@ -80,7 +80,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         self._agree()
         self._ending = self._stopping() and state.global_step > self._saved
         self.check()
-        # What ends an epoch is saved after its validation: a resumed run would not repeat that.
+        # At an epoch's end, after its validation: a resumed run would not repeat that.
         if self._ending and not float(state.epoch or 0).is_integer():
             control.should_save = True
 

@@ -56,7 +56,7 @@ DESCRIPTIONS = {
     "429": "Too often; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
-# How nodes join and sign in.
+# The sign-in of nodes.
 _OF_NODES = ("/node/v1/join", "/node/v1/challenge", "/node/v1/session")
 METHODS = ("get", "post", "put", "patch", "delete")
 

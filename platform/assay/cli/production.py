@@ -149,7 +149,7 @@ def check_kinds_of_workers() -> str:
 
 
 def check_garbage() -> str:
-    """What nothing needs is removed from the store."""
+    """Files that nothing needs are removed from the store."""
     from django.conf import settings
 
     if not settings.STORE_GC_DAYS and settings.PROCESS in {"", "controller"}:

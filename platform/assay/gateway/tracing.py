@@ -36,7 +36,7 @@ class RequestTrace:
 
     @property
     def traceparent(self) -> str:
-        """What makes the spans of the worker children of this one."""
+        """The header that makes the spans of the worker children of this one."""
         return tracing.traceparent_of(self._span)
 
     def watching(self, send: Send) -> Send:

@@ -109,7 +109,7 @@ class NodePlanAnswer(serializers.Serializer[Any]):
 
 
 class NodePlanView(NodeEndpoint):
-    """How an assigned deployment is loaded."""
+    """The plan by which an assigned deployment is loaded."""
 
     @operation(TAG, "Plan of an assigned deployment", answer=NodePlanAnswer)
     def get(self, request: Request, deployment_id: int) -> Response:

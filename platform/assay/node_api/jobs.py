@@ -219,7 +219,7 @@ class NodeJobDeliverView(_Held):
 
 
 class FailBody(StrictSerializer):
-    """Why the attempt failed, and whether another one may help."""
+    """The reason of a failed attempt; `retry` when another one may help."""
 
     sentence = Line(max_length=ERROR_CHARACTERS)
     retry = Truth()
@@ -308,7 +308,7 @@ class UploadQuery(StrictSerializer):
 
 
 class OffsetAnswer(serializers.Serializer[Any]):
-    """How many bytes have arrived; `complete` once they were hashed."""
+    """The bytes that have arrived; `complete` once they were hashed."""
 
     offset = serializers.IntegerField()
     complete = serializers.BooleanField()

@@ -28,7 +28,7 @@ class DeploymentQuery(StrictSerializer):
 
 
 class ReplicasBody(StrictSerializer):
-    """How often to load it, and on which workers."""
+    """Number of replicas, and the workers that may hold them."""
 
     replicas_min = Whole(min_value=0, max_value=REPLICAS_MAX)
     replicas_max = Whole(min_value=1, max_value=REPLICAS_MAX)
@@ -39,7 +39,7 @@ class ReplicasBody(StrictSerializer):
 
 
 class DeploymentBody(StrictSerializer):
-    """Which release to make servable, and its replicas: without them, those of what it replaces."""
+    """The release to make servable, and its replicas; by default those of what it replaces."""
 
     release = Identifier()
     replicas = ReplicasBody(required=False)

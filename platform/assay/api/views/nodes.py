@@ -93,7 +93,7 @@ class NodeView(Endpoint):
 
 
 class NodeReasonBody(StrictSerializer):
-    """Why; kept in the audit log."""
+    """The reason, which the audit log keeps."""
 
     reason = Line(max_length=REASON_MAX, allow_blank=True, default="")
 

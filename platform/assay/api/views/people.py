@@ -75,7 +75,7 @@ class DepartmentView(Endpoint):
 
 
 class JobsAtOnceBody(StrictSerializer):
-    """How many jobs of a department run at the same time; null stands for the platform's."""
+    """The most jobs of a department that run at the same time; null is the platform's default."""
 
     jobs_at_once = Whole(min_value=1, max_value=JOBS_AT_ONCE_MAX, allow_null=True)
 

@@ -12,7 +12,7 @@ from workers.placement.settings import LABEL_MAX, LABELS_MAX
 
 
 class ReplicasForm(TablerForm):
-    """How often a deployment is loaded, and on which workers."""
+    """Number of replicas of a deployment, and the workers that may hold them."""
 
     replicas_min = forms.IntegerField(
         min_value=0, max_value=REPLICAS_MAX, label="Fewest replicas",

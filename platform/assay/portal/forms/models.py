@@ -18,7 +18,7 @@ from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
 from workers.jobs.models import PRIORITIES
 from workers.run.order import MAX_MINUTES
 
-# What a job may ask for, by the label of its field.
+# The resources of a job, by the label of their field.
 RESOURCES = {
     "devices": "Devices on each machine",
     "nodes": "Machines",

@@ -99,7 +99,7 @@ class StandingForm(TablerForm):
 
 
 class JobsAtOnceForm(TablerForm):
-    """How many jobs of a department run at the same time."""
+    """The most jobs of a department that run at the same time."""
 
     jobs_at_once = forms.IntegerField(
         label="Jobs at once",

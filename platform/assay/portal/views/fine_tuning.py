@@ -25,7 +25,7 @@ from workers.jobs.selectors import jobs_visible_to
 from workers.jobs.training import training_bases
 
 FIELDS = ("base_version", "method", "dataset_version")
-# Where a job's spec has the fields that name rows.
+# The fields of a job's spec that name rows.
 SPEC = {"base_version": "base", "dataset_version": "dataset_version"}
 
 
