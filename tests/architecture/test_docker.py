@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,14 @@ def test_every_path_that_the_image_copies_exists() -> None:
             if line.startswith("COPY ") and "--from" not in line:
                 for source in line.split()[1:-1]:
                     assert (ROOT / source).exists(), f"{file}: {source}"
+
+
+def test_the_image_copies_every_package_that_its_wheel_is_to_hold() -> None:
+    # A wheel without one of them is built without a word.
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packages = {Path(each).parts[0] for each in build["targets"]["wheel"]["packages"]}
+    copied = re.findall(r"^COPY (\w+) \1$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    assert packages <= set(copied)
 
 
 def test_the_image_does_not_run_as_root() -> None:
