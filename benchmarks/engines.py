@@ -21,10 +21,10 @@ from typing import Any
 from assay.demo.stage import Stage
 from assay.demo.story import intake
 from assay.local import materials
-from benchmarks import stack as chats
 from benchmarks.engine import MESSAGES, NEW_TOKENS, engine_rate
 from benchmarks.progress import Quiet
-from benchmarks.stack import demo_stack, deploy, deploy_base
+from benchmarks.stack import MESSAGES as CHAT
+from benchmarks.stack import demo_stack, deploy, deploy_base, through_the_stack
 from benchmarks.table import Row, show
 from registry.catalog.generation import GenerationInputs
 from workers.engines.servers.channel import Stream
@@ -105,15 +105,12 @@ def through_everything(name: str, *, rounds: int) -> Row:
         streams = STREAMS[name]
         try:
             for number in range(rounds + 1):
-                pair = (
-                    alone(engine, name, chats.MESSAGES),
-                    asyncio.run(
-                        chats.through_the_stack(stage.stack.url, key, streams, model=DEPLOYED)
-                    ),
-                )
+                reference = alone(engine, name, CHAT)
+                chats = through_the_stack(stage.stack.url, key, streams, model=DEPLOYED)
+                subject = asyncio.run(chats)
                 if number:  # The first round warms both up.
-                    theirs.append(pair[0])
-                    ours.append(pair[1])
+                    theirs.append(reference)
+                    ours.append(subject)
         finally:
             engine.close()
     return Row.of(f"{name} through everything, {streams} at once", "tokens/s", ours, theirs)

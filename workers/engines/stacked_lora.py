@@ -22,7 +22,7 @@ from torch import Tensor
 
 # Ranks that are kept stacked: the products grow with them, used or not.
 KEPT_RANKS = 256
-# Ranks of one batch; with more, running each layer once more for every adapter costs less.
+# A batch whose adapters have more ranks is left to PEFT.
 MAX_RANKS = 1024
 # Steps in a row that need no more than the kept ranks, before wider stacks are given up.
 FITTING_STEPS = 256
@@ -124,7 +124,7 @@ class StackedLora:
         if self._count > kept and self._fitting >= FITTING_STEPS:
             # Batches of many adapters are over: each product would pay for their places.
             self._resize(kept)
-        most = max(len(names), kept)
+        most = max(len(names), kept, self._count)
         while len(names | self._places.keys()) > most:
             self._places.popitem(last=False)
         wanted = len(names | self._places.keys())
