@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +96,7 @@ def make(options: argparse.Namespace) -> None:
     models = [_model(text, folder) for text in options.model]
     index = {
         "format": FORMAT,
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "images": sorted(options.image),
         "models": models,
         "files": list(entries(folder)),

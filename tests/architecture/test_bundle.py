@@ -104,6 +104,13 @@ def test_a_bundle_is_verified_by_its_own_copy_and_without_any_package(
     assert "The SHA-256" in verified(folder, "--digest", "0" * 64).stderr
 
 
+def test_it_uses_nothing_that_older_pythons_lack(tmp_path: Path) -> None:
+    options = ("--python-version", "3.10", "--config-file", "", "--cache-dir", str(tmp_path))
+    command = [sys.executable, "-m", "mypy", *options, bundle.__file__]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_models_have_the_digest_that_the_platform_gives_them(made: tuple[Path, Path]) -> None:
     index = json.loads((made[0] / "index.json").read_text())
     minilm, tuned = (each["digest"] for each in index["models"])
