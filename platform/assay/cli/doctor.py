@@ -1,4 +1,4 @@
-"""`assay doctor`: is everything there that this installation needs, and what mends it?"""
+"""`assay doctor`: is everything there that this installation needs, and what fixes it?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli.findings import Check, Finding, NotWell, run_checks
+from assay.cli.findings import Check, CheckFailed, Finding, run_checks
 from assay.cli.output import CliError, console, table
 from assay.cli.production import GAPS
 
@@ -38,7 +38,7 @@ def check_migrations() -> str:
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
         names = ", ".join(f"{m.app_label}.{m.name}" for m, _ in waiting[:3])
-        raise NotWell(f"{len(waiting)} are not applied: {names}", "Run `assay manage migrate`.")
+        raise CheckFailed(f"{len(waiting)} are not applied: {names}", "Run `assay manage migrate`.")
     return "all applied"
 
 
@@ -69,7 +69,7 @@ def check_mlflow() -> str:
         context.load_cert_chain(settings.MLFLOW_CLIENT_CERTIFICATE)
     answer = httpx.get(f"{address}/health", timeout=5, verify=context)
     if answer.status_code != 200:
-        raise NotWell(
+        raise CheckFailed(
             f"{address}/health answers {answer.status_code}",
             "Start MLflow, or correct MLFLOW_TRACKING_URI.",
         )
@@ -84,17 +84,17 @@ def check_policy() -> str:
 
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     if active is None:
-        raise NotWell(
+        raise CheckFailed(
             "no policy is active, so everything is denied", "Run `assay manage bootstrap`."
         )
     reviews = ReviewPolicy.objects.filter(state=PolicyState.ACTIVE).count()
     if not reviews:
-        raise NotWell(
+        raise CheckFailed(
             "no review policy is in force, so nothing can be released",
             "Run `assay manage bootstrap`.",
         )
     if missing := actions_without_rule():
-        raise NotWell(
+        raise CheckFailed(
             f"no rule of policy {active.number} names {', '.join(missing)}, so they are denied",
             "Permit or forbid them in a new policy; see docs/how-to/upgrade.md.",
         )
@@ -114,7 +114,7 @@ def check_sealing() -> str:
 
     lag = sealing_lag_s()
     if lag > SEALING_LAG_S:
-        raise NotWell(
+        raise CheckFailed(
             f"an audit event has waited {lag:.0f} s to be sealed",
             "Start the controller: `assay manage run_controller`.",
         )
@@ -128,13 +128,13 @@ def check_second_place() -> str:
 
     place = second_place()
     if faults := place.faults():
-        raise NotWell(
+        raise CheckFailed(
             " ".join(faults),
             "See docs/explanation/audit-log.md; or correct ASSAY_AUDIT_PUBLISH_URL.",
         )
     lag = publish_lag_s()
     if lag > PUBLISH_LAG_S:
-        raise NotWell(
+        raise CheckFailed(
             f"a checkpoint has waited {lag:.0f} s to be published to {place.name}",
             "Start the controller: `assay manage run_controller`; its log says why, if it runs.",
         )
@@ -155,10 +155,12 @@ def check_disk() -> str:
     folder = Path(settings.DATA_DIR)
     existing = next(part for part in (folder, *folder.parents) if part.exists())
     if not os.access(existing, os.W_OK):
-        raise NotWell(f"{existing} cannot be written", "Correct its owner, or set ASSAY_DATA_DIR.")
+        raise CheckFailed(
+            f"{existing} cannot be written", "Correct its owner, or set ASSAY_DATA_DIR."
+        )
     free = shutil.disk_usage(existing).free
     if free < MINIMUM_FREE_BYTES:
-        raise NotWell(
+        raise CheckFailed(
             f"{free / 1024**3:.1f} GiB are free under {folder}",
             f"Free up to {MINIMUM_FREE_BYTES / 1024**3:.0f} GiB, or move ASSAY_DATA_DIR.",
         )
@@ -178,11 +180,11 @@ def check_store() -> str:
         backend = store.backend()
         backend.check()
     except DomainError as error:
-        raise NotWell(error.message, error.hint) from error
+        raise CheckFailed(error.message, error.hint) from error
     except ImproperlyConfigured as error:
-        raise NotWell(str(error), "Correct ASSAY_STORE_URL.") from error
+        raise CheckFailed(str(error), "Correct ASSAY_STORE_URL.") from error
     if isinstance(backend, FolderBackend) and is_old(backend):
-        raise NotWell(
+        raise CheckFailed(
             f"{backend.url} has folders of an earlier release",
             "Start the controller, which moves them. Remove what its log names as not moved.",
         )
@@ -200,7 +202,7 @@ def check_single_sign_on() -> str:
     answer = httpx.get(address, timeout=PING_TIMEOUT_S)
     issuer = str(answer.raise_for_status().json()["issuer"])
     if issuer.rstrip("/") != settings.OIDC_ISSUER:
-        raise NotWell(f"{address} calls itself {issuer}", f"Set ASSAY_OIDC_ISSUER={issuer}.")
+        raise CheckFailed(f"{address} calls itself {issuer}", f"Set ASSAY_OIDC_ISSUER={issuer}.")
     return issuer
 
 
@@ -213,7 +215,7 @@ def check_workers() -> str:
 
     alive = workers_present(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3))
     if not alive:
-        raise NotWell(
+        raise CheckFailed(
             f"none gave a sign of life in the last {PATIENCE_S:.0f} s",
             "Start one: `python -m celery -A workers.app worker -I workers.tasks.jobs -Q compute "
             "-P threads -c 1`.",
@@ -230,7 +232,7 @@ def check_engine_servers() -> str:
     if landlock.abi() >= landlock.LEAST_ABI:
         return "confined by Landlock, on this machine"
     if settings.ENGINE_SERVER_UNCONFINED:
-        raise NotWell(
+        raise CheckFailed(
             landlock.MISSING,
             "Run engine workers on Linux 6.2 or newer, or unset ASSAY_ENGINE_SERVER_UNCONFINED.",
         )
@@ -243,7 +245,7 @@ def check_tasks() -> str:
 
     broken = [f"{name}: {reason}" for name, reason in unavailable_tasks().items()]
     if broken:
-        raise NotWell(
+        raise CheckFailed(
             f"unavailable are {'; '.join(broken)}",
             "Fix or remove the packages that provide them, then restart.",
         )
@@ -252,7 +254,7 @@ def check_tasks() -> str:
 
 CHECKS: tuple[Check, ...] = (
     ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
-    ("Migrations", check_migrations, "Mend PostgreSQL first."),
+    ("Migrations", check_migrations, "Fix PostgreSQL first."),
     ("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
     ("MLflow", check_mlflow, "Start MLflow, or correct MLFLOW_TRACKING_URI."),
     ("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
@@ -261,13 +263,13 @@ CHECKS: tuple[Check, ...] = (
         check_signing_key,
         "Set ASSAY_AUDIT_SIGNING_KEY of the controller and ASSAY_AUDIT_PUBLIC_KEY of web.",
     ),
-    ("Audit sealing", check_sealing, "Mend PostgreSQL first."),
+    ("Audit sealing", check_sealing, "Fix PostgreSQL first."),
     ("Second place", check_second_place, "Correct ASSAY_AUDIT_PUBLISH_URL, or the way to it."),
     ("Witnesses", check_witnesses, "Correct ASSAY_AUDIT_WITNESSES."),
     ("Single sign-on", check_single_sign_on, "Correct ASSAY_OIDC_ISSUER, or the way to it."),
     ("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
-    ("Workers", check_workers, "Mend Redis or Valkey first."),
+    ("Workers", check_workers, "Fix Redis or Valkey first."),
     ("Engine servers", check_engine_servers, "Reinstall Assay."),
     ("Tasks", check_tasks, "Reinstall Assay."),
 )
@@ -296,34 +298,36 @@ def set_up_django() -> None:
 
 def doctor(
     production: Annotated[
-        bool, typer.Option("--production", help="Fail on what production should have, too.")
+        bool, typer.Option("--production", help="Fail on gaps for production, too.")
     ] = False,
 ) -> None:
-    """Check every service that this installation needs, and name what production should have."""
+    """Check every service that this installation needs, then list gaps for production."""
     set_up_django()
     findings = examine()
-    _show("check", findings)
+    _show(findings)
     gaps = run_checks(GAPS)
     console.print("\nFor production:")
-    _show("should be there", gaps)
+    _show(gaps)
     failed, missing = ([each.name for each in found if not each.ok] for found in (findings, gaps))
     if failed:
         raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
     if missing and production:
-        raise CliError(f"Production should have: {', '.join(missing)}.")
-    console.print("Every service is well." if missing else "All is well.")
+        raise CliError(
+            f"{len(missing)} of {len(gaps)} production checks failed: {', '.join(missing)}."
+        )
+    console.print("Every service works." if missing else "All checks passed.")
 
 
-def _show(title: str, findings: list[Finding]) -> None:
+def _show(findings: list[Finding]) -> None:
     from rich.text import Text
 
     table(
-        ("", title, "found"),
+        ("", "check", "found"),
         (
             (
                 Text("✓", style="green") if finding.ok else Text("✗", style="red"),
                 finding.name,
-                finding.detail if finding.ok else f"{finding.detail}\n→ {finding.mend}",
+                finding.detail if finding.ok else f"{finding.detail}\n→ {finding.fix}",
             )
             for finding in findings
         ),

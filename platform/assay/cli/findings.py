@@ -10,32 +10,32 @@ Check = tuple[str, Callable[[], str], str]
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome; `mend` says what helps when it is not `ok`."""
+    """One check's outcome; `fix` states the remedy when it is not `ok`."""
 
     name: str
     ok: bool
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
-class NotWell(Exception):
-    """A check failed: what is wrong, and what mends it."""
+class CheckFailed(Exception):
+    """A check failed: the fault, and how to fix it."""
 
-    def __init__(self, detail: str, mend: str) -> None:
+    def __init__(self, detail: str, fix: str) -> None:
         super().__init__(detail)
         self.detail = detail
-        self.mend = mend
+        self.fix = fix
 
 
 def run_checks(checks: Iterable[Check]) -> list[Finding]:
-    """Run every check; none keeps the next from running."""
+    """Run every check; one that fails does not stop the others."""
     findings = []
-    for name, check, mend in checks:
+    for name, check, fix in checks:
         try:
             findings.append(Finding(name, True, check()))
-        except NotWell as error:
-            findings.append(Finding(name, False, error.detail, error.mend))
+        except CheckFailed as error:
+            findings.append(Finding(name, False, error.detail, error.fix))
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            findings.append(Finding(name, False, first[:200], mend))
+            findings.append(Finding(name, False, first[:200], fix))
     return findings

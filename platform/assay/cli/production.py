@@ -1,10 +1,10 @@
-"""Gaps that `assay doctor` names: an installation runs with them, but production should not."""
+"""Gaps that `assay doctor` lists: an installation runs with them, but production should not."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from assay.cli.findings import Check, NotWell
+from assay.cli.findings import Check, CheckFailed
 
 BACKUP_AGE = timedelta(days=2)
 REPORT_AGE = timedelta(minutes=2)
@@ -16,7 +16,7 @@ def check_environment() -> str:
     from django.conf import settings
 
     if not settings.PRODUCTION:
-        raise NotWell(
+        raise CheckFailed(
             "this is a development installation: it takes development secrets and plain HTTP",
             "Set ASSAY_ENV=production; it names each secret that is missing.",
         )
@@ -33,12 +33,12 @@ def check_people() -> str:
     admins = active.filter(role=Role.ADMIN).values("person").distinct().count()
     reviewers = active.filter(role=Role.REVIEWER).values("person").distinct().count()
     if admins < 2:
-        raise NotWell(
+        raise CheckFailed(
             f"{admins} administrators; two grant the roles administrator and reviewer together",
             "Invite a second one: People → Invite a person.",
         )
     if not reviewers:
-        raise NotWell(
+        raise CheckFailed(
             "no reviewer, so no release can be approved", "Grant the role reviewer under People."
         )
     return f"{admins} administrators, {reviewers} reviewers"
@@ -52,24 +52,26 @@ def check_backup() -> str:
 
     newest = AuditEvent.objects.filter(action="installation:backup").order_by("-id").first()
     if newest is None:
-        raise NotWell("never", "Run `assay backup` daily; see docs/how-to/back-up.md.")
+        raise CheckFailed("never", "Run `assay backup` daily; see docs/how-to/back-up.md.")
     age = timezone.now() - newest.occurred_at
     if age > BACKUP_AGE:
-        raise NotWell(f"{age.days} days ago", "Find out why the daily `assay backup` does not run.")
+        raise CheckFailed(
+            f"{age.days} days ago", "Find out why the daily `assay backup` does not run."
+        )
     return f"{newest.occurred_at:%Y-%m-%d %H:%M} UTC"
 
 
 def check_outside() -> str:
-    """Whoever has this machine cannot rewrite the published history."""
+    """The owner of this machine cannot rewrite the published history."""
     from django.conf import settings
 
     if not settings.AUDIT_PUBLISH_URL:
-        raise NotWell(
+        raise CheckFailed(
             "checkpoints are published into a folder, which this machine's owner can rewrite",
             "Set ASSAY_AUDIT_PUBLISH_URL to a bucket with object lock.",
         )
     if not settings.AUDIT_WITNESSES:
-        raise NotWell(
+        raise CheckFailed(
             "no witness cosigns the audit log",
             "Name witnesses of other owners in ASSAY_AUDIT_WITNESSES.",
         )
@@ -81,7 +83,9 @@ def check_monitoring() -> str:
     from django.conf import settings
 
     if not settings.METRICS_TOKEN and settings.PROCESS in {"", "web"}:
-        raise NotWell("only this machine may read /metrics", f"Set ASSAY_METRICS_TOKEN. {MONITOR}")
+        raise CheckFailed(
+            "only this machine may read /metrics", f"Set ASSAY_METRICS_TOKEN. {MONITOR}"
+        )
     return "set up"
 
 
@@ -90,7 +94,7 @@ def check_notices() -> str:
     from django.conf import settings
 
     if not (settings.MAIL_SERVER or settings.REVIEW_WEBHOOK):
-        raise NotWell(
+        raise CheckFailed(
             "reviewers are reminded in the portal only",
             "Set ASSAY_EMAIL_URL or ASSAY_REVIEW_WEBHOOK_URL.",
         )
@@ -102,7 +106,7 @@ def check_addresses() -> str:
     from django.conf import settings
 
     if not settings.TRUSTED_PROXIES and settings.PROCESS in {"", "web"}:
-        raise NotWell(
+        raise CheckFailed(
             "all clients have the address of the proxy, so that they share its limits",
             "Name the proxy's address in ASSAY_TRUSTED_PROXIES.",
         )
@@ -120,19 +124,19 @@ def check_controller() -> str:
     reports = Measurement.objects.filter(name__startswith=LOOPS, measured_at__gte=since)
     loops = loops_together([report.figures for report in reports])
     if not loops:
-        raise NotWell(
+        raise CheckFailed(
             f"no report in the last {REPORT_AGE.seconds} s",
             "Start the controller: `assay manage run_controller`.",
         )
     if failing := sorted(name for name, figures in loops.items() if figures["failing"]):
-        raise NotWell(
+        raise CheckFailed(
             f"these loops fail: {', '.join(failing)}", "The controller's log names the causes."
         )
     return f"{len(loops)} loops succeed"
 
 
 def check_kinds_of_workers() -> str:
-    """There are workers of both kinds."""
+    """Both a compute worker and an engine worker run."""
     import redis
     from django.conf import settings
 
@@ -141,8 +145,8 @@ def check_kinds_of_workers() -> str:
     present = workers_present(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3))
     for kind in ("compute", "engine"):
         if not any(name.rpartition("/")[2].startswith(f"{kind}@") for name in present):
-            raise NotWell(
-                f"no {kind} worker, by its name",
+            raise CheckFailed(
+                f"no {kind} worker reports",
                 f"Start one as docker/entrypoint.sh does, with the name {kind}@%h.",
             )
     return f"{len(present)} of both kinds"
@@ -153,7 +157,7 @@ def check_garbage() -> str:
     from django.conf import settings
 
     if not settings.STORE_GC_DAYS and settings.PROCESS in {"", "controller"}:
-        raise NotWell(
+        raise CheckFailed(
             "the store only grows", "Set ASSAY_STORE_GC_DAYS of the controller, such as 30."
         )
     return "removed"
@@ -161,13 +165,13 @@ def check_garbage() -> str:
 
 GAPS: tuple[Check, ...] = (
     ("Environment", check_environment, "Set ASSAY_ENV."),
-    ("People", check_people, "Mend PostgreSQL first."),
-    ("Last backup", check_backup, "Mend PostgreSQL first."),
+    ("People", check_people, "Fix PostgreSQL first."),
+    ("Last backup", check_backup, "Fix PostgreSQL first."),
     ("History outside", check_outside, "Correct ASSAY_AUDIT_PUBLISH_URL."),
     ("Metrics", check_monitoring, MONITOR),
     ("Notices", check_notices, "Set ASSAY_EMAIL_URL."),
     ("Client addresses", check_addresses, "Set ASSAY_TRUSTED_PROXIES."),
-    ("Controller", check_controller, "Mend PostgreSQL first."),
-    ("Kinds of workers", check_kinds_of_workers, "Mend Redis or Valkey first."),
+    ("Controller", check_controller, "Fix PostgreSQL first."),
+    ("Kinds of workers", check_kinds_of_workers, "Fix Redis or Valkey first."),
     ("Unneeded files", check_garbage, "Set ASSAY_STORE_GC_DAYS."),
 )

@@ -17,7 +17,7 @@ import pytest
 from assay.cli import output
 from assay.cli.client import credentials_file
 from assay.cli.doctor import check_policy
-from assay.cli.findings import NotWell
+from assay.cli.findings import CheckFailed
 from assay.cli.main import main
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
@@ -347,7 +347,7 @@ def test_doctor_names_actions_that_an_older_policy_leaves_out(policy: Any) -> No
     ]
     older = [rule for rule in rules if rule["actions"]]
     install_rules(older)
-    with pytest.raises(NotWell) as found:
+    with pytest.raises(CheckFailed) as found:
         check_policy()
     assert "batch:cancel, batch:create, batch:view, so they are denied" in found.value.detail
 

@@ -29,8 +29,8 @@ def gaps() -> dict[str, Finding]:
 def test_a_new_installation_lacks_everything_and_each_gap_has_its_remedy(redis: Redis) -> None:
     found = gaps()
     assert {name for name, gap in found.items() if gap.ok} == set()
-    assert all(gap.mend for gap in found.values())
-    assert "ASSAY_ENV=production" in found["Environment"].mend
+    assert all(gap.fix for gap in found.values())
+    assert "ASSAY_ENV=production" in found["Environment"].fix
     assert found["Last backup"].detail == "never"
 
 

@@ -10,7 +10,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from assay.api.inference_description import inference_description
 from assay.cli.doctor import check_tasks
-from assay.cli.findings import NotWell
+from assay.cli.findings import CheckFailed
 from assay.gateway.endpoints import routes
 from registry.catalog import discovered, get_task
 from registry.intake.models import Intake
@@ -100,7 +100,7 @@ def test_operations_list_tasks_with_their_package_and_what_is_unavailable(
     assert "text-generation is unavailable" in page
     assert "torchlight" in page
     assert "text-classification · assay 0.1.0 · metered in tokens" in page
-    with pytest.raises(NotWell) as found:
+    with pytest.raises(CheckFailed) as found:
         check_tasks()
     assert "torchlight" in found.value.detail
 

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from assay.cli.doctor import check_engine_servers
-from assay.cli.findings import NotWell
+from assay.cli.findings import CheckFailed
 from registry.catalog import TASKS, discovered
 from tests.fleets import assign_everything
 from tests.unit.workers import company
@@ -104,7 +104,7 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
     assert offered_engines() == ["own"]
     assert check_engine_servers().startswith("not offered on this machine.")
     settings.ENGINE_SERVER_UNCONFINED = True
-    with pytest.raises(NotWell, match="no Landlock"):
+    with pytest.raises(CheckFailed, match="no Landlock"):
         check_engine_servers()
     assert offered_engines()[:2] == ["own", "llama.cpp"]
     assert engine_settings("vllm")["limits"].unconfined

@@ -42,10 +42,10 @@ class Command(BaseCommand):
         parser.add_argument("--name", help="name of the first administrator")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        for name, check, mend in NEEDED:
+        for name, check, fix in NEEDED:
             # What only migrates has no data folder of its own.
             if check is not check_disk or settings.PROCESS != "migrate":
-                self._check(name, check, mend)
+                self._check(name, check, fix)
         call_command("migrate", interactive=False, verbosity=0, stdout=self.stdout)
         self.stdout.write("The database is migrated.")
         call_command("apply_database_roles", stdout=self.stdout)
@@ -54,12 +54,12 @@ class Command(BaseCommand):
         self.stdout.write(FIRST_STEPS)
         self.stdout.write(f"The portal's address is {settings.PORTAL_URL} (ASSAY_PORTAL_URL).")
 
-    def _check(self, name: str, check: Callable[[], str], mend: str) -> None:
+    def _check(self, name: str, check: Callable[[], str], fix: str) -> None:
         try:
             found = check()
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CommandError(f"{name}: {first[:200]} {getattr(error, 'mend', mend)}") from error
+            raise CommandError(f"{name}: {first[:200]} {getattr(error, 'fix', fix)}") from error
         self.stdout.write(f"{name}: {found}.")
 
     def _asked_for(self) -> str | None:

@@ -50,7 +50,7 @@ class HealthChecks(OperatorScreen):
                 "name": found.name,
                 "ok": found.ok,
                 "detail": _CREDENTIALS.sub("//", found.detail),
-                "mend": found.mend,
+                "fix": found.fix,
             }
             for found in examine()
         ]
