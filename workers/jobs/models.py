@@ -41,12 +41,17 @@ class JobPriority(models.IntegerChoices):
     HIGH = 1
 
     @classmethod
-    def named(cls, name: str) -> JobPriority:
-        """Return the priority of this name: low, normal or high. Raises KeyError."""
-        return cls[name.upper()]
+    def named(cls, word: str) -> JobPriority:
+        """Return the priority of this word: low, normal or high. Raises KeyError."""
+        return cls[word.upper()]
+
+    @property
+    def word(self) -> str:
+        """Its name in requests and records: low, normal or high."""
+        return self.name.lower()
 
 
-PRIORITIES = tuple(priority.name.lower() for priority in JobPriority)
+PRIORITIES = tuple(priority.word for priority in JobPriority)
 
 
 class Job(models.Model):
@@ -118,7 +123,7 @@ class Job(models.Model):
     @property
     def priority_name(self) -> str:
         """Its priority in lowercase."""
-        return JobPriority(self.priority).name.lower()
+        return JobPriority(self.priority).word
 
 
 class JobEvent(models.Model):

@@ -155,7 +155,7 @@ def job_add(
         action="job:create",
         subject=job_subject(job),
         department=department.slug,
-        data={"kind": kind, "spec": spec, "priority": priority.label.lower()},
+        data={"kind": kind, "spec": spec, "priority": priority.word},
         decision=decision if decision else None,
     )
     if delivered is None:
@@ -205,7 +205,7 @@ def job_prioritize(*, actor: Principal, job_id: UUID | str, priority: JobPriorit
         action=Action.JOB_PRIORITIZE,
         subject=job_subject(job),
         department=job.department.slug,
-        data={"before": before.label.lower(), "after": priority.label.lower()},
+        data={"before": before.word, "after": priority.word},
         decision=decision,
     )
     return job

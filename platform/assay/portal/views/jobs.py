@@ -101,7 +101,7 @@ class JobPage(Screen):
             self.actor, Action.JOB_PRIORITIZE, kind="job", department=department
         ):
             return []
-        return [(each.name.lower(), str(each.label)) for each in JobPriority]
+        return [(each.word, str(each.label)) for each in JobPriority]
 
 
 def result_of(screen: Screen, job: Job) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class JobPrioritize(JobPage, ActionScreen):
                 "Choose a priority.", fields={"priority": ["is low, normal or high"]}
             ) from error
         job_prioritize(actor=self.actor, job_id=id, priority=priority)
-        messages.success(self.request, f"The job has {priority.label.lower()} priority.")
+        messages.success(self.request, f"The job has {priority.word} priority.")
         return redirect("portal:job", id=id)
 
 
