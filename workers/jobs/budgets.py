@@ -9,7 +9,7 @@ from __future__ import annotations
 from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
-from workers.run.order import Resources
+from workers.jobs.resources import resources_of
 
 # Checking a delivery protects the platform itself, so no department pays for it.
 CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
@@ -19,11 +19,6 @@ OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobSt
 def reference_of(job: Job) -> str:
     """The job as the ledger names it."""
     return f"job_{job.pk.hex}"
-
-
-def devices_of(job: Job) -> int:
-    """Return how many devices, of all its machines, the job asks for."""
-    return Resources.model_validate(job.spec.get("resources", {})).processes
 
 
 def budget_reserve(job: Job) -> None:
@@ -39,7 +34,7 @@ def budget_reserve(job: Job) -> None:
                 reference=reference_of(job),
                 department=job.department.slug,
                 kind=job.kind,
-                devices=devices_of(job),
+                devices=resources_of(job).processes,
             )
 
 

@@ -23,6 +23,7 @@ from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.weights import measuring_engine
 from workers.control.jobs import Claim
 from workers.jobs.models import Job, JobKind
+from workers.jobs.resources import resources_of
 from workers.run.order import (
     MEDIA,
     TEXTS,
@@ -34,7 +35,6 @@ from workers.run.order import (
     IntakeWork,
     LooseFiles,
     Order,
-    Resources,
     Served,
     Work,
 )
@@ -59,7 +59,7 @@ def order_make(claim: Claim) -> Order:
         files=tuple(draft.files),
         checkpoints=job.checkpoints,
         max_output_bytes=settings.JOB_OUTPUT_MAX_BYTES,
-        resources=Resources.model_validate(job.spec.get("resources", {})),
+        resources=resources_of(job),
     )
 
 

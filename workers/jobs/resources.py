@@ -1,4 +1,4 @@
-"""The machines that a job asks for, checked against what this installation has."""
+"""Read the machines that a job requests, and check them against this installation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from governance.errors import InvalidInput
 from registry.catalog.declaration import Recipe
+from workers.jobs.models import Job
 from workers.run.order import Resources
+
+
+def resources_of(job: Job) -> Resources:
+    """Return the machines that a job requested."""
+    return Resources.model_validate(job.spec.get("resources", {}))
 
 
 def resources_checked(recipe: Recipe, given: Mapping[str, Any] | None) -> dict[str, Any]:
