@@ -22,9 +22,10 @@ from registry.store import adopt
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
 from workers.jobs import workspace
-from workers.jobs.leases import ERROR_CHARACTERS, backoff_s
+from workers.jobs.leases import backoff_s
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.states import job_move
+from workers.run.outcome import SENTENCE_CHARACTERS
 
 logger = logging.getLogger(__name__)
 # Attempts after an unexpected error (about three minutes) before the job fails.
@@ -75,7 +76,7 @@ def job_finish(job_id: UUID | str) -> JobState | None:
                 to=to,
                 actor=_CONTROLLER,
                 reason=refusal,
-                error=refusal[:ERROR_CHARACTERS],
+                error=refusal[:SENTENCE_CHARACTERS],
                 result=job.result,
                 progress={**job.progress, "phase": to.value},
             )
@@ -99,7 +100,7 @@ def _try_later(job_id: UUID | str, sentence: str) -> JobState:
         wait = backoff_s(job.dispatches)
         job.dispatches += 1
         job.dispatch_after = timezone.now() + timedelta(seconds=wait)
-        job.error = sentence[:ERROR_CHARACTERS]
+        job.error = sentence[:SENTENCE_CHARACTERS]
         job.save(update_fields=["dispatches", "dispatch_after", "error"])
     logger.warning("Job %s is still finishing, again in %d s: %s", job_id, wait, sentence)
     return JobState(job.state)
@@ -111,7 +112,7 @@ def _give_up(job_id: UUID | str, sentence: str) -> JobState:
         to=JobState.FAILED,
         actor=_CONTROLLER,
         reason=sentence,
-        error=sentence[:ERROR_CHARACTERS],
+        error=sentence[:SENTENCE_CHARACTERS],
     )
     return JobState.FAILED
 

@@ -23,12 +23,11 @@ from workers.jobs.budgets import budget_follow
 from workers.jobs.line import Bound, first_claim
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
-from workers.run.outcome import result_checked
+from workers.run.events import MESSAGE_CHARACTERS
+from workers.run.outcome import SENTENCE_CHARACTERS, result_checked
 from workers.run.storable import cleaned
 
 EVENTS_PER_JOB = 5_000
-MESSAGE_CHARACTERS = 1_000
-ERROR_CHARACTERS = 2_000
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
 
@@ -47,7 +46,7 @@ def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) ->
     """Take the job that is first in line, by one UPDATE. None: no job is claimable.
 
     `job_id` is the one that the worker's message names. It only woke the worker: which job is
-    claimed is decided now, by priority, the departments' shares and age (`workers.jobs.line`).
+    claimed is decided now, by the departments' shares, priority and age (`workers.jobs.line`).
 
     Raises:
         ValueError: `job_id` is malformed; a message with anything else is not the platform's.
@@ -199,7 +198,7 @@ def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
     with transaction.atomic():
         job = _held(claim)
         to = after_attempt(job) if retry else JobState.FAILED
-        changes: dict[str, Any] = {"error": error[:ERROR_CHARACTERS]}
+        changes: dict[str, Any] = {"error": error[:SENTENCE_CHARACTERS]}
         if to is JobState.QUEUED:
             wait = timedelta(seconds=backoff_s(job.attempt - 1))
             changes |= {"dispatches": 0, "dispatch_after": timezone.now() + wait}

@@ -30,12 +30,7 @@ from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
 from registry.storage.backend import file_key
 from workers.control.jobs import Claim, Report
 from workers.jobs.arrivals import arrival_append, arrival_offset
-from workers.jobs.leases import (
-    ERROR_CHARACTERS,
-    job_cancelled,
-    job_heartbeat,
-    job_report,
-)
+from workers.jobs.leases import job_cancelled, job_heartbeat, job_report
 from workers.nodes.job_side import (
     node_job,
     node_job_checkpoint,
@@ -47,6 +42,7 @@ from workers.nodes.job_side import (
 from workers.nodes.models import WORKER_NAME_MAX, Node
 from workers.nodes.order_files import JobFile
 from workers.run.events import CHECKPOINT_NAME, MAX_CHECKPOINTS, MAX_VALUES, MESSAGE_CHARACTERS
+from workers.run.outcome import SENTENCE_CHARACTERS
 
 MAX_REPORTS = 1_000
 _BYTES_MAX = 2**53
@@ -221,7 +217,7 @@ class NodeJobDeliverView(_Held):
 class FailBody(StrictSerializer):
     """The reason of a failed attempt; `retry` when another one may help."""
 
-    sentence = Line(max_length=ERROR_CHARACTERS)
+    sentence = Line(max_length=SENTENCE_CHARACTERS)
     retry = Truth()
 
 

@@ -26,6 +26,7 @@ from assay.api.representations.registry import (
 )
 from assay.api.representations.workers import JobAnswer, JobDetailAnswer
 from governance.bounds import NAME_MAX
+from registry.datasets.parsing import MAX_ROWS
 from registry.datasets.selectors import dataset_get, dataset_version_get
 from registry.evaluations.models import WHY_MAX, Comparator
 from registry.evaluations.selectors import (
@@ -82,7 +83,7 @@ class GatesView(Endpoint):
 
 
 class ResourcesBody(StrictSerializer):
-    """The machines that a job asks for. Recipes that run in one process take no more than one
+    """The machines that a job requests. Recipes that run in one process take no more than one
     device; `minutes` stops a job that takes longer."""
 
     devices = Whole(min_value=1, max_value=MAX_DEVICES, required=False)
@@ -95,7 +96,7 @@ class StepBody(StrictSerializer):
     """An evaluation of the version that the fine-tune makes."""
 
     dataset_version = Identifier()
-    max_rows = Whole(min_value=1, max_value=2_000_000, required=False)
+    max_rows = Whole(min_value=1, max_value=MAX_ROWS, required=False)
 
 
 class FineTuneBody(StrictSerializer):
@@ -158,7 +159,7 @@ class EvaluationBody(StrictSerializer):
     dataset_version = Identifier()
     max_rows = Whole(
         min_value=1,
-        max_value=2_000_000,
+        max_value=MAX_ROWS,
         required=False,
         help_text="Measure the first rows only. Such an evaluation decides no gates.",
     )

@@ -28,6 +28,7 @@ from assay.api.representations.workers import (
 )
 from assay.api.views.evaluations import ResourcesBody
 from governance.bounds import DEPARTMENT_MAX
+from registry.datasets.parsing import MAX_ROWS
 from workers.jobs.again import job_clone, job_retry
 from workers.jobs.models import PRIORITIES, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
@@ -137,7 +138,7 @@ class JobCloneBody(StrictSerializer):
     dataset_version = Identifier(required=False)
     hyperparameters = Object(required=False)
     resources = ResourcesBody(required=False)
-    max_rows = Whole(min_value=1, max_value=2_000_000, required=False)
+    max_rows = Whole(min_value=1, max_value=MAX_ROWS, required=False)
     priority = Choice(choices=PRIORITIES, required=False)
 
 

@@ -11,6 +11,7 @@ from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS, get_task
 from registry.catalog.declaration import Recipe
+from registry.datasets.parsing import MAX_ROWS
 from registry.evaluations.models import WHY_MAX, Comparator
 from registry.intake.models import SOURCE_MAX
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
@@ -162,7 +163,7 @@ class EvaluateForm(TablerForm):
     )
     max_rows = forms.IntegerField(
         min_value=1,
-        max_value=2_000_000,
+        max_value=MAX_ROWS,
         required=False,
         label="Maximum rows",
         help_text="Leave empty to measure all rows. Gates need all rows.",
