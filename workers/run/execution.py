@@ -205,7 +205,7 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
         "details": {
             **result.details,
             "engine": str(work.version.engine),
-            "precision": work.precision,
+            "precision": "stored",
         },
         "intervals": result.intervals,
         "slices": result.slices,

@@ -104,7 +104,6 @@ class EvaluateWork(_Part):
     version: Served
     max_rows: int | None = None
     judge: Served | None = None
-    precision: str = "stored"
 
 
 class Document(_Part):
@@ -134,7 +133,7 @@ MAX_DEVICES, MAX_NODES, MAX_MEMORY_GIB, MAX_MINUTES = 64, 64, 4_096, 60 * 24 * 3
 
 
 class Resources(_Part):
-    """The machines that a run asks for: devices (GPUs, or processes where there are none) on each
+    """The machines that a run requests: devices (GPUs, or processes where there are none) on each
     of `nodes` machines. None takes what the machine, or the cluster's partition, allows."""
 
     devices: int = Field(default=1, ge=1, le=MAX_DEVICES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,6 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
     field_validator,
 )
 
@@ -41,7 +39,7 @@ class Ending(StrEnum):
 
 
 class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Outcome(_Checked):
@@ -87,12 +85,6 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Numbers = dict[Name, float]
 
 
-def _finite(values: dict[str, float], info: ValidationInfo) -> dict[str, float]:
-    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise ValueError(f"{info.field_name}.{bad[0]} is not finite")
-    return values
-
-
 class _Files(_Checked):
     manifest: dict[str, Any]
 
@@ -125,8 +117,6 @@ class _Tuned(_Files):
     notes: str = Field(default="", max_length=20_000)
     code: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
 
-    _finite = field_validator("metrics")(_finite)
-
 
 class _Measured(_Checked):
     metrics: Numbers = Field(max_length=500)
@@ -136,8 +126,6 @@ class _Measured(_Checked):
     details: dict[Name, Any]
     intervals: dict[Name, Any] = Field(default_factory=dict)
     slices: list[dict[str, Any]] = Field(default_factory=list, max_length=200)
-
-    _finite = field_validator("metrics", "baseline")(_finite)
 
 
 class _Indexed(_Files):
