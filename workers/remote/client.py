@@ -117,7 +117,11 @@ class NodeClient:
 
         def once(token: str) -> httpx.Response:
             signed = {**(headers or {}), **_bearer(token)}
-            return self._http.request(method, path, headers=signed, **options)
+            answer = self._http.request(method, path, headers=signed, **options)
+            if method == "HEAD" and answer.status_code == httpx.codes.UNAUTHORIZED:
+                # An answer to HEAD has no body to say why. A refused token stays refused.
+                answer = self._http.get(path, headers=signed, **options)
+            return answer
 
         return self._tried(once, tries)
 

@@ -13,6 +13,8 @@ import pytest
 
 from governance.errors import InvalidInput, NotAuthenticated
 from registry.catalog import TASKS, discovered
+from registry.manifests import Manifest
+from registry.storage.backend import file_key
 from registry.storage.cache import Cache
 from tests.unit.assay.node_support import DjangoTransport, client_of, node_made, place
 from tests.unit.workers import company, echo
@@ -29,6 +31,7 @@ from workers.placement.capacity import Capacity
 from workers.remote import client as remote_client
 from workers.remote.client import ControlPlaneAway
 from workers.remote.control import RemoteControl
+from workers.remote.files import RemoteFiles
 from workers.remote.identity import identity_read
 from workers.tasks.hosting import EngineHost
 
@@ -256,6 +259,23 @@ def test_a_session_is_renewed_before_it_ends(
     node.client.get("assignments", worker=WORKER, engines="own")
     assert node.client._token != before
     assert Node.objects.get().conflict_at is None
+
+
+def test_a_file_is_found_after_another_process_has_renewed_the_session(
+    node: EngineNode, tmp_path: Path
+) -> None:
+    deployment = deployed()
+    other = client_of(tmp_path)
+    files = RemoteFiles(other, f"deployments/{deployment.pk}/files/")
+    manifest = Manifest.from_json(deployment.release.version.manifest)
+    key = file_key(manifest.files[0].sha256)
+    assert files.find(key) is not None
+    node.client._renew_at = 0.0
+    node.client.get("assignments", worker=WORKER, engines="own")
+    assert node.client._token != other._token
+    found = files.find(key)
+    assert found is not None
+    assert found.size == manifest.files[0].size
 
 
 def test_an_overloaded_control_plane_is_asked_again(node: EngineNode) -> None:
