@@ -1,4 +1,4 @@
-"""Plans and assignments as JSON, for nodes."""
+"""Texts that nodes and control plane exchange: plans and assignments as JSON, and single lines."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from workers.control.protocol import Assignment, LoadPlan, Weights
 _WEIGHTS = ("weights", "adapter", "prompt")
 
 
+def one_line(text: str, most: int) -> str:
+    """Return at most `most` characters of a text, as one line without control characters."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:most]
+
+
 def assignment_to_json(assignment: Assignment) -> dict[str, Any]:
+    """Return the assignment as a JSON object."""
     return asdict(assignment)
 
 
 def assignment_from_json(data: Any) -> Assignment:
-    """Raises InvalidInput for anything that `assignment_to_json` would not have written."""
+    """Read an assignment.
+
+    Raises:
+        InvalidInput: `assignment_to_json` would not have written this.
+    """
     try:
         return Assignment(
             deployment_id=int(data["deployment_id"]),
@@ -33,6 +43,7 @@ def assignment_from_json(data: Any) -> Assignment:
 
 
 def plan_to_json(plan: LoadPlan) -> dict[str, Any]:
+    """Return the plan as a JSON object, with the manifests of its files."""
     data = {name: getattr(plan, name) for name in LoadPlan.__slots__}
     data["architectures"] = list(plan.architectures)
     for name in _WEIGHTS:
@@ -46,8 +57,12 @@ def plan_to_json(plan: LoadPlan) -> dict[str, Any]:
 
 
 def plan_from_json(data: Any) -> LoadPlan:
-    """Raises InvalidInput for anything that `plan_to_json` would not have written, or whose
-    manifests do not have their digests."""
+    """Read a plan.
+
+    Raises:
+        InvalidInput: `plan_to_json` would not have written this, or a manifest does not have its
+            digest.
+    """
     try:
         parts = {name: _weights(data[name]) for name in _WEIGHTS}
         if parts["weights"] is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.manifests import Manifest
 from registry.storage.cache import Cache
-from workers.control.messages import assignment_from_json, plan_from_json
+from workers.control.messages import assignment_from_json, one_line, plan_from_json
 from workers.control.protocol import Assignment, LoadPlan
 from workers.placement.capacity import Capacity
 from workers.remote.client import NodeClient
@@ -78,7 +78,7 @@ class RemoteControl:
             "deployment": deployment_id,
             "state": str(state),
             "loaded_digest": loaded_digest,
-            "message": " ".join(message.split())[:1000],
+            "message": one_line(message, 1_000),
             "load_seconds": load_seconds,
             "failures": failures,
             "retry_in_s": retry_in_s,

@@ -26,8 +26,10 @@ from governance.errors import (
 from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest, ManifestFile
 from registry.storage.cache import Cache
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, NoAnswer, Report
+from workers.control.messages import one_line
 from workers.remote.client import NodeClient
 from workers.remote.files import RemoteFiles, copy_version
+from workers.run.events import MESSAGE_CHARACTERS
 from workers.run.order import OUTPUT, LooseFiles, Order
 
 R = TypeVar("R")
@@ -45,7 +47,8 @@ _REPORTS = 200
 
 
 @contextmanager
-def _in_words_of_jobs(claim: Claim) -> Iterator[None]:
+def _job_errors(claim: Claim) -> Iterator[None]:
+    """Raise the errors of `JobControl` in place of those of the request."""
     try:
         yield
     except NotFound as error:
@@ -53,7 +56,9 @@ def _in_words_of_jobs(claim: Claim) -> Iterator[None]:
     except WrongState as error:
         if error.code == BUSY:
             raise NoAnswer(error.message) from error
-        raise LeaseLost(error.message) if error.code == LeaseLost.code else error from error
+        if error.code == LeaseLost.code:
+            raise LeaseLost(error.message) from error
+        raise
     except (Unavailable, QuotaExceeded, NotAuthenticated, NotPermitted) as error:
         raise NoAnswer(error.message) from error
 
@@ -109,7 +114,7 @@ class NodeFiles:
             unfinished = target.with_name(f"{target.name}.part")
             try:
                 copy_version(remote, self._cache, one, unfinished)
-            except (DomainError, FilesUnreadable) as error:
+            except DomainError as error:
                 if files.required or isinstance(error, Unavailable):
                     raise
                 logger.warning("Input %s is left out: %s", sha256[:12], error.message)
@@ -123,7 +128,7 @@ class NodeFiles:
 
 
 class RemoteJobs:
-    """Implements `workers.control.jobs.JobControl`. What a run makes is sent before it is named.
+    """Implements `workers.control.jobs.JobControl`. Uploads a run's files before it reports them.
 
     The server puts the node's name before the worker's, from the session of the request.
     """
@@ -152,7 +157,7 @@ class RemoteJobs:
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         """Renew the lease."""
-        with _in_words_of_jobs(claim):
+        with _job_errors(claim):
             try:
                 return _reply(
                     self._client.send("POST", _at(claim, "heartbeat"), tries=1, json={}).json()
@@ -162,7 +167,7 @@ class RemoteJobs:
 
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
         """Append to the job's log and curves."""
-        with _in_words_of_jobs(claim):
+        with _job_errors(claim):
             reply = HeartbeatReply(alive=True, cancel_requested=False)
             for start in range(0, max(1, len(reports)), _REPORTS):
                 part = [_report(each) for each in reports[start : start + _REPORTS]]
@@ -175,18 +180,18 @@ class RemoteJobs:
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:
         """Send a checkpoint's files, then record it. One that the run has removed is not."""
-        with _in_words_of_jobs(claim):
+        with _job_errors(claim):
             found = Manifest.from_json(manifest)
             try:
                 self._send_files(claim, self._files.checkpoints_folder(claim) / name, found)
             except OSError as error:
                 raise NoAnswer(f"{name} could not be sent: {error}.") from error
             body = {"name": name, "manifest": found.to_json(), "there": sorted(there)}
-            _patiently(lambda: self._client.post(_at(claim, "checkpoints"), body))
+            _retry_busy(lambda: self._client.post(_at(claim, "checkpoints"), body))
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         """Send the output's files and the result, then deliver."""
-        with _in_words_of_jobs(claim):
+        with _job_errors(claim):
             attempt = self._files.attempt_folder(claim)
             if "manifest" in result:
                 self._send_files(claim, attempt / OUTPUT, Manifest.from_json(result["manifest"]))
@@ -195,17 +200,17 @@ class RemoteJobs:
             path.write_bytes(content)
             sha256 = hashlib.sha256(content).hexdigest()
             self._send_file(claim, path, sha256, len(content))
-            _patiently(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))
+            _retry_busy(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))
 
     def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
         """End the attempt without a result."""
-        with _in_words_of_jobs(claim):
-            told = _line(sentence)[:2_000] or "The attempt failed."
-            self._client.post(_at(claim, "fail"), {"sentence": told, "retry": retry})
+        with _job_errors(claim):
+            body = {"sentence": one_line(sentence, 2_000) or "The attempt failed.", "retry": retry}
+            self._client.post(_at(claim, "fail"), body)
 
     def cancelled(self, claim: Claim) -> None:
         """Confirm that the run stopped."""
-        with _in_words_of_jobs(claim):
+        with _job_errors(claim):
             self._client.post(_at(claim, "cancelled"), {})
 
     def close(self) -> None:
@@ -226,7 +231,7 @@ class RemoteJobs:
                 part = file.read(PART_BYTES)
                 if not part and offset < size:
                     raise FilesUnreadable(f"{path.name} has become shorter.", path=path.name)
-                answer = _patiently(partial(self._send_part, address, size, offset, part))
+                answer = _retry_busy(partial(self._send_part, address, size, offset, part))
                 offset, complete = int(answer["offset"]), bool(answer["complete"])
 
     def _send_part(self, address: str, size: int, offset: int, part: bytes) -> Any:
@@ -246,7 +251,7 @@ class RemoteJobs:
             return self._client.get(address, size=str(size))
 
 
-def _patiently(request: Callable[[], R]) -> R:
+def _retry_busy(request: Callable[[], R]) -> R:
     """Send a request again while another one works on the attempt's files. Raises WrongState."""
     for _ in range(BUSY_TRIES):
         try:
@@ -268,14 +273,9 @@ def _reply(answer: Any) -> HeartbeatReply:
     )
 
 
-def _line(text: str) -> str:
-    """Return the text as one line without control characters."""
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())
-
-
 def _report(report: Report) -> dict[str, Any]:
     return {
-        "message": _line(report.message)[:1_000],
+        "message": one_line(report.message, MESSAGE_CHARACTERS),
         "step": report.step,
         "total": report.total,
         "values": report.values,

@@ -22,7 +22,7 @@ from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import changed
 from workers.control.messages import plan_from_json, plan_to_json
 from workers.deployments import reconciler
-from workers.deployments.models import Deployment, Replica, WorkerKey
+from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create
 from workers.nodes.models import Node, NodeSample
@@ -215,6 +215,19 @@ def test_a_damaged_file_of_the_cache_is_fetched_again(node: EngineNode, tmp_path
     node.reconcile()
     assert Replica.objects.get().state == "ready"
     assert echo.OPEN[0].adapters == {str(deployment.pk): b"adapter"}
+
+
+def test_a_report_with_control_characters_is_recorded_as_one_line(node: EngineNode) -> None:
+    deployment = deployed()
+    node.control.replica_report(
+        deployment_id=deployment.pk,
+        worker=WORKER,
+        state=ReplicaState.FAILED,
+        message="\x1b[31mout of\nmemory\x00" + "!" * 2_000,
+    )
+    message = Replica.objects.get().message
+    assert message.startswith("[31mout of memory !")
+    assert len(message) == 1_000
 
 
 def test_heartbeats_carry_facts_now_and_then(node: EngineNode) -> None:
