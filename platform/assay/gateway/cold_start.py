@@ -60,8 +60,8 @@ class ColdStarts:
         """Tell the controller which deployments that may be scaled to zero answer requests. Returns
         at once: a broker that is away delays no snapshot.
         """
-        sleepy = {each.id for each in snapshot.deployments.values() if each.may_sleep}
-        found = sleepy.intersection(running)
+        may_sleep = {each.id for each in snapshot.deployments.values() if each.may_sleep}
+        found = may_sleep.intersection(running)
         if found and (self._noting is None or self._noting.done()):
             self._noting = asyncio.create_task(self._note(found))
 
@@ -86,8 +86,8 @@ class ColdStarts:
             require_ready(entry)
         until = time.monotonic() + settings.GATEWAY_COLD_START_S
         with self._waiting.place(admitted.key.department or ""):
+            await self.ask(entry.id)
             while time.monotonic() < until:
-                await self.ask(entry.id)
                 await asyncio.sleep(LOOK_S)
                 snapshot = await self._refresher.knowing(application.token.public_id)
                 admitted = application.admit(snapshot)
@@ -95,4 +95,5 @@ class ColdStarts:
                     break  # Another release has taken its name; its prompt may differ.
                 if is_ready(admitted.deployment):
                     return admitted
+                await self.ask(entry.id)
         raise NotReady.asleep(entry)

@@ -71,6 +71,14 @@ def test_one_that_is_not_loaded_in_time_is_told_when_to_come_back(
     assert "scaled to zero" in error_of(response)["message"]
 
 
+def test_a_request_that_may_not_wait_starts_the_load(stage: Stage, settings: Any) -> None:
+    settings.GATEWAY_COLD_START_S = 0
+    deployment = asleep(stage)
+    response = stage.post(CHAT, stage.key(), json=GOOD)
+    assert (response.status_code, error_of(response)["code"]) == (503, "no_ready_replica")
+    assert stage.redis.zscore(WANTED_KEY, str(deployment.pk)) is not None
+
+
 def test_a_deployment_that_keeps_a_replica_is_refused_at_once(stage: Stage) -> None:
     deployment = stage.deployment(ready=False)
     response = stage.post(CHAT, stage.key(), json=GOOD)
