@@ -151,7 +151,7 @@ class WorkTrace:
         )
 
     def started(self, task: str) -> None:
-        """The request goes to its engine now."""
+        """End the wait in the queue, and begin the span of the engine."""
         now, request, operation = time.time_ns(), self._request, operation_of(task)
         self._queue.end(now)
         self._engine = self._tracer.start_span(
@@ -169,7 +169,7 @@ class WorkTrace:
         )
 
     def end(self, last: Done | Failed) -> None:
-        """The request has ended with this event."""
+        """End the open span with what this last event states."""
         span = self._queue if self._engine is None else self._engine
         if isinstance(last, Failed):
             fail(span, last.code)

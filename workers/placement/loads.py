@@ -21,7 +21,7 @@ from workers.wire import IN_USE_KEY, WANTED_KEY, deployment_queue
 logger = logging.getLogger(__name__)
 WINDOW = timedelta(seconds=60)
 # A request for a deployment that is scaled to zero counts for this long, in seconds.
-ASKED_FOR_S = 60.0
+REQUESTED_FOR_S = 60.0
 REDIS_TIMEOUT_S = 2.0
 _TOOK = ExpressionWrapper(F("total_ms") * timedelta(milliseconds=1), output_field=DurationField())
 
@@ -92,18 +92,18 @@ class Scaler:
 
     def _loads(self, rows: list[Deployment]) -> dict[int, Load]:
         now = time.time()
-        asked_since, used_since = now - ASKED_FOR_S, now - WINDOW.total_seconds()
+        requested_since, used_since = now - REQUESTED_FOR_S, now - WINDOW.total_seconds()
         with self._client.pipeline(transaction=False) as pipe:
             for row in rows:
                 pipe.llen(deployment_queue(row.pk))
-            pipe.zrangebyscore(WANTED_KEY, asked_since, "+inf")
-            pipe.zremrangebyscore(WANTED_KEY, "-inf", f"({asked_since}")
+            pipe.zrangebyscore(WANTED_KEY, requested_since, "+inf")
+            pipe.zremrangebyscore(WANTED_KEY, "-inf", f"({requested_since}")
             pipe.zrangebyscore(IN_USE_KEY, used_since, "+inf", withscores=True)
             pipe.zremrangebyscore(IN_USE_KEY, "-inf", f"({used_since}")
-            *queued, asked, _removed, in_use, _old = pipe.execute()
+            *queued, requested, _removed, in_use, _old = pipe.execute()
         # Requests that run have no record yet: gateways note their deployments at each snapshot.
         used = {int(each): max(0.0, now - at) for each, at in in_use if each.isdigit()}
-        wanted = {int(each) for each in asked if each.isdigit()}
+        wanted = {int(each) for each in requested if each.isdigit()}
         recent = UsageRecord.objects.filter(
             deployment__in=[row.name for row in rows], occurred_at__gte=timezone.now() - WINDOW
         )
@@ -124,7 +124,7 @@ class Scaler:
                     ),
                     default=None,
                 ),
-                asked=row.pk in wanted,
+                requested=row.pk in wanted,
             )
             for row, length in zip(rows, queued, strict=True)
         }

@@ -22,14 +22,14 @@ CALM_FOR_S = 300.0
 @dataclass(frozen=True, slots=True)
 class Load:
     """Facts about one deployment now. `queued` requests wait in its queue, those of the last minute
-    waited `wait_ms` on average, and it was last answering one `ended_s` seconds ago. `asked`: a
+    waited `wait_ms` on average, and it was last answering one `ended_s` seconds ago. `requested`: a
     gateway waits for it to be loaded.
     """
 
     queued: int = 0
     wait_ms: float = 0.0
     ended_s: float | None = None
-    asked: bool = False
+    requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def replicas_next(
     idle_s: float,
 ) -> tuple[int, Memory]:
     """Return how many replicas are wanted from now on, and what to remember for the next round."""
-    waits = load.asked or load.queued > 0
+    waits = load.requested or load.queued > 0
     used_at = memory.used_at
     if waits or load.ended_s is not None:
         used_at = max(used_at, now - (0.0 if waits else load.ended_s or 0.0))

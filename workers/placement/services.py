@@ -1,4 +1,4 @@
-"""Change how often a deployment is loaded, and on which workers."""
+"""Change the replicas of a deployment, and the workers that may hold them."""
 
 from __future__ import annotations
 

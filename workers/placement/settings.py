@@ -19,11 +19,11 @@ _LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=-]{{0,{LABEL_MAX - 1}}}")
 class ReplicaSettings:
     """Number of replicas of a deployment, and the workers that may hold them.
 
-    `replicas_min` of 0 lets it be unloaded while nothing asks for it. A worker needs all `labels`,
+    `replicas_min` of 0 lets it be unloaded while it gets no requests. A worker needs all `labels`,
     and the `device`; "" takes any.
 
     Raises:
-        InvalidInput: a number is out of bounds, a label is none, or there is no such device.
+        InvalidInput: a number is out of bounds, a label is not valid, or the device is unknown.
     """
 
     replicas_min: int = 1
@@ -37,7 +37,7 @@ class ReplicaSettings:
         if not 1 <= self.replicas_max <= REPLICAS_MAX:
             faults["replicas_max"] = [f"Use 1 to {REPLICAS_MAX}."]
         elif not 0 <= self.replicas_min <= self.replicas_max:
-            faults["replicas_min"] = [f"Use 0 to {self.replicas_max}, the most replicas."]
+            faults["replicas_min"] = [f"Use 0 to {self.replicas_max}, the maximum."]
         if len(self.labels) > LABELS_MAX:
             faults["labels"] = [f"Use at most {LABELS_MAX} labels."]
         elif not all(_LABEL.fullmatch(label) for label in self.labels):

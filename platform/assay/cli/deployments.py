@@ -21,9 +21,9 @@ def deployments() -> None:
 def replicas(
     deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
     least: Annotated[
-        int | None, typer.Option("--min", help="Fewest replicas; 0 unloads it while unused.", min=0)
+        int | None, typer.Option("--min", help="Minimum; 0 unloads it while unused.", min=0)
     ] = None,
-    most: Annotated[int | None, typer.Option("--max", help="Most replicas.", min=1)] = None,
+    most: Annotated[int | None, typer.Option("--max", help="Maximum.", min=1)] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(help="Label that its workers need; repeat it for several, empty for none."),
@@ -32,7 +32,7 @@ def replicas(
         str | None, typer.Option(help="Device of its workers, cpu or cuda; empty for any.")
     ] = None,
 ) -> None:
-    """Show where a deployment is loaded, or change how often and on which workers."""
+    """Show the replicas of a deployment, or change their number and workers."""
     client = Client.signed_in()
     shown = client.get(f"deployments/{deployment_id}")
     if any(value is not None for value in (least, most, label, device)):
@@ -59,7 +59,7 @@ def replicas(
             )
             for place in shown["placements"]
         ),
-        empty="No worker has it.",
+        empty="Assigned to no worker.",
     )
 
 

@@ -20,7 +20,7 @@ class RequestTrace:
     """One request, from its first byte to the end of its answer."""
 
     def __init__(self, tracer: Tracer, scope: Scope, route: str) -> None:
-        """A client's `traceparent` makes this span part of the client's trace."""
+        """Begin the span, as part of the client's trace where it sends a `traceparent`."""
         from opentelemetry.trace import SpanKind
 
         parent, state = (
@@ -50,7 +50,7 @@ class RequestTrace:
         return watched
 
     def end(self, call: Call) -> None:
-        """The answer has ended."""
+        """Describe the ended request, and end its span."""
         span, deployment, entry = self._span, call.deployment, call.settled
         span.set_attribute(tracing.RESPONSE_ID, call.request_id)
         if deployment is not None:

@@ -129,7 +129,7 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
     deployment.refresh_from_db()
     assert (deployment.replicas_min, deployment.required_labels) == (0, ["eu", "fast"])
     wrong = olga.post(f"{page}/replicas", {**values, "replicas_min": "5"})
-    assert (wrong.status_code, b"Use 0 to 2, the most replicas." in wrong.content) == (400, True)
+    assert (wrong.status_code, b"Use 0 to 2, the maximum." in wrong.content) == (400, True)
     company.developer()
     developer = signed_in(Person.objects.get(email="dev-clinical@example.org"))
     assert "Save replicas" not in developer.get(page).content.decode()

@@ -87,7 +87,7 @@ def test_only_a_minimum_of_zero_lets_the_last_replica_go_when_idle() -> None:
     assert clock.tick(2, Load()) == 0
     assert clock.tick(60, Load()) == 0
     assert clock.tick(60, Load(ended_s=30)) == 0
-    assert clock.tick(2, Load(asked=True)) == 1
+    assert clock.tick(2, Load(requested=True)) == 1
     assert clock.tick(IDLE_S - 4, Load()) == 1
 
 

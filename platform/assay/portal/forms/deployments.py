@@ -15,11 +15,11 @@ class ReplicasForm(TablerForm):
     """Number of replicas of a deployment, and the workers that may hold them."""
 
     replicas_min = forms.IntegerField(
-        min_value=0, max_value=REPLICAS_MAX, label="Fewest replicas",
-        help_text="0 unloads it while nothing asks for it; the next request then waits for a load.",
+        min_value=0, max_value=REPLICAS_MAX, label="Minimum replicas",
+        help_text="0 unloads it while it gets no requests; the next request then waits for a load.",
     )  # fmt: skip
     replicas_max = forms.IntegerField(
-        min_value=1, max_value=REPLICAS_MAX, label="Most replicas",
+        min_value=1, max_value=REPLICAS_MAX, label="Maximum replicas",
         help_text="Replicas are added while requests wait, and removed when none do.",
     )  # fmt: skip
     labels = forms.CharField(

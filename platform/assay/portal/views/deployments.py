@@ -124,7 +124,7 @@ class DeploymentPage(ActionScreen):
 
 
 class DeploymentReplicas(DeploymentPage):
-    """Changes how often it is loaded, and on which workers."""
+    """Changes the number of replicas, and the workers that may hold them."""
 
     def replicas_form(self, deployment: Deployment) -> ReplicasForm | None:
         """Return the form as it was sent, with what was refused on its field."""
@@ -141,7 +141,7 @@ class DeploymentReplicas(DeploymentPage):
         deployment = deployment_place(
             actor=self.actor, deployment_id=id, settings=ReplicaSettings(**values)
         )
-        messages.success(self.request, f"The replicas of {deployment.name} are changed.")
+        messages.success(self.request, f"Replicas of {deployment.name} saved.")
         return redirect("portal:deployment", id=id)
 
 
