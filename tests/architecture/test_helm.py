@@ -359,6 +359,13 @@ def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
         chart().render(values, name="assay", namespace="models")
 
 
+def test_every_process_asks_the_database_for_tls() -> None:
+    for component, pod in pods("default").items():
+        assert environment(pod)["DATABASE_URL"].endswith("?sslmode=require"), component
+    (container,) = pods("default")["mlflow"]["containers"]
+    assert '--backend-store-uri "$DATABASE_URL"' in container["args"][0]
+
+
 def test_mlflow_of_your_own_needs_its_address() -> None:
     values = copy.deepcopy(FULL)
     values["mlflow"] = {"enabled": False}

@@ -43,7 +43,7 @@ spec:
       env:
         - {name: ASSAY_ENV, value: production}
         - {name: ASSAY_PROCESS, value: {{ $process.process }}}
-        - {name: DATABASE_URL, value: {{ printf "postgresql://%s@%s:%v/%s%s" $process.database $values.database.host $values.database.port $values.database.name (ternary (printf "?%s" $values.database.query) "" (ne $values.database.query "")) | quote }}}
+        - {name: DATABASE_URL, value: {{ printf "postgresql://%s@%s:%v/%s%s" $process.database $values.database.host $values.database.port $values.database.name (include "assay.databaseQuery" $root) | quote }}}
         - {name: REDIS_URL, value: {{ printf "rediss://%s:%v/0" $values.broker.host $values.broker.port | quote }}}
         - {name: REDIS_CA_PATH, value: /run/broker/ca.crt}
         - {name: REDIS_USERNAME, value: {{ $process.broker }}}

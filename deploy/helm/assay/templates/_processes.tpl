@@ -76,6 +76,10 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- define "assay.databaseQuery" -}}
+{{- with .Values.database.query }}?{{ . }}{{ end }}
+{{- end }}
+
 {{- define "assay.mlflowUrl" -}}
 {{- if .Values.mlflow.enabled }}http://{{ .Release.Name }}-mlflow:5000{{ else }}{{ required "Set mlflow.url, or mlflow.enabled." .Values.mlflow.url }}{{ end }}
 {{- end }}
