@@ -121,7 +121,7 @@ def test_the_page_shows_replicas_what_they_need_and_the_form() -> None:
     html = olga.get(page).content.decode()
     assert "n1/engine" in html
     assert "It has room." in html
-    assert re.search(r"17\.8 MB a worker", html)
+    assert re.search(r"17\.8 MB on each worker", html)
     assert inline_in(html) == []
     values = {"replicas_min": "0", "replicas_max": "2", "labels": "eu, fast", "device": "cpu"}
     done = olga.post(f"{page}/replicas", values)
