@@ -49,7 +49,7 @@ def discard(job_id: UUID, *, keep_checkpoints: bool = False) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def checkpoints_hand_on(old: UUID, new: UUID) -> None:
+def checkpoints_move(old: UUID, new: UUID) -> None:
     """Move the checkpoints of one job to another; without them the other starts over."""
     try:
         job_folder(new).mkdir(parents=True, exist_ok=True)

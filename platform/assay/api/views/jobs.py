@@ -29,8 +29,8 @@ from assay.api.representations.workers import (
 from assay.api.views.evaluations import ResourcesBody
 from governance.bounds import DEPARTMENT_MAX
 from registry.datasets.parsing import MAX_ROWS
-from workers.jobs.again import job_clone, job_retry
 from workers.jobs.models import PRIORITIES, JobKind, JobPriority, JobState
+from workers.jobs.reruns import job_clone, job_retry
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 

@@ -19,19 +19,19 @@ from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
 from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
-from workers.jobs.again import CHANGES, job_retry
 from workers.jobs.chains import chain_of
 from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
+from workers.jobs.reruns import is_repeatable, job_retry
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
+from workers.jobs.states import TERMINAL
 
-FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD)
 EVENTS_SHOWN = 5000
 
 
 def is_live(job: Job) -> bool:
-    return job.state not in FINAL
+    return job.state not in TERMINAL
 
 
 class Jobs(Screen):
@@ -76,22 +76,22 @@ class JobPage(Screen):
             "chain_first": first,
             "chain": links,
             "priorities": self.priorities(job),
-            **self.again(job),
+            **self.reruns(job),
             "may_cancel": is_live(job)
             and not job.cancel_requested
             and may(self.actor, Action.JOB_CANCEL, kind="job", department=job.department.slug),
         }
 
-    def again(self, job: Job) -> dict[str, Any]:
+    def reruns(self, job: Job) -> dict[str, Any]:
         """Return the ways to run the job again that this person has."""
         department = job.department.slug
-        if job.kind not in CHANGES or not may(
+        if not is_repeatable(job) or not may(
             self.actor, Action.JOB_CREATE, kind="job", department=department
         ):
             return {}
         return {
             "may_retry": job.state in (JobState.FAILED, JobState.DEAD),
-            "may_clone": job.kind == JobKind.FINE_TUNE and "model_name" in job.spec,
+            "may_clone": job.kind == JobKind.FINE_TUNE,
         }
 
     def priorities(self, job: Job) -> list[tuple[str, str]]:

@@ -13,9 +13,9 @@ from tests.unit.audit_support import bodies
 from tests.unit.workers import company
 from tests.unit.workers.test_jobs_chains import chained
 from workers.jobs import workspace
-from workers.jobs.again import job_clone, job_retry
 from workers.jobs.leases import job_checkpoint, job_claim, job_fail
 from workers.jobs.models import Job, JobState
+from workers.jobs.reruns import job_clone, job_retry
 from workers.jobs.sweeping import work_folders_expire
 
 pytestmark = pytest.mark.django_db

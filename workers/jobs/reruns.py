@@ -1,6 +1,6 @@
-"""Running a job again: as it was requested, from its checkpoint, or with changes.
+"""Rerun a job: retry one that failed from its checkpoint, or clone one with changes.
 
-Both make a new job. What a job requested, used and recorded stays with it.
+Both make a new job; the old one keeps its request, usage and records.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ REQUESTED: dict[str, frozenset[str]] = {
 }
 
 
+def is_repeatable(job: Job) -> bool:
+    """Return whether jobs of this kind are repeated, and the row holds the whole request."""
+    return job.kind in REQUESTED and REQUESTED[job.kind] <= job.spec.keys()
+
+
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
 
@@ -50,7 +55,7 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
         NotPermitted: the policy denies it.
         WrongState: the job did not fail, its row lacks a part of the request, or what it needs was
             recalled.
-        InvalidInput: jobs of this kind are not repeated, or the request does not fit any more.
+        InvalidInput: jobs of this kind are not repeated, or the request no longer fits.
     """
     moved: list[tuple[UUID, UUID]] = []
     try:
@@ -58,7 +63,7 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
             return _retry(actor, job_id, moved)
     except BaseException:
         for old, new in moved:
-            workspace.checkpoints_hand_on(new, old)
+            workspace.checkpoints_move(new, old)
             workspace.discard(new)
         raise
 
@@ -87,7 +92,7 @@ def _retry(actor: Principal, job_id: UUID | str, moved: list[tuple[UUID, UUID]])
     if job.checkpoints:
         # Before the commit: a worker may claim the job at once after it.
         moved.append((old.pk, job.pk))
-        workspace.checkpoints_hand_on(old.pk, job.pk)
+        workspace.checkpoints_move(old.pk, job.pk)
     return job
 
 
@@ -129,7 +134,7 @@ def _requested_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> 
             hint=f"It has {', '.join(sorted(known))}.",
         )
     spec = old.spec
-    if not REQUESTED[old.kind] <= spec.keys():
+    if not is_repeatable(old):
         raise WrongState(
             f"Job {old.title!r} does not hold its whole request, so it is not repeated.",
             hint="Request the work anew.",
