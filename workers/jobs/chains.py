@@ -134,7 +134,7 @@ def _start(link: ChainLink) -> Job:
 
 
 def _why_not(error: DomainError) -> str:
-    """Return why a step was refused, without a name: audit events keep it for ever."""
+    """Return why a step was refused, without a name: audit events keep it forever."""
     if isinstance(error, (NotAuthenticated, NotFound, NotPermitted)):
         return "The person who requested it may not start it now, or may not see what it needs."
     return f"It cannot start now: {error.message}"

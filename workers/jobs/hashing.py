@@ -56,7 +56,7 @@ _lock = threading.Lock()
 def hashing_take(claim: Claim, generation: str, name: str) -> Hashing:
     """Return the hash of a file of the attempt so far; a new one when none is remembered.
 
-    It is taken out, so that a request that fails leaves none.
+    It is removed here, so that a request that fails leaves none.
     """
     with _lock:
         found = _hashings.pop((claim.job_id, claim.fence), None)

@@ -36,7 +36,7 @@ class Ended:
 
 
 class Launcher(Protocol):
-    """Starts runs. `poll_s` is how often their state is worth asking for, in seconds."""
+    """Starts runs. `poll_s` is the time between two polls, in seconds."""
 
     poll_s: float
 
@@ -58,7 +58,7 @@ class Launcher(Protocol):
         """Send SIGTERM: checkpoint and end. With `kill`, end it and its children at once.
 
         Raises:
-            Unavailable: it cannot be told now.
+            Unavailable: it cannot be signaled now.
         """
 
     def end_earlier(self, folder: Path) -> None:

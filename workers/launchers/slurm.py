@@ -26,7 +26,7 @@ GRACE_S = 120
 COMMAND_S = 30.0
 # A job that is over stays known for minutes; one that Slurm does not know for so long was removed.
 LOST_S = 300.0
-# A job that was cancelled is over after this long, or is waited for by the next attempt.
+# A new attempt waits at most this long for cancelled jobs of earlier attempts to end.
 CANCELLED_S = 60.0
 _OVER = re.compile("Invalid job id|already completing or completed|already finished")
 _JOB = re.compile(r"[0-9]{1,12}")
@@ -84,20 +84,19 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
         "output": folder / LOG_FILE,
         "open-mode": "append",
         "signal": f"TERM@{GRACE_S}",
-        # A job that Slurm runs again by itself would be a second run under one fence.
-        "no-requeue": None,
         "gpus-per-node" if settings.gpus else "cpus-per-task": resources.devices,
         "mem": None if resources.memory_gib is None else f"{resources.memory_gib}G",
         "time": resources.minutes,
         "partition": settings.partition,
         "account": settings.account,
     }
-    lines = ["#!/bin/bash"]
-    for name, value in options.items():
-        if name == "no-requeue":
-            lines.append("#SBATCH --no-requeue")
-        elif value not in (None, ""):
-            lines.append(f"#SBATCH --{name}={shlex.quote(str(value))}")
+    # A job that Slurm runs again by itself would be a second run under one fence.
+    lines = ["#!/bin/bash", "#SBATCH --no-requeue"]
+    lines += [
+        f"#SBATCH --{name}={shlex.quote(str(value))}"
+        for name, value in options.items()
+        if value not in (None, "")
+    ]
     python, run = shlex.quote(settings.python), shlex.quote(str(folder))
     if resources.processes == 1:
         command = f"srun {python} -m workers.run {run}"
@@ -138,10 +137,10 @@ class SlurmLauncher:
         """Submit the run. Raises Unavailable, and InvalidInput when Slurm can never run it."""
         script = folder / SCRIPT
         script.write_text(slurm_script(folder.absolute(), resources, self._settings))
-        said = _command("sbatch", "--parsable", str(script))
-        handle = said.strip().partition(";")[0]
+        output = _command("sbatch", "--parsable", str(script))
+        handle = output.strip().partition(";")[0]
         if not _JOB.fullmatch(handle):
-            raise Unavailable(f"sbatch answered {said[:80]!r}, which is no job ID.")
+            raise Unavailable(f"sbatch answered {output[:80]!r}, which is not a job ID.")
         self._folders[handle], self._seen[handle] = folder, time.monotonic()
         return handle
 
@@ -159,7 +158,7 @@ class SlurmLauncher:
         if not state:
             if time.monotonic() - self._seen[handle] < LOST_S:
                 return None
-            return Ended(1, "Slurm knows nothing of the job any more")
+            return Ended(1, "Slurm no longer knows the job")
         if state == "COMPLETED":
             return Ended(0)
         if state in _STOPPED:
@@ -209,15 +208,15 @@ class SlurmLauncher:
         Raises:
             Unavailable: Slurm cannot be asked, so that the job may work.
         """
-        said = _command("scontrol", "--oneliner", "show", "job", handle, accept=_OVER)
-        fields = dict(part.partition("=")[::2] for part in said.split() if "=" in part)
+        output = _command("scontrol", "--oneliner", "show", "job", handle, accept=_OVER)
+        fields = dict(part.partition("=")[::2] for part in output.split() if "=" in part)
         if state := fields.get("JobState", ""):
             return state, _status(fields.get("ExitCode", ""))
-        said = _accounted(
+        output = _accounted(
             "sacct", "--noheader", "--parsable2", "--allocations",
             "--format=State,ExitCode", "--jobs", handle,
         )  # fmt: skip
-        state, _, code = said.strip().partition("|")
+        state, _, code = output.strip().partition("|")
         return state.split(" ")[0], _status(code)
 
 
@@ -253,7 +252,7 @@ def _accounted(*command: str) -> str:
 
 
 def _command(*command: str, accept: re.Pattern[str] | None = None) -> str:
-    """Return what a command of Slurm prints; a failure whose message fits `accept` is none.
+    """Return what a command of Slurm prints; a failure that `accept` matches raises nothing.
 
     Raises:
         InvalidInput: sbatch refused the job for good.
@@ -272,11 +271,11 @@ def _command(*command: str, accept: re.Pattern[str] | None = None) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{command[0]} did not answer: {error}.") from error
     if done.returncode:
-        said = " ".join(done.stderr.split())[:500]
-        if accept and accept.search(said):
+        message = " ".join(done.stderr.split())[:500]
+        if accept and accept.search(message):
             return done.stdout
-        never = "Requested node configuration is not available" in said or "Invalid" in said
+        never = "Requested node configuration is not available" in message or "Invalid" in message
         if never and command[0] == "sbatch":
-            raise InvalidInput(f"The cluster can never run this job: {said}")
-        raise Unavailable(f"{command[0]} failed: {said}")
+            raise InvalidInput(f"The cluster can never run this job: {message}")
+        raise Unavailable(f"{command[0]} failed: {message}")
     return done.stdout

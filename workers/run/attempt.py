@@ -32,7 +32,7 @@ class Attempt:
         """Return the folder of an input. Raises BadMaterial when it is missing."""
         path = self.folder / INPUTS / name
         if not path.is_dir():
-            raise BadMaterial(f"The run was given no folder {name!r}.")
+            raise BadMaterial(f"The run has no input folder {name!r}.")
         return path
 
     def has(self, name: str) -> bool:

@@ -24,8 +24,8 @@ from workers.trainers.protocol import BadMaterial
 def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
     """Write the index to the attempt's output folder; the result is what `index_register` takes.
 
-    Vectors of chunks whose text stands in the index before it, made by the same embedding version,
-    are taken over.
+    Reuses the vectors of chunks whose text is in the present index, if the same embedding version
+    made it.
 
     Raises:
         BadMaterial: too many chunks, or a text is missing.

@@ -83,7 +83,7 @@ class IntakeWork(_Part):
 class FineTuneWork(_Part):
     """Fine-tune the version in the folder `base` on the rows in `data`.
 
-    `base_digest` goes into the manifest of what stands on the base; None for full weights.
+    `base_digest` goes into the manifest of a version that needs its base; None for full weights.
     """
 
     kind: Literal["fine_tune"] = "fine_tune"

@@ -62,10 +62,10 @@ class Outcome(_Checked):
 
 
 def outcome_read(folder: Path) -> Outcome | None:
-    """Return how the run in this folder ended; None while it has not said.
+    """Return how the run in this folder ended; None while there is no result.
 
     Raises:
-        InvalidInput: the file is too large or no outcome.
+        InvalidInput: the file is too large or not an outcome.
     """
     file = folder / RESULT_FILE
     try:

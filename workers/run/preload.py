@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-# Asking whether there is a GPU initializes CUDA otherwise, and a fork cannot do it again.
+# Otherwise looking for a GPU initializes CUDA, which a fork cannot do again.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
 
 # A machine that only checks deliveries may have no torch.

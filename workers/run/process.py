@@ -74,7 +74,7 @@ def _rank(folder: Path, stop: threading.Event) -> int:
 def _outcome(
     folder: Path, progress: EventProgress | SilentProgress, stop: threading.Event
 ) -> Outcome | int:
-    """Return how the run ended, or the exit status of one that did not say."""
+    """Return how the run ended, or its exit status when it has no outcome."""
     try:
         order = Order.read(folder)
         if order.resources.processes > 1 and not started_by_torchrun():
@@ -85,20 +85,20 @@ def _outcome(
     except Cancelled:
         return STOPPED
     except BadMaterial as error:
-        return _without(Ending.UNUSABLE, str(error))
+        return _failed(Ending.UNUSABLE, str(error))
     except DomainError as error:
         retry = isinstance(error, Unavailable)
-        return _without(Ending.BROKEN if retry else Ending.UNUSABLE, error.message)
+        return _failed(Ending.BROKEN if retry else Ending.UNUSABLE, error.message)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        # A panic of the tokenizers library is no Exception.
+        # A panic of the tokenizers library is not an Exception.
         logger.exception("The run broke")
-        return _without(Ending.BROKEN, f"{type(error).__name__}: {error}")
+        return _failed(Ending.BROKEN, f"{type(error).__name__}: {error}")
     return Outcome(ending=Ending.DONE, result=result)
 
 
-def _without(ending: Ending, sentence: str) -> Outcome:
+def _failed(ending: Ending, sentence: str) -> Outcome:
     return Outcome(ending=ending, sentence=sentence[:SENTENCE_CHARACTERS])
 
 

@@ -22,7 +22,7 @@ def checkpoint_copy(order: Order, folder: Path, target: Path, lease: HeldLease) 
     """Copy the newest recorded checkpoint in `folder` into `target`, verified; None starts over.
 
     A checkpoint that was not recorded is removed. When one differs from its record, all are: the
-    trainer may also load an older one, as the best, and who changed one may have seen to others.
+    trainer may also load an older one, as the best, and whoever changed one may have changed more.
     """
     recorded = {name: Manifest.from_json(manifest) for name, manifest in order.checkpoints.items()}
     for name in _names(folder):

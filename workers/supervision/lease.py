@@ -107,7 +107,7 @@ class HeldLease:
             self._news.notify_all()
 
     def settle(self) -> None:
-        """Wait until all checkpoints are recorded, or are of no more use."""
+        """Wait until all checkpoints are recorded, or are no longer needed."""
         with self._news:
             while (self._checkpoints or self._sending) and not (self.lost or self.cancelled):
                 self._news.wait(0.2)
@@ -119,7 +119,7 @@ class HeldLease:
             self.flush_due()
 
     def flush(self) -> None:
-        """Send what is held back. A control plane that is away costs reports, not the run."""
+        """Send what is held back. An unreachable control plane costs reports, not the run."""
         with self._lock:
             reports, self._pending = self._pending, []
             self._flushed, self._moved = time.monotonic(), False

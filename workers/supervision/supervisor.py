@@ -107,7 +107,7 @@ class Supervisor:
                 self.control.fail(claim, error.message, retry=False)
 
     def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
-        """Return how the attempt ended; None when its run stopped as it was told to."""
+        """Return how the attempt ended; None when its run stopped on request."""
         try:
             self._prepare(claim, order, folder, lease)
             if lease.cancelled or lease.lost:
@@ -138,7 +138,7 @@ class Supervisor:
     def _watched(self, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         launcher, reader = self.launcher, EventReader(folder)
         handle = launcher.submit(folder, order.resources)
-        ended, fault, late, told = None, "", False, False
+        ended, fault, late, signaled = None, "", False, False
         limit = deadline = float("inf")
         try:
             while ended is None:
@@ -152,18 +152,18 @@ class Supervisor:
                 if limit == float("inf") and order.resources.minutes and launcher.works(handle):
                     limit = now + 60.0 * order.resources.minutes
                 if lease.lost or fault or now > deadline:
-                    _told_to_end(launcher, handle, kill=True)
+                    _request_end(launcher, handle, kill=True)
                 elif lease.cancelled or (late := late or now > limit):
                     deadline = min(deadline, now + self.stop_s)
-                    told = told or _told_to_end(launcher, handle)
+                    signaled = signaled or _request_end(launcher, handle)
                 if drained:
                     time.sleep(launcher.poll_s)
             while not (fault or lease.lost or _forward_some(reader, lease)):
                 fault = _excess(reader, folder)
         finally:
             if ended is None:
-                _told_to_end(launcher, handle, kill=True)
-            said = launcher.logs(handle)
+                _request_end(launcher, handle, kill=True)
+            log_tail = launcher.logs(handle)
             launcher.forget(handle)
         if reader.malformed:
             lease.warn(f"{reader.malformed:,} malformed events of the run were dropped.")
@@ -174,15 +174,15 @@ class Supervisor:
         if late and ended.status != 0:
             minutes = order.resources.minutes
             return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
-        return _judged(folder, ended, said)
+        return _finish_of(folder, ended, log_tail)
 
 
-def _told_to_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool:
-    """Tell a run to end; return False when it could not be told, so that it is told again."""
+def _request_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool:
+    """Signal a run to end; return False when the launcher cannot, so that the caller retries."""
     try:
         launcher.cancel(handle, kill=kill)
     except Unavailable as error:
-        logger.warning("Run %s could not be told to end: %s", handle, error.message)
+        logger.warning("Run %s could not be signaled to end: %s", handle, error.message)
         return False
     return True
 
@@ -221,11 +221,11 @@ def _excess(reader: EventReader, folder: Path) -> str:
     return ""
 
 
-def _judged(folder: Path, ended: Ended, said: str) -> Finish | None:
+def _finish_of(folder: Path, ended: Ended, log_tail: str) -> Finish | None:
     if ended.status == STOPPED:
         return None
     if ended.status != 0:
-        return Finish(sentence=_death(ended, said), retry=True)
+        return Finish(sentence=_death_reason(ended, log_tail), retry=True)
     outcome = outcome_read(folder)
     if outcome is None:
         return Finish(sentence="The run ended without a result.", retry=True)
@@ -235,11 +235,11 @@ def _judged(folder: Path, ended: Ended, said: str) -> Finish | None:
     return Finish(result=outcome.result)
 
 
-def _death(ended: Ended, said: str) -> str:
+def _death_reason(ended: Ended, log_tail: str) -> str:
     if ended.killed:
         return (
             "The run was killed. The system does that when memory runs out; use a smaller batch "
             "or a machine with more memory."
         )
-    last = said.strip().splitlines()[-1:] or ["It printed nothing."]
+    last = log_tail.strip().splitlines()[-1:] or ["It printed nothing."]
     return f"The run ended with {ended.reason}. Its last line: {last[0][:500]}"
