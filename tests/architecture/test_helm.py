@@ -373,6 +373,20 @@ def test_mlflow_of_your_own_needs_its_address() -> None:
         chart().render(values, name="assay", namespace="models")
 
 
+def test_mlflow_of_your_own_is_reached_by_web_and_controller_alone() -> None:
+    own = {"enabled": False, "url": "https://mlflow.example:8443"}
+    values = {"mlflow": own, "networkPolicy": {"mlflowPort": 8443}}
+    texts = chart().render(values, name="assay", namespace="models")
+    (text,) = (text for path, text in texts.items() if path.endswith("network.yaml"))
+    reached = {
+        policy["metadata"]["name"]
+        for policy in yaml.safe_load_all(text)
+        for rule in policy["spec"].get("egress", ())
+        if {"port": 8443, "protocol": "TCP"} in rule["ports"]
+    }
+    assert reached == {"assay-web", "assay-controller"}
+
+
 def test_the_schema_refuses_every_secret_in_the_environment() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     refused = schema["properties"]["environment"]["propertyNames"]["not"]["pattern"]
