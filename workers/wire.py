@@ -26,7 +26,7 @@ CANCEL_CHANNEL = "assay:cancel"
 SNAPSHOT_CHANNEL = (
     "assay:snapshot"  # published to when keys, policy, releases or deployments change
 )
-DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes the engine workers' reconcilers
+DEPLOYMENTS_CHANNEL = "assay:deployments"  # wakes engine workers and placement
 CONTROLLER_CHANNEL = "assay:controller"  # wakes the controller: a job was queued or delivered
 # A sorted set: IDs of deployments that requests found scaled to zero, by the moment.
 WANTED_KEY = "assay:wanted"
