@@ -1,4 +1,4 @@
-"""Texts that nodes and control plane exchange: plans and assignments as JSON, and single lines."""
+"""Messages between nodes and the control plane: plans and assignments as JSON, and texts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _WEIGHTS = ("weights", "adapter", "prompt")
 def one_line(text: str, most: int) -> str:
     """Return at most `most` characters of a text, as one line without control characters."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:most]
+
+
+def signed_text(challenge: str, name: str) -> bytes:
+    """Return the bytes that a node signs to answer a challenge."""
+    return f"assay node session 1\n{name}\n{challenge}".encode()
 
 
 def assignment_to_json(assignment: Assignment) -> dict[str, Any]:

@@ -53,11 +53,6 @@ def challenge_check(challenge: str, name: str) -> None:
         )
 
 
-def signed_text(challenge: str, name: str) -> bytes:
-    """Return the bytes that a node signs to answer a challenge."""
-    return f"assay node session 1\n{name}\n{challenge}".encode()
-
-
 def signature_valid(public_key: str, signature: str, text: bytes) -> bool:
     """Return whether the signature (hexadecimal) of `text` was made with the key."""
     try:

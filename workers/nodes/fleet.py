@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.utils import timezone
 
@@ -14,8 +13,9 @@ from governance.principals import Principal
 from workers.deployments.fleet import Worker, workers_visible_to
 from workers.deployments.models import Replica, ReplicaState
 from workers.jobs.models import Job, JobState
-from workers.nodes.models import Node, NodeSample, NodeState
+from workers.nodes.models import Node, NodeSample
 from workers.nodes.selectors import node_get, nodes_visible_to
+from workers.nodes.states import WORKING
 
 # Without a report for so long, a node that should work is shown as silent.
 SILENCE = timedelta(seconds=60)
@@ -38,8 +38,9 @@ class NodeRow:
     @property
     def is_silent(self) -> bool:
         """Return whether it should report and does not."""
-        works = self.node.state not in {NodeState.INVITED, NodeState.REVOKED}
-        return works and (self.node.seen_at is None or timezone.now() - self.node.seen_at > SILENCE)
+        seen = self.node.seen_at
+        silent = seen is None or timezone.now() - seen > SILENCE
+        return self.node.state in WORKING and silent
 
     @property
     def has_conflict(self) -> bool:
@@ -50,16 +51,14 @@ class NodeRow:
     @property
     def devices(self) -> list[tuple[str, int]]:
         """Names of devices, each with how many there are."""
-        return sorted(Counter(str(each["name"]) for each in self._facts("devices")).items())
+        devices = self.node.facts.get("devices", [])
+        return sorted(Counter(str(each["name"]) for each in devices).items())
 
     @property
     def memory_percent(self) -> int | None:
         """Used part of its memory, None before the first report."""
         total = self.node.facts.get("memory_bytes")
         return round(100 * self.node.facts["memory_used_bytes"] / total) if total else None
-
-    def _facts(self, name: str) -> Any:
-        return self.node.facts.get(name, [])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from governance.audit.services import Attempt, audit_record
 from governance.errors import NotAuthenticated
 from governance.principals import ANONYMOUS, request_context
+from workers.control.messages import signed_text
 from workers.nodes.credentials import (
     challenge_check,
     challenge_sha256,
@@ -22,7 +23,6 @@ from workers.nodes.credentials import (
     credential_mint,
     credential_parse,
     signature_valid,
-    signed_text,
 )
 from workers.nodes.models import Node, NodeSession, NodeState, SessionEnd
 from workers.nodes.states import WORKING, node_principal, node_revoked, node_subject

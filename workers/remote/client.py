@@ -31,6 +31,7 @@ from governance.errors import (
     WrongState,
 )
 from registry.manifests import FilesUnreadable, ManifestMismatch
+from workers.control.messages import signed_text
 from workers.remote.identity import Identity, SessionFile, identity_read
 
 logger = logging.getLogger(__name__)
@@ -204,11 +205,10 @@ class NodeClient:
             ).json()
 
         challenge = ask("challenge", {"node": self.node})["challenge"]
-        text = f"assay node session 1\n{self.node}\n{challenge}".encode()
         body = {
             "node": self.node,
             "challenge": challenge,
-            "signature": self._identity.sign(text),
+            "signature": self._identity.sign(signed_text(challenge, self.node)),
         }
         return ask("session", body, token)
 

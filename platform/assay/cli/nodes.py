@@ -45,7 +45,7 @@ def list_nodes() -> None:
                 str(each["jobs"]),
                 each["seen_at"] or "never",
             )
-            for each in Client.signed_in().get("nodes")["results"]
+            for each in Client.signed_in().all("nodes", limit=1000)
         ),
         empty="No machine has joined. `assay node enroll NAME` invites one.",
     )
@@ -97,14 +97,13 @@ def join(
     except DomainError as error:
         raise CliError(error.message, error.hint) from error
     token = os.environ.get("ASSAY_NODE_TOKEN", "") or _typed()
-    key = Ed25519PrivateKey.generate()
-    public_key = key.public_key().public_bytes_raw().hex()
+    nameless = Identity("", Ed25519PrivateKey.generate())
     # Before the token is used up: a folder that cannot be written costs nothing then.
-    _write(lambda: identity_write(key_file, Identity("", key)))
+    _write(lambda: identity_write(key_file, nameless))
     try:
         answer = httpx.post(
             f"{base}/node/v1/join",
-            json={"token": token, "public_key": public_key, "facts": _facts()},
+            json={"token": token, "public_key": nameless.public_key, "facts": _facts()},
             timeout=30,
         )
         if answer.status_code >= 400:
@@ -117,7 +116,7 @@ def join(
     except BaseException:
         key_file.unlink(missing_ok=True)
         raise
-    _write(lambda: identity_write(key_file, Identity(name, key)))
+    _write(lambda: identity_write(key_file, Identity(name, nameless.key)))
     console.print(f"This machine is the node {name}; its key is {key_file}.", markup=False)
     console.print(
         f"Start workers with ASSAY_PROCESS=node ASSAY_NODE_URL={base} "

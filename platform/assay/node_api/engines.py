@@ -193,16 +193,6 @@ class NodeWorkerStopView(NodeEndpoint):
         return Response(status=204)
 
 
-class Key(Line):
-    """A public key in hexadecimal."""
-
-    def to_internal_value(self, data: Any) -> str:
-        value = super().to_internal_value(data)
-        if not re.fullmatch(r"[0-9a-f]{64}", value):
-            raise ValidationError("Not 64 hexadecimal digits.")
-        return value
-
-
 class CapacityBody(StrictSerializer):
     """Capacity of a process for models: bytes, kind and number of devices, and labels."""
 
@@ -216,7 +206,7 @@ class WorkerKeyBody(StrictSerializer):
     """A worker process's public key (X25519, hexadecimal), made anew at each start."""
 
     worker = Line(max_length=WORKER_NAME_MAX)
-    public_key = Key(max_length=64)
+    public_key = serializers.RegexField("^[0-9a-f]{64}$")
     engines = Several(child=Choice(choices=ENGINES), max_length=len(ENGINES))
     capacity = CapacityBody()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from assay.api.fields import Line, Number, Object, Several, StrictSerializer, Whole
@@ -43,16 +42,3 @@ class FactsBody(StrictSerializer):
     disk_free_bytes = Whole(max_value=_BYTES_MAX, help_text="Where files are cached.")
     devices = Several(child=DeviceBody(), max_length=DEVICES_MAX)
     versions = Versions(child=Line(max_length=80), max_members=16)
-
-
-class FactsAnswer(serializers.Serializer[Any]):
-    """The same as shown; empty before the first report."""
-
-    cpus = serializers.IntegerField(required=False)
-    cpu_used = serializers.FloatField(required=False)
-    load = serializers.FloatField(required=False)
-    memory_bytes = serializers.IntegerField(required=False)
-    memory_used_bytes = serializers.IntegerField(required=False)
-    disk_free_bytes = serializers.IntegerField(required=False)
-    devices = serializers.JSONField(required=False)
-    versions = serializers.JSONField(required=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -71,20 +72,7 @@ class NodeJobClaimView(NodeEndpoint):
         if taken is None:
             return Response({"claim": None, "order": None})
         claim, order = taken
-        return Response(
-            {
-                "claim": {
-                    "job_id": str(claim.job_id),
-                    "fence": claim.fence,
-                    "attempt": claim.attempt,
-                    "kind": claim.kind,
-                    "title": claim.title,
-                    "worker": claim.worker,
-                    "lease_s": claim.lease_s,
-                },
-                "order": order.model_dump(mode="json"),
-            }
-        )
+        return Response({"claim": asdict(claim), "order": order.model_dump(mode="json")})
 
 
 class _Held(NodeEndpoint):
@@ -193,7 +181,7 @@ class NodeJobCheckpointsView(_Held):
 class DeliverBody(StrictSerializer):
     """The SHA-256 of the result, which has arrived as a file."""
 
-    result = Line(max_length=64)
+    result = serializers.RegexField("^[0-9a-f]{64}$")
 
 
 class JobStateAnswer(serializers.Serializer[Any]):
@@ -208,8 +196,6 @@ class NodeJobDeliverView(_Held):
     @operation(TAG, "Deliver a result", body=DeliverBody, answer=JobStateAnswer)
     def post(self, request: Request, job_id: UUID, fence: int) -> Response:
         sha256 = self.body(DeliverBody)["result"]
-        if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-            raise InvalidInput("The result is named by a SHA-256.")
         claim = self.claim(job_id, fence)
         return Response({"state": node_job_deliver(claim=claim, sha256=sha256)})
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.unit.workers import company
-from workers.nodes.credentials import challenge_make, signed_text
+from workers.control.messages import signed_text
+from workers.nodes.credentials import challenge_make
 from workers.nodes.models import Node
 from workers.nodes.services import node_enroll, node_join
 from workers.nodes.sessions import session_start
