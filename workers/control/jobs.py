@@ -1,4 +1,4 @@
-"""Jobs as a supervisor sees them: what it may ask of the control plane, and what it is answered.
+"""Operations that a supervisor of jobs needs from the control plane, and their answers.
 
 `workers.control.direct_jobs` implements it by the services, next to the database.
 """

@@ -1,4 +1,4 @@
-"""Everything that a worker process needs from the control plane, without the way it takes.
+"""Operations that an engine worker needs from the control plane, independent of the transport.
 
 On the control plane's own machine `direct.py` calls the services and reads the store. On a node,
 which has neither database nor store, `workers.remote` makes requests. Knows no Django.
@@ -61,7 +61,7 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A deployment that a worker is to hold, to report as failed, or to let go of without haste.
+    """A deployment that a worker must hold, report as failed, or unload after its last requests.
 
     Attributes:
         digest: Of the version that the release names.
@@ -84,7 +84,7 @@ class Assignment:
 class EngineControl(Protocol):
     """The control plane, as one engine worker uses it from several threads.
 
-    Every method may raise `DomainError`, and what the way to the control plane raises.
+    Every method may raise `DomainError`, and the errors of its transport.
     """
 
     def desired(
@@ -142,7 +142,7 @@ class EngineControl(Protocol):
         """
 
     def drop_broken(self) -> None:
-        """Let go of a connection of this thread that has failed; called before each round."""
+        """Drop a failed connection of this thread; called before each round."""
 
     def close(self) -> None:
-        """Give back what this thread holds; called at its end."""
+        """Close the connections of this thread; called at its end."""

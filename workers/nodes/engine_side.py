@@ -70,8 +70,8 @@ def node_worker_register(
 def node_assignments(
     *, node: Node, worker: str, engines: Sequence[str], held: Collection[int] = ()
 ) -> list[Assignment]:
-    """Return what a worker of the node is to hold, to report or to let go of. Of what it says that
-    it holds, only what it had reported counts. Raises as `worker_of`.
+    """Return what a worker of the node must hold, report or unload. Of `held`, only deployments
+    that it has reported count. Raises as `worker_of`.
     """
     name = worker_of(node, worker)
     # Also of a copy that it reported as stopped: it may still answer its last requests.

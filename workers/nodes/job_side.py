@@ -47,7 +47,7 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         WrongState: the node gets no new work, or runs as many jobs as a node may.
     """
     if node.state != NodeState.ENROLLED:
-        raise WrongState(f"Node {node.name} is {node.state}; it gets no new job.")
+        raise WrongState(f"Node {node.name} is {node.state}; it gets no new jobs.")
     named = Job.objects.filter(
         Q(dispatches__gt=0) | Q(started_at__isnull=False),
         Q(finished_at__isnull=True) | Q(finished_at__gte=timezone.now() - _LATELY),

@@ -15,8 +15,8 @@ REASON_MAX = 300
 class NodeState(models.TextChoices):
     """State of a node.
 
-    `invited`: it has a token and has not joined. `cordoned`: it gets nothing new. `draining`: it
-    gives up what another worker has. `revoked`: its key is worthless.
+    `invited`: it has a token and has not joined. `cordoned`: it gets no new work. `draining`: its
+    deployments move to other workers, too. `revoked`: its key no longer works.
     """
 
     INVITED = "invited", "Invited"

@@ -56,9 +56,9 @@ def node_enroll(*, actor: Principal, name: str) -> tuple[Node, str, datetime]:
     An earlier token of an invited node is revoked.
 
     Raises:
-        InvalidInput: the name is no name.
-        NotPermitted: the policy denies it, or the actor gave no second factor lately.
-        WrongState: a node of this name works.
+        InvalidInput: the name is not valid.
+        NotPermitted: the policy denies it, or the actor has no recent second factor.
+        WrongState: a node of this name is in use.
     """
     decision = authorize_binding(
         actor=actor,
@@ -125,11 +125,11 @@ def _person(actor: Principal, name: str, decision: Authorization) -> int:
 
 @transaction.atomic
 def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = None) -> Node:
-    """Use a token up: the machine with this key is the node that it was made for.
+    """Join a machine as the node that the token was made for; the token is used up.
 
     Raises:
         NotAuthenticated: the token is wrong, expired, revoked or used.
-        InvalidInput: the key is none.
+        InvalidInput: the public key is not valid.
         WrongState: another node has the key.
     """
     node, kept = _token_of(token)
@@ -196,18 +196,18 @@ def _token_of(text: str) -> tuple[Node, NodeToken]:
 
 
 def node_cordon(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Give a node nothing new; what it has goes on. Raises as `_moved`."""
+    """Give a node no new work; current work continues. Raises as `_moved`."""
     return _moved(actor, name, NodeState.CORDONED, Action.NODE_CORDON, reason)
 
 
 def node_uncordon(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Let a cordoned or draining node work as before. Raises as `_moved`."""
+    """Return a cordoned or draining node to use. Raises as `_moved`."""
     return _moved(actor, name, NodeState.ENROLLED, Action.NODE_UNCORDON, reason)
 
 
 def node_drain(*, actor: Principal, name: str, reason: str = "") -> Node:
-    """Give a node nothing new; it gives up each deployment once another worker has it, and its
-    jobs end by themselves. Raises as `_moved`.
+    """Give a node no new work; each deployment stays until another worker has it, and jobs run to
+    their end. Raises as `_moved`.
     """
     return _moved(actor, name, NodeState.DRAINING, Action.NODE_DRAIN, reason)
 
@@ -238,9 +238,9 @@ def _moved(actor: Principal, name: str, to: NodeState, action: Action, reason: s
     """Move a node to a state.
 
     Raises:
-        NotFound: there is none, or the actor may not see it.
+        NotFound: the node does not exist, or the actor may not see it.
         NotPermitted: the policy denies it; revoking needs a fresh second factor, too.
-        WrongState: its state does not lead there.
+        WrongState: the transition is not allowed.
     """
     decision = _authorized(actor, name, action)
     node = node_lock(name)

@@ -154,11 +154,11 @@ def _holds(session: NodeSession, token: str) -> bool:
 
 
 def _refused(name: str, node: Node | None) -> NotAuthenticated:
-    """Return the one refusal, whatever is wrong, so that no name can be tried out."""
+    """Return the same refusal for every cause, so that a caller cannot guess names."""
     subject = node_subject(name if node is not None else "")
     return NotAuthenticated(
         "The node did not sign in: its name, its key or its signature is wrong, or it is revoked.",
         code="node_signature_invalid",
-        hint="Check ASSAY_NODE_KEY_FILE; an administrator sees the node's state on the page Nodes.",
+        hint="Check ASSAY_NODE_KEY_FILE; an administrator sees the node's state on the Nodes page.",
         attempt=Attempt(actor=ANONYMOUS, action="node:sign_in", subject=subject),
     )

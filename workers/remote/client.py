@@ -1,8 +1,8 @@
-"""Requests of a node to the control plane: signed in, retried, and refused in its own words.
+"""Send a node's requests to the control plane: sign in, retry, and raise its refusals.
 
 A session whose token another process of the machine has renewed is read again from its file. One
 that another machine took over is not: two machines with one key would otherwise end each other's
-sessions for ever.
+sessions forever.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class NodeClient:
 
         Raises:
             ControlPlaneAway: it does not answer.
-            DomainError: it refuses; with its code and in its words.
+            DomainError: it refuses the request, with its code and message.
         """
 
         def once(token: str) -> httpx.Response:
@@ -235,7 +235,7 @@ class NodeClient:
 
 
 def refusal(answer: httpx.Response) -> DomainError:
-    """Return the error that a problem stands for."""
+    """Return the error that a problem answer describes."""
     try:
         body = answer.json()
         message, code = str(body["detail"])[:1000], str(body["code"])[:60]
@@ -255,7 +255,7 @@ def checked_url(url: str) -> str:
     """Return the base URL of a control plane without a slash at its end.
 
     Raises:
-        InvalidInput: it is no URL, or would send tokens over a network in clear.
+        InvalidInput: it is not a URL, or would send tokens over a network unencrypted.
     """
     parts = urlsplit(url.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -264,9 +264,7 @@ def checked_url(url: str) -> str:
             hint="Set it to a URL such as https://assay.example.",
         )
     if parts.scheme == "http" and parts.hostname not in _LOCAL:
-        raise InvalidInput(
-            f"{url} sends the node's tokens in clear.", hint="Use https, with a certificate."
-        )
+        raise InvalidInput(f"{url} would send the node's tokens unencrypted.", hint="Use https.")
     return url.strip().rstrip("/")
 
 

@@ -94,7 +94,7 @@ class RemoteFiles:
         return f"{self.url}{key.rpartition('/')[2]}"
 
 
-_READ_ONLY = "Nodes only read the store."
+_READ_ONLY = "Nodes cannot change the store."
 
 
 def copy_version(backend: Backend, cache: Cache, manifest: Manifest, target: Path) -> None:
@@ -129,5 +129,5 @@ def _chunks(backend: Backend, cache: Cache, file: ManifestFile) -> Iterator[byte
                 yield chunk
     except FileNotFoundError as error:
         raise FilesUnreadable(
-            f"{file.path} is not to be had from the control plane.", path=file.path
+            f"The control plane does not have {file.path}.", path=file.path
         ) from error

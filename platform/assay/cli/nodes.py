@@ -53,7 +53,7 @@ def list_nodes() -> None:
 
 @app.command()
 def cordon(name: Name, reason: Reason = "") -> None:
-    """Give a node nothing new; what it has goes on."""
+    """Give a node no new work; current work continues."""
     _move(name, "cordon", reason)
 
 
@@ -65,13 +65,13 @@ def uncordon(name: Name, reason: Reason = "") -> None:
 
 @app.command()
 def drain(name: Name, reason: Reason = "") -> None:
-    """Move what a node has to others; its jobs end by themselves."""
+    """Move a node's deployments to other workers; its jobs run to their end."""
     _move(name, "drain", reason)
 
 
 @app.command()
 def revoke(name: Name, reason: Reason = "") -> None:
-    """Make a node's key worthless at once."""
+    """Revoke a node's key at once; its jobs start again elsewhere."""
     _move(name, "revoke", reason)
 
 

@@ -29,7 +29,7 @@ class NodeAuthentication(BaseAuthentication):
     """`Authorization: Bearer` with the token of a node's session."""
 
     def authenticate(self, request: Request) -> tuple[NodeCaller, None] | None:
-        """Raises NotAuthenticated for a token that is not that of a session that goes on."""
+        """Return the node whose session has the token. Raises NotAuthenticated."""
         token = bearer_token(request._request)
         if token is None:
             return None

@@ -52,8 +52,8 @@ def test_a_machine_joins_with_its_token_and_leaves(
     assert "it cannot become cordoned" in err
 
 
-def test_joining_sends_no_token_over_a_network_in_clear(run: Run, tmp_path: Path) -> None:
-    for url, said in (("http://assay.example", "in clear"), ("nonsense", "is not the address")):
+def test_joining_sends_no_token_over_a_network_unencrypted(run: Run, tmp_path: Path) -> None:
+    for url, said in (("http://assay.example", "unencrypted"), ("nonsense", "is not the address")):
         _, _, err = run("node", "join", url, "--key-file", str(tmp_path / "key"), code=1)
         assert said in err
     assert not (tmp_path / "key").exists()

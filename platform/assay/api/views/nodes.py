@@ -108,7 +108,7 @@ class _Change(Endpoint):
 
 
 class NodeCordonView(_Change):
-    """Nothing new for a node."""
+    """No new work for a node."""
 
     @operation(TAG, "Cordon a node", body=NodeReasonBody, answer=WorkerNodeAnswer)
     @idempotent
@@ -126,7 +126,7 @@ class NodeUncordonView(_Change):
 
 
 class NodeDrainView(_Change):
-    """Move of all that a node has to others."""
+    """Move of a node's deployments to other workers."""
 
     @operation(TAG, "Drain a node", body=NodeReasonBody, answer=WorkerNodeAnswer)
     @idempotent

@@ -51,21 +51,21 @@ OFFERS = (
     Offer(
         "portal:node_uncordon",
         "Return to use",
-        "The node gets deployments and jobs again.",
+        "The node can get deployments and jobs again.",
         Action.NODE_UNCORDON,
         NodeState.ENROLLED,
     ),
     Offer(
         "portal:node_cordon",
         "Cordon",
-        "The node gets nothing new; what it has goes on.",
+        "The node gets no new work. Current work continues.",
         Action.NODE_CORDON,
         NodeState.CORDONED,
     ),
     Offer(
         "portal:node_drain",
         "Drain",
-        "Its deployments move to other workers; its jobs end by themselves.",
+        "Its deployments move to other workers. Its jobs run to their end.",
         Action.NODE_DRAIN,
         NodeState.DRAINING,
     ),
@@ -81,7 +81,7 @@ OFFERS = (
 
 
 def may(actor: Principal, action: Action, name: str) -> bool:
-    """Return whether the policy lets the person do that to the node."""
+    """Return whether the policy permits the action on the node."""
     resource = node_resource(name)
     return decide(active_policy(), actor, action, resource, probing_context()).allowed
 
@@ -151,10 +151,10 @@ class _Change(NodePage):
 
 
 class NodeCordon(_Change):
-    """Gives it nothing new."""
+    """Gives it no new work."""
 
     service = staticmethod(node_cordon)
-    said = "{} is cordoned; it gets nothing new."
+    said = "{} is cordoned; it gets no new work."
 
 
 class NodeUncordon(_Change):
@@ -165,7 +165,7 @@ class NodeUncordon(_Change):
 
 
 class NodeDrain(_Change):
-    """Moves what it has to others."""
+    """Moves its deployments to other workers."""
 
     service = staticmethod(node_drain)
     said = "{} is draining; its deployments move to other workers."
