@@ -197,9 +197,7 @@ def test_a_claim_takes_as_many_queries_with_ten_thousand_queued_jobs(
         jobs(f"department-{number}", 1000)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE workers_job")
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
+    with CaptureQueriesContext(connection) as queries:
         began = time.perf_counter()
         assert claimed()
         took = time.perf_counter() - began

@@ -66,7 +66,7 @@ def test_paths_that_slurm_or_the_shell_would_change_are_refused(path: str) -> No
         {"port": 80},
     ],
 )
-def test_settings_that_are_no_names_are_refused(given: dict[str, str]) -> None:
+def test_settings_that_could_change_the_script_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
         SlurmSettings(**{"python": "/usr/bin/python3", **given})  # type: ignore[arg-type]
 

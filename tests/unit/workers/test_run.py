@@ -155,27 +155,29 @@ def test_a_checkpoint_is_reported_with_the_manifest_of_its_files(tmp_path: Path)
     assert event.there == ("checkpoint-3",)
 
 
-BAD = {
-    "metrics": {"metrics": {"loss": float("nan")}, "parameters": {}, "manifest": None},
-    "manifest": {"metrics": {}, "parameters": {}, "manifest": {"base": None, "files": [{}]}},
-    "character": {
-        "metrics": {},
-        "parameters": {"trainer": "a\x00b"},
-        "manifest": {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]},
-    },
-    "extra": {
-        "metrics": {},
-        "parameters": {},
-        "manifest": {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]},
-        "version": 7,
-    },
+GOOD = {
+    "metrics": {"loss": 0.5},
+    "parameters": {},
+    "manifest": {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]},
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_a_result_is_checked_as_outside_input(name: str) -> None:
-    with pytest.raises(InvalidInput):
-        result_checked("fine_tune", BAD[name])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"metrics": {"loss": float("nan")}}, "a number that is not finite"),
+        ({"metrics": {"loss": "nan"}}, "malformed: metrics.loss"),
+        ({"manifest": {"base": None, "files": [{}]}}, "not a manifest"),
+        ({"parameters": {"trainer": "a\x00b"}}, "a character that cannot be stored"),
+        ({"version": 7}, "malformed: version"),
+    ],
+    ids=["nan", "nan as text", "manifest", "character", "extra"],
+)
+def test_a_result_is_checked_as_outside_input(changes: dict[str, Any], sentence: str) -> None:
+    assert result_checked("fine_tune", GOOD)["metrics"] == GOOD["metrics"]
+    with pytest.raises(InvalidInput) as refused:
+        result_checked("fine_tune", {**GOOD, **changes})
+    assert sentence in " ".join(refused.value.message.split())
 
 
 class Recorder:
