@@ -85,7 +85,7 @@ def wanted(environment: Mapping[str, str]) -> bool:
     """Return whether the standard variables ask for traces over OTLP and name their receiver."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
-    if environment.get("OTEL_TRACES_EXPORTER", "otlp").strip() != "otlp":
+    if (environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp") != "otlp":
         return False
     variables = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     return any(environment.get(name) for name in variables)

@@ -42,6 +42,7 @@ def spans() -> InMemorySpanExporter:
         ({ENDPOINT: "http://collector:4318", "OTEL_SDK_DISABLED": "TRUE"}, False),
         ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
         ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": ""}, True),
     ],
 )
 def test_the_standard_variables_switch_traces_on(environment: dict[str, str], wanted: bool) -> None:
