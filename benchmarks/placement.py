@@ -42,17 +42,17 @@ def _simulate(nodes: int, deployments: int) -> None:
     print(f"{nodes} nodes, {deployments} deployments")  # noqa: T201
     print(f"{'':28}{'plan':>10}{'round':>10}{'moves':>8}{'waiting':>9}{'queries':>9}")  # noqa: T201
 
-    def heard() -> None:
+    def workers_report() -> None:
         WorkerKey.objects.exclude(seen_at=None).update(seen_at=timezone.now())
 
-    heard()
+    workers_report()
     _round("first placement", placements_update)
     loads_all()
-    heard()
+    workers_report()
     _round("nothing changed", placements_update)
     lost = Placement.objects.order_by("worker").values_list("worker", flat=True)[0]
     WorkerKey.objects.filter(worker=lost).update(seen_at=None)
-    heard()
+    workers_report()
     _round("a node lost", placements_update)
     loads_all()
     churn = max(1, deployments // 100)
@@ -61,7 +61,7 @@ def _simulate(nodes: int, deployments: int) -> None:
         state=DeploymentState.STOPPED, stopped_at=timezone.now() - timedelta(seconds=1)
     )
     deployments_make(churn, first=deployments)
-    heard()
+    workers_report()
     _round(f"{churn} ended, {churn} new", placements_update)
 
 

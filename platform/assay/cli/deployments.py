@@ -1,4 +1,4 @@
-"""`assay deployments rollback`: what served before, and back to it."""
+"""`assay deployments`: replicas, and going back to a release that served before."""
 
 from __future__ import annotations
 
