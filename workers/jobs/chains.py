@@ -91,6 +91,9 @@ def chains_advance() -> int:
             _advance(key)
         except Unavailable as error:
             logger.warning("Link %d of a chain waits: %s", key, error.message)
+        except Exception:
+            # One that fails holds up no other; it is tried again.
+            logger.exception("Link %d of a chain failed", key)
     return len(keys)
 
 

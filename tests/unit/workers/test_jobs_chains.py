@@ -75,6 +75,15 @@ def test_each_evaluation_starts_when_the_job_before_it_has_succeeded() -> None:
     assert (found, len(links)) == (first, 2)
 
 
+def test_a_link_that_cannot_be_read_holds_up_no_other() -> None:
+    broken = chained(Step(held_out()))
+    whole = chained(Step(held_out("more")), data=held_out("other"))
+    Job.objects.filter(pk=broken.pk).update(state=JobState.SUCCEEDED, result={})
+    succeed(whole)
+    chains_advance()
+    assert (states(broken), states(whole)) == (["waiting"], ["started"])
+
+
 def test_a_person_who_lost_the_role_starts_nothing_and_the_chain_says_so() -> None:
     first = chained(Step(held_out()), Step(held_out("more")))
     succeed(first)
