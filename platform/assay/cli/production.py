@@ -34,7 +34,7 @@ def check_people() -> str:
     reviewers = active.filter(role=Role.REVIEWER).values("person").distinct().count()
     if admins < 2:
         raise CheckFailed(
-            f"{admins} administrators; two grant the roles administrator and reviewer together",
+            f"{admins} of the two administrators who grant the privileged roles together",
             "Invite a second one: People → Invite a person.",
         )
     if not reviewers:

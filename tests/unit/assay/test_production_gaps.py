@@ -62,7 +62,7 @@ def test_one_administrator_who_left_does_not_count(person: Callable[..., Person]
     left = person("Bo", "admin")
     left.is_active = False
     left.save(update_fields=["is_active"])
-    assert gaps()["People"].detail.startswith("1 administrators")
+    assert gaps()["People"].detail.startswith("1 of the two administrators")
 
 
 def test_a_loop_that_fails_is_named() -> None:
