@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from django.db import close_old_connections, connections
@@ -12,7 +13,7 @@ from governance.errors import WrongState
 from registry import store
 from registry.manifests import Manifest
 from registry.releases.serving import serving_verdicts
-from workers.control.protocol import Assignment, LoadPlan
+from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
 from workers.deployments import services
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
@@ -35,28 +36,8 @@ class DirectControl:
     def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
         store.copy_version(manifest, target)
 
-    def replica_report(
-        self,
-        *,
-        deployment_id: int,
-        worker: str,
-        state: ReplicaState,
-        loaded_digest: str = "",
-        message: str = "",
-        load_seconds: float | None = None,
-        failures: int = 0,
-        retry_in_s: float | None = None,
-    ) -> str:
-        replica = services.replica_report(
-            deployment_id=deployment_id,
-            worker=worker,
-            state=state,
-            loaded_digest=loaded_digest,
-            message=message,
-            load_seconds=load_seconds,
-            failures=failures,
-            retry_in_s=retry_in_s,
-        )
+    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
+        replica = services.replica_report(worker=worker, **asdict(report))
         return replica.state
 
     def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:

@@ -81,6 +81,24 @@ class Assignment:
     leaving: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaReport:
+    """The state of one worker's copy of a deployment.
+
+    Attributes:
+        loaded_digest: What was hashed while loading.
+        failures: Loads that failed in a row; the next one is tried in `retry_in_s` seconds.
+    """
+
+    deployment_id: int
+    state: ReplicaState
+    loaded_digest: str = ""
+    message: str = ""
+    load_seconds: float | None = None
+    failures: int = 0
+    retry_in_s: float | None = None
+
+
 class EngineControl(Protocol):
     """The control plane, as one engine worker uses it from several threads.
 
@@ -110,18 +128,7 @@ class EngineControl(Protocol):
             OSError: `target` exists, or has no room.
         """
 
-    def replica_report(
-        self,
-        *,
-        deployment_id: int,
-        worker: str,
-        state: ReplicaState,
-        loaded_digest: str = "",
-        message: str = "",
-        load_seconds: float | None = None,
-        failures: int = 0,
-        retry_in_s: float | None = None,
-    ) -> str:
+    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
         """Record the state of this worker's copy; return the state that was recorded.
 
         Raises:

@@ -17,7 +17,7 @@ from typing import Protocol
 from governance.errors import DomainError, NotAuthenticated, NotFound, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
-from workers.control.protocol import Assignment, EngineControl, LoadPlan
+from workers.control.protocol import Assignment, EngineControl, LoadPlan, ReplicaReport
 from workers.deployments.models import ReplicaState
 from workers.wire import deployment_queue
 
@@ -288,9 +288,7 @@ class Reconciler:
 
     def _load(self, assignment: Assignment, stop: threading.Event) -> None:
         pk, name, started = assignment.deployment_id, assignment.name, time.monotonic()
-        self._control.replica_report(
-            deployment_id=pk, worker=self._worker, state=ReplicaState.LOADING
-        )
+        self._report(ReplicaReport(pk, ReplicaState.LOADING))
         logger.info("Loading deployment %s (%s)", name, assignment.digest[:12])
         try:
             digest = self._host.load(self._control.current_plan(pk))
@@ -318,12 +316,10 @@ class Reconciler:
         self._unreported.discard(deployment_id)
         self._consume(deployment_queue(deployment_id))
         self._ceased.discard(deployment_id)
-        state = self._control.replica_report(
-            deployment_id=deployment_id,
-            worker=self._worker,
-            state=ReplicaState.READY,
-            loaded_digest=digest,
-            load_seconds=seconds,
+        state = self._report(
+            ReplicaReport(
+                deployment_id, ReplicaState.READY, loaded_digest=digest, load_seconds=seconds
+            )
         )
         if state != ReplicaState.READY:
             self._release(deployment_id)
@@ -373,9 +369,7 @@ class Reconciler:
         """Gateways go on sealing prompts for this worker until its report was answered."""
         self._unreported.add(deployment_id)
         try:
-            self._control.replica_report(
-                deployment_id=deployment_id, worker=self._worker, state=ReplicaState.STOPPED
-            )
+            self._report(ReplicaReport(deployment_id, ReplicaState.STOPPED))
         except (NotFound, WrongState) as error:
             logger.info("The end of deployment %s needs no report: %s", deployment_id, error)
         except Exception:
@@ -397,14 +391,18 @@ class Reconciler:
             return  # Reported already, and not tried again since.
         logger.error("Deployment %s is %s here: %s", deployment_id, state.value, reason)
         failures = self._count_failure(deployment_id)
-        self._control.replica_report(
-            deployment_id=deployment_id,
-            worker=self._worker,
-            state=state,
-            message=reason[:1000],
-            failures=failures.count,
-            retry_in_s=failures.next_try - time.monotonic(),
+        self._report(
+            ReplicaReport(
+                deployment_id,
+                state,
+                message=reason[:1000],
+                failures=failures.count,
+                retry_in_s=failures.next_try - time.monotonic(),
+            )
         )
+
+    def _report(self, report: ReplicaReport) -> str:
+        return self._control.replica_report(worker=self._worker, report=report)
 
     def _count_failure(self, deployment_id: int) -> Failures:
         known = self._failures.get(deployment_id)

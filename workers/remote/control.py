@@ -8,19 +8,16 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from registry.manifests import Manifest
 from registry.storage.cache import Cache
 from workers.control.messages import assignment_from_json, one_line, plan_from_json
-from workers.control.protocol import Assignment, LoadPlan
+from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
 from workers.placement.capacity import Capacity
 from workers.remote.client import NodeClient
 from workers.remote.facts import machine_facts
 from workers.remote.files import RemoteFiles, copy_version
-
-if TYPE_CHECKING:
-    from workers.deployments.models import ReplicaState
 
 logger = logging.getLogger(__name__)
 FACTS_EVERY_S = 15.0
@@ -61,27 +58,16 @@ class RemoteControl:
         files = RemoteFiles(self._client, f"deployments/{deployment_id}/files/")
         copy_version(files, self._cache, manifest, target)
 
-    def replica_report(
-        self,
-        *,
-        deployment_id: int,
-        worker: str,
-        state: ReplicaState,
-        loaded_digest: str = "",
-        message: str = "",
-        load_seconds: float | None = None,
-        failures: int = 0,
-        retry_in_s: float | None = None,
-    ) -> str:
+    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
         body = {
             "worker": worker,
-            "deployment": deployment_id,
-            "state": str(state),
-            "loaded_digest": loaded_digest,
-            "message": one_line(message, 1_000),
-            "load_seconds": load_seconds,
-            "failures": failures,
-            "retry_in_s": retry_in_s,
+            "deployment": report.deployment_id,
+            "state": str(report.state),
+            "loaded_digest": report.loaded_digest,
+            "message": one_line(report.message, 1_000),
+            "load_seconds": report.load_seconds,
+            "failures": report.failures,
+            "retry_in_s": report.retry_in_s,
         }
         return str(self._client.post("replicas", body)["state"])
 

@@ -21,6 +21,7 @@ from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import changed
 from workers.control.messages import plan_from_json, plan_to_json
+from workers.control.protocol import ReplicaReport
 from workers.deployments import reconciler
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.reconciler import Reconciler
@@ -219,12 +220,9 @@ def test_a_damaged_file_of_the_cache_is_fetched_again(node: EngineNode, tmp_path
 
 def test_a_report_with_control_characters_is_recorded_as_one_line(node: EngineNode) -> None:
     deployment = deployed()
-    node.control.replica_report(
-        deployment_id=deployment.pk,
-        worker=WORKER,
-        state=ReplicaState.FAILED,
-        message="\x1b[31mout of\nmemory\x00" + "!" * 2_000,
-    )
+    message = "\x1b[31mout of\nmemory\x00" + "!" * 2_000
+    report = ReplicaReport(deployment.pk, ReplicaState.FAILED, message=message)
+    node.control.replica_report(worker=WORKER, report=report)
     message = Replica.objects.get().message
     assert message.startswith("[31mout of memory !")
     assert len(message) == 1_000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -15,6 +14,7 @@ from registry.catalog import TASKS, discovered
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from workers.control.direct import DirectControl
+from workers.control.protocol import ReplicaReport
 from workers.deployments import reconciler
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.reconciler import Reconciler
@@ -214,10 +214,10 @@ class Outage(DirectControl):
 
     away = False
 
-    def replica_report(self, *, state: ReplicaState, **given: Any) -> str:
-        if self.away and state is ReplicaState.STOPPED:
+    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
+        if self.away and report.state is ReplicaState.STOPPED:
             raise Unavailable("The control plane does not answer.")
-        return super().replica_report(state=state, **given)
+        return super().replica_report(worker=worker, report=report)
 
 
 def test_an_end_that_was_not_heard_is_reported_again(workers: list[EngineWorker]) -> None:
