@@ -696,7 +696,7 @@ JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 # of this installation and its cluster can give.
 JOB_MAX_DEVICES = env_int("ASSAY_JOB_MAX_DEVICES", 1, least=1)
 JOB_MAX_NODES = env_int("ASSAY_JOB_MAX_NODES", 1, least=1)
-# The launcher of this worker's runs: `local` forks them, `slurm` submits them.
+# The launcher of this worker's runs: `local` forks them, `slurm` and `kubernetes` submit them.
 LAUNCHER = env("ASSAY_LAUNCHER", "local")
 SLURM_PYTHON = env("ASSAY_SLURM_PYTHON", "")
 SLURM_PARTITION = env("ASSAY_SLURM_PARTITION", "")
@@ -704,6 +704,13 @@ SLURM_ACCOUNT = env("ASSAY_SLURM_ACCOUNT", "")
 # Off where a device of a job is a process on CPUs.
 SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS", default=True)
 SLURM_PORT = env_int("ASSAY_SLURM_PORT", 29_400, least=1024)
+KUBERNETES_NAMESPACE = env("ASSAY_KUBERNETES_NAMESPACE", "")
+KUBERNETES_RUNTIME = env("ASSAY_KUBERNETES_RUNTIME", "assay-run")
+# The resource that a device of a job is; `cpu` where it is a process on CPUs.
+KUBERNETES_DEVICE = env("ASSAY_KUBERNETES_DEVICE", "nvidia.com/gpu")
+KUBERNETES_QUEUE = env("ASSAY_KUBERNETES_QUEUE", "")
+KUBERNETES_WAIT_MINUTES = env_int("ASSAY_KUBERNETES_WAIT_MINUTES", 60, least=1)
+KUBERNETES_CONFIG = env("ASSAY_KUBERNETES_CONFIG", "")
 # Jobs of one department that run at the same time, where it has no limit of its own; 0: no limit.
 JOBS_AT_ONCE = env_int("ASSAY_JOBS_AT_ONCE", 0, least=0)
 # Jobs that the compute workers of one node run at the same time.

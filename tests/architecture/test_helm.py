@@ -17,6 +17,7 @@ import helm_python as helm
 import kubernetes_validate
 import pytest
 import yaml
+from kubeflow_trainer_api import models
 
 from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
@@ -24,6 +25,7 @@ from assay.processes import HOLDERS
 from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES
 from tests.architecture.test_monitoring import check
 from tests.architecture.test_settings import NEEDED
+from workers.launchers.trainjobs import checked, runtime_check
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy" / "helm" / "assay"
@@ -60,6 +62,13 @@ FULL: dict[str, Any] = {
     "compute": {"cpu": {"autoscaling": {"enabled": True}}, "gpu": POOL},
     "engine": {"gpu": POOL},
     "networkPolicy": {"database": [{"podSelector": {"matchLabels": {"app": "postgres"}}}]},
+    "runs": {
+        "enabled": True,
+        "namespace": "runs",
+        "claim": "shared",
+        "nodeSelector": {"accelerator": "h100"},
+        "podGroupPolicy": {"coscheduling": {"scheduleTimeoutSeconds": 600}},
+    },
     "monitoring": {
         "serviceMonitor": True,
         "prometheusRule": True,
@@ -117,9 +126,12 @@ def test_the_chart_lints_without_warnings() -> None:
 def test_every_object_follows_the_schema_of_its_kind(name: str) -> None:
     custom = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
     for each in rendered(name):
-        if each["kind"] not in custom:
+        if each["kind"] == "TrainingRuntime":
+            checked(models.TrainerV1alpha1TrainingRuntime, each)
+        elif each["kind"] not in custom:
             kubernetes_validate.validate(each, VERSIONS[name], strict=True)
-        assert each["metadata"]["namespace"] == "models"
+        run = each["metadata"]["name"] == "assay-run"
+        assert each["metadata"]["namespace"] == ("runs" if run else "models")
         assert re.fullmatch(r"[a-z0-9-]{1,63}", each["metadata"]["name"])
     kinds = {each["kind"] for each in rendered("full")}
     assert custom | {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"} <= kinds
@@ -134,7 +146,9 @@ def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
         assert security["runAsNonRoot"] is True
         assert security["runAsUser"] == 10001, "The user of docker/Dockerfile."
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["automountServiceAccountToken"] is False
+        launches = name == "full" and component.startswith("compute-")
+        assert pod["automountServiceAccountToken"] is launches
+        assert pod.get("serviceAccountName") == ("assay-compute" if launches else None)
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
         (container,) = pod["containers"]
         assert container["securityContext"] == {
@@ -270,7 +284,7 @@ def test_every_process_reaches_what_it_does_in_the_compose_file() -> None:
     assert egress("mlflow") == {53, 5432}
     assert egress("web", "full") == {53, 5432, 6379, 5000, 443, 4318}
     assert egress("engine-gpu", "full") == {53, 5432, 6379, 443, 4318}
-    assert egress("compute-gpu", "full") == {53, 5432, 6379, 443}
+    assert egress("compute-gpu", "full") == {53, 5432, 6379, 443, 6443}
     peers = named("full", "NetworkPolicy", "web")["spec"]["egress"][1]["to"]
     assert peers == FULL["networkPolicy"]["database"]
 
@@ -281,6 +295,12 @@ def test_selectors_find_their_pods(name: str) -> None:
         each["spec"]["template"]["metadata"]["labels"]
         for each in rendered(name)
         if each["kind"] in {"Deployment", "Job"}
+    ]
+    templates += [
+        job["template"]["spec"]["template"]["metadata"]["labels"]
+        for each in rendered(name)
+        if each["kind"] == "TrainingRuntime"
+        for job in each["spec"]["template"]["spec"]["replicatedJobs"]
     ]
     for each in rendered(name):
         spec = each.get("spec", {})
@@ -295,6 +315,38 @@ def test_selectors_find_their_pods(name: str) -> None:
         if target := each.get("spec", {}).get("scaleTargetRef"):
             scaled = named(name, "Deployment", target["name"].removeprefix("assay-"))
             assert "replicas" not in scaled["spec"]
+
+
+def test_runs_have_what_the_launcher_needs_and_no_more() -> None:
+    (runtime,) = (each for each in rendered("full") if each["kind"] == "TrainingRuntime")
+    runtime_check(runtime)
+    assert runtime["spec"]["podGroupPolicy"] == FULL["runs"]["podGroupPolicy"]
+    given = environment(pods("full")["compute-gpu"])
+    assert given["ASSAY_LAUNCHER"] == "kubernetes"
+    assert given["ASSAY_KUBERNETES_NAMESPACE"] == "runs"
+    assert given["ASSAY_KUBERNETES_RUNTIME"] == runtime["metadata"]["name"]
+    assert "ASSAY_LAUNCHER" not in environment(pods("full")["engine-gpu"])
+    (role,) = (each for each in rendered("full") if each["kind"] == "Role")
+    assert {each for rule in role["rules"] for each in rule["resources"]} == {
+        "trainjobs", "trainingruntimes", "pods", "pods/log",
+    }  # fmt: skip
+    assert not {each for rule in role["rules"] for each in rule["verbs"]} & {"*", "update", "patch"}
+    (binding,) = (each for each in rendered("full") if each["kind"] == "RoleBinding")
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "assay-compute", "namespace": "models"}
+    ]
+    (policy,) = (
+        each["spec"]
+        for each in rendered("full")
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["namespace"] == "runs"
+    )
+    itself = [{"podSelector": policy["podSelector"]}]
+    assert policy["ingress"] == [{"from": itself}]
+    reached, names = (rule["to"] for rule in policy["egress"])
+    assert reached == itself
+    assert names[0]["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+    kinds = {each["kind"] for each in rendered("default")}
+    assert not kinds & {"Role", "RoleBinding", "ServiceAccount", "TrainingRuntime"}
 
 
 def test_alerts_and_dashboard_are_the_files_that_other_installations_use() -> None:
@@ -350,6 +402,10 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"environment": {"ASSAY_WIRE_KEY": "secret"}},
     {"environment": {"ASSAY_DEBUG": 1}},
     {"database": {"port": 70000}},
+    {"runs": {"enabled": True, "namespace": "runs"}},
+    {"runs": {"enabled": True, "claim": "shared"}},
+    {"runs": {"enabled": True, "claim": "shared", "namespace": "models"}},
+    {"runs": {"backoffLimit": 6}},
 )
 
 

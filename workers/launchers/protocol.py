@@ -10,15 +10,19 @@ from typing import Protocol
 from workers.run.order import LOG_FILE, Resources
 
 LOG_LINES = 40
-_LOG_BYTES = 16 * 1024
+LOG_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of a run's process: its exit status, negative for the signal that ended it."""
+    """The end of a run's process: its exit status, negative for the signal that ended it.
+
+    `detail` names the status in words. `sentence` says all, where the launcher knows the cause.
+    """
 
     status: int
     detail: str = ""
+    sentence: str = ""
 
     @property
     def killed(self) -> bool:
@@ -79,7 +83,7 @@ def last_lines(folder: Path) -> str:
     """Return the last lines of a run's log in its folder."""
     try:
         with (folder / LOG_FILE).open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _LOG_BYTES))
+            file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""

@@ -223,7 +223,7 @@ def _excess(reader: EventReader, folder: Path) -> str:
 
 def _finish_of(folder: Path, ended: Ended, log_tail: str) -> Finish | None:
     if ended.status == STOPPED:
-        return None
+        return Finish(sentence=ended.sentence, retry=True) if ended.sentence else None
     if ended.status != 0:
         return Finish(sentence=_death_reason(ended, log_tail), retry=True)
     outcome = outcome_read(folder)
@@ -236,6 +236,8 @@ def _finish_of(folder: Path, ended: Ended, log_tail: str) -> Finish | None:
 
 
 def _death_reason(ended: Ended, log_tail: str) -> str:
+    if ended.sentence:
+        return ended.sentence
     if ended.killed:
         return (
             "The run was killed. The system does that when memory runs out; use a smaller batch "

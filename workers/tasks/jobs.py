@@ -70,7 +70,25 @@ def launcher() -> Launcher:
                 port=settings.SLURM_PORT,
             )
         )
-    raise ImproperlyConfigured(f"ASSAY_LAUNCHER={settings.LAUNCHER!r} is not local or slurm.")
+    if settings.LAUNCHER == "kubernetes":
+        # 2 s of imports, which no other launcher needs.
+        from workers.launchers.kubernetes import KubernetesLauncher
+        from workers.launchers.trainjobs import KubernetesSettings
+
+        return KubernetesLauncher(
+            KubernetesSettings(
+                namespace=settings.KUBERNETES_NAMESPACE,
+                root=Path(settings.DATA_DIR),
+                runtime=settings.KUBERNETES_RUNTIME,
+                device=settings.KUBERNETES_DEVICE,
+                queue=settings.KUBERNETES_QUEUE,
+                wait_minutes=settings.KUBERNETES_WAIT_MINUTES,
+                config=settings.KUBERNETES_CONFIG,
+            )
+        )
+    raise ImproperlyConfigured(
+        f"ASSAY_LAUNCHER={settings.LAUNCHER!r} is not local, slurm or kubernetes."
+    )
 
 
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]

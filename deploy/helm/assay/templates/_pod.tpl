@@ -8,11 +8,15 @@ environment (a list), resources, scratch and uploads (sizes, empty for none), po
 {{- $process := get (include "assay.processes" .root | fromYaml) .kind -}}
 {{- $pool := .pool | default dict -}}
 {{- $bucket := and $values.store.url $process.store -}}
+{{- $launches := and $values.runs.enabled (eq .kind "compute") -}}
 metadata:
   labels:
     {{- include "assay.labels" . | nindent 4 }}
 spec:
-  {{- include "assay.podSecurity" . | nindent 2 }}
+  {{- include "assay.podSecurity" (dict "token" $launches) | nindent 2 }}
+  {{- if $launches }}
+  serviceAccountName: {{ $root.Release.Name }}-compute
+  {{- end }}
   terminationGracePeriodSeconds: {{ .grace | default 60 }}
   {{- with $values.images.pullSecrets }}
   imagePullSecrets: {{ toJson . }}

@@ -55,9 +55,22 @@ labels:
   app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 
-{{/* Restricted: no root, no privileges, no capabilities, nothing to write to but what is mounted. */}}
+{{/* Objects in the namespace of runs. */}}
+{{- define "assay.runMetadata" -}}
+name: {{ .root.Release.Name }}-run
+namespace: {{ .root.Values.runs.namespace }}
+labels:
+  {{- include "assay.labels" . | nindent 2 }}
+  app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{/*
+Restricted: no root, no privileges, no capabilities, nothing to write to but what is mounted. `token`
+gives the pod a token of the cluster.
+*/}}
 {{- define "assay.podSecurity" -}}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true

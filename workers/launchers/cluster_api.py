@@ -1,0 +1,174 @@
+"""The objects of runs in a Kubernetes cluster: TrainJobs, their pods, and the TrainingRuntime.
+
+Uses the official client. Each call raises Unavailable when the cluster cannot do it now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError
+
+from governance.errors import InvalidInput, Unavailable
+from workers.launchers.pods import alive, cut
+from workers.launchers.protocol import LOG_BYTES, LOG_LINES
+from workers.launchers.trainjobs import GROUP, NODE, VERSION, KubernetesSettings
+
+# Seconds to connect, and to read.
+TIMEOUT_S = (5.0, 30.0)
+KILL_GRACE_S = 1
+
+
+class _Missing(Exception):
+    """The object does not exist."""
+
+
+class _Refused(Unavailable):
+    """The object is refused for good."""
+
+
+class ClusterApi:
+    """The namespace of runs."""
+
+    def __init__(self, settings: KubernetesSettings) -> None:
+        """Connect with the settings' kubeconfig, or the pod's service account.
+
+        Raises:
+            InvalidInput: there is neither.
+        """
+        configuration = client.Configuration()
+        configuration.client_side_validation = False
+        configuration.retries = 1
+        try:
+            if settings.config:
+                config.load_kube_config(settings.config, client_configuration=configuration)
+            else:
+                config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException as error:
+            raise InvalidInput(
+                f"This worker cannot reach Kubernetes: {error}",
+                hint="Run it in a pod with a service account, or set ASSAY_KUBERNETES_CONFIG.",
+            ) from error
+        connection = client.ApiClient(configuration)
+        self._objects = client.CustomObjectsApi(connection)
+        self._core = client.CoreV1Api(connection)
+        self._namespace = settings.namespace
+
+    def runtime(self, name: str) -> dict[str, Any]:
+        """Return a TrainingRuntime. Raises Unavailable, also when there is none."""
+        try:
+            return self._object("trainingruntimes", name)
+        except _Missing as error:
+            raise Unavailable(
+                f"The namespace {self._namespace} has no TrainingRuntime {name!r}."
+            ) from error
+
+    def job_create(self, made: dict[str, Any]) -> None:
+        """Create a TrainJob. Raises Unavailable, and InvalidInput when it is refused for good."""
+        try:
+            _asked(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), made)
+        except _Refused as error:
+            raise InvalidInput(error.message) from error
+        except Unavailable:
+            # The answer may be lost, and the TrainJob there.
+            if self.job(made["metadata"]["name"]) is None:
+                raise
+
+    def job(self, name: str) -> dict[str, Any] | None:
+        """Return a TrainJob; None when there is none."""
+        try:
+            return self._object("trainjobs", name)
+        except _Missing:
+            return None
+
+    def jobs(self, selector: str) -> list[dict[str, Any]]:
+        """Return the TrainJobs with a label."""
+        found = _asked(
+            self._objects.list_namespaced_custom_object,
+            *self._kind("trainjobs"),
+            label_selector=selector,
+        )
+        return list(found["items"])
+
+    def job_delete(self, name: str) -> None:
+        """Delete a TrainJob, if there is one. Its pods get SIGTERM and their time to end."""
+        with contextlib.suppress(_Missing):
+            _asked(
+                self._objects.delete_namespaced_custom_object,
+                *self._kind("trainjobs"),
+                name,
+                # Kubeflow makes the pods of a TrainJob that waits for their end anew.
+                propagation_policy="Background",
+            )
+
+    def pods(self, selector: str) -> list[Any]:
+        """Return the pods with a label."""
+        found = _asked(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
+        return list(found.items)
+
+    def pods_kill(self, pods: list[Any]) -> None:
+        """Have pods that are alive end within a second."""
+        for pod in filter(alive, pods):
+            with contextlib.suppress(_Missing):
+                _asked(
+                    self._core.delete_namespaced_pod,
+                    pod.metadata.name,
+                    self._namespace,
+                    grace_period_seconds=KILL_GRACE_S,
+                )
+
+    def log(self, pod: Any) -> str:
+        """Return the last lines that a pod printed; nothing when they cannot be had."""
+        try:
+            answer = _asked(
+                self._core.read_namespaced_pod_log,
+                pod.metadata.name,
+                self._namespace,
+                container=NODE,
+                tail_lines=LOG_LINES,
+                limit_bytes=LOG_BYTES,
+                # The client's own decoding is for JSON.
+                _preload_content=False,
+            )
+        except (_Missing, Unavailable):
+            return ""
+        return str(answer.data.decode(errors="replace"))
+
+    def _kind(self, plural: str) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self._namespace, plural
+
+    def _object(self, plural: str, name: str) -> dict[str, Any]:
+        found = _asked(self._objects.get_namespaced_custom_object, *self._kind(plural), name)
+        return dict(found)
+
+
+def _asked(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Return the answer of the cluster.
+
+    Raises:
+        _Missing: the object does not exist.
+        Unavailable: it did not answer, cannot do it now, or refuses it (`_Refused`).
+    """
+    try:
+        return call(*given, _request_timeout=TIMEOUT_S, **named)
+    except client.ApiException as error:
+        if error.status == 404:
+            raise _Missing from error
+        said = _said(error)
+        # A webhook's refusal has the same status as missing rights.
+        if error.status in {400, 422} or "denied the request" in said:
+            raise _Refused(f"Kubernetes refused the run: {said}.") from error
+        raise Unavailable(f"Kubernetes answered {error.status}: {said}.") from error
+    except (HTTPError, OSError) as error:
+        raise Unavailable(f"Kubernetes did not answer: {type(error).__name__}.") from error
+
+
+def _said(error: client.ApiException) -> str:
+    try:
+        return cut(json.loads(error.body)["message"])
+    except (KeyError, TypeError, ValueError):
+        return cut(error.reason)

@@ -1,0 +1,199 @@
+"""Runs as TrainJobs of Kubeflow Trainer: the cluster's controllers make the pods.
+
+Work folders must lie on a volume that the pods mount, under the same path as this worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from governance.errors import Unavailable
+from workers.launchers.cluster_api import ClusterApi
+from workers.launchers.pods import (
+    alive,
+    cut,
+    disruption,
+    pods_end,
+    running,
+    start_fault,
+    unscheduled,
+)
+from workers.launchers.protocol import Ended
+from workers.launchers.trainjobs import (
+    FENCE_LABEL,
+    GRACE_S,
+    JOB_LABEL,
+    JOBSET_LABEL,
+    KubernetesSettings,
+    runtime_check,
+    train_job,
+)
+from workers.run.order import Resources
+from workers.run.outcome import STOPPED
+
+logger = logging.getLogger(__name__)
+MINUTE_S = 60.0
+# An image that cannot be pulled, for instance, is waited for this long.
+FAULT_S = 300.0
+# Pods that do not end after their time to end are no longer waited for.
+STUCK_S = GRACE_S + 60.0
+# A new attempt waits at most this long for the pods of earlier attempts to end.
+ENDED_S = 60.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """Notes about a run: its pods, and since when it waits, cannot start, or is over."""
+
+    nodes: int
+    waits: float = field(default_factory=time.monotonic)
+    faulty: float | None = None
+    over: float | None = None
+    works: bool = False
+    disrupted: str = ""
+
+
+class KubernetesLauncher:
+    """Implements `workers.launchers.protocol.Launcher`."""
+
+    poll_s = 2.0
+
+    def __init__(self, settings: KubernetesSettings) -> None:
+        """Connect to the cluster. Raises InvalidInput when the settings do not say how."""
+        self._api = ClusterApi(settings)
+        self._settings = settings
+        self._runs: dict[str, _Run] = {}
+
+    def submit(self, folder: Path, resources: Resources) -> str:
+        """Create the run's TrainJob. Raises Unavailable, and InvalidInput when it is refused."""
+        made = train_job(folder, resources, self._settings)
+        runtime_check(self._api.runtime(self._settings.runtime))
+        self._api.job_create(made)
+        name = str(made["metadata"]["name"])
+        self._runs[name] = _Run(resources.nodes)
+        return name
+
+    def poll(self, handle: str) -> Ended | None:
+        """Return how the run ended, once none of its pods works any more."""
+        run, now = self._runs[handle], time.monotonic()
+        try:
+            pods, found = self._pods(handle), self._api.job(handle)
+        except Unavailable as error:
+            logger.warning("Run %s: %s", handle, error.message)
+            return None
+        run.works = run.works or sum(map(running, pods)) >= run.nodes
+        run.disrupted = run.disrupted or _first(disruption, pods)
+        complete, failed = _condition(found, "Complete"), _condition(found, "Failed")
+        if found is not None and not (complete or failed):
+            return None if run.works else self._unstarted(run, pods, found, now)
+        run.over = run.over or now
+        if any(map(alive, pods)) and now < run.over + STUCK_S:
+            return None
+        if complete:
+            return Ended(0)
+        if found is None:
+            return Ended(STOPPED, sentence="The TrainJob of the run was deleted.")
+        if failed.get("reason") == "DeadlineExceeded":
+            return Ended(STOPPED, sentence="The run reached the deadline of its TrainJob.")
+        said = cut(failed.get("message") or failed.get("reason"))
+        return pods_end(pods, disrupted=run.disrupted, condition=said)
+
+    def works(self, handle: str) -> bool:
+        """Return whether all pods of the run have started, as of the last `poll`."""
+        return self._runs[handle].works
+
+    def cancel(self, handle: str, *, kill: bool = False) -> None:
+        """Delete the TrainJob: its pods get SIGTERM and time to end; with `kill`, one second.
+
+        Raises:
+            Unavailable: Kubernetes did not answer.
+        """
+        self._api.job_delete(handle)
+        if kill:
+            self._api.pods_kill(self._pods(handle))
+
+    def end_earlier(self, folder: Path) -> None:
+        """Delete the TrainJobs of lower fences and wait for their pods' end. Raises Unavailable."""
+        selector, until = f"{JOB_LABEL}={folder.parent.name}", time.monotonic() + ENDED_S
+        while True:
+            for each in self._api.jobs(selector):
+                if _earlier(each["metadata"].get("labels"), folder):
+                    self._api.job_delete(each["metadata"]["name"])
+            pods = [
+                pod
+                for pod in self._api.pods(selector)
+                if alive(pod) and _earlier(pod.metadata.labels, folder)
+            ]
+            if not pods:
+                return
+            self._api.pods_kill(pods)
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"Kubernetes still runs an earlier attempt: pod {pods[0].metadata.name}."
+                )
+            time.sleep(self.poll_s)
+
+    def logs(self, handle: str) -> str:
+        """Return the last lines that the run's first pod printed; nothing once it is gone."""
+        try:
+            pods = self._pods(handle)
+        except Unavailable:
+            return ""
+        return self._api.log(min(pods, key=_index)) if pods else ""
+
+    def forget(self, handle: str) -> None:
+        """Delete the TrainJob of a run that is over."""
+        self._runs.pop(handle, None)
+        try:
+            self._api.job_delete(handle)
+        except Unavailable as error:
+            logger.warning("TrainJob %s is left in the cluster: %s", handle, error.message)
+
+    def _pods(self, handle: str) -> list[Any]:
+        return self._api.pods(f"{JOBSET_LABEL}={handle}")
+
+    def _unstarted(self, run: _Run, pods: list[Any], found: Any, now: float) -> Ended | None:
+        """Return the end of a run that the cluster does not start; None while it may."""
+        if _condition(found, "Suspended"):
+            # Kueue lets it wait for its quota.
+            run.waits = now
+            return None
+        fault = _first(start_fault, pods)
+        run.faulty = (run.faulty or now) if fault else None
+        if run.faulty is not None and now > run.faulty + FAULT_S:
+            return Ended(1, sentence=f"Kubernetes cannot start the run: {fault}.")
+        minutes = self._settings.wait_minutes
+        if now < run.waits + MINUTE_S * minutes:
+            return None
+        why = fault or _first(unscheduled, pods) or "its pods did not start"
+        return Ended(
+            1, sentence=f"Kubernetes did not start the run within {minutes} minutes: {why}."
+        )
+
+
+def _first(reason: Callable[[Any], str], pods: list[Any]) -> str:
+    """Return the first reason that a pod has; empty when none has one."""
+    return next(filter(None, map(reason, pods)), "")
+
+
+def _condition(found: dict[str, Any] | None, kind: str) -> dict[str, Any]:
+    """Return a condition of the TrainJob that is true, else nothing."""
+    for each in ((found or {}).get("status") or {}).get("conditions") or []:
+        if each.get("type") == kind and each.get("status") == "True":
+            return dict(each)
+    return {}
+
+
+def _earlier(labels: dict[str, str] | None, folder: Path) -> bool:
+    fence = (labels or {}).get(FENCE_LABEL, "")
+    return fence.isdecimal() and int(fence) < int(folder.name)
+
+
+def _index(pod: Any) -> int:
+    index = (pod.metadata.annotations or {}).get("batch.kubernetes.io/job-completion-index", "")
+    return int(index) if index.isdecimal() else 0
