@@ -23,7 +23,8 @@ class Estimate:
     the currency.
 
     `seconds` are `passes`, the rows that are gone through, times `per_row`, the device time of one
-    in seconds, divided among `processes`. The cost is that of the device time of all of them.
+    in seconds, divided among `processes`. The cost is that of the device time of all of them, each
+    second of which costs `second_micro`.
     """
 
     jobs: int
@@ -32,6 +33,7 @@ class Estimate:
     passes: int
     per_row: tuple[float, float]
     processes: int = 1
+    second_micro: int = 0
 
 
 def fine_tune_estimate(
@@ -60,7 +62,8 @@ def fine_tune_estimate(
     per_row = (min(rates), max(rates))
     low, high = (price.cost(device_ms=round(wanted * each * 1000)) for each in per_row)
     seconds = (wanted * per_row[0] / processes, wanted * per_row[1] / processes)
-    return Estimate(len(rates), seconds, (low, high), wanted, per_row, processes)
+    second = price.cost(device_ms=1000)
+    return Estimate(len(rates), seconds, (low, high), wanted, per_row, processes, second)
 
 
 def _rates(base_digest: str, method: str) -> list[float]:

@@ -78,7 +78,7 @@ def test_fast_and_slow_jobs_of_every_department_make_a_range_with_its_price(
     Price.objects.create(deployment="", prompt=0, completion=0, device_second=2_000)
     found = estimate(base)
     assert (found.jobs, found.seconds) == (2, (70.4, 140.8))
-    assert found.micro == (140_800, 281_600)
+    assert (found.micro, found.second_micro) == ((140_800, 281_600), 2_000)
 
 
 def test_processes_divide_the_time_and_not_the_cost(base: ModelVersion) -> None:
