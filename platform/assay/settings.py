@@ -692,9 +692,11 @@ CELERY_TASK_DEFAULT_QUEUE = "compute"
 
 JOB_LEASE_S = env_int("ASSAY_JOB_LEASE_S", 30)
 JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
-# The most devices of one machine, and machines, that one job may ask for: what the largest machine
-# of this installation and its cluster can give.
+# The most devices and memory of one machine, and machines, that one job may ask for: what the
+# largest machine of this installation and its cluster can give. Enrolled nodes report their own.
+# Memory of 0 is not known.
 JOB_MAX_DEVICES = env_int("ASSAY_JOB_MAX_DEVICES", 1, least=1)
+JOB_MAX_MEMORY_GIB = env_int("ASSAY_JOB_MAX_MEMORY_GIB", 0)
 JOB_MAX_NODES = env_int("ASSAY_JOB_MAX_NODES", 1, least=1)
 # The launcher of this worker's runs: `local` forks them, `slurm` and `kubernetes` submit them.
 LAUNCHER = env("ASSAY_LAUNCHER", "local")

@@ -45,6 +45,11 @@ running AS (
 )
 """
 
+_FITS = """
+    coalesce((spec -> 'resources' ->> 'devices')::integer, 1) <= %(devices)s
+    AND coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0) <= %(memory_gib)s
+"""
+
 # The first of each department's line is locked, so that one that a person cancels at this moment
 # is passed over. NO KEY: rows that refer to a job may be added meanwhile.
 _CLAIM = f"""
@@ -54,12 +59,14 @@ WITH {_SHARES}, first AS (
          WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
            AND attempt < %(attempts)s
            AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
+           AND {_FITS}
          ORDER BY priority DESC, created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
     ) job
 ), lost AS (
     SELECT id, department_id, priority, created_at FROM workers_job
      WHERE state = 'running' AND lease_until < statement_timestamp() AND NOT cancel_requested
        AND attempt < %(attempts)s
+       AND {_FITS}
        FOR NO KEY UPDATE SKIP LOCKED
 ), best AS (
     SELECT c.id FROM (SELECT * FROM first UNION ALL SELECT * FROM lost) c
@@ -112,10 +119,13 @@ def _common() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The most jobs that run at the same time on workers whose names begin with `prefix`."""
+    """The most jobs that run at the same time on workers whose names begin with `prefix`, and the
+    most devices and memory that one of these jobs may request; None sets no bound."""
 
     prefix: str
     jobs: int
+    devices: int | None = None
+    memory_gib: int | None = None
 
 
 def first_claim(
@@ -134,6 +144,8 @@ def first_claim(
         "worker": worker[:120],
         "lease": timedelta(seconds=settings.JOB_LEASE_S),
         "attempts": settings.JOB_MAX_ATTEMPTS,
+        "devices": (bound and bound.devices) or _NO_LIMIT,
+        "memory_gib": (bound and bound.memory_gib) or _NO_LIMIT,
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)

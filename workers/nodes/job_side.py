@@ -23,6 +23,7 @@ from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
 from workers.jobs.leases import job_checkpoint, job_claim, job_deliver, job_fail
 from workers.jobs.line import Bound
 from workers.jobs.models import Job, JobState
+from workers.jobs.resources import GIB
 from workers.nodes.engine_side import worker_of
 from workers.nodes.models import Node, NodeState
 from workers.nodes.order_files import JobFile, order_file, order_files_write
@@ -57,8 +58,7 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         raise NotFound(f"No message named a job {job_id} lately.")
     name = worker_of(node, worker)
     with node_working(node):
-        bound = Bound(node.prefix, settings.NODE_JOBS_AT_ONCE)
-        claim = job_claim(job_id=job_id, worker=name, bound=bound)
+        claim = job_claim(job_id=job_id, worker=name, bound=_bound(node))
     order = None if claim is None else DirectJobs().order(claim)
     if claim is None or order is None:
         return None
@@ -69,6 +69,17 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         job_fail(claim, f"The control plane has no folder for the attempt: {error}.", retry=True)
         return None
     return claim, order
+
+
+def _bound(node: Node) -> Bound:
+    """Return what jobs the node may run. One that reports no devices runs processes on its CPUs."""
+    memory = node.facts.get("memory_bytes", 0) // GIB
+    return Bound(
+        node.prefix,
+        settings.NODE_JOBS_AT_ONCE,
+        devices=len(node.facts.get("devices", ())) or None,
+        memory_gib=memory or None,
+    )
 
 
 def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:

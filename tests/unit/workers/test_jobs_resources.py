@@ -8,12 +8,15 @@ import pytest
 
 from governance.errors import InvalidInput, WrongState
 from governance.quotas.models import BudgetHold
+from registry.datasets.models import Dataset
 from registry.versions.models import ModelVersion, VersionState
 from tests.unit.workers import company
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job
 from workers.jobs.orders import order_make
 from workers.jobs.requests import fine_tune_request
+from workers.nodes.job_side import node_job_claim
+from workers.nodes.models import Node
 
 pytestmark = pytest.mark.django_db
 
@@ -25,7 +28,7 @@ def requested(method: str = "lora", **resources: Any) -> Job:
         model=company.model("docs", task),
         base_version=company.version(company.model("smol", task)),
         method=method,
-        dataset_version=company.data("pairs", task),
+        dataset_version=company.data(f"pairs-{Dataset.objects.count()}", task),
         hyperparameters={},
         resources=resources,
     )
@@ -69,3 +72,46 @@ def test_a_job_does_not_run_on_a_version_that_was_recalled_after_the_request() -
     assert claim is not None
     with pytest.raises(WrongState, match="jobs use only trusted versions"):
         order_make(claim)
+
+
+def enrolled(name: str, devices: int, memory_gib: int, **changes: Any) -> Node:
+    """A node that last reported this."""
+    facts = {"devices": [{}] * devices, "memory_bytes": memory_gib * 1024**3}
+    given = {"state": "enrolled", "public_key": name.ljust(64, "0"), "facts": facts}
+    creator = company.person("ada", "admin").person_id
+    return Node.objects.create(name=name, created_by_id=creator, **{**given, **changes})
+
+
+def test_a_node_of_more_devices_and_memory_than_the_settings_name_can_be_asked_for(
+    settings: Any,
+) -> None:
+    settings.JOB_MAX_MEMORY_GIB = 16
+    enrolled("gpu-8", 8, 256)
+    enrolled("gone", 16, 512, state="revoked")
+    assert requested(devices=8, memory_gib=256).spec["resources"] == {
+        "devices": 8,
+        "memory_gib": 256,
+    }
+    with pytest.raises(InvalidInput, match="more than 8 devices on one machine"):
+        requested(devices=9)
+    with pytest.raises(InvalidInput, match="more than 256 GiB on one machine"):
+        requested(memory_gib=257)
+
+
+def test_memory_that_is_not_known_refuses_nothing() -> None:
+    enrolled("gpu-8", 8, 256)
+    assert requested(memory_gib=512).spec["resources"] == {"memory_gib": 512}
+
+
+def test_a_node_claims_no_job_that_it_cannot_fit(settings: Any) -> None:
+    slow, small, large = (
+        enrolled("gpu-2", 8, 32),
+        enrolled("gpu-1", 1, 256),
+        enrolled("gpu-8", 8, 256),
+    )
+    job = requested(devices=4, memory_gib=64)
+    for node in (slow, small):
+        assert node_job_claim(node=node, job_id=job.pk, worker="c") is None
+    taken = node_job_claim(node=large, job_id=job.pk, worker="c")
+    assert taken is not None
+    assert taken[0].worker == "gpu-8/c"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.conf import settings
 
 from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
@@ -17,6 +16,7 @@ from registry.intake.models import SOURCE_MAX
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
 from workers.jobs.models import PRIORITIES
+from workers.jobs.resources import resources_offered
 from workers.run.order import MAX_MINUTES
 
 # The resources of a job, by the label of their field.
@@ -124,7 +124,8 @@ class FineTuneForm(TablerForm):
 
 def _resources(recipe: Recipe) -> dict[str, forms.Field]:
     """Return the fields of what a job of this recipe may ask for on this installation."""
-    most = {"devices": settings.JOB_MAX_DEVICES, "nodes": settings.JOB_MAX_NODES}
+    offered = resources_offered()
+    most = {"devices": offered.devices, "nodes": offered.nodes}
     shown = {name: limit for name, limit in most.items() if recipe.distributed and limit > 1}
     return {
         f"resources_{name}": forms.IntegerField(
