@@ -108,6 +108,14 @@ def hold_run(*, reference: str) -> None:
         hold.save(update_fields=["device_ms", "running_since"])
 
 
+def hold_wait(*, reference: str) -> None:
+    """The attempt has only waited since `hold_run`, which is not counted."""
+    hold = _locked(reference)
+    if hold is not None and hold.state == HoldState.OPEN:
+        hold.running_since = None
+        hold.save(update_fields=["running_since"])
+
+
 def hold_pause(*, reference: str) -> None:
     """The attempt is over, the work is not."""
     hold = _locked(reference)

@@ -80,6 +80,11 @@ class DirectJobs:
         return leases.job_report(claim, reports=reports, phase=phase)
 
     @_answered
+    def working(self, claim: Claim, *, works: bool) -> None:
+        """Stop or start the clock of the job's device time."""
+        leases.job_working(claim, works=works)
+
+    @_answered
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:

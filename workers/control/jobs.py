@@ -76,6 +76,9 @@ class JobControl(Protocol):
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
         """Append to the job's log and curves."""
 
+    def working(self, claim: Claim, *, works: bool) -> None:
+        """Count device time only while the run has machines: not while it waits for them."""
+
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:

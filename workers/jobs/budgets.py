@@ -6,7 +6,7 @@ another department may not see what that department uses.
 
 from __future__ import annotations
 
-from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run
+from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run, hold_wait
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.resources import resources_of
@@ -50,6 +50,17 @@ def budget_follow(job: Job, *, before: JobState) -> None:
             hold_end(reference=reference, outcome=_outcome(now))
         elif before is JobState.RUNNING:
             hold_pause(reference=reference)
+
+
+def budget_clock(job: Job, *, works: bool) -> None:
+    """Start the clock of a running attempt that has its machines; one that waits used nothing."""
+    if job.kind not in CHARGED:
+        return
+    with lifted():
+        if works:
+            hold_run(reference=reference_of(job))
+        else:
+            hold_wait(reference=reference_of(job))
 
 
 def _outcome(state: JobState) -> str:

@@ -19,7 +19,7 @@ from governance.principals import Principal, service_principal
 from registry.manifests import Manifest
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import wake_controller
-from workers.jobs.budgets import budget_follow
+from workers.jobs.budgets import budget_clock, budget_follow
 from workers.jobs.line import Bound, first_claim
 from workers.jobs.models import Job, JobEvent, JobState
 from workers.jobs.states import job_audit, job_lock, job_move
@@ -115,6 +115,16 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
             progress["phase"] = phase
         Job.objects.filter(pk=job.pk).update(progress=progress)
     return HeartbeatReply(alive=True, cancel_requested=job.cancel_requested)
+
+
+def job_working(claim: Claim, *, works: bool) -> None:
+    """Count the attempt's device time from now on, or not at all until then, from its claim on.
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        budget_clock(_held(claim), works=works)
 
 
 def job_checkpoint(

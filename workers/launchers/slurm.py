@@ -41,6 +41,11 @@ _RUNNING = frozenset(
 )  # fmt: skip
 # Ended from outside: a later attempt resumes from its checkpoint.
 _STOPPED = frozenset({"CANCELLED", "PREEMPTED", "TIMEOUT", "DEADLINE", "REVOKED"})
+# A job that Slurm requeues is in one of these until the processes of its first run have ended.
+_ENDING = frozenset({"COMPLETING", "REQUEUED", "SIGNALING", "STAGE_OUT"})
+# Slurm sends the signal at most this long before it is due.
+_EARLY_S = 60
+_DURATION = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +95,16 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
         "partition": settings.partition,
         "account": settings.account,
     }
-    # A job that Slurm runs again by itself would be a second run under one fence.
-    lines = ["#!/bin/bash", "#SBATCH --no-requeue"]
+    # Without this, `scontrol requeue` is refused, and a lost node ends the job.
+    lines = ["#!/bin/bash", "#SBATCH --requeue"]
     lines += [
         f"#SBATCH --{name}={shlex.quote(str(value))}"
         for name, value in options.items()
         if value not in (None, "")
     ]
+    # A second run of the job would write under the claim of the first. `poll` ends a requeued job;
+    # the next attempt, with a claim and a job of its own, resumes from the checkpoint.
+    lines.append(f'[ "${{SLURM_RESTART_COUNT:-0}}" = 0 ] || exit {STOPPED}')
     python, run = shlex.quote(settings.python), shlex.quote(str(folder))
     if resources.processes == 1:
         command = f"srun {python} -m workers.run {run}"
@@ -122,6 +130,17 @@ def _job_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"assay-{folder.parent.name}-{folder.name}")[:120]
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job in Slurm. `state` is empty where Slurm does not know it; `restarts` counts requeues;
+    `limit` is its time limit in Slurm's notation once it has used it up, else empty."""
+
+    state: str
+    status: int = 1
+    restarts: int = 0
+    limit: str = ""
+
+
 class SlurmLauncher:
     """Implements `workers.launchers.protocol.Launcher`."""
 
@@ -145,27 +164,27 @@ class SlurmLauncher:
         return handle
 
     def poll(self, handle: str) -> Ended | None:
-        """Return how the job ended, by `squeue` and then `sacct`, where accounting is on."""
+        """Return how the job ended, by `scontrol` and then `sacct`, where accounting is on.
+
+        A job that Slurm put back into its queue is cancelled and has stopped.
+        """
         try:
-            state, status = self._state(handle)
+            job = self._job(handle)
+            if job.restarts and job.state not in _ENDING:
+                _command("scancel", handle, accept=_OVER)
+                return Ended(STOPPED, sentence="Slurm requeued the run.")
         except Unavailable:
             return None
-        if state in _RUNNING:
+        if job.state in _RUNNING:
             self._seen[handle] = time.monotonic()
-            if state == "RUNNING":
+            if job.state == "RUNNING":
                 self._working.add(handle)
             return None
-        if not state:
+        if not job.state:
             if time.monotonic() - self._seen[handle] < LOST_S:
                 return None
             return Ended(1, "Slurm no longer knows the job")
-        if state == "COMPLETED":
-            return Ended(0)
-        if state in _STOPPED:
-            return Ended(STOPPED)
-        if state == "OUT_OF_MEMORY":
-            return Ended(-signal.SIGKILL)
-        return Ended(status or 1, f"the state {state} in Slurm")
+        return _ended(job)
 
     def works(self, handle: str) -> bool:
         """Return whether Slurm has started the job, as of the last `poll`."""
@@ -179,7 +198,7 @@ class SlurmLauncher:
         Raises:
             Unavailable: Slurm did not answer.
         """
-        waits = not kill and self._state(handle)[0] == "PENDING"
+        waits = not kill and self._job(handle).state == "PENDING"
         options = () if kill or waits else ("--signal=TERM",)
         _command("scancel", *options, handle, accept=_OVER)
 
@@ -202,22 +221,52 @@ class SlurmLauncher:
         self._seen.pop(handle, None)
         self._working.discard(handle)
 
-    def _state(self, handle: str) -> tuple[str, int]:
-        """Return the job's state and exit status; no state when Slurm does not know it.
-
-        Raises:
-            Unavailable: Slurm cannot be asked, so that the job may work.
-        """
+    def _job(self, handle: str) -> _Job:
+        """Return the job as Slurm knows it. Raises Unavailable when Slurm cannot be asked."""
         output = _command("scontrol", "--oneliner", "show", "job", handle, accept=_OVER)
         fields = dict(part.partition("=")[::2] for part in output.split() if "=" in part)
         if state := fields.get("JobState", ""):
-            return state, _status(fields.get("ExitCode", ""))
+            restarts = fields.get("Restarts", "")
+            return _Job(
+                state,
+                _status(fields.get("ExitCode", "")),
+                int(restarts) if restarts.isdecimal() else 0,
+                _used_up(fields.get("RunTime", ""), fields.get("TimeLimit", "")),
+            )
         output = _accounted(
             "sacct", "--noheader", "--parsable2", "--allocations",
             "--format=State,ExitCode", "--jobs", handle,
         )  # fmt: skip
         state, _, code = output.strip().partition("|")
-        return state.split(" ")[0], _status(code)
+        return _Job(state.split(" ")[0], _status(code))
+
+
+def _ended(job: _Job) -> Ended:
+    """Return how a job ended that is over."""
+    limit = f"The run reached its time limit of {job.limit} in Slurm." if job.limit else ""
+    if job.state == "COMPLETED":
+        return Ended(0, sentence=limit)
+    if job.state in _STOPPED:
+        return Ended(STOPPED, sentence=limit or f"Slurm ended the run: {job.state}.")
+    if job.state == "OUT_OF_MEMORY":
+        return Ended(-signal.SIGKILL)
+    if job.status == STOPPED:
+        return Ended(STOPPED, sentence=limit)
+    return Ended(job.status or 1, f"the state {job.state} in Slurm")
+
+
+def _used_up(run_time: str, limit: str) -> str:
+    """Return the limit when a job ran so long that Slurm sent SIGTERM because of it."""
+    ran, most = _seconds(run_time), _seconds(limit)
+    return limit if ran and most and ran >= most - GRACE_S - _EARLY_S else ""
+
+
+def _seconds(duration: str) -> int:
+    """Return a duration in Slurm's notation in seconds; 0 for UNLIMITED and the like."""
+    if not (found := _DURATION.fullmatch(duration)):
+        return 0
+    days, hours, minutes, seconds = (int(each or 0) for each in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _status(code: str) -> int:

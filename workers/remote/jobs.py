@@ -176,6 +176,9 @@ class RemoteJobs:
                 reply = _reply(answer.json())
             return reply
 
+    def working(self, claim: Claim, *, works: bool) -> None:
+        """Return at once: a node's word does not lower what its department pays for."""
+
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:

@@ -118,6 +118,17 @@ class HeldLease:
             self.phase, self._moved = phase, True
             self.flush_due()
 
+    def working(self, *, works: bool) -> bool:
+        """Have device time counted only while the run has its machines; return True once told."""
+        try:
+            self._control.working(self._claim, works=works)
+        except LeaseLost:
+            self._lost = True
+        except (NoAnswer, DomainError) as error:
+            logger.warning("Job %s: device time is counted on: %s", self._claim.job_id, error)
+            return False
+        return True
+
     def flush(self) -> None:
         """Send what is held back. An unreachable control plane costs reports, not the run."""
         with self._lock:

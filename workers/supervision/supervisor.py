@@ -27,6 +27,7 @@ FORWARD_S = 1.0
 # Between two tries to hand over a result.
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 5.0
+UNREQUESTED = "The run stopped without a request to stop."
 MAX_LOG_BYTES = 64 * 1024**2
 
 
@@ -96,8 +97,7 @@ class Supervisor:
         if finish is None and cancelled:
             self.control.cancelled(claim)
         elif finish is None:
-            sentence = "The run stopped without a request to stop."
-            self.control.fail(claim, sentence, retry=True)
+            self.control.fail(claim, UNREQUESTED, retry=True)
         elif finish.sentence:
             self.control.fail(claim, finish.sentence, retry=finish.retry)
         else:
@@ -139,6 +139,7 @@ class Supervisor:
         launcher, reader = self.launcher, EventReader(folder)
         handle = launcher.submit(folder, order.resources)
         ended, fault, late, signaled = None, "", False, False
+        counted = True  # Device time counts from the claim on.
         limit = deadline = float("inf")
         try:
             while ended is None:
@@ -149,7 +150,10 @@ class Supervisor:
                 if ended is not None:
                     break
                 now = time.monotonic()
-                if limit == float("inf") and order.resources.minutes and launcher.works(handle):
+                works = launcher.works(handle)
+                if works is not counted and lease.working(works=works):
+                    counted = works
+                if limit == float("inf") and order.resources.minutes and works:
                     limit = now + 60.0 * order.resources.minutes
                 if lease.lost or fault or now > deadline:
                     _request_end(launcher, handle, kill=True)
@@ -169,12 +173,18 @@ class Supervisor:
             lease.warn(f"{reader.malformed:,} malformed events of the run were dropped.")
         if fault:
             return Finish(sentence=fault)
-        if lease.cancelled and ended.status != 0:
+        outcome = outcome_read(folder) if ended.status == 0 else None
+        if outcome is None and lease.cancelled:
             return None
-        if late and ended.status != 0:
+        if outcome is None and late:
             minutes = order.resources.minutes
             return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
-        return _finish_of(folder, ended, log_tail)
+        if outcome is None:
+            return Finish(sentence=_end_reason(order, ended, log_tail), retry=True)
+        if outcome.ending is not Ending.DONE:
+            sentence = outcome.sentence or "The run ended without a result and gave no reason."
+            return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
+        return Finish(result=outcome.result)
 
 
 def _request_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool:
@@ -221,23 +231,19 @@ def _excess(reader: EventReader, folder: Path) -> str:
     return ""
 
 
-def _finish_of(folder: Path, ended: Ended, log_tail: str) -> Finish | None:
-    if ended.status == STOPPED:
-        return Finish(sentence=ended.sentence, retry=True) if ended.sentence else None
-    if ended.status != 0:
-        return Finish(sentence=_death_reason(ended, log_tail), retry=True)
-    outcome = outcome_read(folder)
-    if outcome is None:
-        return Finish(sentence="The run ended without a result.", retry=True)
-    if outcome.ending is not Ending.DONE:
-        sentence = outcome.sentence or "The run ended without a result and gave no reason."
-        return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
-    return Finish(result=outcome.result)
+def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:
+    """Return why a run has no result."""
+    if ended.sentence:
+        return ended.sentence
+    # Several processes end with 0 after SIGTERM, too.
+    if ended.status == STOPPED or (ended.status == 0 and order.resources.processes > 1):
+        return UNREQUESTED
+    if ended.status == 0:
+        return "The run ended without a result."
+    return _death_reason(ended, log_tail)
 
 
 def _death_reason(ended: Ended, log_tail: str) -> str:
-    if ended.sentence:
-        return ended.sentence
     if ended.killed:
         return (
             "The run was killed. The system does that when memory runs out; use a smaller batch "

@@ -21,6 +21,8 @@ from tests.unit.policy_support import install_rules
 from tests.unit.workers import company
 from tests.unit.workers.test_jobs_leases import MEASURED
 from tests.unit.workers.test_jobs_services import claimed, expire, queued
+from workers.control.jobs import LeaseLost
+from workers.jobs.leases import job_working
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import (
     job_add,
@@ -106,6 +108,31 @@ def test_a_worker_that_takes_over_goes_on_with_the_same_account(redis: Redis, co
         job_fail(claim, "broke", retry=False)
     assert 11 <= seconds_held()[0] <= 13
     agree(redis)
+
+
+def test_time_that_an_attempt_waits_for_machines_is_not_paid_for(
+    redis: Redis, commits: Any
+) -> None:
+    claim = claimed(queued())
+    ran_for(500)
+    job_working(claim, works=False)
+    assert BudgetHold.objects.get().running_since is None
+    job_working(claim, works=True)
+    ran_for(5)
+    with commits():
+        job_fail(claim, "broke", retry=False)
+    assert 5 <= seconds_held()[0] <= 7
+    agree(redis)
+
+
+def test_only_the_holder_of_the_lease_moves_the_clock(redis: Redis) -> None:
+    job = queued()
+    old = claimed(job)
+    expire(job)
+    claimed(job)
+    with pytest.raises(LeaseLost):
+        job_working(old, works=False)
+    assert BudgetHold.objects.get().running_since is not None
 
 
 def test_a_result_that_waits_to_be_registered_uses_no_device(redis: Redis, commits: Any) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from governance.errors import InvalidInput, Unavailable
+from workers.launchers.protocol import Ended
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
 from workers.run.order import Resources
+from workers.run.outcome import STOPPED
 
 SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml")
 
@@ -29,7 +31,7 @@ def test_a_run_of_several_machines_meets_at_the_first_one() -> None:
         "#SBATCH --time=90",
         "#SBATCH --partition=gpu",
         "#SBATCH --account=ml",
-        "#SBATCH --no-requeue",
+        "#SBATCH --requeue",
         "#SBATCH --output=/shared/work/a/1/log.txt",
     } <= set(lines)
     [run] = [line for line in lines if line.startswith("srun ")]
@@ -43,6 +45,17 @@ def test_a_run_of_one_process_needs_no_meeting_place() -> None:
     assert "srun /usr/bin/python3 -m workers.run /work/1\n" in script
     assert "torch.distributed" not in script
     assert "--partition" not in script
+
+
+def test_a_job_that_slurm_starts_again_does_no_work(tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text(f"#!/bin/sh\ntouch {tmp_path}/worked\n")
+    (tmp_path / "srun").chmod(0o700)
+    script = slurm_script(Path("/work/1"), Resources(), SETTINGS)
+    for restarts, worked in (("1", False), ("0", True)):
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_RESTART_COUNT": restarts}
+        done = subprocess.run(["bash"], input=script, text=True, env=environment, check=False)
+        assert done.returncode == (0 if worked else STOPPED)
+        assert (tmp_path / "worked").exists() is worked
 
 
 def test_values_are_quoted_for_the_shell() -> None:
@@ -143,3 +156,50 @@ def test_runs_of_earlier_attempts_are_cancelled_before_the_next_one(
     command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled; : > {listed}')
     SlurmLauncher(SETTINGS).end_earlier(tmp_path / "job" / "3")
     assert (tmp_path / "cancelled").read_text() == "5\n"
+
+
+def test_a_requeued_job_has_stopped_once_its_processes_have_ended(
+    slurm: Path, tmp_path: Path
+) -> None:
+    command(slurm, "sbatch", "echo 7")
+    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    launcher = SlurmLauncher(SETTINGS)
+    handle = launcher.submit(tmp_path, Resources())
+    command(slurm, "scontrol", "echo 'JobId=7 JobState=COMPLETING Restarts=1 ExitCode=0:0'")
+    assert launcher.poll(handle) is None
+    assert not (tmp_path / "cancelled").exists()
+    command(slurm, "scontrol", "echo 'JobId=7 JobState=PENDING Restarts=1 ExitCode=0:0'")
+    assert launcher.poll(handle) == Ended(STOPPED, sentence="Slurm requeued the run.")
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+LIMIT = "The run reached its time limit of 1-00:10:00 in Slurm."
+
+
+@pytest.mark.parametrize(
+    ("job", "ended"),
+    [
+        ("TIMEOUT ExitCode=0:15", Ended(STOPPED, sentence=LIMIT)),
+        ("FAILED ExitCode=75:0", Ended(STOPPED, sentence=LIMIT)),
+        ("COMPLETED ExitCode=0:0", Ended(0, sentence=LIMIT)),
+        ("FAILED ExitCode=3:0", Ended(3, "the state FAILED in Slurm")),
+    ],
+)
+def test_a_run_that_slurm_told_to_end_names_the_time_limit(
+    slurm: Path, tmp_path: Path, job: str, ended: Ended
+) -> None:
+    command(slurm, "sbatch", "echo 7")
+    launcher = SlurmLauncher(SETTINGS)
+    handle = launcher.submit(tmp_path, Resources())
+    times = "RunTime=1-00:08:02 TimeLimit=1-00:10:00"
+    command(slurm, "scontrol", f"echo 'JobId=7 JobState={job} Restarts=0 {times}'")
+    assert launcher.poll(handle) == ended
+
+
+def test_a_run_that_ends_early_names_no_time_limit(slurm: Path, tmp_path: Path) -> None:
+    command(slurm, "sbatch", "echo 7")
+    launcher = SlurmLauncher(SETTINGS)
+    handle = launcher.submit(tmp_path, Resources())
+    for times in ("RunTime=00:08:02 TimeLimit=01:00:00", "RunTime=00:08:02 TimeLimit=UNLIMITED"):
+        command(slurm, "scontrol", f"echo 'JobId=7 JobState=COMPLETED ExitCode=0:0 {times}'")
+        assert launcher.poll(handle) == Ended(0)

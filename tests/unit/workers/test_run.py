@@ -200,6 +200,9 @@ class Recorder:
         self.lines += [report.message for report in reports if report.message]
         return self.heartbeat(claim)
 
+    def working(self, claim: Claim, *, works: bool) -> None:
+        self.told.append(("working", works))
+
     def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
         self.told.append(("checkpoint", name))
 
@@ -244,6 +247,7 @@ class Scripted:
         self.program = program
         self.process: subprocess.Popen[bytes] | None = None
         self.away = 0
+        self.waits = 0
 
     def submit(self, folder: Path, resources: Resources) -> str:
         with (folder / "log.txt").open("wb") as log:
@@ -259,7 +263,8 @@ class Scripted:
         return None if status is None else Ended(status)
 
     def works(self, handle: str) -> bool:
-        return True
+        self.waits -= 1
+        return self.waits < 0
 
     def end_earlier(self, folder: Path) -> None:
         pass
@@ -287,12 +292,15 @@ def supervised(
     stop_s: float = 5,
     control: Recorder | None = None,
     away: int = 0,
+    waits: int = 0,
+    devices: int = 1,
 ) -> Any:
     control = control or Recorder()
     made = order(delivery(tmp_path / "delivery"))
+    made = made.model_copy(update={"resources": Resources(devices=devices)})
     claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
     launcher = Scripted(program)
-    launcher.away = away
+    launcher.away, launcher.waits = away, waits
     control.cancel = False
     if cancel:
         # Asked after the start: the heartbeat of a short lease comes within 0.5 s.
@@ -411,3 +419,30 @@ def test_a_cancel_sends_sigterm_and_kills_a_run_that_does_not_stop(
 def test_a_run_is_told_to_end_until_the_launcher_answers(tmp_path: Path) -> None:
     control = supervised(tmp_path, IGNORES, cancel=True, stop_s=0.5, away=3)
     assert control.told == [("cancelled",)]
+
+
+SEVERAL = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+time.sleep(60)
+"""
+
+
+def test_several_processes_that_end_without_a_result_on_a_cancel_are_cancelled(
+    tmp_path: Path,
+) -> None:
+    control = supervised(tmp_path, SEVERAL, cancel=True, devices=2)
+    assert control.told == [("cancelled",)]
+
+
+def test_several_processes_that_end_without_a_result_were_stopped(tmp_path: Path) -> None:
+    control = supervised(tmp_path, SILENT, devices=2)
+    [(verb, sentence, retry)] = control.told
+    assert (verb, retry) == ("fail", True)
+    assert sentence == "The run stopped without a request to stop."
+
+
+def test_device_time_is_not_counted_while_a_run_waits_for_machines(tmp_path: Path) -> None:
+    control = supervised(tmp_path, "import time; time.sleep(1)", waits=3)
+    assert control.told[:2] == [("working", False), ("working", True)]
+    assert [each[0] for each in control.told[2:]] == ["fail"]
