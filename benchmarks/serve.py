@@ -247,7 +247,12 @@ def mlflow_server(folder: Path) -> Iterator[int]:
         port = free_port()
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved)]
         command += ["--env-manager", "local", "--port", str(port)]
-        with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as server:
+        # MLflow starts `uvicorn` by name.
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as server:
             try:
                 until_works(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
                 yield port
