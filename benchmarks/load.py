@@ -5,7 +5,8 @@ the engine worker is killed again and again. Afterwards every request that a cli
 request that a worker counted and every row of the ledger are compared. Then a second worker takes
 over from the first under load, which no request may notice.
 
-`--minutes N` sends mixed traffic for so long instead, and states the memory of each process.
+`--minutes N` sends mixed traffic for so long instead (chats, completions, responses, Anthropic's
+messages and embeddings, half of the texts streamed) and states the memory of each process.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from rich.console import Console
 
 from assay.database_roles.privileges import OWNER
 from assay.local.stack import Stack
-from benchmarks.stack import DEPLOYMENT, demo_stack, deploy_base
+from benchmarks.stack import DEPLOYMENT, demo_stack, deploy, deploy_base
 
 CLIENTS = 24
 HANG_UP = 1 / 6
 WORKER = "engine-worker"
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+MIXED = (CHAT, "/v1/completions", "/v1/responses", "/v1/messages", EMBEDDINGS)
+ENCODER = "bench-minilm"
 _ENDED = re.compile(r"has answered: (\w+) after (\d+) and (\d+) tokens")
 console = Console()
 
@@ -47,31 +51,56 @@ class Seen:
     statuses: Counter[str] = field(default_factory=Counter)
     # Prompt and completion tokens of each request that was answered to its end, by its ID.
     answered: dict[str, tuple[int, int]] = field(default_factory=dict)
+    paths: Counter[str] = field(default_factory=Counter)
 
 
-async def ask(client: httpx.AsyncClient, seen: Seen, dice: random.Random, *, leave: bool) -> None:
-    """Send one chat, streamed or not, and hang up in the middle of it if `leave`.
+def _request(path: str, dice: random.Random) -> dict[str, Any]:
+    """Return a short request for an endpoint; texts are streamed or not."""
+    text, most = f"Count from {dice.randrange(900)}.", dice.randint(1, 6)
+    if path == EMBEDDINGS:
+        return {"model": ENCODER, "input": [text] * most}
+    stream = dice.random() < 0.5
+    body: dict[str, Any] = {"model": DEPLOYMENT, "stream": stream}
+    match path:
+        case "/v1/completions":
+            body |= {"prompt": text, "max_tokens": most}
+        case "/v1/responses":
+            return body | {"input": text, "max_output_tokens": most, "store": False}
+        case "/v1/messages":
+            return body | {"messages": [{"role": "user", "content": text}], "max_tokens": most}
+        case _:
+            body |= {"messages": [{"role": "user", "content": text}], "max_tokens": most}
+    return body | ({"stream_options": {"include_usage": True}} if stream else {})
+
+
+async def ask(
+    client: httpx.AsyncClient,
+    seen: Seen,
+    dice: random.Random,
+    *,
+    leave: bool,
+    path: str = CHAT,
+) -> None:
+    """Send one request, and hang up in the middle of it if `leave`.
 
     A refusal that asks for another try gets one, as the official clients do it.
     """
-    body: dict[str, Any] = {
-        "model": DEPLOYMENT,
-        "messages": [{"role": "user", "content": f"Count from {dice.randrange(900)}."}],
-        "max_tokens": dice.randint(1, 6),
-    }
-    if dice.random() < 0.5:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    while not await _try(client, seen, body, dice.uniform(0.05, 1.5) if leave else None):
+    body = _request(path, dice)
+    while not await _try(client, seen, path, body, dice.uniform(0.05, 1.5) if leave else None):
         await asyncio.sleep(1)
 
 
 async def _try(
-    client: httpx.AsyncClient, seen: Seen, body: dict[str, Any], patience_s: float | None
+    client: httpx.AsyncClient,
+    seen: Seen,
+    path: str,
+    body: dict[str, Any],
+    patience_s: float | None,
 ) -> bool:
     """Send it once; return whether that was the end of it."""
     try:
         async with asyncio.timeout(patience_s):
-            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            async with client.stream("POST", path, json=body) as response:
                 request_id = response.headers["x-request-id"]
                 text = (await response.aread()).decode()
     except TimeoutError:
@@ -83,20 +112,39 @@ async def _try(
     usage = _usage(text) if response.status_code == 200 else None
     seen.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
     if usage is not None:
-        seen.answered[request_id] = (usage["prompt_tokens"], usage["completion_tokens"])
-    return response.status_code not in (429, 502, 503)
+        seen.answered[request_id] = usage
+        seen.paths[path] += 1
+    return response.status_code not in (429, 502, 503, 529)
 
 
-def _usage(text: str) -> dict[str, int] | None:
-    """Return the use that an answer states; None of a stream that was cut."""
-    if not text.startswith("data: "):
-        found: dict[str, int] = json.loads(text)["usage"]
-        return found
-    for line in text.splitlines():
-        if '"usage":{' in line:
-            stated: dict[str, int] = json.loads(line.removeprefix("data: "))["usage"]
-            return stated
-    return None
+def _usage(text: str) -> tuple[int, int] | None:
+    """Return the prompt and completion tokens that an answer states; None of a stream that was cut.
+
+    A stream of messages states its prompt first, and the other kinds state everything at the end.
+    """
+    found: dict[str, int] = {}
+    for line in text.splitlines() if text.startswith(("data: ", "event: ")) else [text]:
+        payload = line.removeprefix("data: ")
+        if '"usage":{' in payload.replace(" ", ""):
+            found |= _usage_of(json.loads(payload))
+    prompt = found.get("prompt_tokens", found.get("input_tokens"))
+    return None if prompt is None or _cut(text) else (prompt, _completion(found))
+
+
+def _usage_of(answer: dict[str, Any]) -> dict[str, int]:
+    holder = answer.get("response") or answer.get("message") or answer
+    return {name: count for name, count in (holder["usage"] or {}).items() if type(count) is int}
+
+
+def _completion(usage: dict[str, int]) -> int:
+    return usage.get("completion_tokens", usage.get("output_tokens", 0))
+
+
+def _cut(text: str) -> bool:
+    """Return whether a stream ended before its last event."""
+    ends = ("data: [DONE]", "event: message_stop", "event: response.completed")
+    ends += ("event: response.incomplete",)
+    return text.startswith(("data: ", "event: ")) and not any(end in text for end in ends)
 
 
 async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> Seen:
@@ -159,8 +207,8 @@ def ledger(stack: Stack) -> dict[str, tuple[str, int, int]]:
     with _database(stack) as connection:
         rows = connection.execute(
             "SELECT request_id, outcome, prompt_tokens, completion_tokens"
-            " FROM governance_usagerecord"
-            " WHERE endpoint = '/v1/chat/completions'"
+            " FROM governance_usagerecord WHERE endpoint = ANY(%s)",
+            [list(MIXED)],
         ).fetchall()
     return {name: (outcome, prompt, completion) for name, outcome, prompt, completion in rows}
 
@@ -279,12 +327,13 @@ def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
                 if time.monotonic() - sampled > 60:
                     sampled = time.monotonic()
                     console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
-                task = asyncio.create_task(ask(client, seen, dice, leave=dice.random() < HANG_UP))
+                leave, path = dice.random() < HANG_UP, dice.choice(MIXED)
+                task = asyncio.create_task(ask(client, seen, dice, leave=leave, path=path))
                 running.add(task)
                 task.add_done_callback(running.discard)
                 await asyncio.sleep(dice.expovariate(rate))
             await asyncio.gather(*running)
-        console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
+        console.print(f"  {_memory(stack)}  {dict(seen.statuses)}  {dict(seen.paths)}")
         return seen
 
     seen = asyncio.run(run())
@@ -318,6 +367,7 @@ def main() -> int:
     with demo_stack() as stage:
         stack, key = stage.stack, deploy_base(stage)
         if options.minutes:
+            deploy(stage, stage.facts["all-minilm-l6-v2"], ENCODER)
             return last(stack, key, options.minutes, options.rate)
         faults = break_things(stack, key, requests=requests, kill_every_s=45)
         return faults + replace_worker(stack, key, requests=max(200, requests // 10))

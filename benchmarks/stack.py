@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -37,7 +38,9 @@ MESSAGES = [{"role": "user", "content": PROMPT}]
 
 @contextmanager
 def demo_stack() -> Iterator[Stage]:
-    """Start the demo's stack and company in a folder of their own; stop and remove them after."""
+    """Start the demo's stack and company in a folder of their own; stop and remove them after, also
+    when the benchmark is terminated."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
