@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from governance.principals import Principal
@@ -45,26 +45,46 @@ class Worker:
         return sum(replica.state == ReplicaState.READY for replica in self.replicas)
 
 
-def workers_visible_to(actor: Principal) -> list[Worker]:
-    """Engine workers that report, and all that hold a replica or a job that the actor may see, by
-    name."""
-    found = {name: Worker(name, room=room) for name, room in rooms().items()}
+@dataclass(frozen=True, slots=True)
+class WorkerList:
+    """Workers by name. `is_cut`: they hold more than is shown."""
+
+    workers: list[Worker]
+    is_cut: bool
+    shown: int
+
+
+def workers_visible_to(actor: Principal, *, node: str = "") -> WorkerList:
+    """Engine workers of a node that report, and all that hold a replica or a job that the actor may
+    see. Without a node, those of the control plane's own machine.
+    """
+    own = Q(worker__startswith=f"{node}/") if node else ~Q(worker__contains="/")
+    found = {
+        name: Worker(name, room=room)
+        for name, room in rooms().items()
+        if (name.startswith(f"{node}/") if node else "/" not in name)
+    }
     replicas = (
-        Replica.objects.filter(deployment__in=deployments_visible_to(actor).order_by().values("pk"))
+        Replica.objects.filter(
+            own, deployment__in=deployments_visible_to(actor).order_by().values("pk")
+        )
         .exclude(state=ReplicaState.STOPPED)
         .select_related("deployment__release__version__model")
         .order_by("worker", "deployment__name")
     )
-    for replica in replicas[:SHOWN]:
+    held = list(replicas[: SHOWN + 1])
+    for replica in held[:SHOWN]:
         worker = found.setdefault(replica.worker, Worker(replica.worker))
         worker.replicas.append(replica)
         worker.seen_at = max(replica.heartbeat_at, worker.seen_at or replica.heartbeat_at)
-    running = jobs_visible_to(actor).filter(state=JobState.RUNNING).exclude(worker="")
+    running = jobs_visible_to(actor).filter(own, state=JobState.RUNNING).exclude(worker="")
     latest = running.annotate(said_at=Max("events__at")).order_by("worker", "pk")
-    for job in latest[:SHOWN]:
+    run = list(latest[: SHOWN + 1])
+    for job in run[:SHOWN]:
         worker = found.setdefault(job.worker, Worker(job.worker))
         worker.jobs.append(job)
         said_at = job.said_at or job.started_at
         if said_at is not None:
             worker.seen_at = max(said_at, worker.seen_at or said_at)
-    return [found[name] for name in sorted(found)]
+    is_cut = max(len(held), len(run)) > SHOWN
+    return WorkerList([found[name] for name in sorted(found)], is_cut, SHOWN)

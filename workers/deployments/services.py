@@ -336,7 +336,7 @@ def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
 def replicas_stop(*, worker: str, actor: Principal = ENGINE_WORKER) -> None:
     """Record that `worker` has started anew or ends: it holds nothing."""
     with transaction.atomic():
-        Replica.objects.filter(_REPORTED, worker=worker).update(
+        Replica.objects.filter(_REPORTED, worker=worker[:120]).update(
             state=ReplicaState.STOPPED, message="The worker ended.", failures=0, retry_at=None
         )
         _await_replicas(actor)

@@ -10,18 +10,16 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from governance.principals import Principal
-from workers.deployments.fleet import Worker, workers_visible_to
 from workers.deployments.models import Replica, ReplicaState
 from workers.jobs.models import Job, JobState
 from workers.nodes.models import Node, NodeSample
-from workers.nodes.selectors import node_get, nodes_visible_to
+from workers.nodes.selectors import node_get
 from workers.nodes.states import WORKING
 
 # Without a report for so long, a node that should work is shown as silent.
 SILENCE = timedelta(seconds=60)
 # A second use of a node's key is shown for so long.
 CONFLICT_SHOWN = timedelta(days=1)
-SHOWN = 500
 # Samples of so many minutes make one point of the chart.
 GRAIN_MIN = 5
 _RUNNING = (ReplicaState.LOADING, ReplicaState.READY)
@@ -61,21 +59,6 @@ class NodeRow:
         return round(100 * self.node.facts["memory_used_bytes"] / total) if total else None
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """All nodes, and the workers of the control plane's own machine."""
-
-    nodes: list[NodeRow]
-    workers: list[Worker]
-
-
-def fleet_visible_to(actor: Principal) -> Fleet:
-    """Return nodes and other workers that the actor may see, in a fixed number of queries."""
-    nodes = list(nodes_visible_to(actor)[:SHOWN])
-    own = [each for each in workers_visible_to(actor) if "/" not in each.name]
-    return Fleet(node_rows(nodes), own)
-
-
 def node_rows(nodes: Iterable[Node]) -> list[NodeRow]:
     """Return the nodes with their replicas and jobs counted, in two queries."""
     replicas = Replica.objects.filter(state__in=_RUNNING, worker__contains="/")
@@ -90,11 +73,6 @@ def node_rows(nodes: Iterable[Node]) -> list[NodeRow]:
 def node_row(*, actor: Principal, name: str) -> NodeRow:
     """Return one node. Raises as `node_get`."""
     return node_rows([node_get(actor=actor, name=name)])[0]
-
-
-def node_workers(*, actor: Principal, node: Node) -> list[Worker]:
-    """Return the workers of a node with what the actor may see of their work."""
-    return [each for each in workers_visible_to(actor) if each.name.startswith(node.prefix)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,26 @@ def test_a_node_has_a_page_with_its_utilization_and_what_it_holds(company: Compa
     assert "Change state" not in auditor
 
 
+def test_the_list_has_pages_and_a_long_list_of_loaded_deployments_says_that_it_is_cut(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = signed_in(Client(), company.people["ada"])
+    for number in range(1, 27):
+        made(company, number)
+    assert "1–25 of 27" in text_of(ada, "/nodes")
+    assert "26–27 of 27" in text_of(ada, "/nodes?page=2")
+    said = "Only the first 1 loaded deployments and running jobs are listed."
+    Replica.objects.create(
+        deployment=Replica.objects.exclude(state="stopped").first().deployment,  # type: ignore[union-attr]
+        worker="gpu-0/engine@b",
+        state="ready",
+        heartbeat_at=timezone.now(),
+    )
+    assert "are listed." not in text_of(ada, "/nodes/gpu-0")
+    monkeypatch.setattr("workers.deployments.fleet.SHOWN", 1)
+    assert said in text_of(ada, "/nodes/gpu-0")
+
+
 def test_a_node_is_enrolled_and_taken_out_of_use_in_the_portal(company: Company) -> None:
     ada = signed_in(Client(), company.people["ada"])
     answer = ada.post("/nodes", {"name": "gpu-7"})

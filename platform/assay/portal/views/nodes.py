@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
 from assay.portal.forms.nodes import NodeForm, NodeReasonForm
-from assay.portal.http import ActionScreen, cleaned
+from assay.portal.http import ActionScreen, cleaned, page_of
 from assay.portal.series import utilization_lines
 from assay.portal.views.operations import OperatorScreen
 from governance.permissions import Action
@@ -18,13 +18,10 @@ from governance.policy.context import probing_context
 from governance.policy.engine import decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
-from workers.nodes.fleet import (
-    fleet_visible_to,
-    node_row,
-    node_utilization,
-    node_workers,
-)
+from workers.deployments.fleet import workers_visible_to
+from workers.nodes.fleet import node_row, node_rows, node_utilization
 from workers.nodes.models import Node, NodeState
+from workers.nodes.selectors import nodes_visible_to
 from workers.nodes.services import (
     node_cordon,
     node_drain,
@@ -104,7 +101,13 @@ class Nodes(OperatorScreen, ActionScreen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         permitted = may(self.actor, Action.NODE_ENROLL, "new")
         form = NodeForm(self.request.POST or None) if permitted else None
-        return {"fleet": fleet_visible_to(self.actor), "form": form}
+        page = page_of(self.request, nodes_visible_to(self.actor))
+        return {
+            "page": page,
+            "nodes": node_rows(page.object_list),
+            "own": workers_visible_to(self.actor),
+            "form": form,
+        }
 
     def act(self, **kwargs: Any) -> HttpResponse:
         given = cleaned(NodeForm(self.request.POST))
@@ -127,7 +130,7 @@ class NodePage(OperatorScreen, ActionScreen):
         return {
             "row": row,
             "node": row.node,
-            "workers": node_workers(actor=self.actor, node=row.node),
+            "own": workers_visible_to(self.actor, node=row.node.name),
             "utilization": utilization_lines(used) if used.moments else None,
             "offers": offers(self.actor, row.node),
         }
