@@ -72,8 +72,9 @@ def open_requests(
 
     django.setup()
     from workers.deployments.services import worker_key_register
-    from workers.sealing import WireKey, WorkerSeals
+    from workers.sealing import WorkerSeals
     from workers.wire import alive_key
+    from workers.wire_keys import WireKey
 
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
     worker = WorkerSeals(WireKey(settings.WIRE_KEY))

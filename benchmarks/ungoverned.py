@@ -23,8 +23,9 @@ from assay.gateway.replies import Replies
 from registry.catalog.endpoints import Plan, StreamRenderer
 from registry.catalog.requests import Body
 from workers.celery_message import inference_message
-from workers.sealing import GatewaySeals, WireKey
+from workers.sealing import GatewaySeals
 from workers.wire import Delta, Done, InferenceRequest, deployment_queue
+from workers.wire_keys import WireKey
 
 REQUEST_S = 300.0
 
@@ -49,7 +50,7 @@ class Ungoverned:
     def _start(self) -> None:
         django.setup()
         self._commands = Pipeline(settings.REDIS_URL, timeout_s=2)
-        self._replies = Replies(Pipeline(settings.REDIS_URL, timeout_s=10))
+        self._replies = Replies(Pipeline(settings.REDIS_URL, timeout_s=10), self._commands)
         self._replies.start()
         self._seals = GatewaySeals(WireKey(settings.WIRE_KEY))
         self._deployments: dict[str, tuple[int, str, tuple[str, ...]]] = {}

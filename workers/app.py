@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.signals import after_setup_logger, worker_ready, worker_shutdown
 from django.conf import settings
+from kombu import Queue
+
+from workers.wire import IDLE_QUEUE, JOB_QUEUE
 
 if TYPE_CHECKING:
     from workers.presence import Presence
 
+logger = logging.getLogger(__name__)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 # A worker serves no URL: Django's system checks would import the whole portal into it.
 os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
@@ -20,6 +25,11 @@ os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 app = Celery("assay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Sending gives up at once when the broker is away; kombu would hold the caller for seconds.
+if settings.NODE_URL:
+    # A node's user of the broker has its queues and no others' messages: what a worker has fetched
+    # and not begun is in its memory, and senders name queues, so that these need no bindings.
+    app.conf.broker_transport_options = {"ack_emulation": False, "priority_steps": [0]}
+    app.conf.task_queues = [Queue(name, no_declare=True) for name in (JOB_QUEUE, IDLE_QUEUE)]
 app.conf.broker_transport_options = {
     "max_retries": 1,
     "interval_start": 0,
@@ -35,8 +45,10 @@ def _keep_log_level(logger: logging.Logger, **_: Any) -> None:
     logger.setLevel(settings.LOG_LEVEL)
 
 
+SESSION_CHECK_S = 30.0
 # Of the worker that this process is, if it is one.
 _presences: list[Presence] = []
+_stop = threading.Event()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
@@ -45,9 +57,24 @@ def _present(sender: Any, **_: Any) -> None:
 
     _presences.append(Presence(sender.hostname))
     _presences[-1].start()
+    if settings.NODE_URL:
+        threading.Thread(target=_keep_session, name="assay-session", daemon=True).start()
+
+
+def _keep_session() -> None:
+    """Keep the session of this node, and with it its user of the broker, also while it is idle."""
+    from governance.errors import DomainError
+    from workers.broker import node_client
+
+    while not _stop.wait(SESSION_CHECK_S):
+        try:
+            node_client().keep()
+        except DomainError as error:
+            logger.warning("The session of this node was not kept: %s", error.message)
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _gone(**_: Any) -> None:
+    _stop.set()
     if _presences:
         _presences.pop().end()

@@ -55,6 +55,7 @@ from workers.measurements.measuring import (
     replicas_measure,
     store_measure,
 )
+from workers.nodes.broker_access import BrokerAccess
 from workers.nodes.services import node_records_expire
 from workers.placement.assigning import Placer
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
@@ -63,6 +64,7 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 1.0
 WATCH_S = 2.0
 MEASURE_S = 15.0
+BROKER_TIMEOUT_S = 5.0
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
     ("deployments", WATCH_S, deployments_stop_unservable),
@@ -101,6 +103,7 @@ class Controller:
         self._stop = threading.Event()
         self._woken = threading.Event()
         self._deployments_changed = threading.Event()
+        self._nodes_changed = threading.Event()
         self._threads: list[threading.Thread] = []
         self._times = LoopTimes()
 
@@ -121,6 +124,7 @@ class Controller:
             "budgets": maintenance.run,
             "jobs": self._sweep_jobs,
             "placement": self._place,
+            "broker-users": self._keep_broker_users,
             # One loop for each, so that one which fails or hangs holds up no other.
             **{
                 name: partial(_every, self._times, name, every, duty)
@@ -142,17 +146,20 @@ class Controller:
             thread.start()
             self._threads.append(thread)
         handlers: dict[str, Callable[[str], None]] = {
-            CONTROLLER_CHANNEL: lambda _message: self._woken.set(),
-            DEPLOYMENTS_CHANNEL: lambda _message: self._deployments_changed.set(),
+            # A node's session begins, or what is placed on nodes changes.
+            CONTROLLER_CHANNEL: lambda _message: _set(self._woken, self._nodes_changed),
+            DEPLOYMENTS_CHANNEL: lambda _message: _set(
+                self._deployments_changed, self._nodes_changed
+            ),
         }
-        self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
+        self._threads.append(listener(handlers, self._stop))
         logger.info("The controller runs: %s", ", ".join(loops))
 
     def close(self, timeout_s: float = 10.0) -> None:
         """End every loop after the step it is at."""
         self._stop.set()
         self._woken.set()
-        self._deployments_changed.set()
+        _set(self._deployments_changed, self._nodes_changed)
         for thread in self._threads:
             thread.join(timeout_s)
         logger.info("The controller has ended")
@@ -180,6 +187,19 @@ class Controller:
         finally:
             client.close()
 
+    def _keep_broker_users(self, stop: threading.Event) -> None:
+        client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=BROKER_TIMEOUT_S)
+        access = BrokerAccess(client)
+        try:
+            while not stop.is_set():
+                close_old_connections()
+                self._nodes_changed.clear()
+                with self._times.round("broker-users", WATCH_S):
+                    access.run()
+                self._nodes_changed.wait(WATCH_S)
+        finally:
+            client.close()
+
     def _place(self, stop: threading.Event) -> None:
         placer = Placer()
         try:
@@ -192,6 +212,11 @@ class Controller:
                 self._deployments_changed.wait(WATCH_S)
         finally:
             placer.close()
+
+
+def _set(*events: threading.Event) -> None:
+    for event in events:
+        event.set()
 
 
 def guarded(name: str, loop: Loop, stop: threading.Event) -> None:

@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping
 
 import redis
 
+from workers.broker import broker_client
+
 logger = logging.getLogger(__name__)
 POLL_S = 1.0
 RETRY_S = 1.0
 
 
-def listen(url: str, handlers: Mapping[str, Callable[[str], None]], stop: threading.Event) -> None:
+def listen(handlers: Mapping[str, Callable[[str], None]], stop: threading.Event) -> None:
     """Call `handlers[channel](message)` for every message until `stop`; connects again when the
     broker was away."""
     while not stop.is_set():
-        client = redis.Redis.from_url(url, socket_connect_timeout=5)
+        client = broker_client(socket_connect_timeout=5)
         try:
             with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
                 subscription.subscribe(*handlers)
@@ -43,11 +45,11 @@ def _deliver(
 
 
 def listener(
-    url: str, handlers: Mapping[str, Callable[[str], None]], stop: threading.Event
+    handlers: Mapping[str, Callable[[str], None]], stop: threading.Event
 ) -> threading.Thread:
     """`listen` in a started daemon thread."""
     thread = threading.Thread(
-        target=listen, args=(url, handlers, stop), name="assay-listener", daemon=True
+        target=listen, args=(handlers, stop), name="assay-listener", daemon=True
     )
     thread.start()
     return thread

@@ -10,23 +10,32 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import redis
-from django.conf import settings
+
+from workers.broker import broker_client, own_realm
+from workers.wire import node_of, presence_key
 
 logger = logging.getLogger(__name__)
-WORKERS_KEY = "assay:workers"  # a sorted set: names by the moment of the last sign of life
 BEAT_S = 5.0
 PATIENCE_S = 20.0
 _TIMEOUT_S = 5.0
 
 
-def workers_present(client: redis.Redis) -> list[str]:
-    """Names of the workers that gave a sign of life lately."""
-    now = time.time()
-    found: Any = client.zrange(WORKERS_KEY, int(now - PATIENCE_S), "+inf", byscore=True)
-    return sorted(name.decode() for name in found)
+def workers_present(client: redis.Redis, realms: Iterable[str] = ()) -> list[str]:
+    """Return names of workers that gave a sign of life lately: the control plane's own, and those of
+    the nodes of these realms.
+    """
+    since = int(time.time() - PATIENCE_S)
+    found = set()
+    for realm in ("", *realms):
+        names: Any = client.zrange(presence_key(realm), since, "+inf", byscore=True)
+        # A node states the names of its own workers alone.
+        node = f"{node_of(realm)}/" if realm else ""
+        found |= {f"{node}{name.decode(errors='replace')}" for name in names}
+    return sorted(found)
 
 
 class Presence:
@@ -53,18 +62,17 @@ class Presence:
 
 
 def _beat(name: str, stop: threading.Event) -> None:
-    client = redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
-    )
+    client = broker_client(socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+    key = presence_key(own_realm())
     while not stop.is_set():
         now = time.time()
         try:
             with client.pipeline(transaction=False) as pipe:
-                pipe.zadd(WORKERS_KEY, {name: now})
-                pipe.zremrangebyscore(WORKERS_KEY, "-inf", now - 10 * PATIENCE_S)
+                pipe.zadd(key, {name: now})
+                pipe.zremrangebyscore(key, "-inf", now - 10 * PATIENCE_S)
                 pipe.execute()
         except redis.RedisError as error:
             logger.warning("No sign of life was given: %s", error)
         stop.wait(BEAT_S)
     with contextlib.suppress(redis.RedisError):
-        client.zrem(WORKERS_KEY, name)
+        client.zrem(key, name)

@@ -3,14 +3,15 @@
 The broker carries messages and vouches for none. Each web process and each engine worker process
 has an X25519 key pair of its own. A worker's public key stands in its replica's row, so that the
 gateway seals a request for exactly the processes that hold the deployment; a gateway's travels with
-its requests. The key of a pair comes from both, and from the installation's wire key, which the
-broker never sees.
+its requests. The key of a pair comes from both, and from a wire key, which the broker never sees.
+Nodes have wire keys of their own, derived from the installation's.
 
 Each request has a random key, encrypted once for each recipient. It encrypts and authenticates the
-request (AES-256-GCM); the keys of replies derive from it, one for each delivery to a worker. The
-sequence number of a reply is its nonce; request, deployment, digest and reply stream are its
-associated data. So no message can be read, forged, replayed, reordered, moved to another request or
-left out unnoticed. Knows neither Django nor torch.
+request (AES-256-GCM); the keys of replies derive from it and from the key of the pair, one for each
+delivery to a worker. The sequence number of a reply is its nonce; request, deployment, digest and
+reply stream are its associated data. So no message can be read, forged, replayed, reordered, moved
+to another request or left out unnoticed, and no worker can answer as another one that received the
+same request. Knows neither Django nor torch.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ from typing import Any
 
 import orjson
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic_core import to_json
 
-from workers.wire import Event, Failed, InferenceRequest, decode_events, encode_events
+from workers.wire import (
+    Event,
+    Failed,
+    InferenceRequest,
+    decode_events,
+    encode_events,
+    realm_of,
+    reply_stream,
+    worker_address,
+)
+from workers.wire_keys import KEY_BYTES, PAIRS_MAX, Forged, Pair, WireKey
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 _TAG_BYTES = 16
 _FIRST_NONCE = bytes(NONCE_BYTES)
 # A request is remembered until its caller has stopped waiting, so that it runs once.
 LONGEST_S = 3600.0
-# Public keys of gateways whose pair key is kept.
-PAIRS_MAX = 1000
 NOT_ADDRESSED = Failed(
     "unavailable", "The deployment is changing hands between workers; ask again.", 503
 )
-
-
-class Forged(Exception):
-    """The message was not made by whom it must come from, or is not the next one."""
 
 
 class NotAddressed(Exception):
@@ -61,64 +62,6 @@ class NotAddressed(Exception):
         self.fields = fields
 
 
-class WireKey:
-    """Derive one key for each purpose from the installation's secret.
-
-    Raises:
-        ValueError: the secret is empty.
-    """
-
-    def __init__(self, secret: str) -> None:
-        if not secret:
-            raise ValueError(
-                "ASSAY_WIRE_KEY is missing: web processes and engine workers need the same secret "
-                "of at least 32 characters in ASSAY_WIRE_KEY or ASSAY_WIRE_KEY_FILE."
-            )
-        self._secret = secret.encode()
-        self._cancel = self._derived(b"cancel")
-        self._bounce = self._derived(b"not addressed")
-        # Copied for each request: preparing the key costs more than the MAC.
-        self._header = HMAC(self._derived(b"header"), hashes.SHA256())
-        self._pairs = self._derived(b"pairs")
-
-    def pair(self, own: X25519PrivateKey, other: bytes, gateway: bytes, worker: bytes) -> AESGCM:
-        """The cipher between one gateway and one worker process."""
-        shared = own.exchange(X25519PublicKey.from_public_bytes(other))
-        info = b"assay wire 1 pair" + gateway + worker
-        return AESGCM(HKDF(hashes.SHA256(), KEY_BYTES, self._pairs, info).derive(shared))
-
-    def header_mac(self, header: bytes) -> bytes:
-        mac = self._header.copy()
-        mac.update(header)
-        return mac.finalize()
-
-    def bounce_mac(self, request_id: str, stream: str) -> bytes:
-        """Proof that a worker of the installation sends a request back unopened."""
-        return hmac.digest(self._bounce, json.dumps([request_id, stream]).encode(), "sha256")
-
-    def cancel_message(self, request_id: str) -> str:
-        """The notice that a request is cancelled."""
-        return f"{request_id}:{self._cancel_mac(request_id)}"
-
-    def cancelled(self, message: str) -> str:
-        """The request that `cancel_message` names.
-
-        Raises:
-            Forged: no gateway of this installation wrote it.
-        """
-        request_id, _, mac = message.rpartition(":")
-        if not hmac.compare_digest(mac.encode(), self._cancel_mac(request_id).encode()):
-            raise Forged("The cancellation carries no valid MAC.")
-        return request_id
-
-    def _cancel_mac(self, request_id: str) -> str:
-        return hmac.digest(self._cancel, request_id.encode(), "sha256").hex()
-
-    def _derived(self, purpose: bytes) -> bytes:
-        kdf = HKDF(hashes.SHA256(), KEY_BYTES, None, b"assay wire 1 " + purpose)
-        return kdf.derive(self._secret)
-
-
 class GatewaySeals:
     """One web process: seals requests, each for the workers that hold the deployment."""
 
@@ -126,7 +69,7 @@ class GatewaySeals:
         self._wire = wire
         self._private = X25519PrivateKey.generate()
         self._public = self._private.public_key().public_bytes_raw()
-        self._pairs: dict[str, AESGCM] = {}
+        self._pairs: dict[str, Pair] = {}
         self._lock = threading.Lock()
 
     def seal(
@@ -134,47 +77,50 @@ class GatewaySeals:
     ) -> tuple[dict[str, Any], ReplyReader]:
         """The message for the broker, and what reads the replies to it.
 
-        `recipients` are public keys of worker processes in hexadecimal.
+        `recipients` are worker processes by their addresses (`worker_address`).
         """
         key = os.urandom(KEY_BYTES)
+        pairs = {worker: self._pair(worker) for worker in recipients}
         header = {
             "request_id": request.request_id,
             "reply_stream": request.reply_stream,
             "gateway": self._public.hex(),
-            "seals": {worker: self._wrapped(key, worker, request) for worker in recipients},
+            "seals": {worker: _wrapped(key, pair, request) for worker, pair in pairs.items()},
         }
         text = _canonical(header)
         body = AESGCM(_expanded(key, b"request")).encrypt(
             _FIRST_NONCE, to_json(request.to_message(), inf_nan_mode="constants"), text
         )
-        message = {**header, "mac": _text(self._wire.header_mac(text)), "body": _text(body)}
-        return message, ReplyReader(self._wire, request, key, frozenset(header["seals"]))
+        # Also for the control plane's own workers: one may read the queue before it is known here.
+        realms = {"", *map(realm_of, pairs)}
+        macs = {realm: _text(self._wire.of(realm).header_mac(text)) for realm in realms}
+        message = {**header, "macs": macs, "body": _text(body)}
+        secrets = {worker: pair.replies for worker, pair in pairs.items()}
+        return message, ReplyReader(self._wire, request, key, secrets)
 
-    def _wrapped(self, key: bytes, worker: str, request: InferenceRequest) -> str:
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = self._pair(worker).encrypt(nonce, key, request.request_id.encode())
-        return _text(nonce + sealed)
-
-    def _pair(self, worker: str) -> AESGCM:
+    def _pair(self, worker: str) -> Pair:
         with self._lock:
             found = self._pairs.get(worker)
             if found is None:
                 if len(self._pairs) >= PAIRS_MAX:
                     self._pairs.clear()
-                other = bytes.fromhex(worker)
-                found = self._wire.pair(self._private, other, self._public, other)
-                self._pairs[worker] = found
+                realm, _, public = worker.rpartition("/")
+                other, wire = bytes.fromhex(public), self._wire.of(realm)
+                found = self._pairs[worker] = wire.pair(self._private, other, self._public, other)
         return found
 
 
 class WorkerSeals:
-    """One engine worker process: opens requests that are sealed for it, each once."""
+    """One engine worker process: opens requests that are sealed for it, each once. On a node,
+    `wire` is the node's key and `realm` its realm.
+    """
 
-    def __init__(self, wire: WireKey) -> None:
+    def __init__(self, wire: WireKey, realm: str = "") -> None:
         self._wire = wire
+        self._realm = realm
         self._private = X25519PrivateKey.generate()
         self._public = self._private.public_key().public_bytes_raw()
-        self._pairs: dict[str, AESGCM] = {}
+        self._pairs: dict[str, Pair] = {}
         self._opened: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -182,6 +128,11 @@ class WorkerSeals:
     def public_key(self) -> str:
         """In hexadecimal, as gateways read it from the replica's row."""
         return self._public.hex()
+
+    @property
+    def address(self) -> str:
+        """Name of this process on the broker."""
+        return worker_address(self._realm, self.public_key)
 
     def open(self, message: Mapping[str, Any]) -> tuple[InferenceRequest, ReplySeals]:
         """The request in `message`, and what seals the replies to it.
@@ -195,13 +146,18 @@ class WorkerSeals:
                 name: message[name] for name in ("request_id", "reply_stream", "gateway", "seals")
             }
             text = _canonical(header)
-            genuine = hmac.compare_digest(_bytes(message["mac"]), self._wire.header_mac(text))
-            if not genuine:
+            # A gateway that does not know this node yet makes no MAC for it; what it is sent back
+            # goes to the node's own stream.
+            mac = message["macs"].get(self._realm) if self._realm else message["macs"][""]
+            if mac is None:
+                raise self._bounce(header["request_id"], header["reply_stream"])
+            if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
                 raise Forged("The request carries no valid MAC.")
-            sealed = header["seals"].get(self.public_key)
+            sealed = header["seals"].get(self.address)
             if sealed is None:
                 raise self._bounce(header["request_id"], header["reply_stream"])
-            key = self._unwrapped(header["gateway"], _bytes(sealed), header["request_id"])
+            pair = self._pair(header["gateway"])
+            key = _unwrapped(pair, _bytes(sealed), header["request_id"])
             body = AESGCM(_expanded(key, b"request")).decrypt(
                 _FIRST_NONCE, _bytes(message["body"]), text
             )
@@ -209,7 +165,14 @@ class WorkerSeals:
         except (KeyError, TypeError, ValueError, AttributeError, InvalidTag) as error:
             raise Forged(f"The request cannot be opened: {type(error).__name__}.") from error
         self._once(request)
-        return request, ReplySeals(request, key, self._public, alone=len(header["seals"]) == 1)
+        return request, ReplySeals(
+            request,
+            key,
+            pair.replies,
+            self._public,
+            stream=reply_stream(request.reply_stream, self._realm),
+            alone=len(header["seals"]) == 1,
+        )
 
     def cancelled(self, message: str) -> str:
         """As `WireKey.cancelled`."""
@@ -217,13 +180,10 @@ class WorkerSeals:
 
     def _bounce(self, request_id: str, stream: str) -> NotAddressed:
         mac = self._wire.bounce_mac(request_id, stream)
-        return NotAddressed(request_id, stream, {"id": request_id, "bounce": mac})
+        own = reply_stream(stream, self._realm)
+        return NotAddressed(request_id, own, {"id": request_id, "bounce": mac})
 
-    def _unwrapped(self, gateway: str, sealed: bytes, request_id: str) -> bytes:
-        nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
-        return self._pair(gateway).decrypt(nonce, ciphertext, request_id.encode())
-
-    def _pair(self, gateway: str) -> AESGCM:
+    def _pair(self, gateway: str) -> Pair:
         with self._lock:
             found = self._pairs.get(gateway)
             if found is None:
@@ -256,13 +216,20 @@ class ReplySeals:
     """
 
     def __init__(
-        self, request: InferenceRequest, key: bytes, worker: bytes, *, alone: bool
+        self,
+        request: InferenceRequest,
+        key: bytes,
+        secret: bytes,
+        worker: bytes,
+        *,
+        stream: str,
+        alone: bool,
     ) -> None:
         self.alone = alone
         self.request_id = request.request_id
-        self.stream = request.reply_stream
+        self.stream = stream
         self._delivery = worker + os.urandom(_TAG_BYTES)
-        self._cipher = AESGCM(_expanded(key, b"reply" + self._delivery))
+        self._cipher = _reply_cipher(secret, key, self._delivery)
         self._context = _context(request)
         self._next = 0
 
@@ -277,31 +244,40 @@ class ReplySeals:
 
 
 class ReplyReader:
-    """Checks and decrypts the replies to one request, which one worker makes in one order."""
+    """Checks and decrypts the replies to one request, which one worker makes in one order.
+
+    `secrets` are those that the gateway shares with each worker that it was sealed for, by address.
+    """
 
     def __init__(
-        self, wire: WireKey, request: InferenceRequest, key: bytes, workers: frozenset[str]
+        self, wire: WireKey, request: InferenceRequest, key: bytes, secrets: Mapping[str, bytes]
     ) -> None:
         self._wire = wire
         self._request = request
         self._key = key
-        self._workers = workers
+        self._secrets = secrets
         self._context = _context(request)
         self._delivery = b""
+        self._holder = ""
         self._cipher: AESGCM | None = None
         self._next = 0
 
-    def open(self, fields: Mapping[bytes, bytes]) -> list[Event]:
-        """Return the events in one entry of the stream, at least one.
+    @property
+    def deployment_id(self) -> int:
+        """The deployment that the request is for."""
+        return self._request.deployment_id
+
+    def open(self, fields: Mapping[bytes, bytes], realm: str = "") -> list[Event]:
+        """Return the events in one entry, at least one. `realm` is that of the stream.
 
         Raises:
             Forged: it does not come from a worker that holds the request, or is not the next one.
         """
         if b"bounce" in fields:
-            return [self._bounced(fields[b"bounce"])]
+            return [self._bounced(fields[b"bounce"], realm)]
         try:
             delivery, number = fields[b"by"], int(fields[b"n"])
-            cipher = self._cipher_of(delivery)
+            cipher, holder = self._cipher_of(delivery, realm)
             body = cipher.decrypt(_nonce(number), fields[b"event"], self._context)
             events = decode_events(body)
         except Forged:
@@ -314,30 +290,48 @@ class ReplyReader:
         if number != self._next and not (isinstance(events[0], Failed) and number > self._next):
             raise Forged(f"It is number {number}; number {self._next} is next.")
         self._delivery, self._cipher, self._next = delivery, cipher, number + 1
+        self._holder = holder
         return events
 
     @property
     def holders(self) -> frozenset[str]:
-        """Public key of the worker process that answers; before it does, of all that could."""
-        if self._cipher is None:
-            return self._workers
-        return frozenset({self._delivery[:KEY_BYTES].hex()})
+        """Address of the worker process that answers; before it does, of all that could."""
+        return frozenset({self._holder}) if self._holder else frozenset(self._secrets)
 
-    def _cipher_of(self, delivery: bytes) -> AESGCM:
+    def _cipher_of(self, delivery: bytes, realm: str) -> tuple[AESGCM, str]:
+        holder = worker_address(realm, delivery[:KEY_BYTES].hex())
         if self._cipher is not None:
-            if delivery != self._delivery:
+            if delivery != self._delivery or holder != self._holder:
                 raise Forged("Two workers answer the same request.")
-            return self._cipher
-        if delivery[:KEY_BYTES].hex() not in self._workers:
+            return self._cipher, holder
+        secret = self._secrets.get(holder)
+        if secret is None:
             raise Forged("It comes from a process that does not hold the deployment.")
-        return AESGCM(_expanded(self._key, b"reply" + delivery))
+        return _reply_cipher(secret, self._key, delivery), holder
 
-    def _bounced(self, mac: bytes) -> Event:
+    def _bounced(self, mac: bytes, realm: str) -> Event:
         request = self._request
-        expected = self._wire.bounce_mac(request.request_id, request.reply_stream)
+        wire = self._wire.of(realm)
+        expected = wire.bounce_mac(request.request_id, request.reply_stream)
         if self._cipher is not None or not hmac.compare_digest(mac, expected):
             raise Forged("It carries no valid MAC.")
         return NOT_ADDRESSED
+
+
+def _wrapped(key: bytes, pair: Pair, request: InferenceRequest) -> str:
+    nonce = os.urandom(NONCE_BYTES)
+    return _text(nonce + pair.cipher.encrypt(nonce, key, request.request_id.encode()))
+
+
+def _unwrapped(pair: Pair, sealed: bytes, request_id: str) -> bytes:
+    nonce, data = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+    return pair.cipher.decrypt(nonce, data, request_id.encode())
+
+
+def _reply_cipher(secret: bytes, key: bytes, delivery: bytes) -> AESGCM:
+    """Return the cipher of the replies to one delivery. Other recipients of the request know `key`,
+    but not the secret that gateway and worker share."""
+    return AESGCM(_expanded(secret, b"reply" + key + delivery))
 
 
 def _expanded(key: bytes, info: bytes) -> bytes:

@@ -3,8 +3,8 @@ Django nor torch.
 
 A request travels as a Celery message on the queue of its deployment. Replies travel on one Redis
 Stream per gateway process (`reply_stream`), so that a gateway reads all of its requests' replies
-over one connection. A request is cancelled by a notice on `CANCEL_CHANNEL`. `workers.sealing` makes
-and checks what is sent.
+over one connection; nodes have streams and channels of their own. A request is cancelled by a
+notice on `CANCEL_CHANNEL`. `workers.sealing` makes and checks what is sent.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from registry.catalog.generation import MAX_CHOICES
 INFERENCE_TASK = "workers.tasks.inference.run"
 JOB_TASK = "workers.tasks.jobs.run"
 JOB_QUEUE = "compute"
+# Where engine workers listen before they have a deployment; nothing is ever sent there.
+IDLE_QUEUE = "engine.none"
 CANCEL_CHANNEL = "assay:cancel"
 SNAPSHOT_CHANNEL = (
     "assay:snapshot"  # published to when keys, policy, releases or deployments change
@@ -39,9 +41,49 @@ ALIVE_EVERY_S = 1.0
 ALIVE_FOR_MS = 5000
 
 
-def alive_key(public_key: str) -> str:
-    """The key in the broker that is there as long as the worker process of `public_key` lives."""
-    return f"assay:worker:{public_key}"
+_REPLIES = "assay:reply:"
+# A sorted set: names of workers by the moment of the last sign of life.
+_PRESENCE = "assay:workers"
+
+
+def worker_address(realm: str, public_key: str) -> str:
+    """Return the name of a worker process on the broker: its public key, after the realm of its
+    node, if it has one.
+
+    A realm is one enrollment of a node (`Node.realm`). The broker's user of a node may write only
+    what has its realm in its name.
+    """
+    return f"{realm}/{public_key}" if realm else public_key
+
+
+def realm_of(address: str) -> str:
+    """Return the realm of a worker process; empty on the control plane's own machine."""
+    return address.rpartition("/")[0]
+
+
+def node_of(realm: str) -> str:
+    """Return the name of a realm's node."""
+    return realm.rpartition(".")[0]
+
+
+def alive_key(address: str) -> str:
+    """The key in the broker that is there as long as a worker process lives."""
+    return f"assay:worker:{address}"
+
+
+def presence_key(realm: str) -> str:
+    """Return the sorted set in which workers of a realm say that they are there."""
+    return f"{_PRESENCE}:{realm}" if realm else _PRESENCE
+
+
+def reply_stream(stream: str, realm: str) -> str:
+    """Return where workers of a realm write the replies to requests that name `stream`."""
+    return f"{_REPLIES}{realm}/{stream.removeprefix(_REPLIES)}" if realm else stream
+
+
+def cancel_channel(realm: str) -> str:
+    """Return the channel on which workers of a realm learn of cancelled requests."""
+    return f"{CANCEL_CHANNEL}:{realm}" if realm else CANCEL_CHANNEL
 
 
 def deployment_queue(deployment_id: int) -> str:

@@ -1,4 +1,5 @@
-"""The broker's users: one for each kind of process, with the commands and keys that it needs.
+"""The broker's users: one for each kind of process, with the commands and keys that it needs. Those
+of nodes are made while Assay runs (`workers.nodes.broker_access`).
 
 Compose, the demo and the tests make their access control file from this one table
 (`manage.py write_broker_users`). Whoever connects without a password may send PING, and no more.
@@ -78,13 +79,15 @@ USERS: dict[str, BrokerUser] = {
             "assay:in-use",
             "_kombu.binding*",
         ),
-        read=("assay:workers", "assay:worker:*"),
+        read=("assay:workers*", "assay:worker:*"),
         written=("compute*", "deployment.*", "assay:attest"),
-        channels=(*_NOTICES, "assay:cancel"),
+        channels=(*_NOTICES, "assay:cancel*"),
     ),
     "controller": BrokerUser(
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
-        "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop",
+        "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
+        # Of nodes (`workers.nodes.broker_access`): whoever makes users could make any.
+        "acl|setuser acl|deluser acl|getuser acl|users client|kill",
         keys=(
             "assay:quota:*",
             "assay:usage*",

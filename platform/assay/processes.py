@@ -17,6 +17,8 @@ _NOT_ON_NODES = (
     "DATABASE_PASSWORD",
     "ASSAY_STORE_URL",
     "ASSAY_STORE_SECRET_ACCESS_KEY",
+    "ASSAY_WIRE_KEY",
+    "REDIS_PASSWORD",
 )
 
 HOLDERS: dict[str, tuple[str, ...]] = {
@@ -30,7 +32,7 @@ HOLDERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_SIGNING_KEY": ("controller",),
     "ASSAY_USAGE_KEY": ("web", "controller"),
     # Of the workers, only those that serve.
-    "ASSAY_WIRE_KEY": ("web", "worker", "node"),
+    "ASSAY_WIRE_KEY": ("web", "worker"),
     # The web process shows where events go and which notices are due; the controller sends them.
     "ASSAY_EMAIL_URL": ("web", "controller"),
     "ASSAY_REVIEW_WEBHOOK_SECRET": ("web", "controller"),
@@ -62,7 +64,8 @@ def check_process(process: str, environment: Mapping[str, str], *, production: b
             if environment.get(name) or environment.get(f"{name}_FILE"):
                 raise ValueError(
                     f"{name} is set, but ASSAY_PROCESS=node reaches neither the database nor the "
-                    "store. Remove it from this machine."
+                    "store, and gets its user of the broker from the control plane. Remove it from "
+                    "this machine."
                 )
         for name in ("ASSAY_NODE_URL", "ASSAY_NODE_KEY_FILE"):
             if not environment.get(name):

@@ -169,6 +169,12 @@ def broker_url(url: str) -> str:
     netloc = parts.netloc
     if password:
         netloc = f"{quote(user, safe='')}:{quote(password, safe='')}@{netloc.rpartition('@')[2]}"
+    elif NODE_URL:
+        if parts.username or parts.password:
+            raise ImproperlyConfigured(
+                "REDIS_URL names a user of the broker; a node gets its own from the control plane. "
+                "Set it to rediss://host:6379/0."
+            )
     elif PRODUCTION and parts.scheme != "unix" and parts.password is None:
         raise ImproperlyConfigured(
             "REDIS_PASSWORD is missing: in production the broker over the network takes a user "
@@ -208,6 +214,8 @@ except ValueError as _error:
     raise ImproperlyConfigured(str(_error)) from None
 # The one process whose requests share a pool of connections.
 WEB = PROCESS == "web"
+# A worker that reaches neither database nor store.
+NODE = PROCESS == "node"
 # Requests that Django answers at once in one web process; how many more may wait, and how long.
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
@@ -334,7 +342,6 @@ AUDIT_WITNESS_ALARM_S = env_int("ASSAY_AUDIT_WITNESS_ALARM_S", 300)
 # How many events an export with proofs may hold; the whole log is exported without.
 AUDIT_EXPORT_MAX_ROWS = env_int("ASSAY_AUDIT_EXPORT_MAX_ROWS", 250_000)
 
-NODE = PROCESS == "node"
 if PRODUCTION:
     for _name in ("REDIS_URL",) if NODE else ("DATABASE_URL", "REDIS_URL"):
         env(_name)
@@ -679,6 +686,9 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+if NODE_URL:
+    CELERY_BROKER_URL += "&" if "?" in CELERY_BROKER_URL else "?"
+    CELERY_BROKER_URL += "credential_provider=workers.broker.NodeCredentials"
 # By its mailbox whoever can publish on the broker would shut workers down; see workers.presence.
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_TASK_IGNORE_RESULT = True

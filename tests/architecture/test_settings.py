@@ -41,7 +41,7 @@ NEEDED = {
     "worker": {**EVERY, "ASSAY_PROCESS": "worker"},
     "node": {
         "ASSAY_ENV": "production",
-        "REDIS_URL": EVERY["REDIS_URL"],
+        "REDIS_URL": "rediss://broker:6379/0",
         "ASSAY_PROCESS": "node",
         "ASSAY_NODE_URL": "https://assay.example",
         "ASSAY_NODE_KEY_FILE": "/etc/assay/node.key",
@@ -118,6 +118,19 @@ def test_a_node_is_refused_the_way_to_database_and_store(name: str) -> None:
     finished = start({**NEEDED["node"], "ASSAY_ENV": "development", name: "/anything"})
     assert finished.returncode != 0
     assert "reaches neither the database nor the store" in finished.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["ASSAY_WIRE_KEY", "ASSAY_WIRE_KEY_FILE", "REDIS_PASSWORD"])
+def test_a_node_is_refused_keys_that_the_control_plane_gives_it(name: str) -> None:
+    finished = start({**NEEDED["node"], "ASSAY_ENV": "development", name: "/anything"})
+    assert finished.returncode != 0
+    assert "gets its user of the broker from the control plane" in finished.stderr.splitlines()[-1]
+
+
+def test_a_nodes_address_of_the_broker_names_no_user() -> None:
+    finished = start({**NEEDED["node"], "REDIS_URL": EVERY["REDIS_URL"]})
+    assert finished.returncode != 0
+    assert "a node gets its own from the control plane" in finished.stderr.splitlines()[-1]
 
 
 def test_a_node_loads_the_engine_worker_and_has_no_database() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def started(
 
 @contextmanager
 def node_worker(
-    log: Path, url: str, key_file: Path, *options: str, user: str = "engine"
+    log: Path, url: str, key_file: Path, *options: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A worker on a machine of its own: nothing of the tests' environment but the way to
     the broker and to the web process at `url`, and an empty data folder.
@@ -104,7 +105,8 @@ def node_worker(
         "ASSAY_NODE_URL": url,
         "ASSAY_NODE_KEY_FILE": str(key_file),
         "ASSAY_DATA_DIR": str(key_file.parent / "data"),
-        "REDIS_URL": broker_url(user),
+        # The control plane gives it a user; a controller must run.
+        "REDIS_URL": re.sub("//[^/@]*@", "//", broker_url("web")),
     }
     with log.open("ab") as output:
         running = subprocess.Popen(

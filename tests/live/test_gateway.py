@@ -36,7 +36,8 @@ import os, redis
 from celery.signals import worker_ready
 from django.conf import settings
 from workers.app import app
-from workers.sealing import WireKey, WorkerSeals
+from workers.sealing import WorkerSeals
+from workers.wire_keys import WireKey
 from workers.wire import INFERENCE_TASK, Delta, Done
 
 client = redis.Redis.from_url(os.environ["REDIS_URL"])

@@ -45,7 +45,7 @@ def test_a_job_that_a_killed_node_left_is_finished_by_another_one_to_a_version(
 
         def worker(number: int) -> object:
             log = tmp_path / f"compute{number}.log"
-            return node_worker(log, url, keys[number - 1], *COMPUTE, user="compute")
+            return node_worker(log, url, keys[number - 1], *COMPUTE)
 
         with worker(1) as doomed:  # type: ignore[attr-defined]
             until(lambda: state() == JobState.RUNNING and job.events.exists())

@@ -10,6 +10,8 @@ from django.db.models import JSONField, Q, Value
 NODE_NAME_MAX = 40
 WORKER_NAME_MAX = 79
 REASON_MAX = 300
+# Digits of the public key in a realm.
+REALM_KEY = 16
 
 
 class NodeState(models.TextChoices):
@@ -65,6 +67,12 @@ class Node(models.Model):
         """The beginning of its workers' names."""
         return f"{self.name}/"
 
+    @property
+    def realm(self) -> str:
+        """Name of its enrollment on the broker; another key makes another one. Empty before it has
+        joined."""
+        return f"{self.name}.{self.public_key[:REALM_KEY]}" if self.public_key else ""
+
 
 class NodeToken(models.Model):
     """A token with which a machine joins once. Its secret is kept as an HMAC."""
@@ -110,6 +118,7 @@ class NodeSession(models.Model):
     """A signed-in machine. The challenge that it answered is unique, so that it counts once.
 
     `used_at` is when its token was first used; None while its answer may have been lost.
+    `broker_sha256` is the hash of its password for the broker, as the broker keeps it.
     """
 
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="sessions")
@@ -118,6 +127,7 @@ class NodeSession(models.Model):
     pepper_version = models.PositiveSmallIntegerField()
     challenge_sha256 = models.CharField(max_length=64, unique=True)
     address = models.CharField(max_length=64, blank=True)
+    broker_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
     started_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)

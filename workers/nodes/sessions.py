@@ -7,7 +7,10 @@ key does not go unnoticed, and at most one of the two works.
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from datetime import timedelta
+from typing import NamedTuple
 
 from django.db import transaction
 from django.utils import timezone
@@ -16,6 +19,7 @@ from governance.audit.services import Attempt, audit_record
 from governance.errors import NotAuthenticated
 from governance.principals import ANONYMOUS, request_context
 from workers.control.messages import signed_text
+from workers.dispatch import wake_controller
 from workers.nodes.credentials import (
     challenge_check,
     challenge_sha256,
@@ -28,6 +32,7 @@ from workers.nodes.models import Node, NodeSession, NodeState, SessionEnd
 from workers.nodes.states import WORKING, node_principal, node_revoked, node_subject
 
 SESSION = timedelta(minutes=15)
+_PASSWORD_BYTES = 24
 CONFLICT = "Another process signed in with this node's key."
 _CONFLICT_HINT = (
     "Only one machine may have the key. Stop the other one; if you do not know it, revoke the node "
@@ -35,10 +40,18 @@ _CONFLICT_HINT = (
 )
 
 
-def session_start(
-    *, name: str, challenge: str, signature: str, current: str = ""
-) -> tuple[NodeSession, str]:
-    """Sign a node in by its signature of a challenge; returns the session's token.
+class Started(NamedTuple):
+    """A new session, with the secrets that are told this once."""
+
+    session: NodeSession
+    token: str
+    broker_password: str
+
+
+def session_start(*, name: str, challenge: str, signature: str, current: str = "") -> Started:
+    """Sign a node in by its signature of a challenge.
+
+    The controller makes the password valid on the broker (`broker_access`).
 
     `current` is the token of the session that is renewed. Without it, a session that is still
     valid is ended, with an event and an alarm: another process has the key.
@@ -59,14 +72,17 @@ def session_start(
             raise _refused(name, node)
         _end_former(node, current)
         token, columns = credential_mint()
+        password = secrets.token_hex(_PASSWORD_BYTES)
         session = NodeSession.objects.create(
             node=node,
             challenge_sha256=digest,
+            broker_sha256=hashlib.sha256(password.encode()).hexdigest(),
             address=request_context.get().client_address[:64],
             expires_at=timezone.now() + SESSION,
             **columns,
         )
-    return session, token
+        transaction.on_commit(wake_controller)
+    return Started(session, token, password)
 
 
 def _end_former(node: Node, current: str) -> None:
@@ -110,7 +126,12 @@ def _answer_lost(node: Node, current: str) -> bool:
 
 
 def session_node(token: str) -> Node:
-    """Return the node whose session has this token.
+    """Return the node whose session has this token. Raises as `session_open`."""
+    return session_open(token).node
+
+
+def session_open(token: str) -> NodeSession:
+    """Return the session that has this token, with its node.
 
     Raises:
         NotAuthenticated: there is none, or it has ended; the code and the sentence say how.
@@ -141,7 +162,7 @@ def session_node(token: str) -> Node:
         )
     if session.used_at is None:
         NodeSession.objects.filter(pk=session.pk, used_at=None).update(used_at=timezone.now())
-    return node
+    return session
 
 
 def _holds(session: NodeSession, token: str) -> bool:

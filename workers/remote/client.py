@@ -32,7 +32,7 @@ from governance.errors import (
 )
 from registry.manifests import FilesUnreadable, ManifestMismatch
 from workers.control.messages import signed_text
-from workers.remote.identity import Identity, SessionFile, identity_read
+from workers.remote.identity import Identity, Session, SessionFile, identity_read
 
 logger = logging.getLogger(__name__)
 # No answer may hold a loop for longer than a lease.
@@ -42,6 +42,9 @@ WAIT_FIRST_S = 0.25
 WAIT_LONGEST_S = 15.0
 # A session is renewed when so much of its time is over.
 RENEW_AT = 0.6
+# No session lasts longer, in seconds.
+LONGEST_S = 3600.0
+CURRENT = "session/current"
 REPLACED = "node_session_replaced"
 _ENDED = {"node_session_ended", "node_session_invalid", REPLACED}
 _LOCAL = {"127.0.0.1", "::1", "localhost"}
@@ -79,8 +82,7 @@ class NodeClient:
             base_url=f"{checked_url(url)}/node/v1/", timeout=TIMEOUT, transport=transport
         )
         self._lock = threading.Lock()
-        self._token = ""
-        self._renew_at = 0.0
+        self._session: Session | None = None
         # True once a request of this process was answered under the present session.
         self._worked = False
         self._replaced: NotAuthenticated | None = None
@@ -141,6 +143,24 @@ class NodeClient:
         finally:
             answer.close()
 
+    def session(self) -> Session:
+        """Return the machine's session; while the control plane is away, the last one.
+
+        Raises:
+            DomainError: there is none, or another machine has taken it over.
+        """
+        try:
+            return self._current()
+        except ControlPlaneAway:
+            if self._session is None:
+                raise
+            return self._session
+
+    def keep(self) -> None:
+        """Renew the session in time, and learn whether another machine has taken it over. Raises as
+        `send`."""
+        self.send("GET", CURRENT, tries=1)
+
     def close(self) -> None:
         self._http.close()
 
@@ -159,46 +179,64 @@ class NodeClient:
                 return answer
 
     def _signed_in(self, once: Any) -> httpx.Response:
-        token = self._current()
+        session = self._current()
         try:
-            return self._checked(once, token)
+            return self._checked(once, session.token)
         except NotAuthenticated as error:
             if error.code not in _ENDED:
                 raise
-            token = self._sign_in(token, error)
-        return self._checked(once, token)
+            session = self._sign_in(session, error)
+        return self._checked(once, session.token)
 
-    def _current(self) -> str:
-        """Return the session's token, renewed in time. Raises as `send`."""
-        if self._replaced is not None and self._file.read() in ("", self._token):
+    def _current(self) -> Session:
+        """Return the session, renewed in time. Raises as `send`."""
+        if self._replaced is not None and self._file.read() in (None, self._session):
             raise self._replaced
         with self._lock:
-            if not self._token:
-                self._token, self._renew_at = self._file.read(), float("inf")
-            token = self._token
-            due = time.monotonic() >= self._renew_at
-        if token and not due:
-            return token
-        return self._sign_in(token, None)
+            session = self._session = self._session or self._file.read()
+        if session is None:
+            return self._sign_in(None, None)
+        left = session.renew_at - time.time()
+        # Also after this machine's clock was set back.
+        if 0 < left < LONGEST_S:
+            return session
+        return self._sign_in(session, self._ended(session))
 
-    def _sign_in(self, token: str, ended: NotAuthenticated | None) -> str:
-        """Take the token that another process of this machine has got meanwhile, or sign in."""
+    def _ended(self, session: Session) -> NotAuthenticated | None:
+        """Return why a session that is due has ended; None while it can be renewed."""
+
+        def once(token: str) -> httpx.Response:
+            return self._http.get(CURRENT, headers=_bearer(token))
+
+        try:
+            self._checked(once, session.token)
+        except NotAuthenticated as error:
+            if error.code not in _ENDED:
+                raise
+            return error
+        self._worked = True
+        return None
+
+    def _sign_in(self, session: Session | None, ended: NotAuthenticated | None) -> Session:
+        """Take the session that another process of this machine has got meanwhile, or sign in."""
         with self._lock, self._file.locked():
             there = self._file.read()
-            if there and there != token:
-                self._token, self._renew_at, self._replaced = there, float("inf"), None
+            if there is not None and there != session:
+                self._session, self._replaced = there, None
                 return there
             # A process that has worked with this session does not take it back; a new one does.
             if ended is not None and ended.code == REPLACED and self._worked:
                 self._replaced = ended
                 raise ended
-            made = self._session(token)
-            self._file.write(made["token"])
-            self._token, self._replaced = made["token"], None
-            self._renew_at = time.monotonic() + RENEW_AT * float(made["expires_in_s"])
-            return self._token
+            made = self._requested("" if session is None else session.token)
+            renew_at = time.time() + RENEW_AT * float(made["expires_in_s"])
+            told = {name: str(made[name]) for name in Session.__slots__ if name != "renew_at"}
+            new = Session(renew_at=renew_at, **told)
+            self._file.write(new)
+            self._session, self._replaced = new, None
+            return new
 
-    def _session(self, token: str) -> Any:
+    def _requested(self, token: str) -> Any:
         def ask(path: str, body: dict[str, str], bearer: str = "") -> Any:
             return self._checked(
                 lambda given: self._http.post(path, json=body, headers=_bearer(given)), bearer

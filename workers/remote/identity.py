@@ -1,7 +1,7 @@
 """The key pair of this machine, and the session that its workers share.
 
-The key file, of mode 0600, holds the node's name and its Ed25519 key. The token of the present
-session lies next to it, so that every worker process of the machine uses the same one.
+The key file, of mode 0600, holds the node's name and its Ed25519 key. The present session lies next
+to it, so that every worker process of the machine uses the same one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -73,22 +73,37 @@ def identity_write(path: Path, identity: Identity) -> None:
     _write(path, json.dumps({"node": identity.node, "private_key": secret}))
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The machine's session, as `POST /node/v1/session` answered.
+
+    `renew_at` is in seconds since the epoch, by this machine's clock, which only it goes by.
+    """
+
+    token: str
+    renew_at: float
+    broker_user: str
+    broker_password: str
+    realm: str
+    wire_key: str
+
+
 class SessionFile:
-    """The token of the machine's session, next to the key file."""
+    """The machine's session, next to the key file."""
 
     def __init__(self, key_file: Path) -> None:
         self._path = key_file.with_name(f"{key_file.name}.session")
         self._lock = key_file.with_name(f"{key_file.name}.lock")
 
-    def read(self) -> str:
-        """Return the token; empty when there is none."""
+    def read(self) -> Session | None:
+        """Return the session; None when there is none, or the file is damaged."""
         try:
-            return self._path.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return ""
+            return Session(**json.loads(self._path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
-    def write(self, token: str) -> None:
-        _write(self._path, token)
+    def write(self, session: Session) -> None:
+        _write(self._path, json.dumps(asdict(session)))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

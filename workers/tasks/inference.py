@@ -8,26 +8,26 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import redis
 from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
+from kombu import Queue
 
 from governance.errors import Unavailable
 from governance.principals import serving
 from registry import store
 from workers import tracing
 from workers.app import app
+from workers.broker import broker_client, node_client, own_realm, own_wire_key
 from workers.control.direct import DirectControl
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.landlock import hide_process
 from workers.listening import listener
-from workers.remote.client import NodeClient
 from workers.remote.control import RemoteControl
-from workers.sealing import Forged, NotAddressed, WireKey, WorkerSeals
+from workers.sealing import NotAddressed, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.capacity import own_capacity
 from workers.tasks.engines import offered_engines
@@ -36,11 +36,12 @@ from workers.tasks.replies import Replies
 from workers.wire import (
     ALIVE_EVERY_S,
     ALIVE_FOR_MS,
-    CANCEL_CHANNEL,
     DEPLOYMENTS_CHANNEL,
     INFERENCE_TASK,
     alive_key,
+    cancel_channel,
 )
+from workers.wire_keys import Forged, WireKey
 
 logger = logging.getLogger(__name__)
 CONTROL_TIMEOUT_S = 5.0
@@ -56,8 +57,7 @@ def engine_control() -> EngineControl:
     """
     if not settings.NODE_URL:
         return DirectControl()
-    client = NodeClient(settings.NODE_URL, Path(settings.NODE_KEY_FILE))
-    return RemoteControl(client, store.cache())
+    return RemoteControl(node_client(), store.cache())
 
 
 class Runtime:
@@ -68,10 +68,11 @@ class Runtime:
         self._worker: str = consumer.hostname
         self._consumer = consumer
         self._stop = threading.Event()
-        self._seals = WorkerSeals(WireKey(settings.WIRE_KEY))
+        self._realm = own_realm()
+        self._seals = WorkerSeals(WireKey(own_wire_key()), self._realm)
         self._control = engine_control()
         self._host = EngineHost(self._control)
-        self._replies = Replies(redis.Redis.from_url(settings.REDIS_URL))
+        self._replies = Replies(broker_client())
         self._answerer = Answerer(self._host, self._replies, most=settings.ENGINE_REQUESTS)
         self._offers = offered_engines()
         self._reconciler = Reconciler(
@@ -96,7 +97,7 @@ class Runtime:
         self._ended = threading.Event()
         self._life = threading.Thread(
             target=show_life,
-            args=(settings.REDIS_URL, self._seals.public_key, self._ended),
+            args=(self._seals.address, self._ended),
             name="assay-life",
             daemon=True,
         )
@@ -110,12 +111,12 @@ class Runtime:
         tracing.start("assay-engine")
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {
-            CANCEL_CHANNEL: self._cancel,
+            cancel_channel(self._realm): self._cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }
         for thread in self._threads:
             thread.start()
-        self._threads.append(listener(settings.REDIS_URL, handlers, self._stop))
+        self._threads.append(listener(handlers, self._stop))
 
     def _register(self) -> None:
         self._control.worker_key_register(
@@ -163,8 +164,13 @@ class Runtime:
             self._answerer.cancel(request_id)
 
     def _consume(self, queue: str) -> None:
-        if not self._on_loop(self._consumer.add_task_queue, queue):
+        if not self._on_loop(self._add, queue):
             raise Unavailable(f"{self._worker} did not confirm that it reads {queue}.")
+
+    def _add(self, queue: str) -> None:
+        # Senders name the queue itself, so that it needs no binding, which a node may not make.
+        self._consumer.app.amqp.queues.add(Queue(queue, no_declare=True))
+        self._consumer.add_task_queue(queue)
 
     def _cease(self, queue: str) -> None:
         if self._stop.is_set():
@@ -213,22 +219,20 @@ def run(message: dict[str, Any]) -> None:
     _runtime.answer(message)
 
 
-def show_life(url: str, public_key: str, stop: threading.Event) -> None:
+def show_life(address: str, stop: threading.Event) -> None:
     """Renew this process's sign of life in the broker until `stop`, then remove it.
 
     Gateways tell by it that a worker died. Forging or deleting it can only keep a request waiting
     until its deadline, or make it fail.
     """
-    client = redis.Redis.from_url(
-        url, socket_timeout=LIFE_TIMEOUT_S, socket_connect_timeout=LIFE_TIMEOUT_S
-    )
+    client = broker_client(socket_timeout=LIFE_TIMEOUT_S, socket_connect_timeout=LIFE_TIMEOUT_S)
     while True:
         try:
-            client.set(alive_key(public_key), "1", px=ALIVE_FOR_MS)
+            client.set(alive_key(address), "1", px=ALIVE_FOR_MS)
         except redis.RedisError as error:
             logger.warning("The sign of life could not be renewed: %s", error)
         if stop.wait(ALIVE_EVERY_S):
             break
     with contextlib.suppress(redis.RedisError):
-        client.delete(alive_key(public_key))
+        client.delete(alive_key(address))
     client.close()

@@ -19,12 +19,12 @@ from django.core.exceptions import ImproperlyConfigured
 from governance.principals import serving
 from registry import store
 from workers.app import app
+from workers.broker import node_client
 from workers.control.direct_jobs import DirectJobs, StoreFiles
 from workers.control.jobs import Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.local import LocalLauncher
 from workers.launchers.protocol import Launcher
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings
-from workers.remote.client import NodeClient
 from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.supervision.supervisor import Supervisor
 from workers.wire import JOB_TASK
@@ -51,7 +51,7 @@ def job_control() -> tuple[JobControl, Files]:
     """
     if not settings.NODE_URL:
         return DirectJobs(), StoreFiles()
-    client = NodeClient(settings.NODE_URL, Path(settings.NODE_KEY_FILE))
+    client = node_client()
     files = NodeFiles(client, store.cache(), Path(settings.DATA_DIR) / "work")
     return RemoteJobs(client, files), files
 

@@ -211,9 +211,12 @@ def check_workers() -> str:
     import redis
     from django.conf import settings
 
+    from workers.nodes.selectors import node_realms
     from workers.presence import PATIENCE_S, workers_present
 
-    alive = workers_present(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3))
+    alive = workers_present(
+        redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3), node_realms()
+    )
     if not alive:
         raise CheckFailed(
             f"none gave a sign of life in the last {PATIENCE_S:.0f} s",

@@ -140,9 +140,12 @@ def check_kinds_of_workers() -> str:
     import redis
     from django.conf import settings
 
+    from workers.nodes.selectors import node_realms
     from workers.presence import workers_present
 
-    present = workers_present(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3))
+    present = workers_present(
+        redis.Redis.from_url(settings.REDIS_URL, socket_timeout=3), node_realms()
+    )
     for kind in ("compute", "engine"):
         if not any(name.rpartition("/")[2].startswith(f"{kind}@") for name in present):
             raise CheckFailed(

@@ -199,7 +199,9 @@ async def call_off(runtime: Runtime, batch: Batch, number: int, request_id: str)
     Raises:
         redis.RedisError, OSError: Redis does not answer; calling again is safe.
     """
-    await runtime.cancellations.publish(request_id)
+    snapshot = runtime.refresher.snapshot
+    entry_of = None if snapshot is None else snapshot.deployments.get(batch.model)
+    await runtime.cancellations.publish(request_id, entry_of.workers if entry_of else ())
     call = Call(
         endpoint=batch.endpoint,
         client_address=batch.client_address,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -146,7 +147,8 @@ class Execution:
             raise
         except Unavailable:
             # It may have arrived although no answer came.
-            self._runtime.ledger.spawn(self._withdraw())
+            cancelling = self._runtime.cancellations.publish(self._call.request_id)
+            self._runtime.ledger.spawn(self._withdraw(cancelling))
             raise
         except asyncio.CancelledError:
             self._runtime.ledger.spawn(self._runtime.cancellations.publish(self._call.request_id))
@@ -200,8 +202,8 @@ class Execution:
         )
         return Amount(self._units, micro, device_ms, deployment.unit)
 
-    async def _withdraw(self) -> None:
-        await self._runtime.cancellations.publish(self._call.request_id)
+    async def _withdraw(self, cancelling: Awaitable[None]) -> None:
+        await cancelling
         await self._runtime.quotas.withdraw(self._call.request_id)
 
     def _queued(self, deployment: DeploymentEntry) -> Queued:

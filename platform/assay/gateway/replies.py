@@ -1,4 +1,6 @@
-"""Answers from engine workers: one Redis Stream for this process, one reader, a queue a request."""
+"""Answers from engine workers: one Redis Stream for this process and each node that answers it, one
+reader, a queue a request.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 import redis
@@ -15,14 +18,17 @@ from assay.gateway.http import Receive
 from assay.gateway.metrics import FORGED
 from assay.gateway.pipeline import Pipeline
 from governance.errors import DomainError
-from workers.sealing import Forged, ReplyReader
-from workers.wire import REPLY_TTL_S, Event, Failed, Taken
+from workers.sealing import ReplyReader
+from workers.wire import REPLY_TTL_S, Event, Failed, Taken, realm_of, reply_stream
+from workers.wire_keys import Forged
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_MS = 1000
 _COUNT = 500
 _TRIM_EVERY_S = 15.0
+# A node's stream is read for so long after the last request to it.
+_FOLLOWED_S = 60.0
 
 
 class Signal(Enum):
@@ -51,25 +57,42 @@ Inbox = asyncio.Queue[Event | Signal | Cut | Tampered]
 
 @dataclass(slots=True)
 class _Expected:
-    """Destination of the replies to a request, and their check once the request is sealed."""
+    """Destination of the replies to a request, and their check once the request is sealed.
+
+    `realms` are those that it was sealed for, and those of workers that got its deployment since,
+    which may have read it.
+    """
 
     inbox: Inbox
     reader: ReplyReader | None = None
+    realms: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream that is read: its realm, the last entry, and the end of its use (monotonic)."""
+
+    realm: str
+    last: str | bytes = "0-0"
+    until: float = float("inf")
 
 
 class Replies:
     """Start and stop it on one event loop.
 
     `client` is its own: a blocking read would hold up everything else on a shared connection.
+    `commands` wakes that read when it is to read another node's stream, too.
     """
 
-    def __init__(self, client: Pipeline) -> None:
+    def __init__(self, client: Pipeline, commands: Pipeline) -> None:
         self.stream = f"assay:reply:{uuid.uuid4().hex}"
         self._client = client
+        self._commands = commands
         self._expected: dict[str, _Expected] = {}
-        self._last: str | bytes = "0-0"
+        self._streams = {self.stream.encode(): _Stream("")}
         self._trimmed_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._waking: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._read())
@@ -77,9 +100,9 @@ class Replies:
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.gather(self._task, *self._waking, return_exceptions=True)
         try:
-            await self._client.execute_command("DEL", self.stream)
+            await self._client.execute_command("DEL", *self._streams)
         except (redis.RedisError, OSError):
             logger.warning("Reply stream %s is left to expire.", self.stream)
 
@@ -91,7 +114,47 @@ class Replies:
 
     def expect(self, request_id: str, reader: ReplyReader) -> None:
         """Believe what `reader` opens. Call it before the request is published."""
-        self._expected[request_id].reader = reader
+        expected = self._expected[request_id]
+        expected.reader = reader
+        expected.realms = {realm_of(worker) for worker in reader.holders}
+        self._follow(expected.realms)
+
+    def realms(self, request_id: str) -> frozenset[str]:
+        """Return the realms whose workers may have the request; none once it is closed."""
+        expected = self._expected.get(request_id)
+        return frozenset() if expected is None else frozenset(expected.realms)
+
+    def placed(self, workers: Mapping[int, Iterable[str]]) -> None:
+        """Hear that deployments, by ID, are now held by these workers, by address: one that is new
+        may have read a request that was not sealed for it, and sends it back.
+        """
+        for expected in self._expected.values():
+            if expected.reader is not None:
+                held = workers.get(expected.reader.deployment_id, ())
+                expected.realms.update(map(realm_of, held))
+                self._follow(expected.realms)
+
+    def _follow(self, realms: Iterable[str]) -> None:
+        """Read the streams of these realms for a while."""
+        now = time.monotonic()
+        for realm in realms:
+            if not realm:
+                continue
+            name = reply_stream(self.stream, realm).encode()
+            found = self._streams.get(name)
+            if found is None:
+                found = self._streams[name] = _Stream(realm)
+                task = asyncio.create_task(self._wake())
+                self._waking.add(task)
+                task.add_done_callback(self._waking.discard)
+            found.until = now + _FOLLOWED_S
+
+    async def _wake(self) -> None:
+        """End the read that blocks, so that the next one reads all streams."""
+        try:
+            await self._commands.execute_command("XADD", self.stream, "*", "wake", "")
+        except (redis.RedisError, OSError):
+            logger.debug("The next read of reply streams waits for %d ms", _BLOCK_MS)
 
     def close(self, request_id: str) -> None:
         """Answers to `request_id` that still come are dropped."""
@@ -123,25 +186,43 @@ class Replies:
                 await asyncio.sleep(0.5)
 
     async def _read_once(self) -> None:
+        last = [stream.last for stream in self._streams.values()]
         answer = await self._client.execute_command(
-            "XREAD", "COUNT", _COUNT, "BLOCK", _BLOCK_MS, "STREAMS", self.stream, self._last
+            "XREAD", "COUNT", _COUNT, "BLOCK", _BLOCK_MS, "STREAMS", *self._streams, *last
         )
-        # [[stream, [[identifier, [name, value, …]], …]]], or None.
-        for identifier, flat in answer[0][1] if answer else ():
-            self._last = identifier
-            self._deliver(dict(zip(flat[::2], flat[1::2], strict=True)))
+        # [[stream, [[identifier, [name, value, …]], …]], …], or None.
+        for name, entries in answer or ():
+            stream = self._streams[name]
+            for identifier, flat in entries:
+                stream.last = identifier
+                self._deliver(dict(zip(flat[::2], flat[1::2], strict=True)), stream.realm)
         if time.monotonic() - self._trimmed_at > _TRIM_EVERY_S:
             self._trimmed_at = time.monotonic()
-            await self._client.execute_command("XTRIM", self.stream, "MINID", self._last)
-            await self._client.execute_command("EXPIRE", self.stream, REPLY_TTL_S)
+            await self._trim()
 
-    def _deliver(self, fields: dict[bytes, bytes]) -> None:
+    async def _trim(self) -> None:
+        now = time.monotonic()
+        for name, stream in list(self._streams.items()):
+            await self._client.execute_command("XTRIM", name, "MINID", stream.last)
+            await self._client.execute_command("EXPIRE", name, REPLY_TTL_S)
+            if stream.until < now and not any(
+                stream.realm in expected.realms for expected in self._expected.values()
+            ):
+                del self._streams[name]
+                await self._client.execute_command("DEL", name)
+
+    def _deliver(self, fields: dict[bytes, bytes], realm: str) -> None:
         request_id = fields.get(b"id", b"").decode("utf-8", "replace")
         expected = self._expected.get(request_id)
         if expected is None or expected.reader is None:
             return
+        if realm not in expected.realms:
+            # Only this node may write there: the request goes on with the workers that have it.
+            FORGED.inc()
+            logger.critical("FORGED REPLY to request %s refused: node %s", request_id, realm)
+            return
         try:
-            for event in expected.reader.open(fields):
+            for event in expected.reader.open(fields, realm):
                 # The reader knows now which worker answers; the request need not be told.
                 if not isinstance(event, Taken):
                     expected.inbox.put_nowait(event)

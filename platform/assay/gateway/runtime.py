@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any
 
 import redis.asyncio
 from django.conf import settings
@@ -23,11 +25,13 @@ from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
 from assay.gateway.response_desk import ResponseDesk
+from assay.gateway.snapshot import Snapshot
 from assay.gateway.worker_watch import WorkerWatch
 from governance.usage.sealing import require_usage_key
 from workers import tracing
-from workers.sealing import GatewaySeals, WireKey
-from workers.wire import CANCEL_CHANNEL
+from workers.sealing import GatewaySeals
+from workers.wire import cancel_channel, realm_of
+from workers.wire_keys import WireKey
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +67,12 @@ class Runtime:
         self.quotas = Quotas(self._commands)
         self.device_times = DeviceTimes()
         self.ledger = Ledger(self.quotas)
-        self.replies = Replies(self._reader)
+        self.replies = Replies(self._reader, self._commands)
         self.worker_watch = WorkerWatch(self.client, self.replies)
         self.refresher = Refresher(self.client)
         self.cold_starts = ColdStarts(self.client, self.refresher)
-        self.running = Running(self.refresher, self.cold_starts.note)
-        self.cancellations = Cancellations(self.client, wire)
+        self.running = Running(self.refresher, self._note)
+        self.cancellations = Cancellations(self.client, wire, self.replies)
         self.media = MediaDesk()
         self.feedback = FeedbackDesk()
         self.responses = ResponseDesk()
@@ -84,6 +88,12 @@ class Runtime:
         self.worker_watch.start()
         self.ledger.start()
         self.batches.start()
+
+    def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
+        """Hear which deployments answer requests at a new snapshot."""
+        self.cold_starts.note(snapshot, answering)
+        entries = snapshot.deployments.values()
+        self.replies.placed({each.id: each.workers for each in entries if each.id in answering})
 
     async def stop(self) -> None:
         """Settle what is under way, then let go of everything."""
@@ -104,15 +114,26 @@ class Runtime:
 
 
 class Cancellations:
-    """Publishes cancellations to the engine workers."""
+    """Publishes cancellations to the engine workers that may have a request."""
 
-    def __init__(self, client: redis.asyncio.Redis, wire: WireKey) -> None:
+    def __init__(self, client: redis.asyncio.Redis, wire: WireKey, replies: Replies) -> None:
         self._client = client
         self._wire = wire
+        self._replies = replies
 
-    async def publish(self, request_id: str) -> None:
-        """Tell the workers that the caller stopped waiting. A lost message costs only compute."""
+    def publish(self, request_id: str, workers: Iterable[str] = ()) -> Coroutine[Any, Any, None]:
+        """Tell the workers that the caller stopped waiting. A lost message costs only compute.
+
+        They are those that have the request as far as is known at the call, since it may be closed
+        before the messages are sent; of a request of another gateway, `workers` by address.
+        """
+        realms = self._replies.realms(request_id) | {realm_of(worker) for worker in workers}
+        return self._publish(request_id, realms)
+
+    async def _publish(self, request_id: str, realms: frozenset[str]) -> None:
         try:
-            await self._client.publish(CANCEL_CHANNEL, self._wire.cancel_message(request_id))
+            for realm in realms:
+                message = self._wire.of(realm).cancel_message(request_id)
+                await self._client.publish(cancel_channel(realm), message)
         except (redis.RedisError, OSError) as error:
             logger.warning("Request %s could not be cancelled: %s", request_id, error)

@@ -46,6 +46,8 @@ from workers.deployments.models import Deployment, Replica, ReplicaState, Worker
 from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_or_recalled
 from workers.deployments.states import LIVE
+from workers.nodes.selectors import realm_of_worker
+from workers.wire import worker_address
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +57,15 @@ _RECALL_REMEMBERED = timedelta(hours=1)
 DECISIONS_MAX = 4096
 # A replica whose heartbeat is older than this, in seconds, is not counted on.
 REPLICA_PATIENCE_S = 30.0
-# Each with the public key of its worker; a worker without one cannot be sent anything.
+# Each with the public key of its worker and the realm of its node; a worker without a key cannot be
+# sent anything.
 _REPLICAS = Prefetch(
     "replicas",
     Replica.objects.annotate(
         public_key=Subquery(
             WorkerKey.objects.filter(worker=OuterRef("worker")).values("public_key")[:1]
-        )
+        ),
+        realm=realm_of_worker("worker"),
     ),
 )
 
@@ -77,7 +81,7 @@ class DeploymentEntry:
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
     near. `break_glass`: it serves by an emergency approval, before its review has decided.
-    `workers` are the public keys of the worker processes that have it or are loading it. `unit` is
+    `workers` are the addresses of the worker processes that have it or are loading it. `unit` is
     the one in which its requests are metered. `own_prompt` is what the version adds to each.
     `may_sleep`: it may be scaled to zero; `load_s` is the longest of its loads, in seconds.
     """
@@ -337,7 +341,7 @@ def _obstacle(verdict: ServingVerdict) -> str:
 
 
 def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
-    """Public keys of the workers that a request may reach: also of one that still loads, which may
+    """Addresses of the workers that a request may reach: also of one that still loads, which may
     read the queue before the next snapshot. A silent one, or one that heartbeats no longer renew
     because its deployment was moved away, gets no prompts.
     """
@@ -345,8 +349,10 @@ def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
     for replica in replicas:
         loading = replica.state == ReplicaState.LOADING and replica.public_key  # type: ignore[attr-defined]  # annotated above
         until = _patience(replica) if loading else _ready_until(replica, digest)
-        if until > now:
-            yield replica.public_key  # type: ignore[attr-defined]
+        on_node = "/" in replica.worker
+        if until > now and (replica.realm or not on_node):  # type: ignore[attr-defined]
+            realm = replica.realm if on_node else ""  # type: ignore[attr-defined]
+            yield worker_address(realm, replica.public_key)  # type: ignore[attr-defined]
 
 
 def _ready_until(replica: Replica, digest: str) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import redis.asyncio
@@ -31,8 +30,8 @@ from workers.measurements.measuring import (
 )
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeState
-from workers.presence import WORKERS_KEY
-from workers.wire import JOB_QUEUE, deployment_queue
+from workers.nodes.states import WORKING
+from workers.wire import JOB_QUEUE, deployment_queue, node_of, presence_key
 
 JOB_COUNT = Gauge("assay_jobs", "Jobs that are not over, by kind and state.", ("kind", "state"))
 JOB_AGE = Gauge(
@@ -108,8 +107,10 @@ LOOP_LAST = Gauge(
 LOOP_FAILING = Gauge(
     "assay_controller_loop_failing", "Failures of a loop since its last success.", ("loop",)
 )
-# Far more workers than one broker serves; a compromised worker adds no labels without end.
-_MOST_WORKERS = 500
+# More workers than a machine runs; a compromised one adds no labels without end.
+_MOST_WORKERS = 64
+# Realms of the nodes in use, as `measure_work` last read them.
+_realms: list[str] = []
 
 
 async def measure_work() -> None:
@@ -120,8 +121,10 @@ async def measure_work() -> None:
     """
     rows, nodes = await asyncio.to_thread(_read)
     NODE_SEEN.clear()
-    for name, state, seen_at in nodes:
-        NODE_SEEN.labels(name, state).set(age_s(seen_at.timestamp()))
+    _realms[:] = [node.realm for node in nodes if node.state in WORKING]
+    for node in nodes:
+        if node.seen_at is not None:
+            NODE_SEEN.labels(node.name, node.state).set(age_s(node.seen_at.timestamp()))
     reports = [row.figures for row in rows.values() if row.name.startswith(LOOPS)]
     newest = [row.measured_at.timestamp() for row in rows.values() if row.name.startswith(LOOPS)]
     if newest:
@@ -139,15 +142,12 @@ async def measure_work() -> None:
         COLLECTED.set(collection.figures["bytes"])
 
 
-def _read() -> tuple[dict[str, Measurement], list[tuple[str, str, datetime]]]:
-    """Return the figures by subject; and name, state and last report of each node in use."""
+def _read() -> tuple[dict[str, Measurement], list[Node]]:
+    """Return the figures by subject, and the nodes in use that have reported."""
     try:
         nodes = Node.objects.exclude(state=NodeState.REVOKED).filter(seen_at__isnull=False)
-        return Measurement.objects.in_bulk(), [
-            (name, state, seen_at)
-            for name, state, seen_at in nodes.values_list("name", "state", "seen_at")
-            if seen_at is not None
-        ]
+        nodes = nodes.only("name", "state", "seen_at", "public_key")
+        return Measurement.objects.in_bulk(), list(nodes)
     finally:
         close_connection()
 
@@ -162,18 +162,24 @@ async def measure_broker(client: redis.asyncio.Redis, deployments: Mapping[str, 
     """
     now = time.time()
     async with client.pipeline(transaction=False) as pipe:
-        pipe.zrange(WORKERS_KEY, -_MOST_WORKERS, -1, withscores=True)
+        realms = ["", *_realms]
+        for realm in realms:
+            pipe.zrange(presence_key(realm), -_MOST_WORKERS, -1, withscores=True)
         pipe.llen(JOB_QUEUE)
         for number in deployments.values():
             pipe.llen(deployment_queue(number))
-        workers, jobs, *depths = await pipe.execute()
+        answers = await pipe.execute()
+    present, (jobs, *depths) = answers[: len(realms)], answers[len(realms) :]
     QUEUE_DEPTH.clear()
     QUEUE_DEPTH.labels(JOB_QUEUE).set(jobs)
     for name, depth in zip(deployments, depths, strict=True):
         QUEUE_DEPTH.labels(name).set(depth)
     WORKER_SEEN.clear()
-    for name, seen in workers:
-        WORKER_SEEN.labels(name.decode(errors="replace")[:120]).set(max(0.0, now - seen))
+    for realm, workers in zip(realms, present, strict=True):
+        node = f"{node_of(realm)}/" if realm else ""
+        for name, seen in workers:
+            label = f"{node}{name.decode(errors='replace')}"[:120]
+            WORKER_SEEN.labels(label).set(max(0.0, now - seen))
 
 
 def _show_jobs(figures: dict[str, Any]) -> None:

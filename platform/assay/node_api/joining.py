@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -16,10 +17,12 @@ from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.facts import FactsBody
 from governance.people.attempts import forget_node_failure, refuse_nodes_when_locked
 from governance.principals import request_context
+from workers.nodes.broker_access import broker_user
 from workers.nodes.credentials import CHALLENGE_MAX, CHALLENGE_S, challenge_make
 from workers.nodes.models import NODE_NAME_MAX
 from workers.nodes.services import node_join
 from workers.nodes.sessions import SESSION, session_start
+from workers.wire_keys import WireKey
 
 TAG = "Nodes' own API"
 _HEXADECIMAL_KEY = 64
@@ -95,10 +98,16 @@ class NodeSessionBody(StrictSerializer):
 
 
 class NodeSessionAnswer(serializers.Serializer[Any]):
-    """The session's token, and for how many seconds it is valid."""
+    """The session's token, for how many seconds it is valid, and the node's user of the broker.
+
+    `realm` names the node's keys there; `wire_key` authenticates its messages."""
 
     token = serializers.CharField()
     expires_in_s = serializers.IntegerField()
+    broker_user = serializers.CharField()
+    broker_password = serializers.CharField()
+    realm = serializers.CharField()
+    wire_key = serializers.CharField()
 
 
 class NodeSessionView(_Open):
@@ -115,12 +124,29 @@ class NodeSessionView(_Open):
         given = self.body(NodeSessionBody)
         address = request_context.get().client_address
         refuse_nodes_when_locked(address)
-        _, token = session_start(
+        started = session_start(
             name=given["node"],
             challenge=given["challenge"],
             signature=given["signature"],
             current=bearer_token(request._request) or "",
         )
         forget_node_failure(address)
-        made = {"token": token, "expires_in_s": int(SESSION.total_seconds())}
+        realm = started.session.node.realm
+        made = {
+            "token": started.token,
+            "expires_in_s": int(SESSION.total_seconds()),
+            "broker_user": broker_user(realm),
+            "broker_password": started.broker_password,
+            "realm": realm,
+            "wire_key": WireKey(settings.WIRE_KEY).node_secret(realm),
+        }
         return self.answer(made, NodeSessionAnswer, status=201)
+
+
+class NodeCurrentSessionView(NodeEndpoint):
+    """The present session."""
+
+    @operation(TAG, "Confirm that the session is valid", answer=None, status=204)
+    def get(self, request: Request) -> Response:
+        self.query()
+        return Response(status=204)

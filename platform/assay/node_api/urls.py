@@ -24,6 +24,7 @@ urlpatterns = [
     path("join", joining.NodeJoinView.as_view()),
     path("challenge", joining.NodeChallengeView.as_view()),
     path("session", joining.NodeSessionView.as_view()),
+    path("session/current", joining.NodeCurrentSessionView.as_view()),
     path("assignments", engines.NodeAssignmentsView.as_view()),
     path("deployments/<id:deployment_id>/plan", engines.NodePlanView.as_view()),
     path("deployments/<id:deployment_id>/files/<digest:digest>", files.NodeFileView.as_view()),

@@ -38,7 +38,7 @@ from tests.approvals import approve, give_dossier
 from workers.app import app
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.services import worker_key_register
-from workers.sealing import NotAddressed, ReplySeals, WireKey, WorkerSeals
+from workers.sealing import NotAddressed, ReplySeals, WorkerSeals
 from workers.wire import (
     CANCEL_CHANNEL,
     SNAPSHOT_CHANNEL,
@@ -49,6 +49,7 @@ from workers.wire import (
     alive_key,
     deployment_queue,
 )
+from workers.wire_keys import WireKey
 
 DIGEST = "d" * 64
 Reply = Callable[[Event], None]

@@ -45,7 +45,7 @@ def session(tmp_path: Path) -> dict[str, str]:
     node_made(tmp_path)
     client = client_of(tmp_path)
     client.get("assignments", worker="engine@a", engines="own")
-    return {"authorization": f"Bearer {client._token}"}
+    return {"authorization": f"Bearer {client.session().token}"}
 
 
 @pytest.fixture

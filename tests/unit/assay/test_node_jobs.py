@@ -192,7 +192,7 @@ def test_a_node_reaches_no_job_of_another_node_and_no_file_outside_its_order(
     assert job_claim(job_id=job.pk, worker="gpu-2/compute@b") is not None
     claim, _ = node.claimed(own)
     secret = sha256(b"of another department")
-    session = {"authorization": f"Bearer {node.client._token}"}
+    session = {"authorization": f"Bearer {node.client.session().token}"}
     caller = Client(headers=session)
     theirs = f"/node/v1/jobs/{job.pk}/attempts/1"
     for path in ("heartbeat", "cancelled"):
@@ -214,7 +214,7 @@ def test_a_link_or_another_size_in_place_of_a_file_is_not_followed(
 ) -> None:
     job = intake_job()
     claim, _ = node.claimed(job)
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     content = DELIVERED["config.json"]
     address = f"/node/v1/jobs/{job.pk}/attempts/{claim.fence}/files/{sha256(content)}"
     delivered = store.quarantine_folder(job.spec["intake"]) / "config.json"
@@ -242,7 +242,7 @@ def test_uploads_are_bounded_in_bytes_and_refused_with_other_bytes(
 ) -> None:
     claim, _ = node.claimed(intake_job())
     settings.JOB_OUTPUT_MAX_BYTES = 100
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     base = f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}/arrivals"
     address = f"{base}/{sha256(b'right')}"
     assert patched(caller, address, b"wrong", 5).json()["code"] == "digest_mismatch"
@@ -301,7 +301,7 @@ def test_files_of_an_order_are_those_of_the_claim(node: ComputeNode) -> None:
     job = intake_job()
     claim, _ = node.claimed(job)
     Intake.objects.update(files=[])
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     known = sha256(DELIVERED["config.json"])
     assert caller.get(f"{upload_base(claim)}/files/{known}").status_code == 200
 
@@ -315,7 +315,7 @@ def test_checkpoints_that_were_recorded_count_with_what_an_attempt_may_send(
 ) -> None:
     claim, _ = node.claimed(intake_job())
     settings.JOB_OUTPUT_MAX_BYTES = 100
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     base = upload_base(claim)
     for step, status in ((1, 200), (2, 413)):
         content = b"%d" % step * 60
@@ -341,7 +341,7 @@ def test_a_second_request_for_an_attempts_files_does_not_wait_for_the_first(
     monkeypatch.setattr(remote_jobs, "BUSY_WAIT_S", 0)
     claim, _ = node.claimed(intake_job())
     result = output(node, claim)
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     address = f"{upload_base(claim)}/arrivals/{sha256(b'right')}"
     with arrivals_held(claim):
         assert patched(caller, address, b"right", 5).json()["code"] == "arrivals_busy"
@@ -356,7 +356,7 @@ def test_parts_that_several_processes_took_are_hashed_in_steps(
 ) -> None:
     monkeypatch.setattr(hashing, "STEP_BYTES", 2)
     claim, _ = node.claimed(intake_job())
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     address = f"{upload_base(claim)}/arrivals/{sha256(b'rightly')}"
     assert patched(caller, address, b"righ", 7).json() == {"offset": 4, "complete": False}
     hashing._hashings.clear()
@@ -367,7 +367,7 @@ def test_parts_that_several_processes_took_are_hashed_in_steps(
 
 def test_a_hash_of_removed_bytes_is_not_continued(node: ComputeNode) -> None:
     claim, _ = node.claimed(intake_job())
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     address = f"{upload_base(claim)}/arrivals/{sha256(b'right')}"
     patched(caller, address, b"rig", 5)
     remembered = dict(hashing._hashings)
@@ -405,7 +405,7 @@ def test_a_result_that_is_malformed_or_whose_files_are_missing_is_refused(
     content = json.dumps(result).encode()
     path.write_bytes(content)
     node.jobs._send_file(claim, path, sha256(content), len(content))
-    caller = Client(headers={"authorization": f"Bearer {node.client._token}"})
+    caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     answer = caller.post(
         f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}/deliver",
         {"result": sha256(content)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.conf import settings
 
 from governance.errors import InvalidInput, NotAuthenticated
 from registry.catalog import TASKS, discovered
@@ -26,15 +28,16 @@ from workers.deployments import reconciler
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create
-from workers.nodes.models import Node, NodeSample
+from workers.nodes.models import Node, NodeSample, NodeSession
 from workers.nodes.services import node_revoke
 from workers.placement.capacity import Capacity
 from workers.remote import client as remote_client
-from workers.remote.client import ControlPlaneAway
+from workers.remote.client import ControlPlaneAway, NodeClient
 from workers.remote.control import RemoteControl
 from workers.remote.files import RemoteFiles
 from workers.remote.identity import identity_read
 from workers.tasks.hosting import EngineHost
+from workers.wire_keys import WireKey
 
 pytestmark = pytest.mark.django_db
 WORKER = "engine@gpu"
@@ -257,18 +260,67 @@ def test_workers_of_one_machine_share_a_session_and_a_clone_ends_it(
     node.client.get("assignments", worker=WORKER, engines="own")
     with pytest.raises(NotAuthenticated):
         client_of(clone)._checked(
-            lambda token: node.client._http.get("assignments"), (clone / "key.session").read_text()
+            lambda token: node.client._http.get("assignments"), client_of(clone).session().token
         )
 
 
-def test_a_session_is_renewed_before_it_ends(
-    node: EngineNode, monkeypatch: pytest.MonkeyPatch
+def test_an_idle_process_of_a_machine_takes_no_session_back(
+    node: EngineNode, tmp_path: Path
 ) -> None:
-    before = node.client._token
-    later = time.monotonic() + 10 * 60
-    monkeypatch.setattr(remote_client.time, "monotonic", lambda: later)
+    """A compute worker that waits for jobs asks for nothing but its user of the broker."""
+    idle = client_of(tmp_path)
+    idle.keep()
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "key").write_bytes((tmp_path / "key").read_bytes())
+    (clone / "key").chmod(0o600)
+    client_of(clone).keep()
+    make_due(idle)
+    for call in (idle.session, idle.keep):
+        with pytest.raises(NotAuthenticated, match="Another process signed in"):
+            call()
+
+
+def make_due(client: NodeClient) -> None:
+    """Have the machine's session renewed at the next use."""
+    session = client._file.read()
+    assert session is not None
+    client._session = dataclasses.replace(session, renew_at=0.0)
+    client._file.write(client._session)
+
+
+def test_a_session_has_a_user_of_the_broker_and_a_wire_key_of_the_nodes_own(
+    node: EngineNode,
+) -> None:
+    found = Node.objects.get()
+    session = node.client.session()
+    assert session.realm == found.realm == f"gpu-1.{found.public_key[:16]}"
+    assert session.broker_user == f"assay_node_{found.realm}"
+    assert session.wire_key == WireKey(settings.WIRE_KEY).node_secret(found.realm)
+    digest = hashlib.sha256(session.broker_password.encode()).hexdigest()
+    assert NodeSession.objects.get(ended_at=None).broker_sha256 == digest
+    make_due(node.client)
+    assert node.client.session().broker_password != session.broker_password
+
+
+def test_a_session_is_used_on_while_the_control_plane_is_away(node: EngineNode) -> None:
+    session = node.client.session()
+    make_due(node.client)
+
+    def away(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+        raise httpx.ConnectError("away")
+
+    node.transport.spoil = away
+    assert node.client.session().broker_password == session.broker_password
+
+
+def test_a_session_is_renewed_before_it_ends(
+    node: EngineNode,
+) -> None:
+    before = node.client.session()
+    make_due(node.client)
     node.client.get("assignments", worker=WORKER, engines="own")
-    assert node.client._token != before
+    assert node.client.session() != before
     assert Node.objects.get().conflict_at is None
 
 
@@ -281,9 +333,9 @@ def test_a_file_is_found_after_another_process_has_renewed_the_session(
     manifest = Manifest.from_json(deployment.release.version.manifest)
     key = file_key(manifest.files[0].sha256)
     assert files.find(key) is not None
-    node.client._renew_at = 0.0
+    make_due(node.client)
     node.client.get("assignments", worker=WORKER, engines="own")
-    assert node.client._token != other._token
+    assert node.client.session() != other._session
     found = files.find(key)
     assert found is not None
     assert found.size == manifest.files[0].size

@@ -17,7 +17,8 @@ from governance.audit.models import AuditEvent
 from governance.people.models import Person
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import loops_measure
-from workers.presence import WORKERS_KEY
+from workers.nodes.models import Node, NodeState
+from workers.wire import presence_key
 
 pytestmark = pytest.mark.django_db
 
@@ -53,7 +54,12 @@ def test_an_installation_that_has_everything_has_no_gap(
         pass
     loops_measure(times)
     now = timezone.now().timestamp()
-    redis.zadd(WORKERS_KEY, {"compute@one": now, "gpu-1/engine@two": now})
+    redis.zadd(presence_key(""), {"compute@one": now})
+    key = "5" * 64
+    node = Node.objects.create(
+        name="gpu-1", state=NodeState.ENROLLED, public_key=key, created_by=Person.objects.all()[0]
+    )
+    redis.zadd(presence_key(node.realm), {"engine@two": now})
     assert [gap for gap in gaps().values() if not gap.ok] == []
 
 

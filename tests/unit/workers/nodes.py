@@ -20,6 +20,7 @@ class Machine:
 
     name: str = "gpu-1"
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    broker_password: str = ""
 
     @property
     def public_key(self) -> str:
@@ -32,9 +33,11 @@ class Machine:
         """Return the token of a new session."""
         challenge = challenge_make(self.name)
         signature = self.answer(challenge)
-        return session_start(
+        started = session_start(
             name=self.name, challenge=challenge, signature=signature, current=current
-        )[1]
+        )
+        self.broker_password = started.broker_password
+        return started.token
 
 
 def joined(name: str = "gpu-1") -> tuple[Machine, Node]:

@@ -9,25 +9,29 @@ from typing import Any
 from django.conf import settings
 from redis import Redis
 
-from workers.sealing import GatewaySeals, ReplyReader, ReplySeals, WireKey, WorkerSeals
+from workers.sealing import GatewaySeals, ReplyReader, ReplySeals, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies
 from workers.wire import Event, InferenceRequest
+from workers.wire_keys import WireKey
 
 
 class Wire:
-    """The keys of one gateway and one engine worker, and the replies that the gateway waits for."""
+    """The keys of one gateway and one engine worker, and the replies that the gateway waits for.
 
-    def __init__(self) -> None:
+    With a realm, the worker is on a node.
+    """
+
+    def __init__(self, realm: str = "") -> None:
         self.key = WireKey(settings.WIRE_KEY)
         self.gateway = GatewaySeals(self.key)
-        self.worker = WorkerSeals(self.key)
+        self.worker = worker_seals(realm)
         self._readers: dict[bytes, ReplyReader] = {}
 
     def seal(self, request: InferenceRequest, *workers: str) -> dict[str, Any]:
-        """The message of `request` for these public keys, else for this worker's."""
-        recipients = workers or (self.worker.public_key,)
+        """The message of `request` for workers of these addresses, else for this one."""
+        recipients = workers or (self.worker.address,)
         message, self._readers[request.request_id.encode()] = self.gateway.seal(request, recipients)
         return message
 
@@ -41,6 +45,12 @@ class Wire:
 
     def events(self, fields: Mapping[bytes, bytes]) -> list[Event]:
         return self._readers[fields[b"id"]].open(fields)
+
+
+def worker_seals(realm: str = "") -> WorkerSeals:
+    """A worker's keys; with a realm, as a node has them: its own secret and no other."""
+    key = WireKey(settings.WIRE_KEY)
+    return WorkerSeals(WireKey(key.node_secret(realm)) if realm else key, realm)
 
 
 @contextmanager

@@ -13,20 +13,21 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from django.conf import settings
 
-from tests.unit.workers.sealed import Wire
+from tests.unit.workers.sealed import Wire, worker_seals
 from workers.sealing import (
     NOT_ADDRESSED,
-    Forged,
     GatewaySeals,
     NotAddressed,
     ReplyReader,
     ReplySeals,
-    WireKey,
     WorkerSeals,
     _expanded,
+    _unwrapped,
 )
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest
+from workers.wire_keys import Forged, WireKey
 
 DONE = Done("stop", 3, 2)
 
@@ -115,14 +116,15 @@ def _in(message: dict[str, Any], name: str, at: int) -> None:
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "its body": lambda m: _in(m, "body", 5),
     "the end of its body": lambda m: m.update(body=m["body"][:-24]),
-    "its MAC": lambda m: _in(m, "mac", 0),
+    "its MAC": lambda m: _in(m["macs"], "", 0),
     "its ID": lambda m: m.update(request_id="req_2"),
     "where the replies go": lambda m: m.update(reply_stream="assay:reply:mallory"),
     "the gateway's key": lambda m: m.update(gateway="00" * 32),
-    "a seal": lambda m: m["seals"].update(dict.fromkeys(m["seals"], m["mac"])),
+    "a seal": lambda m: m["seals"].update(dict.fromkeys(m["seals"], m["macs"][""])),
     "no seals": lambda m: m.update(seals={}),
     "seals of another shape": lambda m: m.update(seals=[]),
-    "no MAC": lambda m: m.pop("mac"),
+    "no MACs": lambda m: m.pop("macs"),
+    "no MAC for it": lambda m: m.update(macs={}),
     "no text at all": lambda m: m.update(body=7),
 }
 
@@ -152,7 +154,7 @@ def test_a_body_is_not_moved_to_another_request() -> None:
     with pytest.raises(Forged):
         wire.worker.open({**first, "body": second["body"]})
     with pytest.raises(Forged):
-        wire.worker.open({**second, "seals": first["seals"], "mac": first["mac"]})
+        wire.worker.open({**second, "seals": first["seals"], "macs": first["macs"]})
 
 
 def test_a_request_runs_once_however_often_it_is_delivered() -> None:
@@ -290,6 +292,75 @@ def test_only_a_gateway_cancels() -> None:
 def test_no_seals_without_a_wire_key() -> None:
     with pytest.raises(ValueError, match="ASSAY_WIRE_KEY"):
         WireKey("")
+
+
+A, B = "gpu-1.aaaaaaaaaaaaaaaa", "gpu-2.bbbbbbbbbbbbbbbb"
+
+
+def shared() -> tuple[WorkerSeals, ReplySeals, WorkerSeals, ReplySeals, ReplyReader]:
+    """A request that two nodes have opened, and its reader."""
+    one, two = worker_seals(A), worker_seals(B)
+    gateway = GatewaySeals(Wire().key)
+    message, reader = gateway.seal(request(), [one.address, two.address])
+    return one, one.open(travelled(message))[1], two, two.open(travelled(message))[1], reader
+
+
+def test_nodes_answer_on_streams_of_their_own() -> None:
+    one, first, two, second, reader = shared()
+    assert first.stream == f"assay:reply:{A}/1"
+    assert second.stream == f"assay:reply:{B}/1"
+    assert reader.holders == {one.address, two.address}
+    assert reader.open(entry(first, DONE), A) == [DONE]
+    assert reader.holders == {one.address}
+
+
+def test_a_node_cannot_answer_for_another_node_that_has_the_request() -> None:
+    """It knows the request's key and the other's public key, and not what that one shares with the
+    gateway."""
+    one, two, gateway = worker_seals(A), worker_seals(B), GatewaySeals(Wire().key)
+    message, reader = gateway.seal(request(), [one.address, two.address])
+    asked, mine = one.open(travelled(message))
+    pair = one._pair(message["gateway"])
+    key = _unwrapped(pair, base64.b64decode(message["seals"][one.address]), asked.request_id)
+    other = bytes.fromhex(two.public_key)
+    pretended = ReplySeals(asked, key, pair.replies, other, stream="", alone=False)
+    for realm in (A, B):
+        with pytest.raises(Forged):
+            reader.open(entry(pretended, DONE), realm)
+    with pytest.raises(Forged):
+        reader.open(entry(mine, DONE), B)
+
+
+def test_a_node_cannot_make_requests_or_cancellations_for_others() -> None:
+    key = Wire().key
+    node = WireKey(key.node_secret(A))
+    for victim in (worker_seals(), worker_seals(B)):
+        forged, _ = GatewaySeals(node).seal(request(), [victim.address])
+        with pytest.raises((Forged, NotAddressed)):
+            victim.open(travelled(forged))
+        with pytest.raises(Forged):
+            victim.cancelled(node.cancel_message("req_1"))
+    assert worker_seals(A).cancelled(key.of(A).cancel_message("req_1")) == "req_1"
+
+
+def test_secrets_of_nodes_differ_from_each_other_and_with_each_enrollment() -> None:
+    key = Wire().key
+    again = "gpu-1.cccccccccccccccc"
+    assert len({key.node_secret(realm) for realm in (A, B, again)} | {settings.WIRE_KEY}) == 4
+    assert key.of(A) is key.of(A)
+    assert key.of("") is key
+
+
+def test_a_node_that_the_gateway_does_not_know_yet_sends_a_request_back() -> None:
+    new, gateway = worker_seals(A), GatewaySeals(Wire().key)
+    message, reader = gateway.seal(request(), [worker_seals(B).address])
+    with pytest.raises(NotAddressed) as refused:
+        new.open(travelled(message))
+    assert refused.value.stream == f"assay:reply:{A}/1"
+    fields = {name.encode(): value for name, value in refused.value.fields.items()}
+    with pytest.raises(Forged):
+        reader.open(fields, B)
+    assert reader.open(fields, A) == [NOT_ADDRESSED]
 
 
 def test_keys_expand_as_rfc_5869_says() -> None:

@@ -1,0 +1,184 @@
+"""The broker's user of each node, kept by the controller: its passwords, queues and streams.
+
+The rows are the truth: a node in use has a user while its session lasts, with the hash of the
+session's password, and the queues of the deployments that are placed on its workers. A round brings
+the broker to that, also after it has forgotten everything. Web processes, which make the passwords,
+have no right to change users.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import redis
+from django.utils import timezone
+
+from workers.deployments.models import Replica, ReplicaState
+from workers.nodes.models import NodeSession, SessionEnd
+from workers.nodes.states import WORKING
+from workers.placement.models import Placement
+from workers.wire import (
+    DEPLOYMENTS_CHANNEL,
+    IDLE_QUEUE,
+    JOB_QUEUE,
+    alive_key,
+    cancel_channel,
+    deployment_queue,
+    presence_key,
+    reply_stream,
+    worker_address,
+)
+
+logger = logging.getLogger(__name__)
+_PREFIX = "assay_node_"
+# What client libraries send by themselves, and the notices that a node hears.
+_COMMANDS = (
+    "auth hello ping echo select quit reset client|setinfo client|setname client|id "
+    "subscribe unsubscribe"
+)
+# A renewed session's password is valid for so long, for processes that have not read the new one.
+_RENEWED_FOR = timedelta(seconds=60)
+# Until such a copy ends, its worker may still read the queue.
+_HELD = (ReplicaState.LOADING, ReplicaState.READY)
+
+
+def broker_user(realm: str) -> str:
+    """Return the name of a node's user."""
+    return f"{_PREFIX}{realm}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The user of one node: hashes of its passwords, and the deployments whose queues it reads."""
+
+    realm: str
+    passwords: frozenset[str]
+    deployments: frozenset[int]
+
+    def rules(self) -> list[str]:
+        """Return the rules of ACL SETUSER, which replace all that the user had.
+
+        A command must be allowed for all of its keys by one of the parts in parentheses, so that,
+        for example, no queue can be made a key of another type, or expire.
+        """
+        queues = [deployment_queue(pk) for pk in sorted(self.deployments)]
+        parts = (
+            ("brpop", "~", (JOB_QUEUE, IDLE_QUEUE, *queues)),
+            # A worker that ends puts back what it has not begun.
+            ("lpush llen", "~", queues),
+            ("xadd expire", "%W~", (reply_stream("assay:reply:*", self.realm),)),
+            ("set del", "%W~", (alive_key(worker_address(self.realm, "*")),)),
+            ("zadd zrem zremrangebyscore", "%W~", (presence_key(self.realm),)),
+        )
+        return [
+            *("reset", "on", "-@all"),
+            *(f"#{digest}" for digest in sorted(self.passwords)),
+            *(f"+{command}" for command in _COMMANDS.split()),
+            *(f"&{channel}" for channel in (cancel_channel(self.realm), DEPLOYMENTS_CHANNEL)),
+            *(_part(*part) for part in parts if part[2]),
+        ]
+
+
+def _part(commands: str, kind: str, keys: Collection[str]) -> str:
+    allowed = (*(f"+{command}" for command in commands.split()), *(kind + key for key in keys))
+    return f"({' '.join(allowed)})"
+
+
+def accesses_wanted() -> dict[str, Access]:
+    """Return the users that the broker should have, by name, in four queries."""
+    now = timezone.now()
+    rows = NodeSession.objects.filter(node__state__in=WORKING).exclude(broker_sha256="")
+    present = rows.filter(ended_at=None, expires_at__gt=now).select_related("node")
+    renewed = rows.filter(ended_as=SessionEnd.RENEWED, ended_at__gt=now - _RENEWED_FOR)
+    passwords: dict[int, set[str]] = defaultdict(set)
+    for node_id, digest in renewed.values_list("node_id", "broker_sha256"):
+        passwords[node_id].add(digest)
+    held = _deployments_held()
+    return {
+        broker_user(session.node.realm): Access(
+            realm=session.node.realm,
+            passwords=frozenset({session.broker_sha256, *passwords[session.node_id]}),
+            deployments=frozenset(held[session.node.name]),
+        )
+        for session in present
+    }
+
+
+def _deployments_held() -> dict[str, set[int]]:
+    """Return the deployments that are placed on a node's workers, or that they still hold."""
+    placed = Placement.objects.filter(worker__contains="/")
+    copies = Replica.objects.filter(worker__contains="/", state__in=_HELD)
+    found: dict[str, set[int]] = defaultdict(set)
+    for rows in (placed, copies):
+        for worker, pk in rows.values_list("worker", "deployment_id"):
+            found[worker.partition("/")[0]].add(pk)
+    return found
+
+
+class BrokerAccess:
+    """Rounds of the controller. Keeps what it has told the broker, so that a round without changes
+    is one command."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._told: dict[str, Access] = {}
+
+    def run(self) -> int:
+        """Bring the broker's users of nodes to what the rows say; return how many changed.
+
+        Raises:
+            redis.RedisError: the broker does not answer, or lets the controller make no users.
+        """
+        wanted = accesses_wanted()
+        try:
+            there = self._there()
+        except redis.exceptions.NoPermissionError:
+            if wanted:
+                raise
+            return 0
+        gone = there - wanted.keys()
+        for name in gone:
+            # It ends the connections, too.
+            self._command("ACL DELUSER", name)
+            self._told.pop(name, None)
+            logger.info("The broker's user %s was removed", name)
+        changed = [
+            name
+            for name, access in wanted.items()
+            if name not in there or self._told.get(name) != access
+        ]
+        for name in changed:
+            self._tell(name, wanted[name], before=self._passwords(name) if name in there else ())
+        return len(gone) + len(changed)
+
+    def _there(self) -> set[str]:
+        found = {_text(name) for name in self._command("ACL USERS")}
+        return {name for name in found if name.startswith(_PREFIX)}
+
+    def _passwords(self, name: str) -> set[str]:
+        found: Any = self._client.acl_getuser(name)
+        return {_text(digest).removeprefix("#") for digest in (found or {}).get("passwords", ())}
+
+    def _command(self, *words: str) -> Any:
+        return self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    def _tell(self, name: str, access: Access, before: Collection[str]) -> None:
+        self._command("ACL SETUSER", name, *access.rules())
+        self._told[name] = access
+        if lost := set(before) - access.passwords:
+            renewed = NodeSession.objects.filter(
+                broker_sha256__in=lost, ended_as=SessionEnd.RENEWED
+            )
+            # Another machine has the key now, or a session came to its end.
+            if renewed.count() < len(lost):
+                self._command("CLIENT KILL", "USER", name)
+                logger.info("The connections of the broker's user %s were ended", name)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
