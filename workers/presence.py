@@ -25,8 +25,8 @@ _TIMEOUT_S = 5.0
 
 
 def workers_present(client: redis.Redis, realms: Iterable[str] = ()) -> list[str]:
-    """Return names of workers that gave a sign of life lately: the control plane's own, and those of
-    the nodes of these realms.
+    """Return names of workers that gave a sign of life lately, of the control plane and of the
+    nodes of these realms.
     """
     since = int(time.time() - PATIENCE_S)
     found = set()

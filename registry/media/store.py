@@ -3,7 +3,8 @@ back. They lie in `ASSAY_DATA_DIR`/media, which gateways, engine workers and the
 and only a reference travels in messages.
 
 A reference names random bits, so that it cannot be guessed, and the SHA-256, so that what is read
-is what was checked.
+is what was checked. Its name also says for which deployment it was made: a node reads only those
+of deployments that are placed on it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from django.conf import settings
 from governance.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from registry.media.checks import CONTENT_TYPES
 
+# Hexadecimal digits of a name that are random, and those that follow from them and the deployment.
+_RANDOM, _BOUND = 20, 12
 # How old a process's knowledge of the folder's size may be. Puts of other processes in between
 # are not counted, so the bound is exceeded by what arrives in this time at most.
 _COUNTED_S = 2.0
+CHUNK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +69,19 @@ class MediaReference:
             raise InvalidInput("This is not a reference to a media file.")
         return cls(**given)
 
+    def is_of(self, deployment_id: int) -> bool:
+        """Return whether it was made for a request to this deployment."""
+        return self.media == _name(self.media[:_RANDOM], deployment_id)
+
     @property
     def path(self) -> Path:
         """The file's place, whether it exists or not."""
         return _folder() / self.sha256[:2] / self.media
 
 
-def media_put(data: bytes, *, content_type: str) -> MediaReference:
-    """Keep `data`, which was checked, for `ASSAY_MEDIA_STORE_S` seconds.
+def media_put(data: bytes, *, content_type: str, deployment_id: int) -> MediaReference:
+    """Keep `data`, which was checked, for `ASSAY_MEDIA_STORE_S` seconds. It belongs to a request to
+    the deployment.
 
     Raises:
         TooLarge: it is larger than the whole store may be.
@@ -81,9 +90,8 @@ def media_put(data: bytes, *, content_type: str) -> MediaReference:
     if content_type not in CONTENT_TYPES:
         raise InvalidInput(f"{content_type[:80]!r} is not a content type of media.")
     _take_room(len(data))
-    reference = MediaReference(
-        secrets.token_hex(16), hashlib.sha256(data).hexdigest(), content_type, len(data)
-    )
+    name = _name(secrets.token_hex(_RANDOM // 2), deployment_id)
+    reference = MediaReference(name, hashlib.sha256(data).hexdigest(), content_type, len(data))
     reference.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # A reader sees the whole file or none. Sweeps also remove what a crash leaves half written.
     part = f"{reference.media}.part"
@@ -96,6 +104,30 @@ def media_put(data: bytes, *, content_type: str) -> MediaReference:
     except OSError as error:
         raise Unavailable("The media store cannot be written.", retry_after=5) from error
     return reference
+
+
+def media_size(reference: MediaReference) -> int | None:
+    """Return the bytes of the file; None when it is not there."""
+    try:
+        with _directory(reference.path.parent) as folder:
+            return os.stat(reference.media, dir_fd=folder, follow_symlinks=False).st_size
+    except OSError:
+        return None
+
+
+def media_chunks(reference: MediaReference) -> Iterator[bytes]:
+    """Yield the file's bytes, as many as the reference says at most, unchecked.
+
+    Raises:
+        OSError: it was removed, or is a link.
+    """
+    with _directory(reference.path.parent) as folder:
+        handle = os.open(reference.media, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+    left = reference.size
+    with os.fdopen(handle, "rb") as file:
+        while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+            left -= len(chunk)
+            yield chunk
 
 
 def media_open(reference: MediaReference) -> BytesIO:
@@ -117,6 +149,11 @@ def media_open(reference: MediaReference) -> BytesIO:
     if len(data) != reference.size or hashlib.sha256(data).hexdigest() != reference.sha256:
         raise NotFound("The media file in the store is not the one that the reference names.")
     return BytesIO(data)
+
+
+def _name(drawn: str, deployment_id: int) -> str:
+    """Return the name of a file: who has it cannot give the file to another deployment."""
+    return drawn + hashlib.sha256(f"{drawn}:{deployment_id}".encode()).hexdigest()[:_BOUND]
 
 
 def media_remove(reference: MediaReference) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 
-from governance.errors import InvalidInput, NotFound, WrongState
+from django.conf import settings
+from django.core.cache import cache
+from django.utils import timezone
+
+from governance.errors import InvalidInput, NotFound, QuotaExceeded, WrongState
 from registry.manifests import ManifestFile
 from workers.control.direct import assignments, current_plan
 from workers.control.protocol import Assignment, LoadPlan
@@ -18,6 +23,8 @@ from workers.placement.models import Placement
 
 # Names of workers that one node may have registered at a time.
 WORKERS_MAX = 64
+# One node's part of the media store, as a divisor.
+MEDIA_SHARE = 4
 _WORKER = re.compile(rf"[A-Za-z0-9@._-]{{1,{WORKER_NAME_MAX}}}")
 
 
@@ -120,6 +127,44 @@ def node_file(*, node: Node, deployment_id: int, sha256: str) -> ManifestFile:
             if file.sha256 == sha256:
                 return file
     raise NotFound(f"Deployment {deployment_id} has no file {sha256[:12]}….")
+
+
+def node_media_require(*, node: Node, deployment_id: int) -> None:
+    """Return if a worker of the node may have requests to the deployment: it is placed there, or
+    was until so lately that the last ones are being answered.
+
+    Raises:
+        NotFound: it may not.
+    """
+    own = {"deployment_id": deployment_id, "worker__startswith": node.prefix}
+    lately = timezone.now() - timedelta(seconds=settings.GATEWAY_REQUEST_TIMEOUT_S)
+    if not (
+        Placement.objects.filter(**own).exists()
+        or Replica.objects.filter(**own, heartbeat_at__gte=lately).exists()
+    ):
+        raise _not_assigned(node, deployment_id)
+
+
+def node_media_take_room(*, node: Node, size: int) -> None:
+    """Count a file that a node sends with those of the last minutes.
+
+    Raises:
+        QuotaExceeded: together they would take more than a quarter of the media store.
+    """
+    limit: int = settings.MEDIA_STORE_BYTES // MEDIA_SHARE
+    key = f"node-media:{node.pk}"
+    cache.add(key, 0, timeout=settings.MEDIA_STORE_S)
+    try:
+        sent = cache.incr(key, size)
+    except ValueError:
+        # It ran out between both.
+        sent = size
+    if sent > limit:
+        raise QuotaExceeded(
+            f"Node {node.name} has sent {limit:,} bytes of media in {settings.MEDIA_STORE_S} s.",
+            hint="ASSAY_MEDIA_STORE_BYTES sets the limit, of which one node has a quarter.",
+            retry_after=10,
+        )
 
 
 def _not_assigned(node: Node, deployment_id: int) -> NotFound:

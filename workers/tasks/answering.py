@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -21,7 +22,8 @@ from registry.catalog.declaration import Task
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import RequestInvalid, invalid
-from registry.media.store import MediaReference, media_open, media_put
+from registry.media.store import MediaReference, media_open
+from workers.control.media import MediaFiles, StoredMedia
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
 from workers.references import contains, is_reference, swapped
@@ -57,7 +59,9 @@ class Answer:
         replies: Replies,
         clock: DeviceClock,
         ended: Callable[[Answer], None],
+        media: MediaFiles,
     ) -> None:
+        self._media = media
         self._clock = clock
         self._seals = seals
         self._ended = ended
@@ -106,7 +110,7 @@ class Answer:
     def _close(self, event: Done | Failed) -> Done | Failed:
         """Send what was held and the end; return the end as it was sent."""
         if isinstance(event, Done):
-            event = _with_references(event)
+            event = self._with_references(event)
         if isinstance(event, Done):
             for pieces in self._held.values():
                 for piece in joined(pieces):
@@ -121,6 +125,22 @@ class Answer:
         self._send(event)
         return event
 
+    def _with_references(self, done: Done) -> Done | Failed:
+        """Return the end with a reference in place of each file that the runner made."""
+        if not contains(done.results, _is_output):
+            return done
+
+        def stored(value: MediaOutput) -> dict[str, Any]:
+            pk = self.request.deployment_id
+            reference = self._media.write(pk, value.data, value.content_type)
+            return {**reference.to_json(), "details": dict(value.details)}
+
+        try:
+            made = swapped(done.results, _is_output, stored)
+        except DomainError as error:
+            return Failed("media_unavailable", error.message, 503)
+        return replace(done, results=made)
+
     def _send(self, event: Event) -> None:
         self._replies.put(Reply(self._seals, event))
 
@@ -132,7 +152,16 @@ class Answerer:
     all methods may be called from any thread. Call `close` to stop the thread that keeps deadlines.
     """
 
-    def __init__(self, host: EngineHost, replies: Replies, *, most: int = 128) -> None:
+    def __init__(
+        self,
+        host: EngineHost,
+        replies: Replies,
+        *,
+        most: int = 128,
+        media: MediaFiles | None = None,
+    ) -> None:
+        """`media` are files of requests; by default, those in this machine's folder."""
+        self._media = media or StoredMedia()
         self._host = host
         self._replies = replies
         self._places = threading.Semaphore(most)
@@ -150,7 +179,7 @@ class Answerer:
     def answer(self, request: InferenceRequest, seals: ReplySeals) -> None:
         """Hand one request to its engine; whatever happens, its last event is sent."""
         self._places.acquire()
-        answer = Answer(request, seals, self._replies, self._clock, self._ended)
+        answer = Answer(request, seals, self._replies, self._clock, self._ended, self._media)
         with self._lock:
             self._answers[request.request_id] = answer
         try:
@@ -206,9 +235,12 @@ class Answerer:
             self._run(request, loaded, answer)
 
     def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
-        answer.started(loaded.plan.task)
-        inputs, options = typed(TASKS[loaded.plan.task], request.inputs, request.options)
+        # A node fetches media over the network: that is not time of the device.
+        opened = partial(self._media.read, request.deployment_id)
+        task = TASKS[loaded.plan.task]
+        inputs, options = typed(task, request.inputs, request.options, opened)
         inputs, options = prompted(loaded, inputs, options)
+        answer.started(loaded.plan.task)
         loaded.engine.submit(
             EngineRequest(
                 request_id=request.request_id,
@@ -277,7 +309,12 @@ class Answerer:
         return None
 
 
-def typed(task: Task, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[Inputs, Options]:
+def typed(
+    task: Task,
+    inputs: dict[str, Any],
+    options: dict[str, Any],
+    opened: Callable[[MediaReference], BytesIO] = media_open,
+) -> tuple[Inputs, Options]:
     """Return inputs and options as the schemas of the task, media as binary streams.
 
     Raises:
@@ -285,7 +322,7 @@ def typed(task: Task, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[
     """
     try:
         return (
-            task.input_schema.model_validate(_with_media(inputs)),
+            task.input_schema.model_validate(_with_media(inputs, opened)),
             task.option_schema.model_validate(options),
         )
     except ValidationError as error:
@@ -313,42 +350,27 @@ def prompted(loaded: Loaded, inputs: Inputs, options: Options) -> tuple[Inputs, 
         raise RequestRefused(error.message, code=error.code) from None
 
 
-def _with_media(inputs: dict[str, Any]) -> dict[str, Any]:
+def _with_media(
+    inputs: dict[str, Any], opened: Callable[[MediaReference], BytesIO]
+) -> dict[str, Any]:
     """Return the inputs with a binary stream in place of each reference to media.
 
     Raises:
         RequestRefused: a file is gone, or is not the one that was checked.
     """
 
-    def opened(value: dict[str, Any]) -> BytesIO:
+    def read(value: dict[str, Any]) -> BytesIO:
         try:
-            return media_open(MediaReference.from_json(value))
+            return opened(MediaReference.from_json(value))
         except DomainError as error:
             raise RequestRefused(error.message, code="media_gone", status=503) from error
 
-    found: dict[str, Any] = swapped(inputs, is_reference, opened)
+    found: dict[str, Any] = swapped(inputs, is_reference, read)
     return found
 
 
 def _is_output(value: Any) -> bool:
     return isinstance(value, MediaOutput)
-
-
-def _with_references(done: Done) -> Done | Failed:
-    """Return the end with a reference in place of each file that the runner made."""
-
-    if not contains(done.results, _is_output):
-        return done
-
-    def stored(value: MediaOutput) -> dict[str, Any]:
-        reference = media_put(value.data, content_type=value.content_type)
-        return {**reference.to_json(), "details": dict(value.details)}
-
-    try:
-        made = swapped(done.results, _is_output, stored)
-    except DomainError as error:
-        return Failed("media_unavailable", error.message, 503)
-    return replace(done, results=made)
 
 
 def _said(end: Done | Failed | None) -> str:

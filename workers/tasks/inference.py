@@ -22,11 +22,13 @@ from workers import tracing
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
 from workers.control.direct import DirectControl
+from workers.control.media import StoredMedia
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.landlock import hide_process
 from workers.listening import listener
 from workers.remote.control import RemoteControl
+from workers.remote.media import RemoteMedia
 from workers.sealing import NotAddressed, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.capacity import own_capacity
@@ -73,7 +75,12 @@ class Runtime:
         self._control = engine_control()
         self._host = EngineHost(self._control)
         self._replies = Replies(broker_client())
-        self._answerer = Answerer(self._host, self._replies, most=settings.ENGINE_REQUESTS)
+        self._answerer = Answerer(
+            self._host,
+            self._replies,
+            most=settings.ENGINE_REQUESTS,
+            media=RemoteMedia(node_client()) if settings.NODE_URL else StoredMedia(),
+        )
         self._offers = offered_engines()
         self._reconciler = Reconciler(
             self._host,

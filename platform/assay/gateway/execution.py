@@ -132,7 +132,9 @@ class Execution:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
         self._deadline = time.time() + timeout_s
         if self._media.expected:
-            self._inputs, self._units = await self._media.store(self._plan, self._deployment.unit)
+            self._inputs, self._units = await self._media.store(
+                self._plan, self._deployment.unit, self._deployment.id
+            )
         else:
             self._inputs = self._plan.inputs.to_wire()
         try:

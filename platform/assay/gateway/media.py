@@ -115,8 +115,8 @@ class RequestMedia:
         """Return the result of a call that would hold up all other requests."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
 
-    async def store(self, plan: Plan, unit: Unit) -> tuple[dict[str, Any], int]:
-        """Check each media input by content and put a reference in its place.
+    async def store(self, plan: Plan, unit: Unit, deployment_id: int) -> tuple[dict[str, Any], int]:
+        """Check each media input by content and put a reference in its place, for a deployment.
 
         Returns:
             The inputs as they go to the worker, and the units that the request costs at most.
@@ -128,16 +128,20 @@ class RequestMedia:
         loop = asyncio.get_running_loop()
         given = plan.inputs.to_wire()
         threads = self._video_threads if contains(given, _is_video) else self._threads
-        stored, media = await loop.run_in_executor(threads, self._store, given)
+        stored, media = await loop.run_in_executor(threads, self._store, given, deployment_id)
         self._release()
         return stored, _units(plan, unit, media)
 
-    def _store(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[Media]]:
+    def _store(
+        self, given: dict[str, Any], deployment_id: int
+    ) -> tuple[dict[str, Any], list[Media]]:
         found: list[Media] = []
 
         def keep(value: MediaInput) -> dict[str, Any]:
             checked = _checked(value)
-            reference = media_put(value.data, content_type=checked.content_type)
+            reference = media_put(
+                value.data, content_type=checked.content_type, deployment_id=deployment_id
+            )
             self._kept.append(reference)
             found.append(checked)
             return reference.to_json()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 
-from assay.node_api import engines, files, jobs, joining
+from assay.node_api import engines, files, jobs, joining, media
 
 
 class DigestConverter(StringConverter):
@@ -28,6 +28,8 @@ urlpatterns = [
     path("assignments", engines.NodeAssignmentsView.as_view()),
     path("deployments/<id:deployment_id>/plan", engines.NodePlanView.as_view()),
     path("deployments/<id:deployment_id>/files/<digest:digest>", files.NodeFileView.as_view()),
+    path("deployments/<id:deployment_id>/media", media.NodeMediaView.as_view()),
+    path("deployments/<id:deployment_id>/media/<digest:digest>", media.NodeMediaFileView.as_view()),
     path("replicas", engines.NodeReplicasView.as_view()),
     path("heartbeats", engines.NodeHeartbeatsView.as_view()),
     path("workers/keys", engines.NodeWorkerKeyView.as_view()),

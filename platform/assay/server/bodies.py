@@ -17,9 +17,12 @@ from assay.api.parsers import MULTIPART_OVERHEAD
 from assay.gateway.http import BodySlow, Scope, header
 from governance.errors import DomainError, InvalidInput, TooLarge
 from governance.keys.selectors import principal_for_token
+from workers.nodes.sessions import session_open
 
 # What a body gains for each second of patience, beyond those that the settings grant.
 LEAST_BYTES_PER_S = 16 * 1024
+# Its callers have sessions of nodes.
+_NODES = "/node/v1/"
 # What describes a body; a request whose body is not read is handed on without it.
 _OF_BODIES = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"expect"})
 
@@ -97,7 +100,10 @@ def is_known(scope: Scope) -> bool:
     request = ASGIRequest(without_body(scope), io.BytesIO())
     try:
         if (token := bearer_token(request)) is not None:
-            principal_for_token(token)
+            if request.path.startswith(_NODES):
+                session_open(token)
+            else:
+                principal_for_token(token)
             return True
     except DomainError:
         return False

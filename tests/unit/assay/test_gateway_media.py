@@ -76,7 +76,7 @@ async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk:
     data = picture()
     media = desk.open("a")
     inputs, units = await media.store(
-        plan(units=1, image=MediaInput("image", data, "image"), top_k=3), Unit.IMAGES
+        plan(units=1, image=MediaInput("image", data, "image"), top_k=3), Unit.IMAGES, 7
     )
     assert (inputs["top_k"], units) == (3, 1)
     reference = MediaReference.from_json(inputs["image"])
@@ -99,7 +99,7 @@ async def test_a_request_is_metered_by_its_media(
     desk: Any, unit: Unit, inputs: dict[str, Any], units: int
 ) -> None:
     media = desk.open("a")
-    _, found = await media.store(plan(units=4, **inputs), unit)
+    _, found = await media.store(plan(units=4, **inputs), unit, 7)
     assert found == units
     await media.close()
 
@@ -111,9 +111,9 @@ async def test_an_image_does_not_wait_for_slow_videos(desk: Any) -> None:
             desk._video_threads.submit(ended.wait, 30)
         media = desk.open("a")
         image = plan(image=MediaInput("image", picture(), "image"))
-        await asyncio.wait_for(media.store(image, Unit.IMAGES), 20)
+        await asyncio.wait_for(media.store(image, Unit.IMAGES, 7), 20)
         clip = plan(video=MediaInput("video", video((60, 40)), "video"))
-        waiting = asyncio.ensure_future(desk.open("a").store(clip, Unit.IMAGES))
+        waiting = asyncio.ensure_future(desk.open("a").store(clip, Unit.IMAGES, 7))
         done, _ = await asyncio.wait({waiting}, timeout=0.2)
         assert not done
     finally:
@@ -128,7 +128,7 @@ async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) ->
         first=MediaInput("image", picture(), "a"), file=MediaInput("audio", picture(), "b")
     )
     with pytest.raises(gateway_media.MediaRejected) as refused:
-        await media.store(given, Unit.AUDIO_SECONDS)
+        await media.store(given, Unit.AUDIO_SECONDS, 7)
     assert "WAV, FLAC, OGG or MP3" in refused.value.message
     assert refused.value.param == "b"  # type: ignore[attr-defined]
     (kept,) = [reference.path for reference in media._kept]
@@ -144,7 +144,7 @@ async def test_only_so_many_bodies_are_in_memory_and_a_stored_one_makes_room(des
         desk.open("another")
     with pytest.raises(QuotaExceeded, match="already sending 4 media files"):
         desk.open(keys[0])
-    await waiting[0].store(plan(image=MediaInput("image", picture(), "image")), Unit.IMAGES)
+    await waiting[0].store(plan(image=MediaInput("image", picture(), "image")), Unit.IMAGES, 7)
     await desk.open("another").close()
     for each in waiting:
         await each.close()
@@ -153,7 +153,7 @@ async def test_only_so_many_bodies_are_in_memory_and_a_stored_one_makes_room(des
 
 async def test_an_answers_files_are_read_once_and_removed(desk: Any) -> None:
     data = picture()
-    reference = media_put(data, content_type="image/png")
+    reference = media_put(data, content_type="image/png", deployment_id=7)
     media = desk.open("a")
     (found,) = await media.results([{**reference.to_json(), "details": {"seed": 7}}])
     assert found == MediaResult(data, "image/png", {"seed": 7})

@@ -26,7 +26,7 @@ def _own_folder(settings: Any, tmp_path: Any) -> None:
 
 
 def put(data: bytes = b"x" * 100) -> MediaReference:
-    return media_put(data, content_type="image/png")
+    return media_put(data, content_type="image/png", deployment_id=7)
 
 
 def test_what_is_put_is_read_by_its_reference(tmp_path: Any) -> None:
@@ -97,7 +97,7 @@ def test_other_references_are_refused(change: dict[str, Any]) -> None:
 
 def test_files_of_other_types_are_not_kept() -> None:
     with pytest.raises(InvalidInput, match="'text/html' is not a content type"):
-        media_put(b"x", content_type="text/html")
+        media_put(b"x", content_type="text/html", deployment_id=7)
 
 
 def test_old_files_are_swept_with_what_a_crash_left() -> None:

@@ -62,7 +62,7 @@ class Stage:
         place(self.theirs, "gpu-2/engine@a")
 
     def _deployed(self, name: str) -> int:
-        made = release(adapter(name.encode(), where=name), name)
+        made = release(adapter(name.encode()), name)
         return deployment_create(actor=company.developer(), release_id=made.pk).pk
 
     def client(self, node: Node, password: str) -> redis_module.Redis:
