@@ -6,6 +6,7 @@ The responder reads the Celery queue through kombu and answers over the reply st
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -35,18 +36,20 @@ from governance.usage.records import USAGE_STREAM, UsageEntry
 from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
 from tests.approvals import approve, give_dossier
+from tests.unit.workers.sealed import worker_seals
 from workers.app import app
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.services import worker_key_register
+from workers.nodes.models import Node, NodeState
 from workers.sealing import NotAddressed, ReplySeals, WorkerSeals
 from workers.wire import (
-    CANCEL_CHANNEL,
     SNAPSHOT_CHANNEL,
     Delta,
     Done,
     Event,
     InferenceRequest,
     alive_key,
+    cancel_channel,
     deployment_queue,
 )
 from workers.wire_keys import WireKey
@@ -66,18 +69,19 @@ def say_hello(request: InferenceRequest, reply: Reply) -> None:
 class Responder:
     """Reads one deployment's queue until it is stopped; notes what is cancelled."""
 
-    def __init__(self, deployment_id: int, behaviour: Behaviour) -> None:
+    def __init__(self, deployment_id: int, behaviour: Behaviour, realm: str = "") -> None:
         self.requests: list[InferenceRequest] = []
         self.cancelled: list[str] = []
         self.bounced = 0
         self.queue = deployment_queue(deployment_id)
-        self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
+        self._realm = realm
+        self.seals = worker_seals(realm)
         self._behaviour = behaviour
         self._client = redis_module.Redis.from_url(os.environ["REDIS_URL"])
         self.live()
         self._stop = threading.Event()
         self._notices = self._client.pubsub(ignore_subscribe_messages=True)
-        self._notices.subscribe(CANCEL_CHANNEL)
+        self._notices.subscribe(cancel_channel(realm))
         self._threads = [
             threading.Thread(target=t, daemon=True) for t in (self._consume, self._listen)
         ]
@@ -86,16 +90,16 @@ class Responder:
 
     def restart(self) -> None:
         """Have a new key, as a new process does, that no gateway knows of yet."""
-        self.seals = WorkerSeals(WireKey(settings.WIRE_KEY))
+        self.seals = worker_seals(self._realm)
         self.live()
 
     def live(self) -> None:
         """Show a sign of life, which does not run out."""
-        self._client.set(alive_key(self.seals.public_key), "1")
+        self._client.set(alive_key(self.seals.address), "1")
 
     def die(self) -> None:
         """Show none any more, as after kill -9."""
-        self._client.delete(alive_key(self.seals.public_key))
+        self._client.delete(alive_key(self.seals.address))
 
     def _consume(self) -> None:
         with app.connection() as connection, connection.SimpleQueue(self.queue) as queue:
@@ -116,7 +120,7 @@ class Responder:
 
     def _run(self, request: InferenceRequest, seals: ReplySeals) -> None:
         def reply(event: Event) -> None:
-            self._client.xadd(request.reply_stream, seals.seal(event))
+            self._client.xadd(seals.stream, seals.seal(event))
 
         self._behaviour(request, reply)
 
@@ -247,6 +251,28 @@ class Stage:
             worker=f"responder-{deployment.pk}", public_key=responder.seals.public_key
         )
         self.notify()
+
+    def on_node(self, name: str, deployment: Deployment, behaviour: Behaviour) -> str:
+        """Put a node's worker behind a deployment, with a replica; return its realm."""
+        node, _ = Node.objects.get_or_create(
+            name=name,
+            state=NodeState.ENROLLED,
+            public_key=hashlib.sha256(name.encode()).hexdigest(),
+            created_by=self.person,
+        )
+        responder = Responder(deployment.pk, behaviour, node.realm)
+        self.responders.append(responder)
+        worker = f"{name}/responder-{deployment.pk}"
+        Replica.objects.create(
+            deployment=deployment,
+            worker=worker,
+            state=ReplicaState.READY,
+            loaded_digest=DIGEST,
+            heartbeat_at=timezone.now(),
+        )
+        worker_key_register(worker=worker, public_key=responder.seals.public_key)
+        self.notify()
+        return node.realm
 
     def limit(self, kind: str, limit: int, department: str = "engineering", **changes: Any) -> None:
         QuotaLimit.objects.create(

@@ -12,13 +12,24 @@ from typing import Any
 
 import httpx
 import pytest
+from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.usage.collector import collect_once
-from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import (
+    DIGEST,
+    Reply,
+    Responder,
+    Stage,
+    say_hello,
+    stage,
+    wait_until,
+)
 from tests.unit.workers.sealed import Wire
+from workers.deployments.models import Replica, ReplicaState
 from workers.deployments.services import worker_key_register
-from workers.wire import Delta, Done, InferenceRequest, encode_events
+from workers.nodes.models import Node
+from workers.wire import Delta, Done, InferenceRequest, encode_events, reply_stream
 
 __all__ = ["stage"]
 
@@ -162,3 +173,74 @@ def decoded(written: bytes) -> list[bytes]:
     found = re.findall(rb'"body": ?"([A-Za-z0-9+/=]+)"', written)
     assert found
     return [base64.b64decode(part) for part in found]
+
+
+def test_a_node_answers_on_a_stream_of_its_own_and_hears_cancellations(stage: Stage) -> None:
+    deployment = stage.deployment(ready=False, behaviour=None)
+    realm = stage.on_node("gpu-1", deployment, say_hello)
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    for _ in range(2):
+        answer = httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers)
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
+    assert stage.redis.keys(f"assay:reply:{realm}/*")
+    node = stage.responders[-1]
+    node._behaviour = lambda request, reply: None
+    with (
+        pytest.raises(httpx.ReadTimeout),
+        httpx.stream("POST", f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=0.5),
+    ):
+        pass
+    wait_until(lambda: [each.request_id for each in node.requests][-1:] == node.cancelled)
+
+
+def test_a_reply_of_a_node_that_has_not_the_request_ends_nothing(stage: Stage) -> None:
+    """Gateways tell by the stream which node wrote; only that one can."""
+    other = stage.deployment("other", ready=False, behaviour=None)
+    realm = stage.on_node("gpu-2", other, say_hello)
+    _, stranger = Wire(realm).open(
+        InferenceRequest("req", other.pk, "other", "d" * 64, "assay:reply:x", {})
+    )
+
+    def meddled(request: InferenceRequest, reply: Reply) -> None:
+        stream = reply_stream(request.reply_stream, realm)
+        for fields in (stranger.seal(LIE), {"event": b"x"}, {"bounce": b"0" * 32}):
+            entry: Any = {**fields, "id": request.request_id}
+            stage.redis.xadd(stream, entry)
+        say_hello(request, reply)
+
+    deployment = stage.deployment(ready=False, behaviour=None)
+    stage.on_node("gpu-1", deployment, meddled)
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    # The gateway reads the other node's stream, too.
+    body = {**GOOD, "model": "other"}
+    assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
+    answer = httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers)
+    assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
+
+
+def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(stage: Stage) -> None:
+    deployment = stage.deployment(behaviour=None)
+    Node.objects.create(
+        name="gpu-1", state="enrolled", public_key="5" * 64, created_by=stage.person
+    )
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    new = Responder(deployment.pk, say_hello, Node.objects.get().realm)
+    stage.responders.append(new)
+
+    def ask() -> Any:
+        return httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=20)
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        wait_until(lambda: new.bounced == 1)
+        Replica.objects.create(
+            deployment=deployment,
+            worker="gpu-1/engine@a",
+            state=ReplicaState.READY,
+            loaded_digest=DIGEST,
+            heartbeat_at=timezone.now(),
+        )
+        worker_key_register(worker="gpu-1/engine@a", public_key=new.seals.public_key)
+        stage.notify()
+        answer = asked.result()
+    assert answer.json()["choices"][0]["message"]["content"] == "Hello there"

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from django.conf import settings
 from redis import Redis
 
 from registry.manifests import Manifest
@@ -314,7 +313,7 @@ def test_an_answer_that_is_not_streamed_is_one_entry(redis: Redis, host: EngineH
 
 def test_a_worker_shows_life_until_it_ends(redis: Redis) -> None:
     stop = threading.Event()
-    life = threading.Thread(target=show_life, args=(settings.REDIS_URL, "ab", stop))
+    life = threading.Thread(target=show_life, args=("ab", stop))
     life.start()
     while not redis.exists(alive_key("ab")):
         assert life.is_alive()
