@@ -54,6 +54,7 @@ class _Run:
     waits: float = field(default_factory=time.monotonic)
     faulty: float | None = None
     over: float | None = None
+    started: bool = False
     works: bool = False
     disrupted: str = ""
 
@@ -83,9 +84,15 @@ class KubernetesLauncher:
         run, now = self._runs[handle], time.monotonic()
         try:
             pods, found = self._pods(handle), self._api.job(handle)
+            if run.started and _condition(found, "Suspended"):
+                # It must not go on later: that would be a second run under one fence.
+                self._api.job_delete(handle)
+                run.disrupted = "Kueue gave its place to another one."
+                return None
         except Unavailable as error:
             logger.warning("Run %s: %s", handle, error.message)
             return None
+        run.started = run.started or any(map(running, pods))
         run.works = run.works or sum(map(running, pods)) >= run.nodes
         run.disrupted = run.disrupted or _first(disruption, pods)
         complete, failed = _condition(found, "Complete"), _condition(found, "Failed")
@@ -97,7 +104,8 @@ class KubernetesLauncher:
         if complete:
             return Ended(0)
         if found is None:
-            return Ended(STOPPED, sentence="The TrainJob of the run was deleted.")
+            said = run.disrupted or "Its TrainJob was deleted."
+            return Ended(STOPPED, sentence=f"Kubernetes ended the run. {said}")
         if failed.get("reason") == "DeadlineExceeded":
             return Ended(STOPPED, sentence="The run reached the deadline of its TrainJob.")
         said = cut(failed.get("message") or failed.get("reason"))

@@ -96,7 +96,7 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
         return Ended(-signal.SIGKILL)
     disrupted = disrupted or next(filter(None, map(disruption, pods)), "")
     if disrupted:
-        return Ended(STOPPED, sentence=f"Kubernetes ended a pod of the run. {disrupted}")
+        return Ended(STOPPED, sentence=f"Kubernetes ended the run. {disrupted}")
     if terminated:
         first = terminated[0]
         if first.exit_code == STOPPED:

@@ -273,7 +273,21 @@ def test_a_train_job_that_someone_deletes_is_a_run_that_stopped(
     del cluster.jobs[handle]
     assert starts.poll(handle) is None, "Its pod still writes its checkpoint."
     cluster.pods.clear()
-    assert starts.poll(handle) == Ended(STOPPED, sentence="The TrainJob of the run was deleted.")
+    assert starts.poll(handle) == Ended(
+        STOPPED, sentence="Kubernetes ended the run. Its TrainJob was deleted."
+    )
+
+
+def test_a_run_that_kueue_suspends_is_not_resumed_by_it(root: Path, cluster: Cluster) -> None:
+    starts, handle, status = submitted(root, cluster)
+    status["phase"] = "Running"
+    assert starts.poll(handle) is None
+    cluster.jobs[handle]["status"] = condition("Suspended", "Suspended", "")
+    assert starts.poll(handle) is None
+    assert cluster.jobs == {}
+    assert starts.poll(handle) == Ended(
+        STOPPED, sentence="Kubernetes ended the run. Kueue gave its place to another one."
+    )
 
 
 def test_a_pod_of_a_lost_machine_is_not_waited_for_without_end(
@@ -348,7 +362,7 @@ def test_the_reason_of_the_cluster_reaches_the_job(root: Path, cluster: Cluster)
     assert control.told == [
         (
             "fail",
-            "Kubernetes ended a pod of the run. Its machine evicted it: The node was low on "
+            "Kubernetes ended the run. Its machine evicted it: The node was low on "
             "resource: memory.",
             True,
         )
