@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -195,7 +196,8 @@ def _several(work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]
         return
     listed = list(items)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="assay-store") as threads:
-        futures = [threads.submit(work, item) for item in listed]
+        # Each in the context of the caller, who may watch how fast files arrive.
+        futures = [threads.submit(copy_context().run, work, item) for item in listed]
         try:
             for item, future in zip(listed, futures, strict=True):
                 yield item, future.result()

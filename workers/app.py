@@ -30,7 +30,16 @@ if settings.NODE_URL:
     # and not begun is in its memory, and senders name queues, so that these need no bindings.
     app.conf.broker_transport_options = {"ack_emulation": False, "priority_steps": [0]}
     app.conf.task_queues = [Queue(name, no_declare=True) for name in (JOB_QUEUE, IDLE_QUEUE)]
+# A network may drop a connection without a word: a command waits for its answer no longer than
+# `socket_timeout`, and a connection on which messages are awaited is made anew after twice
+# `health_check_interval` (kombu's default is 25 s). Any other one that was quiet for so long is
+# tried before it is used, and made anew once: a message that was just taken would be lost with it.
 app.conf.broker_transport_options = {
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 8,
+    "retry_on_timeout": True,
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.1,

@@ -90,6 +90,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 )
 # The longest pause after a duty that failed, far below `ASSAY_SERVING_LEASE_S`.
 DUTY_LONGEST_S = 8.0
+BROKER_TIMEOUT_S = 10.0
 RESTART_FIRST_S = 0.5
 RESTART_LONGEST_S = 30.0
 
@@ -177,7 +178,11 @@ class Controller:
         _every(self._times, "loop-figures", MEASURE_S, lambda: loops_measure(self._times), stop)
 
     def _collect_usage(self, stop: threading.Event) -> None:
-        client = redis.Redis.from_url(settings.REDIS_URL)
+        client = redis.Redis.from_url(
+            settings.REDIS_URL,
+            socket_timeout=BROKER_TIMEOUT_S,
+            socket_connect_timeout=BROKER_TIMEOUT_S,
+        )
         consumer = f"{socket.gethostname()}:{os.getpid()}"
         try:
             while not stop.is_set():

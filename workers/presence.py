@@ -16,6 +16,7 @@ from typing import Any
 import redis
 
 from workers.broker import broker_client, own_realm
+from workers.clock import CLOCK
 from workers.wire import node_of, presence_key
 
 logger = logging.getLogger(__name__)
@@ -65,8 +66,8 @@ def _beat(name: str, stop: threading.Event) -> None:
     client = broker_client(socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
     key = presence_key(own_realm())
     while not stop.is_set():
-        now = time.time()
         try:
+            now = CLOCK.now()
             with client.pipeline(transaction=False) as pipe:
                 pipe.zadd(key, {name: now})
                 pipe.zremrangebyscore(key, "-inf", now - 10 * PATIENCE_S)

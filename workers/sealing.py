@@ -21,7 +21,6 @@ import hmac
 import json
 import os
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic_core import to_json
 
+from workers.clock import CLOCK
 from workers.wire import (
     Event,
     Failed,
@@ -195,7 +195,7 @@ class WorkerSeals:
         return found
 
     def _once(self, request: InferenceRequest) -> None:
-        now = time.time()
+        now = CLOCK.now()
         with self._lock:
             for request_id, until in list(self._opened.items()):
                 if until > now:

@@ -113,6 +113,16 @@ def process_secret(name: str) -> str:
     return value
 
 
+# A network may drop a connection to the database without a word: after these seconds (the last one
+# is in milliseconds) the system ends it, so that no loop waits for hours.
+DATABASE_SILENCE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
+
 def database(url: str) -> dict[str, Any]:
     """Django's settings for a `postgresql://` URL; a Unix socket's folder goes in `?host=`.
 
@@ -146,7 +156,7 @@ def database(url: str) -> dict[str, Any]:
         # The web process returns connections to its pool; the threads of the others keep theirs.
         "CONN_MAX_AGE": 0 if WEB else 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, "options": options, **query},
+        "OPTIONS": {"connect_timeout": 5, **DATABASE_SILENCE, "options": options, **query},
     }
 
 

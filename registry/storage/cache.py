@@ -26,9 +26,14 @@ from registry.storage.backend import (
     StoreUnavailable,
 )
 from registry.storage.folder import INCOMING, make_folder, sync
+from registry.storage.pace import Pace
 
 _PARTIAL = ".partial"
 _TRIES = 3
+# Another process that fetches a file without getting a byte is waited for this long: longer than a
+# broken download is tried again.
+_STUCK_S = 240.0
+_LOCK_POLL_S = 0.1
 # A fetch that was not continued for so long is not resumed.
 _ABANDONED_S = 24 * 3600.0
 # Part of its bound that a cache fills once files were removed.
@@ -124,9 +129,11 @@ class Cache:
         while chunk := partial.read(CHUNK_BYTES):
             hashing.update(chunk)
         if hashing.size < found.size:
+            pace = Pace(f"{found.key.rpartition('/')[2][:12]}…", found.size, hashing.size)
             for chunk in backend.chunks(found.key, hashing.size):
                 hashing.update(chunk)
                 partial.write(chunk)
+                pace.add(len(chunk))
         partial.flush()
         if hashing.size != found.size or (found.sha256 and hashing.sha256 != found.sha256):
             partial.truncate(0)
@@ -146,7 +153,7 @@ class Cache:
         path.parent.mkdir(exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock_file(file, self.folder)
             yield file, path
 
     def _make_room(self, size: int) -> None:
@@ -179,6 +186,30 @@ class Cache:
                         found = os.stat(Path(folder, name))
                         if part != _PARTIAL or found.st_mtime < abandoned:
                             yield Path(folder, name), found.st_mtime, found.st_size
+
+
+def _lock_file(file: BinaryIO, folder: Path) -> None:
+    """Lock a partial file. Another process that has it may take hours, as long as it goes on.
+
+    Raises:
+        StoreUnavailable: the file did not grow for some minutes.
+    """
+    size, since = -1, time.monotonic()
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        now = os.fstat(file.fileno()).st_size
+        if now != size:
+            size, since = now, time.monotonic()
+        elif time.monotonic() - since > _STUCK_S:
+            raise StoreUnavailable(
+                f"Another process of this machine fetches a file into {folder}, and stands still.",
+                code="store_cache_unavailable",
+                hint="End a worker that is stopped or hangs.",
+                retry_after=30,
+            )
+        time.sleep(_LOCK_POLL_S)
 
 
 def _names(path: Path, file: BinaryIO) -> bool:

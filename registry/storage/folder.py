@@ -26,7 +26,7 @@ from registry.storage.backend import (
 )
 
 INCOMING = ".incoming"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP}
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -221,7 +221,7 @@ def answers(url: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise StoreUnavailable(
                 f"The artifact store {url} is full; nothing was stored.",
                 code="store_full",

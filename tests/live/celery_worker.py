@@ -90,10 +90,10 @@ def started(
 
 @contextmanager
 def node_worker(
-    log: Path, url: str, key_file: Path, *options: str
+    log: Path, url: str, key_file: Path, *options: str, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A worker on a machine of its own: nothing of the tests' environment but the way to
-    the broker and to the web process at `url`, and an empty data folder.
+    the broker and to the web process at `url`, an empty data folder, and `settings`.
     """
     command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
     arguments = (*command, "-n", f"{log.stem}@%h", *options)
@@ -107,6 +107,7 @@ def node_worker(
         "ASSAY_DATA_DIR": str(key_file.parent / "data"),
         # The control plane gives it a user; a controller must run.
         "REDIS_URL": re.sub("//[^/@]*@", "//", broker_url("web")),
+        **settings,
     }
     with log.open("ab") as output:
         running = subprocess.Popen(

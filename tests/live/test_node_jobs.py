@@ -1,7 +1,11 @@
-"""A compute worker without database and shared folder trains a version; another one takes over."""
+"""A compute worker without database and shared folder trains a version. Another one takes over, and
+the first one, which stood still for longer than its lease, changes nothing when it goes on.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,9 +13,10 @@ from django.utils import timezone
 from redis import Redis
 
 from assay.local.services import MLflow
+from governance.audit.models import AuditEvent
 from registry import store
 from registry.versions.models import ModelVersion
-from tests.live.celery_worker import controller, kill, node_worker, until
+from tests.live.celery_worker import controller, node_worker, until
 from tests.live.test_nodes import join
 from tests.live.web_process import web
 from tests.unit.workers import company
@@ -23,14 +28,19 @@ pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 
 
-def test_a_job_that_a_killed_node_left_is_finished_by_another_one_to_a_version(
+def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(
     redis: Redis, tmp_path: Path, mlflow_server: MLflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in mlflow_server.environment.items():
         monkeypatch.setenv(name, value)
     admin = company.person("ada", "admin")
     keys = []
-    with web(tmp_path) as (url, _):
+    with (
+        web(tmp_path) as (url, _),
+        # Two, of which each would finish the job alone.
+        controller(tmp_path / "controller.log"),
+        controller(tmp_path / "controller2.log"),
+    ):
         for name in ("gpu-1", "gpu-2"):
             (tmp_path / name).mkdir()
             _, token, _ = node_enroll(actor=admin, name=name)
@@ -47,16 +57,21 @@ def test_a_job_that_a_killed_node_left_is_finished_by_another_one_to_a_version(
             log = tmp_path / f"compute{number}.log"
             return node_worker(log, url, keys[number - 1], *COMPUTE)
 
-        with worker(1) as doomed:  # type: ignore[attr-defined]
+        with worker(1) as first:  # type: ignore[attr-defined]
             until(lambda: state() == JobState.RUNNING and job.events.exists())
-            kill(doomed)
-        assert job.worker.startswith("gpu-1/compute@")
-        Job.objects.update(lease_until=timezone.now())
-        with controller(tmp_path / "controller.log"), worker(2):  # type: ignore[attr-defined]
-            until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED}, 150)
-            until(lambda: state() != JobState.FINISHING, 60)
+            os.killpg(first.pid, signal.SIGSTOP)
+            assert job.worker.startswith("gpu-1/compute@")
+            Job.objects.update(lease_until=timezone.now())
+            with worker(2):  # type: ignore[attr-defined]
+                until(lambda: state() not in {JobState.RUNNING, JobState.QUEUED}, 150)
+                os.killpg(first.pid, signal.SIGCONT)
+                until(lambda: state() != JobState.FINISHING, 60)
+                until(lambda: b"could not be kept" in (tmp_path / "compute1.log").read_bytes())
     assert job.state == JobState.SUCCEEDED, job.error
     assert (job.worker.partition("/")[0], job.attempt) == ("gpu-2", 2)
     version = ModelVersion.objects.get(job_id=job.pk)
+    done = AuditEvent.objects.filter(subject_id=str(job.pk))
+    for action, times in (("job:claim", 2), ("job:deliver", 1), ("job:finish", 1)):
+        assert done.filter(action=action).count() == times, action
     assert store.has_version(version.digest)
     assert not list((tmp_path / "gpu-2" / "data" / "work").glob("*")), "nothing of a job stays"

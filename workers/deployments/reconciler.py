@@ -17,6 +17,7 @@ from typing import Protocol
 from governance.errors import DomainError, NotAuthenticated, NotFound, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
+from registry.storage.pace import fetches_watched
 from workers.control.protocol import Assignment, EngineControl, LoadPlan, ReplicaReport
 from workers.deployments.models import ReplicaState
 from workers.wire import deployment_queue
@@ -291,7 +292,9 @@ class Reconciler:
         self._report(ReplicaReport(pk, ReplicaState.LOADING))
         logger.info("Loading deployment %s (%s)", name, assignment.digest[:12])
         try:
-            digest = self._host.load(self._control.current_plan(pk))
+            plan = self._control.current_plan(pk)
+            with fetches_watched(lambda said: self._tell(pk, said, stop)):
+                digest = self._host.load(plan)
             if stop.is_set():
                 self._host.unload(pk)
                 return
@@ -311,6 +314,18 @@ class Reconciler:
             logger.exception("Deployment %s could not be loaded", name)
             self._release(pk)
             self._fail(pk, name, _words(error))
+
+    def _tell(self, deployment_id: int, said: str, stop: threading.Event) -> None:
+        """Report how far a slow load is. Raises WrongState and NotFound when it is to end."""
+        logger.info("Deployment %s: %s", deployment_id, said)
+        if stop.is_set():
+            raise WrongState("This worker ends.")
+        try:
+            self._report(ReplicaReport(deployment_id, ReplicaState.LOADING, message=said))
+        except (NotFound, WrongState):
+            raise
+        except Exception:
+            logger.exception("The progress of deployment %s was not reported", deployment_id)
 
     def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
         self._unreported.discard(deployment_id)

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.humanize.templatetags.humanize import ordinal
 from django.db import connection
+from django.db.models import Q
 from django.utils import timezone
 
 from governance.errors import WrongState
@@ -22,6 +23,8 @@ from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobState
 
 SHARE_HOURS = 6
+# Another machine that had a job within this time counts as one that works.
+OTHERS_LATELY = timedelta(minutes=10)
 
 # Claims wait for one another for the few milliseconds that one takes: without it, two claims at
 # once would count the same running jobs, and both take the last place of a department.
@@ -50,6 +53,12 @@ _FITS = """
     AND coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0) <= %(memory_gib)s
 """
 
+# The last attempt of a job, for the machine that had the one before.
+_SPARED = """(
+    %(spared)s <> '' AND attempt > 0 AND attempt = %(attempts)s - 1
+    AND starts_with(worker, %(spared)s)
+)"""
+
 # The first of each department's line is locked, so that one that a person cancels at this moment
 # is passed over. NO KEY: rows that refer to a job may be added meanwhile.
 _CLAIM = f"""
@@ -57,7 +66,7 @@ WITH {_SHARES}, first AS (
     SELECT job.* FROM governance_department d CROSS JOIN LATERAL (
         SELECT id, department_id, priority, created_at FROM workers_job
          WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
-           AND attempt < %(attempts)s
+           AND attempt < %(attempts)s AND NOT {_SPARED}
            AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
            AND {_FITS}
          ORDER BY priority DESC, created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
@@ -65,7 +74,7 @@ WITH {_SHARES}, first AS (
 ), lost AS (
     SELECT id, department_id, priority, created_at FROM workers_job
      WHERE state = 'running' AND lease_until < statement_timestamp() AND NOT cancel_requested
-       AND attempt < %(attempts)s
+       AND attempt < %(attempts)s AND NOT {_SPARED}
        AND {_FITS}
        FOR NO KEY UPDATE SKIP LOCKED
 ), best AS (
@@ -146,6 +155,7 @@ def first_claim(
         "attempts": settings.JOB_MAX_ATTEMPTS,
         "devices": (bound and bound.devices) or _NO_LIMIT,
         "memory_gib": (bound and bound.memory_gib) or _NO_LIMIT,
+        "spared": "" if bound is None or not _others_work(bound) else bound.prefix,
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
@@ -154,6 +164,15 @@ def first_claim(
         cursor.execute(_CLAIM, values)
         row: tuple[UUID, int, int, str, str] | None = cursor.fetchone()
     return row
+
+
+def _others_work(bound: Bound) -> bool:
+    """Return whether workers of other machines run jobs, or did lately: the last attempt of a job
+    is then theirs, so that one machine alone does not use up all.
+    """
+    others = Job.objects.exclude(worker="").exclude(worker__startswith=bound.prefix)
+    lately = timezone.now() - OTHERS_LATELY
+    return others.filter(Q(state=JobState.RUNNING) | Q(finished_at__gte=lately)).exists()
 
 
 def _check_bound(bound: Bound) -> None:

@@ -47,6 +47,15 @@ class NodeRow:
         return found is not None and timezone.now() - found < CONFLICT_SHOWN
 
     @property
+    def clock(self) -> str:
+        """Sentence about a clock that is wrong; empty for one that is about right."""
+        ahead = float(self.node.facts.get("clock_ahead_s", 0.0))
+        if not ahead:
+            return ""
+        side = "ahead of" if ahead > 0 else "behind"
+        return f"The clock is {_duration(abs(ahead))} {side} the control plane's."
+
+    @property
     def devices(self) -> list[tuple[str, int]]:
         """Names of devices, each with how many there are."""
         devices = self.node.facts.get("devices", [])
@@ -57,6 +66,13 @@ class NodeRow:
         """Used part of its memory, None before the first report."""
         total = self.node.facts.get("memory_bytes")
         return round(100 * self.node.facts["memory_used_bytes"] / total) if total else None
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def node_rows(nodes: Iterable[Node]) -> list[NodeRow]:

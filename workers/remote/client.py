@@ -31,6 +31,7 @@ from governance.errors import (
     WrongState,
 )
 from registry.manifests import FilesUnreadable, ManifestMismatch
+from workers.clock import CLOCK
 from workers.control.messages import signed_text
 from workers.remote.identity import Identity, Session, SessionFile, identity_read
 
@@ -121,9 +122,12 @@ class NodeClient:
         def once(token: str) -> httpx.Response:
             signed = {**(headers or {}), **_bearer(token)}
             answer = self._http.request(method, path, headers=signed, **options)
-            if method == "HEAD" and answer.status_code == httpx.codes.UNAUTHORIZED:
-                # An answer to HEAD has no body to say why. A refused token stays refused.
-                answer = self._http.get(path, headers=signed, **options)
+            if method == "HEAD" and answer.status_code >= 400:
+                # An answer to HEAD has no body to say why.
+                with self._http.stream("GET", path, headers=signed, **options) as said:
+                    if said.status_code >= 400:
+                        said.read()
+                        return said
             return answer
 
         return self._tried(once, tries)
@@ -219,7 +223,7 @@ class NodeClient:
 
     def _sign_in(self, session: Session | None, ended: NotAuthenticated | None) -> Session:
         """Take the session that another process of this machine has got meanwhile, or sign in."""
-        with self._lock, self._file.locked():
+        with self._lock, self._session_locked():
             there = self._file.read()
             if there is not None and there != session:
                 self._session, self._replaced = there, None
@@ -236,6 +240,17 @@ class NodeClient:
             self._session, self._replaced = new, None
             return new
 
+    @contextmanager
+    def _session_locked(self) -> Iterator[None]:
+        try:
+            with self._file.locked():
+                yield
+        except BlockingIOError as error:
+            raise ControlPlaneAway(
+                "Another process of this machine signs in, and does not come to an end.",
+                hint="End a worker of this node that is stopped or hangs.",
+            ) from error
+
     def _requested(self, token: str) -> Any:
         def ask(path: str, body: dict[str, str], bearer: str = "") -> Any:
             return self._checked(
@@ -251,8 +266,10 @@ class NodeClient:
         return ask("session", body, token)
 
     def _checked(self, once: Any, token: str) -> httpx.Response:
+        asked = time.monotonic()
         try:
             answer: httpx.Response = once(token)
+            CLOCK.follow(answer.headers.get("Date", ""), asked=asked)
             if answer.status_code >= 400:
                 answer.read()
         except (httpx.TransportError, ssl.SSLError) as error:

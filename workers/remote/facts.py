@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from workers.clock import CLOCK
+
 NAMED = ("assay", "torch", "transformers", "vllm", "celery")
 
 
@@ -31,6 +33,7 @@ def machine_facts(cache: Path) -> dict[str, Any]:
         "memory_bytes": memory.total,
         "memory_used_bytes": memory.total - memory.available,
         "disk_free_bytes": shutil.disk_usage(folder).free,
+        "clock_ahead_s": CLOCK.ahead_s,
         "devices": _devices(),
         "versions": {**_versions(), "python": platform.python_version()},
     }

@@ -22,7 +22,14 @@ from registry.manifests import (
     check_chunks,
     copy_files,
 )
-from registry.storage.backend import Backend, Entry, Source, StoreUnavailable, file_key
+from registry.storage.backend import (
+    Backend,
+    Entry,
+    Hashing,
+    Source,
+    StoreUnavailable,
+    file_key,
+)
 from registry.storage.cache import Cache
 from workers.remote.client import WAIT_FIRST_S, WAIT_LONGEST_S, ControlPlaneAway, NodeClient
 
@@ -54,7 +61,8 @@ class RemoteFiles:
                 with self._client.stream(self._path(key), start=position) as answer:
                     if position and answer.status_code != httpx.codes.PARTIAL_CONTENT:
                         break
-                    for chunk in answer.iter_bytes(CHUNK_BYTES):
+                    # As they come: of a slow file, whole chunks would be lost with each break.
+                    for chunk in answer.iter_bytes():
                         position += len(chunk)
                         yield chunk
                 return
@@ -66,6 +74,7 @@ class RemoteFiles:
                     raise StoreUnavailable(
                         f"{key} did not arrive: {type(error).__name__}: {error}.", retry_after=5
                     ) from error
+            yield b""  # So that the reader sees time pass.
             time.sleep(min(after or WAIT_FIRST_S * 2**breaks, WAIT_LONGEST_S))
         raise StoreUnavailable("The control plane does not send ranges.")
 
@@ -120,6 +129,28 @@ def copy_version(backend: Backend, cache: Cache, manifest: Manifest, target: Pat
             check_chunks(_chunks(backend, cache, file), file, output)
 
     copy_files(write, target, manifest)
+
+
+def copy_file(backend: Backend, cache: Cache, sha256: str, target: Path) -> None:
+    """Copy one file, whose size no manifest says. Asks nothing for one that is cached.
+
+    Raises: as `copy_version`.
+    """
+    named = ManifestFile(sha256, 0, sha256)
+    for last in (False, True):
+        hashing = Hashing()
+        try:
+            with target.open("wb") as output:
+                for chunk in _chunks(backend, cache, named):
+                    hashing.update(chunk)
+                    output.write(chunk)
+            if hashing.sha256 == sha256:
+                return
+            if last or not cache.forget(file_key(sha256)):
+                raise ManifestMismatch(f"The file {sha256[:12]}… has other bytes.", path=sha256)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _chunks(backend: Backend, cache: Cache, file: ManifestFile) -> Iterator[bytes]:

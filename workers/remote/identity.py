@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from governance.errors import InvalidInput
+
+# Signing in takes two requests at most.
+LOCK_PATIENCE_S = 35.0
+_LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,28 @@ class SessionFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the session's lock: one process of the machine signs in at a time."""
+        """Hold the session's lock: one process of the machine signs in at a time.
+
+        Raises:
+            BlockingIOError: another process has held it for longer than signing in takes.
+        """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(self._lock, flags, 0o600), "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file.fileno())
             yield
+
+
+def _lock(file: int) -> None:
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 def _write(path: Path, text: str) -> None:

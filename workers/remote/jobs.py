@@ -23,12 +23,12 @@ from governance.errors import (
     Unavailable,
     WrongState,
 )
-from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest, ManifestFile
+from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest
 from registry.storage.cache import Cache
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, NoAnswer, Report
 from workers.control.messages import one_line
 from workers.remote.client import NodeClient
-from workers.remote.files import RemoteFiles, copy_version
+from workers.remote.files import RemoteFiles, copy_file, copy_version
 from workers.run.events import MESSAGE_CHARACTERS
 from workers.run.order import OUTPUT, LooseFiles, Order
 
@@ -105,22 +105,15 @@ class NodeFiles:
     def _fetch_loose(self, remote: RemoteFiles, files: LooseFiles, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for sha256 in files.sha256s:
-            found = remote.find(f"files/{sha256[:2]}/{sha256}")
-            if found is None:
-                if files.required:
-                    raise Unavailable(f"The control plane lacks the file {sha256[:12]}.")
-                continue
-            one = Manifest(files=(ManifestFile(sha256, found.size, sha256),))
-            unfinished = target.with_name(f"{target.name}.part")
             try:
-                copy_version(remote, self._cache, one, unfinished)
+                copy_file(remote, self._cache, sha256, target / sha256)
+            except FilesUnreadable as error:
+                if files.required:
+                    raise Unavailable(f"The control plane lacks the file {sha256[:12]}.") from error
             except DomainError as error:
                 if files.required or isinstance(error, Unavailable):
                     raise
                 logger.warning("Input %s is left out: %s", sha256[:12], error.message)
-                continue
-            (unfinished / sha256).replace(target / sha256)
-            unfinished.rmdir()
 
     def leave(self, claim: Claim) -> None:
         """Remove all of the job: what a later attempt needs lies with the control plane."""
@@ -200,7 +193,11 @@ class RemoteJobs:
                 self._send_files(claim, attempt / OUTPUT, Manifest.from_json(result["manifest"]))
             content = json.dumps(result).encode()
             path = attempt / "delivered.json"
-            path.write_bytes(content)
+            try:
+                path.write_bytes(content)
+            except OSError as error:
+                # Others may free room while the lease holds.
+                raise NoAnswer(f"The result cannot be written: {error}.") from error
             sha256 = hashlib.sha256(content).hexdigest()
             self._send_file(claim, path, sha256, len(content))
             _retry_busy(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))

@@ -23,6 +23,7 @@ from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import RequestInvalid, invalid
 from registry.media.store import MediaReference, media_open
+from workers.clock import CLOCK
 from workers.control.media import MediaFiles, StoredMedia
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
@@ -69,7 +70,7 @@ class Answer:
         self.request = request
         self.end: Done | Failed | None = None
         self.engine: Engine | None = None
-        self._until = min(request.deadline or math.inf, time.time() + LONGEST_S)
+        self._until = min(request.deadline or math.inf, CLOCK.now() + LONGEST_S)
         self._replies = replies
         self._queue_ms = 0
         self._held: dict[int, list[Delta]] = {}
@@ -84,7 +85,7 @@ class Answer:
         if self._trace is not None:
             self._trace.started(task)
         if self.request.enqueued_at:
-            waited = time.time() - self.request.enqueued_at
+            waited = CLOCK.now() - self.request.enqueued_at
             self._queue_ms = max(0, round(waited * 1000))
         self._clock.enter(self.request.request_id)
         if not self._seals.alone:
@@ -270,7 +271,7 @@ class Answerer:
         """Cancel in the engine what is past its deadline; end what the engine does not then."""
         cancelled: dict[str, float] = {}
         while not self._stop.wait(DEADLINE_CHECK_S):
-            now = time.time()
+            now = CLOCK.now()
             with self._lock:
                 late = {name: each for name, each in self._answers.items() if each.is_late(now)}
             cancelled = {name: since for name, since in cancelled.items() if name in late}
@@ -287,7 +288,7 @@ class Answerer:
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
         """Why it may not run here: the last of the checks that the gateway made before."""
-        now = time.time()
+        now = CLOCK.now()
         name = request.deployment
         if request.deadline and now > request.deadline:
             return Failed("timeout", f"{name} was too busy to begin in time.", 504)

@@ -14,6 +14,8 @@ import redis
 from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
 from kombu import Queue
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from governance.errors import Unavailable
 from governance.principals import serving
@@ -49,6 +51,8 @@ logger = logging.getLogger(__name__)
 CONTROL_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 20.0
 LIFE_TIMEOUT_S = 2.0
+# A broker whose connection hangs must not hold up all answers of this process.
+REPLY_TIMEOUT_S = 5.0
 
 
 def engine_control() -> EngineControl:
@@ -74,7 +78,14 @@ class Runtime:
         self._seals = WorkerSeals(WireKey(own_wire_key()), self._realm)
         self._control = engine_control()
         self._host = EngineHost(self._control)
-        self._replies = Replies(broker_client())
+        self._replies = Replies(
+            broker_client(
+                socket_timeout=REPLY_TIMEOUT_S,
+                socket_connect_timeout=LIFE_TIMEOUT_S,
+                # Text that is written twice would end its request; `Replies` tries again itself.
+                retry=Retry(NoBackoff(), 0),
+            )
+        )
         self._answerer = Answerer(
             self._host,
             self._replies,

@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 BATCH = 512
 TRIES = 5
 RETRY_S = 0.2
+# A connection that was quiet for so long is tried before replies are written: a network may have
+# dropped it, and replies whose arrival is unknown are lost.
+QUIET_S = 8.0
 # A stream's expiry is renewed this often; far below its time to live.
 RENEW_S = 60.0
 
@@ -96,6 +100,7 @@ class Replies:
         self._client = client
         self._queue: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
         self._renewed: dict[str, float] = {}
+        self._written_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="assay-replies", daemon=True)
         self._thread.start()
 
@@ -165,6 +170,10 @@ class Replies:
             entries.setdefault(reply.seals, []).append(reply.event)
         pipe = self._client.pipeline(transaction=False)
         now = time.monotonic()
+        if now - self._written_at > QUIET_S:
+            with suppress(redis.RedisError):
+                self._client.ping()
+        self._written_at = now
         for seals, events in entries.items():
             pipe.xadd(seals.stream, _sealed(seals, events), maxlen=REPLY_MAXLEN, approximate=True)
             if now - self._renewed.get(seals.stream, -RENEW_S) >= RENEW_S:

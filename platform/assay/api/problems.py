@@ -38,6 +38,7 @@ from governance.errors import (
     Unavailable,
 )
 from governance.principals import ANONYMOUS, request_context
+from registry.storage.folder import DISK_FULL
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,13 @@ def translate(error: Exception) -> DomainError | None:
             return conflict_of(error)
         case OperationalError() if (conflict := conflict_of(error)) is not None:
             return conflict
+        case OSError(errno=number) if number in DISK_FULL:
+            return Unavailable(
+                "A disk of the server is full; nothing was stored.",
+                code="disk_full",
+                hint="Free room under ASSAY_DATA_DIR, then try again.",
+                retry_after=60,
+            )
         case OperationalError() | InterfaceError() | RedisError():
             return Unavailable(
                 "A store that this needs does not answer.",

@@ -112,7 +112,15 @@ def join(
         name = str(answer.json()["node"])
     except httpx.HTTPError as error:
         key_file.unlink(missing_ok=True)
-        raise CliError(f"{base} does not answer: {error}.", "Check the address.") from error
+        # A connection that was never made used nothing up.
+        arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        raise CliError(
+            f"{base} does not answer: {str(error) or type(error).__name__}.",
+            "The token may be used up. If the Nodes page lists this node as active, revoke it; "
+            "then enroll it again."
+            if arrived
+            else "Check the address.",
+        ) from error
     except BaseException:
         key_file.unlink(missing_ok=True)
         raise

@@ -20,6 +20,7 @@ from typing import Any
 import redis.asyncio
 from django.conf import settings
 from django.db import Error as DatabaseError
+from redis.asyncio.client import PubSub
 
 from assay.gateway.metrics import SNAPSHOT_AGE
 from assay.gateway.snapshot import Snapshot, close_connection, read_keys, read_snapshot
@@ -35,6 +36,8 @@ LOOKUPS_PER_S = 20
 _LOOKUP_PATIENCE_S = 2.0
 # After a reading that failed, while a changed key waits for one, in seconds.
 _RETRY_S = 0.2
+# A subscription on which nothing came for so long is tried.
+_QUIET_S = 10.0
 
 # Told of every new snapshot, and of which keys alone it differs (None: of anything).
 OnChange = Callable[[Snapshot, Collection[str] | None], Awaitable[None]]
@@ -205,13 +208,28 @@ class Refresher:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=False) as notices:
                     await notices.subscribe(SNAPSHOT_CHANNEL)
-                    while True:
-                        # The subscription's own confirmation counts: it may follow a gap.
-                        if (notice := await notices.get_message(timeout=30)) is not None:
-                            self._notice(notice)
+                    await self._hear(notices)
             except (redis.RedisError, OSError) as error:
                 logger.warning("Notices of changes are not heard: %s", error)
                 await asyncio.sleep(1)
+
+    async def _hear(self, notices: PubSub) -> None:
+        """Take notices. Raises redis.ConnectionError when the broker is silent: a network may drop
+        a connection without a word.
+        """
+        asked = False
+        while True:
+            # The subscription's own confirmation counts: it may follow a gap.
+            notice = await notices.get_message(timeout=_QUIET_S)
+            if notice is not None:
+                asked = False
+                if notice["type"] != "pong":
+                    self._notice(notice)
+            elif asked:
+                raise redis.ConnectionError(f"The broker did not answer for {_QUIET_S:.0f} s")
+            else:
+                await notices.ping()
+                asked = True
 
     def _notice(self, notice: dict[str, Any]) -> None:
         if (public_id := key_in_notice(notice["data"])) is not None:

@@ -40,5 +40,11 @@ class FactsBody(StrictSerializer):
     memory_bytes = Whole(max_value=_BYTES_MAX)
     memory_used_bytes = Whole(max_value=_BYTES_MAX)
     disk_free_bytes = Whole(max_value=_BYTES_MAX, help_text="Where files are cached.")
+    clock_ahead_s = Number(
+        min_value=-1e10,
+        max_value=1e10,
+        required=False,
+        help_text="By how much its clock is ahead of the server's; 0 where it is about right.",
+    )
     devices = Several(child=DeviceBody(), max_length=DEVICES_MAX)
     versions = Versions(child=Line(max_length=80), max_members=16)

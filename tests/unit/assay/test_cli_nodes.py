@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,28 @@ def test_a_machine_joins_with_its_token_and_leaves(
     assert "revoked" in out
     _, _, err = signed_in("node", "cordon", "gpu-1", code=1)
     assert "it cannot become cordoned" in err
+
+
+def test_a_lost_answer_to_joining_says_that_the_token_may_be_used_up(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_NODE_TOKEN", "assay_some")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def hang_up() -> None:
+            with server.accept()[0] as caller:
+                caller.recv(65_536)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        join = ("node", "join", f"http://127.0.0.1:{port}", "--key-file", str(tmp_path / "key"))
+        _, _, err = run(*join, code=1)
+        thread.join(10)
+    assert "The token may be used up." in " ".join(err.split())
+    assert not (tmp_path / "key").exists()
+    _, _, err = run(*join, code=1)
+    assert "Check the address." in err
 
 
 def test_joining_sends_no_token_over_a_network_unencrypted(run: Run, tmp_path: Path) -> None:

@@ -282,6 +282,21 @@ def test_a_node_that_rules_out_a_retry_spends_an_attempt(node: ComputeNode, sett
         assert job.state == state
 
 
+def test_the_last_attempt_is_another_machines_as_long_as_one_works(
+    node: ComputeNode, settings: Any
+) -> None:
+    settings.JOB_MAX_ATTEMPTS = 2
+    other = intake_job()
+    assert job_claim(job_id=other.pk, worker="gpu-2/compute@b") is not None
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    node.jobs.fail(claim, "It broke.", retry=True)
+    Job.objects.filter(pk=job.pk).update(dispatch_after="2020-01-01T00:00:00Z")
+    assert node.jobs.claim(str(job.pk), WORKER) is None
+    Job.objects.filter(pk=other.pk).update(worker="gpu-1/compute@z")
+    assert node.claimed(job)[0].attempt == 2
+
+
 def test_a_claim_whose_answer_is_lost_is_not_repeated(node: ComputeNode) -> None:
     job, other = intake_job(), intake_job()
 

@@ -71,6 +71,16 @@ def test_the_list_shows_state_devices_load_and_last_heartbeat(company: Company) 
     assert "Enroll a node" not in page
 
 
+def test_a_clock_that_is_wrong_is_shown(company: Company) -> None:
+    admin = signed_in(Client(), company.people["ada"])
+    for ahead, said in ((3600.0, "60 minutes ahead of"), (-7300.0, "2 hours behind")):
+        node_report(node=Node.objects.get(), facts={**FACTS, "clock_ahead_s": ahead})
+        for path in ("/nodes", "/nodes/gpu-0"):
+            assert f"The clock is {said}" in text_of(admin, path)
+    node_report(node=Node.objects.get(), facts=FACTS)
+    assert "The clock is" not in text_of(admin, "/nodes/gpu-0")
+
+
 def test_a_node_has_a_page_with_its_utilization_and_what_it_holds(company: Company) -> None:
     node = Node.objects.get()
     for minutes in (30, 60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import Any
 
@@ -86,6 +87,8 @@ def test_a_missing_credential_is_challenged() -> None:
         (ended(DeadlockDetected("deadlock detected")), 409, "conflict"),
         (ended(SerializationFailure("could not serialize access")), 409, "conflict"),
         (RedisConnectionError("refused"), 503, "unavailable"),
+        (OSError(errno.ENOSPC, "No space left on device"), 503, "disk_full"),
+        (OSError(errno.EIO, "Input/output error"), 500, "internal_error"),
         (QuotaExceeded("Too many."), 429, "quota_exceeded"),
     ],
 )

@@ -1,0 +1,47 @@
+"""A worker whose machine has the wrong time uses the control plane's."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from workers import clock as clock_module
+from workers.clock import Clock
+
+
+def date(ahead_s: float = 0.0) -> str:
+    return formatdate(time.time() - ahead_s, usegmt=True)
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
+def test_a_clock_that_is_an_hour_off_is_replaced(
+    ahead_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    clock.follow(date(ahead_s), asked=time.monotonic())
+    assert abs(clock.now() - (time.time() - ahead_s)) < 2
+    assert abs(clock.ahead_s - ahead_s) < 2
+    assert "Set it right" in caplog.text
+    clock.follow(date(ahead_s), asked=time.monotonic())
+    assert len(caplog.records) == 1, "said once"
+    clock.follow(date(), asked=time.monotonic())
+    assert (clock.ahead_s, abs(clock.now() - time.time()) < 0.1) == (0.0, True)
+
+
+def test_a_clock_that_is_set_meanwhile_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    clock.follow(date(3600), asked=time.monotonic())
+    before = clock.now()
+    monkeypatch.setattr(clock_module.time, "time", lambda: 0.0)
+    assert abs(clock.now() - before) < 1
+
+
+@pytest.mark.parametrize("said", ["", "yesterday", "Mon, 99 Jan 2026 00:00:00 GMT"])
+def test_a_date_that_says_nothing_changes_nothing(said: str) -> None:
+    clock = Clock()
+    clock.follow(said, asked=time.monotonic())
+    assert clock.ahead_s == 0.0
+    clock.follow(date(3600), asked=time.monotonic() - 10)
+    assert clock.ahead_s == 0.0, "an answer that took ten seconds"
