@@ -19,6 +19,7 @@ from registry.knowledge.models import (
     KnowledgeIndex,
 )
 from registry.releases.breakglass.models import BreakGlass
+from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.models import Release
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.uploads.models import Upload
@@ -46,6 +47,7 @@ __all__ = [
     "Model",
     "ModelVersion",
     "Release",
+    "ReleaseDraft",
     "ResponseRetention",
     "StoredFile",
     "StoredResponse",

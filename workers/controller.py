@@ -32,6 +32,7 @@ from registry.batches.services import batches_purge_due
 from registry.files.services import files_expire_due
 from registry.media.store import media_expire_due
 from registry.releases.breakglass.services import break_glasses_end_due
+from registry.releases.drafts.services import release_drafts_expire_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
@@ -58,6 +59,7 @@ from workers.measurements.measuring import (
 from workers.nodes.broker_access import BrokerAccess
 from workers.nodes.services import node_records_expire
 from workers.placement.assigning import Placer
+from workers.schedules.running import schedules_start_due
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,8 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("workers", 60.0, worker_keys_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
+    ("schedules", 5.0, schedules_start_due),
+    ("release-drafts", 3600.0, release_drafts_expire_due),
     ("work-folders", 3600.0, work_folders_expire),
     ("store", 24 * 3600.0, store_collect_due),
     ("store-figures", 6 * 3600.0, store_measure),

@@ -1,12 +1,15 @@
 """Every model of this context, gathered where Django looks for them."""
 
 from workers.deployments.models import Deployment, Replica, ServingPeriod, WorkerKey
-from workers.jobs.models import Job, JobEvent
+from workers.jobs.models import ChainDraft, ChainLink, Job, JobEvent
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
 from workers.placement.models import Placement
+from workers.schedules.models import Schedule, ScheduleRun
 
 __all__ = [
+    "ChainDraft",
+    "ChainLink",
     "Deployment",
     "Job",
     "JobEvent",
@@ -17,6 +20,8 @@ __all__ = [
     "NodeToken",
     "Placement",
     "Replica",
+    "Schedule",
+    "ScheduleRun",
     "ServingPeriod",
     "WorkerKey",
 ]

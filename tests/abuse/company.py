@@ -51,6 +51,7 @@ from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
 from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
 from registry.releases.breakglass.models import BreakGlass
+from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.models import Release
 from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
@@ -61,6 +62,7 @@ from tests.unit.assay.portal_data import Company
 from workers.deployments.models import ServingPeriod
 from workers.jobs.models import Job, JobEvent
 from workers.nodes.models import Node
+from workers.schedules.models import Schedule
 
 # Stands in engineering's texts, and must never be told to anybody else.
 SECRET = "quicksilver-7f3a"
@@ -218,6 +220,18 @@ def attacked_company() -> Company:
     )  # fmt: skip
     add_emergencies(company)
     add_knowledge(company)
+    things["release_draft"] = ReleaseDraft.objects.create(
+        version=company.second, department=engineering, created_by=company.enzo,
+        content={
+            "environment": "production", "deployment_name": "docstring-writer",
+            "departments": ["engineering"], "purpose": SECRET,
+        },
+    )  # fmt: skip
+    things["schedule"] = Schedule.objects.create(
+        name=SECRET, department=engineering, owner=company.enzo, kind="evaluate", title=SECRET,
+        request={"version": company.second.pk, "dataset": "docstrings-test"}, cron="0 2 * * *",
+        next_due_at=timezone.now() + timedelta(hours=8),
+    )  # fmt: skip
     began = audit_record(
         actor=service_principal("engine-worker"),
         action="deployment:serve",
@@ -364,6 +378,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "policy/versions": company.policy.number,
         "quotas": company.limit.pk,
         "recordings": "0" * 64,
+        "release-drafts": company.release_draft.pk,
         "releases": company.waiting.pk,
         "review-policies": company.review_policy.pk,
         "reviews": company.review_open.pk,
@@ -374,6 +389,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "roles": company.role.pk,
         "rows": 1,
         "rules": "audit-export",
+        "schedules": company.schedule.pk,
         "sessions": company.session.pk,
         "tests": 1,
         "train": 1,
@@ -422,6 +438,12 @@ def values(company: Company) -> dict[str, Any]:
         "incidents_post:versions": [company.second.pk],
         "blocking": None,
         "columns": None,
+        "cron": "0 2 * * *",
+        "evaluation": {"version": company.second.pk, "dataset": "docstrings-test"},
+        "fine_tune": None,
+        "fine_tunes_post:release": None,
+        "time_zone": "Europe/Berlin",
+        "revision": None,
         "cursor": None,
         "dataset": "docstrings-test",
         "datasets_post:row_kind": None,

@@ -26,6 +26,8 @@ SAYS = "says something in a review; an approval past it needs a second factor"
 EXEMPT = {
     "_apply": PROVIDER,
     "_authorize_in": HELPER,
+    "_authorized": HELPER,
+    "chain_draft_checked": HELPER,
     "_decides": HELPER,
     "_held": HELPER,
     "_reportable": HELPER,
@@ -66,6 +68,7 @@ EXEMPT = {
     "file_delete": PROTECTS,
     "incident_for_change": HELPER,
     "intake_submit": ASKS,
+    "request_check": HELPER,
     "job_cancel": RUNS,
     "job_clone": BUILDS,
     "job_prioritize": RUNS,

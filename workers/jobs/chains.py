@@ -1,4 +1,5 @@
-"""Chains: evaluations that follow a fine-tune, each after the one before it has succeeded.
+"""Chains: what follows a fine-tune, each step after the one before it has succeeded: evaluations,
+and at the end a release draft (`chain_drafts.py`).
 
 The controller starts each as the person who requested the chain, authorized anew under the policy
 in force. Whatever prevents one stops the rest of its chain, with a sentence.
@@ -7,35 +8,42 @@ in force. Whatever prevents one stops the rest of its chain, with a sentence.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from governance.audit.services import audit_record
-from governance.errors import (
-    DomainError,
-    InvalidInput,
-    NotAuthenticated,
-    NotFound,
-    NotPermitted,
-    Unavailable,
-)
+from governance.errors import DomainError, InvalidInput, Unavailable
 from governance.people.selectors import principal_for_person
-from governance.principals import Principal, background, service_principal
+from governance.principals import Principal
 from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
 from registry.versions.models import Model, ModelVersion
-from workers.jobs.models import ChainLink, ChainState, Job, JobPriority, JobState
+from workers.jobs.chain_drafts import (
+    chain_draft_add,
+    chain_draft_advance,
+    chain_draft_checked,
+    chain_draft_stop,
+    record_stop,
+    why_not,
+)
+from workers.jobs.models import (
+    ChainDraft,
+    ChainDraftState,
+    ChainLink,
+    ChainState,
+    Job,
+    JobPriority,
+    JobState,
+)
 from workers.jobs.requests import check_data, evaluate_request, fine_tune_request
-from workers.jobs.states import TERMINAL, job_subject
+from workers.jobs.states import TERMINAL
 
 logger = logging.getLogger(__name__)
 LINKS_MAX = 5
 _BATCH = 20
-_CONTROLLER = service_principal("controller")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +56,23 @@ class Step:
 
 @transaction.atomic
 def fine_tune_then(
-    *, actor: Principal, model: Model, then: Sequence[Step] = (), **request: Any
+    *,
+    actor: Principal,
+    model: Model,
+    then: Sequence[Step] = (),
+    release: Mapping[str, Any] | None = None,
+    **request: Any,
 ) -> Job:
-    """Queue a fine-tune as `fine_tune_request` does, and the evaluations that follow it.
+    """Queue a fine-tune as `fine_tune_request` does, and what follows it: evaluations, and with
+    `release` a release draft that starts with its `environment`, `departments` and
+    `deployment_name`.
 
     Raises:
         InvalidInput: more than `LINKS_MAX` evaluations, data that do not fit, or no rows.
-        DomainError: as `fine_tune_request`.
+        DomainError: as `fine_tune_request` and `chain_draft_checked`.
     """
     job = fine_tune_request(actor=actor, model=model, **request)
-    if len(then) > LINKS_MAX:
-        raise _invalid(f"A chain has at most {LINKS_MAX} evaluations.")
-    if then and get_task(model.task).evaluation is None:
-        raise _invalid(f"{model.name} is of task {model.task}, which is not evaluated.")
-    for step in then:
-        check_data(actor, model, step.dataset_version)
-        if step.max_rows is not None and step.max_rows < 1:
-            raise _invalid("An evaluation measures at least one row.")
+    content = chain_checked(actor, model, then, release)
     ChainLink.objects.bulk_create(
         ChainLink(
             first=job,
@@ -75,7 +83,28 @@ def fine_tune_then(
         )
         for position, step in enumerate(then, 1)
     )
+    if content is not None:
+        chain_draft_add(job, content, after=None if then else job)
     return job
+
+
+def chain_checked(
+    actor: Principal, model: Model, then: Sequence[Step], release: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return what the release draft at the end starts with; None without one.
+
+    Raises:
+        DomainError: as `fine_tune_then`, apart from the fine-tune itself.
+    """
+    if len(then) > LINKS_MAX:
+        raise _invalid(f"A chain has at most {LINKS_MAX} evaluations.")
+    if then and get_task(model.task).evaluation is None:
+        raise _invalid(f"{model.name} is of task {model.task}, which is not evaluated.")
+    for step in then:
+        check_data(actor, model, step.dataset_version)
+        if step.max_rows is not None and step.max_rows < 1:
+            raise _invalid("An evaluation measures at least one row.")
+    return None if release is None else chain_draft_checked(actor, model, release)
 
 
 def _invalid(sentence: str) -> InvalidInput:
@@ -83,18 +112,25 @@ def _invalid(sentence: str) -> InvalidInput:
 
 
 def chains_advance() -> int:
-    """Start or stop every link whose job before it is over; returns how many it acted on."""
-    due = ChainLink.objects.filter(state=ChainState.WAITING, after__state__in=TERMINAL)
-    keys = list(due.order_by("pk").values_list("pk", flat=True)[:_BATCH])
-    for key in keys:
+    """Start or stop every step whose job before it is over; returns how many it acted on."""
+    links = ChainLink.objects.filter(state=ChainState.WAITING, after__state__in=TERMINAL)
+    drafts = ChainDraft.objects.filter(state=ChainDraftState.WAITING, after__state__in=TERMINAL)
+    due: list[tuple[Callable[[int], None], int]] = [
+        *((_advance, key) for key in links.order_by("pk").values_list("pk", flat=True)[:_BATCH]),
+        *(
+            (chain_draft_advance, key)
+            for key in drafts.order_by("pk").values_list("pk", flat=True)[:_BATCH]
+        ),
+    ]
+    for advance, key in due:
         try:
-            _advance(key)
+            advance(key)
         except Unavailable as error:
-            logger.warning("Link %d of a chain waits: %s", key, error.message)
+            logger.warning("Step %d of a chain waits: %s", key, error.message)
         except Exception:
             # One that fails holds up no other; it is tried again.
-            logger.exception("Link %d of a chain failed", key)
-    return len(keys)
+            logger.exception("Step %d of a chain failed", key)
+    return len(due)
 
 
 @transaction.atomic
@@ -115,11 +151,13 @@ def _advance(key: int) -> None:
     except Unavailable:
         raise
     except DomainError as error:
-        _stop(link, _why_not(error))
+        _stop(link, why_not(error))
         return
     link.job, link.state, link.decided_at = job, ChainState.STARTED, timezone.now()
     link.save(update_fields=["job", "state", "decided_at"])
-    ChainLink.objects.filter(first=link.first, position=link.position + 1).update(after=job)
+    following = ChainLink.objects.filter(first=link.first, position=link.position + 1)
+    if not following.update(after=job):
+        ChainDraft.objects.filter(first=link.first).update(after=job)
 
 
 @transaction.atomic
@@ -136,36 +174,26 @@ def _start(link: ChainLink) -> Job:
     )
 
 
-def _why_not(error: DomainError) -> str:
-    """Return why a step was refused, without a name: audit events keep it forever."""
-    if isinstance(error, (NotAuthenticated, NotFound, NotPermitted)):
-        return "The person who requested it may not start it now, or may not see what it needs."
-    return f"It cannot start now: {error.message}"
-
-
 def _stop(link: ChainLink, reason: str) -> None:
     """Stop the link and all that follow it."""
     ChainLink.objects.filter(
         first=link.first, position__gte=link.position, state=ChainState.WAITING
     ).update(state=ChainState.STOPPED, reason=reason[:500], decided_at=timezone.now())
-    with background(f"job-{link.first_id}", _CONTROLLER):
-        audit_record(
-            actor=_CONTROLLER,
-            action="job:stop_chain",
-            subject=job_subject(link.first),
-            outcome="failed",
-            reason=reason[:500],
-            department=link.first.department.slug,
-            data={"position": link.position},
-        )
+    chain_draft_stop(link.first, reason)
+    record_stop(link.first, reason, position=link.position)
 
 
 def chain_of(job: Job) -> tuple[Job, list[ChainLink]]:
     """Return the first job of the chain that the job is part of, and the links in their order.
 
-    The list is empty for a job without a chain.
+    The list is empty for a job without evaluations that follow it.
     """
     own = ChainLink.objects.select_related("first").filter(job=job).first()
     first = job if own is None else own.first
     links = first.chain.select_related("dataset_version__dataset", "job").order_by("position")
     return first, list(links)
+
+
+def chain_draft_of(first: Job) -> ChainDraft | None:
+    """Return the release draft that ends the chain of `first`, where it has one."""
+    return ChainDraft.objects.filter(first=first).first()

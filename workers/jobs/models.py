@@ -191,3 +191,49 @@ class ChainLink(models.Model):
 
     def __str__(self) -> str:
         return f"{self.first_id}: {self.position}"
+
+
+class ChainDraftState(models.TextChoices):
+    """`waiting`: a job before it is not over. `stopped`: it is never made; `reason` says why."""
+
+    WAITING = "waiting"
+    MADE = "made"
+    STOPPED = "stopped"
+
+
+class ChainDraft(models.Model):
+    """A release draft of the version that the fine-tune `first` makes, at the end of its chain.
+
+    It is made when the job `after`, the last one, has succeeded; `after` is unknown until that job
+    has started. `content` is what the draft starts with. The draft is gone once it is submitted or
+    deleted, so `draft_id` may name no row.
+    """
+
+    first = models.OneToOneField(Job, on_delete=models.CASCADE, related_name="chain_draft")
+    content = models.JSONField(default=dict)
+    state = models.CharField(
+        max_length=10, choices=ChainDraftState.choices, default=ChainDraftState.WAITING
+    )
+    reason = models.CharField(max_length=500, blank=True, default="")
+    after = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="followed_by_draft", null=True, blank=True
+    )
+    draft_id = models.BigIntegerField(null=True, blank=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                name="made_chain_draft_has_a_draft",
+                condition=Q(state="made", draft_id__isnull=False)
+                | (~Q(state="made") & Q(draft_id__isnull=True)),
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=("after",), condition=Q(state="waiting"), name="chain_drafts_waiting"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.first_id}: release draft"

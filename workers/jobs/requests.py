@@ -108,6 +108,40 @@ def fine_tune_request(
         WrongState: the base is recalled.
         NotPermitted: no right to start jobs in the model's department, or for this priority.
     """
+    spec = fine_tune_spec(
+        actor=actor,
+        model=model,
+        base_version=base_version,
+        method=method,
+        dataset_version=dataset_version,
+        hyperparameters=hyperparameters,
+        resources=resources,
+    )
+    return job_create(
+        actor=actor,
+        kind=JobKind.FINE_TUNE,
+        department=model.department,
+        title=f"Fine-tune {model.name} on {dataset_version}",
+        priority=priority,
+        spec=spec,
+    )
+
+
+def fine_tune_spec(
+    *,
+    actor: Principal,
+    model: Model,
+    base_version: ModelVersion,
+    method: str,
+    dataset_version: DatasetVersion,
+    hyperparameters: Mapping[str, Any] | None,
+    resources: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the spec of such a job, without queueing one.
+
+    Raises:
+        DomainError: as `fine_tune_request`.
+    """
     _authorize_in(actor, model, f"Fine-tune {model.name}")
     task = get_task(model.task)
     recipe = _recipe(task, method)
@@ -116,27 +150,20 @@ def fine_tune_request(
     _refuse_test_data(model, dataset_version)
     settings = _validated(task, recipe, hyperparameters or {})
     wanted = resources_checked(recipe, resources)
-    return job_create(
-        actor=actor,
-        kind=JobKind.FINE_TUNE,
-        department=model.department,
-        title=f"Fine-tune {model.name} on {dataset_version}",
-        priority=priority,
-        spec={
-            "task": task.name,
-            "method": method,
-            "model": model.pk,
-            "model_name": model.name,
-            "base": base_version.pk,
-            "base_name": str(base_version),
-            "base_digest": base_version.digest,
-            "dataset_version": dataset_version.pk,
-            "dataset_name": str(dataset_version),
-            "dataset_digest": dataset_version.digest,
-            "hyperparameters": settings,
-            **({"resources": wanted} if wanted else {}),
-        },
-    )
+    return {
+        "task": task.name,
+        "method": method,
+        "model": model.pk,
+        "model_name": model.name,
+        "base": base_version.pk,
+        "base_name": str(base_version),
+        "base_digest": base_version.digest,
+        "dataset_version": dataset_version.pk,
+        "dataset_name": str(dataset_version),
+        "dataset_digest": dataset_version.digest,
+        "hyperparameters": settings,
+        **({"resources": wanted} if wanted else {}),
+    }
 
 
 @transaction.atomic
@@ -160,6 +187,31 @@ def evaluate_request(
         WrongState: the version is recalled, or the task's judge is missing.
         NotPermitted: no right to start jobs in the model's department, or for this priority.
     """
+    spec = evaluation_spec(
+        actor=actor, version=version, dataset_version=dataset_version, max_rows=max_rows
+    )
+    return job_create(
+        actor=actor,
+        kind=JobKind.EVALUATE,
+        department=version.model.department,
+        title=f"Evaluate {version} on {dataset_version}",
+        priority=priority,
+        spec=spec,
+    )
+
+
+def evaluation_spec(
+    *,
+    actor: Principal,
+    version: ModelVersion,
+    dataset_version: DatasetVersion,
+    max_rows: int | None = None,
+) -> dict[str, Any]:
+    """Return the spec of such a job, without queueing one.
+
+    Raises:
+        DomainError: as `evaluate_request`.
+    """
     model = version.model
     if not versions_visible_to(actor).filter(pk=version.pk).exists():
         raise NotFound(f"There is no version {version.pk} that you may see.")
@@ -173,24 +225,17 @@ def evaluate_request(
     if max_rows is not None and max_rows < 1:
         raise _invalid("max_rows", "An evaluation measures at least one row.")
     part = None if max_rows is None or max_rows >= dataset_version.rows else max_rows
-    return job_create(
-        actor=actor,
-        kind=JobKind.EVALUATE,
-        department=model.department,
-        title=f"Evaluate {version} on {dataset_version}",
-        priority=priority,
-        spec={
-            "task": task.name,
-            "version": version.pk,
-            "version_name": str(version),
-            "version_digest": version.digest,
-            "dataset_version": dataset_version.pk,
-            "dataset_name": str(dataset_version),
-            "dataset_digest": dataset_version.digest,
-            "max_rows": part,
-            **_judge(actor, task),
-        },
-    )
+    return {
+        "task": task.name,
+        "version": version.pk,
+        "version_name": str(version),
+        "version_digest": version.digest,
+        "dataset_version": dataset_version.pk,
+        "dataset_name": str(dataset_version),
+        "dataset_digest": dataset_version.digest,
+        "max_rows": part,
+        **_judge(actor, task),
+    }
 
 
 def _judge(actor: Principal, task: Task) -> dict[str, Any]:

@@ -145,6 +145,10 @@ class Client:
         """PATCH a JSON object; returns the decoded answer."""
         return self._change("PATCH", path, json=body)
 
+    def delete(self, path: str) -> None:
+        """DELETE what is at the path."""
+        self._change("DELETE", path)
+
     def append(self, upload: str, offset: int, data: bytes, checksum: str) -> int:
         """PATCH the next bytes of an upload; returns how many the server has now."""
         headers = {

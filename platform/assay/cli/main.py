@@ -22,6 +22,7 @@ from assay.cli import (
     quota,
     releases,
     review_policies,
+    schedules,
     store,
     uploads,
     versions,
@@ -46,6 +47,7 @@ app.add_typer(uploads.app, name="upload")
 app.add_typer(deployments.app, name="deployments")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
 app.add_typer(knowledge.app, name="knowledge")

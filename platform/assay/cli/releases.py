@@ -115,6 +115,44 @@ def renew(
 
 
 @app.command()
+def drafts(limit: Limit = 25) -> None:
+    """Release drafts, last changed first."""
+    table(
+        ("id", "version", "environment", "deployment", "department", "changed"),
+        (
+            (
+                draft["id"],
+                draft["version"]["name"],
+                draft["content"].get("environment", ""),
+                draft["content"].get("deployment_name", ""),
+                draft["department"],
+                draft["updated_at"],
+            )
+            for draft in Client.signed_in().all("release-drafts", limit=limit)
+        ),
+        empty="There are no release drafts that you may see.",
+    )
+
+
+@app.command("submit-draft")
+def submit_draft(
+    draft_id: Annotated[int, typer.Argument(help="The draft's number.", min=1)],
+) -> None:
+    """Submit a complete release draft for review."""
+    made = Client.signed_in().post(f"release-drafts/{draft_id}/submit")
+    console.print(f"Release {made['id']} is in review.")
+
+
+@app.command("delete-draft")
+def delete_draft(
+    draft_id: Annotated[int, typer.Argument(help="The draft's number.", min=1)],
+) -> None:
+    """Delete a release draft."""
+    Client.signed_in().delete(f"release-drafts/{draft_id}")
+    console.print(f"Release draft {draft_id} is deleted.")
+
+
+@app.command()
 def evidence(
     release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
     file: Annotated[Path, typer.Argument(help="Where to keep the pack, a .zip.")],

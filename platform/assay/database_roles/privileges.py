@@ -173,6 +173,8 @@ _REGISTRY = {
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),
     "registry_release": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    # The controller drafts what follows a chain of jobs, and deletes drafts that nobody uses.
+    "registry_releasedraft": Grant(web=ALL, controller=ALL),
     "registry_responseretention": Grant(web=KEEP, controller=READ),
     "registry_storedresponse": Grant(web=ALL, controller="SELECT, DELETE"),
     "registry_release_departments": Grant(web=ALL, controller=READ, worker=READ),
@@ -183,7 +185,8 @@ _WORK = {
         web=KEEP, controller=CHANGE, worker="SELECT, UPDATE (state, message, stopped_at)"
     ),
     # The controller starts the links of a chain, and queues what follows a fine-tune.
-    "workers_chainlink": Grant(web=ADD, controller=CHANGE),
+    "workers_chainlink": Grant(web=ADD, controller=KEEP),
+    "workers_chaindraft": Grant(web=ADD, controller=KEEP),
     "workers_job": Grant(
         web=KEEP,
         controller=KEEP,
@@ -203,6 +206,8 @@ _WORK = {
     "workers_placement": Grant(web=READ, controller=ALL, worker=READ),
     "workers_replica": Grant(web=KEEP, requests=READ, controller=CHANGE, worker=KEEP),
     "workers_workerkey": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE", worker=KEEP),
+    "workers_schedule": Grant(web=ALL, controller=CHANGE),
+    "workers_schedulerun": Grant(web=ALL, controller=ALL),
     # Written with the move that it records, past what a request may reach.
     "workers_servingperiod": Grant(
         web=KEEP,

@@ -60,7 +60,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 (Action.FEEDBACK_VIEW, "feedback"),
             ),
             Entry("Knowledge bases", "portal:knowledge_bases", "file-text", ("knowledge",)),
-            Entry("Jobs", "portal:jobs", "activity", ("job",)),
+            Entry("Jobs", "portal:jobs", "activity", ("job", "schedule")),
         ),
     ),
     (

@@ -27,6 +27,7 @@ from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
 from registry.releases.breakglass.models import BreakGlassState
 from registry.releases.breakglass.selectors import break_glasses_visible_to
+from registry.releases.drafts.selectors import release_drafts_visible_to
 from registry.releases.models import ReleaseState
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.models import VersionState
@@ -36,6 +37,8 @@ from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.states import LIVE
 from workers.jobs.models import JobState
 from workers.jobs.selectors import jobs_visible_to
+from workers.schedules.models import ScheduleState
+from workers.schedules.selectors import schedules_visible_to
 
 # Of each kind; more stand on the page of the kind.
 SHOWN = 6
@@ -294,6 +297,39 @@ def _learned(actor: Principal) -> Iterator[Task]:
         )
 
 
+def _release_drafts(actor: Principal) -> Iterator[Task]:
+    if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
+        return
+    drafts = release_drafts_visible_to(actor).filter(
+        created_by=actor.person_id, version__state=VersionState.TRUSTED
+    )
+    for draft in drafts[:SHOWN]:
+        made = "Made by a chain of jobs" if draft.job_id else "Not submitted"
+        yield Task(
+            "info",
+            "git-pull-request",
+            f"Complete release draft {draft.pk}: {draft.version}",
+            f"{made} · {draft.content.get('environment', 'no environment yet')}",
+            f"{_href('release_new', draft.version_id)}?draft={draft.pk}",
+            draft.updated_at,
+        )
+
+
+def _suspended_schedules(actor: Principal) -> Iterator[Task]:
+    mine = Q(owner=actor.person_id) | Q(department__slug__in=_leads(actor))
+    if not may_somewhere(actor, Action.JOB_CREATE, kind="job"):
+        return
+    rows = schedules_visible_to(actor).filter(mine, state=ScheduleState.SUSPENDED)
+    for schedule in rows[:SHOWN]:
+        yield Task(
+            "warn",
+            "calendar",
+            f"Suspended schedule: {schedule.name}",
+            schedule.reason,
+            _href("schedule", schedule.pk),
+        )
+
+
 SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _incidents,
     _emergency_access,
@@ -307,4 +343,6 @@ SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _failed_jobs,
     _feedback,
     _learned,
+    _release_drafts,
+    _suspended_schedules,
 )

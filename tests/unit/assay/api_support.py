@@ -59,6 +59,10 @@ class Api:
         text = json.dumps(body)
         return decoded(self._client.patch(f"/api/v1/{path}", text, content_type="application/json"))
 
+    def put(self, path: str, body: Any) -> Any:
+        text = json.dumps(body)
+        return decoded(self._client.put(f"/api/v1/{path}", text, content_type="application/json"))
+
     def delete(self, path: str) -> Any:
         return decoded(self._client.delete(f"/api/v1/{path}"))
 

@@ -12,10 +12,18 @@ from django.utils import timezone
 from governance.errors import InvalidInput, NotFound
 from governance.people.models import RoleAssignment
 from registry.datasets.models import DatasetVersion
+from registry.releases.drafts.models import ReleaseDraft
+from registry.releases.models import Release
 from tests.unit.audit_support import recorded
 from tests.unit.workers import company
-from workers.jobs.chains import Step, chain_of, chains_advance, fine_tune_then
-from workers.jobs.models import ChainLink, Job, JobPriority, JobState
+from workers.jobs.chains import (
+    Step,
+    chain_draft_of,
+    chain_of,
+    chains_advance,
+    fine_tune_then,
+)
+from workers.jobs.models import ChainDraft, ChainLink, Job, JobPriority, JobState
 from workers.jobs.services import job_cancel
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +39,7 @@ def chained(*steps: Step, **changes: Any) -> Job:
         "dataset_version": changes.pop("data", None) or company.data("reviews", TASK),
         "hyperparameters": {"epochs": 1},
     }
-    return fine_tune_then(then=steps, **asked)
+    return fine_tune_then(then=steps, release=changes.pop("release", None), **asked)
 
 
 def held_out(name: str = "held-out") -> DatasetVersion:
@@ -134,8 +142,72 @@ def test_steps_that_cannot_run_are_refused_with_the_fine_tune() -> None:
     assert not ChainLink.objects.exists()
 
 
-def test_a_sweep_without_due_links_takes_one_query() -> None:
+def test_a_sweep_without_due_steps_takes_two_queries() -> None:
     chained(Step(held_out()))
     with CaptureQueriesContext(connection) as queries:
         chains_advance()
-    assert len(queries) == 1
+    assert len(queries) == 2
+
+
+def test_a_release_draft_is_made_after_every_job_has_succeeded() -> None:
+    release = {"environment": "staging"}
+    first = chained(Step(held_out()), release=release)
+    succeed(first)
+    chains_advance()
+    row = chain_draft_of(first)
+    assert row is not None
+    assert row.state == "waiting"
+    evaluation = chain_of(first)[1][0].job
+    assert evaluation is not None
+    succeed(evaluation)
+    assert chains_advance() == 1
+    row.refresh_from_db()
+    draft = ReleaseDraft.objects.get(pk=row.draft_id)
+    assert (row.state, draft.job_id) == ("made", evaluation.pk)
+    assert draft.created_by_id == first.created_by_id
+    made = Job.objects.get(pk=first.pk).result or {}
+    assert draft.version_id == made["version"]
+    assert draft.content == {
+        "environment": "staging", "departments": ["clinical"], "deployment_name": "sentiment"
+    }  # fmt: skip
+    assert recorded(action="release_draft:create").actor_name == "dev-clinical"
+    assert not Release.objects.exists()
+
+
+def test_a_fine_tune_alone_can_end_in_a_release_draft() -> None:
+    first = chained(release={"environment": "production", "deployment_name": "reviews"})
+    succeed(first)
+    assert [chains_advance(), chains_advance()] == [1, 0]
+    assert ReleaseDraft.objects.get().content["deployment_name"] == "reviews"
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_job_that_failed_leaves_no_draft(steps: int) -> None:
+    first = chained(*[Step(held_out())] * steps, release={"environment": "staging"})
+    Job.objects.filter(pk=first.pk).update(state=JobState.FAILED, finished_at=timezone.now())
+    chains_advance()
+    row = chain_draft_of(first)
+    assert row is not None
+    assert (row.state, row.reason) == ("stopped", f"{first.title} ended as failed.")
+    assert recorded(action="job:stop_chain").reason == row.reason
+    assert not ReleaseDraft.objects.exists()
+
+
+def test_a_person_who_may_no_longer_request_releases_gets_no_draft() -> None:
+    first = chained(release={"environment": "staging"})
+    succeed(first)
+    RoleAssignment.objects.filter(person_id=first.created_by_id).update(role="viewer")
+    chains_advance()
+    row = chain_draft_of(first)
+    assert row is not None
+    assert row.reason.startswith("The person who requested it may not start it now")
+    assert not ReleaseDraft.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "release", [{}, {"environment": "moon"}, {"environment": "staging", "tier": "minimal"}]
+)
+def test_a_draft_that_cannot_be_made_is_refused_with_the_fine_tune(release: Any) -> None:
+    with pytest.raises(InvalidInput):
+        chained(release=release)
+    assert not ChainDraft.objects.exists()

@@ -47,6 +47,27 @@ class ReleaseAnswer(ValidityAnswer):
         return [department.slug for department in release.departments.all()]
 
 
+class ReleaseDraftAnswer(serializers.Serializer[Any]):
+    """A request for a release that is not submitted. Nobody reviews it, and it permits nothing."""
+
+    id = serializers.IntegerField()
+    version = VersionReference()
+    version_state = serializers.CharField(
+        source="version.state", help_text="Only a draft of a trusted version can be submitted."
+    )
+    model = serializers.CharField(source="version.model.name")
+    department = slug()
+    content = serializers.JSONField(help_text="Parts of the request, as they are submitted.")
+    revision = serializers.IntegerField()
+    job = serializers.UUIDField(
+        source="job_id", allow_null=True, help_text="The last job of the chain that made it."
+    )
+    created_by = PersonReference()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+    url = Link("release-drafts/{0.id}")
+
+
 class DecisionAnswer(serializers.Serializer[Any]):
     """One person's word on one digest."""
 

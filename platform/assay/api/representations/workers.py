@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from rest_framework import serializers
@@ -10,6 +11,7 @@ from assay.api.representations.common import Link, PersonReference, slug
 from assay.api.representations.conditions import ValidityAnswer
 from assay.api.representations.registry import VersionReference
 from workers.jobs.line import job_waits
+from workers.schedules.cron import next_due
 
 
 class JobAnswer(serializers.Serializer[Any]):
@@ -55,11 +57,22 @@ class ChainLinkAnswer(serializers.Serializer[Any]):
     job = serializers.UUIDField(source="job_id", allow_null=True)
 
 
+class ChainDraftAnswer(serializers.Serializer[Any]):
+    """The release draft at the end of a chain. `draft` is set once it is made; the draft is gone
+    once it is submitted or deleted."""
+
+    state = serializers.CharField(help_text="waiting, made or stopped")
+    reason = serializers.CharField()
+    content = serializers.JSONField()
+    draft = serializers.IntegerField(source="draft_id", allow_null=True)
+
+
 class JobDetailAnswer(JobAnswer):
-    """One job, why it waits, and the evaluations that follow it."""
+    """One job, why it waits, and what follows it."""
 
     waits = serializers.SerializerMethodField(help_text="Empty unless the job is queued.")
     then = ChainLinkAnswer(source="chain", many=True)
+    release = ChainDraftAnswer(source="chain_draft", allow_null=True)
 
     def get_waits(self, job: Any) -> str:
         return job_waits(job)
@@ -88,6 +101,45 @@ class JobEventsAnswer(serializers.Serializer[Any]):
     results = JobEventAnswer(many=True)
     last = serializers.IntegerField(help_text="The id of the last event here, or `after`.")
     state = serializers.CharField(help_text="The job's state when this was read.")
+
+
+class ScheduleAnswer(serializers.Serializer[Any]):
+    """A request for a job that is repeated. `reason` says why the platform suspended it."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    department = slug()
+    kind = serializers.CharField(help_text="evaluate or fine_tune")
+    title = serializers.CharField()
+    request = serializers.JSONField()
+    cron = serializers.CharField()
+    time_zone = serializers.CharField()
+    state = serializers.CharField(help_text="active, paused or suspended")
+    reason = serializers.CharField()
+    next_due = serializers.SerializerMethodField(help_text="The next three times, in UTC.")
+    last_job = serializers.UUIDField(source="last_job_id", allow_null=True)
+    owner = PersonReference(help_text="The person its jobs are requested as.")
+    created_at = serializers.DateTimeField()
+    url = Link("schedules/{0.id}")
+    runs_url = Link("schedules/{0.id}/runs")
+
+    def get_next_due(self, schedule: Any) -> list[datetime]:
+        return next_due(schedule)
+
+
+class ScheduleRunAnswer(serializers.Serializer[Any]):
+    """What became of one due time. `data` is the dataset version that was used."""
+
+    id = serializers.IntegerField()
+    due_at = serializers.DateTimeField()
+    at = serializers.DateTimeField()
+    outcome = serializers.CharField(help_text="started, skipped or refused")
+    reason = serializers.CharField()
+    data = serializers.CharField()  # type: ignore[assignment]  # DRF takes it out of the class
+    job = serializers.UUIDField(source="job_id", allow_null=True)
+    requested_by = PersonReference(
+        allow_null=True, help_text="The person who ran it at another time."
+    )
 
 
 class ReplicaAnswer(serializers.Serializer[Any]):

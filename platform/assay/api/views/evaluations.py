@@ -14,6 +14,7 @@ from assay.api.fields import (
     Line,
     Number,
     Object,
+    Several,
     Slug,
     StrictSerializer,
     Whole,
@@ -25,7 +26,7 @@ from assay.api.representations.registry import (
     GateAnswer,
 )
 from assay.api.representations.workers import JobAnswer, JobDetailAnswer
-from governance.bounds import NAME_MAX
+from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from registry.datasets.parsing import MAX_ROWS
 from registry.datasets.selectors import dataset_get, dataset_version_get
 from registry.evaluations.models import WHY_MAX, Comparator
@@ -35,6 +36,8 @@ from registry.evaluations.selectors import (
     gates_visible_to,
 )
 from registry.evaluations.services import gate_set
+from registry.releases.drafts.content import DEPARTMENTS_MAX
+from registry.releases.models import Environment
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.chains import LINKS_MAX, Step, fine_tune_then
 from workers.jobs.models import PRIORITIES, JobPriority
@@ -99,6 +102,17 @@ class StepBody(StrictSerializer):
     max_rows = Whole(min_value=1, max_value=MAX_ROWS, required=False)
 
 
+class ChainReleaseBody(StrictSerializer):
+    """The release draft at the end of a chain. Without `departments`, that of the model; without
+    `deployment_name`, the model's name."""
+
+    environment = Choice(choices=Environment.choices)
+    departments = Several(
+        child=Slug(max_length=DEPARTMENT_MAX), max_length=DEPARTMENTS_MAX, required=False
+    )
+    deployment_name = Slug(max_length=NAME_MAX, required=False)
+
+
 class FineTuneBody(StrictSerializer):
     """Base, recipe and data of a fine-tune; `hyperparameters` follow the task's schema."""
 
@@ -114,6 +128,10 @@ class FineTuneBody(StrictSerializer):
         max_length=LINKS_MAX,
         required=False,
         help_text="Evaluations that follow, each after the one before it has succeeded.",
+    )
+    release = ChainReleaseBody(
+        required=False,
+        help_text="Makes a release draft after them, which a person completes and submits.",
     )
 
 
@@ -141,6 +159,7 @@ class FineTunesView(Endpoint):
             resources=given.get("resources"),
             priority=JobPriority.named(given.get("priority", "normal")),
             then=steps,
+            release=given.get("release"),
         )
         return self.answer(job, JobDetailAnswer, status=201)
 

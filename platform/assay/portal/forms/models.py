@@ -6,13 +6,14 @@ from typing import Any
 
 from django import forms
 
-from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm
+from assay.portal.forms.base import DepartmentScoped, SlugChoice, TablerForm, titled
 from governance.bounds import DESCRIPTION_MAX, NAME_MAX
 from registry.catalog import TASKS, get_task
 from registry.catalog.declaration import Recipe
 from registry.datasets.parsing import MAX_ROWS
 from registry.evaluations.models import WHY_MAX, Comparator
 from registry.intake.models import SOURCE_MAX
+from registry.releases.models import Environment
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
 from workers.jobs.models import PRIORITIES
@@ -68,6 +69,17 @@ def priority_field() -> forms.ChoiceField:
     )
 
 
+def draft_field() -> forms.ChoiceField:
+    """Return the choice of the release draft at the end of a chain."""
+    return forms.ChoiceField(
+        choices=[("", "No release draft"), *titled(Environment.choices)],
+        required=False,
+        label="Then draft a release for",
+        help_text="When all of it has succeeded. You complete and submit the draft.",
+        widget=forms.Select(attrs={"class": "form-select"}),
+    )
+
+
 class FineTuneForm(TablerForm):
     """A training run; the hyper-parameters are those of the model's task."""
 
@@ -80,7 +92,13 @@ class FineTuneForm(TablerForm):
     )
 
     def __init__(
-        self, *args: Any, task: str, bases: Any, dataset_versions: Any, **kwargs: Any
+        self,
+        *args: Any,
+        task: str,
+        bases: Any,
+        dataset_versions: Any,
+        may_release: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         entry = get_task(task)
@@ -105,6 +123,8 @@ class FineTuneForm(TablerForm):
                 help_text="Starts when the fine-tune has succeeded.",
                 widget=forms.Select(attrs={"class": "form-select"}),
             )
+        if may_release:
+            self.fields["release"] = draft_field()
 
     def resource_values(self) -> dict[str, Any]:
         """Return the requested resources that were filled in."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
 
 from assay.portal.forms.base import TablerForm, titled, unchosen
+from assay.portal.http import cleaned
 from governance.bounds import NAME_MAX
+from governance.people.models import Department
 from governance.reviews.policies.selectors import InForce
 from registry.catalog.engines import ENGINE_TITLES, EngineName
+from registry.releases.drafts.models import ReleaseDraft
 from registry.releases.engines import Precision, precisions_for
 from registry.releases.models import PURPOSE_MAX, Environment, Release, Visibility
 from registry.releases.risk import ANSWER_MAX, NOTES_MAX, QUESTIONS
@@ -125,14 +128,42 @@ class ReleaseForm(RiskForm):
             (each.policy.name, each.document.title) for each in policies
         )
 
+    def lenient(self) -> ReleaseForm:
+        """Return the form with no answer required, as for a draft."""
+        for field in self.fields.values():
+            field.required = False
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """Return the answers that are given, as a draft keeps them."""
+        given = {
+            name: value for name, value in cleaned(self).items() if value not in (None, "", [])
+        }
+        answers = {name: given.pop(name) for name in self.RISK if name in given}
+        departments = [department.slug for department in given.pop("departments", ())]
+        return {**given, "departments": departments, "risk_answers": answers}
+
+
+def initial_of_draft(draft: ReleaseDraft) -> dict[str, Any]:
+    """Return what the form shows of a draft."""
+    content = dict(draft.content)
+    content.pop("dossier_fields", None)
+    chosen = Department.objects.filter(slug__in=content.pop("departments", []))
+    answers = _answers(content.pop("risk_answers", {}))
+    return {**content, **answers, "departments": list(chosen.values_list("pk", flat=True))}
+
+
+def _answers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return risk answers as the fields show them."""
+    return {
+        name: {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        for name, value in given.items()
+        if name in ReleaseForm.RISK
+    }
+
 
 def initial_of(release: Release) -> dict[str, Any]:
     """Return what the form shows at first, to ask for the same as `release` did."""
-    answers = {
-        name: {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        for name, value in release.risk_answers.items()
-        if name in ReleaseForm.RISK
-    }
     return {
         "environment": release.environment,
         "deployment_name": release.deployment_name,
@@ -142,5 +173,5 @@ def initial_of(release: Release) -> dict[str, Any]:
         "tier": release.tier,
         "engine": release.engine,
         "precision": release.precision,
-        **answers,
+        **_answers(release.risk_answers),
     }

@@ -31,7 +31,7 @@ PROOFS = {
 TONES = {
     "ok": (
         "active approved current justified resolved serving ready succeeded trusted satisfied "
-        "allowed passed completed enrolled"
+        "allowed passed completed enrolled started made"
     ),
     "bad": (
         "rejected refused failed dead recalled suspended denied reject revoked voided "
@@ -39,7 +39,7 @@ TONES = {
     ),
     "warn": (
         "changes_requested awaiting_sign_off expired request_changes high waived withdrawn "
-        "cordoned draining"
+        "cordoned draining skipped paused"
     ),
     "info": (
         "open in_review running finishing pending loading checking quarantined queued comment "

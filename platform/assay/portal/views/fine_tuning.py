@@ -10,8 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from pydantic import ValidationError
 
+from assay.portal.access import may
 from assay.portal.forms.models import FineTuneForm
 from assay.portal.http import ActionScreen, Screen, cleaned
+from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import get_task
 from registry.datasets.selectors import dataset_versions_visible_to
@@ -36,6 +38,9 @@ def form_of(actor: Principal, model: Model, given: Any, **more: Any) -> FineTune
         task=model.task,
         bases=training_bases(actor, model.task),
         dataset_versions=dataset_versions_visible_to(actor).filter(dataset__task=model.task),
+        may_release=may(
+            actor, Action.RELEASE_SUBMIT, kind="release", department=model.department.slug
+        ),
         **more,
     )
 
@@ -156,6 +161,7 @@ class FineTune(ActionScreen):
             resources=form.resource_values(),
             priority=JobPriority.named(values["priority"] or "normal"),
             then=[Step(values["then"])] if values.get("then") else [],
+            release={"environment": values["release"]} if values.get("release") else None,
         )
         return redirect("portal:job", id=job.pk)
 

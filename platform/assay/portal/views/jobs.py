@@ -17,9 +17,10 @@ from governance.errors import InvalidInput
 from governance.permissions import Action
 from registry.evaluations.selectors import evaluations_visible_to
 from registry.intake.selectors import intakes_visible_to
+from registry.releases.drafts.selectors import release_drafts_visible_to
 from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
-from workers.jobs.chains import chain_of
+from workers.jobs.chains import chain_draft_of, chain_of
 from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.reruns import is_repeatable, job_retry
@@ -75,12 +76,21 @@ class JobPage(Screen):
             "waits": job_waits(job),
             "chain_first": first,
             "chain": links,
+            **self.chain_end(first),
             "priorities": self.priorities(job),
             **self.reruns(job),
             "may_cancel": is_live(job)
             and not job.cancel_requested
             and may(self.actor, Action.JOB_CANCEL, kind="job", department=job.department.slug),
         }
+
+    def chain_end(self, first: Job) -> dict[str, Any]:
+        """Return the release draft at the end of the chain, as far as this person may see it."""
+        row = chain_draft_of(first)
+        if row is None or row.draft_id is None:
+            return {"chain_draft": row}
+        drafts = release_drafts_visible_to(self.actor)
+        return {"chain_draft": row, "draft": drafts.filter(pk=row.draft_id).first()}
 
     def reruns(self, job: Job) -> dict[str, Any]:
         """Return the ways to run the job again that this person has."""
@@ -92,6 +102,7 @@ class JobPage(Screen):
         return {
             "may_retry": job.state in (JobState.FAILED, JobState.DEAD),
             "may_clone": job.kind == JobKind.FINE_TUNE,
+            "may_schedule": True,
         }
 
     def priorities(self, job: Job) -> list[tuple[str, str]]:

@@ -7,13 +7,15 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
+from django.urls import reverse
 
 from assay.downloads import dossier_file, evidence_file
 from assay.portal.access import may
 from assay.portal.forms.dossier import DossierForms
-from assay.portal.forms.releases import ReleaseForm, RiskForm, initial_of
-from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.forms.releases import ReleaseForm, RiskForm, initial_of, initial_of_draft
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from assay.portal.readiness import Panel, may_see_readiness, readiness_panel
+from governance.errors import NotFound
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
@@ -21,6 +23,14 @@ from registry.incidents.selectors import incidents_of
 from registry.releases.breakglass.force import serving_end
 from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
+from registry.releases.drafts.models import KEPT_DAYS, ReleaseDraft
+from registry.releases.drafts.selectors import release_draft_get, release_drafts_visible_to
+from registry.releases.drafts.services import (
+    release_draft_create,
+    release_draft_delete,
+    release_draft_submit,
+    release_draft_update,
+)
 from registry.releases.engines import engines_for
 from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import (
@@ -34,7 +44,7 @@ from registry.releases.risk import QUESTIONS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import release_submit, release_withdraw
 from registry.releases.tiers import least_tier_shown
-from registry.versions.models import ModelVersion
+from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get
 from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.services import deployment_create
@@ -54,12 +64,32 @@ class ReleaseNew(ActionScreen):
         rows = releases_visible_to(self.actor).filter(version__model=version.model_id)
         return rows.filter(pk=int(given[:18])).first()
 
-    def form(self, version: ModelVersion, like: Release | None = None) -> ReleaseForm:
+    def draft(self, version: ModelVersion) -> ReleaseDraft | None:
+        """Return the draft of the version that the address or the form names.
+
+        Raises:
+            NotFound: there is none, or the person may not see it.
+        """
+        given = self.request.POST.get("draft", "") or self.request.GET.get("draft", "")
+        if not given.isdecimal():
+            return None
+        draft = release_draft_get(actor=self.actor, id=int(given[:18]))
+        if draft.version_id != version.pk:
+            raise NotFound(f"Release draft {draft.pk} is not of {version}.")
+        return draft
+
+    def form(
+        self,
+        version: ModelVersion,
+        like: Release | None = None,
+        draft: ReleaseDraft | None = None,
+    ) -> ReleaseForm:
         initial = {
             "environment": "production",
             "deployment_name": version.model.name,
             "departments": [version.model.department_id],
             **({} if like is None else initial_of(like)),
+            **({} if draft is None else initial_of_draft(draft)),
         }
         if tier := self.request.GET.get("tier", ""):
             initial["tier"] = tier
@@ -76,42 +106,106 @@ class ReleaseNew(ActionScreen):
         """Needs of the release, for those who may see releases of the department."""
         if not may_see_readiness(self.actor, version):
             return None
-        tier = (self.request.POST or self.request.GET).get("tier", "")
+        tier = str(form["tier"].value() or "")
         known = dict(form.fields["tier"].choices)  # type: ignore[attr-defined]
         return readiness_panel(self.actor, version, tier if tier in known else "")
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
         like = self.pattern(version)
-        form = self.form(version, like)
+        draft = self.draft(version)
+        form = self.form(version, like, draft)
+        if self.saves:
+            form.lenient()
+        before = None if like is None else like.dossier_fields
+        if draft is not None:
+            before = draft.content.get("dossier_fields")
         return {
             "version": version,
             "like": like,
+            "draft": draft,
+            # What was typed is based on the revision that the page was opened with.
+            "revision": self.request.POST.get("revision") or (draft and draft.revision),
+            "releasable": version.state == VersionState.TRUSTED,
             "form": form,
-            "dossier": DossierForms(
-                self.request.POST or None, None if like is None else like.dossier_fields
-            ),
+            "dossier": DossierForms(self.request.POST or None, before),
             "panel": self.panel(version, form),
             "beside_form": True,
         }
 
+    @property
+    def saves(self) -> bool:
+        """True when the form is to be kept as a draft."""
+        return self.request.POST.get("save") == "draft"
+
+    def content(self, form: ReleaseForm) -> dict[str, Any]:
+        """Return what the form says, as a draft keeps it."""
+        fields = DossierForms(self.request.POST).fields()
+        return {**form.content(), **({} if fields is None else {"dossier_fields": fields})}
+
+    def save(self, version: ModelVersion, draft: ReleaseDraft | None) -> HttpResponse:
+        """Keep the answers so far."""
+        content = self.content(self.form(version).lenient())
+        if draft is None:
+            draft = release_draft_create(actor=self.actor, version=version, content=content)
+        else:
+            revision = self.request.POST.get("revision", "")
+            draft = release_draft_update(
+                actor=self.actor,
+                draft_id=draft.pk,
+                content=content,
+                revision=int(revision[:9]) if revision.isdecimal() else None,
+            )
+        messages.success(self.request, "The draft is saved. Nothing is submitted.")
+        return redirect(f"{reverse('portal:release_new', args=[version.pk])}?draft={draft.pk}")
+
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
+        draft = self.draft(version)
+        if self.saves:
+            return self.save(version, draft)
+        if draft is None:
+            release = self.submit(version)
+        else:
+            content = self.content(self.form(version))
+            release = release_draft_submit(actor=self.actor, draft_id=draft.pk, content=content)
+        review = release_review(release)
+        messages.success(self.request, "The dossier is frozen and the review is open.")
+        if review is None:
+            return redirect("portal:release", id=release.pk)
+        return redirect("portal:review", id=review.pk)
+
+    def submit(self, version: ModelVersion) -> Release:
+        """Request the release that the form describes."""
         values = cleaned(self.form(version))
         answers = {name: values.pop(name) for name in ReleaseForm.RISK}
         values["departments"] = list(values["departments"])
-        release = release_submit(
+        return release_submit(
             actor=self.actor,
             version=version,
             risk_answers={"intended_purpose": values["purpose"], **answers},
             dossier_fields=DossierForms(self.request.POST).fields(),
             **values,
         )
-        review = release_review(release)
-        messages.success(self.request, "The dossier is frozen and the review is open.")
-        if review is None:
-            return redirect("portal:release", id=release.pk)
-        return redirect("portal:review", id=review.pk)
+
+
+class ReleaseDrafts(Screen):
+    """Requests that are not submitted yet, of the departments in which the person may submit."""
+
+    template_name = "portal/models/release_drafts.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = release_drafts_visible_to(self.actor)
+        return {"page": page_of(self.request, rows), "kept_days": KEPT_DAYS}
+
+
+class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):
+    """Deletes a draft."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        release_draft_delete(actor=self.actor, draft_id=id)
+        messages.success(self.request, "The draft is deleted.")
+        return redirect("portal:release_drafts")
 
 
 class ReleaseTier(Screen):

@@ -25,6 +25,8 @@ from registry.evaluations.selectors import evaluations_visible_to
 from registry.incidents.selectors import incidents_of, reporting_resource
 from registry.releases.comparison.build import evaluation_compare
 from registry.releases.comparison.files import manifest_files
+from registry.releases.drafts.models import ReleaseDraft
+from registry.releases.drafts.selectors import release_drafts_visible_to
 from registry.releases.exports.prompts import prompt_blocks
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
@@ -92,6 +94,7 @@ class VersionPage(Screen):
                 for evaluation in evaluations[:EVALUATIONS_SHOWN]
             ],
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],
+            "drafts": self.drafts(version),
             "like": release_to_repeat(self.actor, version) if trusted else None,
             "may_release": trusted
             and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
@@ -112,6 +115,13 @@ class VersionPage(Screen):
             and task.evaluation is not None
             and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
         }
+
+    def drafts(self, version: ModelVersion) -> list[ReleaseDraft]:
+        """Return its release drafts, for those who may submit them."""
+        department = version.model.department.slug
+        if not may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department):
+            return []
+        return list(release_drafts_visible_to(self.actor).filter(version=version)[:20])
 
 
 class Evaluate(ActionScreen):

@@ -1,0 +1,100 @@
+"""Forms of schedules: when a job starts, and on which data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from assay.portal.forms.base import TablerForm
+from assay.portal.forms.models import draft_field, priority_field
+from governance.bounds import TITLE_MAX
+from governance.principals import Principal
+from registry.datasets.parsing import MAX_ROWS
+from registry.datasets.selectors import dataset_versions_visible_to
+from workers.schedules.cron import LEAST_MINUTES, time_zones
+from workers.schedules.models import CRON_MAX
+
+DATA_SHOWN = 300
+
+
+class ScheduleForm(TablerForm):
+    """Times of a schedule, and the data of its jobs. The rest of the request is given."""
+
+    name = forms.CharField(max_length=TITLE_MAX)
+    cron = forms.CharField(
+        max_length=CRON_MAX,
+        label="Times",
+        initial="0 2 * * *",
+        help_text="Minute, hour, day of month, month and weekday. 0 2 * * * is 02:00 every night; "
+        f"0 6 * * 1-5 is 06:00 from Monday to Friday. At least {LEAST_MINUTES} minutes apart.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    time_zone = forms.ChoiceField(initial="UTC")
+    dataset = forms.ChoiceField(label="Data")
+    max_rows = forms.IntegerField(
+        min_value=1,
+        max_value=MAX_ROWS,
+        required=False,
+        label="Maximum rows",
+        help_text="Leave empty to measure all rows. Gates need all rows.",
+    )
+    then = forms.ChoiceField(
+        required=False,
+        label="Then evaluate on",
+        help_text="Starts when the fine-tune has succeeded.",
+    )
+    priority = priority_field()
+
+    def __init__(
+        self,
+        *args: Any,
+        choices: list[tuple[str, str]],
+        then: list[tuple[str, str]] | None,
+        may_release: bool,
+        **kwargs: Any,
+    ) -> None:
+        """Take the choices of `dataset`, and of `then`, which is None for evaluations."""
+        super().__init__(*args, **kwargs)
+        self.fields["time_zone"].choices = [(name, name) for name in time_zones()]  # type: ignore[attr-defined]
+        self.fields["dataset"].choices = [("", "Choose the data"), *choices]  # type: ignore[attr-defined]
+        if then is None:
+            del self.fields["then"]
+            return
+        del self.fields["max_rows"]
+        self.fields["then"].choices = [("", "No evaluation"), *then]  # type: ignore[attr-defined]
+        if may_release:
+            self.fields["release"] = draft_field()
+
+    def request(self) -> dict[str, Any]:
+        """Return the parts of the request that the form decides."""
+        given = self.cleaned_data
+        found = {**data_of(given["dataset"]), "priority": given["priority"] or "normal"}
+        if given.get("max_rows"):
+            found["max_rows"] = given["max_rows"]
+        if given.get("then"):
+            found["then"] = [data_of(given["then"])]
+        if given.get("release"):
+            found["release"] = {"environment": given["release"]}
+        return found
+
+
+def data_choices(actor: Principal, task: str, row_kind: str = "") -> list[tuple[str, str]]:
+    """Return the data of a task that the actor may see: each dataset's newest version at each run,
+    then its present versions."""
+    rows = dataset_versions_visible_to(actor).filter(dataset__task=task, dataset__row_kind=row_kind)
+    choices: list[tuple[str, str]] = []
+    seen: set[int] = set()
+    for version in rows.order_by("dataset__name", "-number")[:DATA_SHOWN]:
+        if version.dataset_id not in seen:
+            seen.add(version.dataset_id)
+            name = version.dataset.name
+            choices.append((f"dataset:{name}", f"{name}, the newest version at each run"))
+        choices.append((f"version:{version.pk}", str(version)))
+    return choices
+
+
+def data_of(choice: str) -> dict[str, Any]:
+    """Return one of `data_choices` as a request names it."""
+    kind, _, value = choice.partition(":")
+    return {"dataset": value} if kind == "dataset" else {"dataset_version": int(value)}

@@ -1,0 +1,242 @@
+"""Schedules of jobs: the list, one with its runs, a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.forms.schedules import ScheduleForm, data_choices
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.bounds import TITLE_MAX
+from governance.errors import InvalidInput, NotFound
+from governance.permissions import Action
+from registry.catalog import get_task
+from registry.versions.models import Model
+from registry.versions.selectors import model_get, version_get
+from workers.jobs.chains import chain_draft_of, chain_of
+from workers.jobs.models import Job, JobKind
+from workers.jobs.reruns import is_repeatable
+from workers.jobs.selectors import job_get
+from workers.schedules import models
+from workers.schedules.cron import next_due
+from workers.schedules.models import ScheduleKind, ScheduleState
+from workers.schedules.selectors import schedule_get, schedules_visible_to
+from workers.schedules.services import (
+    schedule_create,
+    schedule_delete,
+    schedule_pause,
+    schedule_resume,
+    schedule_run,
+)
+
+RESULTS_SHOWN = 3
+
+
+class Schedules(Screen):
+    """Every schedule that the person may see, with its next times and last results."""
+
+    template_name = "portal/jobs/schedules.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = schedules_visible_to(self.actor)
+        state = self.request.GET.get("state", "")
+        if state in ScheduleState.values:
+            rows = rows.filter(state=state)
+        runs = models.ScheduleRun.objects.select_related("job")[:RESULTS_SHOWN]
+        rows = rows.prefetch_related(Prefetch("runs", queryset=runs, to_attr="last_runs"))
+        page = page_of(self.request, rows)
+        return {
+            "page": page,
+            "rows": [(schedule, next_due(schedule)) for schedule in page],
+            "state": state,
+            "states": ScheduleState.choices,
+        }
+
+
+class SchedulePage(ActionScreen):
+    """One schedule."""
+
+    template_name = "portal/jobs/schedule.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        schedule = schedule_get(actor=self.actor, id=id)
+        return {
+            "schedule": schedule,
+            "next": next_due(schedule),
+            "runs": schedule.runs.select_related("job", "requested_by"),
+            "may_manage": may(
+                self.actor, Action.JOB_CREATE, kind="job", department=schedule.department.slug
+            ),
+        }
+
+
+class SchedulePause(SchedulePage):
+    """Starts no jobs for now."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        schedule_pause(actor=self.actor, schedule_id=id)
+        messages.success(self.request, "The schedule is paused.")
+        return redirect("portal:schedule", id=id)
+
+
+class ScheduleResume(SchedulePage):
+    """Starts jobs again, as this person."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        schedule_resume(actor=self.actor, schedule_id=id)
+        messages.success(self.request, "The schedule is active. Its jobs run as you.")
+        return redirect("portal:schedule", id=id)
+
+
+class ScheduleRun(SchedulePage):
+    """Starts the job now, as this person."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        job = schedule_run(actor=self.actor, schedule_id=id)
+        return redirect("portal:job", id=job.pk)
+
+
+class ScheduleDelete(SchedulePage):
+    """Deletes a schedule."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        schedule_delete(actor=self.actor, schedule_id=id)
+        messages.success(self.request, "The schedule is deleted. Its jobs stay.")
+        return redirect("portal:schedules")
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Request to repeat: its fixed parts, and what the form shows at first."""
+
+    kind: ScheduleKind
+    model: Model
+    title: str
+    request: dict[str, Any]
+    initial: dict[str, Any]
+    row_kind: str = ""
+
+
+class ScheduleNew(ActionScreen):
+    """The form for a schedule: of evaluations of `?version=`, or of what `?job=` requested."""
+
+    template_name = "portal/form.html"
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not {"version", "job"} & request.GET.keys():
+            return redirect("portal:schedules")
+        return super().get(request, *args, **kwargs)
+
+    def pattern(self) -> Pattern:
+        """Return what is repeated.
+
+        Raises:
+            NotFound: it does not exist, or the person may not see it.
+            InvalidInput: such a job is not repeated.
+        """
+        given = self.request.GET
+        if "job" in given:
+            return _of_job(self, job_get(actor=self.actor, job_id=given["job"]))
+        number = given.get("version", "")
+        if not number.isdecimal():
+            raise NotFound("There is no such version.")
+        version = version_get(actor=self.actor, id=int(number[:18]))
+        title = f"Evaluate {version}"
+        return Pattern(
+            ScheduleKind.EVALUATE, version.model, title, {"version": version.pk}, {"name": title}
+        )
+
+    def form(self, pattern: Pattern) -> ScheduleForm:
+        task = pattern.model.task
+        measured = data_choices(self.actor, task)
+        tunes = pattern.kind == ScheduleKind.FINE_TUNE
+        choices = data_choices(self.actor, task, pattern.row_kind) if pattern.row_kind else measured
+        evaluated = get_task(task).evaluation is not None
+        return ScheduleForm(
+            self.request.POST or None,
+            choices=choices,
+            then=(measured if evaluated else []) if tunes else None,
+            may_release=may(
+                self.actor,
+                Action.RELEASE_SUBMIT,
+                kind="release",
+                department=pattern.model.department.slug,
+            ),
+            initial=pattern.initial,
+        )
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        pattern = self.pattern()
+        return {
+            "form": self.form(pattern),
+            "title": f"Schedule: {pattern.title}",
+            "lead": "Each job is requested as you, under the policy of that time. A time is "
+            "skipped while the job before it runs.",
+            "submit": "Create the schedule",
+            "back": ("portal:schedules", "Schedules"),
+        }
+
+    def act(self, **kwargs: Any) -> HttpResponse:
+        pattern = self.pattern()
+        form = self.form(pattern)
+        values = cleaned(form)
+        schedule = schedule_create(
+            actor=self.actor,
+            name=values["name"],
+            kind=pattern.kind,
+            request={**pattern.request, **form.request()},
+            cron=values["cron"],
+            time_zone=values["time_zone"],
+        )
+        messages.success(self.request, f"{schedule.name} is scheduled.")
+        return redirect("portal:schedule", id=schedule.pk)
+
+
+def _of_job(screen: Screen, job: Job) -> Pattern:
+    if not is_repeatable(job):
+        raise InvalidInput(
+            f"Jobs such as {job.title!r} are not scheduled.",
+            hint="Fine-tunes and evaluations are.",
+        )
+    spec = job.spec
+    initial: dict[str, Any] = {
+        "name": job.title[:TITLE_MAX],
+        "dataset": f"version:{spec['dataset_version']}",
+    }
+    if job.kind == JobKind.EVALUATE:
+        version = version_get(actor=screen.actor, id=spec["version"])
+        return Pattern(
+            ScheduleKind.EVALUATE,
+            version.model,
+            job.title,
+            {"version": version.pk},
+            {**initial, "max_rows": spec.get("max_rows")},
+        )
+    model = model_get(actor=screen.actor, name=spec["model_name"])
+    links = chain_of(job)[1]
+    draft = chain_draft_of(job)
+    request = {
+        "model": model.name,
+        "base_version": spec["base"],
+        "method": spec["method"],
+        "hyperparameters": spec["hyperparameters"],
+        **({"resources": spec["resources"]} if spec.get("resources") else {}),
+    }
+    return Pattern(
+        ScheduleKind.FINE_TUNE,
+        model,
+        job.title,
+        request,
+        {
+            **initial,
+            "then": f"version:{links[0].dataset_version_id}" if links else "",
+            "release": draft.content.get("environment", "") if draft else "",
+        },
+        row_kind=get_task(model.task).recipe(spec["method"]).row_kind,
+    )

@@ -1,0 +1,181 @@
+"""Schedules in the portal, the API and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.portal_data import Company
+from tests.unit.assay.test_cli import Run, run
+from tests.unit.assay.test_cli_recall import signed_in as cli_signed_in
+from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
+from tests.unit.assay.test_review_comparison import words
+from tests.unit.workers import company as clinic
+from tests.unit.workers.test_schedules import tuned
+from workers.jobs.models import Job, JobState
+from workers.schedules.models import Schedule, ScheduleRun
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
+__all__ = ["cli_signed_in", "run"]
+# Pinned: a rise is a decision, not an accident.
+QUERIES = {"list": 9, "schedule": 8}
+
+
+def nightly(company: Company, name: str = "Nightly") -> Schedule:
+    schedule = Schedule.objects.create(
+        name=name, department=company.departments["engineering"], owner=company.enzo,
+        kind="evaluate", title="Evaluate docstring-writer v2 on the newest docstrings-test",
+        request={"version": company.second.pk, "dataset": "docstrings-test"}, cron="0 2 * * *",
+        next_due_at=timezone.now(),
+    )  # fmt: skip
+    for outcome, job in (("started", company.done), ("skipped", None)):
+        ScheduleRun.objects.create(
+            schedule=schedule, due_at=timezone.now(), outcome=outcome, job=job, reason="Because."
+        )
+    return schedule
+
+
+def test_a_version_is_evaluated_at_set_times_by_the_form(company: Company) -> None:
+    client, address = signed_in(company.enzo), f"/schedules/new?version={company.second.pk}"
+    assert address in client.get(f"/versions/{company.second.pk}").content.decode()
+    html = client.get(address).content.decode()
+    assert inline_in(html) == []
+    assert "docstrings-test, the newest version at each run" in html
+    form = {
+        "name": "Nightly", "cron": "*/5 * * * *", "time_zone": "Europe/Berlin",
+        "dataset": "dataset:docstrings-test", "priority": "normal",
+    }  # fmt: skip
+    refused = client.post(address, form)
+    assert refused.status_code == 400
+    assert "It is due again after 5 min" in refused.content.decode()
+    made = client.post(address, {**form, "cron": "0 2 * * *"}, follow=True)
+    said = words(made.content.decode())
+    assert "Nightly is scheduled." in said
+    assert "Evaluate docstring-writer v2 on the newest docstrings-test" in said
+    schedule = Schedule.objects.get()
+    assert (schedule.time_zone, schedule.owner) == ("Europe/Berlin", company.enzo)
+
+
+def test_a_job_that_ran_is_repeated_with_its_settings(company: Company) -> None:
+    job = Job.objects.create(
+        kind="fine_tune", state=JobState.SUCCEEDED, title="Fine-tune docstring-writer",
+        department=company.departments["engineering"], created_by=company.enzo,
+        spec={
+            "model": company.writer.pk, "model_name": "docstring-writer", "method": "lora",
+            "base": company.base.pk, "dataset_version": company.train.pk,
+            "hyperparameters": {"epochs": 3},
+        },
+    )  # fmt: skip
+    client = signed_in(company.enzo)
+    address = f"/schedules/new?job={job.pk}"
+    assert address in client.get(f"/jobs/{job.pk}").content.decode()
+    made = client.post(
+        address,
+        {
+            "name": "Weekly", "cron": "0 3 * * 1", "time_zone": "UTC",
+            "dataset": "dataset:docstrings-train", "then": f"version:{company.held_out.pk}",
+            "release": "staging", "priority": "low",
+        },
+    )  # fmt: skip
+    schedule = Schedule.objects.get()
+    assert made.headers["Location"] == f"/schedules/{schedule.pk}"
+    assert schedule.request == {
+        "model": "docstring-writer", "base_version": company.base.pk, "method": "lora",
+        "dataset": "docstrings-train", "hyperparameters": {"epochs": 3}, "priority": "low",
+        "then": [{"dataset_version": company.held_out.pk}], "release": {"environment": "staging"},
+    }  # fmt: skip
+    assert client.get(f"/schedules/new?job={company.running.pk}").status_code == 400
+
+
+def test_the_list_shows_next_times_and_last_results(company: Company) -> None:
+    nightly(company)
+    client = signed_in(company.enzo)
+    html = client.get("/schedules").content.decode()
+    assert inline_in(html) == []
+    said = words(html)
+    assert "Succeeded" in said
+    assert "Skipped" in said
+    assert f"/jobs/{company.done.pk}" in html
+    few = queries(client, "/schedules")
+    nightly(company, "Another")
+    assert queries(client, "/schedules") == few
+    assert few - SCOPE == QUERIES["list"]
+    assert "No schedules" in signed_in(company.fay).get("/schedules").content.decode()
+
+
+def test_a_schedule_is_paused_resumed_run_and_deleted_on_its_page(company: Company) -> None:
+    schedule = nightly(company)
+    address = f"/schedules/{schedule.pk}"
+    viewer, client = signed_in(company.vera), signed_in(company.devi)
+    assert "Pause" not in words(viewer.get(address).content.decode())
+    assert signed_in(company.fay).get(address).status_code == 404
+    assert queries(client, address) - SCOPE == QUERIES["schedule"]
+    client.post(f"{address}/pause")
+    assert "none while it is paused" in words(client.get(address).content.decode())
+    assert client.post(f"{address}/pause").status_code == 409
+    client.post(f"{address}/resume")
+    schedule.refresh_from_db()
+    assert (schedule.state, schedule.owner) == ("active", company.devi)
+    ran = client.post(f"{address}/run")
+    job = Job.objects.get(created_by=company.devi, kind="evaluate", state="queued")
+    assert ran.headers["Location"] == f"/jobs/{job.pk}"
+    assert client.post(f"{address}/run").status_code == 409
+    client.post(f"{address}/delete")
+    assert not Schedule.objects.exists()
+    assert Job.objects.filter(pk=job.pk).exists()
+
+
+def test_schedules_by_the_api(company: Company) -> None:
+    enzo, fay = Api(company.enzo), Api(company.fay)
+    body = {
+        "name": "Nightly", "cron": "0 2 * * *",
+        "evaluation": {"version": company.second.pk, "dataset": "docstrings-test"},
+    }  # fmt: skip
+    for wrong in (
+        {**body, "fine_tune": {}},
+        {**body, "cron": "* * * * *"},
+        {**body, "time_zone": "Nowhere"},
+        {"name": "x", "cron": "0 2 * * *"},
+    ):
+        assert enzo.post("schedules", wrong).status_code == 400
+    made = enzo.post("schedules", body)
+    assert made.status_code == 201, made.content
+    path = f"schedules/{made.body['id']}"
+    assert len(made.body["next_due"]) == 3
+    problem_of(fay.get(path), 404)
+    problem_of(fay.post(f"{path}/run"), 404)
+    assert enzo.post(f"{path}/pause").body["next_due"] == []
+    assert enzo.post(f"{path}/resume").body["state"] == "active"
+    job = enzo.post(f"{path}/run")
+    assert job.status_code == 201
+    runs = enzo.get(f"{path}/runs").body["results"]
+    assert [(one["job"], one["data"]) for one in runs] == [(job.body["id"], "docstrings-test v1")]
+    assert [one["id"] for one in enzo.get("schedules", state="active").body["results"]] == [
+        made.body["id"]
+    ]
+    assert enzo.delete(path).status_code == 204
+    problem_of(enzo.get(path), 404)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_schedules_by_the_command_line(cli_signed_in: Callable[[str], Run], tmp_path: Any) -> None:
+    version = tuned()
+    clinic.data("held-out", "text-classification")
+    clinic.developer()
+    assay = cli_signed_in("dev-clinical@example.org")
+    _, out, _ = assay(
+        "schedules", "evaluate", "Nightly", "0 2 * * *", "--version", str(version.pk),
+        "--dataset", "held-out", code=0,
+    )  # fmt: skip
+    schedule = Schedule.objects.get()
+    number = str(schedule.pk)
+    assert f"Schedule {number}: Evaluate sentiment v1 on the newest held-out" in out
+    for verb in ("run", "pause", "resume", "show", "list"):
+        assay("schedules", verb, *([] if verb == "list" else [number]), code=0)
+    assert schedule.runs.count() == 1
+    assay("schedules", "delete", number, code=0)
+    assert not Schedule.objects.exists()

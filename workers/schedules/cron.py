@@ -1,0 +1,87 @@
+"""Times of a schedule: cron expressions of five fields in a time zone, read by `cronsim`.
+
+When clocks go forward, a time that does not exist is due at the end of the gap. When they go back,
+a time that comes twice is due once; an expression whose minute or hour starts with `*` counts real
+time instead.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import islice
+from zoneinfo import ZoneInfo, available_timezones
+
+from cronsim import CronSim, CronSimError
+
+from governance.errors import InvalidInput
+from workers.schedules.models import CRON_MAX, ZONE_MAX, Schedule
+
+LEAST_MINUTES = 15
+SHOWN = 3
+_DAY_MINUTES = 24 * 60
+
+
+def checked_cron(cron: str) -> str:
+    """Return the expression with single spaces.
+
+    Raises:
+        InvalidInput: malformed, never due, or due more often than every `LEAST_MINUTES` minutes.
+    """
+    fields = cron.split() if isinstance(cron, str) and len(cron) <= CRON_MAX else []
+    if len(fields) != 5:
+        raise _refused("A cron expression has five fields: minute, hour, day, month, weekday.")
+    normal = " ".join(fields)
+    try:
+        times = CronSim(normal, datetime.now(UTC))
+        next(times)
+    except CronSimError as error:
+        raise _refused(f"The cron expression is malformed: {error}.") from error
+    except StopIteration as error:
+        raise _refused("That time never comes.") from error
+    minutes = sorted(hour * 60 + minute for hour in times.hours for minute in times.minutes)
+    following = [*minutes[1:], minutes[0] + _DAY_MINUTES]
+    gap = min(after - before for before, after in zip(minutes, following, strict=True))
+    if gap < LEAST_MINUTES:
+        raise _refused(f"It is due again after {gap} min; at least {LEAST_MINUTES} are needed.")
+    return normal
+
+
+def checked_zone(time_zone: str) -> str:
+    """Return the time zone.
+
+    Raises:
+        InvalidInput: there is no such time zone.
+    """
+    if len(time_zone) > ZONE_MAX or time_zone not in time_zones():
+        sentence = f"{time_zone[:40]!r} is not a time zone."
+        raise InvalidInput(
+            sentence, hint="Use a name such as Europe/Berlin.", fields={"time_zone": [sentence]}
+        )
+    return time_zone
+
+
+def time_zones() -> list[str]:
+    """Return the names of time zones, UTC first."""
+    return ["UTC", *sorted(available_timezones() - {"UTC"})]
+
+
+def due_times(cron: str, time_zone: str, after: datetime, count: int = 1) -> list[datetime]:
+    """Return the next `count` times after a moment, in UTC; fewer where no more come."""
+    times = CronSim(cron, after.astimezone(ZoneInfo(time_zone)))
+    return [each.astimezone(UTC) for each in islice(times, count)]
+
+
+def next_due(schedule: Schedule) -> list[datetime]:
+    """Return the next `SHOWN` times of a schedule, in UTC; none while it is not active."""
+    if schedule.next_due_at is None:
+        return []
+    more = due_times(schedule.cron, schedule.time_zone, schedule.next_due_at, SHOWN - 1)
+    return [schedule.next_due_at, *more]
+
+
+def _refused(sentence: str) -> InvalidInput:
+    return InvalidInput(
+        sentence,
+        hint="For 02:00 every night, write 0 2 * * *.",
+        fields={"cron": [sentence]},
+    )

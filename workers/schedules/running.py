@@ -1,0 +1,210 @@
+"""Start the jobs of schedules, each due time once.
+
+The row of a schedule is locked while a due time is decided, and a unique constraint keeps the due
+time: of two controllers, one starts the job.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.errors import (
+    DomainError,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    Unavailable,
+)
+from governance.people.selectors import principal_for_person
+from governance.principals import Principal, background, service_principal
+from workers.jobs.models import ChainLink, Job
+from workers.jobs.states import TERMINAL
+from workers.schedules.cron import due_times
+from workers.schedules.models import (
+    RUNS_KEPT,
+    RunOutcome,
+    Schedule,
+    ScheduleRun,
+    ScheduleState,
+)
+from workers.schedules.requests import parsed, request_start
+from workers.schedules.states import SCHEDULE_STATES, schedule_subject
+
+logger = logging.getLogger(__name__)
+REFUSALS_MAX = 3
+_AT_ONCE = 20
+_CONTROLLER = service_principal("controller")
+
+
+def schedules_start_due() -> int:
+    """Decide every due time; returns how many schedules it looked at. For the controller."""
+    due = Schedule.objects.filter(state=ScheduleState.ACTIVE, next_due_at__lte=timezone.now())
+    keys = list(due.order_by("next_due_at").values_list("pk", flat=True)[:_AT_ONCE])
+    for key in keys:
+        try:
+            _run_due(key)
+        except Unavailable as error:
+            logger.warning("Schedule %d waits: %s", key, error.message)
+        except Exception:
+            # One that fails holds up no other; it is tried again.
+            logger.exception("Schedule %d failed", key)
+    return len(keys)
+
+
+@transaction.atomic
+def _run_due(key: int) -> None:
+    now = timezone.now()
+    schedule = (
+        Schedule.objects.select_for_update(of=("self",), skip_locked=True)
+        .select_related("department", "owner", "last_job")
+        .filter(pk=key, state=ScheduleState.ACTIVE, next_due_at__lte=now)
+        .first()
+    )
+    if schedule is None or schedule.next_due_at is None:
+        return
+    due_at = schedule.next_due_at
+    following = due_times(schedule.cron, schedule.time_zone, now)
+    schedule.next_due_at = following[0] if following else None
+    actor = principal_for_person(schedule.owner)
+    if running := job_running(schedule):
+        reason = f"Skipped: {running} has not ended."[:500]
+        run_add(schedule, due_at, RunOutcome.SKIPPED, reason=reason)
+        _record(schedule, "skip", reason)
+    else:
+        _start(schedule, actor, due_at, now)
+    if schedule.state == ScheduleState.ACTIVE and schedule.next_due_at is None:
+        _suspend(schedule, "No other time of its cron expression comes.")
+    schedule.save(update_fields=["next_due_at", "refusals", "last_job"])
+
+
+def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime) -> None:
+    missed = due_times(schedule.cron, schedule.time_zone, due_at)
+    late = bool(missed) and missed[0] <= now
+    try:
+        job = schedule_start(schedule, actor, due_at, late=late)
+    except Unavailable:
+        raise
+    except DomainError as error:
+        _refuse(schedule, due_at, error)
+        return
+    schedule.refusals, schedule.last_job = 0, job
+
+
+@transaction.atomic
+def schedule_start(
+    schedule: Schedule,
+    actor: Principal,
+    due_at: datetime,
+    *,
+    late: bool = False,
+    requested_by: int | None = None,
+) -> Job:
+    """Queue the job of a locked schedule as the actor, and keep the run.
+
+    Raises:
+        DomainError: the request is refused.
+    """
+    job, data = request_start(actor, parsed(schedule.kind, schedule.request))
+    run_add(
+        schedule,
+        due_at,
+        RunOutcome.STARTED,
+        job=job,
+        data=str(data)[:120],
+        reason="Late; it ran once for all times that were missed." if late else "",
+        requested_by=requested_by,
+    )
+    return job
+
+
+def job_running(schedule: Schedule) -> str:
+    """Return the title of the job of the last run, or of its chain, that has not ended."""
+    last = schedule.last_job
+    if last is None:
+        return ""
+    if last.state not in TERMINAL:
+        return last.title
+    links = ChainLink.objects.filter(first=last).select_related("job", "dataset_version__dataset")
+    for link in links:
+        if link.job is None and link.state == "waiting":
+            return f"the evaluation on {link.dataset_version} that follows {last.title}"
+        if link.job is not None and link.job.state not in TERMINAL:
+            return link.job.title
+    return ""
+
+
+def run_add(
+    schedule: Schedule,
+    due_at: datetime,
+    outcome: RunOutcome,
+    *,
+    job: Job | None = None,
+    data: str = "",
+    reason: str = "",
+    requested_by: int | None = None,
+) -> ScheduleRun:
+    """Keep what became of a due time, and forget runs beyond the newest `RUNS_KEPT`."""
+    run = ScheduleRun.objects.create(
+        schedule=schedule,
+        due_at=due_at,
+        outcome=outcome,
+        job=job,
+        data=data,
+        reason=reason[:500],
+        requested_by_id=requested_by,
+    )
+    kept = schedule.runs.order_by("-pk").values_list("pk", flat=True)[:RUNS_KEPT]
+    schedule.runs.exclude(pk__in=list(kept)).delete()
+    return run
+
+
+def _refuse(schedule: Schedule, due_at: datetime, error: DomainError) -> None:
+    """Keep a refusal. It suspends the schedule when its owner lacks the right, or at the third in a
+    row."""
+    lost = isinstance(error, (NotAuthenticated, NotFound, NotPermitted))
+    if not schedule.owner.is_active:
+        reason = "The account of the person it runs as is deactivated."
+    elif lost:
+        # Without a name: audit events keep it forever.
+        reason = "The person it runs as may not start it now, or may not see what it needs."
+    else:
+        reason = error.message
+    run_add(schedule, due_at, RunOutcome.REFUSED, reason=reason)
+    schedule.refusals += 1
+    _record(schedule, "refuse", reason)
+    if lost:
+        _suspend(schedule, reason)
+    elif schedule.refusals >= REFUSALS_MAX:
+        _suspend(schedule, f"Refused {schedule.refusals} times in a row. The last: {reason}")
+
+
+def _suspend(schedule: Schedule, reason: str) -> None:
+    schedule.next_due_at, schedule.reason = None, reason[:500]
+    with background(f"schedule-{schedule.pk}", _CONTROLLER):
+        SCHEDULE_STATES.move(
+            schedule,
+            ScheduleState.SUSPENDED,
+            actor=_CONTROLLER,
+            action="schedule:suspend",
+            subject=schedule_subject(schedule),
+            fields=["next_due_at", "reason", "refusals"],
+            reason=reason[:500],
+            department=schedule.department.slug,
+        )
+
+
+def _record(schedule: Schedule, verb: str, reason: str) -> None:
+    with background(f"schedule-{schedule.pk}", _CONTROLLER):
+        audit_record(
+            actor=_CONTROLLER,
+            action=f"schedule:{verb}",
+            subject=schedule_subject(schedule),
+            outcome="failed" if verb == "refuse" else "allowed",
+            reason=reason[:500],
+            department=schedule.department.slug,
+        )

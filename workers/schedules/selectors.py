@@ -1,0 +1,25 @@
+"""Reading schedules."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from governance.errors import NotFound
+from governance.permissions import Action
+from governance.policy.selectors import visible_to
+from governance.principals import Principal
+from workers.schedules.models import Schedule
+
+
+def schedules_visible_to(actor: Principal) -> QuerySet[Schedule]:
+    """Schedules that the actor may see, newest first: those of whose jobs they may see."""
+    rows = Schedule.objects.select_related("department", "owner", "last_job")
+    return visible_to(actor, Action.JOB_VIEW, rows, resource_type="job")
+
+
+def schedule_get(*, actor: Principal, id: int) -> Schedule:  # noqa: A002
+    """Raises NotFound when there is none, or the actor may not see it."""
+    schedule = schedules_visible_to(actor).filter(pk=id).first()
+    if schedule is None:
+        raise NotFound(f"Schedule {id} does not exist, or you may not see it.")
+    return schedule

@@ -1,0 +1,205 @@
+"""Create schedules, pause, resume, delete them, and run one now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.bounds import TITLE_MAX
+from governance.errors import InvalidInput, WrongState
+from governance.permissions import Action
+from governance.policy.decisions import Authorization
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from governance.principals import Principal
+from registry.canonical import json_digest
+from registry.resources import acting_person
+from registry.validation import checked_text
+from workers.jobs.models import Job
+from workers.schedules.cron import checked_cron, checked_zone, due_times
+from workers.schedules.models import SCHEDULES_MAX, Schedule, ScheduleState
+from workers.schedules.requests import parsed, request_check
+from workers.schedules.running import job_running, schedule_start
+from workers.schedules.selectors import schedule_get
+from workers.schedules.states import SCHEDULE_STATES, schedule_lock, schedule_subject
+
+
+@transaction.atomic
+def schedule_create(
+    *,
+    actor: Principal,
+    name: str,
+    kind: str,
+    request: Mapping[str, Any],
+    cron: str,
+    time_zone: str = "UTC",
+) -> Schedule:
+    """Repeat a request for a job at the times of `cron`, as the actor.
+
+    Raises:
+        InvalidInput: a field is malformed, or the name is taken; `fields` says which.
+        DomainError: as the request of the job itself, which is checked now and at each time.
+        WrongState: the department has too many schedules.
+    """
+    name = " ".join(checked_text(name, field="name", limit=TITLE_MAX).split())
+    cron, time_zone = checked_cron(cron), checked_zone(time_zone)
+    wanted = parsed(kind, request)
+    person = acting_person(actor)
+    department, title = request_check(actor, wanted)
+    decision = _authorized(actor, title, department.slug)
+    with connection.cursor() as cursor:
+        # Two at once take neither the same name nor both the last place.
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:schedules:{department.pk}"]
+        )
+    others = Schedule.objects.filter(department=department)
+    if others.count() >= SCHEDULES_MAX:
+        raise WrongState(
+            f"{department.name} has {SCHEDULES_MAX} schedules; no other was created.",
+            hint="Delete one first.",
+        )
+    if others.filter(name=name).exists():
+        sentence = f"{department.name} has a schedule of this name."
+        raise InvalidInput(sentence, fields={"name": [sentence]})
+    schedule = Schedule.objects.create(
+        name=name,
+        department=department,
+        owner=person,
+        kind=kind,
+        title=title[:200],
+        request=wanted.model_dump(mode="json", exclude_none=True),
+        cron=cron,
+        time_zone=time_zone,
+        next_due_at=due_times(cron, time_zone, timezone.now())[0],
+    )
+    audit_record(
+        actor=actor,
+        action="schedule:create",
+        subject=schedule_subject(schedule),
+        department=department.slug,
+        data={
+            "kind": kind,
+            "cron": cron,
+            "time_zone": time_zone,
+            "request": json_digest(schedule.request),
+        },
+        decision=decision,
+    )
+    return schedule
+
+
+@transaction.atomic
+def schedule_pause(*, actor: Principal, schedule_id: int) -> Schedule:
+    """Start no job until the schedule is resumed. A running job goes on.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: it is not active.
+    """
+    schedule, decision = _locked(actor, schedule_id)
+    schedule.next_due_at = None
+    return _moved(schedule, ScheduleState.PAUSED, actor, decision, "pause")
+
+
+@transaction.atomic
+def schedule_resume(*, actor: Principal, schedule_id: int) -> Schedule:
+    """Start jobs again at the next time, from now on as the actor.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: it is active.
+        DomainError: the actor may not request the job now.
+    """
+    schedule, decision = _locked(actor, schedule_id)
+    SCHEDULE_STATES.require(schedule, ScheduleState.ACTIVE)
+    schedule.owner = acting_person(actor)
+    request_check(actor, parsed(schedule.kind, schedule.request))
+    schedule.next_due_at = due_times(schedule.cron, schedule.time_zone, timezone.now())[0]
+    schedule.refusals, schedule.reason = 0, ""
+    return _moved(schedule, ScheduleState.ACTIVE, actor, decision, "resume")
+
+
+@transaction.atomic
+def schedule_delete(*, actor: Principal, schedule_id: int) -> None:
+    """Delete a schedule and the record of its runs. Its jobs stay.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+    """
+    schedule, decision = _locked(actor, schedule_id)
+    _record(schedule, actor, "delete", decision)
+    schedule.delete()
+
+
+@transaction.atomic
+def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
+    """Queue the job of a schedule now, as the actor. Its times stay as they are.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses.
+        WrongState: the job of the last run has not ended.
+        DomainError: as the request of the job itself.
+    """
+    schedule, decision = _locked(actor, schedule_id)
+    if running := job_running(schedule):
+        raise WrongState(
+            f"{running} has not ended; the schedule was not run.",
+            hint="Wait for it, or cancel it.",
+        )
+    person = acting_person(actor)
+    job = schedule_start(schedule, actor, timezone.now(), requested_by=person.pk)
+    schedule.last_job = job
+    schedule.save(update_fields=["last_job"])
+    _record(schedule, actor, "run", decision, job=str(job.pk))
+    return job
+
+
+def _authorized(actor: Principal, title: str, department: str) -> Authorization:
+    return authorize(
+        actor=actor,
+        action=Action.JOB_CREATE,
+        resource=Resource(type="job", name=title, department=department),
+    )
+
+
+def _locked(actor: Principal, schedule_id: int) -> tuple[Schedule, Authorization]:
+    seen = schedule_get(actor=actor, id=schedule_id)
+    decision = _authorized(actor, seen.title, seen.department.slug)
+    return schedule_lock(seen.pk), decision
+
+
+def _moved(
+    schedule: Schedule,
+    to: ScheduleState,
+    actor: Principal,
+    decision: Authorization,
+    verb: str,
+) -> Schedule:
+    SCHEDULE_STATES.move(
+        schedule,
+        to,
+        actor=actor,
+        action=f"schedule:{verb}",
+        subject=schedule_subject(schedule),
+        fields=["next_due_at", "refusals", "reason", "owner"],
+        department=schedule.department.slug,
+        decision=decision,
+    )
+    return schedule
+
+
+def _record(
+    schedule: Schedule, actor: Principal, verb: str, decision: Authorization, **data: Any
+) -> None:
+    audit_record(
+        actor=actor,
+        action=f"schedule:{verb}",
+        subject=schedule_subject(schedule),
+        department=schedule.department.slug,
+        data=data,
+        decision=decision,
+    )
