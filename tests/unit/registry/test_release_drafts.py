@@ -25,7 +25,7 @@ from registry.releases.models import Release
 from registry.versions.models import VersionState
 from tests.people import make_person
 from tests.proofs import proven
-from tests.unit.audit_support import recorded
+from tests.unit.audit_support import bodies, recorded
 from tests.unit.registry.office import ANSWERS, FIELDS, Office
 
 pytestmark = pytest.mark.django_db
@@ -37,7 +37,7 @@ WHERE = {
 COMPLETE = {
     **WHERE,
     "purpose": "Sort reviews.",
-    "risk_answers": {name: value for name, value in ANSWERS.items() if name != "intended_purpose"},
+    "risk_answers": ANSWERS,
     "dossier_fields": FIELDS,
 }
 
@@ -55,8 +55,8 @@ def test_a_draft_is_no_release_and_opens_no_review(office: Office) -> None:
     assert draft.content == {"environment": "staging"}
     assert not Release.objects.exists()
     assert not Review.objects.exists()
-    event = recorded(action="release_draft:create", subject_id=str(draft.pk))
-    assert "staging" not in str(event.data)
+    (event,) = bodies(action="release_draft:create", subject_id=str(draft.pk))
+    assert "staging" not in str(event)
 
 
 def test_members_who_may_submit_share_drafts_and_others_do_not_see_them(office: Office) -> None:
@@ -94,8 +94,8 @@ def test_submitting_a_complete_draft_is_a_request_like_any_other(office: Office)
     for section in ("risk", "risks", "oversight", "serving"):
         assert release.dossier.get(section) == direct.dossier.get(section)
     assert not ReleaseDraft.objects.exists()
-    event = recorded(action="release_draft:submit")
-    assert event.data["release"] == release.pk
+    (event,) = bodies(action="release_draft:submit")
+    assert event["data"]["release"] == release.pk
     assert recorded(action="release:submit", subject_id=str(release.pk)).actor_name == "Tara"
 
 

@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person, RoleAssignment
-from registry.datasets.models import DatasetVersion
-from registry.versions.models import ModelVersion, VersionState
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.versions.models import Model, ModelVersion
 from tests.unit.audit_support import recorded
 from tests.unit.workers import company
 from workers.jobs.models import Job, JobState
@@ -182,12 +182,13 @@ def test_a_deactivated_owner_suspends_it() -> None:
 def test_three_refusals_in_a_row_suspend_it() -> None:
     schedule = scheduled()
     end(run_once(schedule).job)
-    version = ModelVersion.objects.filter(pk=schedule.request["version"])
-    version.update(state=VersionState.RECALLED)
+    model = Model.objects.filter(name="sentiment")
+    Dataset.objects.filter(name="held-out").update(classification="restricted")
+    model.update(shared=True)
     states = [(run_once(schedule).outcome, schedule.state) for _ in range(3)]
     assert states == [("refused", "active"), ("refused", "active"), ("refused", "suspended")]
     assert schedule.reason.startswith("Refused 3 times in a row. The last: ")
-    version.update(state=VersionState.TRUSTED)
+    model.update(shared=False)
     schedule_resume(actor=company.developer(), schedule_id=schedule.pk)
     schedule.refresh_from_db()
     assert (schedule.state, schedule.refusals, schedule.reason) == ("active", 0, "")
