@@ -173,7 +173,7 @@ _REGISTRY = {
     "registry_model": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_modelversion": Grant(web=KEEP, controller=KEEP, worker=READ),
     "registry_release": Grant(web=KEEP, controller=CHANGE, worker=READ),
-    # The controller drafts what follows a chain of jobs, and deletes drafts that nobody uses.
+    # The controller drafts what follows a chain of jobs, and deletes unused drafts.
     "registry_releasedraft": Grant(web=ALL, controller=ALL),
     "registry_responseretention": Grant(web=KEEP, controller=READ),
     "registry_storedresponse": Grant(web=ALL, controller="SELECT, DELETE"),

@@ -149,7 +149,7 @@ PHRASES = {
     "quota:set": "set the limit {}",
     "release_draft:create": "saved {}",
     "release_draft:delete": "deleted {}",
-    "release_draft:expire": "deleted {}, which nobody used",
+    "release_draft:expire": "deleted {}, which was not used",
     "release_draft:submit": "submitted {}",
     "release_draft:update": "changed {}",
     "release:decide": "decided on {}",

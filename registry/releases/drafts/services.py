@@ -184,7 +184,7 @@ def _locked(actor: Principal, draft_id: int) -> tuple[ReleaseDraft, Authorizatio
     seen = release_draft_get(actor=actor, id=draft_id)
     decision = _authorized(actor, seen.department)
     ReleaseDraft.objects.select_for_update().filter(pk=seen.pk).first()
-    # As it is now that the row is held; another person may have deleted it.
+    # Read again under the lock: another person may have changed or deleted it.
     return release_draft_get(actor=actor, id=draft_id), decision
 
 

@@ -48,7 +48,7 @@ class ReleaseAnswer(ValidityAnswer):
 
 
 class ReleaseDraftAnswer(serializers.Serializer[Any]):
-    """A request for a release that is not submitted. Nobody reviews it, and it permits nothing."""
+    """A request for a release that is not submitted. It is not reviewed, and permits nothing."""
 
     id = serializers.IntegerField()
     version = VersionReference()

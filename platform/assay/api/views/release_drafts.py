@@ -97,7 +97,7 @@ class ReleaseDraftsView(Endpoint):
 
     @operation(
         "Releases",
-        "Save a release draft, which nobody reviews",
+        "Save a release draft, which is not reviewed",
         body=DraftBody,
         answer=ReleaseDraftAnswer,
         status=201,
