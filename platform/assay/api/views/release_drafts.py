@@ -38,14 +38,14 @@ from registry.releases.models import PURPOSE_MAX, Environment, Visibility
 from registry.versions.selectors import version_get
 
 
-class DraftQuery(StrictSerializer):
+class ReleaseDraftQuery(StrictSerializer):
     """Filters of the list."""
 
     version = serializers.IntegerField(min_value=1, max_value=MAX_IDENTIFIER, required=False)
     model = Line(max_length=NAME_MAX, required=False)
 
 
-class ContentBody(StrictSerializer):
+class ReleaseDraftContentBody(StrictSerializer):
     """Parts of a request for a release; each may be left out until it is submitted."""
 
     environment = Choice(choices=Environment.choices, required=False)
@@ -62,13 +62,13 @@ class ContentBody(StrictSerializer):
     precision = Choice(choices=Precision.choices, required=False)
 
 
-class DraftBody(ContentBody):
+class ReleaseDraftBody(ReleaseDraftContentBody):
     """A version, and the request for its release so far."""
 
     version = Identifier()
 
 
-class DraftChangeBody(ContentBody):
+class ReleaseDraftChangeBody(ReleaseDraftContentBody):
     """Content in the place of all that was there. With `revision`, only if that is the newest."""
 
     revision = Whole(min_value=1, max_value=2**31 - 1, required=False)
@@ -82,12 +82,12 @@ class ReleaseDraftsView(Endpoint):
     @operation(
         "Releases",
         "List release drafts",
-        query=DraftQuery,
+        query=ReleaseDraftQuery,
         answer=ReleaseDraftAnswer,
         paged=True,
     )
     def get(self, request: Request) -> Response:
-        given = self.query(DraftQuery)
+        given = self.query(ReleaseDraftQuery)
         rows = release_drafts_visible_to(self.actor)
         if "version" in given:
             rows = rows.filter(version=given["version"])
@@ -98,13 +98,13 @@ class ReleaseDraftsView(Endpoint):
     @operation(
         "Releases",
         "Save a release draft, which is not reviewed",
-        body=DraftBody,
+        body=ReleaseDraftBody,
         answer=ReleaseDraftAnswer,
         status=201,
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        given = self.body(DraftBody)
+        given = self.body(ReleaseDraftBody)
         version = version_get(actor=self.actor, id=given.pop("version"))
         draft = release_draft_create(actor=self.actor, version=version, content=given)
         return self.answer(draft, ReleaseDraftAnswer, status=201)
@@ -119,10 +119,13 @@ class ReleaseDraftView(Endpoint):
         return self.answer(release_draft_get(actor=self.actor, id=draft_id), ReleaseDraftAnswer)
 
     @operation(
-        "Releases", "Replace a release draft", body=DraftChangeBody, answer=ReleaseDraftAnswer
+        "Releases",
+        "Replace a release draft",
+        body=ReleaseDraftChangeBody,
+        answer=ReleaseDraftAnswer,
     )
     def put(self, request: Request, draft_id: int) -> Response:
-        given: dict[str, Any] = self.body(DraftChangeBody)
+        given: dict[str, Any] = self.body(ReleaseDraftChangeBody)
         revision = given.pop("revision", None)
         draft = release_draft_update(
             actor=self.actor, draft_id=draft_id, content=given, revision=revision
