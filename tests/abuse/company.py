@@ -225,6 +225,7 @@ def attacked_company() -> Company:
         content={
             "environment": "production", "deployment_name": "docstring-writer",
             "departments": ["engineering"], "purpose": SECRET,
+            "risk_answers": values(company)["risk_answers"], "tier": "high",
         },
     )  # fmt: skip
     things["schedule"] = Schedule.objects.create(
