@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('governance', '0039_holds_by_end'),
-        ('workers', '0019_node_session_used'),
+        ('workers', '0020_node_broker_password'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
