@@ -9,12 +9,11 @@ notice on `CANCEL_CHANNEL`. `workers.sealing` makes and checks what is sent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import MAX_CHOICES
@@ -212,8 +211,11 @@ CHARGED = {
 
 
 def encode_events(events: Sequence[Event]) -> bytes:
-    """Return the events of one entry of a reply stream as a JSON list, each with its `type`."""
-    return json.dumps([_to_json(event) for event in events], ensure_ascii=False).encode()
+    """Return the events of one entry of a reply stream as a JSON list, each with its `type`.
+
+    Raises ValueError: a text has a lone surrogate, or a result is not JSON.
+    """
+    return to_json([event_to_json(event) for event in events], inf_nan_mode="constants")
 
 
 def decode_events(data: str | bytes) -> list[Event]:
@@ -227,10 +229,10 @@ def decode_events(data: str | bytes) -> list[Event]:
     bodies = from_json(data, cache_strings="keys")
     if not isinstance(bodies, list) or not bodies:
         raise ValueError("it is not a list of events")
-    return [_from_json(body) for body in bodies]
+    return [event_from_json(body) for body in bodies]
 
 
-def _to_json(event: Event) -> dict[str, Any]:
+def event_to_json(event: Event) -> dict[str, Any]:
     """Return the event's type and its fields, without those that are empty and have a default."""
     kind = type(event)
     body = {"type": _NAMES[kind]}
@@ -240,7 +242,8 @@ def _to_json(event: Event) -> dict[str, Any]:
     return body
 
 
-def _from_json(body: dict[str, Any]) -> Event:
+def event_from_json(body: dict[str, Any]) -> Event:
+    """Return an event, checked as by `decode_events`; `body` is used up."""
     if body.get("type") == "delta":
         _check_delta(body)
     event = _KINDS[body.pop("type")](**body)

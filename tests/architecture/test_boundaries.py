@@ -26,7 +26,16 @@ def test_the_standard_library_platform_module_is_the_one_imported() -> None:
 
 @pytest.mark.sweep
 @pytest.mark.parametrize(
-    "module", ["assay.asgi", "assay.urls", "workers.app", "workers.controller", "workers.dispatch"]
+    "module",
+    [
+        "assay.asgi",
+        "assay.urls",
+        "workers.app",
+        "workers.controller",
+        "workers.dispatch",
+        "workers.tasks.inference",
+        "workers.engine_process.server",
+    ],
 )
 def test_control_processes_load_no_model_library(module: str) -> None:
     """In a fresh interpreter, so that what other tests imported does not count."""

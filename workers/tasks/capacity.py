@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from workers.placement.capacity import Capacity
+from workers.run.environment import run_environment
 
 # Limits of the control group that a container runs in, of version 2 and 1.
 _GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # Device files of NVIDIA and AMD. Without any, torch is not loaded only to find no GPU.
 _GPU_FILES = ("nvidia[0-9]*", "kfd")
+
+_ASK_TORCH = """
+from torch import cuda
+count = cuda.device_count() if cuda.is_available() else 0
+print(cuda.get_device_properties(0).total_memory if count else 0, count)
+"""
+_ASK_TORCH_S = 300.0
 
 
 def own_capacity(*, share: float, labels: Sequence[str]) -> Capacity:
@@ -21,12 +32,30 @@ def own_capacity(*, share: float, labels: Sequence[str]) -> Capacity:
     """
     names = tuple(sorted(set(labels)))
     if any(any(Path("/dev").glob(pattern)) for pattern in _GPU_FILES):
-        import torch
-
-        if torch.cuda.is_available():
-            memory = torch.cuda.get_device_properties(0).total_memory
-            return Capacity(int(share * memory), "cuda", torch.cuda.device_count(), names)
+        memory, count = _gpus()
+        if count:
+            return Capacity(int(share * memory), "cuda", count, names)
     return Capacity(int(share * machine_memory()), "cpu", os.cpu_count() or 1, names)
+
+
+@cache
+def _gpus() -> tuple[int, int]:
+    """Return the memory of the first GPU that torch can use, in bytes, and the number of them.
+
+    A process of its own asks torch, which would stay in this one, with a context on the GPU.
+
+    Raises:
+        OSError, SubprocessError: torch cannot be asked.
+    """
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_TORCH],
+        env=run_environment(os.environ),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=_ASK_TORCH_S,
+    )
+    memory, count = asked.stdout.split()
+    return int(memory), int(count)
 
 
 def machine_memory() -> int:

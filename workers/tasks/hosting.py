@@ -12,12 +12,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
+from registry.catalog.engines import EngineName
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from workers.control.direct import DirectControl
 from workers.control.protocol import EngineControl, LoadPlan, Weights
+from workers.engine_process.client import OwnEngines
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
 from workers.tasks.engines import engine_settings
@@ -59,9 +62,13 @@ class EngineHost:
     number read with `find`. Engines choose their own device.
     """
 
-    def __init__(self, control: EngineControl | None = None) -> None:
-        """`control` copies the files of versions; by default from the store."""
+    def __init__(
+        self, control: EngineControl | None = None, *, own: OwnEngines | None = None
+    ) -> None:
+        """`control` copies the files of versions; by default from the store. Assay's own engines
+        run in the process of `own`; by default in this one."""
         self._control = control or DirectControl()
+        self._own = own
         self._root: Path | None = None
         self._engines: dict[_EngineKey, Hosted] = {}
         self._loaded: dict[int, Loaded] = {}
@@ -142,14 +149,7 @@ class EngineHost:
     def _start(self, key: _EngineKey, plan: LoadPlan) -> Hosted:
         folder = self._copy(plan.deployment_id, plan.weights)
         try:
-            engine: Engine = load_name(plan.engine)(
-                folder,
-                architectures=plan.architectures,
-                runner=plan.runner,
-                threads=settings.ENGINE_THREADS,
-                dtype=plan.dtype,
-                **engine_settings(plan.engine_name),
-            )
+            engine = self._engine(plan, folder)
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise
@@ -157,6 +157,19 @@ class EngineHost:
         with self._lock:
             self._engines[key] = hosted
         return hosted
+
+    def _engine(self, plan: LoadPlan, folder: Path) -> Engine:
+        arguments: dict[str, Any] = {
+            "architectures": plan.architectures,
+            "runner": plan.runner,
+            "threads": settings.ENGINE_THREADS,
+            "dtype": plan.dtype,
+            **engine_settings(plan.engine_name),
+        }
+        if self._own is not None and plan.engine_name == EngineName.OWN:
+            return self._own.load(plan.engine, folder, **arguments)
+        engine: Engine = load_name(plan.engine)(folder, **arguments)
+        return engine
 
     def _read_prompt(self, deployment_id: int, prompt: Weights) -> PromptDocument:
         """Return the document of a prompt version. Raises InvalidInput and as `copy_version`."""

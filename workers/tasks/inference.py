@@ -27,6 +27,7 @@ from workers.control.direct import DirectControl
 from workers.control.media import StoredMedia
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
+from workers.engine_process.client import OwnEngines
 from workers.landlock import hide_process
 from workers.listening import listener
 from workers.remote.control import RemoteControl
@@ -77,7 +78,7 @@ class Runtime:
         self._realm = own_realm()
         self._seals = WorkerSeals(WireKey(own_wire_key()), self._realm)
         self._control = engine_control()
-        self._host = EngineHost(self._control)
+        self._host = EngineHost(self._control, own=OwnEngines(settings.LOGGING))
         self._replies = Replies(
             broker_client(
                 socket_timeout=REPLY_TIMEOUT_S,

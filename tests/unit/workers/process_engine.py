@@ -1,0 +1,81 @@
+"""An engine for tests of the process that engines run in: the echo, with ways to go wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+from registry.catalog.generation import GenerationInputs
+from tests.unit.workers.echo import EchoEngine
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.protocol import EngineRequest, Sink
+from workers.engines.runner import MediaOutput
+from workers.wire import Delta, Done
+
+
+class OtherError(Exception):
+    """An error of no kind that the worker knows."""
+
+
+class ProcessEngine(EchoEngine):
+    """Prompts of one word do what `_DONE` lists; all others are echoed. `slow` is read until the
+    file `go` is in the engine's folder.
+    """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        if (folder / "unsupported").exists():
+            raise UnsupportedModel("The model has no config.json.")
+        if (folder / "other").exists():
+            raise OtherError("no device")
+        super().__init__(folder, **settings)
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        assert isinstance(request.inputs, GenerationInputs)
+        action = _DONE.get(request.inputs.prompt or "")
+        if action is None:
+            super().submit(request, sink)
+        else:
+            action(self.folder, request.inputs, sink)
+
+
+def _slow(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    sink(Done("stop", 1, 1))
+
+
+def _names(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    sink(Done("stop", 1, 0, results=[sorted(os.environ)]))
+
+
+def _file(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    made = MediaOutput(b"\x00\xff", "image/png", {"seed": 3})
+    sink(Done("stop", 1, 0, results=[{"image": made, "scores": [float("inf"), 0.5]}]))
+
+
+def _unwritable(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    sink(Done("stop", 1, 0, results=["\ud800"]))
+
+
+def _garbage(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    """Write to the worker what is no frame."""
+    sink(Delta("before", 1))
+    time.sleep(0.1)
+    for each in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if stat.S_ISSOCK(os.fstat(each).st_mode):
+                os.write(each, b"\xff" * 64)
+        except OSError:
+            pass
+
+
+_DONE = {
+    "slow": _slow,
+    "names": _names,
+    "file": _file,
+    "unwritable": _unwritable,
+    "garbage": _garbage,
+}

@@ -1,0 +1,291 @@
+"""The engine worker's side of the process in which its engines run.
+
+All engines of one worker share one process: torch and a GPU's context are loaded once. It starts
+with the first engine and ends with the last one. The worker reads messages, seals and keeps time
+meanwhile, which would take the interpreter's lock from a model about 150 times in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from workers.engine_process.frames import BadFrame, Channel, Message
+from workers.engine_process.messages import (
+    EngineFailed,
+    error_from_message,
+    event_from_message,
+    request_to_message,
+)
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink
+from workers.run.environment import run_environment
+from workers.wire import Done, Event, Failed
+
+logger = logging.getLogger(__name__)
+_STANDARD_ERROR = 2
+_SERVER = "workers.engine_process.server"
+_ENDED = "The process of the model's engine ended; the request can be sent again."
+
+
+class OwnEngines:
+    """The engines of one worker that run in a process of their own.
+
+    Any number of threads may load engines, use them and close them.
+
+    Args:
+        logs: Configuration of the process's log, as `logging.config.dictConfig` takes it.
+    """
+
+    def __init__(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._logs = logs
+        self._lock = threading.Lock()
+        self._process: EngineProcess | None = None
+
+    def load(self, name: str, folder: Path, **settings: Any) -> ProcessEngine:
+        """Return the engine that the class of a dotted name makes of `folder` and `settings`.
+
+        Raises:
+            UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class does.
+            EngineFailed: any other error of the engine, or the end of the process.
+        """
+        process = self._joined()
+        try:
+            number = process.load(name, folder, settings)
+        except BaseException:
+            self._leave(process)
+            raise
+        return ProcessEngine(process, number, lambda: self._leave(process))
+
+    def _joined(self) -> EngineProcess:
+        with self._lock:
+            if self._process is None or self._process.fault:
+                self._process = EngineProcess(self._logs)
+            self._process.users += 1
+            return self._process
+
+    def _leave(self, process: EngineProcess) -> None:
+        with self._lock:
+            process.users -= 1
+            if process.users:
+                return
+            if self._process is process:
+                self._process = None
+        process.close()
+
+
+class ProcessEngine:
+    """One engine in the process; see `workers.engines.protocol.Engine`.
+
+    `submit` refuses what the engine refuses by a `Failed`, since it does not wait for the engine.
+    """
+
+    def __init__(self, process: EngineProcess, number: int, left: Callable[[], None]) -> None:
+        self._process = process
+        self._number = number
+        self._left = left
+
+    @property
+    def fault(self) -> str:
+        """Return why the process has ended; empty while it runs."""
+        return self._process.fault
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter; returns when it can be used. Raises as `OwnEngines.load`."""
+        self._ask("add_adapter", name=name, folder=str(folder))
+
+    def remove_adapter(self, name: str) -> None:
+        """Unload an adapter; with the process, it has ended already."""
+        if not self.fault:
+            self._ask("remove_adapter", name=name)
+
+    def submit(self, request: EngineRequest, sink: Sink) -> None:
+        """Queue a request. Raises RequestRefused: it cannot be sent, or the process has ended."""
+        self._process.submit(self._number, request, sink)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at the next step."""
+        self._process.send({"do": "cancel", "engine": self._number, "request_id": request_id})
+
+    def close(self) -> None:
+        """Fail what is running and free the memory."""
+        try:
+            if not self.fault:
+                self._ask("close")
+        except EngineFailed as error:
+            logger.warning("An engine did not end by itself: %s", error)
+        finally:
+            self._left()
+
+    def _ask(self, do: str, **arguments: Any) -> None:
+        self._process.ask({"do": do, "engine": self._number, **arguments})
+
+
+class EngineProcess:
+    """One process, and what the worker waits for from it.
+
+    Attributes:
+        users: How many engines use it.
+        fault: Why it has ended; empty while it runs.
+    """
+
+    def __init__(self, logs: Mapping[str, Any] | None) -> None:
+        """Start the process. Raises OSError."""
+        self.users = 0
+        self.fault = ""
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, Future[None]] = {}
+        self._sinks: dict[tuple[int, str], Sink] = {}
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        self._started: Future[subprocess.Popen[bytes]] = Future()
+        self._reader = threading.Thread(
+            target=self._run, args=(theirs,), name="engine-process", daemon=True
+        )
+        self._reader.start()
+        self.pid = self._started.result().pid
+        self.send({"do": "begin", "logs": logs})
+
+    def load(self, name: str, folder: Path, settings: Mapping[str, Any]) -> int:
+        """Return the number of a new engine. Raises as `OwnEngines.load`."""
+        number = next(self._numbers)
+        self.ask(
+            {
+                "do": "load",
+                "engine": number,
+                "name": name,
+                "folder": str(folder),
+                "settings": settings,
+            }
+        )
+        return number
+
+    def submit(self, engine: int, request: EngineRequest, sink: Sink) -> None:
+        """Send a request, whose events `sink` gets from the reader's thread."""
+        key = engine, request.request_id
+        message = {"do": "submit", "engine": engine, **request_to_message(request)}
+        with self._lock:
+            if self.fault:
+                raise RequestRefused(_ENDED, code="engine_error", status=503)
+            if key in self._sinks:
+                raise RequestRefused(f"Request {request.request_id} is running already.")
+            self._sinks[key] = sink
+        try:
+            self._channel.send(message)
+        except BadFrame as error:
+            with self._lock:
+                self._sinks.pop(key, None)
+            raise RequestRefused(str(error), code="request_too_large", status=413) from error
+
+    def send(self, message: Message) -> None:
+        """Send a message that has no answer."""
+        self._channel.send(message)
+
+    def ask(self, message: Message) -> None:
+        """Send a message and wait until it is done. Raises as `OwnEngines.load`."""
+        number, done = next(self._numbers), Future[None]()
+        with self._lock:
+            if self.fault:
+                raise EngineFailed(self.fault)
+            self._calls[number] = done
+        self.send({**message, "call": number})
+        done.result()
+
+    def close(self) -> None:
+        """End the process and wait for its end."""
+        self._channel.close()
+        self._reader.join()
+
+    # What follows runs in the reader's thread.
+
+    def _run(self, theirs: socket.socket) -> None:
+        """Start the process and read what it sends, until it ends.
+
+        The thread that starts it must live as long as it does: the kernel kills it with the thread.
+        """
+        try:
+            with theirs:
+                process = _started(theirs)
+        except BaseException as error:
+            self._channel.close()
+            self.fault = "It did not start."
+            self._started.set_exception(error)
+            return
+        self._started.set_result(process)
+        try:
+            for message in self._channel.messages():
+                self._take(message)
+        except Exception:
+            logger.exception("The process of the engines sent what nobody can read")
+        process.kill()
+        self._over(process.wait())
+        self._channel.close()
+
+    def _take(self, message: Message) -> None:
+        if (number := message.get("call")) is not None:
+            with self._lock:
+                done = self._calls.pop(number)
+            error = message.get("error")
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error_from_message(error))
+            return
+        key = message["engine"], message["request_id"]
+        event = event_from_message(message["event"])
+        with self._lock:
+            if isinstance(event, Done | Failed):
+                sink = self._sinks.pop(key, None)
+            else:
+                sink = self._sinks.get(key)
+        if sink is not None:
+            _tell(sink, event, key[1])
+
+    def _over(self, status: int) -> None:
+        """End everything that waits, once."""
+        with self._lock:
+            self.fault = f"The process of the engines ended: {_said(status)}."
+            calls, self._calls = list(self._calls.values()), {}
+            sinks, self._sinks = self._sinks, {}
+        for done in calls:
+            done.set_exception(EngineFailed(self.fault))
+        for (_, request_id), sink in sinks.items():
+            _tell(sink, Failed("engine_error", _ENDED, 503), request_id)
+
+
+def _tell(sink: Sink, event: Event, request_id: str) -> None:
+    try:
+        sink(event)
+    except Exception:
+        logger.exception("the sink of request %s failed", request_id)
+
+
+def _said(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "it was killed, or memory ran out"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"it got {signal.Signals(-status).name}"
+    return f"its exit status is {status}"
+
+
+def _started(end: socket.socket) -> subprocess.Popen[bytes]:
+    """Start the server on its end of the socket, without the secrets of this process."""
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return subprocess.Popen(
+        [sys.executable, "-m", _SERVER],
+        stdin=end.fileno(),
+        stdout=_STANDARD_ERROR,
+        env={**run_environment(os.environ), "PYTHONPATH": paths},
+    )

@@ -1,0 +1,161 @@
+"""Messages between an engine worker and the process of its engines.
+
+A frame has two lengths, of all that follows and of its JSON; then the JSON; then the bytes that
+stand in the message, one after another. The JSON states where each of them belongs, so that no
+value of a caller can pass for bytes. Nothing is unpickled: one side holds keys, the other reads
+models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from pydantic_core import from_json, to_json
+
+Message = dict[str, Any]
+_Path = tuple[str | int, ...]
+
+MAX_FRAME = 512 * 1024 * 1024
+# Frames that are sent by one call, where so many wait.
+_TOGETHER = 64
+_READ_AHEAD = 256 * 1024
+_LENGTHS = struct.Struct("!II")
+
+
+class BadFrame(ValueError):
+    """The message has no frame, or the frame no message."""
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """Return the frame of a message of JSON values and bytes.
+
+    Raises:
+        BadFrame: it is larger than `MAX_FRAME`, or has a value that JSON cannot state.
+    """
+    found: list[tuple[_Path, bytes]] = []
+    body = _without_bytes(message, (), found)
+    places = [(path, len(data)) for path, data in found]
+    try:
+        text = to_json((body, places), inf_nan_mode="constants")
+    except ValueError as error:
+        raise BadFrame(f"It cannot be sent: {error}") from error
+    size = len(text) + sum(length for _, length in places)
+    if size > MAX_FRAME:
+        raise BadFrame(f"It has {size} bytes; at most {MAX_FRAME} are sent.")
+    return b"".join((_LENGTHS.pack(size, len(text)), text, *(data for _, data in found)))
+
+
+def unpack(stream: IO[bytes]) -> Message | None:
+    """Return the next message; None at the end of the stream.
+
+    Raises:
+        BadFrame: the frame is too large, broken off or malformed.
+    """
+    head = stream.read(_LENGTHS.size)
+    if not head:
+        return None
+    size, text_size = _LENGTHS.unpack(head) if len(head) == _LENGTHS.size else (0, 1)
+    if size > MAX_FRAME or text_size > size:
+        raise BadFrame(f"A frame states {size} bytes, {text_size} of them JSON.")
+    text = stream.read(text_size)
+    try:
+        body, places = from_json(text)
+        left = size - text_size
+        for path, length in places:
+            if not 0 <= length <= left:
+                raise BadFrame("A frame states more bytes than it has.")
+            left -= length
+            data = stream.read(length)
+            if len(data) != length:
+                raise BadFrame("The stream ended within a frame.")
+            _put(body, path, data)
+    except (ValueError, TypeError, LookupError) as error:
+        raise BadFrame(f"A frame is malformed: {error}") from error
+    if left or not isinstance(body, dict):
+        raise BadFrame("A frame is malformed.")
+    return body
+
+
+def _without_bytes(value: Any, path: _Path, found: list[tuple[_Path, bytes]]) -> Any:
+    """Return `value` with None in place of bytes, which are added to `found`.
+
+    Lists of numbers are not looked into.
+    """
+    if isinstance(value, bytes):
+        found.append((path, value))
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_bytes(part, (*path, key), found) for key, part in value.items()}
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (int, float)):
+        return [_without_bytes(part, (*path, at), found) for at, part in enumerate(value)]
+    return value
+
+
+def _put(body: Any, path: Sequence[Any], data: bytes) -> None:
+    """Put bytes in their place. Raises TypeError or LookupError: there is no such place."""
+    for step in path[:-1]:
+        body = body[step]
+    if body[path[-1]] is not None:
+        raise LookupError("bytes stand in the place of another value")
+    body[path[-1]] = data
+
+
+class Channel:
+    """One side of the socket. Any thread may `send`; one thread reads `messages`.
+
+    A thread of its own writes, so that the other side delays nobody by reading slowly.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._broken = False
+        self._thread = threading.Thread(target=self._write, name="engine-frames", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Queue a message; it is lost where the other side has ended. Raises BadFrame."""
+        frame = pack(message)
+        if not self._broken:
+            self._queue.put(frame)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what comes, until the other side ends. Raises BadFrame."""
+        with self._end, self._end.makefile("rb", buffering=_READ_AHEAD) as stream:
+            while True:
+                try:
+                    message = unpack(stream)
+                except OSError:
+                    return
+                if message is None:
+                    return
+                yield message
+
+    def close(self) -> None:
+        """Send what is queued and end the connection."""
+        self._queue.put(None)
+
+    def _write(self) -> None:
+        while (first := self._queue.get()) is not None:
+            frames, over = [first], False
+            while len(frames) < _TOGETHER and not self._queue.empty():
+                frame = self._queue.get()
+                if frame is None:
+                    over = True
+                    break
+                frames.append(frame)
+            try:
+                self._end.sendall(b"".join(frames))
+            except OSError:
+                over = True
+            if over:
+                break
+        self._broken = True
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,197 @@
+"""The process of a worker's engines: `python -m workers.engine_process.server`, with a socket to
+the worker as its standard input.
+
+It has no secret, no database and no broker, ends with the worker, and ignores the signals that tell
+a worker to stop: the worker first lets its requests end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import logging.config
+import os
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from governance.principals import serving
+from workers.engine_process.frames import BadFrame, Channel, Message
+from workers.engine_process.messages import (
+    error_to_message,
+    event_to_message,
+    request_from_message,
+)
+from workers.engines.names import load_name
+from workers.engines.protocol import Engine, RequestRefused
+from workers.landlock import hide_process
+from workers.wire import Done, Event, Failed
+
+logger = logging.getLogger(__name__)
+# Requests of one engine whose prompts are read at a time.
+PREPARING = 16
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+# The kernel ends this process, not the worker, when memory runs out.
+_OUT_OF_MEMORY_SCORE = "500"
+
+
+@dataclass(slots=True)
+class _Served:
+    """One engine, the threads that read prompts for it, and its requests that they still have:
+    true once one was cancelled."""
+
+    engine: Engine
+    pool: ThreadPoolExecutor
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    preparing: dict[str, bool] = field(default_factory=dict)
+
+
+class Server:
+    """Does what the worker sends. Its one reading thread waits for no engine."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._served: dict[int, _Served] = {}
+        # Ending the work on a prompt may wait for the end of a process.
+        self._cancels = ThreadPoolExecutor(1, "engine-cancels")
+
+    def run(self) -> None:
+        """Serve until the worker ends. Raises BadFrame."""
+        for message in self._channel.messages():
+            getattr(self, f"_{message['do']}")(message)
+
+    def _begin(self, message: Message) -> None:
+        if message["logs"]:
+            logging.config.dictConfig(message["logs"])
+
+    def _submit(self, message: Message) -> None:
+        served = self._served.get(message["engine"])
+        if served is None:
+            self._tell(message, Failed("engine_stopped", "The engine has stopped.", 503))
+            return
+        with served.lock:
+            served.preparing[message["request_id"]] = False
+        served.pool.submit(self._prepare, served, message)
+
+    def _prepare(self, served: _Served, message: Message) -> None:
+        """Hand a request to its engine, which reads its prompt in this thread."""
+        request_id = message["request_id"]
+
+        def sink(event: Event) -> None:
+            self._tell(message, event)
+
+        with serving(request_id):
+            try:
+                if served.preparing[request_id]:
+                    sink(Done("cancelled", 0, 0))
+                else:
+                    served.engine.submit(request_from_message(message), sink)
+            except RequestRefused as error:
+                sink(Failed(error.code, str(error), error.status))
+            except BaseException:
+                logger.exception("Request %s broke", request_id)
+                sink(Failed("engine_error", "The engine could not answer this request.", 500))
+        with served.lock:
+            cancelled = served.preparing.pop(request_id)
+        if cancelled:
+            served.engine.cancel(request_id)  # It may not have known the request before.
+
+    def _cancel(self, message: Message) -> None:
+        served, request_id = self._served.get(message["engine"]), message["request_id"]
+        if served is None:
+            return
+        with served.lock:
+            if request_id in served.preparing:
+                served.preparing[request_id] = True
+        self._cancels.submit(served.engine.cancel, request_id)
+
+    def _load(self, message: Message) -> None:
+        def load() -> None:
+            engine = load_name(message["name"])(Path(message["folder"]), **message["settings"])
+            pool = ThreadPoolExecutor(PREPARING, "engine-prompts")
+            self._served[message["engine"]] = _Served(engine, pool)
+
+        self._do(message, load)
+
+    def _add_adapter(self, message: Message) -> None:
+        engine = self._served[message["engine"]].engine
+        self._do(message, lambda: engine.add_adapter(message["name"], Path(message["folder"])))
+
+    def _remove_adapter(self, message: Message) -> None:
+        engine = self._served[message["engine"]].engine
+        self._do(message, lambda: engine.remove_adapter(message["name"]))
+
+    def _close(self, message: Message) -> None:
+        served = self._served.pop(message["engine"])
+
+        def close() -> None:
+            served.engine.close()
+            served.pool.shutdown()
+
+        self._do(message, close)
+
+    def _do(self, message: Message, action: Callable[[], None]) -> None:
+        """Act in a thread of its own, since loading takes minutes, and answer the call then."""
+
+        def act() -> None:
+            answer: dict[str, Any] = {"call": message["call"]}
+            try:
+                action()
+            except BaseException as error:
+                logger.info("%s failed: %s", message["do"], error)
+                answer["error"] = error_to_message(error)
+            self._channel.send(answer)
+
+        threading.Thread(target=act, name=f"engine-{message['do']}", daemon=True).start()
+
+    def _tell(self, request: Message, event: Event) -> None:
+        place = {"engine": request["engine"], "request_id": request["request_id"]}
+        try:
+            self._channel.send({**place, "event": event_to_message(event)})
+        except BadFrame as error:
+            logger.error("An answer of request %s: %s", request["request_id"], error)
+            failed = Failed("engine_error", "The engine made an answer that cannot be sent.", 500)
+            self._channel.send({**place, "event": event_to_message(failed)})
+
+
+def _end_with_worker() -> None:
+    """Have the kernel kill this process with the worker; stopping is up to the worker."""
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+
+
+def main() -> None:
+    """Serve the worker on standard input until it ends."""
+    _end_with_worker()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    hide_process()
+    end = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    status = 1
+    try:
+        Server(Channel(end)).run()
+        status = 0
+    except BaseException:
+        logger.exception("The worker's messages cannot be read")
+    finally:
+        os._exit(status)  # Whatever its threads do.
+
+
+if __name__ == "__main__":
+    main()
