@@ -9,6 +9,7 @@ models.
 from __future__ import annotations
 
 import contextlib
+import io
 import queue
 import socket
 import struct
@@ -127,7 +128,8 @@ class Channel:
 
     def messages(self) -> Iterator[Message]:
         """Yield what comes, until the other side ends. Raises BadFrame."""
-        with self._end, self._end.makefile("rb", buffering=_READ_AHEAD) as stream:
+        raw = self._end.makefile("rb", buffering=0)
+        with self._end, io.BufferedReader(raw, _READ_AHEAD) as stream:
             while True:
                 try:
                     message = unpack(stream)
