@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from workers.engine_process.messages import (
     EngineFailed,
     error_from_message,
     event_from_message,
+    has_files,
     request_to_message,
 )
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink
@@ -34,6 +35,7 @@ from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
 _STANDARD_ERROR = 2
+_FILES_AT_ONCE = 4
 _SERVER = "workers.engine_process.server"
 _ENDED = "The process of the model's engine ended; the request can be sent again."
 
@@ -147,6 +149,7 @@ class EngineProcess:
         self._numbers = itertools.count(1)
         self._calls: dict[int, Future[None]] = {}
         self._sinks: dict[tuple[int, str], Sink] = {}
+        self._files = ThreadPoolExecutor(_FILES_AT_ONCE, "engine-files")
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         self._started: Future[subprocess.Popen[bytes]] = Future()
@@ -249,7 +252,12 @@ class EngineProcess:
                 sink = self._sinks.pop(key, None)
             else:
                 sink = self._sinks.get(key)
-        if sink is not None:
+        if sink is None:
+            return
+        if has_files(event):
+            # A node sends them to the control plane, which must not hold up other events.
+            self._files.submit(_tell, sink, event, key[1])
+        else:
             _tell(sink, event, key[1])
 
     def _over(self, status: int) -> None:
@@ -258,6 +266,7 @@ class EngineProcess:
             self.fault = f"The process of the engines ended: {_said(status)}."
             calls, self._calls = list(self._calls.values()), {}
             sinks, self._sinks = self._sinks, {}
+        self._files.shutdown(wait=False)
         for done in calls:
             done.set_exception(EngineFailed(self.fault))
         for (_, request_id), sink in sinks.items():

@@ -51,7 +51,7 @@ def request_from_message(message: Message) -> EngineRequest:
 
 def event_to_message(event: Event) -> Message:
     """Return an event; dictionaries with bytes in place of the files that a runner made."""
-    if isinstance(event, Done) and contains(event.results, _is_file):
+    if isinstance(event, Done) and has_files(event):
         event = replace(event, results=swapped(event.results, _is_file, _file_to_message))
     return event_to_json(event)
 
@@ -62,6 +62,11 @@ def event_from_message(message: Message) -> Event:
     if isinstance(event, Done) and contains(event.results, _has_bytes):
         return replace(event, results=swapped(event.results, _has_bytes, _file_from_message))
     return event
+
+
+def has_files(event: Event) -> bool:
+    """Return whether an event holds files that a runner made."""
+    return isinstance(event, Done) and contains(event.results, _is_file)
 
 
 def error_to_message(error: BaseException) -> Message:
