@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +15,7 @@ from urllib.parse import quote
 from django.db import connection
 
 from assay.database_roles.privileges import ROLES
+from tests.live.preloaded import Process, start
 from tests.services import broker_url
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +37,7 @@ def database_url(process: str = "") -> str:
 
 
 @contextmanager
-def worker(log: Path, *options: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(log: Path, *options: str, **settings: str) -> Iterator[Process]:
     """A Celery worker."""
     command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
     arguments = (*command, "-n", f"{log.stem}@%h", *options)
@@ -47,7 +46,7 @@ def worker(log: Path, *options: str, **settings: str) -> Iterator[subprocess.Pop
 
 
 @contextmanager
-def controller(log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+def controller(log: Path, **settings: str) -> Iterator[Process]:
     """The control plane's loops."""
     arguments = ("manage.py", "run_controller")
     with started("controller", log, b"The controller runs", *arguments, **settings) as process:
@@ -57,7 +56,7 @@ def controller(log: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def started(
     process: str, log: Path, ready: bytes, *arguments: str, **settings: str
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """A Python process in its own group, on the tests' database and broker, once it is `ready`.
 
     `process` is the kind that it plays, whose database role it has; `settings` are set in its
@@ -72,14 +71,7 @@ def started(
         **settings,
     }
     with log.open("ab") as output:
-        running = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        running = start(arguments, cwd=ROOT, env=environment, output=output)
     try:
         until(lambda: ready in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
@@ -91,7 +83,7 @@ def started(
 @contextmanager
 def node_worker(
     log: Path, url: str, key_file: Path, *options: str, **settings: str
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """A worker on a machine of its own: nothing of the tests' environment but the way to
     the broker and to the web process at `url`, an empty data folder, and `settings`.
     """
@@ -110,14 +102,7 @@ def node_worker(
         **settings,
     }
     with log.open("ab") as output:
-        running = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=key_file.parent,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        running = start(arguments, cwd=key_file.parent, env=environment, output=output)
     try:
         until(lambda: b" ready." in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
@@ -133,7 +118,7 @@ def _user(process: str, arguments: tuple[str, ...]) -> str:
     return "engine" if any("workers.tasks.inference" in one for one in arguments) else "compute"
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

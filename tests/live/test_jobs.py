@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from redis import Redis
 
 from governance.audit.models import AuditEvent
 from registry.intake.models import Intake
-from tests.live.celery_worker import controller, database_url, kill, until, worker
+from tests.live.celery_worker import ROOT, controller, database_url, kill, until, worker
 from tests.unit.workers import company
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
@@ -22,6 +23,8 @@ from workers.jobs.services import job_sweep
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+# Importing torch before the first run takes longer than all of these jobs, which need none.
+NO_TORCH = os.pathsep.join([str(ROOT / "tests" / "live" / "no_torch"), str(ROOT)])
 
 
 class Upload:
@@ -79,7 +82,7 @@ def test_jobs_outlive_a_flushed_broker(redis: Redis, tmp_path: Path) -> None:
     forgotten = delivery()
     assert redis.llen("compute") == 1
     redis.flushall()
-    with worker(tmp_path / "one.log", *COMPUTE):
+    with worker(tmp_path / "one.log", *COMPUTE, PYTHONPATH=NO_TORCH):
         job_sweep()
         assert in_state(forgotten, JobState.QUEUED)
         make_due(forgotten)
@@ -94,7 +97,7 @@ def test_a_message_that_comes_three_times_runs_the_job_once(redis: Redis, tmp_pa
     dispatch_job(job.pk)
     dispatch_job(job.pk)
     assert redis.llen("compute") == 3
-    with worker(tmp_path / "twice.log", *COMPUTE):
+    with worker(tmp_path / "twice.log", *COMPUTE, PYTHONPATH=NO_TORCH):
         until(lambda: redis.llen("compute") == 0)
         finished(job)
         until(lambda: (tmp_path / "twice.log").read_text().count("no job is claimable") == 2)
@@ -106,7 +109,7 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
     # Its first report waits for this lock, so the worker dies in the middle of its work.
     with (
         psycopg.connect(database_url()) as locking,
-        worker(tmp_path / "doomed.log", *COMPUTE) as doomed,
+        worker(tmp_path / "doomed.log", *COMPUTE, PYTHONPATH=NO_TORCH) as doomed,
     ):
         locking.execute("LOCK TABLE workers_jobevent IN ACCESS EXCLUSIVE MODE")
         until(lambda: in_state(job, JobState.RUNNING))
@@ -114,7 +117,7 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
     job_sweep()
     assert in_state(job, JobState.RUNNING)
     Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-    with worker(tmp_path / "heir.log", *COMPUTE):
+    with worker(tmp_path / "heir.log", *COMPUTE, PYTHONPATH=NO_TORCH):
         job_sweep()
         finished(job)
     assert (job.attempt, job.fence) == (2, 2)
@@ -122,7 +125,7 @@ def test_a_killed_workers_job_is_taken_over_and_finished(redis: Redis, tmp_path:
 
 def test_controller_and_worker_finish_a_job_between_them(redis: Redis, tmp_path: Path) -> None:
     log = tmp_path / "controller.log"
-    with controller(log) as process, worker(tmp_path / "worker.log", *COMPUTE):
+    with controller(log) as process, worker(tmp_path / "worker.log", *COMPUTE, PYTHONPATH=NO_TORCH):
         job = delivery()
         until(lambda: in_state(job, JobState.SUCCEEDED))
         until(lambda: not AuditEvent.objects.filter(sequence=None).exists())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import httpx
 
 from assay.local.services import free_port, stop_process_group
 from tests.live.celery_worker import database_url
+from tests.live.preloaded import Process, start
 from tests.services import broker_url
 from tests.unit.assay.gateway_support import wait_until
 
@@ -31,19 +30,11 @@ def environment(folder: Path, kind: str) -> dict[str, str]:
 
 
 @contextmanager
-def process(
-    folder: Path, kind: str, *command: str, **settings: str
-) -> Iterator[subprocess.Popen[bytes]]:
+def process(folder: Path, kind: str, *command: str, **settings: str) -> Iterator[Process]:
     """A Python module as a process of a kind, its output in `folder`/log; ended with the block."""
     with (folder / "log").open("ab") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=ROOT,
-            env={**environment(folder, kind), **settings},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        given = {**environment(folder, kind), **settings}
+        started = start(("-m", *command), cwd=ROOT, env=given, output=log)
     try:
         yield started
     finally:
@@ -51,7 +42,7 @@ def process(
 
 
 @contextmanager
-def web(folder: Path, **settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def web(folder: Path, **settings: str) -> Iterator[tuple[str, Process]]:
     """The web process, ready; its address and the process."""
     port = free_port()
     options = ("--port", str(port), "--log-level", "warning")

@@ -1,0 +1,3 @@
+"""Stands first on the path of a worker without torch."""
+
+raise ImportError("This machine has no torch.")
