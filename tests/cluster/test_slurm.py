@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +16,9 @@ import pytest
 
 from governance.errors import InvalidInput
 from registry.manifests import build_manifest
+from tests.cluster.conftest import Cluster
 from workers.launchers.protocol import Ended
-from workers.launchers.slurm import SlurmLauncher, SlurmSettings
+from workers.launchers.slurm import SlurmLauncher
 from workers.run.events import Checkpoint, EventReader, Metric
 from workers.run.order import FineTuneWork, Order, Resources
 from workers.run.outcome import STOPPED, Ending, Outcome, outcome_read
@@ -30,7 +31,7 @@ def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None 
     """A folder with the order of a LoRA run on a few conversations."""
     inputs = folder / "inputs"
     (inputs / "data").mkdir(parents=True)
-    (inputs / "base").symlink_to(base)
+    shutil.copytree(base, inputs / "base")
     rows = [
         {
             "messages": [
@@ -44,7 +45,7 @@ def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None 
     (folder / "checkpoints").mkdir()
     if resume is not None:
         (inputs / "resume").mkdir()
-        (inputs / "resume" / resume.name).symlink_to(resume)
+        shutil.copytree(resume, inputs / "resume" / resume.name)
     Order(
         job=uuid.uuid4(),
         title="LoRA",
@@ -63,7 +64,7 @@ def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None 
     return folder
 
 
-def until(condition: Callable[[], object], patience_s: float = 150) -> None:
+def until(condition: Callable[[], object], patience_s: float = 600) -> None:
     deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
@@ -100,24 +101,24 @@ def test_two_processes_of_one_machine_stop_with_a_checkpoint_and_resume_to_the_s
 ) -> None:
     two = Resources(devices=2)
     whole = attempt(tmp_path / "whole", tiny, two)
-    assert started(whole).wait(240) == 0, said(whole)
+    assert started(whole).wait(600) == 0, said(whole)
     cut = attempt(tmp_path / "cut", tiny, two)
     process = started(cut)
     until(lambda: steps(cut) >= 5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == STOPPED, said(cut)
+    assert process.wait(300) == STOPPED, said(cut)
     made = [e for e in EventReader(cut).read() if isinstance(e, Checkpoint)][-1]
     kept = cut / "checkpoints" / made.name
     assert build_manifest(kept).to_json() == made.manifest
     again = attempt(tmp_path / "again", tiny, two, resume=kept)
-    assert started(again).wait(240) == 0, said(again)
+    assert started(again).wait(600) == 0, said(again)
     assert adapter(again) == adapter(whole)
 
 
 @pytest.fixture
-def launcher(slurm: Path) -> SlurmLauncher:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    return SlurmLauncher(SlurmSettings(python=sys.executable, partition="work", gpus=False))
+def folder(cluster: Cluster) -> Path:
+    """An empty folder on the cluster's shared file system."""
+    return cluster.shared / str(uuid.uuid4())
 
 
 def end_of(launcher: SlurmLauncher, handle: str) -> Ended:
@@ -128,15 +129,41 @@ def end_of(launcher: SlurmLauncher, handle: str) -> Ended:
             found.append(ended)
         return bool(found)
 
-    until(over, 240)
+    until(over)
     return found[0]
 
 
-def test_a_run_on_two_nodes_is_cancelled_with_a_checkpoint_and_resumes_to_a_version(
-    launcher: SlurmLauncher, tiny: Path, tmp_path: Path
+ISOLATION = """#!/bin/bash
+srun --nodes=2 --ntasks-per-node=1 bash -c '
+    touch /tmp/mine {data}/mine {repository}/mine 2>/dev/null
+    echo $(hostname): $(ls {data}) $(ls /tmp | grep mine) $(ls /sys/class/net)
+'
+"""
+
+
+def test_the_machines_share_one_folder_and_nothing_else(
+    cluster: Cluster, launcher: SlurmLauncher, folder: Path
+) -> None:
+    folder.mkdir()
+    data, repository = cluster.shared.parent, Path(__file__).parent
+    script = folder / "isolation.sh"
+    script.write_text(ISOLATION.format(data=data, repository=repository))
+    output = folder / "output.txt"
+    subprocess.run(
+        ["sbatch", "--wait", "--nodes=2", f"--output={output}", str(script)], check=True, timeout=60
+    )
+    assert sorted(output.read_text().splitlines()) == [
+        "n1: mine work mine eth0 lo",
+        "n2: mine work mine eth0 lo",
+    ]
+    assert not any((place / "mine").exists() for place in (data, repository, Path("/tmp")))
+
+
+def test_a_run_on_two_nodes_is_cancelled_with_a_checkpoint_and_resumes(
+    launcher: SlurmLauncher, tiny: Path, folder: Path
 ) -> None:
     two = Resources(nodes=2, minutes=10)
-    cut = attempt(tmp_path / "cut", tiny, two)
+    cut = attempt(folder / "cut", tiny, two)
     handle = launcher.submit(cut, two)
     until(lambda: steps(cut) >= 5)
     launcher.cancel(handle)
@@ -145,26 +172,26 @@ def test_a_run_on_two_nodes_is_cancelled_with_a_checkpoint_and_resumes_to_a_vers
     kept = cut / "checkpoints" / made.name
     assert build_manifest(kept).to_json() == made.manifest
     assert outcome_read(cut) is None, said(cut)
-    again = attempt(tmp_path / "again", tiny, two, resume=kept)
+    again = attempt(folder / "again", tiny, two, resume=kept)
     handle = launcher.submit(again, two)
     assert end_of(launcher, handle).status == 0, said(again)
     assert len(adapter(again)) == 64
 
 
 def test_a_job_that_the_cluster_can_never_run_is_refused_when_it_is_submitted(
-    launcher: SlurmLauncher, tiny: Path, tmp_path: Path
+    launcher: SlurmLauncher, tiny: Path, folder: Path
 ) -> None:
     many = Resources(nodes=3)
-    folder = attempt(tmp_path / "many", tiny, many)
+    attempt(folder, tiny, many)
     with pytest.raises(InvalidInput, match="can never run"):
         launcher.submit(folder, many)
 
 
 def test_a_job_that_is_ended_from_outside_says_so(
-    launcher: SlurmLauncher, tiny: Path, tmp_path: Path
+    launcher: SlurmLauncher, tiny: Path, folder: Path
 ) -> None:
     one = Resources()
-    folder = attempt(tmp_path / "one", tiny, one)
+    attempt(folder, tiny, one)
     handle = launcher.submit(folder, one)
     launcher.cancel(handle, kill=True)
-    assert end_of(launcher, handle) == Ended(STOPPED)
+    assert end_of(launcher, handle) == Ended(STOPPED, sentence="Slurm ended the run: CANCELLED.")

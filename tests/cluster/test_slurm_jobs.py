@@ -1,0 +1,204 @@
+"""Jobs of Assay on a cluster of Slurm: whatever happens to an attempt, the adapter is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+from redis import Redis
+
+from assay.local.services import MLflow
+from registry.datasets.models import Dataset, DatasetVersion
+from registry.manifests import Manifest
+from registry.versions.models import ModelVersion
+from tests.cluster.conftest import Cluster
+from tests.cluster.test_slurm import steps, until
+from tests.live.conftest import mlflow_server as mlflow_server
+from tests.stored import stored_file
+from tests.unit.workers import company
+from workers.control.direct_jobs import DirectJobs, StoreFiles
+from workers.jobs import workspace
+from workers.jobs.models import Job, JobState
+from workers.jobs.requests import fine_tune_request
+from workers.jobs.services import job_cancel, job_finish
+from workers.launchers.slurm import SlurmLauncher
+from workers.run.events import Checkpoint, EventReader
+from workers.supervision.supervisor import Supervisor
+
+pytestmark = [pytest.mark.cluster, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
+TASK = "text-generation"
+STEPS = 40
+# SHA-256 of the adapter of a run that nothing disturbed.
+UNDISTURBED: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def allowed(redis: Redis, settings: Any) -> None:
+    settings.JOB_MAX_NODES = 2
+
+
+def conversations() -> DatasetVersion:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What follows {number}?"},
+                {"role": "assistant", "content": f"After {number} comes the next one."},
+            ]
+        }
+        for number in range(48)
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    data = company.data(f"numbers-{Dataset.objects.count()}", TASK)
+    data.digest, data.size_bytes = hashlib.sha256(content).hexdigest(), len(content)
+    data.rows = len(rows)
+    data.save()
+    file = stored_file(data.digest)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return data
+
+
+def requested(tiny: Path) -> Job:
+    """A LoRA job on two nodes."""
+    files = {path.name: path.read_bytes() for path in tiny.iterdir()}
+    return fine_tune_request(
+        actor=company.developer(),
+        model=company.model("counting", TASK),
+        base_version=company.version(company.model("tiny", TASK), files=files),
+        method="lora",
+        dataset_version=conversations(),
+        hyperparameters={"max_steps": STEPS, "batch_size": 2, "learning_rate": 0.01},
+        resources={"nodes": 2, "minutes": 10},
+    )
+
+
+@contextmanager
+def attempt(job: Job, launcher: SlurmLauncher) -> Iterator[Path]:
+    """Claim the job and supervise the attempt in a thread; its folder."""
+    Job.objects.filter(pk=job.pk).update(dispatch_after=timezone.now())
+    taken = DirectJobs().claim(str(job.pk), "w1")
+    assert taken is not None
+    claim, order = taken
+
+    def supervise() -> None:
+        try:
+            Supervisor(DirectJobs(), StoreFiles(), launcher, threads=1).run(claim, order)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=supervise)
+    thread.start()
+    try:
+        yield workspace.attempt_folder(claim.job_id, claim.fence)
+    finally:
+        thread.join(900)
+        job.refresh_from_db()
+    assert not thread.is_alive()
+
+
+def adapter(job: Job) -> str:
+    """SHA-256 of the weights that the job has delivered."""
+    assert job.state == JobState.FINISHING, log(job)
+    assert job.result["parameters"]["processes"] == 2
+    files = {file.path: file.sha256 for file in Manifest.from_json(job.result["manifest"]).files}
+    return files["adapter_model.safetensors"]
+
+
+def log(job: Job) -> str:
+    lines = job.events.exclude(message="").values_list("message", flat=True)
+    return "\n".join([f"{job.state}: {job.error}", *lines])
+
+
+def undisturbed(tiny: Path, launcher: SlurmLauncher) -> str:
+    """Return what all the other runs must end in."""
+    if not UNDISTURBED:
+        job = requested(tiny)
+        with attempt(job, launcher):
+            pass
+        UNDISTURBED.append(adapter(job))
+    return UNDISTURBED[0]
+
+
+def slurm_jobs() -> list[str]:
+    listed = subprocess.run(
+        ["squeue", "--noheader", "--format=%i"], capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return [e.name for e in EventReader(folder).read() if isinstance(e, Checkpoint)]
+
+
+def test_a_run_on_two_nodes_ends_in_a_version(
+    launcher: SlurmLauncher,
+    tiny: Path,
+    mlflow_server: MLflow,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.MLFLOW_TRACKING_URI = mlflow_server.url
+    for name, value in mlflow_server.environment.items():
+        monkeypatch.setenv(name, value)
+    job = requested(tiny)
+    with attempt(job, launcher):
+        pass
+    UNDISTURBED.append(adapter(job))
+    assert job_finish(job.pk) is JobState.SUCCEEDED
+    version = ModelVersion.objects.get(job_id=job.pk)
+    assert version.digest == Manifest.from_json(job.result["manifest"]).digest
+
+
+def test_a_requeued_run_writes_a_checkpoint_and_resumes_to_the_same_adapter(
+    launcher: SlurmLauncher, tiny: Path
+) -> None:
+    job = requested(tiny)
+    with attempt(job, launcher) as folder:
+        until(lambda: steps(folder) >= 5)
+        [handle] = slurm_jobs()
+        subprocess.run(["scontrol", "requeue", handle], check=True)
+    assert job.state == JobState.QUEUED, log(job)
+    assert job.error == "Slurm requeued the run."
+    # Written on SIGTERM, not at its regular time.
+    [made] = [int(name.removeprefix("checkpoint-")) for name in job.checkpoints]
+    assert made % 20, log(job)
+    with attempt(job, launcher):
+        pass
+    assert f"checkpoint-{made}" in log(job), log(job)
+    assert adapter(job) == undisturbed(tiny, launcher)
+
+
+def test_a_run_that_loses_a_machine_resumes_from_its_checkpoint_to_the_same_adapter(
+    cluster: Cluster, launcher: SlurmLauncher, tiny: Path
+) -> None:
+    job = requested(tiny)
+    with attempt(job, launcher) as folder:
+        until(lambda: checkpoints(folder))
+        cluster.machines["n2"].kill()
+    assert job.state == JobState.QUEUED, log(job)
+    assert job.checkpoints, log(job)
+    cluster.machines["n2"].start()
+    with attempt(job, launcher):
+        pass
+    assert "Resum" in log(job), log(job)
+    assert adapter(job) == undisturbed(tiny, launcher)
+
+
+def test_a_cancelled_run_of_several_processes_is_cancelled_and_names_no_error(
+    launcher: SlurmLauncher, tiny: Path
+) -> None:
+    job = requested(tiny)
+    with attempt(job, launcher) as folder:
+        until(lambda: steps(folder) >= 5)
+        job_cancel(actor=company.developer(), job_id=job.pk)
+    assert (job.state, job.error) == (JobState.CANCELLED, "")
+    assert slurm_jobs() == []
