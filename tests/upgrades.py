@@ -21,6 +21,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
+from assay.database_roles.apply import apply_roles
 from tests.migration_rules import BASELINE
 
 KNOWN = Path(__file__).with_name("previous_release.txt")
@@ -72,9 +73,11 @@ def migrate_to_baseline() -> None:
 
 
 def migrate_to_head() -> None:
-    """Bring the schema to that of this release."""
+    """Bring the schema to that of this release, and the roles to its privileges, as an upgrade
+    does."""
     executor = MigrationExecutor(connection)
     executor.migrate(executor.loader.graph.leaf_nodes())
+    apply_roles(connection.connection)
 
 
 def shape() -> dict[str, str]:

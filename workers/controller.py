@@ -46,6 +46,7 @@ from workers.deployments.services import (
     worker_keys_expire,
 )
 from workers.jobs.chains import chains_advance
+from workers.jobs.pausing import paused_jobs_expire
 from workers.jobs.services import job_sweep
 from workers.jobs.sweeping import work_folders_expire
 from workers.listening import listener
@@ -85,6 +86,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("schedules", 5.0, schedules_start_due),
     ("release-drafts", 3600.0, release_drafts_expire_due),
     ("work-folders", 3600.0, work_folders_expire),
+    ("paused-jobs", 3600.0, paused_jobs_expire),
     ("store", 24 * 3600.0, store_collect_due),
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),

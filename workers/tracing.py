@@ -1,4 +1,5 @@
-"""OpenTelemetry traces of inference requests: from the gateway through the queue and the engine.
+"""OpenTelemetry traces of inference requests: from the gateway through the queue and the engine;
+of attempts of jobs, from the claim to the delivery; and of batches.
 
 They are off unless the standard `OTEL_*` variables name a receiver; then a request costs one
 comparison. Attributes are the names, counts and durations of this module: never a prompt, an answer
@@ -11,8 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from workers.wire import Done, Failed, InferenceRequest, deployment_queue
 
@@ -42,6 +45,13 @@ REQUEST_OPTIONS = {
 ERROR_TYPE = "error.type"
 DIGEST = "assay.version.digest"
 DEVICE_MS = "assay.device_ms"
+JOB_ID = "assay.job.id"
+JOB_KIND = "assay.job.kind"
+JOB_ATTEMPT = "assay.job.attempt"
+# `delivered`, `failed`, `paused` or `cancelled`.
+JOB_OUTCOME = "assay.job.outcome"
+BATCH_ID = "assay.batch.id"
+BATCH_ENDPOINT = "assay.batch.endpoint"
 # Other tasks are named by themselves.
 _OPERATIONS = {"text-generation": "chat", "text-completion": "text_completion"}
 _NANOSECONDS = 1_000_000_000
@@ -187,6 +197,50 @@ def begin_work(request: InferenceRequest) -> WorkTrace | None:
     if _tracer is None or not request.traceparent:
         return None
     return WorkTrace(_tracer, request)
+
+
+@contextmanager
+def step(
+    name: str, attributes: Mapping[str, str | int] | None = None, *, start_ns: int | None = None
+) -> Iterator[Span | None]:
+    """Span of the block, as part of the one around it in this thread or task; None while traces
+    are off.
+
+    An exception marks it as failed, with its code or type and not its message.
+    """
+    if _tracer is None:
+        yield None
+        return
+    with _tracer.start_as_current_span(
+        name,
+        attributes=attributes,
+        start_time=start_ns,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield span
+        except Exception as error:
+            fail(span, str(getattr(error, "code", "") or type(error).__name__))
+            raise
+
+
+@contextmanager
+def job_attempt(
+    *, job_id: UUID, kind: str, attempt: int, claim_began_ns: int
+) -> Iterator[Span | None]:
+    """Span of an attempt that was just claimed, with one of the claim; its steps are in the block.
+
+    `claim_began_ns` is the Unix time when the claim was requested.
+    """
+    attributes: dict[str, str | int] = {
+        JOB_ID: str(job_id), JOB_KIND: kind, JOB_ATTEMPT: attempt,
+    }  # fmt: skip
+    with step(f"job {kind}", attributes, start_ns=claim_began_ns) as span:
+        if span is not None:
+            with step("claim", start_ns=claim_began_ns):
+                pass
+        yield span
 
 
 def _numbers(options: Mapping[str, Any]) -> dict[str, int | float]:

@@ -135,6 +135,51 @@ def hold_end(*, reference: str, outcome: str) -> None:
     transaction.on_commit(lambda: _send_now(hold))
 
 
+@transaction.atomic
+def hold_lower(*, reference: str) -> None:
+    """Give back what the paused work reserves beyond what it used.
+
+    Raises:
+        Unavailable: the quota store does not answer.
+    """
+    ledger_lock(shared=True)
+    hold = _locked(reference)
+    if hold is None or hold.state != HoldState.OPEN or hold.running_since is not None:
+        return
+    device_ms = min(hold.reserved_device_ms, hold.device_ms)
+    micro = min(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
+    back = Amount(micro=hold.reserved_micro - micro, device_ms=hold.reserved_device_ms - device_ms)
+    # If this transaction is rolled back, the next reconciliation takes it again.
+    store.lower(back, hold.made_at, subjects_of(department=hold.department))
+    hold.reserved_device_ms, hold.reserved_micro = device_ms, micro
+    hold.save(update_fields=["reserved_device_ms", "reserved_micro"])
+
+
+def hold_raise(*, reference: str) -> None:
+    """Reserve again, as much as such work takes, for work that goes on; in the caller's
+    transaction.
+
+    Raises:
+        QuotaExceeded: a limit has no room; says which.
+        Unavailable: the quota store does not answer, or is being rebuilt.
+    """
+    ledger_lock(shared=True)
+    hold = _locked(reference)
+    if hold is None or hold.state != HoldState.OPEN:
+        return
+    expected = _expected_ms(hold.department, hold.kind) * hold.devices
+    device_ms = max(hold.device_ms, expected, hold.reserved_device_ms)
+    micro = max(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
+    more = Amount(micro=micro - hold.reserved_micro, device_ms=device_ms - hold.reserved_device_ms)
+    _admit(more, subjects_of(department=hold.department))
+    hold.reserved_device_ms, hold.reserved_micro = device_ms, micro
+    hold.save(update_fields=["reserved_device_ms", "reserved_micro"])
+
+
+def _price(hold: BudgetHold) -> Tariff:
+    return Tariff(device_second=hold.device_second)
+
+
 def _locked(reference: str) -> BudgetHold | None:
     return BudgetHold.objects.select_for_update().filter(reference=reference).first()
 
@@ -177,7 +222,7 @@ def _send_now(hold: BudgetHold) -> None:
 
 
 def _send(hold: BudgetHold) -> None:
-    price = Tariff(device_second=hold.device_second)
+    price = _price(hold)
     entry = UsageEntry(
         request_id=hold.reference,
         occurred_at=hold.made_at.timestamp(),

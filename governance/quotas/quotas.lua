@@ -334,6 +334,18 @@ local function hold()
   return answer(limits, 0, 0, now)
 end
 
+-- lower: ARGV = "lower", money, device ms, the moment from which they are held in ms, the subjects.
+--   Gives back a part of what is held.
+local function lower()
+  local dates = calendar(tonumber(ARGV[4]))
+  for i = 5, #ARGV do
+    local key = budget_key('month', dates, ARGV[i])
+    add(key, 'money_held', -tonumber(ARGV[2]), KEEP_MONTH)
+    add(key, 'device_held', -tonumber(ARGV[3]), KEEP_MONTH)
+  end
+  return 1
+end
+
 local function forget(request)
   if redis.call('HDEL', ADMITTED, request) == 1 then redis.call('ZREM', ADMITTED_UNTIL, request) end
 end
@@ -411,7 +423,7 @@ end
 local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
 
 local OPERATIONS = {
-  reserve = reserve, check_room = check_room, hold = hold, settle = settle, read = read, reclaim = reclaim,
+  reserve = reserve, check_room = check_room, hold = hold, lower = lower, settle = settle, read = read, reclaim = reclaim,
   unsettled = unsettled, withdraw = withdraw,
 }
 return OPERATIONS[ARGV[1]]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -18,6 +19,7 @@ from governance.quotas.wire import (
     Limit,
     Verdict,
     hold_arguments,
+    lower_arguments,
     settle_arguments,
 )
 from governance.usage.records import UsageEntry
@@ -85,6 +87,15 @@ def hold(amount: Amount, subjects: Sequence[str], limits: Sequence[Limit]) -> Ve
         Unavailable: Redis does not answer; whether it holds is not known.
     """
     return Verdict.read(_run(hold_arguments(amount, subjects, limits)), limits)
+
+
+def lower(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> None:
+    """Give back `amount`, a part of what has been held on `subjects` since `made_at`.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    _run(lower_arguments(amount, made_at, subjects))
 
 
 def settle(entry: UsageEntry, *, held: Amount) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,6 +151,13 @@ def hold_arguments(
     """For work that lasts, on every one of `subjects`."""
     head: list[Argument] = ["hold", amount.micro, amount.device_ms, len(subjects), *subjects]
     return head + [argument for limit in limits for argument in limit.arguments()]
+
+
+def lower_arguments(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> list[Argument]:
+    """For a part of what has been held since `made_at`, which is given back."""
+    # To the millisecond as at the settlement, so that both mean the same month.
+    moment_ms = round(made_at.timestamp() * 1_000_000) // 1000
+    return ["lower", amount.micro, amount.device_ms, moment_ms, *subjects]
 
 
 def settle_arguments(

@@ -735,6 +735,8 @@ KUBERNETES_WAIT_MINUTES = env_int("ASSAY_KUBERNETES_WAIT_MINUTES", 60, least=1)
 KUBERNETES_CONFIG = env("ASSAY_KUBERNETES_CONFIG", "")
 # Jobs of one department that run at the same time, where it has no limit of its own; 0: no limit.
 JOBS_AT_ONCE = env_int("ASSAY_JOBS_AT_ONCE", 0, least=0)
+# Wait of the first job in line after which a running job makes way for it, in seconds; 0: never.
+PREEMPT_AFTER_S = env_int("ASSAY_PREEMPT_AFTER_SECONDS", 0, least=0)
 # Jobs that the compute workers of one node run at the same time.
 NODE_JOBS_AT_ONCE = env_int("ASSAY_NODE_JOBS_AT_ONCE", 8, least=1)
 # Bytes of the files that one job may deliver.

@@ -106,6 +106,11 @@ class DirectJobs:
         """Confirm that the run stopped."""
         leases.job_cancelled(claim)
 
+    @_answered
+    def paused(self, claim: Claim) -> None:
+        """Confirm that the run stopped after its checkpoint."""
+        leases.job_paused(claim)
+
     def close(self) -> None:
         """Close the calling thread's connections to the database."""
         connections.close_all()

@@ -44,10 +44,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """`alive`: the lease was renewed. `cancel_requested`: a person wants the job to stop."""
+    """`alive`: the lease was renewed. `cancel_requested`: a person wants the job to end.
+    `pause_requested`: the run is to write a checkpoint and stop."""
 
     alive: bool
     cancel_requested: bool
+    pause_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ class JobControl(Protocol):
 
     def cancelled(self, claim: Claim) -> None:
         """Confirm that the run stopped as a person requested."""
+
+    def paused(self, claim: Claim) -> None:
+        """Confirm that the run stopped after its checkpoint, which was recorded before."""
 
     def close(self) -> None:
         """Close the connections of the calling thread."""

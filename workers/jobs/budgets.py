@@ -6,7 +6,17 @@ another department may not see what that department uses.
 
 from __future__ import annotations
 
-from governance.quotas.holds import hold_end, hold_open, hold_pause, hold_run, hold_wait
+from django.db import connection
+
+from governance.quotas.holds import (
+    hold_end,
+    hold_lower,
+    hold_open,
+    hold_pause,
+    hold_raise,
+    hold_run,
+    hold_wait,
+)
 from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.resources import resources_of
@@ -61,6 +71,43 @@ def budget_clock(job: Job, *, works: bool) -> None:
             hold_run(reference=reference_of(job))
         else:
             hold_wait(reference=reference_of(job))
+
+
+# Of paused jobs; the index `jobs_paused` has only those.
+_LOWERED = """
+SELECT h.reference FROM workers_job j
+  JOIN governance_budgethold h ON h.reference = 'job_' || replace(j.id::text, '-', '')
+ WHERE j.state = 'paused' AND h.state = 'open' AND h.reserved_device_ms > h.device_ms
+ ORDER BY j.paused_at LIMIT 100
+"""
+
+
+def budgets_lower() -> int:
+    """Give back what paused jobs reserve beyond what they used; return for how many.
+
+    The controller does it, since a worker has no access to the counters.
+
+    Raises:
+        Unavailable: the quota store does not answer.
+    """
+    with lifted():
+        with connection.cursor() as cursor:
+            cursor.execute(_LOWERED)
+            references = [row[0] for row in cursor.fetchall()]
+        for reference in references:
+            hold_lower(reference=reference)
+    return len(references)
+
+
+def budget_raise(job: Job) -> None:
+    """Reserve again for a paused job that is put back in line.
+
+    Raises:
+        QuotaExceeded: a limit of the department or the organisation has no room.
+        Unavailable: the quota store does not answer.
+    """
+    with lifted():
+        hold_raise(reference=reference_of(job))
 
 
 def _outcome(state: JobState) -> str:

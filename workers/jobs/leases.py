@@ -21,7 +21,7 @@ from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import wake_controller
 from workers.jobs.budgets import budget_clock, budget_follow
 from workers.jobs.line import Bound, first_claim
-from workers.jobs.models import Job, JobEvent, JobState
+from workers.jobs.models import Job, JobEvent, JobState, StopRequest
 from workers.jobs.states import job_audit, job_lock, job_move
 from workers.run.events import MESSAGE_CHARACTERS
 from workers.run.outcome import SENTENCE_CHARACTERS, result_checked
@@ -80,8 +80,14 @@ def job_heartbeat(claim: Claim) -> HeartbeatReply:
         ).update(lease_until=Now() + timedelta(seconds=settings.JOB_LEASE_S))
         if not renewed:
             return HeartbeatReply(alive=False, cancel_requested=False)
-        wanted = Job.objects.values_list("cancel_requested", flat=True).get(pk=claim.job_id)
-    return HeartbeatReply(alive=True, cancel_requested=wanted)
+        wanted = Job.objects.values("cancel_requested", "stop_request").get(pk=claim.job_id)
+    return _reply(**wanted)
+
+
+def _reply(*, cancel_requested: bool, stop_request: str) -> HeartbeatReply:
+    return HeartbeatReply(
+        alive=True, cancel_requested=cancel_requested, pause_requested=bool(stop_request)
+    )
 
 
 def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> HeartbeatReply:
@@ -114,7 +120,7 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
         if phase:
             progress["phase"] = phase
         Job.objects.filter(pk=job.pk).update(progress=progress)
-    return HeartbeatReply(alive=True, cancel_requested=job.cancel_requested)
+    return _reply(cancel_requested=job.cancel_requested, stop_request=job.stop_request)
 
 
 def job_working(claim: Claim, *, works: bool) -> None:
@@ -142,7 +148,9 @@ def job_checkpoint(
 
 
 def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
-    """Hand the result to the control plane; a job that was asked to stop is cancelled instead.
+    """Hand the result to the control plane; a job that was cancelled meanwhile has none.
+
+    One that was to pause is over before it could: its result counts.
 
     Raises:
         InvalidInput: the result is malformed, or too large; nothing was written.
@@ -198,8 +206,42 @@ def job_cancelled(claim: Claim) -> None:
         )
 
 
+def job_paused(claim: Claim) -> JobState:
+    """The run stopped after a checkpoint, as it was asked to: the job is paused, or back in line.
+
+    The attempt is no failed one. Without such a request it is.
+
+    Raises:
+        LeaseLost: the claim no longer holds; nothing was written.
+    """
+    with transaction.atomic():
+        job = _held(claim)
+        if job.cancel_requested:
+            job_cancelled(claim)
+            return JobState.CANCELLED
+        if not job.stop_request:
+            return job_fail(claim, "The run stopped without a request to stop.", retry=True)
+        to = _after_stop(job)
+        changes: dict[str, Any] = {
+            "interruptions": job.interruptions + 1,
+            "dispatches": 0,
+            "dispatch_after": timezone.now(),
+            "progress": {**job.progress, "phase": to.value},
+        }
+        job_move(
+            job_id=claim.job_id,
+            to=to,
+            actor=worker_principal(),
+            reason=job.stop_reason,
+            **changes,
+        )
+        transaction.on_commit(wake_controller)
+    return to
+
+
 def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
-    """The attempt broke. With `retry` it is queued again until its attempts are used up (`dead`).
+    """The attempt broke. With `retry` it is queued again until its attempts are used up (`dead`),
+    or paused where a person requested that.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -210,7 +252,7 @@ def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
         to = after_attempt(job) if retry else JobState.FAILED
         changes: dict[str, Any] = {"error": error[:SENTENCE_CHARACTERS]}
         if to is JobState.QUEUED:
-            wait = timedelta(seconds=backoff_s(job.attempt - 1))
+            wait = timedelta(seconds=backoff_s(job.tries - 1))
             changes |= {"dispatches": 0, "dispatch_after": timezone.now() + wait}
         job_move(job_id=claim.job_id, to=to, actor=worker_principal(), reason=error, **changes)
         transaction.on_commit(wake_controller)
@@ -221,7 +263,19 @@ def after_attempt(job: Job) -> JobState:
     """Return the next state of a running job whose attempt ended without a result."""
     if job.cancel_requested:
         return JobState.CANCELLED
-    return JobState.QUEUED if job.attempt < settings.JOB_MAX_ATTEMPTS else JobState.DEAD
+    if not attempts_left(job):
+        return JobState.DEAD
+    return _after_stop(job)
+
+
+def _after_stop(job: Job) -> JobState:
+    """Return the next state of a job that has attempts left."""
+    return JobState.PAUSED if job.stop_request == StopRequest.PAUSE else JobState.QUEUED
+
+
+def attempts_left(job: Job) -> bool:
+    """Return whether another attempt may follow the present one of this job."""
+    return job.tries < settings.JOB_MAX_ATTEMPTS
 
 
 def _held(claim: Claim) -> Job:

@@ -28,9 +28,9 @@ OTHERS_LATELY = timedelta(minutes=10)
 
 # Claims wait for one another for the few milliseconds that one takes: without it, two claims at
 # once would count the same running jobs, and both take the last place of a department.
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:job-claim'))"
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:job-claim'))"
 
-_SHARES = """
+SHARES = """
 running AS (
     SELECT department_id, count(*) AS jobs FROM workers_job
      WHERE state = 'running' AND lease_until >= statement_timestamp() GROUP BY 1
@@ -55,18 +55,18 @@ _FITS = """
 
 # The last attempt of a job, for the machine that had the one before.
 _SPARED = """(
-    %(spared)s <> '' AND attempt > 0 AND attempt = %(attempts)s - 1
+    %(spared)s <> '' AND attempt > interruptions AND attempt - interruptions = %(attempts)s - 1
     AND starts_with(worker, %(spared)s)
 )"""
 
 # The first of each department's line is locked, so that one that a person cancels at this moment
 # is passed over. NO KEY: rows that refer to a job may be added meanwhile.
 _CLAIM = f"""
-WITH {_SHARES}, first AS (
+WITH {SHARES}, first AS (
     SELECT job.* FROM governance_department d CROSS JOIN LATERAL (
         SELECT id, department_id, priority, created_at FROM workers_job
          WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
-           AND attempt < %(attempts)s AND NOT {_SPARED}
+           AND attempt - interruptions < %(attempts)s AND NOT {_SPARED}
            AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
            AND {_FITS}
          ORDER BY priority DESC, created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
@@ -74,7 +74,8 @@ WITH {_SHARES}, first AS (
 ), lost AS (
     SELECT id, department_id, priority, created_at FROM workers_job
      WHERE state = 'running' AND lease_until < statement_timestamp() AND NOT cancel_requested
-       AND attempt < %(attempts)s AND NOT {_SPARED}
+       AND stop_request <> 'pause'
+       AND attempt - interruptions < %(attempts)s AND NOT {_SPARED}
        AND {_FITS}
        FOR NO KEY UPDATE SKIP LOCKED
 ), best AS (
@@ -89,7 +90,8 @@ WITH {_SHARES}, first AS (
 UPDATE workers_job j
    SET state = 'running', fence = fence + 1, attempt = attempt + 1, worker = %(worker)s,
        lease_until = statement_timestamp() + %(lease)s,
-       started_at = COALESCE(started_at, statement_timestamp()), error = ''
+       started_at = COALESCE(started_at, statement_timestamp()), error = '',
+       claimed_at = statement_timestamp(), stop_request = '', stop_reason = ''
   FROM best WHERE j.id = best.id
 RETURNING j.id, j.fence, j.attempt, j.kind, j.title
 """  # noqa: S608
@@ -102,14 +104,16 @@ SELECT d.id FROM governance_department d JOIN workers_job j ON j.department_id =
 
 # Each department's jobs that run, its queued ones, and those of them that it would run earlier.
 _LINES = f"""
-WITH {_SHARES}, queued AS (
+WITH {SHARES}, queued AS (
     SELECT department_id, count(*) AS jobs,
            count(*) FILTER (WHERE priority > %(priority)s OR
                priority = %(priority)s AND (created_at, id) < (%(at)s, %(id)s)) AS earlier
       FROM workers_job WHERE state = 'queued' AND NOT cancel_requested GROUP BY 1
 )
 SELECT d.id, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesce(u.ms, 0),
-       coalesce(q.jobs, 0), coalesce(q.earlier, 0)
+       coalesce(q.jobs, 0), coalesce(q.earlier, 0),
+       EXISTS (SELECT FROM workers_job WHERE state = 'running' AND stop_request = 'preempt'
+                  AND yields_to = %(id)s)
   FROM governance_department d
   LEFT JOIN running r ON r.department_id = d.id
   LEFT JOIN used u ON u.department = d.slug
@@ -119,7 +123,8 @@ SELECT d.id, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesc
 _NO_LIMIT = 2**31 - 1
 
 
-def _common() -> dict[str, Any]:
+def common() -> dict[str, Any]:
+    """Return the values of `SHARES`, and of the platform's limit of a department."""
     return {
         "hours": timedelta(hours=SHARE_HOURS),
         "at_once": settings.JOBS_AT_ONCE or _NO_LIMIT,
@@ -149,7 +154,7 @@ def first_claim(
         WrongState: the bound is reached.
     """
     values = {
-        **_common(),
+        **common(),
         "worker": worker[:120],
         "lease": timedelta(seconds=settings.JOB_LEASE_S),
         "attempts": settings.JOB_MAX_ATTEMPTS,
@@ -158,7 +163,7 @@ def first_claim(
         "spared": "" if bound is None or not _others_work(bound) else bound.prefix,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK)
+        cursor.execute(LOCK)
         if bound is not None:
             _check_bound(bound)
         cursor.execute(_CLAIM, values)
@@ -189,13 +194,14 @@ def _check_bound(bound: Bound) -> None:
 def full_departments() -> list[int]:
     """Return the keys of departments that run as many jobs as they may."""
     with connection.cursor() as cursor:
-        cursor.execute(_FULL, _common())
+        cursor.execute(_FULL, common())
         return [row[0] for row in cursor.fetchall()]
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Jobs of one department, as the place of a queued job sees them."""
+    """Jobs of one department, as the place of a queued job sees them; `makes_way` when a running
+    job was asked to make way for it."""
 
     department: int
     at_once: int
@@ -203,6 +209,7 @@ class _Line:
     used_ms: int
     queued: int
     earlier: int
+    makes_way: bool
 
     @property
     def room(self) -> int:
@@ -225,7 +232,7 @@ def job_waits(job: Job) -> str:
     if job.dispatches == 0 and job.dispatch_after > timezone.now():
         return f"The next attempt starts {_moment(job.dispatch_after)} or later."
     values = {
-        **_common(),
+        **common(),
         "priority": job.priority,
         "at": job.created_at,
         "id": job.pk,
@@ -241,6 +248,8 @@ def job_waits(job: Job) -> str:
         full = f"{own.running:,} of {own.at_once:,} jobs of {name} run"
         return f"Waits: {full}. {ordinal(place)} in line of {name}."
     place += sum(line.ahead_of(own) for line in lines if line is not own)
+    if own.makes_way:
+        return "Next in line. A running job writes a checkpoint to make way for it."
     return "Next in line." if place == 1 else f"{ordinal(place)} in line."
 
 

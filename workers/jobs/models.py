@@ -21,11 +21,13 @@ class JobKind(models.TextChoices):
 
 
 class JobState(models.TextChoices):
-    """`finishing`: the worker has delivered; the control plane is registering the result. `dead`:
+    """`paused`: a person took it out of the line; it holds no worker and keeps its checkpoints.
+    `finishing`: the worker has delivered; the control plane is registering the result. `dead`:
     every attempt ended without a result."""
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     FINISHING = "finishing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -51,6 +53,14 @@ class JobPriority(models.IntegerChoices):
         return self.name.lower()
 
 
+class StopRequest(models.TextChoices):
+    """Request to the worker of a running job to write a checkpoint and stop. `pause`: a person's;
+    the job is `paused` then. `preempt`: the controller's; the job is queued again."""
+
+    PAUSE = "pause"
+    PREEMPT = "preempt"
+
+
 PRIORITIES = tuple(priority.word for priority in JobPriority)
 
 
@@ -62,6 +72,12 @@ class Job(models.Model):
     `spec` is what was asked, `result` what came out, `progress` {step, total, phase} for
     display, `checkpoints` the manifest of each checkpoint that a later attempt may resume from, by
     its folder's name.
+    `stop_request` asks the worker to write a checkpoint and stop, and `stop_reason` says why,
+    until the next attempt begins. A preempted job makes way for the job `yields_to`.
+    `interruptions` counts the attempts that ended so: they are no failed ones. A retry goes on from
+    the checkpoints of the failed job `continues`.
+
+    `queued_at` is when it last came into the line, `claimed_at` when its present attempt began.
     `dispatches` counts how often a message was sent, or registering the result was tried, in the
     present state; the next one is due at `dispatch_after`.
     """
@@ -86,10 +102,20 @@ class Job(models.Model):
     dispatches = models.PositiveIntegerField(default=0)
     dispatch_after = models.DateTimeField(default=timezone.now)
     cancel_requested = models.BooleanField(default=False)
+    stop_request = models.CharField(
+        max_length=10, choices=StopRequest.choices, blank=True, default="", db_default=""
+    )
+    stop_reason = models.CharField(max_length=500, blank=True, default="", db_default="")
+    yields_to = models.UUIDField(null=True, blank=True)
+    interruptions = models.PositiveIntegerField(default=0, db_default=0)
+    continues = models.UUIDField(null=True, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    queued_at = models.DateTimeField(null=True, blank=True, default=timezone.now)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -109,6 +135,7 @@ class Job(models.Model):
                 name="jobs_in_flight",
             ),
             models.Index(fields=("finished_at",), name="jobs_by_end"),
+            models.Index(fields=("paused_at",), condition=Q(state="paused"), name="jobs_paused"),
             # The order in which a department's jobs are claimed.
             models.Index(
                 fields=("department", "-priority", "created_at", "id"),
@@ -124,6 +151,11 @@ class Job(models.Model):
     def priority_name(self) -> str:
         """Its priority in lowercase."""
         return JobPriority(self.priority).word
+
+    @property
+    def tries(self) -> int:
+        """Return how many attempts count against `ASSAY_JOB_MAX_ATTEMPTS`."""
+        return self.attempt - self.interruptions
 
 
 class JobEvent(models.Model):

@@ -22,6 +22,7 @@ from registry.manifests import Manifest, ManifestFile, ManifestMismatch
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.weights import measuring_engine
 from workers.control.jobs import Claim
+from workers.jobs import workspace
 from workers.jobs.models import Job, JobKind
 from workers.jobs.resources import resources_of
 from workers.run.order import (
@@ -48,6 +49,9 @@ def order_make(claim: Claim) -> Order:
         ObjectDoesNotExist: a row that the job names is gone.
     """
     job = Job.objects.get(pk=claim.job_id)
+    if job.continues is not None:
+        # By the holder of the claim alone; a later attempt finds them moved.
+        workspace.checkpoints_move(job.continues, job.pk)
     draft = _WORK[JobKind(claim.kind)](job.spec)
     return Order(
         job=claim.job_id,

@@ -18,7 +18,6 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from registry.datasets.selectors import dataset_version_get
 from registry.versions.selectors import model_get, version_get
-from workers.jobs import workspace
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.requests import evaluate_request, fine_tune_request
 from workers.jobs.selectors import job_get
@@ -47,8 +46,12 @@ def is_repeatable(job: Job) -> bool:
     return job.kind in REQUESTED and REQUESTED[job.kind] <= job.spec.keys()
 
 
+@transaction.atomic
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
+
+    The checkpoints stay where they are until the first attempt has begun (`workers.jobs.orders`):
+    no transaction that is rolled back later leaves them in the folder of a job that does not exist.
 
     Raises:
         NotFound: the job does not exist, or the actor may not see it or what it needs.
@@ -57,19 +60,6 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
             recalled.
         InvalidInput: jobs of this kind are not repeated, or the request no longer fits.
     """
-    moved: list[tuple[UUID, UUID]] = []
-    try:
-        with transaction.atomic():
-            return _retry(actor, job_id, moved)
-    except BaseException:
-        for old, new in moved:
-            workspace.checkpoints_move(new, old)
-            workspace.discard(new)
-        raise
-
-
-def _retry(actor: Principal, job_id: UUID | str, moved: list[tuple[UUID, UUID]]) -> Job:
-    """Queue the retry; a move of checkpoints is noted in `moved`."""
     old = job_get(actor=actor, job_id=job_id)
     decision = authorize(actor=actor, action=Action.JOB_CREATE, resource=job_resource(old))
     if old.state not in (JobState.FAILED, JobState.DEAD):
@@ -79,8 +69,10 @@ def _retry(actor: Principal, job_id: UUID | str, moved: list[tuple[UUID, UUID]])
         )
     job = _requested_again(actor, old, {})
     if job.spec == old.spec and old.checkpoints:
+        # One that failed before it began has them where the job has them that it retried.
+        job.continues = old.continues if old.claimed_at is None and old.continues else old.pk
         job.checkpoints = old.checkpoints
-        job.save(update_fields=["checkpoints"])
+        job.save(update_fields=["checkpoints", "continues"])
     audit_record(
         actor=actor,
         action="job:retry",
@@ -89,10 +81,6 @@ def _retry(actor: Principal, job_id: UUID | str, moved: list[tuple[UUID, UUID]])
         data={"retries": str(old.pk), "checkpoints": len(job.checkpoints)},
         decision=decision,
     )
-    if job.checkpoints:
-        # Before the commit: a worker may claim the job at once after it.
-        moved.append((old.pk, job.pk))
-        workspace.checkpoints_move(old.pk, job.pk)
     return job
 
 

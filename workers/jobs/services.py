@@ -213,7 +213,7 @@ def job_prioritize(*, actor: Principal, job_id: UUID | str, priority: JobPriorit
 
 @transaction.atomic
 def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
-    """End a queued job now; ask the worker of a running one to stop.
+    """End a queued or paused job now; ask the worker of a running one to stop.
 
     Raises:
         NotFound: it does not exist, or the actor may not see it.
@@ -223,12 +223,13 @@ def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
     seen = job_get(actor=actor, job_id=job_id)
     decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
     job = job_lock(seen.pk)
-    if job.state == JobState.QUEUED:
+    if job.state in (JobState.QUEUED, JobState.PAUSED):
+        paused = job.state == JobState.PAUSED
         return job_move(
             job_id=job.pk,
             to=JobState.CANCELLED,
             actor=actor,
-            reason="Cancelled before it ran.",
+            reason="Cancelled while it was paused." if paused else "Cancelled before it ran.",
             decision=decision,
             cancel_requested=True,
         )

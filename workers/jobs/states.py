@@ -17,18 +17,20 @@ from workers.jobs.budgets import budget_follow
 from workers.jobs.models import Job, JobState
 
 ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
     # To itself: another worker takes over once the lease has run out.
     JobState.RUNNING: frozenset(
         {
             JobState.RUNNING,
             JobState.QUEUED,
+            JobState.PAUSED,
             JobState.FINISHING,
             JobState.FAILED,
             JobState.CANCELLED,
             JobState.DEAD,
         }
     ),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
     JobState.FINISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
@@ -48,6 +50,7 @@ TERMINAL = frozenset(state for state, following in ALLOWED_TRANSITIONS.items() i
 _VERBS: dict[JobState, str] = {
     JobState.QUEUED: "requeue",
     JobState.RUNNING: "claim",
+    JobState.PAUSED: "pause",
     JobState.FINISHING: "deliver",
     JobState.SUCCEEDED: "finish",
     JobState.FAILED: "fail",
@@ -69,13 +72,14 @@ def job_audit(
     to: JobState,
     reason: str = "",
     decision: Authorization | None = None,
+    verb: str = "",
     **data: Any,
 ) -> None:
-    """Record one transition in the transaction that makes it."""
+    """Record one transition in the transaction that makes it, as `verb` or that of the state."""
     with background(f"job-{job.pk}", actor):
         audit_record(
             actor=actor,
-            action=f"job:{_VERBS[to]}",
+            action=f"job:{verb or _VERBS[to]}",
             subject=job_subject(job),
             outcome="failed" if to in _BAD else "allowed",
             reason=reason[:2000],
@@ -93,28 +97,42 @@ def job_move(
     actor: Principal,
     reason: str = "",
     decision: Authorization | None = None,
+    verb: str = "",
     **changes: Any,
 ) -> Job:
     """Lock the job, re-check its state, set `to` and `changes`, and audit.
 
-    A terminal job's working folder is removed after the commit; the checkpoints of one that failed
-    are kept for a week, for a retry.
+    The event's action is that of the state, unless a `verb` is given. A terminal job's working
+    folder is removed after the commit; the checkpoints of one that failed are kept for a week, for
+    a retry.
 
     Raises:
         WrongState: the job's state does not lead to `to`.
     """
     job = job_lock(job_id)
-    if to is not JobState.RUNNING:
-        job.lease_until = None
-    if to in TERMINAL:
-        job.finished_at = timezone.now()
+    changes = {**_follows(to), **changes}
     for name, value in changes.items():
         setattr(job, name, value)
     # Only these columns: a worker's database role may not write what was requested, nor for whom.
-    before = JOB_STATES.save_state(job, to, ["lease_until", "finished_at", *changes])
+    before = JOB_STATES.save_state(job, to, list(changes))
     budget_follow(job, before=before)
-    job_audit(job, actor=actor, to=to, reason=reason, decision=decision)
+    job_audit(job, actor=actor, to=to, reason=reason, decision=decision, verb=verb)
     if to in TERMINAL:
         keep = to in _BAD and bool(job.checkpoints)
         transaction.on_commit(lambda: workspace.discard(job.pk, keep_checkpoints=keep))
     return job
+
+
+def _follows(to: JobState) -> dict[str, Any]:
+    """Return the columns that each move to this state sets."""
+    if to is JobState.RUNNING:
+        return {}
+    now = timezone.now()
+    changes: dict[str, Any] = {"lease_until": None, "stop_request": ""}
+    if to is JobState.QUEUED:
+        changes["queued_at"] = now
+    elif to is JobState.PAUSED:
+        changes |= {"paused_at": now, "worker": ""}
+    elif to in TERMINAL:
+        changes["finished_at"] = now
+    return changes

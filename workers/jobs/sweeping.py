@@ -12,28 +12,37 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from governance.errors import Unavailable
 from governance.principals import service_principal
 from workers.dispatch import dispatch_job, messages_waiting
 from workers.jobs import workspace
+from workers.jobs.budgets import budgets_lower
 from workers.jobs.finishing import intakes_settle, jobs_finish_due
 from workers.jobs.leases import after_attempt, backoff_s
 from workers.jobs.line import full_departments
 from workers.jobs.models import Job, JobState
+from workers.jobs.preemption import job_preempt_due
 from workers.jobs.states import job_move
 
 logger = logging.getLogger(__name__)
 BATCH = 100
-# For so long the checkpoints of a failed job can be used by a retry.
-KEPT_DAYS = 7
 # Messages only wake workers, so that more of them than workers would be of no use.
 MESSAGES_WAITING = 100
 _CONTROLLER = service_principal("controller")
 
 
 def work_folders_expire() -> int:
-    """Remove the folders of jobs that ended `KEPT_DAYS` days ago; returns how many."""
-    late = timezone.now() - timedelta(days=KEPT_DAYS)
-    ended = Job.objects.filter(finished_at__lt=late, pk__in=workspace.folders())
+    """Remove the folders of jobs that ended `KEPT_DAYS` days ago; returns how many.
+
+    Those that a retry goes on from are kept until it has begun.
+    """
+    late = timezone.now() - timedelta(days=workspace.KEPT_DAYS)
+    needed = Job.objects.filter(
+        state__in=(JobState.QUEUED, JobState.PAUSED), continues__isnull=False
+    )
+    ended = Job.objects.filter(finished_at__lt=late, pk__in=workspace.folders()).exclude(
+        pk__in=needed.values("continues")
+    )
     keys = list(ended.values_list("pk", flat=True))
     for key in keys:
         workspace.discard(key)
@@ -41,14 +50,19 @@ def work_folders_expire() -> int:
 
 
 def job_sweep() -> int:
-    """Take back what expired, dispatch what is due, finish what was delivered.
+    """Take back what expired, dispatch what is due, finish what was delivered, and preempt a job
+    where the first in line has waited for too long.
 
     Returns:
         How many jobs it acted on.
     """
     acted = _take_back_expired() + _dispatch_due() + jobs_finish_due()
     intakes_settle()
-    return acted
+    try:
+        acted += budgets_lower()
+    except Unavailable as error:
+        logger.warning("Paused jobs hold their budgets for now: %s", error.message)
+    return acted + (job_preempt_due() is not None)
 
 
 def _take_back_expired() -> int:

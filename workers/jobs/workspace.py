@@ -11,6 +11,8 @@ from uuid import UUID
 from django.conf import settings
 
 logger = logging.getLogger(__name__)
+# For so long the checkpoints of a failed or paused job are kept.
+KEPT_DAYS = 7
 
 
 def job_folder(job_id: UUID) -> Path:
@@ -50,7 +52,9 @@ def discard(job_id: UUID, *, keep_checkpoints: bool = False) -> None:
 
 
 def checkpoints_move(old: UUID, new: UUID) -> None:
-    """Move the checkpoints of one job to another; without them the other starts over."""
+    """Move the checkpoints of one job to another that has none; without them it starts over."""
+    if checkpoints_folder(new).exists():
+        return
     try:
         job_folder(new).mkdir(parents=True, exist_ok=True)
         checkpoints_folder(old).rename(checkpoints_folder(new))

@@ -20,7 +20,7 @@ from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim
 from workers.jobs import workspace
 from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
-from workers.jobs.leases import job_checkpoint, job_claim, job_deliver, job_fail
+from workers.jobs.leases import attempts_left, job_checkpoint, job_claim, job_deliver, job_fail
 from workers.jobs.line import Bound
 from workers.jobs.models import Job, JobState
 from workers.jobs.resources import GIB
@@ -113,7 +113,7 @@ def node_job_fail(*, claim: Claim, sentence: str, retry: bool) -> JobState:
     Raises:
         LeaseLost: the claim no longer holds.
     """
-    left = claim.attempt < settings.JOB_MAX_ATTEMPTS
+    left = attempts_left(Job.objects.get(pk=claim.job_id))
     return job_fail(claim, sentence, retry=retry or left)
 
 

@@ -213,6 +213,11 @@ class RemoteJobs:
         with _job_errors(claim):
             self._client.post(_at(claim, "cancelled"), {})
 
+    def paused(self, claim: Claim) -> None:
+        """Confirm that the run stopped after its checkpoint."""
+        with _job_errors(claim):
+            self._client.post(_at(claim, "paused"), {})
+
     def close(self) -> None:
         """Return at once: threads share the client."""
 
@@ -269,7 +274,10 @@ def _at(claim: Claim, rest: str) -> str:
 
 def _reply(answer: Any) -> HeartbeatReply:
     return HeartbeatReply(
-        alive=bool(answer["alive"]), cancel_requested=bool(answer["cancel_requested"])
+        alive=bool(answer["alive"]),
+        cancel_requested=bool(answer["cancel_requested"]),
+        # A control plane of the previous release pauses nothing.
+        pause_requested=bool(answer.get("pause_requested")),
     )
 
 

@@ -10,7 +10,15 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from governance.errors import DomainError
-from workers.control.jobs import WARNING, Claim, JobControl, LeaseLost, NoAnswer, Report
+from workers.control.jobs import (
+    WARNING,
+    Claim,
+    HeartbeatReply,
+    JobControl,
+    LeaseLost,
+    NoAnswer,
+    Report,
+)
 
 logger = logging.getLogger(__name__)
 FLUSH_S = 0.5
@@ -25,12 +33,13 @@ class HeldLease:
 
     A thread renews the lease every third of its length, at most 5 s. When the lease is lost, or
     cannot be renewed until shortly before it ends, `lost` is set: the run is killed and delivers
-    nothing. `cancelled` is true after a request to cancel the job, `released` once the attempt's
-    end was handed over.
+    nothing. `cancelled` is true after a request to cancel the job, `paused` after one to write a
+    checkpoint and stop, `released` once the attempt's end was handed over.
     """
 
     def __init__(self, claim: Claim, control: JobControl) -> None:
         self.cancelled = False
+        self.paused = False
         self.released = False
         self.phase = ""
         self._lost = False
@@ -149,7 +158,7 @@ class HeldLease:
             except DomainError as error:
                 logger.warning("Job %s: reports were refused: %s", self._claim.job_id, error)
                 return
-            self.cancelled = self.cancelled or reply.cancel_requested
+            self._heed(reply)
 
     def flush_due(self) -> None:
         """Send reports and the phase, at most every half second."""
@@ -163,6 +172,10 @@ class HeldLease:
                 self._pending.pop()  # Only moved the progress, and so does this one.
             self._pending.append(report)
         self.flush_due()
+
+    def _heed(self, reply: HeartbeatReply) -> None:
+        self.cancelled = self.cancelled or reply.cancel_requested
+        self.paused = self.paused or reply.pause_requested
 
     def _keep(self) -> None:
         lease_s = self._claim.lease_s
@@ -182,7 +195,7 @@ class HeldLease:
                 self._renewed = asked
                 if not reply.alive and not self.released:
                     self._lost = True
-                self.cancelled = self.cancelled or reply.cancel_requested
+                self._heed(reply)
             if self.lost:
                 break
         self._control.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.errors import DomainError, InvalidInput, Unavailable
+from workers import tracing
 from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.protocol import Ended, Launcher
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
@@ -20,8 +21,10 @@ from workers.supervision.checkpoints import checkpoint_copy
 from workers.supervision.lease import HeldLease
 
 logger = logging.getLogger(__name__)
-# After SIGTERM a run has this long to write a checkpoint and end.
+# After SIGTERM a run has this long to write a checkpoint and end; the longer time is that of a
+# pause, where the checkpoint is what matters.
 STOP_S = 30.0
+PAUSE_S = 300.0
 # Then it looks again at the run, a cancellation and the limits.
 FORWARD_S = 1.0
 # Between two tries to hand over a result.
@@ -44,7 +47,8 @@ class Finish:
 class Supervisor:
     """The means of this machine to run jobs.
 
-    `threads` is what torch may use for one job. `stop_s` is how long a run may take to stop.
+    `threads` is what torch may use for one job. `stop_s` is how long a run may take to stop, and
+    `pause_s` to stop for a pause.
     """
 
     control: JobControl
@@ -52,6 +56,7 @@ class Supervisor:
     launcher: Launcher
     threads: int | None = None
     stop_s: float = STOP_S
+    pause_s: float = PAUSE_S
 
     def run(self, claim: Claim, order: Order) -> None:
         """Run a claimed job and hand over how it ended.
@@ -67,7 +72,8 @@ class Supervisor:
                     lease.settle()  # The next attempt resumes from them.
                 # Within the lease: what a node delivers takes a while to arrive.
                 lease.flush()
-                self._hand_over_held(claim, finish, lease)
+                with tracing.step("deliver", {tracing.JOB_OUTCOME: _outcome(finish, lease)}):
+                    self._hand_over_held(claim, finish, lease)
         finally:
             self.files.leave(claim)
         if not lease.released:
@@ -84,7 +90,7 @@ class Supervisor:
         wait_s = FIRST_WAIT_S
         while not lease.lost:
             try:
-                self._hand_over(claim, finish, cancelled=lease.cancelled)
+                self._hand_over(claim, finish, lease)
             except NoAnswer as error:
                 logger.warning("Job %s is not handed over yet: %s", claim.job_id, error)
                 time.sleep(wait_s)
@@ -93,9 +99,11 @@ class Supervisor:
                 lease.release()
                 return
 
-    def _hand_over(self, claim: Claim, finish: Finish | None, *, cancelled: bool) -> None:
-        if finish is None and cancelled:
+    def _hand_over(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+        if finish is None and lease.cancelled:
             self.control.cancelled(claim)
+        elif finish is None and lease.paused:
+            self.control.paused(claim)
         elif finish is None:
             self.control.fail(claim, UNREQUESTED, retry=True)
         elif finish.sentence:
@@ -109,10 +117,12 @@ class Supervisor:
     def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         """Return how the attempt ended; None when its run stopped on request."""
         try:
-            self._prepare(claim, order, folder, lease)
-            if lease.cancelled or lease.lost:
+            with tracing.step("prepare"):
+                self._prepare(claim, order, folder, lease)
+            if lease.cancelled or lease.paused or lease.lost:
                 return None
-            return self._watched(order, folder, lease)
+            with tracing.step("run"):
+                return self._watched(order, folder, lease)
         except DomainError as error:
             return Finish(sentence=error.message, retry=isinstance(error, Unavailable))
         except Exception as error:
@@ -160,6 +170,9 @@ class Supervisor:
                 elif lease.cancelled or (late := late or now > limit):
                     deadline = min(deadline, now + self.stop_s)
                     signaled = signaled or _request_end(launcher, handle)
+                elif lease.paused:
+                    deadline = min(deadline, now + self.pause_s)
+                    signaled = signaled or _request_end(launcher, handle)
                 if drained:
                     time.sleep(launcher.poll_s)
             while not (fault or lease.lost or _forward_some(reader, lease)):
@@ -174,7 +187,7 @@ class Supervisor:
         if fault:
             return Finish(sentence=fault)
         outcome = outcome_read(folder) if ended.status == 0 else None
-        if outcome is None and lease.cancelled:
+        if outcome is None and (lease.cancelled or lease.paused):
             return None
         if outcome is None and late:
             minutes = order.resources.minutes
@@ -185,6 +198,13 @@ class Supervisor:
             sentence = outcome.sentence or "The run ended without a result and gave no reason."
             return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
         return Finish(result=outcome.result)
+
+
+def _outcome(finish: Finish | None, lease: HeldLease) -> str:
+    """Return the end of an attempt in a word, for traces."""
+    if finish is None and (lease.cancelled or lease.paused):
+        return "cancelled" if lease.cancelled else "paused"
+    return "failed" if finish is None or finish.sentence else "delivered"
 
 
 def _request_end(launcher: Launcher, handle: str, *, kill: bool = False) -> bool:

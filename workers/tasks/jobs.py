@@ -10,14 +10,18 @@ import logging
 import os
 import socket
 import sys
+import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from governance.principals import serving
 from registry import store
+from workers import tracing
 from workers.app import app
 from workers.broker import node_client
 from workers.control.direct_jobs import DirectJobs, StoreFiles
@@ -91,17 +95,31 @@ def launcher() -> Launcher:
     )
 
 
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _begin_traces(**_: Any) -> None:
+    tracing.start("assay-compute")
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _end_traces(**_: Any) -> None:
+    tracing.stop()
+
+
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str) -> None:
     """Claim a job and run it; return at once if none is claimable."""
     supervises = supervisor()
+    began_ns = time.time_ns()
     worker = f"compute@{socket.gethostname()}-{os.getpid()}"[:WORKER_CHARACTERS]
     taken = supervises.control.claim(job_id, worker)
     if taken is None:
         logger.info("Woken for job %s: no job is claimable", job_id)
         return
     claim, order = taken
-    with serving(f"job-{claim.job_id}"):
+    traced = tracing.job_attempt(
+        job_id=claim.job_id, kind=claim.kind, attempt=claim.attempt, claim_began_ns=began_ns
+    )
+    with serving(f"job-{claim.job_id}"), traced:
         logger.info("Job %s: %s, attempt %d", claim.job_id, claim.title, claim.attempt)
         try:
             supervises.run(claim, order)

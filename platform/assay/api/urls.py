@@ -170,6 +170,8 @@ urlpatterns = [
     path("jobs/<uuid:job_id>/events", jobs.JobEventsView.as_view()),
     path("jobs/<uuid:job_id>/cancel", jobs.JobCancelView.as_view()),
     path("jobs/<uuid:job_id>/clone", jobs.JobCloneView.as_view()),
+    path("jobs/<uuid:job_id>/pause", jobs.JobPauseView.as_view()),
+    path("jobs/<uuid:job_id>/resume", jobs.JobResumeView.as_view()),
     path("jobs/<uuid:job_id>/retry", jobs.JobRetryView.as_view()),
     path("jobs/<uuid:job_id>/priority", jobs.JobPriorityView.as_view()),
     path("nodes", nodes.NodesView.as_view()),

@@ -1,4 +1,4 @@
-"""`assay jobs list`, `watch`, `retry`, `prioritize`, `limit`."""
+"""`assay jobs list`, `watch`, `pause`, `resume`, `retry`, `prioritize`, `limit`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,24 @@ def watch(
         console.print(f"{job['title']}: succeeded" + (f", made {made}." if made else "."))
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
+
+
+@app.command()
+def pause(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
+    """Pause a job: a running one writes a checkpoint and stops."""
+    job = Client.signed_in().post(f"jobs/{job_id}/pause")
+    if job["state"] == "paused":
+        console.print(f"{job['title']} is paused.", markup=False)
+    else:
+        console.print(f"{job['title']} writes a checkpoint and stops.", markup=False)
+
+
+@app.command()
+def resume(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
+    """Put a paused job back in line."""
+    job = Client.signed_in().post(f"jobs/{job_id}/resume")
+    where = f" {job['waits']}" if job["waits"] else ""
+    console.print(f"{job['title']} is queued.{where}", markup=False)
 
 
 @app.command()

@@ -192,7 +192,8 @@ _WORK = {
         controller=KEEP,
         worker=(
             "SELECT, UPDATE (state, result, error, progress, checkpoints, fence, attempt, worker,"
-            " lease_until, dispatches, dispatch_after, started_at, finished_at)"
+            " lease_until, dispatches, dispatch_after, stop_request, stop_reason, interruptions,"
+            " queued_at, claimed_at, paused_at, started_at, finished_at)"
         ),
     ),
     "workers_jobevent": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),

@@ -40,6 +40,7 @@ from registry.batches.running import (
 )
 from registry.files.content import content_path
 from registry.files.room import NoRoom
+from workers import tracing
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
@@ -93,8 +94,12 @@ class BatchRun:
     async def run(self) -> None:
         """Run the batch until it has ended, its claim is lost, or `stop` is called."""
         renewing = asyncio.create_task(self._renew())
+        batch = {
+            tracing.BATCH_ID: str(self._batch.pk), tracing.BATCH_ENDPOINT: self._batch.endpoint
+        }  # fmt: skip
         try:
-            await self._run()
+            with tracing.step("batch", batch):
+                await self._run()
         except ClaimLost:
             logger.info("Batch %s goes on elsewhere, or has ended.", self._batch.pk)
         except (Unavailable, redis.RedisError, OSError) as error:
@@ -121,18 +126,24 @@ class BatchRun:
                 logger.warning("Batch %s could not be renewed: %s", self._batch.pk, error)
 
     async def _run(self) -> None:
-        if self._batch.state == BatchState.VALIDATING and not await self._validate():
-            return
+        if self._batch.state == BatchState.VALIDATING:
+            with tracing.step("validate"):
+                if not await self._validate():
+                    return
         if self._batch.state in (BatchState.IN_PROGRESS, BatchState.CANCELLING):
             await self._settle_interrupted()
         if self._batch.state == BatchState.IN_PROGRESS:
-            await self._lines()
+            with tracing.step("lines"):
+                await self._lines()
         if self._draining.is_set():
             return
-        ending = await self._do(
-            lambda: batch_finalize(claim=self._claim, ending=self._ending, faults=self._faults)
-        )
-        await self._do(lambda: batch_complete(claim=self._claim, ending=ending, limit=self._limit))
+        with tracing.step("complete"):
+            ending = await self._do(
+                lambda: batch_finalize(claim=self._claim, ending=self._ending, faults=self._faults)
+            )
+            await self._do(
+                lambda: batch_complete(claim=self._claim, ending=ending, limit=self._limit)
+            )
 
     async def _validate(self) -> bool:
         """Return whether the batch goes on."""

@@ -31,7 +31,7 @@ from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
 from registry.storage.backend import file_key
 from workers.control.jobs import Claim, Report
 from workers.jobs.arrivals import arrival_append, arrival_offset
-from workers.jobs.leases import job_cancelled, job_heartbeat, job_report
+from workers.jobs.leases import job_cancelled, job_heartbeat, job_paused, job_report
 from workers.nodes.job_side import (
     node_job,
     node_job_checkpoint,
@@ -83,10 +83,12 @@ class _Held(NodeEndpoint):
 
 
 class HeldAnswer(serializers.Serializer[Any]):
-    """The state of a lease: renewed or not, and whether a person wants the job to stop."""
+    """The state of a lease: renewed or not, whether a person wants the job to end, and whether the
+    run is to write a checkpoint and stop."""
 
     alive = serializers.BooleanField()
     cancel_requested = serializers.BooleanField()
+    pause_requested = serializers.BooleanField()
 
 
 class EmptyBody(StrictSerializer):
@@ -225,6 +227,20 @@ class NodeJobCancelledView(_Held):
         self.body(EmptyBody)
         job_cancelled(self.claim(job_id, fence))
         return Response(status=204)
+
+
+class NodeJobPausedView(_Held):
+    """The end of an attempt that was asked to write a checkpoint and stop."""
+
+    @operation(
+        TAG,
+        "Confirm that a run stopped after its checkpoint",
+        body=EmptyBody,
+        answer=JobStateAnswer,
+    )
+    def post(self, request: Request, job_id: UUID, fence: int) -> Response:
+        self.body(EmptyBody)
+        return Response({"state": job_paused(self.claim(job_id, fence))})
 
 
 class NodeJobFileView(_Held):

@@ -26,6 +26,7 @@ from workers.jobs.arrivals import arrivals_held
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.pausing import job_pause
 from workers.nodes.models import Node, NodeState
 from workers.nodes.services import node_revoke
 from workers.remote import client as remote_client
@@ -269,6 +270,20 @@ def test_a_node_claims_few_jobs_at_once_and_only_for_messages(
     ]  # fmt: skip
     node.jobs.cancelled(held[0])
     assert node.jobs.claim(str(jobs[2].pk), WORKER) is not None
+
+
+def test_a_node_is_told_to_pause_a_job_and_confirms_it(node: ComputeNode) -> None:
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    assert not node.jobs.heartbeat(claim).pause_requested
+    job_pause(actor=company.developer(), job_id=job.pk)
+    assert node.jobs.heartbeat(claim).pause_requested
+    assert node.jobs.report(claim, [], "").pause_requested
+    node.jobs.paused(claim)
+    job.refresh_from_db()
+    assert (job.state, job.worker, job.tries) == (JobState.PAUSED, "", 0)
+    with pytest.raises(LeaseLost):
+        node.jobs.paused(claim)
 
 
 def test_a_node_that_rules_out_a_retry_spends_an_attempt(node: ComputeNode, settings: Any) -> None:

@@ -121,6 +121,8 @@ def test_another_departments_things_cannot_be_acted_on(company: Company) -> None
     for address in (
         f"/reviews/{company.review_open.pk}/decide",
         f"/jobs/{company.running.pk}/cancel",
+        f"/jobs/{company.running.pk}/pause",
+        f"/jobs/{company.running.pk}/resume",
         f"/keys/{company.key.pk}/revoke",
         f"/deployments/{company.deployment.pk}/stop",
         f"/releases/{company.live.pk}/deploy",
@@ -173,6 +175,24 @@ def test_a_job_is_cancelled(company: Company) -> None:
 
     assert response.status_code == 302
     assert Job.objects.get(pk=company.running.pk).cancel_requested
+
+
+def test_a_job_is_paused_and_resumed(company: Company) -> None:
+    client, job = signed_in(company.devi), company.running
+    address = f"/jobs/{job.pk}"
+    page = client.get(address).content.decode()
+    assert "Its run writes a checkpoint and stops. It goes on from its newest checkpoint." in page
+    assert client.post(f"{address}/pause").status_code == 302
+    page = client.get(address).content.decode()
+    assert "<strong>Its run writes a checkpoint and stops.</strong>" in page
+    assert f'action="{address}/pause"' not in page
+    Job.objects.filter(pk=job.pk).update(state="paused", stop_request="", lease_until=None)
+    page = client.get(address).content.decode()
+    assert "It has no checkpoint, so it starts from the beginning." in page
+    assert "It fails if it is not resumed within 7 days." in page
+    assert client.post(f"{address}/resume").status_code == 302
+    assert Job.objects.get(pk=job.pk).state == "queued"
+    assert client.post(f"{address}/resume").status_code == 409
 
 
 def test_job_events_continue_after_the_last_one_seen(company: Company) -> None:

@@ -104,6 +104,21 @@ def test_the_form_shows_the_outlook_of_the_data_that_was_chosen_before(company: 
     assert 'hx-params="not csrfmiddlewaretoken"' in page
 
 
+def test_a_clone_keeps_all_resources_of_the_job(company: Company) -> None:
+    asked = {"devices": 1, "memory_gib": 48, "minutes": 90}
+    spec = {"model": company.writer.pk, "method": "lora", "resources": asked}
+    Job.objects.filter(pk=company.running.pk).update(spec=spec)
+    client = signed_in(company.devi)
+    page = client.get(f"{FORM}?job={company.running.pk}").content.decode()
+    for name in ("memory_gib", "minutes"):
+        assert f'name="resources_{name}" value="{asked[name]}"' in page
+    fields = {"base_version": company.base.pk, "method": "lora", "resources_memory_gib": 48}
+    made = client.post(FORM, {**fields, "dataset_version": company.train.pk})
+    assert made.status_code == 302, made.content
+    job = Job.objects.get(pk=made["Location"].rpartition("/")[2])
+    assert job.spec["resources"] == {"memory_gib": 48}
+
+
 def test_the_form_shows_settings_and_data_of_the_chosen_method(company: Company) -> None:
     client = signed_in(company.devi)
     page = client.get(f"{FORM}?method=dpo").content.decode()

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
@@ -15,6 +16,7 @@ from tests.unit.workers.test_jobs_chains import chained
 from workers.jobs import workspace
 from workers.jobs.leases import job_checkpoint, job_claim, job_fail
 from workers.jobs.models import Job, JobState
+from workers.jobs.orders import order_make
 from workers.jobs.reruns import job_clone, job_retry
 from workers.jobs.sweeping import work_folders_expire
 
@@ -45,11 +47,57 @@ def test_a_retry_goes_on_from_the_checkpoint_of_the_failed_job(
     with django_capture_on_commit_callbacks(execute=False):
         job = job_retry(actor=company.developer(), job_id=old.pk)
     assert (job.state, job.spec, job.checkpoints) == ("queued", old.spec, old.checkpoints)
+    assert not workspace.job_folder(job.pk).exists()
+    begin(job)
     assert (workspace.checkpoints_folder(job.pk) / "checkpoint-3").is_dir()
     (event,) = bodies(action="job:retry", subject_id=str(job.pk))
     assert event["data"]["retries"] == str(old.pk)
     old.refresh_from_db()
     assert old.state == JobState.FAILED
+
+
+def begin(job: Job) -> None:
+    """Claim the job and make its order, as a worker does."""
+    claim = job_claim(job_id=job.pk, worker="w1")
+    assert claim is not None
+    assert claim.job_id == job.pk
+    order_make(claim)
+
+
+def test_a_retry_whose_transaction_is_rolled_back_leaves_the_checkpoints_where_they_are(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    old = failed(django_capture_on_commit_callbacks)
+    with transaction.atomic():
+        job_retry(actor=company.developer(), job_id=old.pk)
+        transaction.set_rollback(True)
+    # Nothing follows the rollback of a transaction.
+    assert (workspace.checkpoints_folder(old.pk) / "checkpoint-3").is_dir()
+    job = job_retry(actor=company.developer(), job_id=old.pk)
+    begin(job)
+    assert (workspace.checkpoints_folder(job.pk) / "checkpoint-3").is_dir()
+
+
+def test_a_retry_of_a_retry_that_never_began_finds_the_checkpoints(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    old = failed(django_capture_on_commit_callbacks)
+    second = job_retry(actor=company.developer(), job_id=old.pk)
+    Job.objects.filter(pk=second.pk).update(state=JobState.FAILED, finished_at=timezone.now())
+    third = job_retry(actor=company.developer(), job_id=second.pk)
+    begin(third)
+    assert (workspace.checkpoints_folder(third.pk) / "checkpoint-3").is_dir()
+
+
+def test_checkpoints_that_a_queued_retry_needs_are_kept(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    old = failed(django_capture_on_commit_callbacks)
+    job = job_retry(actor=company.developer(), job_id=old.pk)
+    Job.objects.filter(pk=old.pk).update(finished_at=timezone.now() - timedelta(days=8))
+    assert work_folders_expire() == 0
+    begin(job)
+    assert (workspace.checkpoints_folder(job.pk) / "checkpoint-3").is_dir()
 
 
 def test_only_who_may_start_jobs_retries_one_that_failed(

@@ -188,12 +188,13 @@ class Recorder:
         self.phases: list[str] = []
         self.told: list[Any] = []
         self.cancel = False
+        self.pause = False
 
     def claim(self, job_id: str, worker: str) -> None:
         raise NotImplementedError
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
-        return HeartbeatReply(alive=True, cancel_requested=self.cancel)
+        return HeartbeatReply(alive=True, cancel_requested=self.cancel, pause_requested=self.pause)
 
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
         self.phases.append(phase)
@@ -214,6 +215,9 @@ class Recorder:
 
     def cancelled(self, claim: Claim) -> None:
         self.told.append(("cancelled",))
+
+    def paused(self, claim: Claim) -> None:
+        self.told.append(("paused",))
 
     def close(self) -> None:
         pass
@@ -289,6 +293,7 @@ def supervised(
     program: str,
     *,
     cancel: bool = False,
+    pause: bool = False,
     stop_s: float = 5,
     control: Recorder | None = None,
     away: int = 0,
@@ -302,16 +307,16 @@ def supervised(
     launcher = Scripted(program)
     launcher.away, launcher.waits = away, waits
     control.cancel = False
-    if cancel:
+    if cancel or pause:
         # Asked after the start: the heartbeat of a short lease comes within 0.5 s.
         original = launcher.submit
 
         def submit(folder: Path, resources: Resources) -> str:
-            control.cancel = True
+            control.cancel, control.pause = cancel, pause
             return original(folder, resources)
 
         launcher.submit = submit  # type: ignore[method-assign]
-    Supervisor(control, Folders(tmp_path), launcher, stop_s=stop_s).run(claim, made)
+    Supervisor(control, Folders(tmp_path), launcher, stop_s=stop_s, pause_s=stop_s).run(claim, made)
     return control
 
 
@@ -414,6 +419,28 @@ def test_a_cancel_sends_sigterm_and_kills_a_run_that_does_not_stop(
 ) -> None:
     control = supervised(tmp_path, program, cancel=True, stop_s=0.5)
     assert control.told == [("cancelled",)]
+
+
+CHECKPOINTS = f"""
+import signal, sys, time
+def stop(*_):
+    made = '{{"event": "checkpoint", "name": "checkpoint-7", "there": ["checkpoint-7"], '
+    open("events.jsonl", "a").write(made + '"manifest": {{"base": null, "files": []}}}}\\n')
+    sys.exit({STOPPED})
+signal.signal(signal.SIGTERM, stop)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [(CHECKPOINTS, [("checkpoint", "checkpoint-7"), ("paused",)]), (IGNORES, [("paused",)])],
+    ids=["stops", "ignores"],
+)
+def test_a_pause_is_confirmed_after_the_checkpoint_was_recorded(
+    tmp_path: Path, program: str, told: list[Any]
+) -> None:
+    assert supervised(tmp_path, program, pause=True, stop_s=0.5).told == told
 
 
 def test_a_run_is_told_to_end_until_the_launcher_answers(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,33 @@ def test_names_are_those_of_the_conventions() -> None:
         if name.isupper() and isinstance(value, str) and not value.startswith("assay.")
     }
     assert {*ours, *tracing.REQUEST_OPTIONS.values()} <= known
+
+
+def test_an_attempt_of_a_job_has_a_span_for_each_step_and_no_message(
+    spans: InMemorySpanExporter,
+) -> None:
+    job = uuid.uuid4()
+
+    def broken() -> None:
+        with tracing.job_attempt(job_id=job, kind="fine_tune", attempt=2, claim_began_ns=5):
+            with tracing.step("run"):
+                pass
+            with tracing.step("deliver", {tracing.JOB_OUTCOME: "failed"}):
+                raise RuntimeError("zebra")
+
+    with pytest.raises(RuntimeError):
+        broken()
+    tracing.stop()
+    claim, run, deliver, attempt = spans.get_finished_spans()
+    assert [each.name for each in (claim, run, deliver)] == ["claim", "run", "deliver"]
+    assert {each.parent.span_id for each in (claim, run, deliver)} == {attempt.context.span_id}
+    assert (attempt.name, attempt.start_time, claim.start_time) == ("job fine_tune", 5, 5)
+    assert dict(attempt.attributes) == {
+        tracing.JOB_ID: str(job), tracing.JOB_KIND: "fine_tune", tracing.JOB_ATTEMPT: 2,
+        tracing.ERROR_TYPE: "RuntimeError",
+    }  # fmt: skip
+    assert deliver.attributes[tracing.JOB_OUTCOME] == "failed"
+    assert "zebra" not in "".join(each.to_json() for each in spans.get_finished_spans())
 
 
 def test_a_request_whose_gateway_sent_no_trace_gets_none(spans: InMemorySpanExporter) -> None:

@@ -29,11 +29,18 @@ class JobAnswer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField()
     worker = serializers.CharField()
     cancel_requested = serializers.BooleanField()
+    stop_request = serializers.CharField(
+        help_text="pause or preempt while its run writes a checkpoint to stop; else empty"
+    )
+    stop_reason = serializers.CharField(
+        help_text="Why it was told to stop, until its next attempt begins."
+    )
     version = serializers.SerializerMethodField()
     evaluation = serializers.SerializerMethodField()
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
+    paused_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     url = Link("jobs/{0.id}")
     events_url = Link("jobs/{0.id}/events")

@@ -30,6 +30,7 @@ from assay.api.views.evaluations import ResourcesBody
 from governance.bounds import DEPARTMENT_MAX
 from registry.datasets.parsing import MAX_ROWS
 from workers.jobs.models import PRIORITIES, JobKind, JobPriority, JobState
+from workers.jobs.pausing import job_pause, job_resume
 from workers.jobs.reruns import job_clone, job_retry
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
@@ -100,6 +101,24 @@ class JobCancelView(Endpoint):
     def post(self, request: Request, job_id: UUID) -> Response:
         self.nothing()
         return self.answer(job_cancel(actor=self.actor, job_id=job_id), JobAnswer)
+
+
+class JobPauseView(Endpoint):
+    """A job that goes on later."""
+
+    @operation("Jobs", "Pause a job", answer=JobDetailAnswer)
+    def post(self, request: Request, job_id: UUID) -> Response:
+        self.nothing()
+        return self.answer(job_pause(actor=self.actor, job_id=job_id), JobDetailAnswer)
+
+
+class JobResumeView(Endpoint):
+    """A paused job that goes on."""
+
+    @operation("Jobs", "Resume a paused job", answer=JobDetailAnswer)
+    def post(self, request: Request, job_id: UUID) -> Response:
+        self.nothing()
+        return self.answer(job_resume(actor=self.actor, job_id=job_id), JobDetailAnswer)
 
 
 class JobPriorityBody(StrictSerializer):

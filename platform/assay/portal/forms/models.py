@@ -18,12 +18,13 @@ from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
 from workers.jobs.models import PRIORITIES
 from workers.jobs.resources import resources_offered
-from workers.run.order import MAX_MINUTES
+from workers.run.order import MAX_MEMORY_GIB, MAX_MINUTES
 
 # The resources of a job, by the label of their field.
 RESOURCES = {
     "devices": "Devices on each machine",
     "nodes": "Machines",
+    "memory_gib": "Memory of each machine in GiB",
     "minutes": "Time limit in minutes",
 }
 
@@ -147,6 +148,7 @@ def _resources(recipe: Recipe) -> dict[str, forms.Field]:
     offered = resources_offered()
     most = {"devices": offered.devices, "nodes": offered.nodes}
     shown = {name: limit for name, limit in most.items() if recipe.distributed and limit > 1}
+    memory_gib = offered.memory_gib or MAX_MEMORY_GIB
     return {
         f"resources_{name}": forms.IntegerField(
             required=False,
@@ -155,7 +157,7 @@ def _resources(recipe: Recipe) -> dict[str, forms.Field]:
             label=RESOURCES[name],
             widget=forms.NumberInput(attrs={"class": "form-control"}),
         )
-        for name, limit in {**shown, "minutes": MAX_MINUTES}.items()
+        for name, limit in {**shown, "memory_gib": memory_gib, "minutes": MAX_MINUTES}.items()
     }
 
 

@@ -54,7 +54,13 @@ ICONS = {
     "": "circle",
 }
 DAY = timedelta(days=1)
-STATE_ICONS = {"running": "activity", "in_review": "eye", "open": "eye", "stopped": "player-stop"}
+STATE_ICONS = {
+    "running": "activity",
+    "in_review": "eye",
+    "open": "eye",
+    "paused": "player-pause",
+    "stopped": "player-stop",
+}
 
 
 @register.filter

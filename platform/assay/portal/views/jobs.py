@@ -1,4 +1,4 @@
-"""Jobs: the list, one with its live curve and log, cancelling."""
+"""Jobs: the list, one with its live curve and log, canceling, pausing, running again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from registry.versions.selectors import versions_visible_to
 from workers.control.jobs import WARNING
 from workers.jobs.chains import chain_draft_of, chain_of
 from workers.jobs.line import job_waits
-from workers.jobs.models import Job, JobKind, JobPriority, JobState
+from workers.jobs.models import Job, JobKind, JobPriority, JobState, StopRequest
+from workers.jobs.pausing import after_stop, job_pause, job_resume, pause_question
 from workers.jobs.reruns import is_repeatable, job_retry
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 from workers.jobs.states import TERMINAL
+from workers.jobs.workspace import KEPT_DAYS
 
 EVENTS_SHOWN = 5000
 
@@ -79,9 +81,32 @@ class JobPage(Screen):
             **self.chain_end(first),
             "priorities": self.priorities(job),
             **self.reruns(job),
-            "may_cancel": is_live(job)
-            and not job.cancel_requested
-            and may(self.actor, Action.JOB_CANCEL, kind="job", department=job.department.slug),
+            **self.stops(job),
+        }
+
+    def stops(self, job: Job) -> dict[str, Any]:
+        """Return why the job was told to stop, and the ways that this person has to stop it or let
+        it go on."""
+        if not is_live(job):
+            return {}
+        told = {
+            "stop_reason": job.stop_reason,
+            "after_stop": after_stop(job),
+            "kept_days": KEPT_DAYS,
+        }
+        shown = job.stop_request or (job.state != JobState.RUNNING and job.stop_reason)
+        given = told if shown else {}
+        department = job.department.slug
+        if job.cancel_requested or not may(
+            self.actor, Action.JOB_CANCEL, kind="job", department=department
+        ):
+            return given
+        waits_or_runs = job.state in (JobState.QUEUED, JobState.RUNNING)
+        return given | {
+            "may_cancel": True,
+            "may_pause": waits_or_runs and job.stop_request != StopRequest.PAUSE,
+            "may_resume": job.state == JobState.PAUSED,
+            "pause_question": pause_question(job),
         }
 
     def chain_end(self, first: Job) -> dict[str, Any]:
@@ -162,6 +187,26 @@ class JobCancel(JobPage, ActionScreen):
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job_cancel(actor=self.actor, job_id=id)
         messages.success(self.request, "The job was asked to stop.")
+        return redirect("portal:job", id=id)
+
+
+class JobPause(JobPage, ActionScreen):
+    """Pauses a job."""
+
+    def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        job = job_pause(actor=self.actor, job_id=id)
+        paused = job.state == JobState.PAUSED
+        said = "The job is paused." if paused else "The job writes a checkpoint and stops."
+        messages.success(self.request, said)
+        return redirect("portal:job", id=id)
+
+
+class JobResume(JobPage, ActionScreen):
+    """Puts a paused job back in line."""
+
+    def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        job_resume(actor=self.actor, job_id=id)
+        messages.success(self.request, "The job is back in line.")
         return redirect("portal:job", id=id)
 
 

@@ -44,7 +44,7 @@ from workers.jobs.selectors import jobs_visible_to
 
 EXPIRING_SHOWN = 10
 HOME_TASKS = 12
-LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
+LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.FINISHING)
 
 
 def running_jobs(actor: Principal) -> dict[str, Any]:

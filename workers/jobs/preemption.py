@@ -1,0 +1,297 @@
+"""Preempt by checkpoint: a running job makes way for the first in line, after a long wait.
+
+Off unless `ASSAY_PREEMPT_AFTER_SECONDS` is set. All places of workers are taken while a job is
+first in line, was dispatched, and nobody claims it: an idle worker that it fits claims at once.
+
+A job makes way only where the line's own rule puts the waiting one first afterward too, so that two
+jobs never take each other's place: its department runs at least two jobs more than that of the
+waiting one, or the waiting one has a higher priority in the same department.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from governance.audit.services import audit_record
+from governance.principals import background, service_principal
+from workers.jobs.line import LOCK, SHARES, common
+from workers.jobs.models import Job, JobPriority, JobState, StopRequest
+from workers.jobs.states import job_lock, job_subject
+
+logger = logging.getLogger(__name__)
+# An attempt is not preempted before it has run for so long.
+LEAST_RUN_S = 600
+_CONTROLLER = service_principal("controller")
+
+# What a job requests of one machine: devices, memory in GiB, and how many machines.
+_WANTS = """ARRAY[coalesce((spec -> 'resources' ->> 'devices')::integer, 1),
+    coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0),
+    coalesce((spec -> 'resources' ->> 'nodes')::integer, 1)]"""
+
+_DEPARTMENTS = f"""
+WITH {SHARES}
+SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesce(u.ms, 0),
+       j.id, j.priority, j.created_at, j.waited, j.wants
+  FROM governance_department d
+  LEFT JOIN running r ON r.department_id = d.id
+  LEFT JOIN used u ON u.department = d.slug
+  LEFT JOIN LATERAL (
+        SELECT id, priority, created_at, CASE WHEN dispatches > 0 THEN extract(
+                 epoch FROM statement_timestamp() - coalesce(queued_at, created_at)) ELSE 0 END
+               AS waited, {_WANTS} AS wants
+          FROM workers_job
+         WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
+           AND attempt - interruptions < %(attempts)s
+           AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
+         ORDER BY priority DESC, created_at, id LIMIT 1
+  ) j ON true
+ WHERE j.id IS NOT NULL OR r.jobs > 0
+"""  # noqa: S608
+
+# A place on a node that gets no new work does not help anyone.
+_RUNNING = f"""
+SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel_requested,
+       j.yields_to, {_WANTS},
+       j.checkpoints <> jsonb_build_object() AND j.claimed_at < statement_timestamp() - %(least)s
+       AND NOT EXISTS (SELECT FROM workers_node n
+                        WHERE starts_with(j.worker, n.name || '/') AND n.state <> 'enrolled')
+  FROM workers_job j WHERE j.state = 'running' AND j.lease_until >= statement_timestamp()
+"""  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The first queued job of a department; it has waited for `waited_s` seconds.
+
+    `wants` are the devices, GiB of memory and machines that it requests.
+    """
+
+    job: UUID
+    priority: int
+    created_at: datetime
+    waited_s: float
+    wants: tuple[int, ...] = (1, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One department: its limit, its running jobs, the device time that it used lately in ms."""
+
+    department: int
+    name: str
+    at_once: int
+    running: int
+    used_ms: float
+    first: Waiting | None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running job. `stops` when it was asked to, for the job `yields_to` if the controller did;
+    `may_stop` when it has a checkpoint and has run for long enough."""
+
+    job: UUID
+    department: int
+    priority: int
+    claimed_at: datetime | None
+    stops: bool
+    yields_to: UUID | None
+    may_stop: bool
+    wants: tuple[int, ...] = (1, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The job that makes way, the waiting one, and the departments of both."""
+
+    running: Running
+    giver: Line
+    waiting: Waiting
+    taker: Line
+
+    @property
+    def reason(self) -> str:
+        """A sentence for the people of the preempted job: it names no job of another department."""
+        waited = _duration(self.waiting.waited_s)
+        if self.giver.department == self.taker.department:
+            word = JobPriority(self.waiting.priority).word
+            return (
+                f"It makes way for a job of {word} priority of its department, which has waited "
+                f"for {waited}."
+            )
+        return (
+            f"It makes way for a job of another department, which has waited for {waited}. That "
+            f"department runs {_jobs(self.taker.running)}; {self.giver.name} runs "
+            f"{_jobs(self.giver.running)}."
+        )
+
+
+def choose(
+    lines: Collection[Line], running: Collection[Running], *, after_s: float
+) -> Choice | None:
+    """Return the next preemption; None where there is none, or a place comes free anyway."""
+    by_key = {line.department: line for line in lines}
+    if not all(_keep_promise(by_key, job) for job in running if job.stops):
+        return None
+    overdue = [each for each in _firsts(by_key.values()) if each[1].waited_s >= after_s]
+    for taker, waiting in sorted(overdue, key=lambda each: _place(*each)):
+        for job in sorted(running, key=lambda job: _standing(by_key, job)):
+            if job.may_stop and not job.stops and _first_after(by_key, taker, waiting, job):
+                return Choice(job, by_key[job.department], waiting, taker)
+    return None
+
+
+def _firsts(lines: Iterable[Line]) -> list[tuple[Line, Waiting]]:
+    return [(line, line.first) for line in lines if line.first is not None]
+
+
+def _place(line: Line, first: Waiting) -> tuple[Any, ...]:
+    """The first job's place among those of all departments, as at a claim."""
+    return (line.running, line.used_ms, -first.priority, first.created_at, first.job)
+
+
+def _keep_promise(by_key: dict[int, Line], job: Running) -> bool:
+    """Count a stopping job as stopped, and the one that gets its place as running.
+
+    Returns False where that place is free for the next in line.
+    """
+    taker = next(
+        (line for line in by_key.values() if line.first and line.first.job == job.yields_to), None
+    )
+    if job.yields_to is None or taker is None:
+        return False
+    by_key[taker.department] = replace(taker, running=taker.running + 1, first=None)
+    giver = by_key[job.department]
+    by_key[giver.department] = replace(giver, running=giver.running - 1)
+    return True
+
+
+def _standing(by_key: Mapping[int, Line], job: Running) -> tuple[Any, ...]:
+    """The order in which jobs make way: of the department that is most over its share; of the
+    lowest priority; the one that runs for the shortest time."""
+    line = by_key[job.department]
+    began = job.claimed_at.timestamp() if job.claimed_at else 0.0
+    return (-line.running, -line.used_ms, job.priority, -began)
+
+
+def _first_after(by_key: Mapping[int, Line], taker: Line, waiting: Waiting, job: Running) -> bool:
+    """Return whether `waiting` is claimed next once `job` has made way, and stays before it.
+
+    It fits where `job` runs if it requests no more.
+    """
+    if any(wanted > given for wanted, given in zip(waiting.wants, job.wants, strict=True)):
+        return False
+    giver = by_key[job.department]
+    if giver.department == taker.department:
+        if job.priority >= waiting.priority:
+            return False
+    elif giver.running - taker.running < 2:
+        return False
+    after = dict(by_key)
+    after[giver.department] = replace(giver, running=giver.running - 1)
+    free = [each for each in _firsts(after.values()) if each[0].running < each[0].at_once]
+    first = min(free, key=lambda each: _place(*each), default=None)
+    return first is not None and first[1] == waiting
+
+
+def job_preempt_due() -> UUID | None:
+    """Ask one running job to make way, where the first in line has waited for too long.
+
+    Returns:
+        The job that was asked; None when none was.
+    """
+    after_s = settings.PREEMPT_AFTER_S
+    if not after_s or not _waits_long(after_s):
+        return None
+    with transaction.atomic():
+        # No claim meanwhile: the waiting job is still waiting when the other one is asked.
+        with connection.cursor() as cursor:
+            cursor.execute(LOCK)
+        choice = choose(_lines(), _running(), after_s=after_s)
+        if choice is None:
+            return None
+        job = job_lock(choice.running.job)
+        if job.state != JobState.RUNNING or job.cancel_requested or job.stop_request:
+            return None
+        job.stop_request = StopRequest.PREEMPT
+        job.stop_reason, job.yields_to = choice.reason, choice.waiting.job
+        job.save(update_fields=["stop_request", "stop_reason", "yields_to"])
+        with background(f"job-{job.pk}", _CONTROLLER):
+            audit_record(
+                actor=_CONTROLLER,
+                action="job:preempt",
+                subject=job_subject(job),
+                reason=choice.reason,
+                department=job.department.slug,
+                data={"for": str(choice.waiting.job), "attempt": job.attempt, "fence": job.fence},
+            )
+    logger.info("Job %s makes way for job %s", job.pk, choice.waiting.job)
+    return job.pk
+
+
+def _waits_long(after_s: int) -> bool:
+    since = timezone.now() - timedelta(seconds=after_s)
+    queued = Job.objects.filter(state=JobState.QUEUED, dispatches__gt=0)
+    return queued.filter(Q(queued_at__lt=since) | Q(queued_at=None, created_at__lt=since)).exists()
+
+
+def _lines() -> list[Line]:
+    values = {**common(), "attempts": settings.JOB_MAX_ATTEMPTS}
+    with connection.cursor() as cursor:
+        cursor.execute(_DEPARTMENTS, values)
+        rows = cursor.fetchall()
+    return [
+        Line(
+            department=department,
+            name=name,
+            at_once=at_once,
+            running=running,
+            used_ms=float(used_ms),
+            first=None if first[0] is None else _waiting(*first),
+        )
+        for department, name, at_once, running, used_ms, *first in rows
+    ]
+
+
+def _waiting(
+    job: UUID, priority: int, created_at: datetime, waited_s: Any, wants: list[int]
+) -> Waiting:
+    return Waiting(job, priority, created_at, float(waited_s), tuple(wants))
+
+
+def _running() -> list[Running]:
+    values: dict[str, Any] = {"least": timedelta(seconds=LEAST_RUN_S)}
+    with connection.cursor() as cursor:
+        cursor.execute(_RUNNING, values)
+        return [
+            Running(
+                job=row[0],
+                department=row[1],
+                priority=row[2],
+                claimed_at=row[3],
+                stops=bool(row[4]) or row[5],
+                yields_to=row[6] if row[4] else None,
+                wants=tuple(row[7]),
+                may_stop=bool(row[8]),
+            )
+            for row in cursor.fetchall()
+        ]
+
+
+def _duration(seconds: float) -> str:
+    count, unit = (round(seconds / 60), "minute") if seconds >= 60 else (round(seconds), "second")
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
+
+
+def _jobs(count: int) -> str:
+    return "no job" if count == 0 else f"{count:,} job{'' if count == 1 else 's'}"
