@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -65,6 +65,7 @@ class Walk:
             "jobs": claim["job_id"],
             "attempts": claim["fence"],
             "arrivals": sha256(DELIVERED["config.json"]),
+            "media": "0" * 64,
         }
         capacity = {"memory": 1, "device": "cpu", "devices": 1, "labels": ["a"]}
         device = {"name": "H100", "memory_bytes": 8, "memory_used_bytes": 1, "used": 0.5}
@@ -98,7 +99,7 @@ class Walk:
         }  # fmt: skip
 
     def body(self, operation: Operation) -> dict[str, Any] | None:
-        if operation.method != "POST":
+        if operation.media != JSON:
             return None
         return self.bodies[operation.path.rpartition("/")[2]]
 
@@ -163,18 +164,20 @@ def test_no_odd_query_part_of_a_path_or_upload_is_a_fault(walk: Walk) -> None:
         media = operation.media or JSON
         for parameter in (*operation.query, "unknown"):
             for odd in (*some(_part_turns), "1," * 9_000):
-                query = {"worker": "a", "engines": "own", "size": "1", parameter: odd}
+                query = {"worker": "a", "engines": "own", "size": "1", "content_type": "image/png"}
+                query[parameter] = odd
                 whole = "&".join(f"{name}={value}" for name, value in query.items())
                 faults.append(walk.fault(operation.method, f"{path}?{whole}", body, media))
         for collection, _ in operation.places:
             for odd in (*some(_part_turns), str(uuid4())):
                 other = filled(operation, {**walk.book, collection: odd})
                 faults.append(walk.fault(operation.method, other, body, media))
-        if operation.method == "PATCH":
+        if operation.media == OCTETS:
+            queries = ("size=5&offset=0", "size=5&offset=" + "9" * 16)
+            queries = queries if operation.method == "PATCH" else ("content_type=image/png",)
             for raw in RAW:
-                for given, offset in ((OCTETS, "0"), (JSON, "0"), ("text/plain", "9" * 16)):
-                    address = f"{path}?size=5&offset={offset}"
-                    faults.append(walk.fault("PATCH", address, raw, given))
+                for query, given in product(queries, (OCTETS, JSON, "text/plain")):
+                    faults.append(walk.fault(operation.method, f"{path}?{query}", raw, given))
         if operation.method == "GET":
             for given in (
                 "bytes=9-",
@@ -198,6 +201,9 @@ def test_ids_of_other_nodes_do_not_exist_and_ended_sessions_open_nothing(walk: W
     for operation in held:
         path = filled(operation, theirs)
         tail = "?size=1" if "arrivals" in path else ""
+        if "/media" in path:
+            one = "content_type=image/png" if operation.method == "POST" else "size=1"
+            tail = f"?{one}" + ("" if operation.method == "POST" else f"&media={'0' * 32}")
         media = operation.media or JSON
         body = b"x" if media == OCTETS else walk.body(operation)
         with undone():
