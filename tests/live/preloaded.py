@@ -166,11 +166,22 @@ def _watched(channel: int, output: int) -> dict[str, Any]:
         return dict(wanted)
     os.close(output)
     line.sendall(b"%d\n" % pid)
+    _wait(pid, line)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     # Who started it may have ended.
     with contextlib.suppress(OSError):
         line.sendall(b"%d\n" % status)
     os._exit(0)
+
+
+def _wait(pid: int, line: socket.socket) -> None:
+    """Return when the process has ended. It is killed, with its group, when who started it ends."""
+    both = select.poll()
+    both.register(line, 0)  # Only its end is reported, as POLLHUP.
+    both.register(os.pidfd_open(pid), select.POLLIN)
+    if any(number == line.fileno() for number, _ in both.poll()):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _settle(wanted: dict[str, Any]) -> list[str]:
