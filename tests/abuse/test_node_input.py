@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from registry.manifests import Manifest, ManifestFile
 from tests.abuse.database import undone
-from tests.abuse.surface import JSON, Operation, filled, operations
+from tests.abuse.surface import JSON, Operation, body_of, filled, operations
 from tests.unit.assay.node_support import client_of, node_made
 from tests.unit.assay.test_node_api import FACTS, deployed, weights
 from tests.unit.assay.test_node_jobs import DELIVERED, WORKER, intake_job, sha256
@@ -99,9 +99,10 @@ class Walk:
         }  # fmt: skip
 
     def body(self, operation: Operation) -> dict[str, Any] | None:
-        if operation.media != JSON:
+        if operation.method != "POST" or operation.media == OCTETS:
             return None
-        return self.bodies[operation.path.rpartition("/")[2]]
+        known = self.bodies.get(operation.path.rpartition("/")[2])
+        return body_of(operation, {}) if known is None else known
 
     def send(self, method: str, path: str, body: Any = None, media: str = JSON) -> Any:
         content = body if isinstance(body, bytes) else json.dumps(body)
