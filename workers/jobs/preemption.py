@@ -1,7 +1,7 @@
 """Preempt by checkpoint: a running job makes way for the first in line, after a long wait.
 
 Off unless `ASSAY_PREEMPT_AFTER_SECONDS` is set. All places of workers are taken while a job is
-first in line, was dispatched, and nobody claims it: an idle worker that it fits claims at once.
+first in line, was dispatched, and no worker claims it: an idle worker that it fits claims at once.
 
 A job makes way only where the line's own rule puts the waiting one first afterward too, so that two
 jobs never take each other's place: its department runs at least two jobs more than that of the
