@@ -19,7 +19,7 @@ LONGEST_ANSWER_S = 2.0
 
 
 class Clock:
-    """The time of the control plane, as far as it is known. Threads may share it."""
+    """The time of the control plane, as answers told it. Threads may share it."""
 
     def __init__(self) -> None:
         # Added to the monotonic clock, so that setting this machine's clock changes nothing.

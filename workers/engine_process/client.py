@@ -230,7 +230,7 @@ class EngineProcess:
             for message in self._channel.messages():
                 self._take(message)
         except Exception:
-            logger.exception("The process of the engines sent what nobody can read")
+            logger.exception("The process of the engines sent an unreadable message")
         process.kill()
         self._over(process.wait())
         self._channel.close()

@@ -110,7 +110,7 @@ def _put(body: Any, path: Sequence[Any], data: bytes) -> None:
 class Channel:
     """One side of the socket. Any thread may `send`; one thread reads `messages`.
 
-    A thread of its own writes, so that the other side delays nobody by reading slowly.
+    A thread of its own writes, so that no caller waits for a slow reader.
     """
 
     def __init__(self, end: socket.socket) -> None:

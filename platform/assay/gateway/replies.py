@@ -125,8 +125,8 @@ class Replies:
         return frozenset() if expected is None else frozenset(expected.realms)
 
     def placed(self, workers: Mapping[int, Iterable[str]]) -> None:
-        """Hear that deployments, by ID, are now held by these workers, by address: one that is new
-        may have read a request that was not sealed for it, and sends it back.
+        """Note the workers, by address, that now hold each deployment: a new one may have
+        read a request that was not sealed for it, and sends it back.
         """
         for expected in self._expected.values():
             if expected.reader is not None:
