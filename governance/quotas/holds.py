@@ -8,6 +8,7 @@ so twice counts once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 
@@ -135,9 +136,9 @@ def hold_end(*, reference: str, outcome: str) -> None:
     transaction.on_commit(lambda: _send_now(hold))
 
 
-@transaction.atomic
 def hold_lower(*, reference: str) -> None:
-    """Give back what the paused work reserves beyond what it used.
+    """Give back what the paused work reserves beyond what it used; in the transaction of a caller
+    that holds the work paused.
 
     Raises:
         Unavailable: the quota store does not answer.
@@ -159,6 +160,8 @@ def hold_raise(*, reference: str) -> None:
     """Reserve again, as much as such work takes, for work that goes on; in the caller's
     transaction.
 
+    In a later month all of it moves to that month: what it used, too, is charged there.
+
     Raises:
         QuotaExceeded: a limit has no room; says which.
         Unavailable: the quota store does not answer, or is being rebuilt.
@@ -170,10 +173,24 @@ def hold_raise(*, reference: str) -> None:
     expected = _expected_ms(hold.department, hold.kind) * hold.devices
     device_ms = max(hold.device_ms, expected, hold.reserved_device_ms)
     micro = max(hold.reserved_micro, _price(hold).cost(device_ms=device_ms))
-    more = Amount(micro=micro - hold.reserved_micro, device_ms=device_ms - hold.reserved_device_ms)
-    _admit(more, subjects_of(department=hold.department))
+    held = Amount(micro=hold.reserved_micro, device_ms=hold.reserved_device_ms)
+    subjects = subjects_of(department=hold.department)
+    if _month(hold.made_at) == _month(timezone.now()):
+        _admit(Amount(micro=micro - held.micro, device_ms=device_ms - held.device_ms), subjects)
+    else:
+        made_at = _admit(Amount(micro=micro, device_ms=device_ms), subjects)
+        # Without a broker nothing is lost: no limit reads the counters of a month that is over.
+        with contextlib.suppress(Unavailable):
+            store.lower(held, hold.made_at, subjects)
+        hold.made_at = made_at
     hold.reserved_device_ms, hold.reserved_micro = device_ms, micro
-    hold.save(update_fields=["reserved_device_ms", "reserved_micro"])
+    hold.save(update_fields=["reserved_device_ms", "reserved_micro", "made_at"])
+
+
+def _month(moment: datetime) -> tuple[int, int]:
+    """Return year and month in UTC, by which the counters go."""
+    moment = moment.astimezone(UTC)
+    return moment.year, moment.month
 
 
 def _price(hold: BudgetHold) -> Tariff:

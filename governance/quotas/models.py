@@ -96,8 +96,9 @@ class BudgetHold(models.Model):
     """Amount that a job has reserved of its department's budgets, from queueing to its end.
 
     The row is the truth; the counters repeat it. `reference` is the request id of its usage record.
-    It is charged to the month of `made_at`, like everything that is reserved first. `device_ms`
-    adds up its attempts, over all of its `devices`; `running_since` is when the present one began.
+    It is charged to the month of `made_at`, when it was reserved; a resume in a later month moves
+    it there. `device_ms` adds up its attempts, over all of its `devices`; `running_since` is when
+    the present one began.
     """
 
     reference = models.CharField(max_length=64, unique=True)

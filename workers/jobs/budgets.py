@@ -6,7 +6,9 @@ another department may not see what that department uses.
 
 from __future__ import annotations
 
-from django.db import connection
+from uuid import UUID
+
+from django.db import connection, transaction
 
 from governance.quotas.holds import (
     hold_end,
@@ -75,7 +77,7 @@ def budget_clock(job: Job, *, works: bool) -> None:
 
 # Of paused jobs; the index `jobs_paused` has only those.
 _LOWERED = """
-SELECT h.reference FROM workers_job j
+SELECT j.id FROM workers_job j
   JOIN governance_budgethold h ON h.reference = 'job_' || replace(j.id::text, '-', '')
  WHERE j.state = 'paused' AND h.state = 'open' AND h.reserved_device_ms > h.device_ms
  ORDER BY j.paused_at LIMIT 100
@@ -93,10 +95,19 @@ def budgets_lower() -> int:
     with lifted():
         with connection.cursor() as cursor:
             cursor.execute(_LOWERED)
-            references = [row[0] for row in cursor.fetchall()]
-        for reference in references:
-            hold_lower(reference=reference)
-    return len(references)
+            keys = [row[0] for row in cursor.fetchall()]
+        return sum(_lower(key) for key in keys)
+
+
+@transaction.atomic
+def _lower(key: UUID) -> bool:
+    """Give back for one job; return False when it was resumed or cancelled meanwhile, or is being
+    so at this moment."""
+    paused = Job.objects.select_for_update(of=("self",), skip_locked=True, no_key=True)
+    job = paused.filter(pk=key, state=JobState.PAUSED).first()
+    if job is not None:
+        hold_lower(reference=reference_of(job))
+    return job is not None
 
 
 def budget_raise(job: Job) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections, transaction
 from django.utils import timezone
 from redis import Redis
 
@@ -19,6 +21,7 @@ from tests.unit.workers.test_jobs_leases import MEASURED
 from tests.unit.workers.test_jobs_services import claimed, expire, queued
 from workers.control.jobs import LeaseLost
 from workers.jobs import workspace
+from workers.jobs.budgets import budgets_lower
 from workers.jobs.leases import job_checkpoint, job_fail, job_heartbeat, job_paused
 from workers.jobs.models import Job, JobState
 from workers.jobs.pausing import job_pause, job_resume, paused_jobs_expire
@@ -232,3 +235,54 @@ def test_a_job_is_not_resumed_without_room_in_the_budget_and_stays_paused(
     assert refused.value.attempt.action == "job:resume"
     job.refresh_from_db()
     assert job.state == JobState.PAUSED
+
+
+def test_a_job_that_is_resumed_in_a_later_month_is_held_and_charged_there(
+    redis: Redis, commits: Any
+) -> None:
+    job, dev = queued(), company.developer()
+    with commits():
+        claim = claimed(job)
+        ran_for(10)
+        job_pause(actor=dev, job_id=job.pk)
+        job_paused(claim)
+        job_sweep()
+    hold = BudgetHold.objects.get()
+    hold.made_at -= timedelta(days=35)
+    hold.save()
+    quotas_reconcile(repair=True)
+    assert seconds_held() == (0, 0)
+    earlier = f"assay:quota:month:{hold.made_at:%Y-%m}:department:clinical"
+    redis.hset(earlier, "device_held", hold.reserved_device_ms)
+    with commits():
+        job_resume(actor=dev, job_id=job.pk)
+    assert (redis.hget(earlier, "device_held"), seconds_held()) == (b"0", (0, 600))
+    with commits():
+        claim = claimed(job)
+        ran_for(5)
+        job_fail(claim, "broke", retry=False)
+    used, reserved = seconds_held()
+    assert (15 <= used <= 18, reserved) == (True, 0)
+    assert redis.hget(earlier, "device_held") == b"0"
+    agree(redis)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_budget_of_a_job_that_is_being_resumed_is_not_given_back(redis: Redis) -> None:
+    quotas_reconcile(repair=True)
+    job, dev = queued(), company.developer()
+    job_pause(actor=dev, job_id=job.pk)
+
+    def lower() -> int:
+        try:
+            return budgets_lower()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            job_resume(actor=dev, job_id=job.pk)
+            lowered = pool.submit(lower)
+            wait([lowered], timeout=3)
+        assert lowered.result() == 0
+    assert seconds_held() == (0, 600)
