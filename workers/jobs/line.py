@@ -15,7 +15,6 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.humanize.templatetags.humanize import ordinal
 from django.db import connection
-from django.db.models import Q
 from django.utils import timezone
 
 from governance.errors import WrongState
@@ -25,6 +24,8 @@ from workers.jobs.models import Job, JobState
 SHARE_HOURS = 6
 # Another machine that had a job within this time counts as one that works.
 OTHERS_LATELY = timedelta(minutes=10)
+# The last attempt of a queued job waits for another machine for at most so long.
+SPARED_FOR = timedelta(hours=1)
 
 # Claims wait for one another for the few milliseconds that one takes: without it, two claims at
 # once would count the same running jobs, and both take the last place of a department.
@@ -53,11 +54,35 @@ _FITS = """
     AND coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0) <= %(memory_gib)s
 """
 
-# The last attempt of a job, for the machine that had the one before.
-_SPARED = """(
-    %(spared)s <> '' AND attempt > interruptions AND attempt - interruptions = %(attempts)s - 1
-    AND starts_with(worker, %(spared)s)
+# Conditions on a job that has one attempt left, which another machine may have first.
+LAST_ATTEMPT = """(
+    attempt > interruptions AND attempt - interruptions = %(attempts)s - 1
+    AND (state <> 'queued'
+         OR coalesce(queued_at, created_at) > statement_timestamp() - %(spared_for)s)
 )"""
+
+# The same, for the machine that had the attempt before, where the job fits another one that works.
+_SPARED = f"""(
+    {LAST_ATTEMPT} AND starts_with(worker, %(spared)s)
+    AND EXISTS (
+        SELECT FROM unnest(%(others_devices)s::bigint[], %(others_memory)s::bigint[])
+                    AS others(devices, memory_gib)
+         WHERE coalesce((spec -> 'resources' ->> 'devices')::integer, 1) <= others.devices
+           AND coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0) <= others.memory_gib
+    )
+)"""
+
+# Devices and memory of other machines whose workers run jobs, or did lately. Workers of the control
+# plane take jobs of any size.
+_OTHERS = """
+SELECT DISTINCT
+       coalesce(nullif(jsonb_array_length(n.facts -> 'devices'), 0), %(no_limit)s),
+       coalesce(nullif((n.facts ->> 'memory_bytes')::bigint / 1073741824, 0), %(no_limit)s)
+  FROM workers_job j LEFT JOIN workers_node n ON starts_with(j.worker, n.name || '/')
+ WHERE j.worker <> '' AND NOT starts_with(j.worker, %(spared)s)
+   AND (j.state = 'running' OR j.finished_at >= statement_timestamp() - %(lately)s)
+   AND (n.id IS NULL OR n.state = 'enrolled')
+"""
 
 # The first of each department's line is locked, so that one that a person cancels at this moment
 # is passed over. NO KEY: rows that refer to a job may be added meanwhile.
@@ -124,8 +149,10 @@ _NO_LIMIT = 2**31 - 1
 
 
 def common() -> dict[str, Any]:
-    """Return the values of `SHARES`, and of the platform's limit of a department."""
+    """Return the values of `SHARES` and `LAST_ATTEMPT`, and the limit of a department."""
     return {
+        "attempts": settings.JOB_MAX_ATTEMPTS,
+        "spared_for": SPARED_FOR,
         "hours": timedelta(hours=SHARE_HOURS),
         "at_once": settings.JOBS_AT_ONCE or _NO_LIMIT,
     }
@@ -157,11 +184,13 @@ def first_claim(
         **common(),
         "worker": worker[:120],
         "lease": timedelta(seconds=settings.JOB_LEASE_S),
-        "attempts": settings.JOB_MAX_ATTEMPTS,
         "devices": (bound and bound.devices) or _NO_LIMIT,
         "memory_gib": (bound and bound.memory_gib) or _NO_LIMIT,
-        "spared": "" if bound is None or not _others_work(bound) else bound.prefix,
+        "spared": bound.prefix if bound else "",
     }
+    others = _others(bound.prefix) if bound else []
+    values["others_devices"] = [devices for devices, _ in others]
+    values["others_memory"] = [memory_gib for _, memory_gib in others]
     with connection.cursor() as cursor:
         cursor.execute(LOCK)
         if bound is not None:
@@ -171,13 +200,14 @@ def first_claim(
     return row
 
 
-def _others_work(bound: Bound) -> bool:
-    """Return whether workers of other machines run jobs, or did lately: the last attempt of a job
-    is then theirs, so that one machine alone does not use up all.
+def _others(prefix: str) -> list[tuple[int, int]]:
+    """Return the devices and GiB of memory of other machines that work: the last attempt of a job
+    that fits one is theirs, so that one machine alone does not use up all.
     """
-    others = Job.objects.exclude(worker="").exclude(worker__startswith=bound.prefix)
-    lately = timezone.now() - OTHERS_LATELY
-    return others.filter(Q(state=JobState.RUNNING) | Q(finished_at__gte=lately)).exists()
+    values: dict[str, Any] = {"spared": prefix, "lately": OTHERS_LATELY, "no_limit": _NO_LIMIT}
+    with connection.cursor() as cursor:
+        cursor.execute(_OTHERS, values)
+        return list(cursor.fetchall())
 
 
 def _check_bound(bound: Bound) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from governance.people.models import Person
 from registry import store
 from registry.intake.models import Intake
 from registry.manifests import Manifest, ManifestFile, build_manifest
@@ -309,6 +312,32 @@ def test_the_last_attempt_is_another_machines_as_long_as_one_works(
     Job.objects.filter(pk=job.pk).update(dispatch_after="2020-01-01T00:00:00Z")
     assert node.jobs.claim(str(job.pk), WORKER) is None
     Job.objects.filter(pk=other.pk).update(worker="gpu-1/compute@z")
+    assert node.claimed(job)[0].attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "hours"), [(64, 0), (4, 2)], ids=["fits no other one", "waited for long"]
+)
+def test_the_last_attempt_waits_for_no_machine_that_does_not_take_it(
+    node: ComputeNode, settings: Any, memory_gib: int, hours: int
+) -> None:
+    settings.JOB_MAX_ATTEMPTS = 2
+    small = {"devices": [], "memory_bytes": 8 * 1024**3}
+    Node.objects.create(
+        name="gpu-2", state=NodeState.ENROLLED, public_key="0" * 64, facts=small,
+        created_by=Person.objects.first(),
+    )  # fmt: skip
+    other = intake_job()
+    assert job_claim(job_id=other.pk, worker="gpu-2/compute@b") is not None
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    node.jobs.fail(claim, "It broke.", retry=True)
+    waits = Job.objects.filter(pk=job.pk)
+    waits.update(dispatch_after="2020-01-01T00:00:00Z", spec={**job.spec, "resources": {}})
+    assert node.jobs.claim(str(job.pk), WORKER) is None
+    since = timezone.now() - timedelta(hours=hours)
+    resources = {"memory_gib": memory_gib}
+    waits.update(queued_at=since, spec={**job.spec, "resources": resources})
     assert node.claimed(job)[0].attempt == 2
 
 
