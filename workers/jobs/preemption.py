@@ -24,9 +24,9 @@ from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.principals import background, service_principal
-from workers.jobs.line import LOCK, SHARES, common
+from workers.jobs.line import LAST_ATTEMPT, LOCK, SHARES, common
 from workers.jobs.models import Job, JobPriority, JobState, StopRequest
-from workers.jobs.states import job_lock, job_subject
+from workers.jobs.states import job_subject
 
 logger = logging.getLogger(__name__)
 # An attempt is not preempted before it has run for so long.
@@ -38,17 +38,21 @@ _WANTS = """ARRAY[coalesce((spec -> 'resources' ->> 'devices')::integer, 1),
     coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0),
     coalesce((spec -> 'resources' ->> 'nodes')::integer, 1)]"""
 
+# The node of a worker; empty for those of the control plane.
+_NODE = "coalesce(substring(worker FROM '^([^/]+)/'), '')"
+
 _DEPARTMENTS = f"""
 WITH {SHARES}
 SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesce(u.ms, 0),
-       j.id, j.priority, j.created_at, j.waited, j.wants
+       j.id, j.priority, j.created_at, j.waited, j.wants, j.avoids
   FROM governance_department d
   LEFT JOIN running r ON r.department_id = d.id
   LEFT JOIN used u ON u.department = d.slug
   LEFT JOIN LATERAL (
         SELECT id, priority, created_at, CASE WHEN dispatches > 0 THEN extract(
                  epoch FROM statement_timestamp() - coalesce(queued_at, created_at)) ELSE 0 END
-               AS waited, {_WANTS} AS wants
+               AS waited, {_WANTS} AS wants,
+               CASE WHEN {LAST_ATTEMPT} THEN {_NODE} ELSE '' END AS avoids
           FROM workers_job
          WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
            AND attempt - interruptions < %(attempts)s
@@ -64,7 +68,8 @@ SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel
        j.yields_to, {_WANTS},
        j.checkpoints <> jsonb_build_object() AND j.claimed_at < statement_timestamp() - %(least)s
        AND NOT EXISTS (SELECT FROM workers_node n
-                        WHERE starts_with(j.worker, n.name || '/') AND n.state <> 'enrolled')
+                        WHERE starts_with(j.worker, n.name || '/') AND n.state <> 'enrolled'),
+       {_NODE}
   FROM workers_job j WHERE j.state = 'running' AND j.lease_until >= statement_timestamp()
 """  # noqa: S608
 
@@ -73,7 +78,8 @@ SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel
 class Waiting:
     """The first queued job of a department; it has waited for `waited_s` seconds.
 
-    `wants` are the devices, GiB of memory and machines that it requests.
+    `wants` are the devices, GiB of memory and machines that it requests. `avoids` is the node that
+    may not claim its last attempt, having had the one before.
     """
 
     job: UUID
@@ -81,6 +87,7 @@ class Waiting:
     created_at: datetime
     waited_s: float
     wants: tuple[int, ...] = (1, 0, 1)
+    avoids: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,7 @@ class Running:
     yields_to: UUID | None
     may_stop: bool
     wants: tuple[int, ...] = (1, 0, 1)
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +199,8 @@ def _first_after(by_key: Mapping[int, Line], taker: Line, waiting: Waiting, job:
     """
     if any(wanted > given for wanted, given in zip(waiting.wants, job.wants, strict=True)):
         return False
+    if waiting.avoids and waiting.avoids == job.node:
+        return False
     giver = by_key[job.department]
     if giver.department == taker.department:
         if job.priority >= waiting.priority:
@@ -220,8 +230,13 @@ def job_preempt_due() -> UUID | None:
         choice = choose(_lines(), _running(), after_s=after_s)
         if choice is None:
             return None
-        job = job_lock(choice.running.job)
-        if job.state != JobState.RUNNING or job.cancel_requested or job.stop_request:
+        # A job that another transaction changes at this moment is left to the next round: claims
+        # wait meanwhile.
+        still = Job.objects.select_for_update(of=("self",), skip_locked=True).filter(
+            pk=choice.running.job, state=JobState.RUNNING, cancel_requested=False, stop_request=""
+        )
+        job = still.select_related("department").first()
+        if job is None:
             return None
         job.stop_request = StopRequest.PREEMPT
         job.stop_reason, job.yields_to = choice.reason, choice.waiting.job
@@ -246,9 +261,8 @@ def _waits_long(after_s: int) -> bool:
 
 
 def _lines() -> list[Line]:
-    values = {**common(), "attempts": settings.JOB_MAX_ATTEMPTS}
     with connection.cursor() as cursor:
-        cursor.execute(_DEPARTMENTS, values)
+        cursor.execute(_DEPARTMENTS, common())
         rows = cursor.fetchall()
     return [
         Line(
@@ -264,9 +278,9 @@ def _lines() -> list[Line]:
 
 
 def _waiting(
-    job: UUID, priority: int, created_at: datetime, waited_s: Any, wants: list[int]
+    job: UUID, priority: int, created_at: datetime, waited_s: Any, wants: list[int], avoids: str
 ) -> Waiting:
-    return Waiting(job, priority, created_at, float(waited_s), tuple(wants))
+    return Waiting(job, priority, created_at, float(waited_s), tuple(wants), avoids)
 
 
 def _running() -> list[Running]:
@@ -283,6 +297,7 @@ def _running() -> list[Running]:
                 yields_to=row[6] if row[4] else None,
                 wants=tuple(row[7]),
                 may_stop=bool(row[8]),
+                node=row[9],
             )
             for row in cursor.fetchall()
         ]

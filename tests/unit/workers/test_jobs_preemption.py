@@ -56,6 +56,9 @@ def test_a_department_without_a_running_job_gets_a_place_of_one_that_runs_two() 
     large = replace(line(1, 0, 0), first=Waiting(UUID(int=1), 0, AT, 900, wants=(2, 0, 1)))
     assert chosen([large, line(2, 2)], at_work(2, 2)) is None
     assert chosen([large, line(2, 2)], at_work(2, 2, wants=(2, 64, 1))) == (2, 1)
+    last = replace(line(1, 0, 0), first=Waiting(UUID(int=1), 0, AT, 900, avoids="gpu-1"))
+    assert chosen([last, line(2, 2)], at_work(2, 2, node="gpu-1")) is None
+    assert chosen([last, line(2, 2)], at_work(2, 2, node="gpu-2")) == (2, 1)
 
 
 def test_of_one_department_the_higher_priority_gets_the_place_of_a_lower_one() -> None:
@@ -199,6 +202,21 @@ def test_jobs_that_would_lose_work_are_not_preempted(
     Job.objects.filter(state=JobState.RUNNING).update(**changes)
     waiting_long("clinical")
     assert job_preempt_due() is None
+
+
+@database
+def test_no_job_makes_way_on_the_node_that_may_not_have_the_last_attempt(
+    preempting: None, settings: Any
+) -> None:
+    settings.JOB_MAX_ATTEMPTS = 2
+    claims = running_for_an_hour("finance", 2)
+    waiting = waiting_long("clinical")
+    Job.objects.filter(pk=waiting.pk).update(attempt=1, worker="gpu-1/compute@a")
+    running = Job.objects.filter(state=JobState.RUNNING)
+    running.update(worker="gpu-1/compute@b")
+    assert job_preempt_due() is None
+    running.filter(pk=claims[0].job_id).update(worker="w1")
+    assert job_preempt_due() == claims[0].job_id
 
 
 @database
