@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -43,6 +44,7 @@ from workers.wire import (
 )
 from workers.wire_keys import KEY_BYTES, PAIRS_MAX, Forged, Pair, WireKey
 
+logger = logging.getLogger(__name__)
 NONCE_BYTES = 12
 _TAG_BYTES = 16
 _FIRST_NONCE = bytes(NONCE_BYTES)
@@ -69,7 +71,8 @@ class GatewaySeals:
         self._wire = wire
         self._private = X25519PrivateKey.generate()
         self._public = self._private.public_key().public_bytes_raw()
-        self._pairs: dict[str, Pair] = {}
+        # None for a key that no secret can be shared with.
+        self._pairs: dict[str, Pair | None] = {}
         self._lock = threading.Lock()
 
     def seal(
@@ -77,10 +80,11 @@ class GatewaySeals:
     ) -> tuple[dict[str, Any], ReplyReader]:
         """The message for the broker, and what reads the replies to it.
 
-        `recipients` are worker processes by their addresses (`worker_address`).
+        `recipients` are worker processes by their addresses (`worker_address`). Those whose key no
+        secret can be shared with are left out.
         """
         key = os.urandom(KEY_BYTES)
-        pairs = {worker: self._pair(worker) for worker in recipients}
+        pairs = {worker: pair for worker in recipients if (pair := self._pair(worker))}
         header = {
             "request_id": request.request_id,
             "reply_stream": request.reply_stream,
@@ -98,16 +102,19 @@ class GatewaySeals:
         secrets = {worker: pair.replies for worker, pair in pairs.items()}
         return message, ReplyReader(self._wire, request, key, secrets)
 
-    def _pair(self, worker: str) -> Pair:
+    def _pair(self, worker: str) -> Pair | None:
         with self._lock:
-            found = self._pairs.get(worker)
-            if found is None:
+            if worker not in self._pairs:
                 if len(self._pairs) >= PAIRS_MAX:
                     self._pairs.clear()
                 realm, _, public = worker.rpartition("/")
-                other, wire = bytes.fromhex(public), self._wire.of(realm)
-                found = self._pairs[worker] = wire.pair(self._private, other, self._public, other)
-        return found
+                try:
+                    other, wire = bytes.fromhex(public), self._wire.of(realm)
+                    self._pairs[worker] = wire.pair(self._private, other, self._public, other)
+                except ValueError:
+                    logger.error("Worker %s has an unusable key; it gets no requests", worker)
+                    self._pairs[worker] = None
+            return self._pairs[worker]
 
 
 class WorkerSeals:
@@ -146,10 +153,11 @@ class WorkerSeals:
                 name: message[name] for name in ("request_id", "reply_stream", "gateway", "seals")
             }
             text = _canonical(header)
+            mac = message["macs"].get(self._realm)
             # A gateway that does not know this node yet makes no MAC for it; what it is sent back
-            # goes to the node's own stream.
-            mac = message["macs"].get(self._realm) if self._realm else message["macs"][""]
-            if mac is None:
+            # goes to the node's own stream. The control plane's workers always get one: without
+            # it, they would sign for anyone, on any stream.
+            if mac is None and self._realm:
                 raise self._bounce(header["request_id"], header["reply_stream"])
             if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
                 raise Forged("The request carries no valid MAC.")

@@ -34,6 +34,18 @@ class Pair:
     replies: bytes
 
 
+def exchange_possible(public_key: str) -> bool:
+    """Return whether a secret can be shared with a public key (X25519, hexadecimal). With a point
+    of low order every secret would be zero.
+    """
+    try:
+        other = X25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        X25519PrivateKey.generate().exchange(other)
+    except ValueError:
+        return False
+    return True
+
+
 class WireKey:
     """Derive one key for each purpose from the secret of the installation, or of one node.
 

@@ -11,7 +11,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
-from governance.errors import DomainError, NotFound, NotPermitted, WrongState
+from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
@@ -36,6 +36,7 @@ from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
 from workers.placement.settings import ReplicaSettings
+from workers.wire_keys import exchange_possible
 
 logger = logging.getLogger(__name__)
 REPLICA_SILENCE_S = 15
@@ -219,8 +220,17 @@ def worker_key_register(
     actor: Principal = ENGINE_WORKER,
 ) -> None:
     """Make `public_key` the one that gateways seal this worker's requests for, and record what the
-    worker offers and has. One without a capacity is given nothing to load.
+    worker offers and has. One without a capacity is given nothing to load; one whose key is empty
+    gets no requests.
+
+    Raises:
+        InvalidInput: no secret can be shared with the key.
     """
+    if public_key and not exchange_possible(public_key):
+        raise InvalidInput(
+            "The worker's public key is not usable.",
+            fields={"public_key": ["Use an X25519 key that was made for this worker."]},
+        )
     now, has = timezone.now(), capacity or Capacity(memory=0)
     WorkerKey.objects.update_or_create(
         worker=worker[:120],

@@ -213,6 +213,17 @@ def test_facts_out_of_bounds_are_refused(call: Call, facts: dict[str, Any]) -> N
     assert Node.objects.get().facts == FACTS
 
 
+def test_a_key_that_no_secret_can_be_shared_with_is_refused(call: Call) -> None:
+    body = {
+        "worker": "engine@a",
+        "engines": ["own"],
+        "capacity": {"memory": 1, "device": "cpu", "devices": 1, "labels": []},
+    }
+    answer = call("POST", "workers/keys", {**body, "public_key": "00" * 32})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")
+    assert call("POST", "workers/keys", {**body, "public_key": "ab" * 32}).status_code == 204
+
+
 def test_what_is_no_longer_placed_is_no_longer_desired(call: Call) -> None:
     deployment = deployed(OWN)
     path = "assignments?worker=engine@a&engines=own"

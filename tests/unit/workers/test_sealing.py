@@ -125,6 +125,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "seals of another shape": lambda m: m.update(seals=[]),
     "no MACs": lambda m: m.pop("macs"),
     "no MAC for it": lambda m: m.update(macs={}),
+    "an empty MAC for it": lambda m: m.update(macs={"": None}),
     "no text at all": lambda m: m.update(body=7),
 }
 
@@ -361,6 +362,22 @@ def test_a_node_that_the_gateway_does_not_know_yet_sends_a_request_back() -> Non
     with pytest.raises(Forged):
         reader.open(fields, B)
     assert reader.open(fields, A) == [NOT_ADDRESSED]
+
+
+def test_a_node_sends_nothing_back_to_what_is_no_stream() -> None:
+    new, gateway = worker_seals(A), GatewaySeals(Wire().key)
+    message, _ = gateway.seal(request(), [worker_seals(B).address])
+    with pytest.raises(Forged):
+        new.open({**travelled(message), "reply_stream": 5})
+
+
+@pytest.mark.parametrize("key", ["00" * 32, f"01{'00' * 31}", "zz" * 32, "ab"])
+def test_a_worker_with_an_unusable_key_takes_no_request_from_the_others(key: str) -> None:
+    wire = Wire()
+    recipients = [f"{A}/{key}", wire.worker.address, key]
+    message, reader = wire.gateway.seal(request(), recipients)
+    assert reader.holders == {wire.worker.address}
+    assert reader.open(entry(wire.worker.open(travelled(message))[1], DONE)) == [DONE]
 
 
 def test_keys_expand_as_rfc_5869_says() -> None:
