@@ -67,7 +67,6 @@ logger = logging.getLogger(__name__)
 SWEEP_S = 1.0
 WATCH_S = 2.0
 MEASURE_S = 15.0
-BROKER_TIMEOUT_S = 5.0
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
     ("deployments", WATCH_S, deployments_stop_unservable),

@@ -168,16 +168,20 @@ class BrokerAccess:
         return self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def _tell(self, name: str, access: Access, before: Collection[str]) -> None:
-        self._command("ACL SETUSER", name, *access.rules())
+        lost = set(before) - access.passwords
+        renewed = NodeSession.objects.filter(broker_sha256__in=lost, ended_as=SessionEnd.RENEWED)
+        # Another machine has the key now, or a session came to its end.
+        ends = bool(lost) and renewed.count() < len(lost)
+        # In one step: once the password is gone, a later round could not tell that connections
+        # made with it are still open.
+        with self._client.pipeline(transaction=True) as step:
+            step.execute_command("ACL SETUSER", name, *access.rules())  # type: ignore[no-untyped-call]
+            if ends:
+                step.execute_command("CLIENT KILL", "USER", name)  # type: ignore[no-untyped-call]
+            step.execute()
         self._told[name] = access
-        if lost := set(before) - access.passwords:
-            renewed = NodeSession.objects.filter(
-                broker_sha256__in=lost, ended_as=SessionEnd.RENEWED
-            )
-            # Another machine has the key now, or a session came to its end.
-            if renewed.count() < len(lost):
-                self._command("CLIENT KILL", "USER", name)
-                logger.info("The connections of the broker's user %s were ended", name)
+        if ends:
+            logger.info("The connections of the broker's user %s were ended", name)
 
 
 def _text(value: bytes | str) -> str:

@@ -222,17 +222,17 @@ def test_a_revoked_node_is_cut_off_at_once(stage: Stage) -> None:
 
 def test_a_renewed_session_has_another_password_and_keeps_its_connections(stage: Stage) -> None:
     own, former = stage.signed_in(), stage.machine.broker_password
-    assert own.ping()
+    number = own.client_id()
     stage.machine.sign_in(stage.token)
     stage.access.run()
-    assert own.client_id() == own.client_id()
+    assert own.client_id() == number
     assert stage.signed_in().ping()
     assert stage.client(stage.node, former).ping()
     NodeSession.objects.filter(ended_as="renewed").update(
         ended_at=timezone.now() - timedelta(minutes=2)
     )
     stage.access.run()
-    assert own.ping()
+    assert own.client_id() == number
     with pytest.raises(AuthenticationError):
         stage.client(stage.node, former).ping()
 
@@ -246,6 +246,18 @@ def test_a_second_machine_with_the_key_ends_the_connections_of_the_first(stage: 
     with pytest.raises((redis_module.ConnectionError, AuthenticationError)):
         assert own.client_id() == number
     assert stage.client(stage.node, clone.broker_password).ping()
+
+
+def test_a_round_that_may_not_end_connections_changes_nothing_and_is_repeated(stage: Stage) -> None:
+    own = stage.signed_in()
+    number = own.client_id()
+    Machine("gpu-1", stage.machine.key).sign_in()
+    stage.admin.execute_command("ACL SETUSER", "assay_controller", "-client|kill")
+    with pytest.raises(NoPermissionError):
+        stage.access.run()
+    stage.admin.execute_command("ACL SETUSER", "assay_controller", "+client|kill")
+    assert stage.access.run() == 1
+    assert number not in {int(each["id"]) for each in stage.admin.client_list()}
 
 
 def test_a_session_that_ran_out_ends_the_user(stage: Stage) -> None:
