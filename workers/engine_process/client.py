@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _STANDARD_ERROR = 2
 _FILES_AT_ONCE = 4
 _SERVER = "workers.engine_process.server"
+_INVALID = Failed("engine_error", "The engine made an answer that is not valid.", 500)
 _ENDED = "The process of the model's engine ended; the request can be sent again."
 
 
@@ -246,7 +247,14 @@ class EngineProcess:
                 done.set_exception(error_from_message(error))
             return
         key = message["engine"], message["request_id"]
-        event = event_from_message(message["event"])
+        event: Event
+        try:
+            event = event_from_message(message["event"])
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            # An engine that answers nonsense ends its own request, and none of the others.
+            logger.error("Request %s got an invalid event: %r", key[1], error)
+            event = _INVALID
+            self.send({"do": "cancel", "engine": key[0], "request_id": key[1]})
         with self._lock:
             if isinstance(event, Done | Failed):
                 sink = self._sinks.pop(key, None)

@@ -60,6 +60,16 @@ def _unwritable(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
     sink(Done("stop", 1, 0, results=["\ud800"]))
 
 
+def _units(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    """Count what cannot be counted in parts."""
+    sink(Done("stop", 1, 0, units=1.5))  # type: ignore[arg-type]
+
+
+def _no_type(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    """Give back bytes without their type."""
+    sink(Done("stop", 1, 0, results=[{"data": b"x"}]))
+
+
 def _garbage(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
     """Write to the worker what is no frame."""
     sink(Delta("before", 1))
@@ -77,5 +87,7 @@ _DONE = {
     "names": _names,
     "file": _file,
     "unwritable": _unwritable,
+    "units": _units,
+    "no type": _no_type,
     "garbage": _garbage,
 }

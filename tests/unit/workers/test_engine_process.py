@@ -161,6 +161,15 @@ def test_what_an_engine_refuses_or_breaks_on_fails_alone(engines: Engines) -> No
     assert engines.submit("one two").done().completion_tokens == 2
 
 
+@pytest.mark.parametrize("answer", ["units", "no type"])
+def test_an_answer_that_is_not_valid_fails_alone(engines: Engines, answer: str) -> None:
+    other = engines.begun("one wait", "other")
+    assert engines.failed(engines.submit(answer)).status == 500
+    assert other.end is None
+    engines.engine.cancel("other")
+    assert other.done().finish_reason == "cancelled"
+
+
 def test_a_request_that_is_too_large_is_refused_and_others_go_on(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
