@@ -202,14 +202,16 @@ class Replies:
 
     async def _trim(self) -> None:
         now = time.monotonic()
+        used = {realm for expected in self._expected.values() for realm in expected.realms}
+        commands: list[tuple[str | bytes | int, ...]] = []
         for name, stream in list(self._streams.items()):
-            await self._client.execute_command("XTRIM", name, "MINID", stream.last)
-            await self._client.execute_command("EXPIRE", name, REPLY_TTL_S)
-            if stream.until < now and not any(
-                stream.realm in expected.realms for expected in self._expected.values()
-            ):
+            commands.append(("XTRIM", name, "MINID", stream.last))
+            commands.append(("EXPIRE", name, REPLY_TTL_S))
+            if stream.until < now and stream.realm not in used:
+                # It expires: a DEL could arrive after replies to the next request to its node.
                 del self._streams[name]
-                await self._client.execute_command("DEL", name)
+        # In one step: no stream is read until all of them are trimmed.
+        await asyncio.gather(*(self._commands.execute_command(*each) for each in commands))
 
     def _deliver(self, fields: dict[bytes, bytes], realm: str) -> None:
         request_id = fields.get(b"id", b"").decode("utf-8", "replace")
