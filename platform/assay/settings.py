@@ -602,9 +602,10 @@ INTAKE_MAX_BYTES = env_int("ASSAY_INTAKE_MAX_BYTES", 20 * 1024**3)
 KNOWLEDGE_CACHE_BYTES = env_int("ASSAY_KNOWLEDGE_CACHE_BYTES", 512 * 1024**2)
 DOCUMENT_MAX_BYTES = env_int("ASSAY_DOCUMENT_MAX_BYTES", 32 * 1024**2)
 DATASET_MAX_BYTES = env_int("ASSAY_DATASET_MAX_BYTES", 512 * 1024**2)
-# Of one image or recording, in a request or in a dataset.
+# Of one image or recording, in a request, an answer or a dataset.
+MEDIA_MAX_BYTES = env_int("ASSAY_MEDIA_MAX_BYTES", 25 * 1024**2, least=1)
 MEDIA_LIMITS = MediaLimits(
-    bytes=env_int("ASSAY_MEDIA_MAX_BYTES", 25 * 1024**2, least=1),
+    bytes=MEDIA_MAX_BYTES,
     pixels=env_int("ASSAY_MEDIA_MAX_PIXELS", 40_000_000, least=1),
     side=env_int("ASSAY_MEDIA_MAX_SIDE", 16_384, least=1),
     seconds=env_int("ASSAY_MEDIA_MAX_SECONDS", 1800, least=1),

@@ -118,7 +118,7 @@ class StrictJSONParser(parsers.JSONParser):
 
 
 class OctetStreamParser(parsers.BaseParser):
-    """A part of an upload, as bytes: at most `UPLOAD_CHUNK_BYTES` of them."""
+    """Bytes: at most as many as the setting that the view names in `upload_limit`."""
 
     media_type = "application/offset+octet-stream"
 
@@ -128,12 +128,10 @@ class OctetStreamParser(parsers.BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        limit: int = settings.UPLOAD_CHUNK_BYTES
+        limit: int = getattr(settings, (parser_context or {})["view"].upload_limit)
         body = stream.read(limit + 1) if _declared_size(parser_context) <= limit else b""
         if len(body) > limit or _declared_size(parser_context) > limit:
-            raise TooLarge(
-                f"A part of an upload has at most {limit:,} bytes.", hint="Send smaller parts."
-            )
+            raise TooLarge(f"The body has at most {limit:,} bytes.")
         return bytes(body)
 
 

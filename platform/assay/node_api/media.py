@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
@@ -20,7 +19,7 @@ from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.files import CONTENT_TYPE
 from assay.node_api.joining import TAG
 from assay.server.downloads import ungated
-from governance.errors import InvalidInput, NotFound, TooLarge
+from governance.errors import InvalidInput, NotFound
 from registry.media.checks import CONTENT_TYPES, content_type_of
 from registry.media.store import MediaReference, media_chunks, media_put, media_size
 from workers.nodes.engine_side import node_media_require, node_media_take_room
@@ -72,7 +71,7 @@ class NodeMediaView(NodeEndpoint):
     """Files that runners make."""
 
     parser_classes = (OctetStreamParser,)
-    upload_limit = "UPLOAD_CHUNK_BYTES"
+    upload_limit = "MEDIA_MAX_BYTES"
 
     @operation(
         TAG,
@@ -88,8 +87,6 @@ class NodeMediaView(NodeEndpoint):
         data: Any = request.data
         if not isinstance(data, bytes) or content_type_of(data) != content_type:
             raise InvalidInput(f"The body is not a file of the kind {content_type}.")
-        if len(data) > settings.MEDIA_LIMITS.bytes:
-            raise TooLarge(f"A media file has at most {settings.MEDIA_LIMITS.bytes:,} bytes.")
         node_media_take_room(node=self.node, size=len(data))
         made = media_put(data, content_type=content_type, deployment_id=deployment_id)
         return self.answer(made, MediaReferenceAnswer, status=201)

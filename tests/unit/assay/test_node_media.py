@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,9 @@ def test_a_node_sends_no_media_for_others_of_no_other_kind_and_not_without_end(
         )
 
 
-def test_a_media_file_is_bounded(stage: Stage, settings: Any) -> None:
-    settings.MEDIA_LIMITS = replace(settings.MEDIA_LIMITS, bytes=10)
+def test_a_media_file_is_bounded_by_the_limit_of_media_alone(stage: Stage, settings: Any) -> None:
+    settings.UPLOAD_CHUNK_BYTES = 10
+    assert stage.media.write(stage.own, PNG, "image/png").size == len(PNG)
+    settings.MEDIA_MAX_BYTES = 10
     with pytest.raises(TooLarge):
         stage.media.write(stage.own, PNG, "image/png")
