@@ -47,6 +47,8 @@ class Launcher(Protocol):
     def submit(self, folder: Path, resources: Resources) -> str:
         """Start the run in `folder`; return a handle.
 
+        A call that raised Unavailable may be repeated, and starts no second run.
+
         Raises:
             InvalidInput: it can never run with these resources.
             Unavailable: it cannot be started now.

@@ -155,8 +155,11 @@ class SlurmLauncher:
     def submit(self, folder: Path, resources: Resources) -> str:
         """Submit the run. Raises Unavailable, and InvalidInput when Slurm can never run it."""
         script = folder / SCRIPT
+        again = script.exists()
         script.write_text(slurm_script(folder.absolute(), resources, self._settings))
-        output = _command("sbatch", "--parsable", str(script))
+        # The answer to the call before may be lost, and the job there.
+        handle = _submitted(folder.absolute()) if again else ""
+        output = handle or _command("sbatch", "--parsable", str(script))
         handle = output.strip().partition(";")[0]
         if not _JOB.fullmatch(handle):
             raise Unavailable(f"sbatch answered {output[:80]!r}, which is not a job ID.")
@@ -279,6 +282,17 @@ def _status(code: str) -> int:
 
 def _earlier(folder: Path) -> list[str]:
     """Return the IDs of jobs in Slurm of the same job's lower fences. Raises Unavailable."""
+    return [handle for fence, handle in _listed(folder) if fence < int(folder.name)]
+
+
+def _submitted(folder: Path) -> str:
+    """Return the ID of this attempt's job in Slurm; empty where it has none. Raises Unavailable."""
+    found = (handle for fence, handle in _listed(folder) if fence == int(folder.name))
+    return next(found, "")
+
+
+def _listed(folder: Path) -> list[tuple[int, str]]:
+    """Return the fences and IDs of the job's attempts in Slurm. Raises Unavailable."""
     if not folder.name.isdecimal():
         return []
     stem = _job_name(folder).removesuffix(folder.name)
@@ -287,8 +301,8 @@ def _earlier(folder: Path) -> list[str]:
     for line in listed.splitlines():
         handle, _, name = line.strip().partition("|")
         fence = name.removeprefix(stem)
-        if name != fence and fence.isdecimal() and int(fence) < int(folder.name):
-            found.append(handle)
+        if name != fence and fence.isdecimal():
+            found.append((int(fence), handle))
     return found
 
 

@@ -6,9 +6,10 @@ import contextlib
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from governance.errors import DomainError, InvalidInput, Unavailable
 from workers import tracing
@@ -30,8 +31,12 @@ FORWARD_S = 1.0
 # Between two tries to hand over a result.
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 5.0
+# A launcher that is unavailable, as during an upgrade of the cluster, is waited for so long before
+# the attempt fails.
+AWAY_S = 600.0
 UNREQUESTED = "The run stopped without a request to stop."
 MAX_LOG_BYTES = 64 * 1024**2
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Supervisor:
     """The means of this machine to run jobs.
 
     `threads` is what torch may use for one job. `stop_s` is how long a run may take to stop, and
-    `pause_s` to stop for a pause.
+    `pause_s` to stop for a pause. A launcher that is unavailable is tried again for `away_s`.
     """
 
     control: JobControl
@@ -57,6 +62,7 @@ class Supervisor:
     threads: int | None = None
     stop_s: float = STOP_S
     pause_s: float = PAUSE_S
+    away_s: float = AWAY_S
 
     def run(self, claim: Claim, order: Order) -> None:
         """Run a claimed job and hand over how it ended.
@@ -119,7 +125,7 @@ class Supervisor:
         try:
             with tracing.step("prepare"):
                 self._prepare(claim, order, folder, lease)
-            if lease.cancelled or lease.paused or lease.lost:
+            if _stops(lease):
                 return None
             with tracing.step("run"):
                 return self._watched(order, folder, lease)
@@ -135,7 +141,9 @@ class Supervisor:
         inputs = folder / INPUTS
         inputs.mkdir(parents=True)
         # Before its checkpoints are read: one that still works would change them.
-        self.launcher.end_earlier(folder)
+        self._until_available(lambda: self.launcher.end_earlier(folder), lease)
+        if _stops(lease):
+            return
         lease.enter("verifying")
         lease.log("Verifying the inputs against their digests.")
         self.files.fetch(order, inputs)
@@ -145,9 +153,40 @@ class Supervisor:
         (folder / CHECKPOINTS).symlink_to(checkpoints.resolve())
         order.model_copy(update={"threads": self.threads}).write(folder)
 
+    def _until_available(self, call: Callable[[], _Answer], lease: HeldLease) -> _Answer | None:
+        """Return the answer of the launcher, tried again while it is unavailable; None when the job
+        was to stop meanwhile. No device time counts in that time.
+
+        Raises:
+            Unavailable: it was so for `away_s`.
+        """
+        until, wait_s = time.monotonic() + self.away_s, FIRST_WAIT_S
+        told = ""
+        while True:
+            try:
+                answer = call()
+            except Unavailable as error:
+                if time.monotonic() + wait_s > until:
+                    raise
+                if not told:
+                    lease.working(works=False)
+                if error.message != told:
+                    told = error.message
+                    lease.warn(f"{told} The worker tries again.")
+            else:
+                if told:
+                    lease.working(works=True)
+                return answer
+            if _stops(lease):
+                return None
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
     def _watched(self, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         launcher, reader = self.launcher, EventReader(folder)
-        handle = launcher.submit(folder, order.resources)
+        handle = self._until_available(lambda: launcher.submit(folder, order.resources), lease)
+        if handle is None:
+            return None
         ended, fault, late, signaled = None, "", False, False
         counted = True  # Device time counts from the claim on.
         limit = deadline = float("inf")
@@ -198,6 +237,10 @@ class Supervisor:
             sentence = outcome.sentence or "The run ended without a result and gave no reason."
             return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
         return Finish(result=outcome.result)
+
+
+def _stops(lease: HeldLease) -> bool:
+    return lease.cancelled or lease.paused or lease.lost
 
 
 def _outcome(finish: Finish | None, lease: HeldLease) -> str:

@@ -158,6 +158,22 @@ def test_runs_of_earlier_attempts_are_cancelled_before_the_next_one(
     assert (tmp_path / "cancelled").read_text() == "5\n"
 
 
+def test_a_job_whose_submission_was_not_answered_is_not_submitted_twice(
+    slurm: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "job" / "3"
+    folder.mkdir(parents=True)
+    command(slurm, "sbatch", f"echo x >> {tmp_path}/submitted; exit 1")
+    command(slurm, "squeue", "echo '5|assay-job-1'")
+    launcher = SlurmLauncher(SETTINGS)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            launcher.submit(folder, Resources())
+    command(slurm, "squeue", "echo '5|assay-job-1'; echo '6|assay-job-3'")
+    assert launcher.submit(folder, Resources()) == "6"
+    assert (tmp_path / "submitted").read_text() == "x\nx\n"
+
+
 def test_a_requeued_job_has_stopped_once_its_processes_have_ended(
     slurm: Path, tmp_path: Path
 ) -> None:

@@ -252,8 +252,10 @@ class Scripted:
         self.process: subprocess.Popen[bytes] | None = None
         self.away = 0
         self.waits = 0
+        self.silent = 0
 
     def submit(self, folder: Path, resources: Resources) -> str:
+        self._answer()
         with (folder / "log.txt").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", self.program], cwd=folder, stdout=log, stderr=log
@@ -271,7 +273,12 @@ class Scripted:
         return self.waits < 0
 
     def end_earlier(self, folder: Path) -> None:
-        pass
+        self._answer()
+
+    def _answer(self) -> None:
+        if self.silent:
+            self.silent -= 1
+            raise Unavailable("The cluster does not answer.")
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
         if self.away:
@@ -298,6 +305,8 @@ def supervised(
     control: Recorder | None = None,
     away: int = 0,
     waits: int = 0,
+    silent: int = 0,
+    away_s: float = 60,
     devices: int = 1,
 ) -> Any:
     control = control or Recorder()
@@ -305,7 +314,7 @@ def supervised(
     made = made.model_copy(update={"resources": Resources(devices=devices)})
     claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
     launcher = Scripted(program)
-    launcher.away, launcher.waits = away, waits
+    launcher.away, launcher.waits, launcher.silent = away, waits, silent
     control.cancel = False
     if cancel or pause:
         # Asked after the start: the heartbeat of a short lease comes within 0.5 s.
@@ -316,7 +325,8 @@ def supervised(
             return original(folder, resources)
 
         launcher.submit = submit  # type: ignore[method-assign]
-    Supervisor(control, Folders(tmp_path), launcher, stop_s=stop_s, pause_s=stop_s).run(claim, made)
+    times = {"stop_s": stop_s, "pause_s": stop_s, "away_s": away_s}
+    Supervisor(control, Folders(tmp_path), launcher, **times).run(claim, made)
     return control
 
 
@@ -446,6 +456,30 @@ def test_a_pause_is_confirmed_after_the_checkpoint_was_recorded(
 def test_a_run_is_told_to_end_until_the_launcher_answers(tmp_path: Path) -> None:
     control = supervised(tmp_path, IGNORES, cancel=True, stop_s=0.5, away=3)
     assert control.told == [("cancelled",)]
+
+
+def test_a_run_starts_once_its_launcher_answers(tmp_path: Path) -> None:
+    control = supervised(tmp_path, BROKEN, silent=2)
+    # No device time counts while it is waited for.
+    assert control.told[:2] == [("working", False), ("working", True)]
+    assert "no space left" in control.told[2][1]
+    assert "The cluster does not answer. The worker tries again." in control.lines
+
+
+def test_a_launcher_that_stays_away_fails_the_attempt(tmp_path: Path) -> None:
+    control = supervised(tmp_path, BROKEN, silent=99, away_s=0.5)
+    assert control.told[-1] == ("fail", "The cluster does not answer.", True)
+
+
+def test_a_job_that_waits_for_its_launcher_can_be_paused(tmp_path: Path) -> None:
+    control = Recorder()
+    control.pause = True
+    made = order(delivery(tmp_path / "delivery"))
+    launcher = Scripted(BROKEN)
+    launcher.silent = 99
+    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=1.5)
+    Supervisor(control, Folders(tmp_path), launcher).run(claim, made)
+    assert control.told == [("working", False), ("paused",)]
 
 
 SEVERAL = """
