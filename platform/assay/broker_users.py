@@ -40,7 +40,8 @@ class BrokerUser:
     """The privileges of one kind of process.
 
     `keys` are patterns, `read` those that it may only read and `written` those that it may only
-    write; `channels` are the ones that it publishes on or subscribes to.
+    write; `channels` are the ones that it publishes on or subscribes to. `parts` are further rules,
+    each of commands and keys that go together.
     """
 
     commands: str
@@ -48,6 +49,7 @@ class BrokerUser:
     read: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     def rules(self) -> str:
         return " ".join(
@@ -58,6 +60,7 @@ class BrokerUser:
                 *(f"%R~{key}" for key in self.read),
                 *(f"%W~{key}" for key in self.written),
                 *(f"&{channel}" for channel in self.channels),
+                *(f"({part})" for part in self.parts),
             )
         )
 
@@ -99,6 +102,8 @@ USERS: dict[str, BrokerUser] = {
         read=("deployment.*",),
         written=("compute*", "assay:attest:*"),
         channels=_NOTICES,
+        # What a node that is gone leaves.
+        parts=("+unlink %W~assay:reply:*/* %W~assay:worker:*/* %W~assay:workers:*",),
     ),
     "compute": BrokerUser(
         f"{_CONSUME} publish",

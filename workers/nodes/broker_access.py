@@ -36,6 +36,8 @@ from workers.wire import (
 
 logger = logging.getLogger(__name__)
 _PREFIX = "assay_node_"
+# Keys that one SCAN looks at.
+_SCANNED = 1000
 # What client libraries send by themselves, and the notices that a node hears.
 _COMMANDS = (
     "auth hello ping echo select quit reset client|setinfo client|setname client|id "
@@ -143,10 +145,8 @@ class BrokerAccess:
             return 0
         gone = there - wanted.keys()
         for name in gone:
-            # It ends the connections, too.
-            self._command("ACL DELUSER", name)
             self._told.pop(name, None)
-            logger.info("The broker's user %s was removed", name)
+            self._in_one_step(("ACL SETUSER", name, "reset"), ("CLIENT KILL", "USER", name))
         changed = [
             name
             for name, access in wanted.items()
@@ -154,6 +154,11 @@ class BrokerAccess:
         ]
         for name in changed:
             self._tell(name, wanted[name], before=self._passwords(name) if name in there else ())
+        for name in gone:
+            # It is listed until its keys are gone, so that a round that fails here is repeated.
+            self._unlink_keys(name.removeprefix(_PREFIX))
+            self._command("ACL DELUSER", name)
+            logger.info("The broker's user %s was removed", name)
         return len(gone) + len(changed)
 
     def _there(self) -> set[str]:
@@ -167,18 +172,33 @@ class BrokerAccess:
     def _command(self, *words: str) -> Any:
         return self._client.execute_command(*words)  # type: ignore[no-untyped-call]
 
+    def _in_one_step(self, *commands: tuple[str, ...]) -> None:
+        with self._client.pipeline(transaction=True) as step:
+            for command in commands:
+                step.execute_command(*command)  # type: ignore[no-untyped-call]
+            step.execute()
+
+    def _unlink_keys(self, realm: str) -> None:
+        """Free what the node's user could make: streams of replies, and signs of life."""
+        made = (reply_stream("assay:reply:*", realm), alive_key(worker_address(realm, "*")))
+        for pattern in made:
+            cursor, first = 0, True
+            while cursor or first:
+                cursor, keys = self._client.scan(cursor, match=pattern, count=_SCANNED)
+                first = False
+                if keys:
+                    self._client.unlink(*keys)
+        self._client.unlink(presence_key(realm))
+
     def _tell(self, name: str, access: Access, before: Collection[str]) -> None:
         lost = set(before) - access.passwords
         renewed = NodeSession.objects.filter(broker_sha256__in=lost, ended_as=SessionEnd.RENEWED)
         # Another machine has the key now, or a session came to its end.
         ends = bool(lost) and renewed.count() < len(lost)
-        # In one step: once the password is gone, a later round could not tell that connections
-        # made with it are still open.
-        with self._client.pipeline(transaction=True) as step:
-            step.execute_command("ACL SETUSER", name, *access.rules())  # type: ignore[no-untyped-call]
-            if ends:
-                step.execute_command("CLIENT KILL", "USER", name)  # type: ignore[no-untyped-call]
-            step.execute()
+        kill = (("CLIENT KILL", "USER", name),) if ends else ()
+        # Once the password is gone, a later round could not tell that connections made with it are
+        # still open.
+        self._in_one_step(("ACL SETUSER", name, *access.rules()), *kill)
         self._told[name] = access
         if ends:
             logger.info("The connections of the broker's user %s were ended", name)

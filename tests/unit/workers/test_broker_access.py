@@ -220,6 +220,36 @@ def test_a_revoked_node_is_cut_off_at_once(stage: Stage) -> None:
     assert stage.client(stage.other, stage.other_machine.broker_password).ping()
 
 
+def test_a_revoked_node_leaves_no_key_in_the_broker(stage: Stage) -> None:
+    own, realm = stage.signed_in(), stage.node.realm
+    for number in range(3):
+        own.xadd(reply_stream(f"assay:reply:{number}", realm), {"id": "r"})
+        own.set(alive_key(worker_address(realm, str(number))), "1")
+    own.zadd(presence_key(realm), {"engine@a": 1})
+    kept = reply_stream(GATEWAY, stage.other.realm)
+    stage.admin.xadd(kept, {"id": "r"})
+    node_revoke(actor=company.person("ada", "admin"), name="gpu-1", reason="Sold")
+    stage.access.run()
+    found = {key.decode() for key in stage.admin.keys("assay:*")}
+    assert {key for key in found if realm in key} == set()
+    assert kept in found
+
+
+def test_a_removal_that_broke_off_is_completed(stage: Stage) -> None:
+    own, stream = stage.signed_in(), reply_stream(GATEWAY, stage.node.realm)
+    own.xadd(stream, {"id": "r"})
+    node_revoke(actor=company.person("ada", "admin"), name="gpu-1", reason="Sold")
+    stage.admin.execute_command("ACL SETUSER", "assay_controller", "-scan")
+    with pytest.raises(NoPermissionError):
+        stage.access.run()
+    with pytest.raises((redis_module.ConnectionError, AuthenticationError)):
+        own.ping()
+    stage.admin.execute_command("ACL SETUSER", "assay_controller", "+scan")
+    assert stage.access.run() == 1
+    assert not stage.admin.exists(stream)
+    assert broker_user(stage.node.realm) not in stage.admin.acl_users()
+
+
 def test_a_renewed_session_has_another_password_and_keeps_its_connections(stage: Stage) -> None:
     own, former = stage.signed_in(), stage.machine.broker_password
     number = own.client_id()
