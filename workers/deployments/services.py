@@ -232,19 +232,19 @@ def worker_key_register(
             fields={"public_key": ["Use an X25519 key that was made for this worker."]},
         )
     now, has = timezone.now(), capacity or Capacity(memory=0)
-    WorkerKey.objects.update_or_create(
-        worker=worker[:120],
-        defaults={
-            "public_key": public_key,
-            "registered_at": now,
-            "seen_at": now,
-            "engines": list(engines),
-            "memory": has.memory,
-            "device": has.device,
-            "devices": has.devices,
-            "labels": list(has.labels),
-        },
-    )
+    facts = {
+        "public_key": public_key,
+        "engines": list(engines),
+        "memory": has.memory,
+        "device": has.device,
+        "devices": has.devices,
+        "labels": list(has.labels),
+    }
+    times = {"registered_at": now, "seen_at": now}
+    # A worker that repeats itself, such as after a lost answer, is no event and wakes no one.
+    if WorkerKey.objects.filter(worker=worker[:120], **facts).update(**times):
+        return
+    WorkerKey.objects.update_or_create(worker=worker[:120], defaults={**facts, **times})
     audit_record(
         actor=actor,
         action="worker:register",

@@ -23,6 +23,9 @@ from workers.placement.models import Placement
 
 # Names of workers that one node may have registered at a time.
 WORKERS_MAX = 64
+# Keys that one node may register in a minute: each is an event of the audit log.
+REGISTRATIONS_MAX = 2 * WORKERS_MAX
+_MINUTE_S = 60
 # One node's part of the media store, as a divisor.
 MEDIA_SHARE = 4
 _WORKER = re.compile(rf"[A-Za-z0-9@._-]{{1,{WORKER_NAME_MAX}}}")
@@ -56,7 +59,14 @@ def node_worker_register(
     Raises:
         NotAuthenticated: the node was revoked.
         WrongState: the node has as many other workers as one may have.
+        QuotaExceeded: it registered too many keys in the last minute.
     """
+    if _counted(f"node-keys:{node.pk}", 1, _MINUTE_S) > REGISTRATIONS_MAX:
+        raise QuotaExceeded(
+            f"Node {node.name} has registered {REGISTRATIONS_MAX} keys of workers in a minute.",
+            hint="A worker registers one key at its start; check why workers start again so often.",
+            retry_after=10,
+        )
     with node_working(node):
         others = WorkerKey.objects.filter(worker__startswith=node.prefix).exclude(worker=worker)
         if others.count() >= WORKERS_MAX:
@@ -152,19 +162,22 @@ def node_media_take_room(*, node: Node, size: int) -> None:
         QuotaExceeded: together they would take more than a quarter of the media store.
     """
     limit: int = settings.MEDIA_STORE_BYTES // MEDIA_SHARE
-    key = f"node-media:{node.pk}"
-    cache.add(key, 0, timeout=settings.MEDIA_STORE_S)
-    try:
-        sent = cache.incr(key, size)
-    except ValueError:
-        # It ran out between both.
-        sent = size
-    if sent > limit:
+    if _counted(f"node-media:{node.pk}", size, settings.MEDIA_STORE_S) > limit:
         raise QuotaExceeded(
             f"Node {node.name} has sent {limit:,} bytes of media in {settings.MEDIA_STORE_S} s.",
             hint="ASSAY_MEDIA_STORE_BYTES sets the limit, of which one node has a quarter.",
             retry_after=10,
         )
+
+
+def _counted(key: str, amount: int, period_s: int) -> int:
+    """Add to a count that ends `period_s` after it began; return the sum."""
+    cache.add(key, 0, timeout=period_s)
+    try:
+        return cache.incr(key, amount)
+    except ValueError:
+        # It ran out between both.
+        return amount
 
 
 def _not_assigned(node: Node, deployment_id: int) -> NotFound:

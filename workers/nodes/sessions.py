@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
-from governance.errors import NotAuthenticated
+from governance.errors import NotAuthenticated, QuotaExceeded
 from governance.principals import ANONYMOUS, request_context
 from workers.control.messages import signed_text
 from workers.dispatch import wake_controller
@@ -32,6 +32,8 @@ from workers.nodes.models import Node, NodeSession, NodeState, SessionEnd
 from workers.nodes.states import WORKING, node_principal, node_revoked, node_subject
 
 SESSION = timedelta(minutes=15)
+# Sign-ins of one node in a minute.
+SIGN_INS_MAX = 30
 _PASSWORD_BYTES = 24
 CONFLICT = "Another process signed in with this node's key."
 _CONFLICT_HINT = (
@@ -58,6 +60,7 @@ def session_start(*, name: str, challenge: str, signature: str, current: str = "
 
     Raises:
         NotAuthenticated: the node, the challenge or the signature is wrong.
+        QuotaExceeded: the node signed in too often in the last minute.
     """
     challenge_check(challenge, name)
     with transaction.atomic():
@@ -70,6 +73,7 @@ def session_start(*, name: str, challenge: str, signature: str, current: str = "
         digest = challenge_sha256(challenge)
         if NodeSession.objects.filter(challenge_sha256=digest).exists():
             raise _refused(name, node)
+        _check_rate(node)
         _end_former(node, current)
         token, columns = credential_mint()
         password = secrets.token_hex(_PASSWORD_BYTES)
@@ -83,6 +87,18 @@ def session_start(*, name: str, challenge: str, signature: str, current: str = "
         )
         transaction.on_commit(wake_controller)
     return Started(session, token, password)
+
+
+def _check_rate(node: Node) -> None:
+    """Raise QuotaExceeded after many sign-ins: each may write two events of the audit log."""
+    since = timezone.now() - timedelta(minutes=1)
+    if node.sessions.filter(started_at__gt=since).count() >= SIGN_INS_MAX:
+        raise QuotaExceeded(
+            f"Node {node.name} has signed in {SIGN_INS_MAX} times in a minute.",
+            hint="The processes of a machine share one session; check that only one machine has "
+            "the key.",
+            retry_after=10,
+        )
 
 
 def _end_former(node: Node, current: str) -> None:

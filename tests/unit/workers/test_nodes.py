@@ -17,6 +17,7 @@ from governance.errors import (
     NotAuthenticated,
     NotFound,
     NotPermitted,
+    QuotaExceeded,
     WrongState,
 )
 from governance.people.models import Person
@@ -29,7 +30,7 @@ from workers.deployments.alarms import node_keys_shared
 from workers.deployments.models import Replica, ReplicaState, WorkerKey
 from workers.deployments.services import deployment_create, replica_report
 from workers.jobs.models import Job, JobState
-from workers.nodes import credentials, engine_side
+from workers.nodes import credentials, engine_side, sessions
 from workers.nodes.credentials import challenge_make
 from workers.nodes.engine_side import node_worker_register
 from workers.nodes.job_side import node_job_claim
@@ -168,6 +169,18 @@ def test_two_machines_with_one_key_get_a_clear_state() -> None:
     node.refresh_from_db()
     assert node.conflict_at is not None
     assert node_keys_shared() == "Two processes used the key of: gpu-1."
+
+
+def test_a_node_signs_in_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "SIGN_INS_MAX", 2)
+    machine, node = joined()
+    machine.sign_in()
+    last = machine.sign_in()
+    with pytest.raises(QuotaExceeded):
+        machine.sign_in()
+    assert session_node(last) == node
+    NodeSession.objects.update(started_at=timezone.now() - timedelta(minutes=1))
+    machine.sign_in(current=last)
 
 
 def test_a_challenge_is_answered_once_within_a_minute_and_by_its_node_alone(
@@ -330,21 +343,41 @@ def test_a_request_that_was_authenticated_before_a_revocation_changes_nothing_af
     assert not WorkerKey.objects.exists()
 
 
-def test_a_node_registers_a_bounded_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_side, "WORKERS_MAX", 2)
-    _machine, node = joined()
-
-    def register(worker: str) -> None:
+def register(node: Node, worker: str, public_key: str = "ab" * 32) -> None:
+    with acting_as("web"):
         node_worker_register(
             node=node,
             worker=f"gpu-1/{worker}",
-            public_key="ab" * 32,
+            public_key=public_key,
             engines=["own"],
             capacity=Capacity(memory=1),
         )
 
-    with acting_as("web"):
-        for worker in ("a", "b", "b"):
-            register(worker)
-        with pytest.raises(WrongState, match="has 2 workers"):
-            register("c")
+
+def test_a_node_registers_a_bounded_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_side, "WORKERS_MAX", 2)
+    _machine, node = joined()
+    for worker in ("a", "b", "b"):
+        register(node, worker)
+    with pytest.raises(WrongState, match="has 2 workers"):
+        register(node, "c")
+
+
+def test_a_node_registers_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_side, "REGISTRATIONS_MAX", 2)
+    _machine, node = joined()
+    register(node, "a", "ab" * 32)
+    register(node, "a", "cd" * 32)
+    with pytest.raises(QuotaExceeded, match="2 keys"):
+        register(node, "a", "ef" * 32)
+
+
+def test_a_worker_that_repeats_its_key_is_no_event() -> None:
+    _machine, node = joined()
+    register(node, "a")
+    WorkerKey.objects.update(seen_at=timezone.now() - timedelta(hours=1))
+    register(node, "a")
+    assert WorkerKey.objects.get().seen_at > timezone.now() - timedelta(minutes=1)
+    assert AuditEvent.objects.filter(action="worker:register").count() == 1
+    register(node, "a", "cd" * 32)
+    assert AuditEvent.objects.filter(action="worker:register").count() == 2
