@@ -118,7 +118,8 @@ class StrictJSONParser(parsers.JSONParser):
 
 
 class OctetStreamParser(parsers.BaseParser):
-    """Bytes: at most as many as the setting that the view names in `upload_limit`."""
+    """Bytes: at most as many as the setting that the view names in `upload_limit`, else as a part
+    of an upload has."""
 
     media_type = "application/offset+octet-stream"
 
@@ -128,7 +129,8 @@ class OctetStreamParser(parsers.BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        limit: int = getattr(settings, (parser_context or {})["view"].upload_limit)
+        view = (parser_context or {})["view"]
+        limit: int = getattr(settings, getattr(view, "upload_limit", "UPLOAD_CHUNK_BYTES"))
         body = stream.read(limit + 1) if _declared_size(parser_context) <= limit else b""
         if len(body) > limit or _declared_size(parser_context) > limit:
             raise TooLarge(f"The body has at most {limit:,} bytes.")
