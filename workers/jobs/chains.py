@@ -116,10 +116,11 @@ def chains_advance() -> int:
     links = ChainLink.objects.filter(state=ChainState.WAITING, after__state__in=TERMINAL)
     drafts = ChainDraft.objects.filter(state=ChainDraftState.WAITING, after__state__in=TERMINAL)
     due: list[tuple[Callable[[int], None], int]] = [
-        *((_advance, key) for key in links.order_by("pk").values_list("pk", flat=True)[:_BATCH]),
+        # In any order, so that steps that fail again and again hold up no others for long.
+        *((_advance, key) for key in links.order_by("?").values_list("pk", flat=True)[:_BATCH]),
         *(
             (chain_draft_advance, key)
-            for key in drafts.order_by("pk").values_list("pk", flat=True)[:_BATCH]
+            for key in drafts.order_by("?").values_list("pk", flat=True)[:_BATCH]
         ),
     ]
     for advance, key in due:
@@ -128,7 +129,6 @@ def chains_advance() -> int:
         except Unavailable as error:
             logger.warning("Step %d of a chain waits: %s", key, error.message)
         except Exception:
-            # One that fails holds up no other; it is tried again.
             logger.exception("Step %d of a chain failed", key)
     return len(due)
 

@@ -8,6 +8,7 @@ time instead.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -18,6 +19,8 @@ from workers.schedules.models import CRON_MAX, ZONE_MAX, Schedule
 
 LEAST_MINUTES = 15
 SHOWN = 3
+# Names that mean something else on each machine, or nothing.
+_NOT_ZONES = {"localtime", "Factory"}
 _DAY_MINUTES = 24 * 60
 
 
@@ -60,9 +63,10 @@ def checked_zone(time_zone: str) -> str:
     return time_zone
 
 
-def time_zones() -> list[str]:
+@cache
+def time_zones() -> tuple[str, ...]:
     """Return the names of time zones, UTC first."""
-    return ["UTC", *sorted(available_timezones() - {"UTC"})]
+    return ("UTC", *sorted(available_timezones() - _NOT_ZONES - {"UTC"}))
 
 
 def due_times(cron: str, time_zone: str, after: datetime, count: int = 1) -> list[datetime]:

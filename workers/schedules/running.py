@@ -7,7 +7,7 @@ time: of two controllers, one starts the job.
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -38,6 +38,7 @@ from workers.schedules.states import SCHEDULE_STATES, schedule_subject
 logger = logging.getLogger(__name__)
 REFUSALS_MAX = 3
 _AT_ONCE = 20
+_RETRY_AFTER = timedelta(minutes=1)
 _CONTROLLER = service_principal("controller")
 
 
@@ -51,20 +52,42 @@ def schedules_start_due() -> int:
         except Unavailable as error:
             logger.warning("Schedule %d waits: %s", key, error.message)
         except Exception:
-            # One that fails holds up no other; it is tried again.
             logger.exception("Schedule %d failed", key)
+            _put_off(key)
     return len(keys)
 
 
-@transaction.atomic
-def _run_due(key: int) -> None:
-    now = timezone.now()
-    schedule = (
+def _locked_due(key: int, now: datetime) -> Schedule | None:
+    return (
         Schedule.objects.select_for_update(of=("self",), skip_locked=True)
         .select_related("department", "owner", "last_job")
         .filter(pk=key, state=ScheduleState.ACTIVE, next_due_at__lte=now)
         .first()
     )
+
+
+@transaction.atomic
+def _put_off(key: int) -> None:
+    """Try a schedule that raised an unexpected error again later, after the others that are due.
+
+    The third error in a row suspends it.
+    """
+    now = timezone.now()
+    schedule = _locked_due(key, now)
+    if schedule is None:
+        return
+    schedule.refusals += 1
+    schedule.next_due_at = now + _RETRY_AFTER
+    if schedule.refusals >= REFUSALS_MAX:
+        log = f"The controller's log names schedule {schedule.pk}."
+        _suspend(schedule, f"An unexpected error stopped it {schedule.refusals} times. {log}")
+    schedule.save(update_fields=["next_due_at", "refusals"])
+
+
+@transaction.atomic
+def _run_due(key: int) -> None:
+    now = timezone.now()
+    schedule = _locked_due(key, now)
     if schedule is None or schedule.next_due_at is None:
         return
     due_at = schedule.next_due_at

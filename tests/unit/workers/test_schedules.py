@@ -195,6 +195,36 @@ def test_three_refusals_in_a_row_suspend_it() -> None:
     assert run_once(schedule).outcome == "started"
 
 
+def test_schedules_that_raise_hold_up_no_others_and_are_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = scheduled()
+    fine = scheduled(name="Weekly", request=broken.request)
+    Schedule.objects.filter(pk=broken.pk).update(time_zone="Not/Here")
+    monkeypatch.setattr(running, "_AT_ONCE", 1)
+    make_due(fine)
+    make_due(broken, ago=timedelta(minutes=1))
+    schedules_start_due()
+    broken.refresh_from_db()
+    assert (broken.state, broken.refusals) == ("active", 1)
+    assert broken.next_due_at is not None
+    assert broken.next_due_at > timezone.now()
+    schedules_start_due()
+    assert fine.runs.get().outcome == "started"
+    for _ in range(2):
+        make_due(broken)
+        schedules_start_due()
+    broken.refresh_from_db()
+    assert (broken.state, broken.next_due_at) == ("suspended", None)
+    assert broken.reason.startswith("An unexpected error stopped it 3 times.")
+
+
+@pytest.mark.parametrize("zone", ["localtime", "Factory", "Not/Here", "x" * 200])
+def test_a_time_zone_that_differs_from_machine_to_machine_is_refused(zone: str) -> None:
+    with pytest.raises(InvalidInput):
+        checked_zone(zone)
+
+
 def test_whoever_resumes_it_owns_it() -> None:
     schedule = scheduled()
     schedule_pause(actor=company.developer(), schedule_id=schedule.pk)
