@@ -83,16 +83,12 @@ urlpatterns = [
     path("account/recovery-codes", account.RecoveryCodes.as_view(), name="account_codes"),
     path("account/passkeys", account.PasskeyAdd.as_view(), name="account_passkey"),
     path(
-        "account/passkeys/options",
-        account.PasskeyOptions.as_view(),
-        name="account_passkey_options",
+        "account/passkeys/options", account.PasskeyOptions.as_view(), name="account_passkey_options"
     ),
     path("account/factors/<int:id>/remove", account.FactorRemove.as_view(), name="account_factor"),
     path("account/tokens", account.TokenAdd.as_view(), name="account_token"),
     path(
-        "account/tokens/<int:id>/revoke",
-        account.TokenRevoke.as_view(),
-        name="account_token_revoke",
+        "account/tokens/<int:id>/revoke", account.TokenRevoke.as_view(), name="account_token_revoke"
     ),
     path("account/sessions/end", account.SessionEnd.as_view(), name="account_session"),
     path("catalog", task_catalog.TaskCatalog.as_view(), name="model_tasks"),
@@ -117,9 +113,7 @@ urlpatterns = [
     path("versions/<int:id>", versions.VersionPage.as_view(), name="version"),
     path("versions/<int:id>/evaluate", versions.Evaluate.as_view(), name="version_evaluate"),
     path(
-        "versions/<int:id>/readiness",
-        versions.VersionReadiness.as_view(),
-        name="version_readiness",
+        "versions/<int:id>/readiness", versions.VersionReadiness.as_view(), name="version_readiness"
     ),
     path("versions/<int:id>/recall", versions.VersionRecall.as_view(), name="version_recall"),
     path("versions/<int:id>/release", releases.ReleaseNew.as_view(), name="release_new"),
@@ -366,11 +360,7 @@ urlpatterns = [
     ),
     path("audit/streams", audit.AuditStreams.as_view(), name="audit_streams"),
     path("audit/streams/rows", audit.AuditStreamRows.as_view(), name="audit_streams_rows"),
-    path(
-        "audit/checkpoints",
-        audit.AuditCheckpoints.as_view(),
-        name="audit_checkpoints",
-    ),
+    path("audit/checkpoints", audit.AuditCheckpoints.as_view(), name="audit_checkpoints"),
     path(
         "audit/checkpoints/<int:size>/consistency",
         audit.AuditConsistency.as_view(),
