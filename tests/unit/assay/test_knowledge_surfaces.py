@@ -20,6 +20,7 @@ from tests.proofs import signed_in
 from tests.unit.registry.knowledge_world import LEAVE, base, document
 from tests.unit.registry.objects import model, version
 from workers.jobs.models import Job
+from workers.jobs.pausing import job_pause
 
 pytestmark = pytest.mark.django_db
 
@@ -82,6 +83,8 @@ def test_a_base_is_created_and_a_document_added_published_and_read(
     assert draft.state == "current"
     assert Job.objects.get().kind == "index"
     assert "Being built" in client.get("/knowledge/handbook").content.decode()
+    job_pause(actor=acting(lead), job_id=Job.objects.get().pk)
+    assert "Its job is paused" in client.get("/knowledge/handbook").content.decode()
     file = SimpleUploadedFile("leave.txt", LEAVE + b"More.")
     sent = {"file": file, "classification": "internal", "replaces": draft.pk}
     client.post("/knowledge/handbook", sent)

@@ -100,6 +100,7 @@ class KnowledgeBasePage(ActionScreen):
             "stale": index_is_stale(base),
             "job": job if may_change else None,
             "live": job is not None and job.state in LIVE,
+            "paused": job is not None and job.state == JobState.PAUSED,
             "may_change": may_change,
             "share": self.share_form(base) if may_change else None,
             "trial": self.trial(base),
