@@ -22,7 +22,8 @@ from governance.rowsecurity import lifted
 from workers.jobs.models import Job, JobState
 
 SHARE_HOURS = 6
-# Another machine that had a job within this time counts as one that works.
+# Another machine that had a job within this time counts as one that works, as does a node that
+# reported within it.
 OTHERS_LATELY = timedelta(minutes=10)
 # The last attempt of a queued job waits for another machine for at most so long.
 SPARED_FOR = timedelta(hours=1)
@@ -49,10 +50,22 @@ running AS (
 )
 """
 
-_FITS = """
-    coalesce((spec -> 'resources' ->> 'devices')::integer, 1) <= %(devices)s
-    AND coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0) <= %(memory_gib)s
-"""
+_DEVICES = "coalesce((spec -> 'resources' ->> 'devices')::integer, 1)"
+_MEMORY_GIB = "coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0)"
+
+_FITS = f"{_DEVICES} <= %(devices)s AND {_MEMORY_GIB} <= %(memory_gib)s"
+
+# A job that needs more than a machine of the control plane has, and that a node has: workers of the
+# control plane leave it to that node. Where none has it, they try.
+_A_NODES = f"""(
+    %(spared)s = '' AND ({_DEVICES} > %(own_devices)s OR {_MEMORY_GIB} > %(own_memory)s)
+    AND EXISTS (
+        SELECT FROM workers_node n
+         WHERE n.state = 'enrolled' AND n.seen_at > statement_timestamp() - %(lately)s
+           AND jsonb_array_length(n.facts -> 'devices') >= {_DEVICES}
+           AND (n.facts ->> 'memory_bytes')::bigint / 1073741824 >= {_MEMORY_GIB}
+    )
+)"""
 
 # Conditions on a job that has one attempt left, which another machine may have first.
 LAST_ATTEMPT = """(
@@ -67,8 +80,7 @@ _SPARED = f"""(
     AND EXISTS (
         SELECT FROM unnest(%(others_devices)s::bigint[], %(others_memory)s::bigint[])
                     AS others(devices, memory_gib)
-         WHERE coalesce((spec -> 'resources' ->> 'devices')::integer, 1) <= others.devices
-           AND coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0) <= others.memory_gib
+         WHERE {_DEVICES} <= others.devices AND {_MEMORY_GIB} <= others.memory_gib
     )
 )"""
 
@@ -93,7 +105,7 @@ WITH {SHARES}, first AS (
          WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
            AND attempt - interruptions < %(attempts)s AND NOT {_SPARED}
            AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
-           AND {_FITS}
+           AND {_FITS} AND NOT {_A_NODES}
          ORDER BY priority DESC, created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
     ) job
 ), lost AS (
@@ -101,7 +113,7 @@ WITH {SHARES}, first AS (
      WHERE state = 'running' AND lease_until < statement_timestamp() AND NOT cancel_requested
        AND stop_request <> 'pause'
        AND attempt - interruptions < %(attempts)s AND NOT {_SPARED}
-       AND {_FITS}
+       AND {_FITS} AND NOT {_A_NODES}
        FOR NO KEY UPDATE SKIP LOCKED
 ), best AS (
     SELECT c.id FROM (SELECT * FROM first UNION ALL SELECT * FROM lost) c
@@ -187,6 +199,9 @@ def first_claim(
         "devices": (bound and bound.devices) or _NO_LIMIT,
         "memory_gib": (bound and bound.memory_gib) or _NO_LIMIT,
         "spared": bound.prefix if bound else "",
+        "own_devices": settings.JOB_MAX_DEVICES,
+        "own_memory": settings.JOB_MAX_MEMORY_GIB or _NO_LIMIT,
+        "lately": OTHERS_LATELY,
     }
     others = _others(bound.prefix) if bound else []
     values["others_devices"] = [devices for devices, _ in others]

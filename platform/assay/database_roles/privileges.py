@@ -199,7 +199,8 @@ _WORK = {
     "workers_jobevent": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes what nodes report, past what a request of a person may reach.
-    "workers_node": Grant(web=KEEP, controller=READ),
+    # Compute workers leave to a node the jobs that it alone has the devices for.
+    "workers_node": Grant(web=KEEP, controller=READ, worker="SELECT (id, state, seen_at, facts)"),
     "workers_nodesample": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE"),
     "workers_nodesession": Grant(web=KEEP, controller="SELECT, DELETE"),
     "workers_nodetoken": Grant(web=KEEP),

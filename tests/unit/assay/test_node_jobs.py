@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -339,6 +340,23 @@ def test_the_last_attempt_waits_for_no_machine_that_does_not_take_it(
     resources = {"memory_gib": memory_gib}
     waits.update(queued_at=since, spec={**job.spec, "resources": resources})
     assert node.claimed(job)[0].attempt == 2
+
+
+def test_the_control_plane_leaves_a_job_to_the_node_that_has_the_devices(
+    node: ComputeNode, settings: Any
+) -> None:
+    job = intake_job()
+    Job.objects.update(spec={**job.spec, "resources": {"devices": 8}})
+    device = {"name": "gpu", "memory_bytes": 1, "memory_used_bytes": 0, "used": None}
+    facts = {"devices": [device] * 8, "memory_bytes": 64 * 1024**3}
+    Node.objects.update(facts=facts, seen_at=timezone.now())
+    assert job_claim(job_id=job.pk, worker="w1") is None
+    Node.objects.update(state=NodeState.CORDONED)
+    with transaction.atomic():
+        assert job_claim(job_id=job.pk, worker="w1") is not None
+        transaction.set_rollback(True)
+    Node.objects.update(state=NodeState.ENROLLED)
+    assert node.claimed(job)[0].attempt == 1
 
 
 def test_a_claim_whose_answer_is_lost_is_not_repeated(node: ComputeNode) -> None:
