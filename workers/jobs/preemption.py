@@ -129,7 +129,8 @@ class Choice:
 
     @property
     def reason(self) -> str:
-        """A sentence for the people of the preempted job: it names no job of another department."""
+        """A sentence for the people of the preempted job: it does not say what another department
+        runs."""
         waited = _duration(self.waiting.waited_s)
         if self.giver.department == self.taker.department:
             word = JobPriority(self.waiting.priority).word
@@ -138,9 +139,9 @@ class Choice:
                 f"for {waited}."
             )
         return (
-            f"It makes way for a job of another department, which has waited for {waited}. That "
-            f"department runs {_jobs(self.taker.running)}; {self.giver.name} runs "
-            f"{_jobs(self.giver.running)}."
+            f"It makes way for a job of another department, which has waited for {waited}. "
+            f"{self.giver.name} runs {self.giver.running:,} jobs, at least two more than that "
+            "department."
         )
 
 
@@ -248,10 +249,17 @@ def job_preempt_due() -> UUID | None:
                 subject=job_subject(job),
                 reason=choice.reason,
                 department=job.department.slug,
-                data={"for": str(choice.waiting.job), "attempt": job.attempt, "fence": job.fence},
+                data={**_waiting_job(choice), "attempt": job.attempt, "fence": job.fence},
             )
     logger.info("Job %s makes way for job %s", job.pk, choice.waiting.job)
     return job.pk
+
+
+def _waiting_job(choice: Choice) -> dict[str, str]:
+    """Return the waiting job for the event, which the department of the preempted one reads."""
+    if choice.taker.department != choice.giver.department:
+        return {}
+    return {"for": str(choice.waiting.job)}
 
 
 def _waits_long(after_s: int) -> bool:
@@ -306,7 +314,3 @@ def _running() -> list[Running]:
 def _duration(seconds: float) -> str:
     count, unit = (round(seconds / 60), "minute") if seconds >= 60 else (round(seconds), "second")
     return f"{count:,} {unit}{'' if count == 1 else 's'}"
-
-
-def _jobs(count: int) -> str:
-    return "no job" if count == 0 else f"{count:,} job{'' if count == 1 else 's'}"
