@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -55,6 +56,20 @@ BATCH_ENDPOINT = "assay.batch.endpoint"
 # Other tasks are named by themselves.
 _OPERATIONS = {"text-generation": "chat", "text-completion": "text_completion"}
 _NANOSECONDS = 1_000_000_000
+
+
+class Step(StrEnum):
+    """Names of spans: steps of an attempt of a job, then a batch and its steps."""
+
+    CLAIM = "claim"
+    PREPARE = "prepare"
+    RUN = "run"
+    DELIVER = "deliver"
+    BATCH = "batch"
+    VALIDATE = "validate"
+    LINES = "lines"
+    COMPLETE = "complete"
+
 
 _tracer: Tracer | None = None
 _provider: Any = None
@@ -238,7 +253,7 @@ def job_attempt(
     }  # fmt: skip
     with step(f"job {kind}", attributes, start_ns=claim_began_ns) as span:
         if span is not None:
-            with step("claim", start_ns=claim_began_ns):
+            with step(Step.CLAIM, start_ns=claim_began_ns):
                 pass
         yield span
 

@@ -78,7 +78,9 @@ class Supervisor:
                     lease.settle()  # The next attempt resumes from them.
                 # Within the lease: what a node delivers takes a while to arrive.
                 lease.flush()
-                with tracing.step("deliver", {tracing.JOB_OUTCOME: _outcome(finish, lease)}):
+                with tracing.step(
+                    tracing.Step.DELIVER, {tracing.JOB_OUTCOME: _outcome(finish, lease)}
+                ):
                     self._hand_over_held(claim, finish, lease)
         finally:
             self.files.leave(claim)
@@ -123,11 +125,11 @@ class Supervisor:
     def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         """Return how the attempt ended; None when its run stopped on request."""
         try:
-            with tracing.step("prepare"):
+            with tracing.step(tracing.Step.PREPARE):
                 self._prepare(claim, order, folder, lease)
             if _stops(lease):
                 return None
-            with tracing.step("run"):
+            with tracing.step(tracing.Step.RUN):
                 return self._watched(order, folder, lease)
         except DomainError as error:
             return Finish(sentence=error.message, retry=isinstance(error, Unavailable))

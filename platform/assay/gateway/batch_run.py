@@ -98,7 +98,7 @@ class BatchRun:
             tracing.BATCH_ID: str(self._batch.pk), tracing.BATCH_ENDPOINT: self._batch.endpoint
         }  # fmt: skip
         try:
-            with tracing.step("batch", batch):
+            with tracing.step(tracing.Step.BATCH, batch):
                 await self._run()
         except ClaimLost:
             logger.info("Batch %s goes on elsewhere, or has ended.", self._batch.pk)
@@ -127,17 +127,17 @@ class BatchRun:
 
     async def _run(self) -> None:
         if self._batch.state == BatchState.VALIDATING:
-            with tracing.step("validate"):
+            with tracing.step(tracing.Step.VALIDATE):
                 if not await self._validate():
                     return
         if self._batch.state in (BatchState.IN_PROGRESS, BatchState.CANCELLING):
             await self._settle_interrupted()
         if self._batch.state == BatchState.IN_PROGRESS:
-            with tracing.step("lines"):
+            with tracing.step(tracing.Step.LINES):
                 await self._lines()
         if self._draining.is_set():
             return
-        with tracing.step("complete"):
+        with tracing.step(tracing.Step.COMPLETE):
             ending = await self._do(
                 lambda: batch_finalize(claim=self._claim, ending=self._ending, faults=self._faults)
             )
