@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from governance.people.models import Person
+from governance.people.models import Department, Person
 from tests.live.browser import CHROMIUM, Browser
 from tests.unit.assay.sign_in_support import PASSWORD, with_password
+from workers.jobs.models import Job
 
 pytestmark = [
     pytest.mark.live,
@@ -57,6 +60,30 @@ def test_a_hidden_tab_asks_for_nothing_and_goes_on_when_it_is_seen(
 
     browser.run(HIDE % "false")
     browser.wait(f"{ASKED} > {asked}")
+    assert browser.faults == []
+
+
+def test_the_page_of_a_job_offers_what_the_new_state_allows(
+    browser: Browser,
+    live_server: Any,
+    policy: object,
+    redis: object,
+    person: Callable[..., Person],
+) -> None:
+    lead = with_password(person("Enzo", "lead@engineering"))
+    job = Job.objects.create(
+        kind="fine_tune", state="running", title="Adapt", attempt=1, fence=1, worker="compute@a",
+        department=Department.objects.get(slug="engineering"), created_by=lead, spec={},
+        started_at=timezone.now(), lease_until=timezone.now() + timedelta(hours=1),
+    )  # fmt: skip
+    browser.go(f"{live_server.url}/jobs/{job.pk}")
+    browser.fill(email=lead.email, password=PASSWORD)
+    browser.press("form[action^='/sign-in'] button")
+    browser.wait("document.querySelector('form[action$=pause]') !== null")
+    Job.objects.update(
+        state="paused", worker="", lease_until=None, stop_reason="A person paused it."
+    )
+    browser.wait("document.querySelector('form[action$=resume]') !== null")
     assert browser.faults == []
 
 

@@ -162,7 +162,7 @@ def _resources(recipe: Recipe) -> dict[str, forms.Field]:
 
 
 def _hyperparameter(name: str, info: Any) -> forms.Field:
-    label = name.replace("_", " ").capitalize()
+    label = name.replace("_", " ").capitalize().replace("Lora", "LoRA")
     initial = None if info.is_required() else info.default
     field: forms.Field
     if info.annotation is bool:

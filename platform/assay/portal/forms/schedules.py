@@ -16,6 +16,8 @@ from workers.schedules.cron import LEAST_MINUTES, time_zones
 from workers.schedules.models import CRON_MAX
 
 DATA_SHOWN = 300
+# With spaces at which a line does not break.
+_NIGHTLY, _WEEKDAYS = (each.replace(" ", "\xa0") for each in ("0 2 * * *", "0 6 * * 1-5"))
 
 
 class ScheduleForm(TablerForm):
@@ -26,8 +28,8 @@ class ScheduleForm(TablerForm):
         max_length=CRON_MAX,
         label="Times",
         initial="0 2 * * *",
-        help_text="Minute, hour, day of month, month and weekday. 0 2 * * * is 02:00 every night; "
-        f"0 6 * * 1-5 is 06:00 from Monday to Friday. At least {LEAST_MINUTES} minutes apart.",
+        help_text=f"Minute, hour, day of month, month, weekday. {_NIGHTLY} is 02:00 every night; "
+        f"{_WEEKDAYS} is 06:00 from Monday to Friday. At least {LEAST_MINUTES} minutes apart.",
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     time_zone = forms.ChoiceField(initial="UTC")
@@ -39,12 +41,12 @@ class ScheduleForm(TablerForm):
         label="Maximum rows",
         help_text="Leave empty to measure all rows. Gates need all rows.",
     )
+    priority = priority_field()
     then = forms.ChoiceField(
         required=False,
         label="Then evaluate on",
         help_text="Starts when the fine-tune has succeeded.",
     )
-    priority = priority_field()
 
     def __init__(
         self,

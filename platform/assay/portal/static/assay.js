@@ -202,7 +202,8 @@ function follow(panel) {
       }
     }
     if (reply.events.length && chart) chart.update("none");
-    if (reply.live) setTimeout(tick, POLL_MS);
+    // A pause, for example, changes what the page offers.
+    if (reply.live && reply.state === panel.dataset.state) setTimeout(tick, POLL_MS);
     else location.reload();
   };
   if (log) log.scrollTop = log.scrollHeight;

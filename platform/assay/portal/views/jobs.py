@@ -178,7 +178,9 @@ class JobEvents(Screen):
                     "points": points or None,
                 }
             )
-        return JsonResponse({"live": is_live(job), "events": lines, "names": names})
+        return JsonResponse(
+            {"live": is_live(job), "state": job.state, "events": lines, "names": names}
+        )
 
 
 class JobCancel(JobPage, ActionScreen):
