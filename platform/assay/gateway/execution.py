@@ -52,9 +52,7 @@ _SSE_HEADERS: Headers = [
 
 
 class Execution:
-    """Runs `plan` for `call`. `run` is called once, in the same step in which `application` was
-    admitted.
-    """
+    """Runs `plan` for `call`; `run` is called once, in the step that admitted `application`."""
 
     def __init__(
         self,
