@@ -250,7 +250,7 @@ class EngineProcess:
         event: Event
         try:
             event = event_from_message(message["event"])
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except Exception as error:
             # An engine that answers nonsense ends its own request, and none of the others.
             logger.error("Request %s got an invalid event: %r", key[1], error)
             event = _INVALID
