@@ -54,6 +54,11 @@ def wake_controller() -> None:
     notify(CONTROLLER_CHANNEL)
 
 
+def wake_gateways() -> None:
+    """A worker can answer for a deployment: read the snapshot now."""
+    notify(SNAPSHOT_CHANNEL)
+
+
 def wake_engines() -> None:
     """Deployments changed: reconcile now; gateways read their snapshot again."""
     notify(DEPLOYMENTS_CHANNEL)

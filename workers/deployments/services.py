@@ -31,7 +31,7 @@ from workers.deployments.resources import (
 )
 from workers.deployments.selectors import deployment_get, live_deployments
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
-from workers.dispatch import wake_engines
+from workers.dispatch import wake_engines, wake_gateways
 from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
@@ -295,9 +295,15 @@ def replica_report(
         values |= {"failures": failures, "retry_at": retry_at}
     if load_seconds is not None:
         values |= {"load_seconds": load_seconds}
+    was_ready = Replica.objects.filter(
+        deployment=deployment, worker=worker[:120], state=ReplicaState.READY
+    ).exists()
     replica, _ = Replica.objects.update_or_create(
         deployment=deployment, worker=worker[:120], defaults=values
     )
+    if state is ReplicaState.READY and not was_ready:
+        # It reads the queue by now, and sends back what gateways do not seal for it.
+        transaction.on_commit(wake_gateways)
     if state is ReplicaState.READY and deployment.state == DeploymentState.PENDING:
         deployment_move(deployment_id=deployment_id, to=DeploymentState.SERVING, actor=actor)
     if (

@@ -85,6 +85,14 @@ class EngineFailed(DomainError):
         self.status = status if 400 <= status <= 599 else 500
 
 
+class NoUsableKey(DomainError):
+    """No worker that holds the deployment has a key that requests can be sealed for (503)."""
+
+    code = "unavailable"
+    status = 503
+    title = "Unavailable"
+
+
 class ReplyForged(DomainError):
     """A reply did not come from the worker that holds the deployment (502)."""
 

@@ -15,7 +15,7 @@ from django.conf import settings
 from assay.gateway.admission import Admitted, Application, Ticket
 from assay.gateway.answers import answer_of, piece, used
 from assay.gateway.call import Call
-from assay.gateway.errors import DeadlinePassed, EngineFailed, ReplyForged, error_event
+from assay.gateway.errors import DeadlinePassed, EngineFailed, NoUsableKey, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.ledger import Settlement
 from assay.gateway.media import RequestMedia
@@ -77,8 +77,7 @@ class Execution:
         # The most that it can cost; what it is charged when neither worker nor gateway can say.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
-        self._called_off = False
-        self._handed_over = False
+        self._called_off = self._handed_over = False
         # The moment at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
 
@@ -210,9 +209,8 @@ class Execution:
         """Return the request for the deployment's queue, sealed for the workers that hold it, and
         expect its replies.
         """
-        call = self._call
         request = InferenceRequest(
-            request_id=call.request_id,
+            request_id=self._call.request_id,
             deployment_id=self._deployment.id,
             deployment=self._deployment.name,
             digest=self._deployment.digest,
@@ -223,11 +221,13 @@ class Execution:
             enqueued_at=time.time(),
             deadline=self._deadline,
             expires_at=self._deployment.expires_at,
-            scope="" if call.key is None else call.key.department or "",
-            traceparent="" if call.trace is None else call.trace.traceparent,
+            scope="" if self._call.key is None else self._call.key.department or "",
+            traceparent="" if self._call.trace is None else self._call.trace.traceparent,
         )
         sealed, reader = self._runtime.seals.seal(request, deployment.workers)
-        self._runtime.replies.expect(call.request_id, reader)
+        if deployment.workers and not reader.holders:
+            raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
+        self._runtime.replies.expect(self._call.request_id, reader, deployment.realms)
         return Queued(
             deployment_queue(request.deployment_id),
             inference_message(request, sealed),
@@ -359,8 +359,7 @@ class Execution:
         return False
 
     async def _settle(self, done: Done) -> int:
-        """The good end. Before the last byte leaves, so that an answer is never unaccounted.
-        Returns the units that it has used."""
+        """Charge a finished answer before its last byte leaves; return the units that it used."""
         self._call.recorded = True
         return await self._charge("ok", done)
 

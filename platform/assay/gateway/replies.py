@@ -29,6 +29,8 @@ _COUNT = 500
 _TRIM_EVERY_S = 15.0
 # A node's stream is read for so long after the last request to it.
 _FOLLOWED_S = 60.0
+# Nodes that may send one request back before the gateway knows that they have its deployment.
+_EARLY_MAX = 16
 
 
 class Signal(Enum):
@@ -59,13 +61,15 @@ Inbox = asyncio.Queue[Event | Signal | Cut | Tampered]
 class _Expected:
     """Destination of the replies to a request, and their check once the request is sealed.
 
-    `realms` are those that it was sealed for, and those of workers that got its deployment since,
-    which may have read it.
+    `realms` are those that it was sealed for, and those of other workers that may read its queue,
+    also since then. `early` are entries of other realms that send it back, with the time of
+    arrival (monotonic): their node may have got the deployment after the newest snapshot.
     """
 
     inbox: Inbox
     reader: ReplyReader | None = None
     realms: set[str] = field(default_factory=set)
+    early: dict[str, tuple[dict[bytes, bytes], float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -112,11 +116,15 @@ class Replies:
         self._expected[request_id] = _Expected(inbox)
         return inbox
 
-    def expect(self, request_id: str, reader: ReplyReader) -> None:
-        """Believe what `reader` opens. Call it before the request is published."""
+    def expect(self, request_id: str, reader: ReplyReader, realms: Iterable[str] = ()) -> None:
+        """Believe what `reader` opens. Call it before the request is published.
+
+        `realms` are those of the workers that may read the request's queue.
+        """
         expected = self._expected[request_id]
         expected.reader = reader
-        expected.realms = {realm_of(worker) for worker in reader.holders}
+        expected.realms = {*realms, *map(realm_of, reader.holders)}
+        expected.early.clear()
         self._follow(expected.realms)
 
     def realms(self, request_id: str) -> frozenset[str]:
@@ -124,15 +132,23 @@ class Replies:
         expected = self._expected.get(request_id)
         return frozenset() if expected is None else frozenset(expected.realms)
 
-    def placed(self, workers: Mapping[int, Iterable[str]]) -> None:
-        """Note the workers, by address, that now hold each deployment: a new one may have
-        read a request that was not sealed for it, and sends it back.
+    def placed(self, realms: Mapping[int, Iterable[str]], read_at: float) -> None:
+        """Note the realms of the workers that may read each deployment's queue, as of `read_at`
+        (monotonic). A new one may have read a request that was not sealed for it, and sends it
+        back.
         """
-        for expected in self._expected.values():
-            if expected.reader is not None:
-                held = workers.get(expected.reader.deployment_id, ())
-                expected.realms.update(map(realm_of, held))
-                self._follow(expected.realms)
+        for request_id, expected in self._expected.items():
+            if expected.reader is None:
+                continue
+            expected.realms.update(realms.get(expected.reader.deployment_id, ()))
+            self._follow(expected.realms)
+            for realm, (fields, arrived_at) in list(expected.early.items()):
+                if realm in expected.realms:
+                    del expected.early[realm]
+                    self._deliver(fields, realm)
+                elif arrived_at < read_at:
+                    del expected.early[realm]
+                    _refuse(request_id, f"node {realm}")
 
     def _follow(self, realms: Iterable[str]) -> None:
         """Read the streams of these realms for a while."""
@@ -220,8 +236,10 @@ class Replies:
             return
         if realm not in expected.realms:
             # Only this node may write there: the request goes on with the workers that have it.
-            FORGED.inc()
-            logger.critical("FORGED REPLY to request %s refused: node %s", request_id, realm)
+            if b"bounce" in fields and len(expected.early) < _EARLY_MAX:
+                self._keep(expected, request_id, fields[b"bounce"], realm)
+            else:
+                _refuse(request_id, f"node {realm}")
             return
         try:
             for event in expected.reader.open(fields, realm):
@@ -229,10 +247,24 @@ class Replies:
                 if not isinstance(event, Taken):
                     expected.inbox.put_nowait(event)
         except Forged as error:
-            FORGED.inc()
-            logger.critical("FORGED REPLY to request %s refused: %s", request_id, error)
+            _refuse(request_id, str(error))
             expected.reader = None
             expected.inbox.put_nowait(Tampered(str(error)))
+
+    def _keep(self, expected: _Expected, request_id: str, mac: bytes, realm: str) -> None:
+        """Keep an entry that sends a request back until a snapshot tells whether its node may."""
+        fields = {b"id": request_id.encode(), b"bounce": mac}
+        try:
+            if expected.reader is not None:
+                expected.reader.open(fields, realm)
+                expected.early.setdefault(realm, (fields, time.monotonic()))
+        except Forged as error:
+            _refuse(request_id, f"node {realm}: {error}")
+
+
+def _refuse(request_id: str, reason: str) -> None:
+    FORGED.inc()
+    logger.critical("FORGED REPLY to request %s refused: %s", request_id, reason)
 
 
 async def watch_client(receive: Receive, inbox: Inbox) -> None:

@@ -93,7 +93,8 @@ class Runtime:
         """Hear which deployments answer requests at a new snapshot."""
         self.cold_starts.note(snapshot, answering)
         entries = snapshot.deployments.values()
-        self.replies.placed({each.id: each.workers for each in entries if each.id in answering})
+        realms = {each.id: each.realms for each in entries if each.id in answering}
+        self.replies.placed(realms, snapshot.read_at)
 
     async def stop(self) -> None:
         """Settle what is under way, then let go of everything."""

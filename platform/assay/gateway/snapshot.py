@@ -47,6 +47,7 @@ from workers.deployments.resources import deployment_attributes
 from workers.deployments.selectors import live_or_recalled
 from workers.deployments.states import LIVE
 from workers.nodes.selectors import realm_of_worker
+from workers.placement.models import Placement
 from workers.wire import worker_address
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ _REPLICAS = Prefetch(
         realm=realm_of_worker("worker"),
     ),
 )
+_HELD = (ReplicaState.LOADING, ReplicaState.READY)
+_PLACEMENTS = Prefetch("placements", Placement.objects.annotate(realm=realm_of_worker("worker")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class DeploymentEntry:
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
     near. `break_glass`: it serves by an emergency approval, before its review has decided.
-    `workers` are the addresses of the worker processes that have it or are loading it. `unit` is
+    `workers` are the addresses of the worker processes that have it or are loading it, and `realms`
+    those of all workers that may read its queue, which includes silent ones. `unit` is
     the one in which its requests are metered. `own_prompt` is what the version adds to each.
     `may_sleep`: it may be scaled to zero; `load_s` is the longest of its loads, in seconds.
     """
@@ -106,6 +110,7 @@ class DeploymentEntry:
     notice: tuple[tuple[bytes, bytes], ...] = ()
     break_glass: bool = False
     workers: tuple[str, ...] = ()
+    realms: frozenset[str] = frozenset()
     unit: Unit = Unit.TOKENS
     own_prompt: OwnPrompt = NO_PROMPT
     may_sleep: bool = False
@@ -245,7 +250,7 @@ def _read_deployments(
     # Before the query, so that no lease is taken for longer than it is.
     now = time.monotonic()
     rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
-    rows = rows.prefetch_related("release__departments", _REPLICAS)
+    rows = rows.prefetch_related("release__departments", _REPLICAS, _PLACEMENTS)
     found = list(rows.annotate(classification=classification_expression("release__version__")))
     verdicts = serving_verdicts([row.release for row in found])
     prices = tariffs()
@@ -318,6 +323,7 @@ def _deployment_entry(
         notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
         break_glass=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
+        realms=frozenset(_reading(row)),
         unit=task_unit(version.model.task),
         own_prompt=own_prompt(version),
         may_sleep=row.replicas_min == 0,
@@ -353,6 +359,17 @@ def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
         if until > now and (replica.realm or not on_node):  # type: ignore[attr-defined]
             realm = replica.realm if on_node else ""  # type: ignore[attr-defined]
             yield worker_address(realm, replica.public_key)  # type: ignore[attr-defined]
+
+
+def _reading(row: Deployment) -> Iterator[str]:
+    """Realms of the workers that may read the queue: they send back what is not sealed for them."""
+    places: list[Replica | Placement] = list(row.placements.all())
+    places += [each for each in row.replicas.all() if each.state in _HELD]
+    for each in places:
+        if "/" not in each.worker:
+            yield ""
+        elif each.realm:  # type: ignore[union-attr]  # annotated above
+            yield each.realm  # type: ignore[union-attr]
 
 
 def _ready_until(replica: Replica, digest: str) -> float:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.unit.assay.gateway_support import (
     wait_until,
 )
 from tests.unit.workers.sealed import Wire
-from workers.deployments.models import Replica, ReplicaState
+from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.services import worker_key_register
 from workers.nodes.models import Node
 from workers.wire import Delta, Done, InferenceRequest, encode_events, reply_stream
@@ -116,6 +117,20 @@ def test_a_worker_without_a_registered_key_is_sent_nothing(stage: Stage) -> None
     stage.notify()
     assert stage.post(CHAT, token, json=GOOD).status_code == 503
     assert stage.responders[0].requests == []
+
+
+def test_requests_reach_other_workers_although_one_has_a_bad_key(stage: Stage) -> None:
+    deployment = stage.deployment(behaviour=say_hello)
+    stage.on_node("gpu-1", deployment, say_hello)
+    stage.responders[1].stop()
+    token = stage.key()
+    WorkerKey.objects.filter(worker__startswith="gpu-1/").update(public_key="00" * 32)
+    stage.notify()
+    assert stage.post(CHAT, token, json=GOOD).status_code == 200
+    WorkerKey.objects.update(public_key="00" * 32)
+    stage.notify()
+    answer = stage.post(CHAT, token, json=GOOD)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
 def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) -> None:
@@ -223,9 +238,40 @@ def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(stage: S
     Node.objects.create(
         name="gpu-1", state="enrolled", public_key="5" * 64, created_by=stage.person
     )
-    headers = {"authorization": f"Bearer {stage.key()}"}
     new = Responder(deployment.pk, say_hello, Node.objects.get().realm)
     stage.responders.append(new)
+    check_hand_over(stage, deployment, new)
+
+
+def test_a_node_whose_stream_is_read_already_hands_a_request_over(stage: Stage) -> None:
+    """It answers for another deployment, and has this one since the newest snapshot."""
+    other = stage.deployment("other", ready=False, behaviour=None)
+    realm = stage.on_node("gpu-1", other, say_hello)
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    body = {**GOOD, "model": "other"}
+    assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
+    deployment = stage.deployment(behaviour=None)
+    new = Responder(deployment.pk, say_hello, realm)
+    stage.responders.append(new)
+    check_hand_over(stage, deployment, new)
+
+
+def test_a_silent_node_that_is_placed_gives_a_request_back(stage: Stage) -> None:
+    """Its connection to the broker works alone; the caller waits for no deadline."""
+    deployment = stage.deployment(behaviour=None)
+    realm = stage.on_node("gpu-1", deployment, say_hello)
+    node = stage.responders[-1]
+    assert node.seals.address.startswith(realm)
+    long_ago = timezone.now() - timedelta(minutes=5)
+    Replica.objects.filter(worker__startswith="gpu-1/").update(heartbeat_at=long_ago)
+    stage.notify()
+    answer = stage.post(CHAT, stage.key(), json=GOOD)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert node.bounced == 1
+
+
+def check_hand_over(stage: Stage, deployment: Deployment, new: Responder) -> None:
+    headers = {"authorization": f"Bearer {stage.key()}"}
 
     def ask() -> Any:
         return httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=20)
