@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
@@ -31,6 +32,7 @@ from workers.deployments.models import Deployment, Replica, ReplicaState, Worker
 from workers.deployments.services import worker_key_register
 from workers.nodes.models import Node
 from workers.wire import Delta, Done, InferenceRequest, encode_events, reply_stream
+from workers.wire_keys import WireKey
 
 __all__ = ["stage"]
 
@@ -230,6 +232,32 @@ def test_a_reply_of_a_node_that_has_not_the_request_ends_nothing(stage: Stage) -
     body = {**GOOD, "model": "other"}
     assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
     answer = httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers)
+    assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
+
+
+def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> None:
+    """The next snapshot tells that the deployment is not there."""
+    other = stage.deployment("other", ready=False, behaviour=None)
+    realm = stage.on_node("gpu-2", other, say_hello)
+    key = WireKey(settings.WIRE_KEY).of(realm)
+
+    def meddled(request: InferenceRequest, reply: Reply) -> None:
+        fields: Any = {
+            "id": request.request_id,
+            "bounce": key.bounce_mac(request.request_id, request.reply_stream),
+        }
+        stage.redis.xadd(reply_stream(request.reply_stream, realm), fields)
+        expected = stage.application.gateway.start().replies._expected[request.request_id]
+        wait_until(lambda: realm in expected.early)
+        stage.notify()
+        assert not expected.early
+        say_hello(request, reply)
+
+    stage.deployment(behaviour=meddled)
+    headers = {"authorization": f"Bearer {stage.key()}"}
+    body = {**GOOD, "model": "other"}
+    assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
+    answer = httpx.post(f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=20)
     assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
 
 
