@@ -97,7 +97,7 @@ def _run_due(key: int) -> None:
     if running := job_running(schedule):
         reason = f"Skipped: {running} has not ended."[:500]
         run_add(schedule, due_at, RunOutcome.SKIPPED, reason=reason)
-        _record(schedule, "skip", reason)
+        _record(schedule, "schedule:skip", reason)
     else:
         _start(schedule, actor, due_at, now)
     if schedule.state == ScheduleState.ACTIVE and schedule.next_due_at is None:
@@ -199,7 +199,7 @@ def _refuse(schedule: Schedule, due_at: datetime, error: DomainError) -> None:
         reason = error.message
     run_add(schedule, due_at, RunOutcome.REFUSED, reason=reason)
     schedule.refusals += 1
-    _record(schedule, "refuse", reason)
+    _record(schedule, "schedule:refuse", reason)
     if lost:
         _suspend(schedule, reason)
     elif schedule.refusals >= REFUSALS_MAX:
@@ -221,13 +221,13 @@ def _suspend(schedule: Schedule, reason: str) -> None:
         )
 
 
-def _record(schedule: Schedule, verb: str, reason: str) -> None:
+def _record(schedule: Schedule, action: str, reason: str) -> None:
     with background(f"schedule-{schedule.pk}", _CONTROLLER):
         audit_record(
             actor=_CONTROLLER,
-            action=f"schedule:{verb}",
+            action=action,
             subject=schedule_subject(schedule),
-            outcome="failed" if verb == "refuse" else "allowed",
+            outcome="failed" if action == "schedule:refuse" else "allowed",
             reason=reason[:500],
             department=schedule.department.slug,
         )

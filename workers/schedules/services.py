@@ -102,7 +102,7 @@ def schedule_pause(*, actor: Principal, schedule_id: int) -> Schedule:
     """
     schedule, decision = _locked(actor, schedule_id)
     schedule.next_due_at = None
-    return _moved(schedule, ScheduleState.PAUSED, actor, decision, "pause")
+    return _moved(schedule, ScheduleState.PAUSED, actor, decision, action="schedule:pause")
 
 
 @transaction.atomic
@@ -120,7 +120,7 @@ def schedule_resume(*, actor: Principal, schedule_id: int) -> Schedule:
     request_check(actor, parsed(schedule.kind, schedule.request))
     schedule.next_due_at = due_times(schedule.cron, schedule.time_zone, timezone.now())[0]
     schedule.refusals, schedule.reason = 0, ""
-    return _moved(schedule, ScheduleState.ACTIVE, actor, decision, "resume")
+    return _moved(schedule, ScheduleState.ACTIVE, actor, decision, action="schedule:resume")
 
 
 @transaction.atomic
@@ -131,7 +131,7 @@ def schedule_delete(*, actor: Principal, schedule_id: int) -> None:
         NotFound, NotPermitted: the policy refuses.
     """
     schedule, decision = _locked(actor, schedule_id)
-    _record(schedule, actor, "delete", decision)
+    _record(schedule, actor, "schedule:delete", decision)
     schedule.delete()
 
 
@@ -154,7 +154,7 @@ def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
     job = schedule_start(schedule, actor, timezone.now(), requested_by=person.pk)
     schedule.last_job = job
     schedule.save(update_fields=["last_job"])
-    _record(schedule, actor, "run", decision, job=str(job.pk))
+    _record(schedule, actor, "schedule:run", decision, job=str(job.pk))
     return job
 
 
@@ -177,13 +177,13 @@ def _moved(
     to: ScheduleState,
     actor: Principal,
     decision: Authorization,
-    verb: str,
+    action: str,
 ) -> Schedule:
     SCHEDULE_STATES.move(
         schedule,
         to,
         actor=actor,
-        action=f"schedule:{verb}",
+        action=action,
         subject=schedule_subject(schedule),
         fields=["next_due_at", "refusals", "reason", "owner"],
         department=schedule.department.slug,
@@ -193,11 +193,11 @@ def _moved(
 
 
 def _record(
-    schedule: Schedule, actor: Principal, verb: str, decision: Authorization, **data: Any
+    schedule: Schedule, actor: Principal, action: str, decision: Authorization, **data: Any
 ) -> None:
     audit_record(
         actor=actor,
-        action=f"schedule:{verb}",
+        action=action,
         subject=schedule_subject(schedule),
         department=schedule.department.slug,
         data=data,

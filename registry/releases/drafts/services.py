@@ -71,7 +71,9 @@ def release_draft_create(
     draft = ReleaseDraft.objects.create(
         version=version, department=owner, content=checked, created_by=person, job_id=job_id
     )
-    _record(draft, actor, "create", decision, **({"job": str(job_id)} if job_id else {}))
+    _record(
+        draft, actor, "release_draft:create", decision, **({"job": str(job_id)} if job_id else {})
+    )
     return draft
 
 
@@ -98,7 +100,7 @@ def release_draft_update(
     draft.revision += 1
     draft.updated_at = timezone.now()
     draft.save(update_fields=["content", "revision", "updated_at"])
-    _record(draft, actor, "update", decision)
+    _record(draft, actor, "release_draft:update", decision)
     return draft
 
 
@@ -110,7 +112,7 @@ def release_draft_delete(*, actor: Principal, draft_id: int) -> None:
         NotFound, NotPermitted: the policy refuses.
     """
     draft, decision = _locked(actor, draft_id)
-    _record(draft, actor, "delete", decision)
+    _record(draft, actor, "release_draft:delete", decision)
     draft.delete()
 
 
@@ -151,7 +153,7 @@ def release_draft_submit(
     )
     # The event has the digest of what was submitted.
     draft.content = dict(given)
-    _record(draft, actor, "submit", decision, release=release.pk)
+    _record(draft, actor, "release_draft:submit", decision, release=release.pk)
     draft.delete()
     return release
 
@@ -167,7 +169,7 @@ def release_drafts_expire_due() -> int:
         due = rows.select_related("version__model", "department").filter(updated_at__lte=before)
         expired = list(due.order_by("updated_at")[:_EXPIRED_AT_ONCE])
         for draft in expired:
-            _record(draft, controller, "expire", None)
+            _record(draft, controller, "release_draft:expire", None)
             draft.delete()
     return len(expired)
 
@@ -189,11 +191,11 @@ def _locked(actor: Principal, draft_id: int) -> tuple[ReleaseDraft, Authorizatio
 
 
 def _record(
-    draft: ReleaseDraft, actor: Principal, verb: str, decision: Authorization | None, **more: Any
+    draft: ReleaseDraft, actor: Principal, action: str, decision: Authorization | None, **more: Any
 ) -> None:
     audit_record(
         actor=actor,
-        action=f"release_draft:{verb}",
+        action=action,
         subject=draft_subject(draft),
         department=draft.department.slug,
         # A digest: the log keeps no statement of a person.
