@@ -21,7 +21,7 @@ from registry.catalog.generation import MAX_CHOICES
 INFERENCE_TASK = "workers.tasks.inference.run"
 JOB_TASK = "workers.tasks.jobs.run"
 JOB_QUEUE = "compute"
-# Where engine workers listen before they have a deployment; nothing is ever sent there.
+# Queue of engine workers that have no deployment yet; nothing is ever sent there.
 IDLE_QUEUE = "engine.none"
 CANCEL_CHANNEL = "assay:cancel"
 SNAPSHOT_CHANNEL = (

@@ -27,8 +27,8 @@ class Forged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What one gateway and one worker process share: the cipher of requests' keys, and the secret
-    that makes a worker's replies its own."""
+    """Shared secrets of one gateway and one worker process: the cipher of requests' keys, and the
+    secret that makes a worker's replies its own."""
 
     cipher: AESGCM
     replies: bytes

@@ -102,7 +102,7 @@ USERS: dict[str, BrokerUser] = {
         read=("deployment.*",),
         written=("compute*", "assay:attest:*"),
         channels=_NOTICES,
-        # What a node that is gone leaves.
+        # Keys that a removed node leaves.
         parts=("+unlink %W~assay:reply:*/* %W~assay:worker:*/* %W~assay:workers:*",),
     ),
     "compute": BrokerUser(

@@ -1,4 +1,4 @@
-"""How fast a file arrives: told to whoever watches, and given up where it would take days."""
+"""Speed at which a file arrives: reports it, and gives up where the rest would take days."""
 
 from __future__ import annotations
 

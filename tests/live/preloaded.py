@@ -168,7 +168,7 @@ def _watched(channel: int, output: int) -> dict[str, Any]:
     line.sendall(b"%d\n" % pid)
     _wait(pid, line)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    # Who started it may have ended.
+    # The process that started it may have ended.
     with contextlib.suppress(OSError):
         line.sendall(b"%d\n" % status)
     os._exit(0)

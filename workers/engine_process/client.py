@@ -211,7 +211,7 @@ class EngineProcess:
         self._channel.close()
         self._reader.join()
 
-    # What follows runs in the reader's thread.
+    # The methods below run in the reader's thread.
 
     def _run(self, theirs: socket.socket) -> None:
         """Start the process and read what it sends, until it ends.

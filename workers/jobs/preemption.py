@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LEAST_RUN_S = 600
 _CONTROLLER = service_principal("controller")
 
-# What a job requests of one machine: devices, memory in GiB, and how many machines.
+# The request of a job to one machine: devices, memory in GiB, and how many machines.
 _WANTS = """ARRAY[coalesce((spec -> 'resources' ->> 'devices')::integer, 1),
     coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0),
     coalesce((spec -> 'resources' ->> 'nodes')::integer, 1)]"""

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _PREFIX = "assay_node_"
 # Keys that one SCAN looks at.
 _SCANNED = 1000
-# What client libraries send by themselves, and the notices that a node hears.
+# Commands that client libraries send by themselves, and the notices that a node hears.
 _COMMANDS = (
     "auth hello ping echo select quit reset client|setinfo client|setname client|id "
     "subscribe unsubscribe"

@@ -87,7 +87,7 @@ class RunOutcome(models.TextChoices):
 
 
 class ScheduleRun(models.Model):
-    """What became of one due time. `data` names the dataset version that the request came to;
+    """The outcome of one due time. `data` names the dataset version that the request came to;
     `requested_by` is the person who ran it at another time."""
 
     schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="runs")

@@ -28,7 +28,7 @@ from registry.resources import acting_person, department_resource, model_resourc
 from registry.versions.models import ModelVersion
 
 _EXPIRED_AT_ONCE = 500
-# What a request cannot be made without, apart from its risk answers.
+# Required for a request, apart from its risk answers.
 _NEEDED = ("environment", "deployment_name", "departments", "purpose")
 
 

@@ -76,7 +76,7 @@ class Cluster:
         self.forbidden: list[str] = []
         self.lock = threading.RLock()
 
-    # What the controllers of Kubeflow, JobSet and Job do.
+    # The controllers of Kubeflow, JobSet and Job.
 
     def job_create(self, made: dict[str, Any]) -> None:
         """Store a TrainJob and make its pods. Raises InvalidInput, as the API answers 422."""
@@ -138,7 +138,7 @@ class Cluster:
             self._start(pod)
         self.pods[pod["metadata"]["name"]] = pod
 
-    # What kubelet does.
+    # The kubelet.
 
     def _start(self, pod: dict[str, Any]) -> None:
         (container,) = pod["spec"]["containers"]
@@ -244,7 +244,7 @@ class Cluster:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    # What the API server does.
+    # The API server.
 
     def permits(self, verb: str, group: str, resource: str, name: str | None) -> bool:
         """Return whether the chart's Role permits the request."""

@@ -142,7 +142,7 @@ def test_a_node_cannot_reach_what_is_another_nodes_or_the_control_planes(stage: 
         ("SET", queue, "x"), ("DEL", queue), ("EXPIRE", queue, "1"), ("LPUSH", "compute", "x"),
         ("SADD", "_kombu.binding.compute", "x"), ("HGETALL", "unacked"),
         ("HSET", "unacked", "a", "b"), ("ZADD", "unacked_index", "1", "a"),
-        # What the gateway counts and records.
+        # Keys of the gateway's counters and records.
         ("GET", "assay:quota:ready"), ("XADD", "assay:usage", "*", "entry", "{}"),
         ("ZADD", "assay:wanted", "1", str(stage.theirs)), ("GET", "assay:cache:1"),
         ("EVAL", "return 1", "0"), ("EVALSHA", "0" * 40, "0"), ("SCRIPT", "LOAD", "return 1"),

@@ -38,7 +38,7 @@ def settings(root: Path, **changes: Any) -> KubernetesSettings:
 
 
 def node(made: dict[str, Any]) -> dict[str, Any]:
-    """What a TrainJob changes in its pods."""
+    """The changes of a TrainJob to its pods."""
     (patch,) = made["spec"]["runtimePatches"]
     (job,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
     return dict(job["template"]["spec"]["template"])

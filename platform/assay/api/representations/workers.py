@@ -135,7 +135,7 @@ class ScheduleAnswer(serializers.Serializer[Any]):
 
 
 class ScheduleRunAnswer(serializers.Serializer[Any]):
-    """What became of one due time. `data` is the dataset version that was used."""
+    """The outcome of one due time. `data` is the dataset version that was used."""
 
     id = serializers.IntegerField()
     due_at = serializers.DateTimeField()

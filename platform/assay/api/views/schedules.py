@@ -72,7 +72,7 @@ class ScheduledFineTuneBody(StrictSerializer):
 
 
 class ScheduleBody(StrictSerializer):
-    """When, and what: either `evaluation` or `fine_tune`."""
+    """The times and the request: either `evaluation` or `fine_tune`."""
 
     name = Line(max_length=TITLE_MAX)
     cron = Line(max_length=CRON_MAX, help_text="Minute, hour, day, month, weekday: `0 2 * * *`.")
@@ -143,7 +143,7 @@ class ScheduleView(Endpoint):
 
 
 class ScheduleRunsView(Endpoint):
-    """What became of a schedule's times."""
+    """The outcomes of a schedule's times."""
 
     ordering = ("-due_at", "-id")
 

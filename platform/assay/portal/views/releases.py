@@ -124,7 +124,7 @@ class ReleaseNew(ActionScreen):
             "version": version,
             "like": like,
             "draft": draft,
-            # What was typed is based on the revision that the page was opened with.
+            # The input is based on the revision that the page was opened with.
             "revision": self.request.POST.get("revision") or (draft and draft.revision),
             "releasable": version.state == VersionState.TRUSTED,
             "form": form,
