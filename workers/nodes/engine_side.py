@@ -156,7 +156,7 @@ def node_media_require(*, node: Node, deployment_id: int) -> None:
 
 
 def node_media_take_room(*, node: Node, size: int) -> None:
-    """Count a file that a node sends with those of the last minutes.
+    """Count a file with those that the node has sent in this period of `ASSAY_MEDIA_STORE_S`.
 
     Raises:
         QuotaExceeded: together they would take more than a quarter of the media store.

@@ -81,6 +81,25 @@ def test_a_result_waits_for_a_bucket_that_is_gone(
     assert job_finish(job.pk) == JobState.SUCCEEDED
 
 
+def test_a_load_into_a_cache_without_room_fails_with_the_reason_and_is_tried_again(
+    node: EngineNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(CONTENT)
+    with full_disk():
+        node.reconcile()
+    replica = Replica.objects.get()
+    assert (replica.state, replica.failures) == ("failed", 1)
+    assert "cache cannot be written" in replica.message
+    tried_again(node, monkeypatch)
+
+
+def tried_again(node: EngineNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = reconciler.time.monotonic() + 10
+    monkeypatch.setattr(reconciler.time, "monotonic", lambda: later)
+    node.reconcile()
+    assert Replica.objects.get().state == "ready"
+
+
 def test_a_load_from_a_bucket_that_is_gone_fails_with_the_reason_and_is_tried_again(
     bucket: str, node: EngineNode, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +110,4 @@ def test_a_load_from_a_bucket_that_is_gone_fails_with_the_reason_and_is_tried_ag
     assert (replica.state, replica.failures) == ("failed", 1)
     assert "has no bucket" in replica.message
     settings.STORE_URL = right
-    later = reconciler.time.monotonic() + 10
-    monkeypatch.setattr(reconciler.time, "monotonic", lambda: later)
-    node.reconcile()
-    assert Replica.objects.get().state == "ready"
+    tried_again(node, monkeypatch)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
 from workers import clock as clock_module
+from workers import presence
 from workers.clock import Clock
+from workers.wire import presence_key
 
 
 def date(ahead_s: float = 0.0) -> str:
@@ -45,3 +49,22 @@ def test_a_date_that_says_nothing_changes_nothing(said: str) -> None:
     assert clock.ahead_s == 0.0
     clock.follow(date(3600), asked=time.monotonic() - 10)
     assert clock.ahead_s == 0.0, "an answer that took ten seconds"
+
+
+def test_signs_of_life_carry_the_control_planes_time(
+    redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    clock.follow(date(3600), asked=time.monotonic())
+    monkeypatch.setattr(presence, "CLOCK", clock)
+    stop = threading.Event()
+    redis.zadd(presence_key(""), {"other@b": time.time() - 3600})
+    beats = threading.Thread(target=presence._beat, args=("engine@a", stop))
+    beats.start()
+    while (shown := redis.zscore(presence_key(""), "engine@a")) is None:
+        time.sleep(0.01)
+    others = redis.zscore(presence_key(""), "other@b")
+    stop.set()
+    beats.join()
+    assert abs(shown - (time.time() - 3600)) < 5
+    assert others is not None, "not removed as silent"
