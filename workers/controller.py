@@ -96,6 +96,8 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 # The longest pause after a duty that failed, far below `ASSAY_SERVING_LEASE_S`.
 DUTY_LONGEST_S = 8.0
 BROKER_TIMEOUT_S = 10.0
+# After such a pause the next round makes a new connection in any case (CONN_MAX_AGE).
+IDLE_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_LONGEST_S = 30.0
 
@@ -183,11 +185,7 @@ class Controller:
         _every(self._times, "loop-figures", MEASURE_S, lambda: loops_measure(self._times), stop)
 
     def _collect_usage(self, stop: threading.Event) -> None:
-        client = redis.Redis.from_url(
-            settings.REDIS_URL,
-            socket_timeout=BROKER_TIMEOUT_S,
-            socket_connect_timeout=BROKER_TIMEOUT_S,
-        )
+        client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=BROKER_TIMEOUT_S)
         consumer = f"{socket.gethostname()}:{os.getpid()}"
         try:
             while not stop.is_set():
@@ -252,6 +250,7 @@ def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
 
 def _move_store(stop: threading.Event) -> None:
     store_move_to_layout()
+    connections.close_all()
     stop.wait()
 
 
@@ -273,4 +272,6 @@ def _every(
         except Exception:
             wait = min(2 * wait, DUTY_LONGEST_S)
             logger.exception("%s failed; it is tried again in %.0f s", name, wait)
+        if wait >= IDLE_S:
+            connections.close_all()
         stop.wait(wait)

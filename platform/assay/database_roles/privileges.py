@@ -32,7 +32,7 @@ class ProcessRole:
 
 ROLES: dict[str, ProcessRole] = {
     "web": ProcessRole("assay_web", connections=50, statement_timeout="60s"),
-    # Each loop and each SIEM stream keeps a connection, and a second controller may stand by.
+    # Each loop and each SIEM stream may hold a connection, and a second controller may stand by.
     # Rebuilding counters and reading exports of a large log take minutes.
     "controller": ProcessRole("assay_controller", connections=90, statement_timeout="10min"),
     "worker": ProcessRole("assay_worker", connections=40, statement_timeout="60s"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
+from django.db import connection
 from redis import Redis
 
 from governance.audit.models import AuditCheckpoint
@@ -14,6 +16,7 @@ from workers.controller import Controller, guarded
 from workers.dispatch import wake_controller
 from workers.jobs.models import Job, JobState
 from workers.jobs.services import job_cancel, job_claim, job_create
+from workers.measurements.loops import LoopTimes
 
 pytestmark = pytest.mark.sweep
 
@@ -55,6 +58,28 @@ def test_a_loop_that_ran_for_long_is_started_again_at_once(
     assert [record.args[1] for record in caplog.records if record.args] == [
         0.01, 0.02, 0.04, 0.01, 0.02,
     ]  # fmt: skip
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("seconds", "held"), [(controller.WATCH_S, True), (60.0, False)])
+def test_a_duty_holds_no_connection_during_a_long_pause(seconds: float, held: bool) -> None:
+    pauses: list[bool] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(connection.connection is not None)
+            self.set()
+            return True
+
+    def duty() -> None:
+        connection.ensure_connection()
+
+    stop = Stop()
+    loop = partial(controller._every, LoopTimes(), "test", seconds, duty)
+    thread = threading.Thread(target=guarded, args=("test", loop, stop))
+    thread.start()
+    thread.join()
+    assert pauses[0] is held
 
 
 @pytest.mark.django_db(transaction=True)
