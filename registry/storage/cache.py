@@ -189,7 +189,7 @@ class Cache:
 
 
 def _lock_file(file: BinaryIO, folder: Path) -> None:
-    """Lock a partial file. Another process that has it may take hours, as long as it goes on.
+    """Lock a partial file. Another process that holds it may take hours, as long as bytes arrive.
 
     Raises:
         StoreUnavailable: the file did not grow for some minutes.
@@ -204,7 +204,7 @@ def _lock_file(file: BinaryIO, folder: Path) -> None:
             size, since = now, time.monotonic()
         elif time.monotonic() - since > _STUCK_S:
             raise StoreUnavailable(
-                f"Another process of this machine fetches a file into {folder}, and stands still.",
+                f"Another process of this machine has stalled while it fetches a file to {folder}.",
                 code="store_cache_unavailable",
                 hint="End a worker that is stopped or hangs.",
                 retry_after=30,

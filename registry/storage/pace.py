@@ -9,11 +9,11 @@ from contextvars import ContextVar
 
 from registry.storage.backend import StoreUnavailable
 
-# Whoever watches is told the speed of the last seconds.
+# The watcher gets the speed of the last seconds.
 TOLD_S = 15.0
-# A file is given up for its speed over this time, so that a short break is none.
+# A file is given up for its speed over this time, so that a short break does not count.
 JUDGED_S = 120.0
-# A file that would take longer at its speed is given up; the next try goes on where this one ended.
+# A file that would take longer at its speed is given up; the next try resumes it.
 LONGEST_S = 12 * 3600.0
 
 _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", default=None)
@@ -21,8 +21,8 @@ _watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", defau
 
 @contextmanager
 def fetches_watched(told: Callable[[str], None]) -> Iterator[None]:
-    """Tell `told` in a sentence, every 15 s, how far files are that this context fetches. It may
-    raise to end a fetch.
+    """Call `told` every 15 s with a sentence on the progress of the file that this context fetches.
+    It may raise to end the fetch.
     """
     before = _watcher.set(told)
     try:
@@ -53,7 +53,7 @@ class Pace:
                 raise StoreUnavailable(
                     f"The store is too slow. {self._so_far(speed)}",
                     code="store_too_slow",
-                    hint="Check the network; the next try goes on where this one ended.",
+                    hint="Check the network; the next try resumes where this one ended.",
                     retry_after=60,
                 )
             self._judged = _Mark(self._here)
@@ -64,8 +64,8 @@ class Pace:
 
     def _so_far(self, speed: float) -> str:
         return (
-            f"{_bytes(self._here)} of {_bytes(self._size)} of file {self._name} are here; they "
-            f"arrive at {_bytes(speed)} per second."
+            f"{_bytes(self._here)} of {_bytes(self._size)} of file {self._name} have arrived, "
+            f"at {_bytes(speed)} per second."
         )
 
 

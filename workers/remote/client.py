@@ -247,7 +247,7 @@ class NodeClient:
                 yield
         except BlockingIOError as error:
             raise ControlPlaneAway(
-                "Another process of this machine signs in, and does not come to an end.",
+                "Another process of this machine has stalled while it signs in.",
                 hint="End a worker of this node that is stopped or hangs.",
             ) from error
 

@@ -70,7 +70,7 @@ def test_a_slow_download_says_how_far_it_is_and_keeps_what_it_has(
     node.reconcile()
     assert Replica.objects.get().state == "ready"
     told = [each for each in messages if each.startswith("Fetching files. 2.0 kB of 3.0 kB")]
-    assert "they arrive at" in told[0]
+    assert "have arrived, at" in told[0]
 
 
 def test_a_download_that_would_take_days_is_given_up_and_goes_on_later(
@@ -133,7 +133,7 @@ def test_a_process_that_stands_still_holds_up_no_other_for_long(
     held = Cache(tmp_path / "cache", 10**9)
     with held._partial(file_key(sha256)):
         node.reconcile()
-    assert "stands still" in Replica.objects.get().message
+    assert "has stalled" in Replica.objects.get().message
     other = client_of(tmp_path, node.transport)
     (tmp_path / "key.session").unlink()
     with identity.SessionFile(tmp_path / "key").locked(), pytest.raises(ControlPlaneAway):
