@@ -142,12 +142,7 @@ def _answer_lost(node: Node, current: str) -> bool:
 
 
 def session_node(token: str) -> Node:
-    """Return the node whose session has this token. Raises as `session_open`."""
-    return session_open(token).node
-
-
-def session_open(token: str) -> NodeSession:
-    """Return the session that has this token, with its node.
+    """Return the node whose session has this token.
 
     Raises:
         NotAuthenticated: there is none, or it has ended; the code and the sentence say how.
@@ -178,7 +173,7 @@ def session_open(token: str) -> NodeSession:
         )
     if session.used_at is None:
         NodeSession.objects.filter(pk=session.pk, used_at=None).update(used_at=timezone.now())
-    return session
+    return node
 
 
 def _holds(session: NodeSession, token: str) -> bool:

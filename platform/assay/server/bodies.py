@@ -17,7 +17,7 @@ from assay.api.parsers import MULTIPART_OVERHEAD
 from assay.gateway.http import BodySlow, Scope, header
 from governance.errors import DomainError, InvalidInput, TooLarge
 from governance.keys.selectors import principal_for_token
-from workers.nodes.sessions import session_open
+from workers.nodes.sessions import session_node
 
 # What a body gains for each second of patience, beyond those that the settings grant.
 LEAST_BYTES_PER_S = 16 * 1024
@@ -101,7 +101,7 @@ def is_known(scope: Scope) -> bool:
     try:
         if (token := bearer_token(request)) is not None:
             if request.path.startswith(_NODES):
-                session_open(token)
+                session_node(token)
             else:
                 principal_for_token(token)
             return True
