@@ -24,7 +24,6 @@ os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 app = Celery("assay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-# Sending gives up at once when the broker is away; kombu would hold the caller for seconds.
 if settings.NODE_URL:
     # A node's user of the broker has its queues and no others' messages: what a worker has fetched
     # and not begun is in its memory, and senders name queues, so that these need no bindings.
@@ -40,6 +39,7 @@ app.conf.broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 8,
     "retry_on_timeout": True,
+    # Sending gives up at once when the broker is away; kombu would hold the caller for seconds.
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.1,
