@@ -88,14 +88,7 @@ def release_draft_update(
         NotFound, NotPermitted: the policy refuses.
         WrongState: it was changed since `revision`.
     """
-    draft, decision = _locked(actor, draft_id)
-    if revision is not None and revision != draft.revision:
-        raise WrongState(
-            f"Release draft {draft.pk} was changed since you opened it; your changes were not "
-            "saved.",
-            code="draft_changed",
-            hint="Open it again and repeat your changes.",
-        )
+    draft, decision = _locked(actor, draft_id, revision)
     draft.content = checked_draft(content)
     draft.revision += 1
     draft.updated_at = timezone.now()
@@ -118,17 +111,23 @@ def release_draft_delete(*, actor: Principal, draft_id: int) -> None:
 
 @transaction.atomic
 def release_draft_submit(
-    *, actor: Principal, draft_id: int, content: Mapping[str, Any] | None = None
+    *,
+    actor: Principal,
+    draft_id: int,
+    content: Mapping[str, Any] | None = None,
+    revision: int | None = None,
 ) -> Release:
     """Submit what the draft, or `content` in its place, requests, and delete the draft.
 
-    Everything is checked by `release_submit`; on a refusal the draft stays.
+    With `revision`, only while it is the draft's newest. Everything is checked by
+    `release_submit`; on a refusal the draft stays.
 
     Raises:
         InvalidInput: a required part is missing.
+        WrongState: it was changed since `revision`.
         DomainError: as `release_submit`.
     """
-    draft, decision = _locked(actor, draft_id)
+    draft, decision = _locked(actor, draft_id, revision)
     given = draft.content if content is None else checked_draft(content)
     if missing := [name for name in _NEEDED if not given.get(name)]:
         raise InvalidInput(
@@ -182,12 +181,22 @@ def _authorized(actor: Principal, department: Department) -> Authorization:
     )
 
 
-def _locked(actor: Principal, draft_id: int) -> tuple[ReleaseDraft, Authorization]:
+def _locked(
+    actor: Principal, draft_id: int, revision: int | None = None
+) -> tuple[ReleaseDraft, Authorization]:
     seen = release_draft_get(actor=actor, id=draft_id)
     decision = _authorized(actor, seen.department)
     ReleaseDraft.objects.select_for_update().filter(pk=seen.pk).first()
     # Read again under the lock: another person may have changed or deleted it.
-    return release_draft_get(actor=actor, id=draft_id), decision
+    draft = release_draft_get(actor=actor, id=draft_id)
+    if revision is not None and revision != draft.revision:
+        raise WrongState(
+            f"Release draft {draft.pk} was changed since you opened it; your changes were not "
+            "saved.",
+            code="draft_changed",
+            hint="Open it again and repeat your changes.",
+        )
+    return draft, decision
 
 
 def _record(

@@ -87,8 +87,14 @@ def test_a_draft_is_submitted_by_the_form_and_is_gone(office: Office) -> None:
     filled = {
         **answers, "draft": draft.pk, "environment": "staging", "deployment_name": "drafted",
         "departments": [office.clinical.pk], "visibility": "department", "purpose": "Sort.",
-        "tier": "limited", "engine": "own", "precision": "stored",
+        "tier": "limited", "engine": "own", "precision": "stored", "revision": 1,
     }  # fmt: skip
+    ReleaseDraft.objects.filter(pk=draft.pk).update(revision=2)
+    stale = client.post(address, filled)
+    assert stale.status_code == 409
+    assert "was changed since you opened it" in words(stale.content.decode())
+    assert not Release.objects.filter(deployment_name="drafted").exists()
+    ReleaseDraft.objects.filter(pk=draft.pk).update(revision=1)
     submitted = client.post(address, filled)
     assert submitted.status_code == 302, words(submitted.content.decode())[:2000]
     release = Release.objects.get(deployment_name="drafted")

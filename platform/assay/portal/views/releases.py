@@ -125,7 +125,7 @@ class ReleaseNew(ActionScreen):
             "like": like,
             "draft": draft,
             # The input is based on the revision that the page was opened with.
-            "revision": self.request.POST.get("revision") or (draft and draft.revision),
+            "revision": self.revision or (draft and draft.revision),
             "releasable": version.state == VersionState.TRUSTED,
             "form": form,
             "dossier": DossierForms(self.request.POST or None, before),
@@ -138,6 +138,12 @@ class ReleaseNew(ActionScreen):
         """True when the form is to be kept as a draft."""
         return self.request.POST.get("save") == "draft"
 
+    @property
+    def revision(self) -> int | None:
+        """Return the draft's revision that the form was opened with."""
+        given = self.request.POST.get("revision", "")
+        return int(given[:9]) if given.isdecimal() else None
+
     def content(self, form: ReleaseForm) -> dict[str, Any]:
         """Return what the form says, as a draft keeps it."""
         fields = DossierForms(self.request.POST).fields()
@@ -149,12 +155,8 @@ class ReleaseNew(ActionScreen):
         if draft is None:
             draft = release_draft_create(actor=self.actor, version=version, content=content)
         else:
-            revision = self.request.POST.get("revision", "")
             draft = release_draft_update(
-                actor=self.actor,
-                draft_id=draft.pk,
-                content=content,
-                revision=int(revision[:9]) if revision.isdecimal() else None,
+                actor=self.actor, draft_id=draft.pk, content=content, revision=self.revision
             )
         messages.success(self.request, "The draft is saved. Nothing is submitted.")
         return redirect(f"{reverse('portal:release_new', args=[version.pk])}?draft={draft.pk}")
@@ -168,7 +170,9 @@ class ReleaseNew(ActionScreen):
             release = self.submit(version)
         else:
             content = self.content(self.form(version))
-            release = release_draft_submit(actor=self.actor, draft_id=draft.pk, content=content)
+            release = release_draft_submit(
+                actor=self.actor, draft_id=draft.pk, content=content, revision=self.revision
+            )
         review = release_review(release)
         messages.success(self.request, "The dossier is frozen and the review is open.")
         if review is None:
