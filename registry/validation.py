@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from governance.bounds import NAME_MAX
 from governance.errors import InvalidInput
 
@@ -26,6 +28,19 @@ def checked_name(value: object, *, field: str = "name") -> str:
             fields={field: [f"1 to {NAME_MAX} lower-case letters, digits and hyphens."]},
         )
     return value
+
+
+def schema_faults(error: ValidationError, *, whole: str) -> dict[str, list[str]]:
+    """Return the sentences of a schema's error by the dotted path of their field.
+
+    `whole` is the name under which faults of the document as a whole are listed.
+    """
+    faults: dict[str, list[str]] = {}
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        name = ".".join(str(part) for part in fault["loc"])[:80] or whole
+        text = fault["msg"].removeprefix("Value error, ")
+        faults.setdefault(name, []).append(f"{text[:1].upper()}{text[1:]}.")
+    return faults
 
 
 def checked_text(value: object, *, field: str, limit: int, required: bool = True) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from governance.errors import InvalidInput
 from governance.reviews.policies.vocabulary import Answer
+from registry.validation import schema_faults
 
 YES_NO: dict[Answer, str] = {True: "Yes", False: "No"}
 # Every question whose answers can be named, with the answers in words. Regulation (EU) 2024/1689
@@ -103,16 +104,11 @@ def checked_risk_answers(answers: Mapping[str, Any]) -> dict[str, Any]:
     try:
         checked = RiskAnswers.model_validate(dict(answers)).model_dump()
     except ValidationError as error:
-        fields: dict[str, list[str]] = {}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"])[:80] or "special_categories"
-            said = fault["msg"].removeprefix("Value error, ")
-            fields.setdefault(f"risk_answers.{name}", []).append(f"{said[:1].upper()}{said[1:]}.")
-        names = ", ".join(name.removeprefix("risk_answers.") for name in fields)
+        faults = schema_faults(error, whole="special_categories")
         raise InvalidInput(
-            f"The risk answers are not complete and correct: {names}.",
+            f"The risk answers are not complete and correct: {', '.join(faults)}.",
             hint=f"They are {', '.join(RiskAnswers.model_fields)}.",
-            fields=fields,
+            fields={f"risk_answers.{name}": said for name, said in faults.items()},
         ) from error
     for name, value in checked.items():
         if isinstance(value, str) and "\0" in value:

@@ -19,6 +19,7 @@ from registry.releases.drafts.models import CONTENT_BYTES_MAX
 from registry.releases.engines import ENGINE_MAX, PRECISION_MAX
 from registry.releases.models import PURPOSE_MAX
 from registry.releases.risk import NOTES_MAX, RiskAnswers
+from registry.validation import schema_faults
 
 DEPARTMENTS_MAX = 100
 
@@ -66,12 +67,7 @@ def checked_draft(content: Mapping[str, Any]) -> dict[str, Any]:
     try:
         parsed = DraftContent.model_validate(dict(content))
     except ValidationError as error:
-        faults: dict[str, list[str]] = {}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"])[:80] or "content"
-            text = fault["msg"].removeprefix("Value error, ")
-            faults.setdefault(name, []).append(f"{text[:1].upper()}{text[1:]}.")
-        raise _refused(faults) from error
+        raise _refused(schema_faults(error, whole="content")) from error
     found = {name: value for name, value in parsed.model_dump().items() if value is not None}
     if faults := _faults(found):
         raise _refused(faults)
