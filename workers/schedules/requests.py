@@ -26,6 +26,8 @@ from registry.datasets.selectors import (
     dataset_version_get,
     dataset_versions_visible_to,
 )
+from registry.releases.drafts.content import DEPARTMENTS_MAX
+from registry.validation import schema_faults
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.chains import LINKS_MAX, Step, chain_checked, fine_tune_then
 from workers.jobs.models import Job, JobPriority
@@ -74,7 +76,10 @@ class Release(_Request):
 
     environment: Literal["staging", "production"]
     departments: (
-        Annotated[list[Annotated[str, Field(max_length=DEPARTMENT_MAX)]], Field(max_length=100)]
+        Annotated[
+            list[Annotated[str, Field(max_length=DEPARTMENT_MAX)]],
+            Field(max_length=DEPARTMENTS_MAX),
+        ]
         | None
     ) = None
     deployment_name: Name | None = None
@@ -107,11 +112,8 @@ def parsed(kind: str, request: Mapping[str, Any]) -> Evaluation | FineTune:
         found = shape.model_validate(dict(request))
         size = len(canonical_json(found.model_dump(mode="json")))
     except ValidationError as error:
-        faults: dict[str, list[str]] = {}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"])[:80] or "dataset_version"
-            text = fault["msg"].removeprefix("Value error, ")
-            faults.setdefault(f"request.{name}", []).append(f"{text[:1].upper()}{text[1:]}.")
+        said = schema_faults(error, whole="dataset_version")
+        faults = {f"request.{name}": sentences for name, sentences in said.items()}
         first, (why, *_) = next(iter(faults.items()))
         raise InvalidInput(f"The request does not fit. {first}: {why}", fields=faults) from error
     except (ValueError, RecursionError, TypeError) as error:
@@ -132,19 +134,19 @@ def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Dep
     """
     if isinstance(request, Evaluation):
         version = version_get(actor=actor, id=request.version)
+        data = _data(actor, request)
         evaluation_spec(
-            actor=actor,
-            version=version,
-            dataset_version=_data(actor, request),
-            max_rows=request.max_rows,
+            actor=actor, version=version, dataset_version=data, max_rows=request.max_rows
         )
-        department, title = version.model.department, f"Evaluate {version} on {_named(request)}"
+        department, title = version.model.department, f"Evaluate {version}"
     else:
         arguments = _fine_tune(actor, request)
         fine_tune_spec(actor=actor, **arguments)
         model = arguments["model"]
         chain_checked(actor, model, _steps(actor, request), _release(request))
-        department, title = model.department, f"Fine-tune {model.name} on {_named(request)}"
+        data = arguments["dataset_version"]
+        department, title = model.department, f"Fine-tune {model.name}"
+    title += f" on {data if request.dataset is None else f'the newest {request.dataset}'}"
     if request.priority == JobPriority.HIGH.word:
         authorize(
             actor=actor,
@@ -204,17 +206,9 @@ def _release(request: FineTune) -> dict[str, Any] | None:
 def _data(actor: Principal, given: Data) -> DatasetVersion:
     if given.dataset_version is not None:
         return dataset_version_get(actor=actor, id=given.dataset_version)
-    dataset = dataset_get(actor=actor, name=str(given.dataset).replace("\0", ""))
+    dataset = dataset_get(actor=actor, name=str(given.dataset))
     rows = dataset_versions_visible_to(actor).filter(dataset=dataset)
     newest = rows.order_by("-number").first()
     if newest is None:
         raise WrongState(f"The dataset {dataset.name} has no version yet.")
     return newest
-
-
-def _named(given: Data) -> str:
-    """Return the words for the data in a title."""
-    if given.dataset is not None:
-        return f"the newest {given.dataset}"
-    versions = DatasetVersion.objects.select_related("dataset")
-    return str(versions.get(pk=given.dataset_version or 0))
