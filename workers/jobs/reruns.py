@@ -46,6 +46,22 @@ def is_repeatable(job: Job) -> bool:
     return job.kind in REQUESTED and REQUESTED[job.kind] <= job.spec.keys()
 
 
+def request_of(job: Job) -> dict[str, Any]:
+    """Return what a repeatable job requested, by the names of the request's fields."""
+    spec = job.spec
+    if job.kind == JobKind.EVALUATE:
+        parts = ("version", "dataset_version", "max_rows")
+        return {name: spec[name] for name in parts if spec.get(name) is not None}
+    return {
+        "model": spec["model_name"],
+        "base_version": spec["base"],
+        "method": spec["method"],
+        "dataset_version": spec["dataset_version"],
+        "hyperparameters": spec["hyperparameters"],
+        **({"resources": spec["resources"]} if spec.get("resources") else {}),
+    }
+
+
 @transaction.atomic
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
     """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
@@ -121,34 +137,32 @@ def _requested_again(actor: Principal, old: Job, changes: Mapping[str, Any]) -> 
             fields={name[:40]: ["is not a field of this request"] for name in unknown[:20]},
             hint=f"It has {', '.join(sorted(known))}.",
         )
-    spec = old.spec
     if not is_repeatable(old):
         raise WrongState(
             f"Job {old.title!r} does not hold its whole request, so it is not repeated.",
             hint="Request the work anew.",
         )
-    priority = JobPriority.named(changes.get("priority", "normal"))
-    data = dataset_version_get(
-        actor=actor, id=changes.get("dataset_version", spec["dataset_version"])
-    )
+    before = request_of(old)
+    wanted = {**before, **changes}
+    priority = JobPriority.named(wanted.get("priority", "normal"))
+    data = dataset_version_get(actor=actor, id=wanted["dataset_version"])
     if old.kind == JobKind.EVALUATE:
         return evaluate_request(
             actor=actor,
-            version=version_get(actor=actor, id=changes.get("version", spec["version"])),
+            version=version_get(actor=actor, id=wanted["version"]),
             dataset_version=data,
-            max_rows=changes.get("max_rows", spec.get("max_rows")),
+            max_rows=wanted.get("max_rows"),
             priority=priority,
         )
-    method = changes.get("method", spec["method"])
     # The settings of another method have other names.
-    before = spec["hyperparameters"] if method == spec["method"] else {}
+    kept = before["hyperparameters"] if wanted["method"] == before["method"] else {}
     return fine_tune_request(
         actor=actor,
-        model=model_get(actor=actor, name=spec["model_name"]),
-        base_version=version_get(actor=actor, id=changes.get("base_version", spec["base"])),
-        method=method,
+        model=model_get(actor=actor, name=wanted["model"]),
+        base_version=version_get(actor=actor, id=wanted["base_version"]),
+        method=wanted["method"],
         dataset_version=data,
-        hyperparameters={**before, **changes.get("hyperparameters", {})},
-        resources=changes.get("resources", spec.get("resources")),
+        hyperparameters={**kept, **changes.get("hyperparameters", {})},
+        resources=wanted.get("resources"),
         priority=priority,
     )

@@ -16,12 +16,13 @@ from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.bounds import TITLE_MAX
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
+from governance.principals import Principal
 from registry.catalog import get_task
 from registry.versions.models import Model
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.chains import chain_draft_of, chain_of
 from workers.jobs.models import Job, JobKind
-from workers.jobs.reruns import is_repeatable
+from workers.jobs.reruns import is_repeatable, request_of
 from workers.jobs.selectors import job_get
 from workers.schedules import models
 from workers.schedules.cron import next_due
@@ -142,7 +143,7 @@ class ScheduleNew(ActionScreen):
         """
         given = self.request.GET
         if "job" in given:
-            return _of_job(self, job_get(actor=self.actor, job_id=given["job"]))
+            return _of_job(self.actor, job_get(actor=self.actor, job_id=given["job"]))
         number = given.get("version", "")
         if not number.isdecimal():
             raise NotFound("There is no such version.")
@@ -198,36 +199,24 @@ class ScheduleNew(ActionScreen):
         return redirect("portal:schedule", id=schedule.pk)
 
 
-def _of_job(screen: Screen, job: Job) -> Pattern:
+def _of_job(actor: Principal, job: Job) -> Pattern:
     if not is_repeatable(job):
         raise InvalidInput(
             f"Jobs such as {job.title!r} are not scheduled.",
             hint="Fine-tunes and evaluations are.",
         )
-    spec = job.spec
-    initial: dict[str, Any] = {
+    request = request_of(job)
+    initial = {
         "name": job.title[:TITLE_MAX],
-        "dataset": f"version:{spec['dataset_version']}",
+        "dataset": f"version:{request.pop('dataset_version')}",
+        "max_rows": request.pop("max_rows", None),
     }
     if job.kind == JobKind.EVALUATE:
-        version = version_get(actor=screen.actor, id=spec["version"])
-        return Pattern(
-            ScheduleKind.EVALUATE,
-            version.model,
-            job.title,
-            {"version": version.pk},
-            {**initial, "max_rows": spec.get("max_rows")},
-        )
-    model = model_get(actor=screen.actor, name=spec["model_name"])
+        model = version_get(actor=actor, id=request["version"]).model
+        return Pattern(ScheduleKind.EVALUATE, model, job.title, request, initial)
+    model = model_get(actor=actor, name=request["model"])
     links = chain_of(job)[1]
     draft = chain_draft_of(job)
-    request = {
-        "model": model.name,
-        "base_version": spec["base"],
-        "method": spec["method"],
-        "hyperparameters": spec["hyperparameters"],
-        **({"resources": spec["resources"]} if spec.get("resources") else {}),
-    }
     return Pattern(
         ScheduleKind.FINE_TUNE,
         model,
@@ -238,5 +227,5 @@ def _of_job(screen: Screen, job: Job) -> Pattern:
             "then": f"version:{links[0].dataset_version_id}" if links else "",
             "release": draft.content.get("environment", "") if draft else "",
         },
-        row_kind=get_task(model.task).recipe(spec["method"]).row_kind,
+        row_kind=get_task(model.task).recipe(request["method"]).row_kind,
     )
