@@ -8,17 +8,16 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, Object, Slug, StrictSerializer, Whole
+from assay.api.fields import Choice, Identifier, Line, Slug, StrictSerializer
 from assay.api.idempotency import idempotent
 from assay.api.representations.workers import (
     JobDetailAnswer,
     ScheduleAnswer,
     ScheduleRunAnswer,
 )
-from assay.api.views.evaluations import ChainReleaseBody, ResourcesBody
+from assay.api.views.evaluations import FineTuneBody, StepBody
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TITLE_MAX
 from governance.errors import InvalidInput
-from registry.datasets.parsing import MAX_ROWS
 from workers.jobs.chains import LINKS_MAX
 from workers.jobs.models import PRIORITIES
 from workers.schedules.models import CRON_MAX, ZONE_MAX, ScheduleKind, ScheduleState
@@ -41,12 +40,11 @@ class ScheduleQuery(StrictSerializer):
     department = Line(max_length=DEPARTMENT_MAX, required=False)
 
 
-class MeasuredBody(StrictSerializer):
+class MeasuredBody(StepBody):
     """Data of an evaluation."""
 
     dataset_version = Identifier(required=False)
     dataset = Slug(max_length=NAME_MAX, required=False, help_text=DATASET)
-    max_rows = Whole(min_value=1, max_value=MAX_ROWS, required=False)
 
 
 class ScheduledEvaluationBody(MeasuredBody):
@@ -56,19 +54,12 @@ class ScheduledEvaluationBody(MeasuredBody):
     priority = Choice(choices=PRIORITIES, required=False)
 
 
-class ScheduledFineTuneBody(StrictSerializer):
+class ScheduledFineTuneBody(FineTuneBody):
     """A fine-tune, and what follows it."""
 
-    model = Slug(max_length=NAME_MAX)
-    base_version = Identifier()
-    method = Line(max_length=40)
     dataset_version = Identifier(required=False)
     dataset = Slug(max_length=NAME_MAX, required=False, help_text=DATASET)
-    hyperparameters = Object(required=False)
-    resources = ResourcesBody(required=False)
-    priority = Choice(choices=PRIORITIES, required=False)
     then = serializers.ListField(child=MeasuredBody(), max_length=LINKS_MAX, required=False)
-    release = ChainReleaseBody(required=False)
 
 
 class ScheduleBody(StrictSerializer):

@@ -178,13 +178,9 @@ def _hyperparameter(name: str, info: Any) -> forms.Field:
     return field
 
 
-class EvaluateForm(TablerForm):
-    """Which data to measure on."""
-
-    dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
-        queryset=None, empty_label="Choose the data", label="Held-out data"
-    )
-    max_rows = forms.IntegerField(
+def max_rows_field() -> forms.IntegerField:
+    """Return the choice of the rows that an evaluation measures."""
+    return forms.IntegerField(
         min_value=1,
         max_value=MAX_ROWS,
         required=False,
@@ -192,6 +188,14 @@ class EvaluateForm(TablerForm):
         help_text="Leave empty to measure all rows. Gates need all rows.",
     )
 
+
+class EvaluateForm(TablerForm):
+    """Which data to measure on."""
+
+    dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None, empty_label="Choose the data", label="Held-out data"
+    )
+    max_rows = max_rows_field()
     priority = priority_field()
 
     def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:

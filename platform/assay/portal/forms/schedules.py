@@ -7,10 +7,9 @@ from typing import Any
 from django import forms
 
 from assay.portal.forms.base import TablerForm
-from assay.portal.forms.models import draft_field, priority_field
+from assay.portal.forms.models import draft_field, max_rows_field, priority_field
 from governance.bounds import TITLE_MAX
 from governance.principals import Principal
-from registry.datasets.parsing import MAX_ROWS
 from registry.datasets.selectors import dataset_versions_visible_to
 from workers.schedules.cron import LEAST_MINUTES, time_zones
 from workers.schedules.models import CRON_MAX
@@ -34,13 +33,7 @@ class ScheduleForm(TablerForm):
     )
     time_zone = forms.ChoiceField(initial="UTC")
     dataset = forms.ChoiceField(label="Data")
-    max_rows = forms.IntegerField(
-        min_value=1,
-        max_value=MAX_ROWS,
-        required=False,
-        label="Maximum rows",
-        help_text="Leave empty to measure all rows. Gates need all rows.",
-    )
+    max_rows = max_rows_field()
     priority = priority_field()
     then = forms.ChoiceField(
         required=False,
