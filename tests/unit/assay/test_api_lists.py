@@ -40,6 +40,7 @@ from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api
 from workers.deployments.models import Deployment, Replica
 from workers.jobs.models import Job, JobEvent
+from workers.schedules.models import Schedule
 
 pytestmark = pytest.mark.sweep
 
@@ -62,6 +63,7 @@ QUERIES = {
     "gates": 4,
     "evaluations": 5,
     "jobs": 4,
+    "schedules": 4,
     "releases": 5,
     # With those who are assigned.
     "reviews": 5,
@@ -286,6 +288,19 @@ def fill_jobs(world: World, _number: int) -> None:
     )
 
 
+def fill_schedules(world: World, number: int) -> None:
+    Schedule.objects.create(
+        name=f"s{number}",
+        department=world.department(),
+        owner=world.person(),
+        kind="evaluate",
+        title="t",
+        request={},
+        cron="0 2 * * *",
+        next_due_at=timezone.now(),
+    )
+
+
 def fill_reviews(world: World, number: int) -> None:
     Review.objects.create(
         subject_type="release",
@@ -378,6 +393,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "gates": lambda world, _: world.gate(),
     "evaluations": fill_evaluations,
     "jobs": fill_jobs,
+    "schedules": fill_schedules,
     "releases": lambda world, _: world.release(),
     "reviews": fill_reviews,
     "absences": fill_absences,

@@ -16,6 +16,7 @@ from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
 from governance.audit.tree.proof_files import check_proof
 from tests import proofs
+from tests.unit.assay.api_support import Api
 from tests.unit.assay.portal_data import Company, found_company
 from workers.jobs.models import Job
 
@@ -221,7 +222,7 @@ def test_an_unknown_address_is_a_friendly_404(company: Company) -> None:
     assert inline_in(response.content.decode()) == []
 
 
-def queries(client: Client, address: str) -> int:
+def queries(client: Client | Api, address: str) -> int:
     with CaptureQueriesContext(
         connection,
     ) as captured:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from registry.datasets.models import DatasetVersion
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_cli import Run, run
@@ -22,7 +23,7 @@ from workers.schedules.models import Schedule, ScheduleRun
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 __all__ = ["cli_signed_in", "run"]
 # Pinned: a rise is a decision, not an accident.
-QUERIES = {"list": 9, "schedule": 8}
+QUERIES = {"list": 9, "schedule": 8, "form": 8, "runs by API": 5}
 
 
 def nightly(company: Company, name: str = "Nightly") -> Schedule:
@@ -49,6 +50,13 @@ def test_a_version_is_evaluated_at_set_times_by_the_form(company: Company) -> No
         "name": "Nightly", "cron": "*/5 * * * *", "time_zone": "Europe/Berlin",
         "dataset": "dataset:docstrings-test", "priority": "normal",
     }  # fmt: skip
+    few = queries(client, address)
+    DatasetVersion.objects.create(
+        dataset=company.held_out.dataset, number=9, digest="0" * 64, rows=1, size_bytes=1,
+        schema={}, created_by=company.enzo,
+    )  # fmt: skip
+    assert queries(client, address) == few
+    assert few - SCOPE == QUERIES["form"]
     refused = client.post(address, form)
     assert refused.status_code == 400
     assert "It is due again after 5 min" in refused.content.decode()
@@ -152,11 +160,20 @@ def test_schedules_by_the_api(company: Company) -> None:
     assert enzo.post(f"{path}/resume").body["state"] == "active"
     job = enzo.post(f"{path}/run")
     assert job.status_code == 201
+    problem_of(enzo.post(f"{path}/resume"), 409)
+    problem_of(enzo.post(f"{path}/run"), 409)
     runs = enzo.get(f"{path}/runs").body["results"]
     assert [(one["job"], one["data"]) for one in runs] == [(job.body["id"], "docstrings-test v1")]
     assert [one["id"] for one in enzo.get("schedules", state="active").body["results"]] == [
         made.body["id"]
     ]
+    few = queries(enzo, f"{path}/runs")
+    ScheduleRun.objects.create(
+        schedule=Schedule.objects.get(), due_at=timezone.now(), outcome="started",
+        requested_by=company.devi,
+    )  # fmt: skip
+    assert queries(enzo, f"{path}/runs") == few
+    assert few - SCOPE == QUERIES["runs by API"]
     assert enzo.delete(path).status_code == 204
     problem_of(enzo.get(path), 404)
 
