@@ -72,8 +72,9 @@ class KubernetesLauncher:
 
     def submit(self, folder: Path, resources: Resources) -> str:
         """Create the run's TrainJob. Raises Unavailable, and InvalidInput when it is refused."""
-        made = train_job(folder, resources, self._settings)
-        runtime_check(self._api.runtime(self._settings.runtime))
+        runtime = self._api.runtime(self._settings.runtime)
+        runtime_check(runtime)
+        made = train_job(folder, resources, self._settings, runtime)
         self._api.job_create(made)
         name = str(made["metadata"]["name"])
         self._runs[name] = _Run(resources.nodes)

@@ -84,8 +84,10 @@ def run_name(folder: Path) -> str:
     return name
 
 
-def train_job(folder: Path, resources: Resources, settings: KubernetesSettings) -> dict[str, Any]:
-    """Return the TrainJob of a run.
+def train_job(
+    folder: Path, resources: Resources, settings: KubernetesSettings, runtime: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the TrainJob of a run under a TrainingRuntime that `runtime_check` accepts.
 
     Raises:
         InvalidInput: the folder is not on the shared volume, or cannot be named.
@@ -97,9 +99,6 @@ def train_job(folder: Path, resources: Resources, settings: KubernetesSettings) 
     if resources.nodes > 1:
         # The runtime's torch policy tells torchrun all else in PET_* variables.
         command = ["python", "-m", "torch.distributed.run", "-m", "workers.run", str(folder)]
-    amounts = {settings.device: str(resources.devices)}
-    if resources.memory_gib is not None:
-        amounts["memory"] = f"{resources.memory_gib}Gi"
     pod = {
         "metadata": {"labels": labels},
         "spec": {
@@ -137,7 +136,7 @@ def train_job(folder: Path, resources: Resources, settings: KubernetesSettings) 
                 "command": command,
                 "numNodes": resources.nodes,
                 "numProcPerNode": resources.devices,
-                "resourcesPerNode": {"requests": amounts, "limits": amounts},
+                "resourcesPerNode": _amounts(resources, settings, runtime),
             },
             "runtimePatches": [
                 {
@@ -148,6 +147,25 @@ def train_job(folder: Path, resources: Resources, settings: KubernetesSettings) 
         },
     }
     return checked(models.TrainerV1alpha1TrainJob, made)
+
+
+def _amounts(
+    resources: Resources, settings: KubernetesSettings, runtime: dict[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Return the resources of each machine: the job's, and all others of the runtime.
+
+    Kubeflow drops those of the runtime when a TrainJob has any.
+    """
+    amounts = {settings.device: str(resources.devices)}
+    if resources.memory_gib is not None:
+        amounts["memory"] = f"{resources.memory_gib}Gi"
+    (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
+    given = container.get("resources") or {}
+    return {
+        kind: {**{name: str(each) for name, each in (given.get(kind) or {}).items()}, **amounts}
+        for kind in ("requests", "limits")
+    }
 
 
 def checked(model: Any, made: dict[str, Any]) -> dict[str, Any]:

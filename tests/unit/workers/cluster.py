@@ -107,8 +107,8 @@ class Cluster:
         container["command"] = trainer["command"]
         container["securityContext"] |= extra["securityContext"]
         container["volumeMounts"] += extra["volumeMounts"]
-        for kind, amounts in trainer["resourcesPerNode"].items():
-            container["resources"][kind] |= amounts
+        # Those of the runtime are dropped.
+        container["resources"] = trainer["resourcesPerNode"]
         host = "127.0.0.1"  # In a cluster the name of the first pod.
         container["env"] += [
             {"name": "PET_NNODES", "value": str(trainer["numNodes"])},

@@ -37,6 +37,10 @@ def settings(root: Path, **changes: Any) -> KubernetesSettings:
     return KubernetesSettings(**{"namespace": NAMESPACE, "root": root, "device": "cpu", **changes})
 
 
+def rendered(folder: Path, resources: Resources, given: KubernetesSettings) -> dict[str, Any]:
+    return train_job(folder, resources, given, charted("TrainingRuntime"))
+
+
 def node(made: dict[str, Any]) -> dict[str, Any]:
     """The changes of a TrainJob to its pods."""
     (patch,) = made["spec"]["runtimePatches"]
@@ -46,20 +50,37 @@ def node(made: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_run_of_several_machines_asks_for_what_its_job_does(root: Path) -> None:
     resources = Resources(nodes=2, devices=4, memory_gib=64, minutes=90)
-    made = train_job(attempt(root), resources, settings(root, device="nvidia.com/gpu", queue="ml"))
+    made = rendered(attempt(root), resources, settings(root, device="nvidia.com/gpu", queue="ml"))
     spec, amounts = made["spec"], {"nvidia.com/gpu": "4", "memory": "64Gi"}
     assert made["metadata"]["name"] == f"assay-{JOB}-1"
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "ml"
     assert spec["runtimeRef"]["name"] == "assay-run"
     assert (spec["trainer"]["numNodes"], spec["trainer"]["numProcPerNode"]) == (2, 4)
-    assert spec["trainer"]["resourcesPerNode"] == {"requests": amounts, "limits": amounts}
+    assert spec["trainer"]["resourcesPerNode"] == {
+        "requests": {"cpu": "4", **amounts},
+        "limits": amounts,
+    }
     assert spec["trainer"]["command"][:3] == ["python", "-m", "torch.distributed.run"]
     assert spec["activeDeadlineSeconds"] == (90 + 60) * 60 + 120
     assert node(made)["spec"]["terminationGracePeriodSeconds"] == 120
 
 
+def test_a_run_keeps_the_resources_of_the_runtime_that_its_job_does_not_name(root: Path) -> None:
+    runtime = copy.deepcopy(charted("TrainingRuntime"))
+    pod(runtime)["containers"][0]["resources"] = {"requests": {"cpu": 8}, "limits": None}
+    made = train_job(attempt(root), Resources(), settings(root, device="nvidia.com/gpu"), runtime)
+    assert made["spec"]["trainer"]["resourcesPerNode"] == {
+        "requests": {"cpu": "8", "nvidia.com/gpu": "1"},
+        "limits": {"nvidia.com/gpu": "1"},
+    }
+    del pod(runtime)["containers"][0]["resources"]
+    made = train_job(attempt(root, 2), Resources(), settings(root), runtime)
+    amounts = {"cpu": "1"}
+    assert made["spec"]["trainer"]["resourcesPerNode"] == {"requests": amounts, "limits": amounts}
+
+
 def test_a_run_mounts_the_folders_of_its_own_job_alone(root: Path) -> None:
-    made = train_job(attempt(root, 3), Resources(), settings(root))
+    made = rendered(attempt(root, 3), Resources(), settings(root))
     (container,) = node(made)["spec"]["containers"]
     work = root / "work" / JOB
     assert container["volumeMounts"] == [
@@ -75,11 +96,11 @@ def test_a_folder_that_pods_cannot_mount_is_refused(root: Path, tmp_path: Path) 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     with pytest.raises(InvalidInput, match="not on the volume"):
-        train_job(inside, Resources(), settings(elsewhere))
+        rendered(inside, Resources(), settings(elsewhere))
     with pytest.raises(InvalidInput, match="not on the volume"):
-        train_job(attempt(root / "$(HOME)"), Resources(), settings(root))
+        rendered(attempt(root / "$(HOME)"), Resources(), settings(root))
     with pytest.raises(InvalidInput, match="name of a TrainJob"):
-        train_job(attempt(root, job="Job_1"), Resources(), settings(root))
+        rendered(attempt(root, job="Job_1"), Resources(), settings(root))
 
 
 @pytest.mark.parametrize(
