@@ -28,6 +28,10 @@ CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
 OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD})
 
 
+# The same in SQL, of a row `j`.
+REFERENCE = "'job_' || replace(j.id::text, '-', '')"
+
+
 def reference_of(job: Job) -> str:
     """The job as the ledger names it."""
     return f"job_{job.pk.hex}"
@@ -37,7 +41,7 @@ def budget_reserve(job: Job) -> None:
     """Reserve budget for a job that is being queued.
 
     Raises:
-        QuotaExceeded: a limit of the department or the organisation has no room.
+        QuotaExceeded: a limit of the department or the organization has no room.
         Unavailable: the quota store does not answer.
     """
     if job.kind in CHARGED:
@@ -76,12 +80,11 @@ def budget_clock(job: Job, *, works: bool) -> None:
 
 
 # Of paused jobs; the index `jobs_paused` has only those.
-_LOWERED = """
-SELECT j.id FROM workers_job j
-  JOIN governance_budgethold h ON h.reference = 'job_' || replace(j.id::text, '-', '')
+_LOWERED = f"""
+SELECT j.id FROM workers_job j JOIN governance_budgethold h ON h.reference = {REFERENCE}
  WHERE j.state = 'paused' AND h.state = 'open' AND h.reserved_device_ms > h.device_ms
  ORDER BY j.paused_at LIMIT 100
-"""
+"""  # noqa: S608
 
 
 def budgets_lower() -> int:
@@ -114,7 +117,7 @@ def budget_raise(job: Job) -> None:
     """Reserve again for a paused job that is put back in line.
 
     Raises:
-        QuotaExceeded: a limit of the department or the organisation has no room.
+        QuotaExceeded: a limit of the department or the organization has no room.
         Unavailable: the quota store does not answer.
     """
     with lifted():

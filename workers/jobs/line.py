@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from governance.errors import WrongState
 from governance.rowsecurity import lifted
+from workers.jobs.budgets import REFERENCE
 from workers.jobs.models import Job, JobState
 
 SHARE_HOURS = 6
@@ -32,7 +33,7 @@ SPARED_FOR = timedelta(hours=1)
 # once would count the same running jobs, and both take the last place of a department.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:job-claim'))"
 
-SHARES = """
+SHARES = f"""
 running AS (
     SELECT department_id, count(*) AS jobs FROM workers_job
      WHERE state = 'running' AND lease_until >= statement_timestamp() GROUP BY 1
@@ -44,26 +45,34 @@ running AS (
         SELECT h.department, h.device_ms + 1000 * h.devices * extract(epoch FROM
                statement_timestamp() - coalesce(h.running_since, statement_timestamp()))
           FROM workers_job j
-          JOIN governance_budgethold h ON h.reference = 'job_' || replace(j.id::text, '-', '')
+          JOIN governance_budgethold h ON h.reference = {REFERENCE}
          WHERE j.state = 'running' AND h.ended_at IS NULL
     ) held GROUP BY 1
 )
-"""
+"""  # noqa: S608
 
-_DEVICES = "coalesce((spec -> 'resources' ->> 'devices')::integer, 1)"
-_MEMORY_GIB = "coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0)"
+# Conditions on a queued job that may be claimed, and the order of such jobs of one department.
+CLAIMABLE = """(
+    state = 'queued' AND NOT cancel_requested AND attempt - interruptions < %(attempts)s
+    AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
+)"""
+ORDER = "priority DESC, created_at, id"
 
-_FITS = f"{_DEVICES} <= %(devices)s AND {_MEMORY_GIB} <= %(memory_gib)s"
+# The request of a job to each machine.
+DEVICES = "coalesce((spec -> 'resources' ->> 'devices')::integer, 1)"
+MEMORY_GIB = "coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0)"
+
+_FITS = f"{DEVICES} <= %(devices)s AND {MEMORY_GIB} <= %(memory_gib)s"
 
 # A job that needs more than a machine of the control plane has, and that a node has: workers of the
 # control plane leave it to that node. Where none has it, they try.
 _A_NODES = f"""(
-    %(spared)s = '' AND ({_DEVICES} > %(own_devices)s OR {_MEMORY_GIB} > %(own_memory)s)
+    %(spared)s = '' AND ({DEVICES} > %(own_devices)s OR {MEMORY_GIB} > %(own_memory)s)
     AND EXISTS (
         SELECT FROM workers_node n
          WHERE n.state = 'enrolled' AND n.seen_at > statement_timestamp() - %(lately)s
-           AND jsonb_array_length(n.facts -> 'devices') >= {_DEVICES}
-           AND (n.facts ->> 'memory_bytes')::bigint / 1073741824 >= {_MEMORY_GIB}
+           AND jsonb_array_length(n.facts -> 'devices') >= {DEVICES}
+           AND (n.facts ->> 'memory_bytes')::bigint / 1073741824 >= {MEMORY_GIB}
     )
 )"""
 
@@ -80,7 +89,7 @@ _SPARED = f"""(
     AND EXISTS (
         SELECT FROM unnest(%(others_devices)s::bigint[], %(others_memory)s::bigint[])
                     AS others(devices, memory_gib)
-         WHERE {_DEVICES} <= others.devices AND {_MEMORY_GIB} <= others.memory_gib
+         WHERE {DEVICES} <= others.devices AND {MEMORY_GIB} <= others.memory_gib
     )
 )"""
 
@@ -102,11 +111,9 @@ _CLAIM = f"""
 WITH {SHARES}, first AS (
     SELECT job.* FROM governance_department d CROSS JOIN LATERAL (
         SELECT id, department_id, priority, created_at FROM workers_job
-         WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
-           AND attempt - interruptions < %(attempts)s AND NOT {_SPARED}
-           AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
-           AND {_FITS} AND NOT {_A_NODES}
-         ORDER BY priority DESC, created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+         WHERE department_id = d.id AND {CLAIMABLE}
+           AND {_FITS} AND NOT {_SPARED} AND NOT {_A_NODES}
+         ORDER BY {ORDER} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
     ) job
 ), lost AS (
     SELECT id, department_id, priority, created_at FROM workers_job
@@ -161,7 +168,7 @@ _NO_LIMIT = 2**31 - 1
 
 
 def common() -> dict[str, Any]:
-    """Return the values of `SHARES` and `LAST_ATTEMPT`, and the limit of a department."""
+    """Return the values of `SHARES`, `CLAIMABLE`, `LAST_ATTEMPT`, and the limit of a department."""
     return {
         "attempts": settings.JOB_MAX_ATTEMPTS,
         "spared_for": SPARED_FOR,

@@ -24,7 +24,16 @@ from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.principals import background, service_principal
-from workers.jobs.line import LAST_ATTEMPT, LOCK, SHARES, common
+from workers.jobs.line import (
+    CLAIMABLE,
+    DEVICES,
+    LAST_ATTEMPT,
+    LOCK,
+    MEMORY_GIB,
+    ORDER,
+    SHARES,
+    common,
+)
 from workers.jobs.models import Job, JobPriority, JobState, StopRequest
 from workers.jobs.states import job_subject
 
@@ -34,9 +43,7 @@ LEAST_RUN_S = 600
 _CONTROLLER = service_principal("controller")
 
 # The request of a job to one machine: devices, memory in GiB, and how many machines.
-_WANTS = """ARRAY[coalesce((spec -> 'resources' ->> 'devices')::integer, 1),
-    coalesce((spec -> 'resources' ->> 'memory_gib')::integer, 0),
-    coalesce((spec -> 'resources' ->> 'nodes')::integer, 1)]"""
+_WANTS = f"ARRAY[{DEVICES}, {MEMORY_GIB}, coalesce((spec -> 'resources' ->> 'nodes')::integer, 1)]"
 
 # The node of a worker; empty for those of the control plane.
 _NODE = "coalesce(substring(worker FROM '^([^/]+)/'), '')"
@@ -54,10 +61,7 @@ SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0),
                AS waited, {_WANTS} AS wants,
                CASE WHEN {LAST_ATTEMPT} THEN {_NODE} ELSE '' END AS avoids
           FROM workers_job
-         WHERE department_id = d.id AND state = 'queued' AND NOT cancel_requested
-           AND attempt - interruptions < %(attempts)s
-           AND (dispatches > 0 OR dispatch_after <= statement_timestamp())
-         ORDER BY priority DESC, created_at, id LIMIT 1
+         WHERE department_id = d.id AND {CLAIMABLE} ORDER BY {ORDER} LIMIT 1
   ) j ON true
  WHERE j.id IS NOT NULL OR r.jobs > 0
 """  # noqa: S608
