@@ -186,6 +186,9 @@ def test_a_job_is_paused_and_resumed(company: Company) -> None:
     page = client.get(address).content.decode()
     assert "<strong>Its run writes a checkpoint and stops.</strong>" in page
     assert f'action="{address}/pause"' not in page
+    Job.objects.filter(pk=job.pk).update(state="finishing", stop_request="")
+    # It delivered before it could stop.
+    assert "A person paused it." not in client.get(address).content.decode()
     Job.objects.filter(pk=job.pk).update(state="paused", stop_request="", lease_until=None)
     page = client.get(address).content.decode()
     assert "It has no checkpoint, so it starts from the beginning." in page

@@ -94,8 +94,8 @@ class JobPage(Screen):
             "after_stop": after_stop(job),
             "kept_days": KEPT_DAYS,
         }
-        shown = job.stop_request or (job.state != JobState.RUNNING and job.stop_reason)
-        given = told if shown else {}
+        stopped = job.state in (JobState.QUEUED, JobState.PAUSED) and job.stop_reason
+        given = told if job.stop_request or stopped else {}
         department = job.department.slug
         if job.cancel_requested or not may(
             self.actor, Action.JOB_CANCEL, kind="job", department=department
