@@ -12,6 +12,7 @@ import pytest
 
 from tests.cluster.test_slurm import attempt, steps
 from tests.unit.workers.cluster import NAMESPACE, Cluster, serving, until
+from tests.unit.workers.test_launchers_kubernetes import Folders
 from tests.unit.workers.test_run import Recorder
 from workers.control.jobs import Claim
 from workers.launchers.kubernetes import KubernetesLauncher
@@ -34,23 +35,15 @@ class Control(Recorder):
         self.checkpoints = {each: made[each] for each in there if each in made}
 
 
-class Folders:
-    """Files on the shared volume; the inputs are those that `attempt` has made."""
+class GivenFolders(Folders):
+    """The inputs are those that `attempt` has made."""
 
     def __init__(self, root: Path, given: Path) -> None:
-        self.root, self.given = root, given
-
-    def attempt_folder(self, claim: Claim) -> Path:
-        return self.root / "work" / str(claim.job_id) / str(claim.fence)
-
-    def checkpoints_folder(self, claim: Claim) -> Path:
-        return self.root / "work" / str(claim.job_id) / "checkpoints"
+        super().__init__(root)
+        self.given = given
 
     def fetch(self, order: Order, inputs: Path) -> None:
         shutil.copytree(self.given / "inputs", inputs, dirs_exist_ok=True)
-
-    def leave(self, claim: Claim) -> None:
-        shutil.rmtree(self.attempt_folder(claim) / "inputs", ignore_errors=True)
 
 
 @pytest.fixture
@@ -83,7 +76,7 @@ def test_a_run_on_two_pods_is_cancelled_with_a_checkpoint_and_resumes_to_a_versi
         made = given.model_copy(
             update={"job": job, "fence": fence, "checkpoints": control.checkpoints}
         )
-        files = Folders(tmp_path, tmp_path / "given")
+        files = GivenFolders(tmp_path, tmp_path / "given")
         supervisor = Supervisor(control, files, launcher, threads=1, stop_s=90)
         supervisor.run(claim, made)
         return files.attempt_folder(claim)

@@ -1,4 +1,4 @@
-"""Pause and resume jobs: who may, what a paused job holds, and for how long."""
+"""Pause and resume jobs: permissions, and what a paused job holds for how long."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_only_jobs_in_line_or_at_work_are_paused_and_only_paused_ones_resumed() 
         job_pause(actor=dev, job_id=ending.pk)
 
 
-def test_who_may_cancel_a_job_may_pause_it_and_nobody_else() -> None:
+def test_only_people_who_may_cancel_a_job_pause_and_resume_it() -> None:
     job = queued()
     for service in (job_pause, job_resume):
         with pytest.raises(NotPermitted):
@@ -192,16 +192,22 @@ def commits(redis: Redis, django_capture_on_commit_callbacks: Any) -> Any:
     return lambda: django_capture_on_commit_callbacks(execute=True)
 
 
-def test_a_paused_job_reserves_no_more_than_it_used_and_a_resumed_one_again(
-    redis: Redis, commits: Any
-) -> None:
-    job, dev = queued(), company.developer()
+def paused_after_10_s(commits: Any) -> Job:
+    """A job that ran for 10 s, and whose reservation the controller has lowered."""
+    job = queued()
     with commits():
         claim = claimed(job)
         ran_for(10)
-        job_pause(actor=dev, job_id=job.pk)
+        job_pause(actor=company.developer(), job_id=job.pk)
         job_paused(claim)
         job_sweep()
+    return job
+
+
+def test_a_paused_job_reserves_no_more_than_it_used_and_a_resumed_one_again(
+    redis: Redis, commits: Any
+) -> None:
+    job, dev = paused_after_10_s(commits), company.developer()
     held = BudgetHold.objects.get().reserved_device_ms
     assert 10_000 <= held < 12_000
     assert seconds_held() == (0, held // 1000)
@@ -240,13 +246,7 @@ def test_a_job_is_not_resumed_without_room_in_the_budget_and_stays_paused(
 def test_a_job_that_is_resumed_in_a_later_month_is_held_and_charged_there(
     redis: Redis, commits: Any
 ) -> None:
-    job, dev = queued(), company.developer()
-    with commits():
-        claim = claimed(job)
-        ran_for(10)
-        job_pause(actor=dev, job_id=job.pk)
-        job_paused(claim)
-        job_sweep()
+    job, dev = paused_after_10_s(commits), company.developer()
     hold = BudgetHold.objects.get()
     hold.made_at -= timedelta(days=35)
     hold.save()
