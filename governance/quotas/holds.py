@@ -110,7 +110,7 @@ def hold_run(*, reference: str) -> None:
 
 
 def hold_wait(*, reference: str) -> None:
-    """The attempt has only waited since `hold_run`, which is not counted."""
+    """Stop the clock and discard the time since `hold_run`: the attempt only waited."""
     hold = _locked(reference)
     if hold is not None and hold.state == HoldState.OPEN:
         hold.running_since = None

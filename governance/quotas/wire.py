@@ -155,9 +155,14 @@ def hold_arguments(
 
 def lower_arguments(amount: Amount, made_at: datetime, subjects: Sequence[str]) -> list[Argument]:
     """For a part of what has been held since `made_at`, which is given back."""
-    # To the millisecond as at the settlement, so that both mean the same month.
-    moment_ms = round(made_at.timestamp() * 1_000_000) // 1000
-    return ["lower", amount.micro, amount.device_ms, moment_ms, *subjects]
+    moment = _milliseconds(made_at.timestamp())
+    return ["lower", amount.micro, amount.device_ms, moment, *subjects]
+
+
+def _milliseconds(moment: float) -> int:
+    """Return a moment in ms, rounded as the ledger rounds, to whole microseconds, so that both mean
+    the same day."""
+    return round(moment * 1_000_000) // 1000
 
 
 def settle_arguments(
@@ -175,8 +180,7 @@ def settle_arguments(
         entry.units if entry.ran else units,
         entry.cost_micro,
         entry.device_ms,
-        # Rounded as the ledger rounds, to whole microseconds, so that both mean the same day.
-        round(entry.occurred_at * 1_000_000) // 1000,
+        _milliseconds(entry.occurred_at),
         USAGE_STREAM,
         entry.encode(),
         held.micro,

@@ -26,9 +26,7 @@ from workers.jobs.resources import resources_of
 # Checking a delivery protects the platform itself, so no department pays for it.
 CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
 OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD})
-
-
-# The same in SQL, of a row `j`.
+# `reference_of` in SQL, for a row `j`.
 REFERENCE = "'job_' || replace(j.id::text, '-', '')"
 
 
@@ -69,7 +67,7 @@ def budget_follow(job: Job, *, before: JobState) -> None:
 
 
 def budget_clock(job: Job, *, works: bool) -> None:
-    """Start the clock of a running attempt that has its machines; one that waits used nothing."""
+    """Start the clock of a running attempt that has its machines; stop that of one that waits."""
     if job.kind not in CHARGED:
         return
     with lifted():

@@ -24,7 +24,7 @@ from workers.jobs.line import Bound, first_claim
 from workers.jobs.models import Job, JobEvent, JobState, StopRequest
 from workers.jobs.states import job_audit, job_lock, job_move
 from workers.run.events import MESSAGE_CHARACTERS
-from workers.run.outcome import SENTENCE_CHARACTERS, result_checked
+from workers.run.outcome import SENTENCE_CHARACTERS, UNREQUESTED, result_checked
 from workers.run.storable import cleaned
 
 EVENTS_PER_JOB = 5_000
@@ -124,7 +124,8 @@ def job_report(claim: Claim, *, reports: Sequence[Report], phase: str = "") -> H
 
 
 def job_working(claim: Claim, *, works: bool) -> None:
-    """Count the attempt's device time from now on, or not at all until then, from its claim on.
+    """Start the clock of the attempt's device time now, or stop it and discard the time since its
+    claim, in which it only waited for machines.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -207,9 +208,9 @@ def job_cancelled(claim: Claim) -> None:
 
 
 def job_paused(claim: Claim) -> JobState:
-    """The run stopped after a checkpoint, as it was asked to: the job is paused, or back in line.
+    """The run stopped after a checkpoint, as requested: the job is paused, or back in line.
 
-    The attempt is no failed one. Without such a request it is.
+    The attempt does not count as failed. Without such a request it does.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -220,7 +221,7 @@ def job_paused(claim: Claim) -> JobState:
             job_cancelled(claim)
             return JobState.CANCELLED
         if not job.stop_request:
-            return job_fail(claim, "The run stopped without a request to stop.", retry=True)
+            return job_fail(claim, UNREQUESTED, retry=True)
         to = _after_stop(job)
         changes: dict[str, Any] = {
             "interruptions": job.interruptions + 1,

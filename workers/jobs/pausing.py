@@ -151,7 +151,7 @@ def paused_jobs_expire() -> int:
                 checkpoints={},
             )
         except WrongState:
-            logger.info("Job %s was resumed in its last moment", key)
+            logger.info("Job %s is no longer paused", key)
         else:
             failed += 1
     return failed
@@ -170,9 +170,9 @@ def after_stop(job: Job) -> str:
 def pause_question(job: Job) -> str:
     """Return what a pause of the job means, as sentences for the person who requests it."""
     if job.state == JobState.QUEUED:
-        told = f"It leaves the line. {after_stop(job)}"
+        text = f"It leaves the line. {after_stop(job)}"
     elif job.kind == JobKind.FINE_TUNE:
-        told = "Its run writes a checkpoint and stops. It goes on from its newest checkpoint."
+        text = "Its run writes a checkpoint and stops. It goes on from its newest checkpoint."
     else:
-        told = "Jobs of this kind write no checkpoints. It starts from the beginning once resumed."
-    return f"{job.title}: {told} It fails if it is not resumed within {KEPT_DAYS} days."
+        text = "Jobs of this kind write no checkpoints. It starts from the beginning once resumed."
+    return f"{job.title}: {text} It fails if it is not resumed within {KEPT_DAYS} days."

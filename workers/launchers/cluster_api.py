@@ -70,7 +70,7 @@ class ClusterApi:
     def job_create(self, made: dict[str, Any]) -> None:
         """Create a TrainJob. Raises Unavailable, and InvalidInput when it is refused for good."""
         try:
-            _asked(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), made)
+            _request(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), made)
         except _Refused as error:
             raise InvalidInput(error.message) from error
         except Unavailable:
@@ -87,7 +87,7 @@ class ClusterApi:
 
     def jobs(self, selector: str) -> list[dict[str, Any]]:
         """Return the TrainJobs with a label."""
-        found = _asked(
+        found = _request(
             self._objects.list_namespaced_custom_object,
             *self._kind("trainjobs"),
             label_selector=selector,
@@ -97,7 +97,7 @@ class ClusterApi:
     def job_delete(self, name: str) -> None:
         """Delete a TrainJob, if there is one. Its pods get SIGTERM and their time to end."""
         with contextlib.suppress(_Missing):
-            _asked(
+            _request(
                 self._objects.delete_namespaced_custom_object,
                 *self._kind("trainjobs"),
                 name,
@@ -107,14 +107,14 @@ class ClusterApi:
 
     def pods(self, selector: str) -> list[Any]:
         """Return the pods with a label."""
-        found = _asked(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
+        found = _request(self._core.list_namespaced_pod, self._namespace, label_selector=selector)
         return list(found.items)
 
     def pods_kill(self, pods: list[Any]) -> None:
         """Have pods that are alive end within a second."""
         for pod in filter(alive, pods):
             with contextlib.suppress(_Missing):
-                _asked(
+                _request(
                     self._core.delete_namespaced_pod,
                     pod.metadata.name,
                     self._namespace,
@@ -124,7 +124,7 @@ class ClusterApi:
     def log(self, pod: Any) -> str:
         """Return the last lines that a pod printed; nothing when they cannot be had."""
         try:
-            answer = _asked(
+            answer = _request(
                 self._core.read_namespaced_pod_log,
                 pod.metadata.name,
                 self._namespace,
@@ -142,11 +142,11 @@ class ClusterApi:
         return GROUP, VERSION, self._namespace, plural
 
     def _object(self, plural: str, name: str) -> dict[str, Any]:
-        found = _asked(self._objects.get_namespaced_custom_object, *self._kind(plural), name)
+        found = _request(self._objects.get_namespaced_custom_object, *self._kind(plural), name)
         return dict(found)
 
 
-def _asked(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Return the answer of the cluster.
 
     Raises:
@@ -154,20 +154,20 @@ def _asked(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
         Unavailable: it did not answer, cannot do it now, or refuses it (`_Refused`).
     """
     try:
-        return call(*given, _request_timeout=TIMEOUT_S, **named)
+        return call(*args, _request_timeout=TIMEOUT_S, **kwargs)
     except client.ApiException as error:
         if error.status == 404:
             raise _Missing from error
-        said = _said(error)
+        message = _message(error)
         # A webhook's refusal has the same status as missing rights.
-        if error.status in {400, 422} or "denied the request" in said:
-            raise _Refused(f"Kubernetes refused the run: {said}.") from error
-        raise Unavailable(f"Kubernetes answered {error.status}: {said}.") from error
+        if error.status in {400, 422} or "denied the request" in message:
+            raise _Refused(f"Kubernetes refused the run: {message}.") from error
+        raise Unavailable(f"Kubernetes answered {error.status}: {message}.") from error
     except (HTTPError, OSError) as error:
         raise Unavailable(f"Kubernetes did not answer: {type(error).__name__}.") from error
 
 
-def _said(error: client.ApiException) -> str:
+def _message(error: client.ApiException) -> str:
     try:
         return cut(json.loads(error.body)["message"])
     except (KeyError, TypeError, ValueError):

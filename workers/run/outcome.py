@@ -27,6 +27,7 @@ MAX_RESULT_BYTES = 64 * 1024**2
 SENTENCE_CHARACTERS = 2_000
 # The exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may go on.
 STOPPED = 75
+UNREQUESTED = "The run stopped without a request to stop."
 
 
 class Ending(StrEnum):

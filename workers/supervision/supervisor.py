@@ -17,7 +17,7 @@ from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.protocol import Ended, Launcher
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
 from workers.run.order import CHECKPOINTS, INPUTS, LOG_FILE, RESUME, Order
-from workers.run.outcome import STOPPED, Ending, outcome_read
+from workers.run.outcome import STOPPED, UNREQUESTED, Ending, outcome_read
 from workers.supervision.checkpoints import checkpoint_copy
 from workers.supervision.lease import HeldLease
 
@@ -34,7 +34,6 @@ LONGEST_WAIT_S = 5.0
 # A launcher that is unavailable, as during an upgrade of the cluster, is waited for so long before
 # the attempt fails.
 AWAY_S = 600.0
-UNREQUESTED = "The run stopped without a request to stop."
 MAX_LOG_BYTES = 64 * 1024**2
 _Answer = TypeVar("_Answer")
 
@@ -163,20 +162,20 @@ class Supervisor:
             Unavailable: it was so for `away_s`.
         """
         until, wait_s = time.monotonic() + self.away_s, FIRST_WAIT_S
-        told = ""
+        warned = ""
         while True:
             try:
                 answer = call()
             except Unavailable as error:
                 if time.monotonic() + wait_s > until:
                     raise
-                if not told:
+                if not warned:
                     lease.working(works=False)
-                if error.message != told:
-                    told = error.message
-                    lease.warn(f"{told} The worker tries again.")
+                if error.message != warned:
+                    warned = error.message
+                    lease.warn(f"{warned} The worker tries again.")
             else:
-                if told:
+                if warned:
                     lease.working(works=True)
                 return answer
             if _stops(lease):
