@@ -160,8 +160,7 @@ def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
     with transaction.atomic():
         job = _held(claim)
         if job.cancel_requested:
-            job_cancelled(claim)
-            return JobState.CANCELLED
+            return job_cancelled(claim)
         job_move(
             job_id=claim.job_id,
             to=JobState.FINISHING,
@@ -191,20 +190,22 @@ def _checked(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def job_cancelled(claim: Claim) -> None:
-    """The worker has stopped as it was asked to.
+def job_cancelled(claim: Claim) -> JobState:
+    """The worker has stopped as it was asked to. Without such a request the attempt failed.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
     """
     with transaction.atomic():
-        _held(claim)
+        if not _held(claim).cancel_requested:
+            return job_fail(claim, UNREQUESTED, retry=True)
         job_move(
             job_id=claim.job_id,
             to=JobState.CANCELLED,
             actor=worker_principal(),
             reason="The worker stopped, as was asked.",
         )
+    return JobState.CANCELLED
 
 
 def job_paused(claim: Claim) -> JobState:
@@ -218,8 +219,7 @@ def job_paused(claim: Claim) -> JobState:
     with transaction.atomic():
         job = _held(claim)
         if job.cancel_requested:
-            job_cancelled(claim)
-            return JobState.CANCELLED
+            return job_cancelled(claim)
         if not job.stop_request:
             return job_fail(claim, UNREQUESTED, retry=True)
         to = _after_stop(job)

@@ -24,6 +24,7 @@ from workers.run.storable import cleaned, storable
 RESULT_FILE = "result.json"
 # Samples of an evaluation hold thumbnails and short recordings; findings name each file.
 MAX_RESULT_BYTES = 64 * 1024**2
+UNREQUESTED = "The run stopped without a request to stop."
 SENTENCE_CHARACTERS = 2_000
 # The exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may go on.
 STOPPED = 75

@@ -37,6 +37,7 @@ from workers.remote import client as remote_client
 from workers.remote import jobs as remote_jobs
 from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.run.order import Order
+from workers.run.outcome import UNREQUESTED
 
 pytestmark = pytest.mark.django_db
 WORKER = "compute@a"
@@ -299,6 +300,15 @@ def test_a_node_that_rules_out_a_retry_spends_an_attempt(node: ComputeNode, sett
         node.jobs.fail(claim, "It cannot succeed.", retry=False)
         job.refresh_from_db()
         assert job.state == state
+
+
+def test_a_node_that_stops_a_job_without_a_request_spends_an_attempt(node: ComputeNode) -> None:
+    for stop in (node.jobs.cancelled, node.jobs.paused):
+        job = intake_job()
+        stop(node.claimed(job)[0])
+        job.refresh_from_db()
+        assert (job.state, job.tries) == (JobState.QUEUED, 1)
+        assert job.error == UNREQUESTED
 
 
 def test_the_last_attempt_is_another_machines_as_long_as_one_works(
