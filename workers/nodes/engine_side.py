@@ -15,7 +15,7 @@ from registry.manifests import ManifestFile
 from workers.control.direct import assignments, current_plan
 from workers.control.protocol import Assignment, LoadPlan
 from workers.deployments.models import Replica, ReplicaState, WorkerKey
-from workers.deployments.services import worker_key_register
+from workers.deployments.services import replicas_stop, worker_key_register
 from workers.nodes.models import WORKER_NAME_MAX, Node
 from workers.nodes.states import node_principal, node_working
 from workers.placement.capacity import Capacity
@@ -25,6 +25,8 @@ from workers.placement.models import Placement
 WORKERS_MAX = 64
 # Keys that one node may register in a minute: each is an event of the audit log.
 REGISTRATIONS_MAX = 2 * WORKERS_MAX
+# A worker reports a stop when it starts and when it ends, which moves its deployments.
+STOPS_MAX = 2 * REGISTRATIONS_MAX
 _MINUTE_S = 60
 # One node's part of the media store, as a divisor.
 MEDIA_SHARE = 4
@@ -82,6 +84,23 @@ def node_worker_register(
             capacity=capacity,
             actor=node_principal(node.name),
         )
+
+
+def node_worker_stop(*, node: Node, worker: str) -> None:
+    """Record that a worker, whose name `worker_of` made, holds nothing.
+
+    Raises:
+        NotAuthenticated: the node was revoked.
+        QuotaExceeded: the node reported too many stops in the last minute.
+    """
+    if _counted(f"node-stops:{node.pk}", 1, _MINUTE_S) > STOPS_MAX:
+        raise QuotaExceeded(
+            f"Node {node.name} has reported {STOPS_MAX} stops of workers in a minute.",
+            hint="Check why its workers start again so often.",
+            retry_after=10,
+        )
+    with node_working(node):
+        replicas_stop(worker=worker, actor=node_principal(node.name))
 
 
 def node_assignments(

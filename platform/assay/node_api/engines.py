@@ -18,16 +18,13 @@ from assay.node_api.joining import TAG
 from registry.catalog.engines import EngineName
 from workers.control.messages import assignment_to_json, plan_to_json
 from workers.deployments.models import Device, ReplicaState
-from workers.deployments.services import (
-    replica_report,
-    replicas_heartbeat,
-    replicas_stop,
-)
+from workers.deployments.services import replica_report, replicas_heartbeat
 from workers.nodes.engine_side import (
     node_assignments,
     node_plan,
     node_require,
     node_worker_register,
+    node_worker_stop,
     worker_of,
 )
 from workers.nodes.models import WORKER_NAME_MAX
@@ -187,9 +184,7 @@ class NodeWorkerStopView(NodeEndpoint):
     )
     def post(self, request: Request) -> Response:
         given = self.body(WorkerStopBody)
-        worker = worker_of(self.node, given["worker"])
-        with node_working(self.node):
-            replicas_stop(worker=worker, actor=self.actor)
+        node_worker_stop(node=self.node, worker=worker_of(self.node, given["worker"]))
         return Response(status=204)
 
 

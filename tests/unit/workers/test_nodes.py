@@ -32,7 +32,7 @@ from workers.deployments.services import deployment_create, replica_report
 from workers.jobs.models import Job, JobState
 from workers.nodes import credentials, engine_side, sessions
 from workers.nodes.credentials import challenge_make
-from workers.nodes.engine_side import node_worker_register
+from workers.nodes.engine_side import node_worker_register, node_worker_stop
 from workers.nodes.job_side import node_job_claim
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeState, NodeToken
 from workers.nodes.selectors import node_get, nodes_visible_to
@@ -370,6 +370,15 @@ def test_a_node_registers_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPat
     register(node, "a", "cd" * 32)
     with pytest.raises(QuotaExceeded, match="2 keys"):
         register(node, "a", "ef" * 32)
+
+
+def test_a_node_reports_a_bounded_number_of_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_side, "STOPS_MAX", 2)
+    _machine, node = joined()
+    for _ in range(2):
+        node_worker_stop(node=node, worker="gpu-1/a")
+    with pytest.raises(QuotaExceeded, match="2 stops"):
+        node_worker_stop(node=node, worker="gpu-1/a")
 
 
 def test_a_worker_that_repeats_its_key_is_no_event() -> None:
