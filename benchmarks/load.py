@@ -40,6 +40,11 @@ WORKER = "engine-worker"
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 MIXED = (CHAT, "/v1/completions", "/v1/responses", "/v1/messages", EMBEDDINGS)
 ENCODER = "bench-minilm"
+# In the last event of a whole stream, of each kind.
+ENDS = (
+    *("data: [DONE]", "event: message_stop"),
+    *("event: response.completed", "event: response.incomplete"),
+)
 _ENDED = re.compile(r"has answered: (\w+) after (\d+) and (\d+) tokens")
 console = Console()
 
@@ -109,42 +114,30 @@ async def _try(
     except httpx.HTTPError as error:
         seen.statuses[type(error).__name__] += 1
         return True
-    usage = _usage(text) if response.status_code == 200 else None
+    ok, streamed = response.status_code == 200, body.get("stream", False)
+    usage = _usage(text, streamed=streamed) if ok else None
     seen.statuses[str(response.status_code) if usage or response.is_error else "cut"] += 1
     if usage is not None:
         seen.answered[request_id] = usage
         seen.paths[path] += 1
-    return response.status_code not in (429, 502, 503, 529)
+    return response.status_code not in (429, 502, 503)
 
 
-def _usage(text: str) -> tuple[int, int] | None:
-    """Return the prompt and completion tokens that an answer states; None of a stream that was cut.
-
-    A stream of messages states its prompt first, and the other kinds state everything at the end.
-    """
-    found: dict[str, int] = {}
-    for line in text.splitlines() if text.startswith(("data: ", "event: ")) else [text]:
-        payload = line.removeprefix("data: ")
-        if '"usage":{' in payload.replace(" ", ""):
-            found |= _usage_of(json.loads(payload))
-    prompt = found.get("prompt_tokens", found.get("input_tokens"))
-    return None if prompt is None or _cut(text) else (prompt, _completion(found))
-
-
-def _usage_of(answer: dict[str, Any]) -> dict[str, int]:
-    holder = answer.get("response") or answer.get("message") or answer
-    return {name: count for name, count in (holder["usage"] or {}).items() if type(count) is int}
-
-
-def _completion(usage: dict[str, int]) -> int:
-    return usage.get("completion_tokens", usage.get("output_tokens", 0))
-
-
-def _cut(text: str) -> bool:
-    """Return whether a stream ended before its last event."""
-    ends = ("data: [DONE]", "event: message_stop", "event: response.completed")
-    ends += ("event: response.incomplete",)
-    return text.startswith(("data: ", "event: ")) and not any(end in text for end in ends)
+def _usage(text: str, *, streamed: bool) -> tuple[int, int] | None:
+    """Return the prompt and completion tokens that an answer states; None if its stream was cut."""
+    answers = [text]
+    if streamed:
+        if not any(end in text for end in ENDS):
+            return None
+        lines = [line for line in text.split("\n") if line.startswith("data: {")]
+        answers = [line.removeprefix("data: ") for line in lines]
+    stated: dict[str, int] = {}
+    for answer in map(json.loads, answers):
+        holder = answer.get("response") or answer.get("message") or answer
+        stated = holder.get("usage") or stated
+    if "input_tokens" in stated:
+        return stated["input_tokens"], stated["output_tokens"]
+    return stated["prompt_tokens"], stated.get("completion_tokens", 0)
 
 
 async def send(url: str, key: str, count: int, *, hang_up: float, seed: int = 0) -> Seen:
@@ -319,8 +312,8 @@ def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
     """Send `rate` requests a second for so long; print the memory of each process, in MiB."""
 
     async def run() -> Seen:
-        seen, dice, running = Seen(), random.Random(2), set()
-        async with _client(stack.url, key) as client:
+        seen, dice = Seen(), random.Random(2)
+        async with _client(stack.url, key) as client, asyncio.TaskGroup() as tasks:
             end = time.monotonic() + 60 * minutes
             sampled = 0.0
             while time.monotonic() < end:
@@ -328,11 +321,8 @@ def last(stack: Stack, key: str, minutes: float, rate: float) -> int:
                     sampled = time.monotonic()
                     console.print(f"  {_memory(stack)}  {dict(seen.statuses)}")
                 leave, path = dice.random() < HANG_UP, dice.choice(MIXED)
-                task = asyncio.create_task(ask(client, seen, dice, leave=leave, path=path))
-                running.add(task)
-                task.add_done_callback(running.discard)
+                tasks.create_task(ask(client, seen, dice, leave=leave, path=path))
                 await asyncio.sleep(dice.expovariate(rate))
-            await asyncio.gather(*running)
         console.print(f"  {_memory(stack)}  {dict(seen.statuses)}  {dict(seen.paths)}")
         return seen
 
