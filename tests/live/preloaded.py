@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[2]
-# Modules of others that do without Django's settings. A process that may not load torch is never
-# forked from one that has.
-COMMON = (
+# Modules of others that do without Django's settings. torch is not one of them: the engines of a
+# worker load it in a process of their own, which is started as usual.
+MODULES = (
     *("celery.bin.celery", "celery.apps.worker", "celery.worker.consumer", "kombu.transport.redis"),
     *("django.contrib.staticfiles.handlers", "django.core.management.commands.check"),
     *("django.core.mail", "django.db.backends.postgresql.base", "django.forms", "markdown"),
@@ -40,7 +40,6 @@ COMMON = (
     *("pydantic.deprecated.class_validators", "redis.asyncio", "rich.console", "scim2_models"),
     *("typer", "uvicorn", "uvloop", "httptools", "whitenoise.middleware", "yaml"),
 )
-ENGINE = ("torch", "transformers.generation", "transformers.modeling_utils")
 _starting = threading.Lock()
 
 
@@ -104,11 +103,9 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    # An engine worker with other modules in front of these has engines without torch.
-    modules = COMMON + ENGINE * ("workers.tasks.inference" in arguments)
     # Tests start processes from several threads.
     with _starting:
-        parent = _parent(modules)
+        parent = _parent()
     ours, theirs = socket.socketpair()
     with theirs:
         socket.send_fds(parent, [b"."], [theirs.fileno(), output.fileno()])
@@ -119,14 +116,14 @@ def start(
 
 
 @cache
-def _parent(modules: tuple[str, ...]) -> socket.socket:
+def _parent() -> socket.socket:
     """Start the process that forks; return its end of the line. It ends with this process."""
     ours, theirs = socket.socketpair()
     # A module that reads Django's settings when it is imported fails there, and belongs in forks.
     kept = os.environ.keys() - {"DJANGO_SETTINGS_MODULE", "PYTHONPATH"}
     with theirs:
         subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), *modules],
+            [sys.executable, __file__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={name: os.environ[name] for name in kept},
             stdin=subprocess.DEVNULL,
@@ -219,7 +216,7 @@ def _run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for module in sys.argv[2:]:
+    for module in MODULES:
         importlib.import_module(module)
     # They know neither Django nor the environment.
     for task in entry_points(group="assay.tasks"):
