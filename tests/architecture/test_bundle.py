@@ -104,7 +104,7 @@ def test_a_bundle_is_verified_by_its_own_copy_and_without_any_package(
     assert "The SHA-256" in verified(folder, "--digest", "0" * 64).stderr
 
 
-def test_it_uses_nothing_that_older_pythons_lack(tmp_path: Path) -> None:
+def test_the_bundle_tool_uses_nothing_that_python_3_10_lacks(tmp_path: Path) -> None:
     options = ("--python-version", "3.10", "--config-file", "", "--cache-dir", str(tmp_path))
     command = [sys.executable, "-m", "mypy", *options, bundle.__file__]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -415,7 +415,7 @@ def test_every_path_that_the_image_copies_exists() -> None:
 
 
 def test_the_image_copies_every_package_that_its_wheel_is_to_hold() -> None:
-    # A wheel without one of them is built without a word.
+    # The build leaves out a missing package without an error.
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     packages = {Path(each).parts[0] for each in build["targets"]["wheel"]["packages"]}
     copied = re.findall(r"^COPY (\w+) \1$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)

@@ -5,8 +5,7 @@ work, and nothing twice.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -29,14 +28,13 @@ pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 HOUR_S = 3600
 
 
-@contextmanager
-def wrong_clock(folder: Path, seconds: int) -> Iterator[dict[str, str]]:
-    """Settings of a machine whose clock is off: Python's, and so all of ours."""
+def wrong_clock(folder: Path, seconds: int) -> dict[str, str]:
+    """Return settings of a machine whose clock is off, as Python's processes read it."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(
         f"import time\nright = time.time\ntime.time = lambda: right() + {seconds}\n"
     )
-    yield {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "platform")])}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "platform")])}
 
 
 class Stack:
@@ -52,9 +50,9 @@ class Stack:
         self.headers = {"authorization": f"Bearer {key()}"}
         stack.enter_context(controller(folder / "controller.log"))
         self.url, self.web = stack.enter_context(web(folder))
-        self.way, url = stack.enter_context(web_network(self.url))
-        self.broker_way, broker = stack.enter_context(broker_network())
-        settings = stack.enter_context(wrong_clock(folder / "clock", clock_s))
+        self.web_network, url = stack.enter_context(web_network(self.url))
+        self.broker_network, broker = stack.enter_context(broker_network())
+        settings = wrong_clock(folder / "clock", clock_s)
         machine = folder / "machine"
         machine.mkdir()
         _, token, _ = node_enroll(actor=company.person("ada", "admin"), name="gpu-1")
@@ -95,17 +93,17 @@ def test_an_engine_node_with_a_wrong_clock_survives_networks_that_hang(
         assert b"The clock of this machine" in stack.log.read_bytes()
         assert stack.ask().json()["choices"][0]["text"] == "onetwo"
 
-        stack.way.hang()
-        with measured("refused after the way to the control plane hung"):
+        stack.web_network.hang()
+        with measured("refused after the network to the control plane hung"):
             until(lambda: stack.ask().status_code == 503, LEASE_S + 10)
-        stack.way.heal()
-        stack.served_again("served again after the way to the control plane healed")
+        stack.web_network.heal()
+        stack.served_again("served again after the network to the control plane healed")
 
-        stack.broker_way.hang()
+        stack.broker_network.hang()
         answer = stack.ask()
         assert answer.status_code in {502, 503}, answer.text
-        stack.broker_way.heal()
-        stack.served_again("served again after the way to the broker healed")
+        stack.broker_network.heal()
+        stack.served_again("served again after the network to the broker healed")
 
         redis.flushall()
         _drop_connections(redis)

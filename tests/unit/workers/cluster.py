@@ -7,6 +7,7 @@ kubelet: a pod's command is a process of this machine. It permits what the chart
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -97,7 +98,7 @@ class Cluster:
     def _pod_create(self, job: dict[str, Any], patch: dict[str, Any], index: int) -> None:
         name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
         runtime = self.runtimes[job["spec"]["runtimeRef"]["name"]]["spec"]["template"]["spec"]
-        template = json.loads(json.dumps(runtime["replicatedJobs"][0]["template"]["spec"]))
+        template = copy.deepcopy(runtime["replicatedJobs"][0]["template"]["spec"])
         (patched,) = patch["replicatedJobs"]
         added = patched["template"]["spec"]["template"]
         spec, more = template["template"]["spec"], added["spec"]
