@@ -1,4 +1,4 @@
-"""A network between a node and the control plane that hangs, drops connections, or is slow."""
+"""A network between a node and the control plane that hangs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Network:
 
     `hang` stops all forwarding, and closes nothing: neither side learns of it. After `heal`, new
     connections work, and those from before stay silent forever, as behind a firewall that has
-    forgotten them. `pace` is the bytes per second and direction that one connection gets.
+    forgotten them.
     """
 
     def __init__(self, target: Address) -> None:
@@ -32,7 +32,6 @@ class Network:
         self._closed = threading.Event()
         self._era = 0
         self._hangs = False
-        self.pace: int | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -74,11 +73,9 @@ class Network:
                     return
                 for key, _ in ready.select(POLL_S):
                     with suppress(ConnectionError):
-                        data = key.fileobj.recv(self.pace or CHUNK)  # type: ignore[union-attr]
+                        data = key.fileobj.recv(CHUNK)  # type: ignore[union-attr]
                         if data and era == self._era:
                             key.data.sendall(data)
-                            if self.pace:
-                                time.sleep(len(data) / self.pace)
                             continue
                         if data:
                             continue
