@@ -21,6 +21,7 @@ from assay.database_roles.privileges import ROLES
 
 # What begins in each process, as `module:function` or `module:Class.method`.
 WORK = {
+    "web": ("workers.nodes.job_side:node_job_claim",),
     "worker": (
         "workers.jobs.leases:job_cancelled",
         "workers.jobs.leases:job_claim",
