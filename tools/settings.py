@@ -23,7 +23,6 @@ OUTSIDE = {
     "ASSAY_ESPEAK_NG",
     "ASSAY_SERVER",
     "ASSAY_TOKEN",
-    "ASSAY_WORKER_CONCURRENCY",
     "ASSAY_WORKER_KIND",
 }
 SECRETS = {"secret", "process_secret"}

@@ -17,6 +17,7 @@ from assay.database_roles.privileges import OWNER, ROLES
 from assay.processes import HOLDERS, check_process
 from tests.architecture.test_docker import BROKER_USERS, STORES
 from tests.architecture.test_settings import NEEDED
+from workers.launchers.memory import WORKER_GROUP
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "systemd"
@@ -38,9 +39,10 @@ needs_systemd = pytest.mark.skipif(
 
 
 def read(name: str) -> dict[str, list[str]]:
-    """The settings of a unit with its drop-in, in the order of systemd; a name may occur often."""
+    """The settings of a unit with its drop-ins, in the order of systemd; a name may occur often."""
     found: dict[str, list[str]] = defaultdict(list)
-    for file in (FOLDER / f"assay-{name}.service", HARDENING):
+    own = sorted((FOLDER / f"assay-{name}.service.d").glob("*.conf"))
+    for file in (FOLDER / f"assay-{name}.service", HARDENING, *own):
         for line in file.read_text().splitlines():
             if "=" in line and not line.startswith("#"):
                 key, _, value = line.partition("=")
@@ -135,6 +137,14 @@ def test_a_unit_sees_the_folders_that_its_process_uses(name: str) -> None:
     assert unit["ProtectSystem"] == ["strict"]
     declared = (FOLDER / "assay.tmpfiles.conf").read_text()
     assert all(f"d {path.split(':')[0]} " in declared for path, _ in paths)
+
+
+def test_only_the_compute_worker_may_make_control_groups() -> None:
+    for name in STARTED:
+        unit = read(name)
+        delegates = unit["ProtectControlGroups"][-1] == "no"
+        assert delegates is (name == "compute")
+        assert unit["DelegateSubgroup"] == ([WORKER_GROUP] if delegates else [])
 
 
 def test_units_run_the_commands_of_the_images() -> None:

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from governance.errors import InvalidInput
+import psutil
+
+from governance.errors import InvalidInput, Unavailable
+from workers.launchers.memory import GIB, Group, Limit, Watch, delegated_group
 from workers.launchers.protocol import Ended, last_lines
 from workers.run.forked import run_forked
 from workers.run.order import Resources
@@ -28,6 +31,7 @@ _PRELOADED = "workers.run.preload"
 class _Run:
     process: ForkServerProcess
     folder: Path
+    memory: Group | Watch | None
 
 
 class LocalLauncher:
@@ -35,7 +39,10 @@ class LocalLauncher:
 
     poll_s = 0.05
 
-    def __init__(self) -> None:
+    def __init__(self, default_memory: int | None = None) -> None:
+        """`default_memory` is the bytes that a job may use that requests none; None: no limit."""
+        self._default_memory = default_memory
+        self._groups = delegated_group()
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([_PRELOADED])
         self._runs: dict[str, _Run] = {}
@@ -46,22 +53,35 @@ class LocalLauncher:
     def submit(self, folder: Path, resources: Resources) -> str:
         """Fork a process for the run, which starts torchrun for several devices.
 
-        The first one waits for the server's imports. Raises InvalidInput for several machines.
+        The first one waits for the server's imports.
+
+        Raises:
+            InvalidInput: it requests several machines.
+            Unavailable: its memory cannot be limited now.
         """
         if resources.nodes > 1:
             raise InvalidInput(f"This machine cannot run a job on {resources.nodes} machines.")
-        process = self._context.Process(target=run_forked, args=(str(folder),), name="assay-run")
+        limit = self._limit(resources)
+        memory = self._group(folder, limit)
+        process = self._context.Process(
+            target=run_forked,
+            args=(str(folder), str(memory.path) if memory else ""),
+            name="assay-run",
+        )
         # Not by two threads at once: the server starts with the first.
         with self._lock:
             process.start()
         handle = str(process.pid)
-        self._runs[handle] = _Run(process, folder)
+        self._runs[handle] = _Run(process, folder, memory or _watch(int(handle), limit))
         return handle
 
     def poll(self, handle: str) -> Ended | None:
-        """Return the exit status of the run's process."""
-        status = self._runs[handle].process.exitcode
-        return None if status is None else Ended(status)
+        """Return the exit status of the run's process, and whether it used too much memory."""
+        run = self._runs[handle]
+        if (status := run.process.exitcode) is None:
+            return None
+        excess = run.memory.excess() if run.memory else ""
+        return Ended(status, sentence=excess, retry=not excess)
 
     def works(self, handle: str) -> bool:
         """Return True: a process starts at once."""
@@ -89,10 +109,33 @@ class LocalLauncher:
         run.process.join()
         run.process.close()
         _end_group(int(handle))
+        if run.memory is not None:
+            run.memory.close()
+
+    def _limit(self, resources: Resources) -> Limit | None:
+        if resources.memory_gib is not None:
+            return Limit(resources.memory_gib * GIB, requested=True)
+        if self._default_memory is not None:
+            return Limit(self._default_memory, requested=False)
+        return None
+
+    def _group(self, folder: Path, limit: Limit | None) -> Group | None:
+        if self._groups is None or limit is None:
+            return None
+        try:
+            return Group(self._groups, f"run-{folder.parent.name}-{folder.name}", limit)
+        except OSError as error:
+            raise Unavailable(f"The run's memory cannot be limited: {error}.") from error
 
     def _end_all(self) -> None:
         for handle in list(self._runs):
             self.cancel(handle, kill=True)
+
+
+def _watch(pid: int, limit: Limit | None) -> Watch | None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # It has ended.
+        return Watch(psutil.Process(pid), limit) if limit else None
+    return None
 
 
 def _end_group(group: int) -> None:

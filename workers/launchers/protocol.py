@@ -18,11 +18,13 @@ class Ended:
     """The end of a run's process: its exit status, negative for the signal that ended it.
 
     `detail` names the status in words. `sentence` says all, where the launcher knows the cause.
+    `retry` is false where another attempt would end in the same way.
     """
 
     status: int
     detail: str = ""
     sentence: str = ""
+    retry: bool = True
 
     @property
     def killed(self) -> bool:

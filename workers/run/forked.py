@@ -16,13 +16,18 @@ from workers.run.order import LOG_FILE
 _OUT_OF_MEMORY_SCORE = "500"
 
 
-def run_forked(folder: str) -> None:
-    """Run the order in `folder`, then exit with its status. Ends when the supervisor ends."""
+def run_forked(folder: str, group: str = "") -> None:
+    """Run the order in `folder`, then exit with its status. Ends when the supervisor ends.
+
+    All that it starts is in the control group whose folder is `group`; empty: that of its parent.
+    """
     os.setsid()
     environment_reduce()
     log = os.open(Path(folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    if group:
+        Path(group, "cgroup.procs").write_text(str(os.getpid()))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -233,7 +233,7 @@ class Supervisor:
             minutes = order.resources.minutes
             return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
         if outcome is None:
-            return Finish(sentence=_end_reason(order, ended, log_tail), retry=True)
+            return Finish(sentence=_end_reason(order, ended, log_tail), retry=ended.retry)
         if outcome.ending is not Ending.DONE:
             sentence = outcome.sentence or "The run ended without a result and gave no reason."
             return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,11 +10,12 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from workers.launchers.memory import own_group
 from workers.placement.capacity import Capacity
 from workers.run.environment import run_environment
 
-# Limits of the control group that a container runs in, of version 2 and 1.
-_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# The limit of the control group that a container runs in, of version 1.
+_FIRST_VERSION_LIMIT = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # Device files of NVIDIA and AMD. Without any, torch is not loaded only to find no GPU.
 _GPU_FILES = ("nvidia[0-9]*", "kfd")
 
@@ -59,13 +61,15 @@ def _gpus() -> tuple[int, int]:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process may use: the machine's, or its container's."""
+    """Return the bytes of memory that this process may use: the machine's, or those of the
+    container or systemd unit that it runs in."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in _GROUP_LIMITS:
-        try:
-            said = Path(name).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if said.isdigit():
-            found = min(found, int(said))
+    limits = [_FIRST_VERSION_LIMIT]
+    with contextlib.suppress(OSError):
+        own = own_group()
+        limits += [group / "memory.max" for group in (own, *own.parents)]
+    for file in limits:
+        with contextlib.suppress(OSError):
+            if (said := file.read_text(encoding="ascii").strip()).isdigit():
+                found = min(found, int(said))
     return found

@@ -31,6 +31,7 @@ from workers.launchers.protocol import Launcher
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings
 from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.supervision.supervisor import Supervisor
+from workers.tasks.capacity import machine_memory
 from workers.wire import JOB_TASK
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def job_control() -> tuple[JobControl, Files]:
 def launcher() -> Launcher:
     """Return the launcher that the settings name. Raises ImproperlyConfigured."""
     if settings.LAUNCHER == "local":
-        return LocalLauncher()
+        return LocalLauncher(machine_memory() * settings.JOB_MEMORY_PERCENT // 100)
     if settings.LAUNCHER == "slurm":
         return SlurmLauncher(
             SlurmSettings(

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.workers.test_run import UNREACHABLE, delivery, order
+from tests.unit.workers.test_launchers_kubernetes import Folders
+from tests.unit.workers.test_run import UNREACHABLE, Recorder, delivery, order
+from workers.control.jobs import Claim
 from workers.launchers.local import LocalLauncher
 from workers.launchers.protocol import Ended
 from workers.run.order import Resources
 from workers.run.outcome import Ending, outcome_read
+from workers.supervision.supervisor import Supervisor
 
 pytestmark = pytest.mark.torch
 
@@ -75,6 +78,18 @@ def test_a_kill_ends_the_run(launcher: LocalLauncher, tmp_path: Path) -> None:
     until(lambda: running(tmp_path / "run"))
     launcher.cancel(handle, kill=True)
     assert end_of(launcher, handle).killed
+
+
+def test_a_job_whose_run_uses_too_much_memory_fails_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.launchers.memory._WATCH_S", 0.005)
+    made, control = order(delivery(tmp_path / "delivery")), Recorder()
+    claim = Claim(made.job, 1, 1, "intake", "Check", "w1", lease_s=30)
+    Supervisor(control, Folders(tmp_path), LocalLauncher(2**20)).run(claim, made)
+    ((kind, sentence, retry),) = control.told
+    assert (kind, retry) == ("fail", False)
+    assert "its limit is 0.0 GiB, the default of this machine." in sentence
 
 
 def test_a_run_gets_no_secret_of_the_worker(tmp_path: Path) -> None:
