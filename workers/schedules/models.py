@@ -34,7 +34,9 @@ class Schedule(models.Model):
     """A request for a job, and the times at which it is queued.
 
     `request` has the shape of `workers.schedules.requests`. Its jobs are requested as `owner`, the
-    person who created or last resumed it. `refusals` counts refusals in a row.
+    person who created or last resumed it. `refusals` counts refusals in a row. Unless
+    `run_unchanged`, a time is skipped when the newest versions that the request names are those of
+    the last job.
     """
 
     name = models.CharField(max_length=TITLE_MAX)
@@ -52,6 +54,7 @@ class Schedule(models.Model):
     )
     reason = models.CharField(max_length=500, blank=True, default="")
     next_due_at = models.DateTimeField(null=True, blank=True)
+    run_unchanged = models.BooleanField(default=False, db_default=False)
     refusals = models.PositiveSmallIntegerField(default=0)
     last_job = models.ForeignKey(
         "workers.Job", on_delete=models.SET_NULL, related_name="+", null=True, blank=True
@@ -79,7 +82,8 @@ class Schedule(models.Model):
 
 
 class RunOutcome(models.TextChoices):
-    """`skipped`: the job before it was still running. `refused`: the request was refused."""
+    """`skipped`: the job before it was still running, or no version was new. `refused`: the request
+    was refused."""
 
     STARTED = "started"
     SKIPPED = "skipped"
@@ -87,14 +91,16 @@ class RunOutcome(models.TextChoices):
 
 
 class ScheduleRun(models.Model):
-    """The outcome of one due time. `data` names the dataset version that the request came to;
-    `requested_by` is the person who ran it at another time."""
+    """The outcome of one due time. `version` and `data` name the versions that the request stood
+    for: the one to evaluate or to start from, and that of the dataset. `requested_by` is the person
+    who ran it at another time."""
 
     schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="runs")
     due_at = models.DateTimeField()
     at = models.DateTimeField(auto_now_add=True)
     outcome = models.CharField(max_length=10, choices=RunOutcome.choices)
     reason = models.CharField(max_length=500, blank=True, default="")
+    version = models.CharField(max_length=120, blank=True, default="", db_default="")
     data = models.CharField(max_length=120, blank=True, default="")
     job = models.ForeignKey(
         "workers.Job", on_delete=models.SET_NULL, related_name="+", null=True, blank=True

@@ -1,15 +1,25 @@
 """Requests that a schedule repeats, in the shapes of the management API.
 
-`dataset`, in the place of `dataset_version`, stands for the newest version of a dataset at the time
-when the job is requested.
+A name in the place of a version stands for the newest version at the time when the job is
+requested, of those that the person may see: `dataset` for `dataset_version`, `model` for the
+`version` of an evaluation, `base_model` for the `base_version` of a fine-tune. Versions of models
+must be trusted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.errors import InvalidInput, WrongState
@@ -28,10 +38,12 @@ from registry.datasets.selectors import (
 )
 from registry.releases.drafts.content import DEPARTMENTS_MAX
 from registry.validation import schema_faults
-from registry.versions.selectors import model_get, version_get
+from registry.versions.models import ModelVersion, VersionState
+from registry.versions.selectors import model_get, version_get, versions_visible_to
 from workers.jobs.chains import LINKS_MAX, Step, chain_checked, fine_tune_then
 from workers.jobs.models import Job, JobPriority
 from workers.jobs.requests import evaluate_request, evaluation_spec, fine_tune_spec
+from workers.jobs.training import BASE_KINDS
 from workers.schedules.models import ScheduleKind
 
 REQUEST_BYTES_MAX = 32_768
@@ -45,17 +57,24 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _in_place_of(first: str) -> AfterValidator:
+    """Return the check of a field that is given exactly when the field `first` is not."""
+
+    def check(value: str | None, info: ValidationInfo) -> str | None:
+        if first in info.data and (info.data[first] is None) == (value is None):
+            raise ValueError(f"give either {first} or {info.field_name}")
+        return value
+
+    return AfterValidator(check)
+
+
 class Data(_Request):
     """A dataset version, or the newest one of a dataset."""
 
     dataset_version: Id | None = None
-    dataset: Name | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Data:
-        if (self.dataset_version is None) == (self.dataset is None):
-            raise ValueError("give either dataset_version or dataset")
-        return self
+    dataset: Annotated[
+        Name | None, _in_place_of("dataset_version"), Field(validate_default=True)
+    ] = None
 
 
 class Measured(Data):
@@ -65,9 +84,10 @@ class Measured(Data):
 
 
 class Evaluation(Measured):
-    """An evaluation of one version."""
+    """An evaluation of one version, or of the newest trusted one of a model."""
 
-    version: Id
+    version: Id | None = None
+    model: Annotated[Name | None, _in_place_of("version"), Field(validate_default=True)] = None
     priority: Priority = "normal"
 
 
@@ -86,16 +106,28 @@ class Release(_Request):
 
 
 class FineTune(Data):
-    """A fine-tune, and what follows it."""
+    """A fine-tune from a version, or from the newest of a model that one can start from; and what
+    follows it."""
 
     model: Name
-    base_version: Id
+    base_version: Id | None = None
+    base_model: Annotated[
+        Name | None, _in_place_of("base_version"), Field(validate_default=True)
+    ] = None
     method: Annotated[str, Field(max_length=40)]
     hyperparameters: dict[str, Any] = {}
     resources: dict[str, Any] | None = None
     priority: Priority = "normal"
     then: Annotated[list[Measured], Field(max_length=LINKS_MAX)] = []
     release: Release | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Versions that a request stands for now: one to evaluate or to start from, and the data."""
+
+    version: ModelVersion
+    data: DatasetVersion
 
 
 def parsed(kind: str, request: Mapping[str, Any]) -> Evaluation | FineTune:
@@ -126,27 +158,60 @@ def parsed(kind: str, request: Mapping[str, Any]) -> Evaluation | FineTune:
     return found
 
 
+def request_resolve(actor: Principal, request: Evaluation | FineTune) -> Resolved:
+    """Return the versions that the request stands for, of those that the actor may see.
+
+    Raises:
+        NotFound: one does not exist, or the actor may not see it.
+        WrongState: a dataset has no version, or a model no trusted one of the needed kind.
+    """
+    if isinstance(request, Evaluation):
+        version = _version(actor, request.version, request.model)
+    else:
+        version = _version(actor, request.base_version, request.base_model, BASE_KINDS)
+    return Resolved(version, _data(actor, request))
+
+
+def request_newest(request: Evaluation | FineTune) -> bool:
+    """Return whether the request names newest versions.
+
+    For a fine-tune its base and its data count. Evaluations that follow it do not: on other data,
+    it would make the same version again.
+    """
+    model = request.base_model if isinstance(request, FineTune) else request.model
+    return model is not None or request.dataset is not None
+
+
+def request_repeats(request: Evaluation | FineTune, found: Resolved, job: Job) -> bool:
+    """Return whether the request names newest versions, and these are those that the job used."""
+    used = job.spec.get("version", job.spec.get("base")), job.spec.get("dataset_version")
+    return request_newest(request) and used == (found.version.pk, found.data.pk)
+
+
 def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Department, str]:
     """Return the department of the jobs, and their title, if the actor may request them now.
 
     Raises:
         DomainError: as the request of the job itself.
     """
+    found = request_resolve(actor, request)
     if isinstance(request, Evaluation):
-        version = version_get(actor=actor, id=request.version)
-        data = _data(actor, request)
         evaluation_spec(
-            actor=actor, version=version, dataset_version=data, max_rows=request.max_rows
+            actor=actor,
+            version=found.version,
+            dataset_version=found.data,
+            max_rows=request.max_rows,
         )
-        department, title = version.model.department, f"Evaluate {version}"
+        department = found.version.model.department
+        title = f"Evaluate {_newest(request.model) or found.version}"
     else:
-        arguments = _fine_tune(actor, request)
-        fine_tune_spec(actor=actor, **arguments)
-        model = arguments["model"]
+        model = model_get(actor=actor, name=request.model)
+        fine_tune_spec(actor=actor, model=model, **_fine_tune(request, found))
         chain_checked(actor, model, _steps(actor, request), _release(request))
-        data = arguments["dataset_version"]
-        department, title = model.department, f"Fine-tune {model.name}"
-    title += f" on {data if request.dataset is None else f'the newest {request.dataset}'}"
+        department = model.department
+        base = _newest(request.base_model)
+        title = f"Fine-tune {model.name}{f' from {base}' if base else ''}"
+    title += f" on {_newest(request.dataset) or found.data}"
     if request.priority == JobPriority.HIGH.word:
         authorize(
             actor=actor,
@@ -156,40 +221,36 @@ def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Dep
     return department, title
 
 
-def request_start(actor: Principal, request: Evaluation | FineTune) -> tuple[Job, DatasetVersion]:
-    """Queue the job as the actor; return it, and the data that it uses.
+def request_start(actor: Principal, request: Evaluation | FineTune, found: Resolved) -> Job:
+    """Queue the job as the actor, with the versions that the request was resolved to.
 
     Raises:
         DomainError: as the request of the job itself.
     """
     priority = JobPriority.named(request.priority)
     if isinstance(request, Evaluation):
-        data = _data(actor, request)
-        job = evaluate_request(
+        return evaluate_request(
             actor=actor,
-            version=version_get(actor=actor, id=request.version),
-            dataset_version=data,
+            version=found.version,
+            dataset_version=found.data,
             max_rows=request.max_rows,
             priority=priority,
         )
-        return job, data
-    arguments = _fine_tune(actor, request)
-    job = fine_tune_then(
+    return fine_tune_then(
         actor=actor,
+        model=model_get(actor=actor, name=request.model),
         then=_steps(actor, request),
         release=_release(request),
         priority=priority,
-        **arguments,
+        **_fine_tune(request, found),
     )
-    return job, arguments["dataset_version"]
 
 
-def _fine_tune(actor: Principal, request: FineTune) -> dict[str, Any]:
+def _fine_tune(request: FineTune, found: Resolved) -> dict[str, Any]:
     return {
-        "model": model_get(actor=actor, name=request.model),
-        "base_version": version_get(actor=actor, id=request.base_version),
+        "base_version": found.version,
         "method": request.method,
-        "dataset_version": _data(actor, request),
+        "dataset_version": found.data,
         "hyperparameters": request.hyperparameters,
         "resources": request.resources,
     }
@@ -201,6 +262,24 @@ def _steps(actor: Principal, request: FineTune) -> list[Step]:
 
 def _release(request: FineTune) -> dict[str, Any] | None:
     return None if request.release is None else request.release.model_dump(exclude_none=True)
+
+
+def _newest(name: str | None) -> str:
+    return f"the newest {name}" if name else ""
+
+
+def _version(
+    actor: Principal, key: int | None, name: str | None, kinds: Sequence[str] = ()
+) -> ModelVersion:
+    if key is not None:
+        return version_get(actor=actor, id=key)
+    model = model_get(actor=actor, name=str(name))
+    rows = versions_visible_to(actor).filter(model=model, state=VersionState.TRUSTED)
+    newest = (rows.filter(kind__in=kinds) if kinds else rows).order_by("-number").first()
+    if newest is None:
+        kind = " that a fine-tune can start from" if kinds else ""
+        raise WrongState(f"The model {model.name} has no trusted version{kind}.")
+    return newest
 
 
 def _data(actor: Principal, given: Data) -> DatasetVersion:

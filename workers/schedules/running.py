@@ -7,7 +7,7 @@ time: of two controllers, one starts the job.
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -22,7 +22,7 @@ from governance.errors import (
 )
 from governance.people.selectors import principal_for_person
 from governance.principals import Principal, background, service_principal
-from workers.jobs.models import ChainLink, Job
+from workers.jobs.models import ChainLink, Job, JobState
 from workers.jobs.states import TERMINAL
 from workers.schedules.cron import due_times
 from workers.schedules.models import (
@@ -32,7 +32,16 @@ from workers.schedules.models import (
     ScheduleRun,
     ScheduleState,
 )
-from workers.schedules.requests import parsed, request_start
+from workers.schedules.requests import (
+    Evaluation,
+    FineTune,
+    Resolved,
+    parsed,
+    request_check,
+    request_repeats,
+    request_resolve,
+    request_start,
+)
 from workers.schedules.states import SCHEDULE_STATES, schedule_subject
 
 logger = logging.getLogger(__name__)
@@ -95,9 +104,7 @@ def _run_due(key: int) -> None:
     schedule.next_due_at = following[0] if following else None
     actor = principal_for_person(schedule.owner)
     if running := job_running(schedule):
-        reason = f"Skipped: {running} has not ended."[:500]
-        run_add(schedule, due_at, RunOutcome.SKIPPED, reason=reason)
-        _record(schedule, "schedule:skip", reason)
+        _skip(schedule, due_at, f"{running} has not ended.")
     else:
         _start(schedule, actor, due_at, now)
     if schedule.state == ScheduleState.ACTIVE and schedule.next_due_at is None:
@@ -109,13 +116,32 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     missed = due_times(schedule.cron, schedule.time_zone, due_at)
     late = bool(missed) and missed[0] <= now
     try:
-        job = schedule_start(schedule, actor, due_at, late=late)
+        request = parsed(schedule.kind, schedule.request)
+        found = request_resolve(actor, request)
+        if reason := _nothing_new(schedule, request, found):
+            # A person who lost the right is noticed now, not when something is new.
+            request_check(actor, request)
+            _skip(schedule, due_at, reason, found)
+            return
+        job = schedule_start(schedule, actor, due_at, request, found, late=late)
     except Unavailable:
         raise
     except DomainError as error:
         _refuse(schedule, due_at, error)
         return
     schedule.refusals, schedule.last_job = 0, job
+    _record(schedule, "schedule:start", data=started_data(job, found))
+
+
+def _nothing_new(schedule: Schedule, request: Evaluation | FineTune, found: Resolved) -> str:
+    """Return why the job would repeat the last one, if that succeeded with the same versions."""
+    last = schedule.last_job
+    if schedule.run_unchanged or last is None or last.state != JobState.SUCCEEDED:
+        return ""
+    if not request_repeats(request, found, last):
+        return ""
+    since = f"{last.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"No new version since {since}. {last.title} has succeeded."
 
 
 @transaction.atomic
@@ -123,6 +149,8 @@ def schedule_start(
     schedule: Schedule,
     actor: Principal,
     due_at: datetime,
+    request: Evaluation | FineTune,
+    found: Resolved,
     *,
     late: bool = False,
     requested_by: int | None = None,
@@ -132,17 +160,22 @@ def schedule_start(
     Raises:
         DomainError: the request is refused.
     """
-    job, data = request_start(actor, parsed(schedule.kind, schedule.request))
+    job = request_start(actor, request, found)
     run_add(
         schedule,
         due_at,
         RunOutcome.STARTED,
         job=job,
-        data=str(data)[:120],
+        found=found,
         reason="Late; it ran once for all times that were missed." if late else "",
         requested_by=requested_by,
     )
     return job
+
+
+def started_data(job: Job, found: Resolved) -> dict[str, str]:
+    """Return the data of the event of a start: the job, and the versions that it uses."""
+    return {"job": str(job.pk), "version": str(found.version), "data": str(found.data)}
 
 
 def job_running(schedule: Schedule) -> str:
@@ -167,7 +200,7 @@ def run_add(
     outcome: RunOutcome,
     *,
     job: Job | None = None,
-    data: str = "",
+    found: Resolved | None = None,
     reason: str = "",
     requested_by: int | None = None,
 ) -> ScheduleRun:
@@ -177,13 +210,19 @@ def run_add(
         due_at=due_at,
         outcome=outcome,
         job=job,
-        data=data,
+        version=str(found.version)[:120] if found else "",
+        data=str(found.data)[:120] if found else "",
         reason=reason[:500],
         requested_by_id=requested_by,
     )
     kept = schedule.runs.order_by("-pk").values_list("pk", flat=True)[:RUNS_KEPT]
     schedule.runs.exclude(pk__in=list(kept)).delete()
     return run
+
+
+def _skip(schedule: Schedule, due_at: datetime, reason: str, found: Resolved | None = None) -> None:
+    run_add(schedule, due_at, RunOutcome.SKIPPED, reason=reason, found=found)
+    _record(schedule, "schedule:skip", reason)
 
 
 def _refuse(schedule: Schedule, due_at: datetime, error: DomainError) -> None:
@@ -221,7 +260,9 @@ def _suspend(schedule: Schedule, reason: str) -> None:
         )
 
 
-def _record(schedule: Schedule, action: str, reason: str) -> None:
+def _record(
+    schedule: Schedule, action: str, reason: str = "", data: dict[str, str] | None = None
+) -> None:
     with background(f"schedule-{schedule.pk}", _CONTROLLER):
         audit_record(
             actor=_CONTROLLER,
@@ -230,4 +271,5 @@ def _record(schedule: Schedule, action: str, reason: str) -> None:
             outcome="failed" if action == "schedule:refuse" else "allowed",
             reason=reason[:500],
             department=schedule.department.slug,
+            data=data,
         )

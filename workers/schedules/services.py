@@ -22,8 +22,8 @@ from registry.validation import checked_text
 from workers.jobs.models import Job
 from workers.schedules.cron import checked_cron, checked_zone, due_times
 from workers.schedules.models import SCHEDULES_MAX, Schedule, ScheduleState
-from workers.schedules.requests import parsed, request_check
-from workers.schedules.running import job_running, schedule_start
+from workers.schedules.requests import parsed, request_check, request_resolve
+from workers.schedules.running import job_running, schedule_start, started_data
 from workers.schedules.selectors import schedule_get
 from workers.schedules.states import SCHEDULE_STATES, schedule_lock, schedule_subject
 
@@ -37,8 +37,12 @@ def schedule_create(
     request: Mapping[str, Any],
     cron: str,
     time_zone: str = "UTC",
+    run_unchanged: bool = False,
 ) -> Schedule:
     """Repeat a request for a job at the times of `cron`, as the actor.
+
+    Where the request names newest versions, a time is skipped when none is new since the last job,
+    unless `run_unchanged`.
 
     Raises:
         InvalidInput: a field is malformed, or the name is taken; `fields` says which.
@@ -74,6 +78,7 @@ def schedule_create(
         request=wanted.model_dump(mode="json", exclude_none=True),
         cron=cron,
         time_zone=time_zone,
+        run_unchanged=run_unchanged,
         next_due_at=due_times(cron, time_zone, timezone.now())[0],
     )
     audit_record(
@@ -85,6 +90,7 @@ def schedule_create(
             "kind": kind,
             "cron": cron,
             "time_zone": time_zone,
+            "run_unchanged": run_unchanged,
             "request": json_digest(schedule.request),
         },
         decision=decision,
@@ -151,10 +157,12 @@ def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
             hint="Wait for it, or cancel it.",
         )
     person = acting_person(actor)
-    job = schedule_start(schedule, actor, timezone.now(), requested_by=person.pk)
+    request = parsed(schedule.kind, schedule.request)
+    found = request_resolve(actor, request)
+    job = schedule_start(schedule, actor, timezone.now(), request, found, requested_by=person.pk)
     schedule.last_job = job
     schedule.save(update_fields=["last_job"])
-    _record(schedule, actor, "schedule:run", decision, job=str(job.pk))
+    _record(schedule, actor, "schedule:run", decision, **started_data(job, found))
     return job
 
 

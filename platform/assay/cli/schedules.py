@@ -51,14 +51,22 @@ def show(schedule_id: Number) -> None:
             *([("suspended because", found["reason"])] if found["reason"] else []),
             ("times", f"{found['cron']} ({found['time_zone']})"),
             ("next", found["next_due"]),
+            ("if nothing is new", "runs" if found["run_unchanged"] else "skips"),
             ("runs as", found["owner"]["name"]),
             ("department", found["department"]),
         ]
     )
     table(
-        ("due", "outcome", "data", "job", "reason"),
+        ("due", "outcome", "version", "data", "job", "reason"),
         (
-            (run["due_at"], run["outcome"], run["data"], run["job"] or "", run["reason"])
+            (
+                run["due_at"],
+                run["outcome"],
+                run["version"],
+                run["data"],
+                run["job"] or "",
+                run["reason"],
+            )
             for run in client.all(f"schedules/{schedule_id}/runs", limit=10)
         ),
         empty="It has not run yet.",
@@ -69,17 +77,33 @@ def show(schedule_id: Number) -> None:
 def evaluate(
     name: Annotated[str, typer.Argument(help="A name for the schedule.")],
     cron: Annotated[str, typer.Argument(help='When, as "0 2 * * *" for 02:00 every night.')],
-    version: Annotated[int, typer.Option(help="Number of the version.", min=1)],
+    version: Annotated[int, typer.Option(help="Number of the version.", min=0)] = 0,
+    model: Annotated[str, typer.Option(help="Evaluate its newest trusted version.")] = "",
     dataset: Annotated[str, typer.Option(help="Its newest version is measured each time.")] = "",
     dataset_version: Annotated[int, typer.Option(help="Measure always this one.", min=0)] = 0,
     max_rows: Annotated[int, typer.Option(help="Measure the first rows only.", min=0)] = 0,
     time_zone: Zone = "UTC",
+    run_unchanged: Annotated[
+        bool, typer.Option("--run-unchanged", help="Run also when no newest version is new.")
+    ] = False,
 ) -> None:
-    """Repeat an evaluation of a version."""
-    wanted: dict[str, Any] = {"version": version}
-    given = {"dataset": dataset, "dataset_version": dataset_version, "max_rows": max_rows}
-    wanted |= {field: value for field, value in given.items() if value}
-    _create({"name": name, "cron": cron, "time_zone": time_zone, "evaluation": wanted})
+    """Repeat an evaluation of a version, or of a model's newest."""
+    given: dict[str, Any] = {
+        "version": version,
+        "model": model,
+        "dataset": dataset,
+        "dataset_version": dataset_version,
+        "max_rows": max_rows,
+    }
+    _create(
+        {
+            "name": name,
+            "cron": cron,
+            "time_zone": time_zone,
+            "run_unchanged": run_unchanged,
+            "evaluation": {field: value for field, value in given.items() if value},
+        }
+    )
 
 
 @app.command()

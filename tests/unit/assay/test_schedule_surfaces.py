@@ -23,7 +23,7 @@ from workers.schedules.models import Schedule, ScheduleRun
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 __all__ = ["cli_signed_in", "run"]
 # Pinned: a rise is a decision, not an accident.
-QUERIES = {"list": 9, "schedule": 8, "form": 8, "runs by API": 5}
+QUERIES = {"list": 9, "schedule": 8, "form": 9, "runs by API": 5}
 
 
 def nightly(company: Company, name: str = "Nightly") -> Schedule:
@@ -48,7 +48,8 @@ def test_a_version_is_evaluated_at_set_times_by_the_form(company: Company) -> No
     assert "docstrings-test, the newest version at each run" in html
     form = {
         "name": "Nightly", "cron": "*/5 * * * *", "time_zone": "Europe/Berlin",
-        "dataset": "dataset:docstrings-test", "priority": "normal",
+        "version": f"version:{company.second.pk}", "dataset": "dataset:docstrings-test",
+        "priority": "normal",
     }  # fmt: skip
     few = queries(client, address)
     DatasetVersion.objects.create(
@@ -68,6 +69,26 @@ def test_a_version_is_evaluated_at_set_times_by_the_form(company: Company) -> No
     assert (schedule.time_zone, schedule.owner) == ("Europe/Berlin", company.enzo)
 
 
+def test_the_newest_version_of_a_model_is_evaluated_by_the_form(company: Company) -> None:
+    client, address = signed_in(company.enzo), "/schedules/new?model=docstring-writer"
+    assert address in client.get("/models/docstring-writer").content.decode()
+    html = client.get(address).content.decode()
+    assert '<option value="model:docstring-writer" selected>' in html
+    form = {
+        "name": "Nightly", "cron": "0 2 * * *", "time_zone": "UTC", "run_unchanged": "on",
+        "version": "model:docstring-writer", "dataset": "dataset:docstrings-test",
+    }  # fmt: skip
+    assert client.post(address, {**form, "version": "model:other"}).status_code == 400
+    said = words(client.post(address, form, follow=True).content.decode())
+    assert "Evaluate the newest docstring-writer on the newest docstrings-test" in said
+    assert "If nothing is new Runs" in said
+    schedule = Schedule.objects.get()
+    assert schedule.run_unchanged
+    assert schedule.request == {
+        "model": "docstring-writer", "dataset": "docstrings-test", "priority": "normal",
+    }  # fmt: skip
+
+
 def test_a_job_that_ran_is_repeated_with_its_settings(company: Company) -> None:
     job = Job.objects.create(
         kind="fine_tune", state=JobState.SUCCEEDED, title="Fine-tune docstring-writer",
@@ -85,6 +106,7 @@ def test_a_job_that_ran_is_repeated_with_its_settings(company: Company) -> None:
         address,
         {
             "name": "Weekly", "cron": "0 3 * * 1", "time_zone": "UTC",
+            "version": f"model:{company.base.model.name}",
             "dataset": "dataset:docstrings-train", "then": f"version:{company.held_out.pk}",
             "release": "staging", "priority": "low",
         },
@@ -92,7 +114,7 @@ def test_a_job_that_ran_is_repeated_with_its_settings(company: Company) -> None:
     schedule = Schedule.objects.get()
     assert made.headers["Location"] == f"/schedules/{schedule.pk}"
     assert schedule.request == {
-        "model": "docstring-writer", "base_version": company.base.pk, "method": "lora",
+        "model": "docstring-writer", "base_model": company.base.model.name, "method": "lora",
         "dataset": "docstrings-train", "hyperparameters": {"epochs": 3}, "priority": "low",
         "then": [{"dataset_version": company.held_out.pk}], "release": {"environment": "staging"},
     }  # fmt: skip
@@ -147,6 +169,7 @@ def test_schedules_by_the_api(company: Company) -> None:
         {**body, "fine_tune": {}},
         {**body, "cron": "* * * * *"},
         {**body, "time_zone": "Nowhere"},
+        {**body, "run_unchanged": "yes"},
         {"name": "x", "cron": "0 2 * * *"},
     ):
         assert enzo.post("schedules", wrong).status_code == 400
@@ -163,7 +186,9 @@ def test_schedules_by_the_api(company: Company) -> None:
     problem_of(enzo.post(f"{path}/resume"), 409)
     problem_of(enzo.post(f"{path}/run"), 409)
     runs = enzo.get(f"{path}/runs").body["results"]
-    assert [(one["job"], one["data"]) for one in runs] == [(job.body["id"], "docstrings-test v1")]
+    assert [(one["job"], one["version"], one["data"]) for one in runs] == [
+        (job.body["id"], str(company.second), "docstrings-test v1")
+    ]
     assert [one["id"] for one in enzo.get("schedules", state="active").body["results"]] == [
         made.body["id"]
     ]
@@ -191,6 +216,11 @@ def test_schedules_by_the_command_line(cli_signed_in: Callable[[str], Run], tmp_
     schedule = Schedule.objects.get()
     number = str(schedule.pk)
     assert f"Schedule {number}: Evaluate sentiment v1 on the newest held-out" in out
+    newest = ("Newest", "0 2 * * *", "--model", "sentiment", "--dataset", "held-out")
+    _, out, _ = assay("schedules", "evaluate", *newest, "--run-unchanged", code=0)
+    assert "Evaluate the newest sentiment on the newest held-out" in out
+    assert Schedule.objects.get(name="Newest").run_unchanged
+    Schedule.objects.filter(name="Newest").delete()
     for verb in ("run", "pause", "resume", "show", "list"):
         assay("schedules", verb, *([] if verb == "list" else [number]), code=0)
     assert schedule.runs.count() == 1

@@ -16,9 +16,9 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Person, RoleAssignment
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.versions.models import Model, ModelVersion
-from tests.unit.audit_support import recorded
+from tests.unit.audit_support import bodies, recorded
 from tests.unit.workers import company
-from workers.jobs.models import Job, JobState
+from workers.jobs.models import ChainLink, Job, JobState
 from workers.schedules import running, services
 from workers.schedules.cron import checked_cron, checked_zone, due_times
 from workers.schedules.models import Schedule, ScheduleRun, ScheduleState
@@ -40,6 +40,11 @@ TASK = "text-classification"
 def tuned() -> ModelVersion:
     base = company.version(company.model("minilm", "embeddings"))
     return company.version(company.model("sentiment", TASK), "full", base=base)
+
+
+def retuned(old: ModelVersion) -> ModelVersion:
+    """The next version of a model."""
+    return company.version(old.model, "full", base=old.base, files={"weights.bin": b"again"})
 
 
 def scheduled(**changes: Any) -> Schedule:
@@ -110,6 +115,109 @@ def test_the_newest_version_of_the_data_is_found_at_each_run_and_recorded() -> N
     assert second.job.spec["dataset_digest"] == newer.digest
 
 
+def test_the_newest_trusted_version_of_a_model_is_found_at_each_run_and_recorded() -> None:
+    first_version = tuned()
+    company.data("held-out", TASK)
+    schedule = scheduled(request={"model": "sentiment", "dataset": "held-out"})
+    assert schedule.title == "Evaluate the newest sentiment on the newest held-out"
+    first = run_once(schedule)
+    end(first.job)
+    second_version = retuned(first_version)
+    second = run_once(schedule)
+    end(second.job)
+    assert [first.version, second.version] == ["sentiment v1", "sentiment v2"]
+    assert second.job is not None
+    assert second.job.spec["version_digest"] == second_version.digest
+    assert bodies(action="schedule:start")[-1]["data"] == {
+        "job": str(second.job.pk), "version": "sentiment v2", "data": "held-out v1",
+    }  # fmt: skip
+    ModelVersion.objects.filter(pk=second_version.pk).update(state="recalled")
+    assert run_once(schedule).version == "sentiment v1"
+
+
+def test_a_time_without_new_versions_is_skipped_and_says_so() -> None:
+    version = tuned()
+    company.data("held-out", TASK)
+    schedule = scheduled(request={"model": "sentiment", "dataset": "held-out"})
+    first = run_once(schedule)
+    assert first.job is not None
+    end(first.job)
+    skipped = run_once(schedule)
+    assert (skipped.outcome, skipped.version, skipped.data) == (
+        "skipped",
+        "sentiment v1",
+        "held-out v1",
+    )
+    assert skipped.reason == (
+        f"No new version since {first.job.created_at:%Y-%m-%d %H:%M} UTC. "
+        "Evaluate sentiment v1 on held-out v1 has succeeded."
+    )
+    assert recorded(action="schedule:skip").reason == skipped.reason
+    schedule_run(actor=company.developer(), schedule_id=schedule.pk)
+    end(Job.objects.latest("created_at"))
+    assert run_once(schedule).outcome == "skipped"
+    retuned(version)
+    assert run_once(schedule).outcome == "started"
+
+
+def test_what_did_not_succeed_is_not_skipped_nor_where_it_runs_unchanged() -> None:
+    tuned()
+    company.data("held-out", TASK)
+    request = {"model": "sentiment", "dataset": "held-out"}
+    schedule = scheduled(request=request)
+    end(run_once(schedule).job, JobState.FAILED)
+    end(run_once(schedule).job)
+    assert [run.outcome for run in schedule.runs.all()] == ["started", "started"]
+    always = scheduled(name="Always", request=request, run_unchanged=True)
+    end(run_once(always).job)
+    assert run_once(always).outcome == "started"
+
+
+def test_versions_that_a_schedule_names_run_at_each_time() -> None:
+    version = tuned()
+    data = company.data("held-out", TASK)
+    schedule = scheduled(request={"version": version.pk, "dataset_version": data.pk})
+    end(run_once(schedule).job)
+    assert run_once(schedule).outcome == "started"
+
+
+def test_a_fine_tune_starts_from_the_newest_base() -> None:
+    bases = company.model("minilm", "embeddings")
+    company.version(bases)
+    company.model("sentiment", TASK)
+    company.data("reviews", TASK)
+    company.data("held-out", TASK)
+    schedule = scheduled(
+        kind="fine_tune",
+        request={
+            "model": "sentiment", "base_model": "minilm", "method": "full", "dataset": "reviews",
+            "then": [{"dataset": "held-out"}],
+        },
+    )  # fmt: skip
+    assert schedule.title == "Fine-tune sentiment from the newest minilm on the newest reviews"
+    first = run_once(schedule)
+    end(first.job)
+    ChainLink.objects.update(state="stopped")
+    assert run_once(schedule).outcome == "skipped"
+    newer = company.version(bases, files={"weights.bin": b"newer"})
+    # Nothing can start from an adapter.
+    company.version(bases, "adapter", base=newer)
+    second = run_once(schedule)
+    assert [first.version, second.version] == ["minilm v1", "minilm v2"]
+    assert second.job is not None
+    assert second.job.spec["base"] == newer.pk
+
+
+def test_an_owner_who_may_only_look_suspends_it_although_nothing_is_new() -> None:
+    tuned()
+    company.data("held-out", TASK)
+    schedule = scheduled(request={"model": "sentiment", "dataset": "held-out"})
+    end(run_once(schedule).job)
+    RoleAssignment.objects.filter(person=schedule.owner).update(role="viewer")
+    run_once(schedule)
+    assert schedule.state == "suspended"
+
+
 def test_two_controllers_start_one_job() -> None:
     schedule = scheduled()
     due = make_due(schedule)
@@ -154,7 +262,7 @@ def test_a_time_is_skipped_while_the_last_job_runs() -> None:
     skipped = run_once(schedule)
     assert first.job is not None
     assert (skipped.outcome, skipped.job) == ("skipped", None)
-    assert skipped.reason == f"Skipped: {first.job.title} has not ended."
+    assert skipped.reason == f"{first.job.title} has not ended."
     assert recorded(action="schedule:skip").reason == skipped.reason
     end(first.job, JobState.FAILED)
     assert run_once(schedule).outcome == "started"
@@ -181,7 +289,7 @@ def test_a_deactivated_owner_suspends_it() -> None:
 
 def test_three_refusals_in_a_row_suspend_it() -> None:
     schedule = scheduled()
-    end(run_once(schedule).job)
+    end(run_once(schedule).job, JobState.FAILED)
     model = Model.objects.filter(name="sentiment")
     Dataset.objects.filter(name="held-out").update(classification="restricted")
     model.update(shared=True)
@@ -293,6 +401,8 @@ def test_others_do_not_see_it_and_viewers_do_not_change_it() -> None:
 def test_what_the_actor_may_not_request_is_not_scheduled() -> None:
     version = tuned()
     company.data("theirs", TASK, "finance")
+    company.model("theirs", TASK, "finance")
+    company.model("embedder", TASK)
     company.data("images", "image-classification")
     company.data("held-out", TASK)
     fitting = {"version": version.pk, "dataset": "held-out"}
@@ -300,6 +410,10 @@ def test_what_the_actor_may_not_request_is_not_scheduled() -> None:
         {"request": {"version": version.pk, "dataset": "theirs"}},
         {"request": {"version": version.pk, "dataset": "images"}},
         {"request": {"version": version.pk}},
+        {"request": {"dataset": "held-out"}},
+        {"request": {**fitting, "model": "sentiment"}},
+        {"request": {"model": "embedder", "dataset": "held-out"}},
+        {"request": {"model": "theirs", "dataset": "held-out"}},
         {"request": {**fitting, "dataset_version": 1}},
         {"request": {**fitting, "priority": "high"}},
         {"request": {**fitting, "state": "x"}},

@@ -121,6 +121,9 @@ class ScheduleAnswer(serializers.Serializer[Any]):
     request = serializers.JSONField()
     cron = serializers.CharField()
     time_zone = serializers.CharField()
+    run_unchanged = serializers.BooleanField(
+        help_text="Whether it runs also when the newest versions are those of the last job."
+    )
     state = serializers.CharField(help_text="active, paused or suspended")
     reason = serializers.CharField()
     next_due = serializers.SerializerMethodField(help_text="The next three times, in UTC.")
@@ -135,13 +138,15 @@ class ScheduleAnswer(serializers.Serializer[Any]):
 
 
 class ScheduleRunAnswer(serializers.Serializer[Any]):
-    """The outcome of one due time. `data` is the dataset version that was used."""
+    """The outcome of one due time. `version` is the one that was evaluated, or the base of a
+    fine-tune; `data` is the dataset version."""
 
     id = serializers.IntegerField()
     due_at = serializers.DateTimeField()
     at = serializers.DateTimeField()
     outcome = serializers.CharField(help_text="started, skipped or refused")
     reason = serializers.CharField()
+    version = serializers.CharField()
     data = serializers.CharField()  # type: ignore[assignment]  # DRF takes it out of the class
     job = serializers.UUIDField(source="job_id", allow_null=True)
     requested_by = PersonReference(

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, Slug, StrictSerializer
+from assay.api.fields import Choice, Identifier, Line, Slug, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
 from assay.api.representations.workers import (
     JobDetailAnswer,
@@ -31,6 +31,7 @@ from workers.schedules.services import (
 )
 
 DATASET = "In place of `dataset_version`: the newest version of this dataset at each run."
+MODEL = "In place of `{}`: the newest trusted version of this model at each run."
 
 
 class ScheduleQuery(StrictSerializer):
@@ -48,15 +49,22 @@ class MeasuredBody(StepBody):
 
 
 class ScheduledEvaluationBody(MeasuredBody):
-    """An evaluation of one version."""
+    """An evaluation of one version, or of a model's newest."""
 
-    version = Identifier()
+    version = Identifier(required=False)
+    model = Slug(max_length=NAME_MAX, required=False, help_text=MODEL.format("version"))
     priority = Choice(choices=PRIORITIES, required=False)
 
 
 class ScheduledFineTuneBody(FineTuneBody):
     """A fine-tune, and what follows it."""
 
+    base_version = Identifier(required=False)
+    base_model = Slug(
+        max_length=NAME_MAX,
+        required=False,
+        help_text=MODEL.format("base_version"),
+    )
     dataset_version = Identifier(required=False)
     dataset = Slug(max_length=NAME_MAX, required=False, help_text=DATASET)
     then = serializers.ListField(child=MeasuredBody(), max_length=LINKS_MAX, required=False)
@@ -68,6 +76,11 @@ class ScheduleBody(StrictSerializer):
     name = Line(max_length=TITLE_MAX)
     cron = Line(max_length=CRON_MAX, help_text="Minute, hour, day, month, weekday: `0 2 * * *`.")
     time_zone = Line(max_length=ZONE_MAX, required=False, help_text="UTC if it is left out.")
+    run_unchanged = Truth(
+        required=False,
+        help_text="Run also when the newest versions are those of the last job. Otherwise such a "
+        "time is skipped.",
+    )
     evaluation = ScheduledEvaluationBody(required=False)
     fine_tune = ScheduledFineTuneBody(required=False)
 
@@ -114,6 +127,7 @@ class SchedulesView(Endpoint):
             request=wanted,
             cron=given["cron"],
             time_zone=given.get("time_zone", "UTC"),
+            run_unchanged=given.get("run_unchanged", False),
         )
         return self.answer(schedule, ScheduleAnswer, status=201)
 

@@ -1,7 +1,8 @@
-"""Forms of schedules: when a job starts, and on which data."""
+"""Forms of schedules: the times of a job, the version and the data that it uses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -11,16 +12,19 @@ from assay.portal.forms.models import draft_field, max_rows_field, priority_fiel
 from governance.bounds import TITLE_MAX
 from governance.principals import Principal
 from registry.datasets.selectors import dataset_versions_visible_to
+from registry.versions.models import Model, VersionState
+from registry.versions.selectors import versions_visible_to
 from workers.schedules.cron import LEAST_MINUTES, time_zones
 from workers.schedules.models import CRON_MAX
 
 DATA_SHOWN = 300
+VERSIONS_SHOWN = 50
 # With spaces at which a line does not break.
 _NIGHTLY, _WEEKDAYS = (each.replace(" ", "\xa0") for each in ("0 2 * * *", "0 6 * * 1-5"))
 
 
 class ScheduleForm(TablerForm):
-    """Times of a schedule, and the data of its jobs. The rest of the request is given."""
+    """Times of a schedule, and the version and data of its jobs. The rest is given."""
 
     name = forms.CharField(max_length=TITLE_MAX)
     cron = forms.CharField(
@@ -32,7 +36,13 @@ class ScheduleForm(TablerForm):
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     time_zone = forms.ChoiceField(initial="UTC")
+    version = forms.ChoiceField()
     dataset = forms.ChoiceField(label="Data")
+    run_unchanged = forms.BooleanField(
+        required=False,
+        label="Run even if nothing is new",
+        help_text="Otherwise a time is skipped when the newest versions are those of the last job.",
+    )
     max_rows = max_rows_field()
     priority = priority_field()
     then = forms.ChoiceField(
@@ -44,13 +54,17 @@ class ScheduleForm(TablerForm):
     def __init__(
         self,
         *args: Any,
+        versions: list[tuple[str, str]],
         choices: list[tuple[str, str]],
         then: list[tuple[str, str]] | None,
         may_release: bool,
         **kwargs: Any,
     ) -> None:
-        """Take the choices of `dataset`, and of `then`, which is None for evaluations."""
+        """Take the choices of `version`, `dataset` and `then`, which is None for evaluations."""
         super().__init__(*args, **kwargs)
+        self.tunes = then is not None
+        self.fields["version"].label = "Base" if self.tunes else "Version"
+        self.fields["version"].choices = [("", "Choose the version"), *versions]  # type: ignore[attr-defined]
         self.fields["time_zone"].choices = [(name, name) for name in time_zones()]  # type: ignore[attr-defined]
         self.fields["dataset"].choices = [("", "Choose the data"), *choices]  # type: ignore[attr-defined]
         if then is None:
@@ -64,7 +78,11 @@ class ScheduleForm(TablerForm):
     def request(self) -> dict[str, Any]:
         """Return the parts of the request that the form decides."""
         given = self.cleaned_data
-        found = {**data_of(given["dataset"]), "priority": given["priority"] or "normal"}
+        found = {
+            **version_of(given["version"], "base_" if self.tunes else ""),
+            **data_of(given["dataset"]),
+            "priority": given["priority"] or "normal",
+        }
         if given.get("max_rows"):
             found["max_rows"] = given["max_rows"]
         if given.get("then"):
@@ -72,6 +90,26 @@ class ScheduleForm(TablerForm):
         if given.get("release"):
             found["release"] = {"environment": given["release"]}
         return found
+
+
+def version_choices(
+    actor: Principal, model: Model, kinds: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Return the newest version of a model at each run, then its trusted versions of `kinds`, or of
+    every kind, that the actor may see."""
+    rows = versions_visible_to(actor).filter(model=model, state=VersionState.TRUSTED)
+    rows = rows.filter(kind__in=kinds) if kinds else rows
+    shown = rows.order_by("-number")[:VERSIONS_SHOWN]
+    return [
+        (f"model:{model.name}", f"{model.name}, the newest trusted version at each run"),
+        *((f"version:{version.pk}", str(version)) for version in shown),
+    ]
+
+
+def version_of(choice: str, prefix: str) -> dict[str, Any]:
+    """Return one of `version_choices` as a request names it."""
+    kind, _, value = choice.partition(":")
+    return {f"{prefix}{kind}": value if kind == "model" else int(value)}
 
 
 def data_choices(actor: Principal, task: str, row_kind: str = "") -> list[tuple[str, str]]:

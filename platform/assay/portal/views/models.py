@@ -166,6 +166,7 @@ class ModelPage(ActionScreen):
         page = page_of(self.request, versions)
         gates = list(gates_visible_to(self.actor).filter(model=model))
         task = TASKS.get(model.task)
+        may_work = may(self.actor, Action.JOB_CREATE, kind="job", department=department)
         return {
             "model": model,
             "task": task,
@@ -174,12 +175,9 @@ class ModelPage(ActionScreen):
             "gates": with_results(self.actor, gates, list(page.object_list)),
             **compare_choices(self.actor, model),
             "trend": self.trend(model),
-            "may_adapt": task is not None
-            and bool(task.recipes)
-            and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
-            "may_prompt": task is not None
-            and takes_prompts(task)
-            and may(self.actor, Action.JOB_CREATE, kind="job", department=department),
+            "may_adapt": task is not None and bool(task.recipes) and may_work,
+            "may_prompt": task is not None and takes_prompts(task) and may_work,
+            "may_schedule": task is not None and task.evaluation is not None and may_work,
             "may_gate": task is not None
             and may(self.actor, Action.GATE_SET, kind="gate", department=department),
             "may_deliver": task is not None

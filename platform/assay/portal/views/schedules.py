@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
 from assay.portal.access import may
-from assay.portal.forms.schedules import ScheduleForm, data_choices
+from assay.portal.forms.schedules import ScheduleForm, data_choices, version_choices
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.bounds import TITLE_MAX
 from governance.errors import InvalidInput, NotFound
@@ -24,9 +24,11 @@ from workers.jobs.chains import chain_draft_of, chain_of
 from workers.jobs.models import Job, JobKind
 from workers.jobs.reruns import is_repeatable, request_of
 from workers.jobs.selectors import job_get
+from workers.jobs.training import BASE_KINDS
 from workers.schedules import models
 from workers.schedules.cron import next_due
 from workers.schedules.models import ScheduleKind, ScheduleState
+from workers.schedules.requests import parsed, request_newest
 from workers.schedules.selectors import schedule_get, schedules_visible_to
 from workers.schedules.services import (
     schedule_create,
@@ -71,6 +73,7 @@ class SchedulePage(ActionScreen):
             "schedule": schedule,
             "next": next_due(schedule),
             "runs": schedule.runs.select_related("job", "requested_by"),
+            "may_skip": request_newest(parsed(schedule.kind, schedule.request)),
             "may_manage": may(
                 self.actor, Action.JOB_CREATE, kind="job", department=schedule.department.slug
             ),
@@ -114,10 +117,12 @@ class ScheduleDelete(SchedulePage):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Request to repeat: its fixed parts, and what the form shows at first."""
+    """Request to repeat: its fixed parts, the model whose versions it uses, and what the form shows
+    at first."""
 
     kind: ScheduleKind
     model: Model
+    versions_of: Model
     title: str
     request: dict[str, Any]
     initial: dict[str, Any]
@@ -125,12 +130,13 @@ class Pattern:
 
 
 class ScheduleNew(ActionScreen):
-    """The form for a schedule: of evaluations of `?version=`, or of what `?job=` requested."""
+    """The form for a schedule: of evaluations of `?version=` or of the newest version of `?model=`,
+    or of what `?job=` requested."""
 
     template_name = "portal/form.html"
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not {"version", "job"} & request.GET.keys():
+        if not {"version", "model", "job"} & request.GET.keys():
             return redirect("portal:schedules")
         return super().get(request, *args, **kwargs)
 
@@ -144,14 +150,14 @@ class ScheduleNew(ActionScreen):
         given = self.request.GET
         if "job" in given:
             return _of_job(self.actor, job_get(actor=self.actor, job_id=given["job"]))
+        if "model" in given:
+            model = model_get(actor=self.actor, name=given["model"])
+            return _of_evaluations(model, f"Evaluate {model.name}", f"model:{model.name}")
         number = given.get("version", "")
         if not number.isdecimal():
             raise NotFound("There is no such version.")
         version = version_get(actor=self.actor, id=int(number[:18]))
-        title = f"Evaluate {version}"
-        return Pattern(
-            ScheduleKind.EVALUATE, version.model, title, {"version": version.pk}, {"name": title}
-        )
+        return _of_evaluations(version.model, f"Evaluate {version}", f"version:{version.pk}")
 
     def form(self, pattern: Pattern) -> ScheduleForm:
         task = pattern.model.task
@@ -161,6 +167,7 @@ class ScheduleNew(ActionScreen):
         evaluated = get_task(task).evaluation is not None
         return ScheduleForm(
             self.request.POST or None,
+            versions=version_choices(self.actor, pattern.versions_of, BASE_KINDS if tunes else ()),
             choices=choices,
             then=(measured if evaluated else []) if tunes else None,
             may_release=may(
@@ -177,8 +184,8 @@ class ScheduleNew(ActionScreen):
         return {
             "form": self.form(pattern),
             "title": f"Schedule: {pattern.title}",
-            "lead": "Each job is requested as you, under the policy of that time. A time is "
-            "skipped while the job before it runs.",
+            "lead": "Each job is requested as you, under the policy of that time, until someone "
+            "pauses the schedule. A time is skipped while the job before it runs.",
             "submit": "Create the schedule",
             "back": ("portal:schedules", "Schedules"),
         }
@@ -194,9 +201,16 @@ class ScheduleNew(ActionScreen):
             request={**pattern.request, **form.request()},
             cron=values["cron"],
             time_zone=values["time_zone"],
+            run_unchanged=values["run_unchanged"],
         )
         messages.success(self.request, f"{schedule.name} is scheduled.")
         return redirect("portal:schedule", id=schedule.pk)
+
+
+def _of_evaluations(model: Model, title: str, version: str) -> Pattern:
+    return Pattern(
+        ScheduleKind.EVALUATE, model, model, title, {}, {"name": title, "version": version}
+    )
 
 
 def _of_job(actor: Principal, job: Job) -> Pattern:
@@ -206,20 +220,23 @@ def _of_job(actor: Principal, job: Job) -> Pattern:
             hint="Fine-tunes and evaluations are.",
         )
     request = request_of(job)
+    key = request.pop("version" if job.kind == JobKind.EVALUATE else "base_version")
+    used = version_get(actor=actor, id=key).model
     initial = {
         "name": job.title[:TITLE_MAX],
+        "version": f"version:{key}",
         "dataset": f"version:{request.pop('dataset_version')}",
         "max_rows": request.pop("max_rows", None),
     }
     if job.kind == JobKind.EVALUATE:
-        model = version_get(actor=actor, id=request["version"]).model
-        return Pattern(ScheduleKind.EVALUATE, model, job.title, request, initial)
+        return Pattern(ScheduleKind.EVALUATE, used, used, job.title, request, initial)
     model = model_get(actor=actor, name=request["model"])
     links = chain_of(job)[1]
     draft = chain_draft_of(job)
     return Pattern(
         ScheduleKind.FINE_TUNE,
         model,
+        used,
         job.title,
         request,
         {
