@@ -26,12 +26,15 @@ from tests.live.conftest import mlflow_server as mlflow_server
 from tests.stored import stored_file
 from tests.unit.workers import company
 from workers.control.direct_jobs import DirectJobs, StoreFiles
+from workers.control.jobs import Claim
 from workers.jobs import workspace
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import fine_tune_request
 from workers.jobs.services import job_cancel, job_finish
+from workers.jobs.sweeping import job_sweep
 from workers.launchers.slurm import SlurmLauncher
 from workers.run.events import Checkpoint, EventReader
+from workers.run.order import Order
 from workers.supervision.supervisor import Supervisor
 
 pytestmark = [pytest.mark.cluster, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
@@ -81,13 +84,17 @@ def requested(tiny: Path) -> Job:
     )
 
 
-@contextmanager
-def attempt(job: Job, launcher: SlurmLauncher) -> Iterator[Path]:
-    """Claim the job and supervise the attempt in a thread; its folder."""
+def claimed(job: Job) -> tuple[Claim, Order]:
     Job.objects.filter(pk=job.pk).update(dispatch_after=timezone.now())
     taken = DirectJobs().claim(str(job.pk), "w1")
     assert taken is not None
-    claim, order = taken
+    return taken
+
+
+@contextmanager
+def attempt(job: Job, launcher: SlurmLauncher) -> Iterator[Path]:
+    """Claim the job and supervise the attempt in a thread; its folder."""
+    claim, order = claimed(job)
 
     def supervise() -> None:
         try:
@@ -202,3 +209,25 @@ def test_a_cancelled_run_of_several_processes_is_cancelled_and_names_no_error(
         job_cancel(actor=company.developer(), job_id=job.pk)
     assert (job.state, job.error) == (JobState.CANCELLED, "")
     assert slurm_jobs() == []
+
+
+def test_a_run_whose_worker_died_is_ended_in_slurm_although_the_job_has_no_further_attempt(
+    launcher: SlurmLauncher, tiny: Path
+) -> None:
+    job = requested(tiny)
+    claim, order = claimed(job)
+    supervisor = Supervisor(DirectJobs(), StoreFiles(), launcher)
+    folder = workspace.attempt_folder(claim.job_id, claim.fence)
+    folder.mkdir(parents=True)
+    order.write(folder)
+    launcher.submit(folder, order.resources)
+    root = folder.parents[1]
+    supervisor.end_lost(root)
+    assert len(slurm_jobs()) == 1, "Its worker may still be there."
+    job_cancel(actor=company.developer(), job_id=job.pk)
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now())
+    job_sweep()
+    job.refresh_from_db()
+    assert job.state == JobState.CANCELLED
+    supervisor.end_lost(root)
+    until(lambda: slurm_jobs() == [])

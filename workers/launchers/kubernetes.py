@@ -29,6 +29,8 @@ from workers.launchers.trainjobs import (
     GRACE_S,
     JOB_LABEL,
     JOBSET_LABEL,
+    MANAGER,
+    MANAGER_LABEL,
     KubernetesSettings,
     runtime_check,
     train_job,
@@ -146,6 +148,13 @@ class KubernetesLauncher:
                     f"Kubernetes still runs an earlier attempt: pod {pods[0].metadata.name}."
                 )
             time.sleep(self.poll_s)
+
+    def runs(self) -> dict[str, Path]:
+        """Return the folders of runs whose TrainJob is in the cluster. Raises Unavailable."""
+        return {
+            str(each["metadata"]["name"]): Path(each["spec"]["trainer"]["command"][-1])
+            for each in self._api.jobs(f"{MANAGER_LABEL}={MANAGER}")
+        }
 
     def logs(self, handle: str) -> str:
         """Return the last lines that the run's first pod printed; nothing once it is gone."""

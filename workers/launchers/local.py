@@ -90,6 +90,10 @@ class LocalLauncher:
     def end_earlier(self, folder: Path) -> None:
         """Return at once: a run ends with its supervisor."""
 
+    def runs(self) -> dict[str, Path]:
+        """Return nothing: no run is left behind."""
+        return {}
+
     def cancel(self, handle: str, *, kill: bool = False) -> None:
         """Signal the run; with `kill` its whole group."""
         run = self._runs[handle]

@@ -76,6 +76,13 @@ class Launcher(Protocol):
             Unavailable: one may still work.
         """
 
+    def runs(self) -> dict[str, Path]:
+        """Return the folders of all runs in the cluster by handle, whoever started them.
+
+        Raises:
+            Unavailable: the cluster cannot be asked.
+        """
+
     def logs(self, handle: str) -> str:
         """Return the last lines that the run printed."""
 

@@ -126,7 +126,7 @@ def slurm_script(folder: Path, resources: Resources, settings: SlurmSettings) ->
 
 
 def _job_name(folder: Path) -> str:
-    """Return the name that later attempts find the job by: from the folder <job>/<fence>."""
+    """Return the name that people see in Slurm: from the folder <job>/<fence>."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"assay-{folder.parent.name}-{folder.name}")[:120]
 
 
@@ -159,7 +159,7 @@ class SlurmLauncher:
         script.write_text(slurm_script(folder.absolute(), resources, self._settings))
         # The answer to the call before may be lost, and the job there.
         handle = _submitted(folder.absolute()) if again else ""
-        output = handle or _command("sbatch", "--parsable", str(script))
+        output = handle or _command("sbatch", "--parsable", str(script.absolute()))
         handle = output.strip().partition(";")[0]
         if not _JOB.fullmatch(handle):
             raise Unavailable(f"sbatch answered {output[:80]!r}, which is not a job ID.")
@@ -213,6 +213,10 @@ class SlurmLauncher:
                 raise Unavailable(f"Slurm still runs an earlier attempt: job {earlier[0]}.")
             _command("scancel", *earlier, accept=_OVER)
             time.sleep(self.poll_s)
+
+    def runs(self) -> dict[str, Path]:
+        """Return the folders of runs that wait or work in Slurm. Raises Unavailable."""
+        return _listed()
 
     def logs(self, handle: str) -> str:
         """Return the last lines of the job's output."""
@@ -280,30 +284,31 @@ def _status(code: str) -> int:
     return int(status) if status.isdecimal() else 1
 
 
-def _earlier(folder: Path) -> list[str]:
-    """Return the IDs of jobs in Slurm of the same job's lower fences. Raises Unavailable."""
-    return [handle for fence, handle in _listed(folder) if fence < int(folder.name)]
-
-
 def _submitted(folder: Path) -> str:
     """Return the ID of this attempt's job in Slurm; empty where it has none. Raises Unavailable."""
-    found = (handle for fence, handle in _listed(folder) if fence == int(folder.name))
-    return next(found, "")
+    return next((handle for handle, found in _listed().items() if found == folder), "")
 
 
-def _listed(folder: Path) -> list[tuple[int, str]]:
-    """Return the fences and IDs of the job's attempts in Slurm. Raises Unavailable."""
-    if not folder.name.isdecimal():
-        return []
-    stem = _job_name(folder).removesuffix(folder.name)
-    listed = _command("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%j")
-    found = []
-    for line in listed.splitlines():
-        handle, _, name = line.strip().partition("|")
-        fence = name.removeprefix(stem)
-        if name != fence and fence.isdecimal():
-            found.append((int(fence), handle))
-    return found
+def _earlier(folder: Path) -> list[str]:
+    """Return the IDs of jobs in Slurm of the same job's lower fences. Raises Unavailable."""
+    return [
+        handle
+        for handle, found in _listed().items()
+        if found.parent == folder.parent
+        and found.name.isdecimal()
+        and int(found.name) < int(folder.name)
+    ]
+
+
+def _listed() -> dict[str, Path]:
+    """Return the folders of runs that wait or work in Slurm by their ID. Raises Unavailable.
+
+    A run is found by the path of its script, which says whose it is even if the answer of `sbatch`
+    was lost.
+    """
+    listed = _command("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%o")
+    found = (line.strip().partition("|") for line in listed.splitlines())
+    return {handle: Path(path).parent for handle, _, path in found if Path(path).name == SCRIPT}
 
 
 def _accounted(*command: str) -> str:

@@ -23,6 +23,7 @@ NODE = "node"
 # The runtime's volume that this worker has mounted as its data folder.
 VOLUME = "data"
 JOB_LABEL, FENCE_LABEL = "assay/job", "assay/fence"
+MANAGER_LABEL, MANAGER = "app.kubernetes.io/managed-by", "assay"
 # JobSet writes it on the pods.
 JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -122,7 +123,7 @@ def train_job(
             "namespace": settings.namespace,
             "labels": {
                 **labels,
-                "app.kubernetes.io/managed-by": "assay",
+                MANAGER_LABEL: MANAGER,
                 **({QUEUE_LABEL: settings.queue} if settings.queue else {}),
             },
         },

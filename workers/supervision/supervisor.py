@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from governance.errors import DomainError, InvalidInput, Unavailable
 from workers import tracing
@@ -34,6 +36,8 @@ LONGEST_WAIT_S = 5.0
 # A launcher that is unavailable, as during an upgrade of the cluster, is waited for so long before
 # the attempt fails.
 AWAY_S = 600.0
+# An attempt's folder below that of all jobs.
+_ATTEMPT = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9]{1,9})")
 MAX_LOG_BYTES = 64 * 1024**2
 _Answer = TypeVar("_Answer")
 
@@ -87,6 +91,26 @@ class Supervisor:
             raise LeaseLost(
                 f"Job {claim.title!r}: the lease could not be kept; nothing was delivered."
             )
+
+    def end_lost(self, root: Path) -> None:
+        """End the runs in the cluster below `root` whose attempt no worker holds any more.
+
+        Their submission was not answered before the job was cancelled, or their worker died.
+
+        Raises:
+            Unavailable, NoAnswer: the cluster or the control plane cannot be asked.
+        """
+        for handle, folder in self.launcher.runs().items():
+            found = _ATTEMPT.fullmatch(str(folder.resolve()).removeprefix(str(root.resolve())))
+            if found is None:
+                continue
+            job, fence = found.groups()
+            try:
+                # It changes nothing, and is refused when the claim does not hold.
+                self.control.report(Claim(UUID(job), int(fence), 1, "", job, "", 0.0), [], "")
+            except LeaseLost:
+                logger.warning("Run %s of job %s is ended: no worker holds it", handle, job)
+                self.launcher.cancel(handle, kill=True)
 
     def _hand_over_held(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
         """Hand over how the attempt ended; try again while the lease holds.

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from celery.signals import worker_ready, worker_shutdown
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from governance.errors import Unavailable
 from governance.principals import serving
 from registry import store
 from workers import tracing
@@ -35,6 +37,8 @@ from workers.tasks.capacity import machine_memory
 from workers.wire import JOB_TASK
 
 logger = logging.getLogger(__name__)
+# Between two looks for runs that no worker holds.
+LOST_RUNS_S = 60.0
 # The node's name comes before it.
 WORKER_CHARACTERS = 79
 
@@ -99,6 +103,26 @@ def launcher() -> Launcher:
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin_traces(**_: Any) -> None:
     tracing.start("assay-compute")
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _begin_ending_lost_runs(**_: Any) -> None:
+    if settings.LAUNCHER != "local":
+        threading.Thread(target=_end_lost_runs, name="lost-runs", daemon=True).start()
+
+
+def _end_lost_runs() -> None:
+    supervises = supervisor()
+    while True:
+        try:
+            supervises.end_lost(Path(settings.DATA_DIR) / "work")
+        except (Unavailable, NoAnswer) as error:
+            logger.warning("Lost runs are not looked for: %s", error)
+        except Exception:
+            logger.exception("Lost runs are not looked for")
+        finally:
+            supervises.control.close()
+        time.sleep(LOST_RUNS_S)
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]

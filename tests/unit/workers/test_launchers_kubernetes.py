@@ -22,6 +22,7 @@ from tests.unit.workers.cluster import (
     serving,
     until,
 )
+from tests.unit.workers.test_launchers_slurm import Held
 from tests.unit.workers.test_launchers_trainjobs import JOB, attempt, settings
 from tests.unit.workers.test_launchers_trainjobs import root as root
 from tests.unit.workers.test_run import Recorder, delivery, order
@@ -173,6 +174,30 @@ def test_a_submission_whose_answer_was_lost_has_started_the_run(
     starts = launcher(root, cluster)
     assert starts.submit(working(root), Resources()) in cluster.jobs
     assert len(cluster.pods) == 1
+
+
+def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in_the_cluster(
+    root: Path, cluster: Cluster
+) -> None:
+    starts = launcher(root, cluster)
+    held = starts.submit(attempt(root, 2), Resources())
+    create = cluster.job_create
+
+    def away(job: dict[str, Any]) -> None:
+        create(job)
+        cluster.away = cluster.loses = True
+
+    cluster.job_create = away  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        starts.submit(working(root), Resources())
+    assert len(cluster.jobs) == 2
+    cluster.away = cluster.loses = False
+    supervisor = Supervisor(Held(), Folders(root), starts)
+    supervisor.end_lost(root / "elsewhere")
+    assert len(cluster.jobs) == 2
+    supervisor.end_lost(root / "work")
+    assert set(cluster.jobs) == {held}
+    until(lambda: cluster.observe() or len(cluster.pods) == 1)
 
 
 def test_a_train_job_that_is_refused_fails_for_good(root: Path, cluster: Cluster) -> None:

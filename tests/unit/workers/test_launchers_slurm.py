@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from governance.errors import InvalidInput, Unavailable
+from tests.unit.workers.test_run import Folders, Recorder
+from workers.control.jobs import Claim, HeartbeatReply, LeaseLost
 from workers.launchers.protocol import Ended
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
 from workers.run.order import Resources
 from workers.run.outcome import STOPPED
+from workers.supervision.supervisor import Supervisor
 
 SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml")
 
@@ -151,7 +156,9 @@ def test_runs_of_earlier_attempts_are_cancelled_before_the_next_one(
     slurm: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "listed"
-    listed.write_text("5|assay-job-1\n6|assay-job-3\n7|assay-other-1\n8|assay-job-12\n9|x\n")
+    folders = ("job/1", "job/3", "other/1", "job/12", "x")
+    lines = [f"{5 + i}|{tmp_path}/{each}/slurm.sh\n" for i, each in enumerate(folders)]
+    listed.write_text("".join([*lines, "10|/bin/bash\n", "11|(null)\n"]))
     command(slurm, "squeue", f"cat {listed}")
     command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled; : > {listed}')
     SlurmLauncher(SETTINGS).end_earlier(tmp_path / "job" / "3")
@@ -164,14 +171,44 @@ def test_a_job_whose_submission_was_not_answered_is_not_submitted_twice(
     folder = tmp_path / "job" / "3"
     folder.mkdir(parents=True)
     command(slurm, "sbatch", f"echo x >> {tmp_path}/submitted; exit 1")
-    command(slurm, "squeue", "echo '5|assay-job-1'")
+    command(slurm, "squeue", f"echo '5|{tmp_path}/job/1/slurm.sh'")
     launcher = SlurmLauncher(SETTINGS)
     for _ in range(2):
         with pytest.raises(Unavailable):
             launcher.submit(folder, Resources())
-    command(slurm, "squeue", "echo '5|assay-job-1'; echo '6|assay-job-3'")
+    command(slurm, "squeue", f"echo '6|{folder}/slurm.sh'")
     assert launcher.submit(folder, Resources()) == "6"
     assert (tmp_path / "submitted").read_text() == "x\nx\n"
+
+
+class Held(Recorder):
+    """A control plane where jobs have one attempt, with fence 2, that a worker holds."""
+
+    def report(self, claim: Claim, *_: Any) -> HeartbeatReply:
+        if claim.fence != 2:
+            raise LeaseLost("no longer held")
+        return self.heartbeat(claim)
+
+
+def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in_slurm(
+    slurm: Path, tmp_path: Path
+) -> None:
+    work, job = tmp_path / "work", str(uuid.uuid4())
+    lost = work / job / "1"
+    lost.mkdir(parents=True)
+    # The job is there, and the answer is lost.
+    command(slurm, "sbatch", f'echo "5|$2" > {tmp_path}/listed; exit 1')
+    command(slurm, "squeue", f"cat {tmp_path}/listed")
+    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    launcher = SlurmLauncher(SETTINGS)
+    with pytest.raises(Unavailable):
+        launcher.submit(lost, Resources())
+    with (tmp_path / "listed").open("a") as listed:
+        listed.write(f"6|{work}/{job}/2/slurm.sh\n")  # A worker holds it.
+        listed.write(f"7|/elsewhere/work/{job}/1/slurm.sh\n")  # Of another installation.
+        listed.write(f"8|{work}/by-hand/slurm.sh\n")
+    Supervisor(Held(), Folders(tmp_path), launcher).end_lost(work)
+    assert (tmp_path / "cancelled").read_text() == "5\n"
 
 
 def test_a_requeued_job_has_stopped_once_its_processes_have_ended(
