@@ -1,4 +1,5 @@
-"""The objects of runs in a Kubernetes cluster: TrainJobs, their pods, and the TrainingRuntime.
+"""The objects of runs in a Kubernetes cluster: TrainJobs, their pods and NetworkPolicies, and the
+TrainingRuntime.
 
 Uses the official client. Each call raises Unavailable when the cluster cannot do it now.
 """
@@ -25,6 +26,10 @@ KILL_GRACE_S = 1
 
 class _Missing(Exception):
     """The object does not exist."""
+
+
+class _Exists(Exception):
+    """An object of that name exists."""
 
 
 class _Refused(Unavailable):
@@ -56,6 +61,7 @@ class ClusterApi:
         connection = client.ApiClient(configuration)
         self._objects = client.CustomObjectsApi(connection)
         self._core = client.CoreV1Api(connection)
+        self._network = client.NetworkingV1Api(connection)
         self._namespace = settings.namespace
 
     def runtime(self, name: str) -> dict[str, Any]:
@@ -70,13 +76,15 @@ class ClusterApi:
     def job_create(self, made: dict[str, Any]) -> None:
         """Create a TrainJob. Raises Unavailable, and InvalidInput when it is refused for good."""
         try:
-            _request(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), made)
-        except _Refused as error:
-            raise InvalidInput(error.message) from error
+            _create(self._objects.create_namespaced_custom_object, *self._kind("trainjobs"), made)
         except Unavailable:
             # The answer may be lost, and the TrainJob there.
             if self.job(made["metadata"]["name"]) is None:
                 raise
+
+    def policy_create(self, made: dict[str, Any]) -> None:
+        """Create a NetworkPolicy. Raises Unavailable, and InvalidInput when it is refused."""
+        _create(self._network.create_namespaced_network_policy, self._namespace, made)
 
     def job(self, name: str) -> dict[str, Any] | None:
         """Return a TrainJob; None when there is none."""
@@ -146,11 +154,20 @@ class ClusterApi:
         return dict(found)
 
 
+def _create(call: Callable[..., Any], *args: Any) -> None:
+    """Create an object that may exist, since the answer to an earlier call can be lost."""
+    try:
+        with contextlib.suppress(_Exists):
+            _request(call, *args)
+    except _Refused as error:
+        raise InvalidInput(error.message) from error
+
+
 def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Return the answer of the cluster.
 
     Raises:
-        _Missing: the object does not exist.
+        _Missing, _Exists: the object does not exist, or exists.
         Unavailable: it did not answer, cannot do it now, or refuses it (`_Refused`).
     """
     try:
@@ -158,6 +175,8 @@ def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except client.ApiException as error:
         if error.status == 404:
             raise _Missing from error
+        if error.status == 409:
+            raise _Exists from error
         message = _message(error)
         # A webhook's refusal has the same status as missing rights.
         if error.status in {400, 422} or "denied the request" in message:

@@ -32,6 +32,7 @@ from workers.launchers.trainjobs import (
     MANAGER,
     MANAGER_LABEL,
     KubernetesSettings,
+    network_policy,
     runtime_check,
     train_job,
 )
@@ -50,7 +51,8 @@ ENDED_S = 60.0
 
 @dataclass(slots=True)
 class _Run:
-    """Notes about a run: its pods, and since when it waits, cannot start, or is over."""
+    """Notes about a run: its pods, since when it waits, cannot start, or is over, and whether its
+    pods reach one another, or why not."""
 
     nodes: int
     waits: float = field(default_factory=time.monotonic)
@@ -58,6 +60,8 @@ class _Run:
     over: float | None = None
     started: bool = False
     works: bool = False
+    connected: bool = False
+    unconnected: str = ""
     disrupted: str = ""
 
 
@@ -79,7 +83,7 @@ class KubernetesLauncher:
         made = train_job(folder, resources, self._settings, runtime)
         self._api.job_create(made)
         name = str(made["metadata"]["name"])
-        self._runs[name] = _Run(resources.nodes)
+        self._runs[name] = _Run(resources.nodes, connected=resources.nodes == 1)
         return name
 
     def poll(self, handle: str) -> Ended | None:
@@ -95,8 +99,9 @@ class KubernetesLauncher:
         except Unavailable as error:
             logger.warning("Run %s: %s", handle, error.message)
             return None
+        self._connect(handle, run, pods)
         run.started = run.started or any(map(running, pods))
-        run.works = run.works or sum(map(running, pods)) >= run.nodes
+        run.works = run.works or (run.connected and sum(map(running, pods)) >= run.nodes)
         run.disrupted = run.disrupted or _first(disruption, pods)
         complete, failed = _condition(found, "Complete"), _condition(found, "Failed")
         if found is not None and not (complete or failed):
@@ -172,6 +177,23 @@ class KubernetesLauncher:
         except Unavailable as error:
             logger.warning("TrainJob %s is left in the cluster: %s", handle, error.message)
 
+    def _connect(self, handle: str, run: _Run, pods: list[Any]) -> None:
+        """Let the pods of several machines reach one another, once all of them are there.
+
+        No other pod reaches them. One that starts before waits for the others.
+
+        Raises:
+            InvalidInput: the NetworkPolicy is refused for good.
+        """
+        if run.connected or len(pods) < run.nodes:
+            return
+        try:
+            self._api.policy_create(network_policy(handle, pods))
+        except Unavailable as error:
+            run.unconnected = error.message.rstrip(".")
+        else:
+            run.connected, run.unconnected = True, ""
+
     def _pods(self, handle: str) -> list[Any]:
         return self._api.pods(f"{JOBSET_LABEL}={handle}")
 
@@ -181,7 +203,7 @@ class KubernetesLauncher:
             # Kueue lets it wait for its quota.
             run.waits = now
             return None
-        fault = _first(start_fault, pods)
+        fault = _first(start_fault, pods) or run.unconnected
         run.faulty = (run.faulty or now) if fault else None
         if run.faulty is not None and now > run.faulty + FAULT_S:
             return Ended(1, sentence=f"Kubernetes cannot start the run: {fault}.")

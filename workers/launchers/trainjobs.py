@@ -7,6 +7,7 @@ chart makes. A TrainJob adds what differs from run to run.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,43 @@ def train_job(
         },
     }
     return checked(models.TrainerV1alpha1TrainJob, made)
+
+
+def network_policy(run: str, pods: Sequence[Any]) -> dict[str, Any]:
+    """Return a NetworkPolicy by which the pods of a run reach one another and DNS, nothing else.
+
+    The pods own it, so that Kubernetes removes it with the last of them. Its TrainJob goes earlier:
+    when that is deleted, pods still work together on a checkpoint.
+    """
+    same = [{"podSelector": {"matchLabels": {JOBSET_LABEL: run}}}]
+    names = {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    ports = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": run,
+            "labels": {MANAGER_LABEL: MANAGER},
+            "ownerReferences": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": pod.metadata.name,
+                    "uid": pod.metadata.uid,
+                }
+                for pod in pods
+            ],
+        },
+        "spec": {
+            "podSelector": same[0]["podSelector"],
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": same}],
+            "egress": [{"to": same}, {"to": [names], "ports": ports}],
+        },
+    }
 
 
 def _amounts(

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,7 +39,8 @@ VALUES = {"runs": {"enabled": True, "namespace": NAMESPACE, "claim": "shared", "
 TOKEN = "a-token-of-the-worker"
 VERBS = {"GET": "get", "POST": "create", "DELETE": "delete"}
 _WHERE = re.compile(
-    rf"/apis?(?:/(?P<group>trainer\.kubeflow\.org))?/v1(?:alpha1)?/namespaces/{NAMESPACE}"
+    r"/apis?(?:/(?P<group>trainer\.kubeflow\.org|networking\.k8s\.io))?/v1(?:alpha1)?"
+    rf"/namespaces/{NAMESPACE}"
     r"/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[a-z]+))?)?"
 )
 _LABEL = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -70,6 +71,7 @@ class Cluster:
         self.folder = folder
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}
+        self.policies = {"assay-run": charted("NetworkPolicy")}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.runtimes = {"assay-run": charted("TrainingRuntime")}
         self.kubelet = True
@@ -124,6 +126,7 @@ class Cluster:
             "metadata": {
                 "name": f"{name}-node-0-{index}-{uuid.uuid4().hex[:5]}",
                 "namespace": NAMESPACE,
+                "uid": str(uuid.uuid4()),
                 "labels": {
                     **template["template"]["metadata"]["labels"],
                     **added["metadata"]["labels"],
@@ -138,6 +141,39 @@ class Cluster:
         if self.kubelet:
             self._start(pod)
         self.pods[pod["metadata"]["name"]] = pod
+
+    # The network.
+
+    def policy_create(self, made: dict[str, Any]) -> None:
+        """Store a NetworkPolicy. Raises InvalidInput, as the API answers 422."""
+        try:
+            for version in ("1.29", "1.37"):
+                kubernetes_validate.validate(made, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            raise InvalidInput(error.message) from error
+        self.policies[made["metadata"]["name"]] = made
+
+    def reaches(self, source: dict[str, Any], target: dict[str, Any]) -> bool:
+        """Return whether the policies permit connections from one pod to another."""
+        return self._permits(source, target, "egress", "to") and self._permits(
+            target, source, "ingress", "from"
+        )
+
+    def _permits(self, pod: dict[str, Any], other: dict[str, Any], way: str, side: str) -> bool:
+        return any(
+            matches(peer["podSelector"], other) and "namespaceSelector" not in peer
+            for policy in self.policies.values()
+            if matches(policy["spec"]["podSelector"], pod)
+            for rule in policy["spec"].get(way, [])
+            for peer in rule[side]
+        )
+
+    def _collect_garbage(self) -> None:
+        living = {pod["metadata"]["uid"] for pod in self.pods.values()}
+        for name, policy in list(self.policies.items()):
+            owners = policy["metadata"].get("ownerReferences", [])
+            if owners and living.isdisjoint(each["uid"] for each in owners):
+                del self.policies[name]
 
     # The kubelet.
 
@@ -186,6 +222,7 @@ class Cluster:
             }
             if code:
                 self._fail(pod, "BackoffLimitExceeded")
+        self._collect_garbage()
         for name, job in self.jobs.items():
             pods = self.of(name)
             if pods and all(pod["status"]["phase"] == "Succeeded" for pod in pods):
@@ -276,10 +313,14 @@ class Cluster:
             return 403, status(403, f"{asked} is forbidden: the user cannot {verb} it")
         with self.lock:
             self.observe()
+            created = {
+                "trainjobs": (self.jobs, self.job_create),
+                "networkpolicies": (self.policies, self.policy_create),
+            }
             stored = {"trainjobs": self.jobs, "trainingruntimes": self.runtimes, "pods": self.pods}
-            found = stored[resource]
+            found = stored.get(resource, {})
             if verb == "create" and body is not None:
-                return self._created(body)
+                return self._created(body, *created[resource])
             if verb == "list":
                 chosen = [each for each in found.values() if selected(each, query)]
                 return 200, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": chosen}
@@ -296,11 +337,13 @@ class Cluster:
                     self.pod_delete(pod["metadata"]["name"])
             return 200, status(200, "")
 
-    def _created(self, body: dict[str, Any]) -> tuple[int, Any]:
-        if body["metadata"]["name"] in self.jobs:
+    def _created(
+        self, body: dict[str, Any], stored: dict[str, Any], create: Callable[[dict[str, Any]], None]
+    ) -> tuple[int, Any]:
+        if body["metadata"]["name"] in stored:
             return 409, status(409, "it already exists")
         try:
-            self.job_create(body)
+            create(body)
         except InvalidInput as error:
             return 422, status(422, error.message)
         return 201, body
@@ -309,6 +352,11 @@ class Cluster:
         lines = (self.folder / f"{name}.log").read_text(errors="replace").splitlines()
         text = "\n".join(lines[-int(query["tailLines"]) :])
         return text[: int(query["limitBytes"])]
+
+
+def matches(selector: dict[str, Any], pod: dict[str, Any]) -> bool:
+    """Return whether a selector of labels selects a pod; an empty one selects all."""
+    return selector.get("matchLabels", {}).items() <= pod["metadata"]["labels"].items()
 
 
 def selected(found: dict[str, Any], query: dict[str, str]) -> bool:

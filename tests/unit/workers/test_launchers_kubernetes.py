@@ -368,6 +368,64 @@ def test_an_image_that_cannot_be_pulled_ends_the_run_after_some_minutes(
     )
 
 
+def test_only_pods_of_one_run_reach_one_another(root: Path, cluster: Cluster) -> None:
+    cluster.kubelet = False
+    starts, other = launcher(root, cluster), str(uuid.uuid4())
+    first = starts.submit(attempt(root), Resources(nodes=2))
+    second = starts.submit(attempt(root, 1, other), Resources(nodes=2))
+    alone = starts.submit(attempt(root, 1, str(uuid.uuid4())), Resources())
+    (a, b), (c, d), (e,) = (cluster.of(each) for each in (first, second, alone))
+    for pod in cluster.pods.values():
+        pod["status"]["phase"] = "Running"
+    assert not cluster.reaches(a, b)
+    for handle in (first, second, alone):
+        assert starts.poll(handle) is None
+        assert starts.poll(handle) is None
+        assert starts.works(handle)
+    pods = [a, b, c, d, e]
+    connected = {(x, y) for x in range(5) for y in range(5) if cluster.reaches(pods[x], pods[y])}
+    assert connected == {(x, y) for run in ((0, 1), (2, 3)) for x in run for y in run}
+    # Without its TrainJob, while pods still write a checkpoint.
+    del cluster.jobs[first], cluster.pods[a["metadata"]["name"]]
+    cluster.observe()
+    assert cluster.reaches(b, b)
+    del cluster.pods[b["metadata"]["name"]]
+    cluster.observe()
+    assert cluster.policies.keys() == {"assay-run", second}
+
+
+def test_a_run_whose_pods_cannot_be_connected_ends_with_the_reason(
+    root: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.kubelet = False
+    starts = launcher(root, cluster)
+    handle = starts.submit(attempt(root), Resources(nodes=2))
+    for pod in cluster.pods.values():
+        pod["status"]["phase"] = "Running"
+    permits = cluster.permits
+    monkeypatch.setattr(
+        cluster,
+        "permits",
+        lambda verb, group, *_: group != "networking.k8s.io" and permits(verb, group, *_),
+    )
+    assert (starts.poll(handle), starts.works(handle)) == (None, False)
+    monkeypatch.setattr("workers.launchers.kubernetes.FAULT_S", 0.0)
+    ended = starts.poll(handle)
+    assert ended is not None
+    assert ended.sentence == (
+        "Kubernetes cannot start the run: Kubernetes answered 403: networkpolicies is forbidden: "
+        "the user cannot create it."
+    )
+
+    def refuse(_: Any) -> None:
+        raise InvalidInput("policies are made by the operator")
+
+    monkeypatch.setattr(cluster, "permits", permits)
+    cluster.policy_create = refuse  # type: ignore[method-assign]
+    with pytest.raises(InvalidInput, match="made by the operator"):
+        starts.poll(handle)
+
+
 def test_the_reason_of_the_cluster_reaches_the_job(root: Path, cluster: Cluster) -> None:
     made, control, starts = order(delivery(root / "delivery")), Recorder(), launcher(root, cluster)
     cluster.kubelet = False
