@@ -19,6 +19,7 @@ from registry.store import has_version
 from registry.versions.models import VersionState
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import job_add
+from workers.jobs.states import TERMINAL
 
 _CONTROLLER = service_principal("controller")
 
@@ -37,8 +38,9 @@ def document_publish_request(*, actor: Principal, version_id: int) -> DocumentVe
 
 @transaction.atomic
 def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
-    """Queue the building of an index; a job that has not begun yet serves several requests. No
+    """Queue the building of an index; a job that waits or is paused serves several requests. No
     worker takes that job before the caller's transaction ends, so that it reads what was changed.
+    A paused job stays paused.
 
     Raises:
         NotFound, NotPermitted: the policy refuses, or the actor is no person.
@@ -55,8 +57,10 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
             f"{base.embedding_name}, which embeds {base.name}, is {state}.",
             hint="Create a knowledge base with another embedding version.",
         )
-    queued = index_jobs(base.pk).filter(state=JobState.QUEUED)
-    waiting = queued.select_for_update(of=("self",)).first()
+    # Both read the documents at their next claim. A queued one comes first.
+    unclaimed = index_jobs(base.pk).filter(state__in=(JobState.QUEUED, JobState.PAUSED))
+    ordered = unclaimed.order_by("-state", "-created_at")
+    waiting = ordered.select_for_update(of=("self",)).first()
     if waiting is not None:
         return waiting
     return job_add(
@@ -73,6 +77,12 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
         },
         decision=decision,
     )
+
+
+def index_job_shown(base_id: int) -> Job | None:
+    """Return the newest job of the base's index that is not over, or else the newest."""
+    jobs = index_jobs(base_id)
+    return jobs.exclude(state__in=TERMINAL).first() or jobs.first()
 
 
 def index_jobs(base_id: int) -> QuerySet[Job]:

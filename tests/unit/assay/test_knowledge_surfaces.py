@@ -89,6 +89,10 @@ def test_a_base_is_created_and_a_document_added_published_and_read(
     sent = {"file": file, "classification": "internal", "replaces": draft.pk}
     client.post("/knowledge/handbook", sent)
     assert draft.document.versions.count() == 2
+    changed = draft.document.versions.latest("number")
+    said = client.post(f"/knowledge/handbook/documents/{changed.pk}/publish", follow=True)
+    assert "the index is built after its paused job is resumed" in said.content.decode()
+    assert Job.objects.count() == 1
 
 
 def test_a_file_without_text_is_refused_on_its_field(lead: Person, handbook: KnowledgeBase) -> None:

@@ -15,6 +15,7 @@ from governance.errors import NotFound, NotPermitted, QuotaExceeded, WrongState
 from governance.quotas.models import BudgetHold, QuotaLimit
 from governance.quotas.reconcile import quotas_reconcile
 from tests.unit.audit_support import bodies
+from tests.unit.registry.knowledge_world import TRAVEL, base, document
 from tests.unit.workers import company
 from tests.unit.workers.test_jobs_budgets import agree, ran_for, seconds_held
 from tests.unit.workers.test_jobs_leases import MEASURED
@@ -22,6 +23,7 @@ from tests.unit.workers.test_jobs_services import claimed, expire, queued
 from workers.control.jobs import LeaseLost
 from workers.jobs import workspace
 from workers.jobs.budgets import budgets_lower
+from workers.jobs.knowledge import document_publish_request, index_request
 from workers.jobs.leases import job_checkpoint, job_fail, job_heartbeat, job_paused
 from workers.jobs.models import Job, JobState
 from workers.jobs.pausing import job_pause, job_resume, paused_jobs_expire
@@ -72,6 +74,21 @@ def test_a_paused_job_is_not_claimed_until_it_is_resumed(redis: Redis) -> None:
     assert set(job.checkpoints) == {"checkpoint-3"}
     (event,) = bodies(action="job:resume", subject_id=str(job.pk))
     assert event["actor_name"] == "dev-clinical"
+
+
+def test_a_paused_index_job_also_serves_documents_that_change_meanwhile() -> None:
+    lead = company.person("lead-clinical", "lead", "clinical")
+    embedding = company.version(company.model("tiny", "embeddings"))
+    handbook = base(lead, company.department("clinical"), embedding)
+    leave = document(lead, handbook, publish=False)
+    travel = document(lead, handbook, TRAVEL, "travel.txt", publish=False)
+    document_publish_request(actor=lead, version_id=leave.pk)
+    job = Job.objects.get()
+    job_pause(actor=lead, job_id=job.pk)
+    document_publish_request(actor=lead, version_id=travel.pk)
+    assert Job.objects.get().state == JobState.PAUSED
+    job_resume(actor=lead, job_id=job.pk)
+    assert index_request(actor=lead, base=handbook) == job
 
 
 def test_a_queued_job_leaves_the_line_and_comes_back_to_its_place() -> None:

@@ -12,6 +12,7 @@ from django.shortcuts import redirect
 from assay.portal.access import may
 from assay.portal.forms.knowledge import DocumentForm, DocumentRecallForm
 from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.views.knowledge import index_outlook
 from governance.errors import NotFound
 from governance.permissions import Action
 from governance.principals import Principal
@@ -24,7 +25,7 @@ from registry.knowledge.selectors import (
     document_versions_visible_to,
     may_read,
 )
-from workers.jobs.knowledge import document_publish_request
+from workers.jobs.knowledge import document_publish_request, index_job_shown
 
 WINDOW = 12_000
 _BEFORE = 2_000
@@ -117,7 +118,8 @@ class DocumentPublish(DocumentPage, ActionScreen):
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
         version = document_publish_request(actor=self.actor, version_id=id)
-        messages.success(self.request, f"{version} is in force; the index is being built.")
+        outlook = index_outlook(index_job_shown(version.document.base_id))
+        messages.success(self.request, f"{version} is in force; the index {outlook}.")
         return redirect("portal:knowledge_base", name=name)
 
 

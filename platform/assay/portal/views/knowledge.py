@@ -29,8 +29,8 @@ from registry.knowledge.services import (
 from registry.versions.models import VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.deployments.playground import playground_trials
-from workers.jobs.knowledge import index_jobs, index_request
-from workers.jobs.models import JobState
+from workers.jobs.knowledge import index_job_shown, index_request
+from workers.jobs.models import Job, JobState
 
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
@@ -91,7 +91,7 @@ class KnowledgeBasePage(ActionScreen):
     def context(self, *, name: str, **kwargs: Any) -> dict[str, Any]:
         base = knowledge_base_get(actor=self.actor, name=name)
         owner = base.department.slug
-        job = index_jobs(base.pk).first()
+        job = index_job_shown(base.pk)
         may_change = may(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge", department=owner)
         return {
             "base": base,
@@ -127,6 +127,13 @@ class KnowledgeBasePage(ActionScreen):
         return redirect("portal:knowledge_document", name=name, id=version.pk)
 
 
+def index_outlook(job: Job | None) -> str:
+    """Return the end of a sentence that says when an index is built."""
+    if job is not None and job.state == JobState.PAUSED:
+        return "is built after its paused job is resumed"
+    return "is being built"
+
+
 class KnowledgeIndexBuild(KnowledgeBasePage):
     """Queues the building of an index."""
 
@@ -136,8 +143,9 @@ class KnowledgeIndexBuild(KnowledgeBasePage):
         return DocumentForm()
 
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
-        index_request(actor=self.actor, base=knowledge_base_get(actor=self.actor, name=name))
-        messages.success(self.request, "The index is being built.")
+        base = knowledge_base_get(actor=self.actor, name=name)
+        job = index_request(actor=self.actor, base=base)
+        messages.success(self.request, f"The index {index_outlook(job)}.")
         return redirect("portal:knowledge_base", name=name)
 
 
