@@ -1,7 +1,7 @@
 """Does the ledger agree with the engines after thousands of requests that go wrong?
 
 Clients send short chats to a real model on a whole stack, one in six hangs up in the middle, and
-the engine worker is killed again and again. Afterwards every request that a client saw, every
+the engine worker is killed again and again. Afterward every request that a client saw, every
 request that a worker counted and every row of the ledger are compared. Then a second worker takes
 over from the first under load, which no request may notice.
 

@@ -41,7 +41,7 @@ def _where(attribute: str, operator: str, value: Any = None) -> dict[str, Any]:
 
 
 def build_rules(draw: random.Random) -> list[dict[str, Any]]:
-    """A thousand rules as an organisation of a hundred departments might have them."""
+    """A thousand rules as an organization of a hundred departments might have them."""
     base = [
         ("named", "permit", {"member_roles": ["lead", "developer", "key"]}, [_INVOKE],
          [_where("departments", "same_department")]),

@@ -337,7 +337,7 @@ def copy_files(
     """Write the files of `manifest` to the new folder `target`; `write` hashes the very bytes that
     it writes.
 
-    What is loaded from `target` afterwards is what was hashed, whatever happens to the source. On
+    What is loaded from `target` afterward is what was hashed, whatever happens to the source. On
     an error `target` is removed.
 
     Raises:

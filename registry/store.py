@@ -88,7 +88,7 @@ def quarantine_folder(intake_id: int) -> Path:
 @contextmanager
 def incoming() -> Iterator[Path]:
     """Make a folder for files that are about to be stored, on the store's file system if it has
-    one. It is removed afterwards."""
+    one. It is removed afterward."""
     within = backend().path(INCOMING) or cache().incoming()
     within.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=within, ignore_cleanup_errors=True) as folder:

@@ -167,13 +167,13 @@ def role_words(role: str, department: Department | None, speciality: str) -> str
         )
     if (role == Role.REVIEWER) is (speciality not in Speciality.values):
         raise InvalidInput(
-            f"A reviewer has one of the specialities {', '.join(Speciality.values)}; "
+            f"A reviewer has one of the specialties {', '.join(Speciality.values)}; "
             "other roles have none.",
             fields={"speciality": ["does not fit the role"]},
         )
     if role != Role.REVIEWER and speciality:
         raise InvalidInput(
-            f"The role {role} has no speciality.",
+            f"The role {role} has no specialty.",
             fields={"speciality": ["must be left out for this role"]},
         )
     return f"{speciality} {role}".strip() + (f" in {department.slug}" if department else "")

@@ -321,7 +321,7 @@ def _base(number: int | None) -> int | None:
 
 
 def _require_ready(version: PolicyVersion, verb: str) -> None:
-    """Raises WrongState when it may not go on towards being in force."""
+    """Raises WrongState when it may not go on toward being in force."""
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     POLICIES.require_base(version, active, verb)
     bad = failing(version_test(version))

@@ -40,7 +40,7 @@ _LONGEST_S = 366 * 86400
 
 
 def hold_open(*, reference: str, department: str, kind: str, devices: int = 1) -> BudgetHold:
-    """Reserve device time, and its price, under every limit of the department and the organisation.
+    """Reserve device time, and its price, under every limit of the department and the organization.
 
     Each second of the work counts once for each of its devices.
 

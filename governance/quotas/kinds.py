@@ -125,7 +125,7 @@ def subject_words(subject: str) -> str:
         whom = f" for department {department}" if department else ""
         return f"By a condition of its approval, release {release}{whom}"
     if kind == ORGANISATION:
-        return "The organisation"
+        return "The organization"
     return f"{'API key' if kind == 'key' else kind.capitalize()} {name}"
 
 
@@ -137,6 +137,6 @@ def release_limit_subject(release_id: int, department: str = "") -> str:
 
 
 def subjects_of(*, department: str = "", key: str = "", deployment: str = "") -> list[str]:
-    """Everything that a use is counted on; the organisation always."""
+    """Everything that a use is counted on; the organization always."""
     named = (("department", department), ("key", key), ("deployment", deployment))
     return [ORGANISATION, *(f"{kind}:{name}" for kind, name in named if name)]

@@ -11,7 +11,7 @@ from governance.quotas.kinds import KIND_CHOICES, ORGANISATION
 
 class QuotaLimit(models.Model):
     """One limit on a department, an API key, a deployment (by name) or, naming none of them, the
-    organisation. All that apply must have room. A `shadow` limit counts and reports, and stops
+    organization. All that apply must have room. A `shadow` limit counts and reports, and stops
     nothing. Money is in micro-units of the currency.
     """
 

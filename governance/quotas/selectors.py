@@ -57,7 +57,7 @@ def prices_get(*, actor: Principal) -> list[Price]:
     """Every price.
 
     Raises:
-        NotPermitted, NotFound: the actor may not see limits of the organisation.
+        NotPermitted, NotFound: the actor may not see limits of the organization.
     """
     authorize(actor=actor, action=Action.QUOTA_VIEW, resource=Resource("quota", name="prices"))
     return list(Price.objects.all())

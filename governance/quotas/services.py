@@ -45,7 +45,7 @@ class _Subject:
     def words(self) -> str:
         if self.api_key is not None:
             return self.api_key.name
-        return str(self.department or self.deployment or "the organisation")
+        return str(self.department or self.deployment or "the organization")
 
     @property
     def owner(self) -> str | None:
@@ -64,7 +64,7 @@ def quota_set(
     organisation: bool = False,
     shadow: bool = False,
 ) -> QuotaLimit | None:
-    """Set one limit on a department, a key, a deployment or the organisation; None takes it away.
+    """Set one limit on a department, a key, a deployment or the organization; None takes it away.
     0 allows nothing. A shadow counts and reports, and stops nothing.
 
     Raises:
@@ -190,7 +190,7 @@ def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
     """Compare the counters with the ledger; with `repair`, put right what differs.
 
     Raises:
-        NotFound, NotPermitted: to compare one must see the organisation's limits, to repair set
+        NotFound, NotPermitted: to compare one must see the organization's limits, to repair set
             them.
         Unavailable: the store does not answer, or too much is on its way to the ledger.
     """
@@ -199,7 +199,7 @@ def quota_reconcile(*, actor: Principal, repair: bool) -> Outcome:
         decision = authorize(
             actor=actor, action=action, resource=Resource("quota", name="all counters")
         )
-        # The organisation's counters are sums over every department, whoever asks for them.
+        # The organization's counters are sums over every department, whoever asks for them.
         with lifted():
             outcome = quotas_reconcile(repair=repair)
         audit_record(
@@ -231,7 +231,7 @@ def _check(kind: str, limit: int | None, subject: _Subject) -> None:
     named = (subject.department, subject.api_key, subject.deployment, subject.organisation)
     if sum(bool(one) for one in named) != 1:
         raise InvalidInput(
-            "A limit is on a department, on a key, on a deployment or on the organisation; name "
+            "A limit is on a department, on a key, on a deployment or on the organization; name "
             "exactly one.",
             fields={"department": ["name one subject"]},
         )

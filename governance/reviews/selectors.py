@@ -342,7 +342,7 @@ def _speciality_obstacle(
         review,
         f"{sentence}; review {review.pk} of {review.subject_name} needs approval for "
         f"{' and '.join(required)}.",
-        "An administrator grants specialities.",
+        "An administrator grants specialties.",
         "speciality_missing",
         Action.RELEASE_DECIDE,
     )
@@ -365,9 +365,9 @@ def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: s
         if len(fitting) > 1:
             choice = " or ".join(sorted(fitting))
             raise InvalidInput(
-                f"{actor.name} reviews for several specialities; say whether the approval is for "
+                f"{actor.name} reviews for several specialties; say whether the approval is for "
                 f"{choice}.",
-                hint="One person approves once in a round, for one speciality.",
+                hint="One person approves once in a round, for one specialty.",
                 fields={"speciality": [f"is {choice}"]},
             )
     return min(fitting or held)

@@ -119,9 +119,9 @@ def _check_quorum(required_approvals: dict[str, int]) -> None:
     short = [name for name, count in required_approvals.items() if count < 1]
     if not required_approvals or unknown or short:
         raise InvalidInput(
-            "A review needs at least one approval of at least one known speciality; "
+            "A review needs at least one approval of at least one known specialty; "
             f"it was given {required_approvals or 'none'}.",
-            fields={"required_approvals": ["names specialities with counts of 1 or more"]},
+            fields={"required_approvals": ["names specialties with counts of 1 or more"]},
         )
 
 
@@ -143,7 +143,7 @@ def review_decide(
 
     Raises:
         InvalidInput: an unknown verdict, no reason, conditions without an approval, or an approval
-            for it is not clear which speciality.
+            for it is not clear which specialty.
         NotFound, NotPermitted: the policy or separation of duties refuses, or a vote comes without
             a fresh proof of who casts it (with the attempt).
         WrongState: closed, another digest, voted already, too many comments, unmet checklist items,

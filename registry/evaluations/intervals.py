@@ -41,12 +41,12 @@ class Interval:
 
 def wilson(share: float, n: int) -> Interval:
     """Wilson's score interval of a share (0 to 1) of `n` rows, n at least 1."""
-    centre = share + Z * Z / (2 * n)
+    center = share + Z * Z / (2 * n)
     reach = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
     # Rounding must not put the bound on the wrong side of what was measured.
-    low = min(max((centre - reach) / scale, 0.0), share)
-    return Interval(low, max(min((centre + reach) / scale, 1.0), share), n, WILSON)
+    low = min(max((center - reach) / scale, 0.0), share)
+    return Interval(low, max(min((center + reach) / scale, 1.0), share), n, WILSON)
 
 
 def difference(new: float, of_new: Interval, old: float, of_old: Interval) -> tuple[float, float]:

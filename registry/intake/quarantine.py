@@ -47,7 +47,7 @@ class Delivery:
 def quarantined(files: Sequence[DeliveredFile], limits: Limits) -> Iterator[Delivery]:
     """Write `files` to a scratch folder in quarantine and check them.
 
-    The folder is gone afterwards, unless the caller moved it on.
+    The folder is gone afterward, unless the caller moved it on.
 
     Raises:
         InvalidInput: no file at all.

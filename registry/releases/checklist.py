@@ -22,6 +22,7 @@ from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
 from registry.releases.engines import engine_in_words
+from registry.releases.vocabulary import check_name
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
@@ -66,7 +67,7 @@ def checklist_build(
 
 def _entry(item: Item, case: Case) -> ChecklistEntry:
     # An older policy may name a check that no longer exists.
-    check = CHECKS.get(item.check, _gone) if item.check else None
+    check = CHECKS.get(check_name(item.check), _gone) if item.check else None
     outcome, note = check(case) if check else (None, "")
     return ChecklistEntry(
         code=item.code,
@@ -105,7 +106,7 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
     return _decided(passed, " ".join(notes))
 
 
-def _licence(case: Case) -> Result:
+def _license(case: Case) -> Result:
     without = [str(version) for version in case.chain if not version.licence]
     named = ", ".join(sorted({version.licence for version in case.chain if version.licence}))
     note = f"None is recorded for {', '.join(without)}." if without else named
@@ -275,5 +276,5 @@ CHECKS: dict[str, Callable[[Case], Result]] = {
     "gates": _as_served(_gates),
     "intake": lambda case: origin_signed(case.chain),
     "leak": _leak,
-    "licence": _licence,
+    "license": _license,
 }

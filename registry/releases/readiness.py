@@ -41,7 +41,7 @@ from registry.releases.engines import engines_for
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_trusted
 from registry.releases.submittable import UNDER_REVIEW, lacks_evaluation
-from registry.releases.vocabulary import CHECKS
+from registry.releases.vocabulary import CHECKS, check_name
 from registry.resources import department_resource
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import base_chain
@@ -241,7 +241,7 @@ def _under_review(version: ModelVersion) -> Iterator[Requirement]:
 def _checked(
     case: Case, results: dict[str, Result], gates: list[GateStanding], unavailable: str
 ) -> Iterator[Requirement]:
-    items = {item.check: item for item in case.policy.items if item.check}
+    items = {check_name(item.check): item for item in case.policy.items if item.check}
     for check, (outcome, note) in results.items():
         item = items.get(check)
         state = _STATES[outcome]
@@ -296,7 +296,7 @@ def _fix(check: str, case: Case, gates: list[GateStanding]) -> Fix | None:
                 return Fix("model_gate", model.name)
             failed = any(each.state is GateState.FAILED for each in gates)
             return Fix("model", model.name) if failed else evaluate
-        case "intake" | "licence":
+        case "intake" | "license":
             root = case.chain[-1]
             intake = getattr(root, "intake", None)
             if check == "intake" and intake is not None:

@@ -18,6 +18,15 @@ CHECKS = {
     "gates": "every gate that was set beforehand is passed, and enough are set",
     "intake": "what it stands on came in through a signed intake",
     "leak": "training and test data are apart",
-    "licence": "the license of the version and of each of its bases is recorded",
+    "license": "the license of the version and of each of its bases is recorded",
 }
-VOCABULARY = Vocabulary(questions=QUESTIONS, checks=CHECKS)
+# Names in policies that were written earlier; their versions never change.
+_RENAMED = {"licence": "license"}
+VOCABULARY = Vocabulary(
+    questions=QUESTIONS, checks={**CHECKS, **{old: CHECKS[new] for old, new in _RENAMED.items()}}
+)
+
+
+def check_name(written: str) -> str:
+    """Return the present name of a check that a policy names."""
+    return _RENAMED.get(written, written)

@@ -1,4 +1,4 @@
-"""Conversations as tokens: the prompt that is given, and the answer that is learnt or measured."""
+"""Conversations as tokens: the prompt that is given, and the answer that is learned or measured."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from workers.trainers.training import parse_settings
 
 
 def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
-    """Fine-tune towards the chosen answers; the reference is the base without the adapter.
+    """Fine-tune toward the chosen answers; the reference is the base without the adapter.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.

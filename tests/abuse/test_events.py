@@ -174,7 +174,7 @@ def test_whoever_is_refused_without_end_fills_no_log(company: Company) -> None:
     ("method", "path", "body", "status"),
     [
         ("post", "/api/v1/people", {"email": "no address", "name": "X"}, 400),
-        ("post", "/api/v1/people", {"email": "x@example.org", "colour": "red"}, 400),
+        ("post", "/api/v1/people", {"email": "x@example.org", "color": "red"}, 400),
         ("post", "/api/v1/departments", {"slug": "engineering", "name": "Twice"}, 409),
         ("post", "/api/v1/jobs/00000000-0000-0000-0000-000000000007/cancel", {}, 404),
         ("delete", "/api/v1/people/1/roles/999999999", {}, 404),

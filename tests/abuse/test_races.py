@@ -1,5 +1,5 @@
 """Two at once: what may happen once happens once, and the rule that one of them would break holds
-afterwards. Each runs in a thread and a transaction of its own.
+afterward. Each runs in a thread and a transaction of its own.
 """
 
 from __future__ import annotations

@@ -54,6 +54,14 @@ AVOIDED = (
         4,
     ),
     Avoided(r"\brecogni[s]e", "recognize (US spelling)", 0),
+    Avoided(
+        r"\b(?:behaviou|colou|favou|flavou|honou|labou|neighbou)r|\b(?:cent|met|fib)re\b"
+        r"|\b(?:(?:after|to)wards|learnt|acknowledgement|judgement|catalogued?|analyse[ds]?)\b"
+        r"|\b(?:author|custom|optim|quant|sanit|serial|summar|initial|normal|organ)is(?:e[ds]?|ing)\b"
+        r"|\b(?:the|an) organisation\b",
+        "the US spelling: behavior, color, center, afterward, learned, organization",
+        1,
+    ),
 )
 
 

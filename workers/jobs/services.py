@@ -115,7 +115,7 @@ def job_add(
 
     Raises:
         NotPermitted: the actor is no person.
-        QuotaExceeded: a budget of the department or the organisation has no room; says which.
+        QuotaExceeded: a budget of the department or the organization has no room; says which.
         Unavailable: the quota store does not answer.
     """
     if actor.person_id is None:

@@ -1,6 +1,6 @@
 """Make what entered into what is served: safetensors or ONNX, a config, a tokenizer.
 
-A GGUF delivery is dequantised into bfloat16; a delivery of safetensors or ONNX is copied byte for
+A GGUF delivery is dequantized into bfloat16; a delivery of safetensors or ONNX is copied byte for
 byte, and nothing of it is loaded. torch is imported for GGUF only.
 """
 
@@ -144,7 +144,7 @@ def _from_gguf(
     stop_if_asked(progress)
     progress.log(f"Dequantising it into a {name} in bfloat16.")
     architecture = getattr(transformers, name)
-    quantised = architecture.from_pretrained(
+    quantized = architecture.from_pretrained(
         path.parent, config=stated, dtype=torch.float32, **where
     )
     stop_if_asked(progress)
@@ -153,7 +153,7 @@ def _from_gguf(
     config.architectures = [name]
     with torch.device("meta"):
         fresh = architecture(config).to(torch.bfloat16)
-    weights = {key: value.to(torch.bfloat16) for key, value in quantised.state_dict().items()}
+    weights = {key: value.to(torch.bfloat16) for key, value in quantized.state_dict().items()}
     fresh.load_state_dict(weights, assign=True)
     fresh.tie_weights()
     tokenizer = tokenizer_of(path, int(config.max_position_embeddings))
@@ -166,12 +166,12 @@ def _from_gguf(
         "parameters": parameters,
         "dtype": "BF16",
         "source_format": "gguf",
-        "notes": f"Dequantised from {path.name}; tokenizer and chat template taken from it.",
+        "notes": f"Dequantized from {path.name}; tokenizer and chat template taken from it.",
     }
 
 
 def portable(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the quantisation that is undone and the name of where it came from."""
+    """Without the quantization that is undone and the name of where it came from."""
     dropped = {"quantization_config", "_name_or_path", "_model_name_or_path"}
     return {key: value for key, value in config.items() if key not in dropped}
 

@@ -49,7 +49,7 @@ class TrainingRequest:
     task; the trainer holds out its own validation split from it. `media` is the folder of its media
     files, by SHA-256. Checkpoints are written below `checkpoints` and reported to
     `Progress.checkpoint`; `resume_from` is a copy of one, whose bytes are those that were written.
-    `output` is empty and holds exactly the version's files afterwards.
+    `output` is empty and holds exactly the version's files afterward.
     """
 
     task: str

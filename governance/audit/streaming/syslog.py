@@ -1,6 +1,6 @@
 """RFC 5424 messages over TLS (RFC 5425) or TCP, with octet counting (RFC 6587).
 
-Syslog has no acknowledgement. So each batch has a connection of its own that ends in good order:
+Syslog has no acknowledgment. So each batch has a connection of its own that ends in good order:
 everything is sent, the receiver's system has acknowledged every byte while the connection stands,
 we say that no more comes, and the receiver, which learns that only after it has read all of it,
 closes as well. Over TLS we require its closure alert, which a third party cannot forge. A

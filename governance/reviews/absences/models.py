@@ -1,4 +1,4 @@
-"""Absences of reviewers, each with a deputy for one speciality."""
+"""Absences of reviewers, each with a deputy for one specialty."""
 
 from __future__ import annotations
 

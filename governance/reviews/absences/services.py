@@ -49,7 +49,7 @@ def absence_set(
     _check_times(starts_at, ends_at)
     if speciality not in Speciality.values:
         raise InvalidInput(
-            f"There is no speciality {speciality[:40]}.",
+            f"There is no specialty {speciality[:40]}.",
             fields={"speciality": [f"is one of {', '.join(Speciality.values)}"]},
         )
     with transaction.atomic():
@@ -138,7 +138,7 @@ def _check_people(absent: Person, deputy: Person, speciality: str) -> None:
     if not deputy.is_active or not reviewing.filter(person=deputy).exists():
         raise WrongState(
             f"{deputy.name} is not a reviewer and cannot be a deputy.",
-            hint="A deputy must be a reviewer, of any speciality.",
+            hint="A deputy must be a reviewer, of any specialty.",
         )
 
 

@@ -38,7 +38,7 @@ def _shown(text: str) -> str:
 
 def _speciality(text: str) -> str:
     if text not in SPECIALITIES:
-        raise ValueError(f"is no speciality; there are {', '.join(sorted(SPECIALITIES))}")
+        raise ValueError(f"is no specialty; there are {', '.join(sorted(SPECIALITIES))}")
     return text
 
 

@@ -217,7 +217,7 @@ def _require_room(name: str) -> None:
 
 
 def _require_ready(policy: ReviewPolicy, verb: str) -> None:
-    """Raises WrongState or InvalidInput when it may not go on towards being in force."""
+    """Raises WrongState or InvalidInput when it may not go on toward being in force."""
     document = document_read(policy.text, vocabulary_known())
     active = review_policy_in_force(policy.name)
     REVIEW_POLICIES.require_base(policy, active, verb)

@@ -127,7 +127,7 @@ def _unfit(actor: Principal, review: Review) -> NotPermitted | None:
         review,
         f"Review {review.pk} of {review.subject_name} needs {' and '.join(required)}; whoever "
         f"reviews for one of them decides on its waivers, and {actor.name} does not.",
-        "An administrator grants specialities.",
+        "An administrator grants specialties.",
         "speciality_missing",
     )
 

@@ -58,7 +58,7 @@ def show_error(error: CliError) -> None:
 
 
 def state(value: str) -> Text:
-    """A state in its colour."""
+    """A state in its color."""
     return Text(value.replace("_", " "), style=STYLES.get(value, ""))
 
 

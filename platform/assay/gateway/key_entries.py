@@ -29,7 +29,7 @@ class KeyEntry:
     digest of the `session` whose cookie must come with it.
 
     `allowed_deployments` (names) and `networks` (CIDRs) narrow it; empty means any. `limits` are
-    those of the organisation, the department and the key, the widest first. `counted_as` is the
+    those of the organization, the department and the key, the widest first. `counted_as` is the
     public id on which its use counts.
     """
 

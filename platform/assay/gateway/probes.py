@@ -39,7 +39,7 @@ INCIDENTS = Gauge(
 SUSPENDING = Gauge("assay_incidents_suspending", "Incidents that keep releases from serving.")
 BREAK_GLASS = Gauge("assay_break_glass_active", "Releases that serve by break-glass now.")
 REVIEWS_OVERDUE = Gauge(
-    "assay_break_glass_reviews_overdue", "Break-glasses whose review afterwards is overdue."
+    "assay_break_glass_reviews_overdue", "Break-glasses whose review afterward is overdue."
 )
 SEALING_LAG = Gauge(
     "assay_audit_sealing_lag_seconds", "Seconds that the oldest unsealed audit event has waited."

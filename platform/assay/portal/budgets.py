@@ -21,7 +21,7 @@ from governance.quotas.services import LIMIT_MAX, PRICE_MAX
 from governance.usage.selectors import UsageSum
 from governance.usage.units import PRICED_BY_UNIT
 
-# The chart has four colours: three groups, and everything else.
+# The chart has four colors: three groups, and everything else.
 GROUPS_DRAWN = 3
 MEASURES = (("cost", "Money"), ("tokens", "Tokens"), ("device", "Device time"))
 _PRICES = ("prompt", "completion", "device_second")

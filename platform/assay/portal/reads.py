@@ -22,7 +22,7 @@ from registry.releases.breakglass.selectors import break_glasses_to_review
 
 
 def after_reviews(actor: Principal) -> list[BreakGlass]:
-    """Break-glasses that the actor may review afterwards, the most pressing first."""
+    """Break-glasses that the actor may review afterward, the most pressing first."""
     if not may_somewhere(actor, Action.RELEASE_DECIDE, kind="release"):
         return []
     mine = Q(asked_by_id=actor.person_id) | Q(confirmed_by_id=actor.person_id)

@@ -17,7 +17,7 @@ REASON_MAX = 1000
 
 class BreakGlassState(models.TextChoices):
     """`active` is the only one that lets a release serve, and only until `ends_at`. What has been
-    active must be reviewed afterwards."""
+    active must be reviewed afterward."""
 
     REQUESTED = "requested"
     ACTIVE = "active"
@@ -28,7 +28,7 @@ class BreakGlassState(models.TextChoices):
 
 
 class AfterVerdict(models.TextChoices):
-    """Verdict of the review afterwards."""
+    """Verdict of the review afterward."""
 
     JUSTIFIED = "justified"
     NOT_JUSTIFIED = "not_justified", "not justified"

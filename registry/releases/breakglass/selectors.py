@@ -71,7 +71,7 @@ def check_withdrawable(release: Release) -> None:
 
 @lifted()
 def overdue_review(release: Release) -> BreakGlass | None:
-    """A break-glass of the release's department whose review afterwards is overdue: until it is
+    """A break-glass of the release's department whose review afterward is overdue: until it is
     reviewed, the department breaks no other glass."""
     rows = BreakGlass.objects.filter(
         department_id=release.department_id,

@@ -1,5 +1,5 @@
 """Breaking the glass: two persons let a release serve before its review has decided, for some
-hours, and a third one says afterwards whether that was right.
+hours, and a third one says afterward whether that was right.
 
 An emergency excuses the wait for the review, never what is served: bytes, origin, recall and
 incidents are checked as always, when it is requested, confirmed, deployed and loaded.
@@ -66,7 +66,7 @@ def break_glass_request(
         InvalidInput: no reason, or more hours than the setting allows.
         NotFound, NotPermitted: the policy refuses.
         WrongState: it is not under review, is requested or in force already, its bytes, origin,
-            recall or an incident forbid it, or the department has an overdue review afterwards.
+            recall or an incident forbid it, or the department has an overdue review afterward.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     most = settings.BREAK_GLASS_MAX_HOURS
@@ -194,7 +194,7 @@ def break_glass_end(*, actor: Principal, break_glass_id: int, reason: str) -> Br
 def break_glass_review(
     *, actor: Principal, break_glass_id: int, verdict: str, lessons: str
 ) -> BreakGlass:
-    """Say afterwards whether it was justified, and what follows from it.
+    """Say afterward whether it was justified, and what follows from it.
 
     Raises:
         InvalidInput: an unknown verdict, or no lessons.

@@ -83,7 +83,7 @@ def break_glass_close(
     at: datetime | None = None,
 ) -> None:
     """End a locked one that is in force, at most when it would have ended by itself; the review
-    afterwards is due a day later."""
+    afterward is due a day later."""
     glass.ended_at = min(at or timezone.now(), glass.ends_at) if glass.ends_at else at
     glass.ended_by_id = actor.person_id
     glass.ended_reason = reason[:1000]

@@ -67,7 +67,7 @@ def dossier_pdf(dossier: Mapping[str, Any], *, digest: str, frozen_at: datetime)
     _text(pdf, budget.taken(f"Dossier: {title}", line=True), size=17, style="B", height=8)
     about = f"{release['deployment_name']} in {release['environment']}"
     _text(pdf, budget.taken(about, line=True), size=10)
-    _text(pdf, digest, size=7.5, family=_MONO, colour=_GREY)
+    _text(pdf, digest, size=7.5, family=_MONO, color=_GREY)
     for section in dossier_sections(dossier):
         if pdf.will_page_break(24):
             pdf.add_page()
@@ -203,8 +203,8 @@ def _text(
     style: str = "",
     family: str = _SANS,
     height: float = _LINE,
-    colour: tuple[int, int, int] = (0, 0, 0),
+    color: tuple[int, int, int] = (0, 0, 0),
 ) -> None:
     pdf.set_font(family, style, size)
-    pdf.set_text_color(*colour)
+    pdf.set_text_color(*color)
     pdf.multi_cell(0, height, text, align="L", new_x="LMARGIN", new_y="NEXT")

@@ -244,7 +244,7 @@ def test_use_is_summed_a_day_and_by_group_for_those_who_may_see_it(
     assert [(day["name"], day["requests"]) for day in by] == [("reader", 1), ("", 1), ("writer", 2)]
     (today,) = lead.get("usage/days", by="department", days=1).body["days"]
     assert (today["name"], today["requests"], today["device_ms"]) == ("clinical", 2, 10)
-    for wrong in ({"days": "0"}, {"days": "367"}, {"days": "x"}, {"by": "colour"}):
+    for wrong in ({"days": "0"}, {"days": "367"}, {"days": "x"}, {"by": "color"}):
         problem_of(admin.get("usage/days", **wrong), 400)
 
 

@@ -145,4 +145,4 @@ def test_a_renewal_may_say_something_otherwise(
     assert made.status_code == 201, made.content
     assert made.body["purpose"] == "Sort letters."
     assert not [item for item in made.body["review"]["checklist"] if item["carried_from"]]
-    problem_of(people["dev"].post(f"{path}/renewal", {"colour": "red"}), 400)
+    problem_of(people["dev"].post(f"{path}/renewal", {"color": "red"}), 400)

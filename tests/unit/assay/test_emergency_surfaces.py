@@ -100,7 +100,7 @@ def test_an_incident_lives_from_its_report_to_its_end_by_api(office: Office, ada
         {"title": "x" * 121},
         {"title": "two\nlines"},
         {"serious": "very"},
-        {"colour": "red"},
+        {"color": "red"},
     ],
 )
 def test_a_malformed_report_is_refused_by_api(

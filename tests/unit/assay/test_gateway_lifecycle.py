@@ -113,7 +113,7 @@ def test_every_subject_has_limits_and_the_answer_names_the_one_that_stopped(stag
     assert refused.status_code == 429
     assert refused.headers["x-should-retry"] == "false"
     assert refused.headers["x-assay-limit"] == "organisation money_per_month"
-    assert "The organisation is limited to 0.00006 EUR per month" in refused.text
+    assert "The organization is limited to 0.00006 EUR per month" in refused.text
     assert stage.entries(2)[1].limit == "organisation money_per_month"
     counts = read_counts(
         [("organisation", "money_per_month"), ("deployment:writer", "gpu_seconds_per_month")]

@@ -1,4 +1,4 @@
-"""A recall cuts what runs, and nothing runs under it afterwards."""
+"""A recall cuts what runs, and nothing runs under it afterward."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ BAD_BODIES = [
     (json.dumps({**GOOD, "model": 7}), "invalid_value", "model"),
     (json.dumps({**GOOD, "messages": []}), "invalid_value", "messages"),
     (json.dumps({**GOOD, "messages": "Hi"}), "invalid_value", "messages"),
-    (json.dumps({**GOOD, "colour": "red"}), "unknown_parameter", "colour"),
+    (json.dumps({**GOOD, "color": "red"}), "unknown_parameter", "color"),
     (json.dumps({**GOOD, **{f"x{i}": i for i in range(2000)}}), "invalid_value", None),
     (json.dumps({**GOOD, "functions": []}), "unsupported_parameter", "functions"),
     (

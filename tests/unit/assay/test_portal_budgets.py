@@ -76,9 +76,9 @@ def test_bars_say_what_is_used_and_reserved_and_a_banner_what_is_running_out(
     assert "85 % used, 5 % reserved" in html
     assert "90 % · 85 tokens used · 5 tokens reserved" in html
     assert "has used 80 % or more of its tokens per day" in html
-    assert "25.00 EUR" not in html  # The organisation's are for those who see the organisation.
+    assert "25.00 EUR" not in html  # The organization's are for those who see the organization.
     everything = page(signed_in(company.ada), "/budgets")
-    for words in ("The organisation", "25.00 EUR per month", "Shadow", "Deployment docstring"):
+    for words in ("The organization", "25.00 EUR per month", "Shadow", "Deployment docstring"):
         assert words in everything
     for address in ("/", "/usage"):
         assert "has used 80 %" in page(signed_in(company.enzo), address)
@@ -179,7 +179,7 @@ def test_a_lead_asks_which_limit_stops_a_key(
         assert words in html
     month = f"{timezone.now():%Y-%m}"
     redis.hset(f"assay:quota:month:{month}:organisation", "money", 25_000_000)
-    assert "<strong>The organisation</strong> has no room" in page(signed_in(company.enzo), address)
+    assert "<strong>The organization</strong> has no room" in page(signed_in(company.enzo), address)
     page(signed_in(company.clara), address, 400)
     page(signed_in(company.enzo), "/budgets/which?key=x", 400)
 

@@ -42,7 +42,7 @@ class Provider:
         assert answer.status_code == 204, answer.text
 
     def consents(self, address: str, sub: str, **form: str) -> str:
-        """Return the address to which the provider sends the browser afterwards."""
+        """Return the address to which the provider sends the browser afterward."""
         answer = httpx.post(address, data=form or {"sub": sub})
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]

@@ -206,7 +206,7 @@ def test_who_may_be_a_deputy(
         away()
     with pytest.raises(WrongState, match="Rolf does not review for security"):
         away(speciality="security")
-    with pytest.raises(InvalidInput, match="no speciality cheese"):
+    with pytest.raises(InvalidInput, match="no specialty cheese"):
         away(speciality="cheese")
 
 

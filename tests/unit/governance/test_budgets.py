@@ -435,7 +435,7 @@ def test_the_last_microsecond_of_a_day_is_charged_where_the_ledger_has_it(counte
 
 
 def test_an_entry_of_a_newer_gateway_counts_while_it_is_on_its_way(counters: Any) -> None:
-    body = json.loads(use("1").to_json()) | {"colour": "blue"}
+    body = json.loads(use("1").to_json()) | {"color": "blue"}
     wrong = json.loads(use("2").to_json()) | {"prompt_tokens": "10"}
     settle(use("1"))
     counters.delete(USAGE_STREAM)

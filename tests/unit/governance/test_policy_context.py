@@ -174,7 +174,7 @@ def test_no_kind_is_taken_for_another(tokens: Any) -> None:
 @pytest.mark.parametrize(
     ("condition", "why"),
     [
-        (("context.colour", "eq", "red"), "the context has no colour"),
+        (("context.color", "eq", "red"), "the context has no color"),
         (("context.time", "gte", 540), "put it in quotes"),
         (("context.time", "gte", "9:00"), "a time such as"),
         (("context.time", "gte", "25:00"), "a time such as"),

@@ -280,7 +280,7 @@ def test_a_scope_on_a_resource_includes_viewing_it() -> None:
         ({"actions": ["model:fly"]}, "0.actions.0"),
         ({"actions": []}, "0.actions"),
         ({"effect": "maybe"}, "0.effect"),
-        ({"colour": "red"}, "0.colour"),
+        ({"color": "red"}, "0.color"),
         ({"principal": {}}, "0.principal"),
         ({"principal": {"roles": ["admin"], "member_roles": ["lead"]}}, "0.principal"),
         ({"principal": {"roles": ["emperor"]}}, "0.principal.roles.0"),

@@ -87,7 +87,7 @@ def model(
 
 
 def stored(files: dict[str, bytes], base_digest: str | None = None) -> Manifest:
-    """`files` in the artefact store, under the manifest's digest."""
+    """`files` in the artifact store, under the manifest's digest."""
     with tempfile.TemporaryDirectory(dir=settings.DATA_DIR.parent) as scratch:
         for name, content in files.items():
             (Path(scratch) / name).parent.mkdir(parents=True, exist_ok=True)

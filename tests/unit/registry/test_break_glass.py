@@ -1,4 +1,4 @@
-"""Break-glass: two persons, one dossier, some hours; and a third person's review afterwards."""
+"""Break-glass: two persons, one dossier, some hours; and a third person's review afterward."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_a_version_with_everything_is_ready(office: Office) -> None:
         "gates": ReadinessState.READY,
         "leak": ReadinessState.READY,
         "intake": ReadinessState.READY,
-        "licence": ReadinessState.READY,
+        "license": ReadinessState.READY,
         "card": ReadinessState.NOT_APPLICABLE,
         "classification": ReadinessState.AT_SUBMISSION,
         "dossier": ReadinessState.AT_SUBMISSION,

@@ -47,7 +47,7 @@ def test_a_request_freezes_all_that_is_decided_on(office: Office) -> None:
     assert dossier["replaces"] is None
     assert dossier["policy_version"] == 1
     states = {code: state for code, (state, _) in office.checklist(release).items()}
-    automatic = {"digest", "licence", "evaluated", "gates", "leak", "intake"}
+    automatic = {"digest", "license", "evaluated", "gates", "leak", "intake"}
     automatic |= {"classification-stated", "dossier-complete"}
     assert {code for code, state in states.items() if state == "satisfied"} == automatic
     assert {code for code, state in states.items() if state == "open"} == set(ATTESTED)

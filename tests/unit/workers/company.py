@@ -62,7 +62,7 @@ def model(name: str, task: str, where: str = "clinical", *, shared: bool = False
 
 
 def stored(files: dict[str, bytes], base_digest: str | None = None) -> Manifest:
-    """`files` as a version's folder in the artefact store."""
+    """`files` as a version's folder in the artifact store."""
     key = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
     folder = Path(settings.DATA_DIR) / "making" / key
     for name, content in files.items():

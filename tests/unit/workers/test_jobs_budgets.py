@@ -167,7 +167,7 @@ def test_a_job_over_budget_is_not_queued_and_the_refusal_names_the_limit() -> No
     QuotaLimit.objects.all().delete()
     QuotaLimit.objects.create(kind="gpu_seconds_per_month", limit=1000)
     queued()
-    with pytest.raises(QuotaExceeded, match=r"The organisation is limited to 1,000 GPU-seconds"):
+    with pytest.raises(QuotaExceeded, match=r"The organization is limited to 1,000 GPU-seconds"):
         queued("finance")
 
 

@@ -1,4 +1,4 @@
-"""From when to when a deployment served is kept as it moves, and cannot be changed afterwards."""
+"""From when to when a deployment served is kept as it moves, and cannot be changed afterward."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class VllmEngine(ServedEngine):
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load LoRA under the SHA-256 of its files. Raises ValueError: it does not fit, there are
-        too many, or the server does not answer as it should afterwards.
+        too many, or the server does not answer as it should afterward.
         """
         config = lora_config(folder)
         if config.r > MAX_RANK:

@@ -11,7 +11,7 @@ from assay.api.representations.common import slug
 
 class QuotaAnswer(serializers.Serializer[Any]):
     """One limit, and how far it is used now. Money is in micro-units of the currency. `department`,
-    `key` and `deployment` are null for a limit on the organisation. `reserved` is held by what is
+    `key` and `deployment` are null for a limit on the organization. `reserved` is held by what is
     under way; `stops_today` counts what had no room, `shadow`: without being stopped. What is used
     is null while the store of the counters does not answer.
     """

@@ -1,4 +1,4 @@
-"""Break-glass: one person requests it, another confirms it, a third reviews it afterwards."""
+"""Break-glass: one person requests it, another confirms it, a third reviews it afterward."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BreakGlassAnswer(serializers.Serializer[Any]):
     """An emergency approval by two persons of exactly the dossier with `dossier_digest`.
 
     While it is `active` the release serves until `ends_at`. `due_at` is until when it must have
-    been reviewed afterwards.
+    been reviewed afterward.
     """
 
     id = serializers.IntegerField()
@@ -178,11 +178,11 @@ class AfterReviewBody(StrictSerializer):
 
 
 class BreakGlassReviewView(Endpoint):
-    """The review afterwards."""
+    """The review afterward."""
 
     @operation(
         "Break-glass",
-        "Say afterwards whether a break-glass was justified, as a third person",
+        "Say afterward whether a break-glass was justified, as a third person",
         body=AfterReviewBody,
         answer=BreakGlassAnswer,
     )

@@ -52,7 +52,7 @@ class GateQuery(StrictSerializer):
 
 
 class GateBody(StrictSerializer):
-    """A threshold; setting it again changes it for evaluations that start afterwards."""
+    """A threshold; setting it again changes it for evaluations that start afterward."""
 
     model = Slug(max_length=NAME_MAX)
     dataset = Slug(max_length=80)

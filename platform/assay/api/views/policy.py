@@ -195,7 +195,7 @@ class PolicyDifferenceView(Endpoint):
 
 
 class ProposeBody(StrictSerializer):
-    """Acknowledgement of what a policy removes."""
+    """Acknowledgment of what a policy removes."""
 
     acknowledge_removals = serializers.BooleanField(
         default=False,
@@ -218,7 +218,7 @@ class PolicyProposeView(Endpoint):
 
 
 class ApproveBody(ProposeBody):
-    """Note of the approval, and the acknowledgement of removals."""
+    """Note of the approval, and the acknowledgment of removals."""
 
     note = Paragraphs(max_length=DECISION_NOTE_MAX, required=False, allow_blank=True)
 

@@ -59,7 +59,7 @@ DRIFTS_SHOWN = 200
 
 
 class QuotaBody(StrictSerializer):
-    """A limit on a department, a key, a deployment (by name) or the organisation: one of the four.
+    """A limit on a department, a key, a deployment (by name) or the organization: one of the four.
     A null limit takes it away. Money is in micro-units of the currency.
     """
 
@@ -73,7 +73,7 @@ class QuotaBody(StrictSerializer):
 
 
 class QuotasView(Endpoint):
-    """Limits on the organisation, departments, keys and deployments."""
+    """Limits on the organization, departments, keys and deployments."""
 
     @operation("Quotas", "List limits and how far they are used", answer=QuotaAnswer, paged=True)
     def get(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class QuotasView(Endpoint):
         named += ["organisation"] if given.get("organisation") else []
         if len(named) != 1:
             raise InvalidInput(
-                "Name a department, a key, a deployment or the organisation: one of the four."
+                "Name a department, a key, a deployment or the organization: one of the four."
             )
         if "department" in given:
             return {"department": department_get(slug=given["department"])}

@@ -214,7 +214,7 @@ def _copied_with_another_card(source: Path, folder: Path) -> None:
 
 
 def _emergency(stage: Stage) -> None:
-    """Two people grant emergency access before the review; a third has to review it afterwards.
+    """Two people grant emergency access before the review; a third has to review it afterward.
 
     Both reviews stay open, so that a visitor of the portal can finish them.
     """

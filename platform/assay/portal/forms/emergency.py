@@ -92,7 +92,7 @@ class BreakGlassForm(TablerForm):
 
 
 class AfterReviewForm(TablerForm):
-    """Verdict of a third person afterwards."""
+    """Verdict of a third person afterward."""
 
     verdict = forms.ChoiceField(
         choices=unchosen(((AfterVerdict.JUSTIFIED, "It was justified"),

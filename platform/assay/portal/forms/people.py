@@ -40,6 +40,7 @@ class RoleForm(TablerForm):
     department = SlugChoice(queryset=None, required=False, empty_label="Platform-wide")
     speciality = forms.ChoiceField(
         required=False,
+        label="Specialty",
         choices=[("", "None"), *titled(Speciality.choices)],
         help_text="For reviewers only.",
     )

@@ -1,7 +1,7 @@
 """Sample outputs side by side: of the new version and of the live one, or of the baseline.
 
 Blind, they stand in an order that is drawn for each reviewer and each pair, and is the same
-whenever that reviewer looks; only afterwards are they told which was which. The draw is made with
+whenever that reviewer looks; only afterward are they told which was which. The draw is made with
 the platform's secret, so that the page does not reveal it.
 """
 

@@ -110,8 +110,8 @@ function draw(canvas) {
   Chart.defaults.font.family = css("--tblr-font-sans-serif") || "sans-serif";
   charts.get(canvas)?.destroy();
   const datasets = spec.series.map((series, index) => {
-    const colour = css(SERIES[index % SERIES.length]);
-    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: colour, backgroundColor: spec.type === "bar" ? colour : colour + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
+    const color = css(SERIES[index % SERIES.length]);
+    return { name: series.name, label: series.name.replaceAll("_", " "), data: series.data, borderColor: color, backgroundColor: spec.type === "bar" ? color : color + "22", fill: spec.fill || false, borderRadius: 3, maxBarThickness: 34, spanGaps: true };
   });
   const chart = new Chart(canvas, { type: spec.type, data: { labels: spec.labels, datasets }, options: chartOptions(spec) });
   charts.set(canvas, chart);

@@ -65,7 +65,7 @@ STATE_ICONS = {
 
 @register.filter
 def tone(state: object) -> str:
-    """`ok`, `bad`, `warn`, `info` or nothing, for a state's colour."""
+    """`ok`, `bad`, `warn`, `info` or nothing, for a state's color."""
     return next((name for name, states in TONES.items() if str(state) in states.split()), "")
 
 
@@ -93,12 +93,12 @@ def empty_state(content: str, picture: str, title: str) -> SafeString:
 
 @register.simple_tag
 def state_tag(state: object, label: str = "") -> SafeString:
-    """A state as a coloured tag with an icon and its words."""
-    colour = tone(state)
+    """A state as a colored tag with an icon and its words."""
+    color = tone(state)
     words = label or str(state).replace("_", " ")
-    picture = STATE_ICONS.get(str(state), ICONS[colour])
+    picture = STATE_ICONS.get(str(state), ICONS[color])
     return format_html(
-        '<span class="tag tag-{}">{}{}</span>', colour, icon(picture), words[:1].upper() + words[1:]
+        '<span class="tag tag-{}">{}{}</span>', color, icon(picture), words[:1].upper() + words[1:]
     )
 
 
@@ -257,7 +257,7 @@ def initials(name: str) -> str:
 
 @register.filter
 def markdown(text: str) -> SafeString:
-    """Markdown as sanitised HTML."""
+    """Markdown as sanitized HTML."""
     return render_markdown(text)
 
 

@@ -1,4 +1,4 @@
-"""Break-glass: asking, confirming, ending, and the review afterwards."""
+"""Break-glass: asking, confirming, ending, and the review afterward."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from registry.releases.selectors import release_get
 
 
 class BreakGlasses(Screen):
-    """Every use and request: what waits for its review afterwards first."""
+    """Every use and request: what waits for its review afterward first."""
 
     template_name = "portal/breakglass/list.html"
 
@@ -141,7 +141,7 @@ class BreakGlassEnd(BreakGlassPage):
 
 
 class BreakGlassReview(BreakGlassPage):
-    """Says afterwards whether it was justified."""
+    """Says afterward whether it was justified."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         given = cleaned(AfterReviewForm(self.request.POST))

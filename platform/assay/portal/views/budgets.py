@@ -172,7 +172,7 @@ class LimitNew(ActionScreen):
             if key.department is not None and f"department:{key.department.slug}" in slugs
         ]
         if may_set(self.actor):
-            chosen.append(("organisation", "The organisation"))
+            chosen.append(("organisation", "The organization"))
         chosen += [("Departments", named)] if named else []
         chosen += [("API keys", keys)] if keys else []
         if may_set(self.actor) and (names := deployment_names(self.actor)):
