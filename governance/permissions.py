@@ -91,6 +91,7 @@ class Action(StrEnum):
     SESSION_REVOKE = "session:revoke"
     SESSION_VIEW = "session:view"
     USAGE_VIEW = "usage:view"
+    VERSION_EXPORT = "version:export"
     VERSION_RECALL = "version:recall"
     WAIVER_DECIDE = "waiver:decide"
     WAIVER_REQUEST = "waiver:request"

@@ -1,6 +1,6 @@
 """Make a bundle for an installation without internet access, and verify one.
 
-    python tools/bundle.py make FOLDER --lock control --lock worker --model minilm=path/to/files …
+    python tools/bundle.py make FOLDER --lock control --lock worker --versions exported …
     python3 FOLDER/bundle.py verify FOLDER --key sender.pem
 
 A bundle holds packages, images, models and evidence packs; `index.json` names each file with its
@@ -94,6 +94,10 @@ def make(options: argparse.Namespace) -> None:
             (folder / kind).mkdir(exist_ok=True)
             shutil.copy(path, folder / kind / path.name)
     models = [_model(text, folder) for text in options.model]
+    for exported in options.versions:
+        models += _versions(exported, folder)
+    if len({model["name"] for model in models}) != len(models):
+        raise Bad("Two models have the same name.")
     index = {
         "format": FORMAT,
         "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -134,6 +138,22 @@ def _model(text: str, folder: Path) -> dict:
     return {"name": name, "base": base or None, "digest": digest}
 
 
+def _versions(exported: Path, folder: Path) -> list[dict]:
+    """Copy what `assay versions export` wrote: models, cards and evidence packs."""
+    models: list[dict] = json.loads((exported / "versions.json").read_text(encoding="utf-8"))
+    for kind in ("models", "cards", "evidence"):
+        if (exported / kind).is_dir():
+            list(entries(exported / kind))
+            shutil.copytree(exported / kind, folder / kind, dirs_exist_ok=True)
+    for model in models:
+        if not NAME.fullmatch(model["name"]):
+            raise Bad(f"{model['name']!r} is not the name of a model.")
+        digest = manifest_digest(entries(folder / "models" / model["name"]), model["base"])
+        if digest != model["digest"]:
+            raise Bad(f"The exported files of {model['name']} do not have its digest.")
+    return models
+
+
 def _run(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, words)], check=True)
 
@@ -164,12 +184,20 @@ def verify(options: argparse.Namespace) -> None:
     if faults:
         raise Bad("\n".join(faults[:100]))
     for model in index["models"]:
-        say(f"model {model['name']}: {model['digest']}")
+        say(f"model {model['name']}: {model['digest']}" + _facts(model))
     for image in index["images"]:
         say(f"image {image}")
     say(f"{len(index['files'])} files are what {INDEX} says.")
     if not (options.key or options.digest):
         say(f"Compare with the sender: the SHA-256 of {INDEX} is\n{digest}")
+
+
+def _facts(model: dict) -> str:
+    """Return kind, task, base and license of a model that was exported from an installation."""
+    if "kind" not in model:
+        return ""
+    base = f" on {model['base']}" if model["base"] else ""
+    return f" ({model['kind']} for {model['task']}{base}, {model['license'] or 'no license'})"
 
 
 def _check_signature(text: bytes, signature: Path, key: Path) -> None:
@@ -208,6 +236,9 @@ def compare(folder: Path, index: dict) -> Iterator[str]:
         ]
         if manifest_digest(files, model["base"]) != model["digest"]:
             yield f"The model {model['name']} does not have the digest {model['digest']}."
+        for path in (model.get("card"), *model.get("evidence", [])):
+            if path is not None and path not in named:
+                yield f"{path}, of the model {model['name']}, is missing."
     yield from _unlocked(folder, named)
     for image in index["images"]:
         if not IMAGE.fullmatch(image):
@@ -238,6 +269,10 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("--image", action="append", default=[], help="NAME@sha256:…")
     one.add_argument("--image-archive", action="append", default=[], type=Path, help="docker save")
     one.add_argument("--model", action="append", default=[], help="NAME=FOLDER[@DIGEST-OF-BASE]")
+    one.add_argument(
+        "--versions", action="append", default=[], type=Path,
+        help="folder that `assay versions export` wrote",
+    )  # fmt: skip
     one.add_argument("--evidence", action="append", default=[], type=Path, help="evidence pack")
     one.add_argument("--sign", type=Path, help="private key (Ed25519, PEM)")
     one.set_defaults(run=make)

@@ -1,8 +1,9 @@
-"""Responses with a file to keep: exports of the audit log, dossiers and evidence packs."""
+"""Responses with a file to keep: of the store, exports of the audit log, dossiers, evidence."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain, islice
 from typing import Any, BinaryIO
@@ -10,20 +11,37 @@ from typing import Any, BinaryIO
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 
+from assay.server.downloads import ungated
 from governance.audit.exports.log import export_lines
 from governance.audit.exports.services import (
     audit_export_open,
     audit_log_export,
     export_name,
 )
+from governance.errors import DomainError, NotFound
 from governance.principals import Principal
+from registry import store
+from registry.manifests import ManifestFile
 from registry.releases.evidence import release_evidence
 from registry.releases.exports.services import release_export
+from registry.storage.backend import file_key
 from workers.deployments.selectors import deployment_ids_under
 
 CHUNK_BYTES = 64 * 1024
 LINES_AT_ONCE = 500
+BINARY = "application/octet-stream"
+# One range, from an offset to an end or to the last byte.
+_RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
+
+
+class RangeNotSatisfiable(DomainError):
+    """The range begins past the last byte (416)."""
+
+    code = "range_not_satisfiable"
+    status = 416
+    title = "Range not satisfiable"
 
 
 def audit_log_file(
@@ -55,7 +73,7 @@ def audit_export_file(
     return streamed_response(
         request,
         _file_chunks(file),
-        "application/octet-stream",
+        BINARY,
         {
             "Content-Disposition": f'attachment; filename="{export_name(export)}"',
             "Content-Length": str(export.size),
@@ -91,6 +109,41 @@ def evidence_file(actor: Principal, release_id: int) -> HttpResponse:
             "Cache-Control": "no-store",
         },
     )
+
+
+def stored_file(request: HttpRequest, file: ManifestFile, holder: str) -> HttpResponseBase:
+    """Return the bytes of a stored file that the request asks for, as a download of `holder`.
+    A range that is not one of the form `bytes=…` is ignored, as RFC 9110 has it.
+
+    Raises:
+        NotFound: the store does not have it.
+        RangeNotSatisfiable: it begins past the end.
+        StoreUnavailable: the store does not answer.
+    """
+    found = store.backend().find(file_key(file.sha256))
+    if found is None or found.size != file.size:
+        raise NotFound(f"{file.path} is missing from the artifact store.", code="file_missing")
+    start, end = _range_of(request, file.size)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start),
+        "ETag": f'"{file.sha256}"',
+        "Repr-Digest": repr_digest(bytes.fromhex(file.sha256)),
+    }
+    status = 200
+    if (start, end) != (0, file.size):
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    if request.method == "HEAD":
+        return HttpResponse(status=status, content_type=BINARY, headers=headers)
+    response = streamed_response(
+        request,
+        _stored_chunks(file.sha256, start, end - start),
+        BINARY,
+        {**headers, **ungated(holder)},
+    )
+    response.status_code = status
+    return response
 
 
 def streamed_response(
@@ -129,3 +182,24 @@ def _file_chunks(file: BinaryIO) -> Iterator[bytes]:
 def repr_digest(sha256: bytes) -> str:
     """Return the value of a `Repr-Digest` header (RFC 9530)."""
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
+
+
+def _range_of(request: HttpRequest, size: int) -> tuple[int, int]:
+    found = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if found is None:
+        return 0, size
+    start = int(found[1])
+    end = min(int(found[2]) + 1, size) if found[2] else size
+    if found[2] and int(found[2]) < start:
+        return 0, size
+    if start >= size:
+        raise RangeNotSatisfiable(f"The file has {size} bytes; the range begins at {start}.")
+    return start, end
+
+
+def _stored_chunks(sha256: str, start: int, left: int) -> Iterator[bytes]:
+    for chunk in store.backend().chunks(file_key(sha256), start):
+        yield chunk[:left]
+        left -= len(chunk)
+        if left <= 0:
+            return

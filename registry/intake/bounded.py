@@ -72,7 +72,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limits = Limits(max_bytes=given["max_bytes"], max_files=given["max_files"])
+    limits = Limits(given["max_bytes"], given["max_files"], given["adapter"])
     findings = check_delivery(Path(given["folder"]), limits)
     json.dump([finding.to_json() for finding in findings], sys.stdout)
 

@@ -20,7 +20,7 @@ from registry.intake.formats import (
     is_pickle,
 )
 from registry.intake.gguf import check_gguf
-from registry.intake.layouts import check_layout
+from registry.intake.layouts import check_adapter, check_layout
 from registry.intake.onnx import EXTERNAL_SUFFIXES, check_external_data, check_onnx
 from registry.manifests import check_path
 
@@ -44,10 +44,12 @@ PICKLE_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on one delivery: `max_bytes` over all files, `max_files` in number."""
+    """Bounds on one delivery: `max_bytes` over all files, `max_files` in number, and whether it is
+    an `adapter`."""
 
     max_bytes: int
     max_files: int = 512
+    adapter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def check_delivery(folder: Path, limits: Limits) -> list[Finding]:
     if not within:
         return findings
     findings.extend(check_file(folder / path, path) for path in files)
-    findings.append(_check_weights(folder, files))
+    findings.append(_check_weights(folder, files, limits))
     return findings
 
 
@@ -143,8 +145,9 @@ def _collect(folder: Path) -> tuple[list[str], list[Finding]]:
     return files, findings + check_names(files)
 
 
-def _check_weights(folder: Path, files: list[str]) -> Finding:
+def _check_weights(folder: Path, files: list[str], limits: Limits) -> Finding:
     try:
-        return Finding("weights", True, check_layout(folder, files))
+        layout = check_adapter(files) if limits.adapter else check_layout(folder, files)
+        return Finding("weights", True, layout)
     except Refused as refused:
         return Finding("weights", False, str(refused))

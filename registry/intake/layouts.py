@@ -1,4 +1,4 @@
-"""The layouts that a delivery may have: GGUF, transformers, ONNX, or a diffusers pipeline.
+"""The layouts that a delivery may have: GGUF, transformers, ONNX, a diffusers pipeline, an adapter.
 
 Pure. Raises `Refused` with a whole sentence for a person.
 """
@@ -15,15 +15,21 @@ from registry.intake.formats import Refused
 # Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
 # Which of their classes, the task says when the delivery is converted.
 PIPELINE_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_WEIGHTS = (".gguf", ".onnx", ".safetensors")
+_CONFIGS = (ADAPTER_CONFIG, "config.json", "model_index.json")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
 def check_layout(folder: Path, files: list[str]) -> str:
     """Return what the delivery is, in a sentence. Raises Refused when it is none of the layouts."""
     suffixes = [PurePosixPath(path).suffix.lower() for path in files]
-    if any(PurePosixPath(path).name.lower() == "adapter_config.json" for path in files):
+    if any(PurePosixPath(path).name.lower() == ADAPTER_CONFIG for path in files):
         # A loader that finds one adds the adapter to the weights, or takes other weights for them.
-        raise Refused("It holds an adapter_config.json; an adapter is not a base.")
+        raise Refused(
+            f"It holds an {ADAPTER_CONFIG}; an adapter is not a base. Name its base version to "
+            "deliver an adapter."
+        )
     gguf, tensors = suffixes.count(".gguf"), suffixes.count(".safetensors")
     if "model_index.json" in files:
         return _check_pipeline(folder, files, gguf)
@@ -43,6 +49,18 @@ def check_layout(folder: Path, files: list[str]) -> str:
         "A delivery holds either one GGUF file, safetensors or ONNX files with their config.json, "
         "or a diffusers pipeline: a model_index.json with a folder for each part."
     )
+
+
+def check_adapter(files: list[str]) -> str:
+    """Return that the files are an adapter, in a sentence. Raises Refused."""
+    weights = [path for path in files if PurePosixPath(path).suffix.lower() in _WEIGHTS]
+    configs = {path for path in files if PurePosixPath(path).name.lower() in _CONFIGS}
+    if weights != [ADAPTER_WEIGHTS] or configs != {ADAPTER_CONFIG}:
+        raise Refused(
+            f"An adapter is one {ADAPTER_WEIGHTS} with its {ADAPTER_CONFIG}, and holds no other "
+            "weights and no config of a model."
+        )
+    return "An adapter in safetensors."
 
 
 def _check_pipeline(folder: Path, files: list[str], gguf: int) -> str:

@@ -25,8 +25,9 @@ class IntakeState(models.TextChoices):
 
 
 class Intake(models.Model):
-    """One delivery of files for a new base version.
+    """One delivery of files for a new base version, or for a new adapter on `base`.
 
+    With an `expected_digest`, only files of that digest become a version.
     `findings` is a list of {check, passed, detail}; `reason` says why it was rejected.
     With `keep_gguf` a GGUF is not converted, and `quantization` is how most of its weights are
     stored.
@@ -42,6 +43,14 @@ class Intake(models.Model):
     findings = models.JSONField(default=list)
     code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
     reason = models.CharField(max_length=REASON_MAX, blank=True)
+    base = models.ForeignKey(
+        "registry.ModelVersion",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="delivered_adapters",
+    )
+    expected_digest = models.CharField(max_length=64, blank=True, default="", db_default="")
     keep_gguf = models.BooleanField(default=False, db_default=False)
     quantization = models.CharField(
         max_length=QUANTIZATION_MAX, blank=True, default="", db_default=""

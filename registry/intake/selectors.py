@@ -14,7 +14,7 @@ from registry.intake.models import Intake
 def intakes_visible_to(actor: Principal) -> QuerySet[Intake]:
     """Intakes that `actor` may see, with what a list shows of them."""
     rows = Intake.objects.select_related(
-        "model__department", "version", "submitted_by", "signed_by"
+        "model__department", "base__model", "version", "submitted_by", "signed_by"
     )
     return visible_to(actor, Action.INTAKE_VIEW, rows, resource_type="intake")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -30,11 +31,12 @@ from registry.resources import (
 )
 from registry.validation import checked_text
 from registry.versions.model_code import checked_code
-from registry.versions.models import Model, VersionKind
+from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
 from registry.versions.weights import QUANTIZATION, checked_quantization
 
 CONTROLLER = service_principal("controller")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def intake_submit(
@@ -45,10 +47,14 @@ def intake_submit(
     licence: str,
     files: Sequence[quarantine.DeliveredFile],
     keep_gguf: bool = False,
+    base: ModelVersion | None = None,
+    expected_digest: str = "",
 ) -> Intake:
     """Write a delivery into quarantine and check every file by name and content.
 
-    With `keep_gguf` the delivered GGUF is the version; else it is converted to safetensors.
+    With `keep_gguf` the delivered GGUF is the version; else it is converted to safetensors. With
+    `base` the delivery is an adapter on it. Files of another digest than `expected_digest` are
+    rejected once they are checked.
 
     Returns:
         An intake that is `quarantined`, for a job to convert; or `rejected`, with the reason, when
@@ -64,7 +70,12 @@ def intake_submit(
     person = acting_person(actor)
     source = checked_text(source, field="source", limit=300)
     licence = checked_text(licence, field="licence", limit=60)
-    limits = Limits(max_bytes=settings.INTAKE_MAX_BYTES)
+    if expected_digest and not _SHA256.fullmatch(expected_digest):
+        raise InvalidInput(
+            "The expected digest is not 64 hexadecimal digits.",
+            fields={"digest": ["64 hexadecimal digits, as an index or a version's page states."]},
+        )
+    limits = Limits(max_bytes=settings.INTAKE_MAX_BYTES, adapter=base is not None)
     with quarantine.quarantined(files, limits) as delivery, transaction.atomic():
         # Writing may have taken long; what counts is whether it is still allowed.
         decision = authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
@@ -83,6 +94,8 @@ def intake_submit(
             findings=[finding.to_json() for finding in delivery.findings],
             reason=reason,
             keep_gguf=keep_gguf,
+            base=base,
+            expected_digest=expected_digest,
             state=IntakeState.REJECTED if refusals else IntakeState.QUARANTINED,
             decided_at=timezone.now() if refusals else None,
             submitted_by=person,
@@ -99,6 +112,8 @@ def intake_submit(
                 "licence": licence,
                 "files": delivery.files,
                 **({"keep_gguf": True} if keep_gguf else {}),
+                **({"base": base.digest} if base else {}),
+                **({"expected_digest": expected_digest} if expected_digest else {}),
             },
             decision=decision,
         )
@@ -155,6 +170,19 @@ def intake_checked(
     return intake
 
 
+def intake_digest_fault(*, intake_id: int, manifest: Manifest) -> str:
+    """Return why a delivery with this manifest is rejected; empty if it is as was stated."""
+    intake = Intake.objects.select_related("base").get(pk=intake_id)
+    if manifest.base_digest != (intake.base.digest if intake.base else None):
+        return "The worker's manifest names another base than the delivery."
+    if intake.expected_digest in ("", manifest.digest):
+        return ""
+    return (
+        f"The files have the digest {manifest.digest}; {intake.expected_digest} was expected. "
+        "They are other files, or were converted by another release of Assay."
+    )
+
+
 def intake_reject(
     *, intake_id: int, findings: Sequence[Mapping[str, Any]], reason: str, job_id: UUID
 ) -> Intake:
@@ -180,7 +208,7 @@ def intake_reject(
 
 
 def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: str = "") -> Intake:
-    """A second person's word: the delivery becomes a trusted base version, or is rejected.
+    """A second person's word: the delivery becomes a trusted version, or is rejected.
 
     Raises:
         NotPermitted: the one who submitted it signs, or the actor has no fresh second factor.
@@ -256,9 +284,9 @@ def _trust(intake: Intake, actor: Principal) -> None:
     intake.version = version_register(
         actor=actor,
         model=intake.model,
-        kind=VersionKind.BASE,
+        kind=VersionKind.BASE if intake.base is None else VersionKind.ADAPTER,
         manifest=Manifest.from_json(intake.manifest),
-        base=None,
+        base=intake.base,
         dataset_version=None,
         parameters={
             "source": intake.source,
@@ -278,7 +306,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
 
 
 def _card(intake: Intake) -> str:
-    """Return the first model card of a base model, in Markdown."""
+    """Return the first model card of what was taken in, in Markdown."""
     delivered = "\n".join(
         f"| {file['name']} | {file['size']} | `{file['sha256']}` |" for file in intake.files
     )
@@ -286,5 +314,10 @@ def _card(intake: Intake) -> str:
         f"# {intake.model.name}\n\n{intake.model.description}\n\n"
         f"Taken in from {intake.source} under {intake.licence} "
         f"by person {intake.submitted_by_id}.\n\n"
+        f"{_base_line(intake)}"
         f"| delivered file | bytes | SHA-256 |\n|---|---|---|\n{delivered}\n"
     )
+
+
+def _base_line(intake: Intake) -> str:
+    return "" if intake.base is None else f"Base: {intake.base} (`{intake.base.digest[:12]}`)\n\n"

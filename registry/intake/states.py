@@ -18,5 +18,5 @@ INTAKE_STATES = StateMachine(
     model=Intake,
     noun="intake",
     table=ALLOWED_TRANSITIONS,
-    related=("model__department", "submitted_by"),
+    related=("model__department", "submitted_by", "base__model"),
 )

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
 
 from governance.audit.services import audit_record
-from governance.errors import InvalidInput, WrongState
+from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -18,12 +18,13 @@ from governance.principals import Principal, background
 from registry import mlflow_adapter, store
 from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
-from registry.manifests import Manifest
+from registry.manifests import Manifest, ManifestFile
 from registry.naming import create_named
 from registry.resources import (
     acting_person,
     department_resource,
     model_subject,
+    version_resource,
     version_subject,
 )
 from registry.validation import (
@@ -35,6 +36,7 @@ from registry.validation import (
 )
 from registry.versions.model_code import checked_code
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.selectors import version_get
 
 
 def model_create(
@@ -181,6 +183,35 @@ def version_register(
                 },
             )
     return version
+
+
+def version_file_export(*, actor: Principal, version_id: int, sha256: str) -> ManifestFile:
+    """Record that `actor` downloads a file of a version; return its entry in the manifest.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses, or the version has no such file.
+        WrongState: the version is recalled.
+    """
+    with transaction.atomic():
+        version = version_get(actor=actor, id=version_id)
+        decision = authorize(
+            actor=actor, action=Action.VERSION_EXPORT, resource=version_resource(version)
+        )
+        if version.state != VersionState.TRUSTED:
+            raise WrongState(f"{version} is {version.state}; its files cannot be downloaded.")
+        files = Manifest.from_json(version.manifest).files
+        file = next((each for each in files if each.sha256 == sha256), None)
+        if file is None:
+            raise NotFound(f"{version} has no file {sha256[:12]}….")
+        audit_record(
+            actor=actor,
+            action=Action.VERSION_EXPORT,
+            subject=version_subject(version),
+            department=version.model.department.slug,
+            data={"digest": version.digest, "path": file.path, "sha256": sha256},
+            decision=decision,
+        )
+    return file
 
 
 def _registered(job_id: UUID) -> ModelVersion | None:

@@ -16,7 +16,7 @@ from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.services import evaluation_record
 from registry.intake.models import Intake, IntakeState
-from registry.intake.services import intake_checked, intake_reject
+from registry.intake.services import intake_checked, intake_digest_fault, intake_reject
 from registry.manifests import Manifest
 from registry.store import adopt
 from registry.versions.models import Model, ModelVersion, VersionKind
@@ -149,7 +149,10 @@ def _manifest(job: Job) -> Manifest:
 def _register_intake(job: Job) -> str:
     result = _result(job)
     intake_id = int(job.spec["intake"])
-    if reason := str(result.get("rejected", "")):
+    reason = str(result.get("rejected", "")) or intake_digest_fault(
+        intake_id=intake_id, manifest=_manifest(job)
+    )
+    if reason:
         intake_reject(
             intake_id=intake_id, findings=result["findings"], reason=reason, job_id=job.pk
         )

@@ -75,13 +75,16 @@ class _Draft:
 
 
 def _intake(spec: dict[str, Any]) -> _Draft:
-    intake = Intake.objects.get(pk=spec["intake"])
+    intake = Intake.objects.select_related("base").get(pk=spec["intake"])
     delivered = Manifest(
         files=tuple(ManifestFile(f["name"], f["size"], f["sha256"]) for f in intake.files)
     )
     return _Draft(
         IntakeWork(
-            task=spec["task"], keep_gguf=intake.keep_gguf, max_bytes=settings.INTAKE_MAX_BYTES
+            task=spec["task"],
+            keep_gguf=intake.keep_gguf,
+            base_digest=intake.base.digest if intake.base else None,
+            max_bytes=settings.INTAKE_MAX_BYTES,
         ),
         [Folder(name="delivery", manifest=delivered.to_json(), quarantine=intake.pk)],
     )

@@ -24,7 +24,7 @@ from registry.intake.services import intake_submit
 from registry.intake.states import INTAKE_STATES
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
-from registry.versions.models import Model, ModelVersion, VersionState
+from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind, JobPriority
@@ -43,15 +43,19 @@ def intake_request(
     files: Sequence[Any] = (),
     uploads: Sequence[UUID] = (),
     keep_gguf: bool = False,
+    base_version: ModelVersion | None = None,
+    expected_digest: str = "",
 ) -> tuple[Intake, Job | None]:
     """Take files into quarantine and queue their checks. `uploads` are complete uploads of the
-    actor's, in place of files. With `keep_gguf` a GGUF is not converted, for llama.cpp.
+    actor's, in place of files. With `keep_gguf` a GGUF is not converted, for llama.cpp. With
+    `base_version` they are an adapter. Only files of `expected_digest` become a version.
 
     Returns:
         The intake, and its job; no job when the files were rejected at once.
 
     Raises:
-        InvalidInput: the model's task is unavailable.
+        InvalidInput: the model's task is unavailable, or takes no such delivery.
+        NotFound, WrongState: the base may not be seen by the actor, or is recalled.
         DomainError: as `intake_submit` and `uploads_use`.
     """
     task = get_task(model.task)
@@ -60,6 +64,8 @@ def intake_request(
             f"{task.title} is not served from a GGUF.",
             fields={"keep_gguf": ["Only for tasks that generate text."]},
         )
+    if base_version is not None:
+        _check_adapter_base(actor, model, task, base_version)
     if uploads:
         files = uploads_use(
             actor=actor, kind=UploadKind.INTAKE, department=model.department, upload_ids=uploads
@@ -71,6 +77,8 @@ def intake_request(
         licence=licence,
         files=files,
         keep_gguf=keep_gguf,
+        base=base_version,
+        expected_digest=expected_digest,
     )
     if intake.state == IntakeState.REJECTED:
         return intake, None
@@ -280,6 +288,15 @@ def _recipe(task: Task, method: str) -> Recipe:
         raise _invalid(
             "method", f"{task.title} has no method {method!r}; it has: {known}."
         ) from None
+
+
+def _check_adapter_base(
+    actor: Principal, model: Model, task: Task, base_version: ModelVersion
+) -> None:
+    recipe = next((each for each in task.recipes if each.makes == VersionKind.ADAPTER), None)
+    if recipe is None:
+        raise _invalid("base", f"{task.title} has no adapters.")
+    _check_base(actor, model, base_version, recipe)
 
 
 def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Recipe) -> None:

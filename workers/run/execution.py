@@ -61,7 +61,9 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
     progress = attempt.progress
     folder = attempt.input("delivery")
     progress.enter("checking")
-    checks = check_bounded(folder, Limits(max_bytes=work.max_bytes))
+    checks = check_bounded(
+        folder, Limits(max_bytes=work.max_bytes, adapter=work.base_digest is not None)
+    )
     findings = [asdict(finding) for finding in checks]
     for finding in findings:
         verdict = "passed" if finding["passed"] else "FAILED"
@@ -72,7 +74,10 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
     output = attempt.make_output()
     task = get_task(work.task)
     converted: dict[str, Any]
-    if work.keep_gguf:
+    if work.base_digest is not None:
+        keep = load_name("workers.trainers.kept_adapter:keep_adapter")
+        converted = keep(folder, output, progress)
+    elif work.keep_gguf:
         keep = load_name("workers.trainers.kept_gguf:keep_gguf")
         converted = keep(folder, output, task.architectures, progress)
         findings.append({"check": "quantization", "passed": True, "detail": converted["notes"]})
@@ -97,7 +102,7 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         "findings": findings,
         "code": [each.to_json() for each in code],
         "converted": converted,
-        "manifest": build_manifest(output).to_json(),
+        "manifest": build_manifest(output, base_digest=work.base_digest).to_json(),
     }
 
 

@@ -72,11 +72,15 @@ class Served(_Part):
 
 
 class IntakeWork(_Part):
-    """Check and convert a delivery, in the folder `delivery`."""
+    """Check and convert a delivery, in the folder `delivery`.
+
+    It is an adapter where `base_digest` names the base.
+    """
 
     kind: Literal["intake"] = "intake"
     task: str
     keep_gguf: bool = False
+    base_digest: Sha256 | None = None
     max_bytes: int
 
 

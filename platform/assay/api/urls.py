@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.urls import path, register_converter
-from django.urls.converters import IntConverter
+from django.urls.converters import IntConverter, StringConverter
 
 from assay.api.views import (
     absences,
@@ -49,7 +49,14 @@ class RowIdConverter(IntConverter):
     regex = "[1-9][0-9]{0,17}"
 
 
+class DigestConverter(StringConverter):
+    """A SHA-256 in hexadecimal."""
+
+    regex = "[0-9a-f]{64}"
+
+
 register_converter(RowIdConverter, "id")
+register_converter(DigestConverter, "digest")
 
 app_name = "api"
 urlpatterns = [
@@ -123,6 +130,7 @@ urlpatterns = [
     path("versions/<id:version_id>", models.VersionView.as_view()),
     path("versions/<id:version_id>/comparison", comparisons.VersionComparisonView.as_view()),
     path("versions/<id:version_id>/readiness", readiness.ReadinessView.as_view()),
+    path("versions/<id:version_id>/files/<digest:digest>", models.VersionFileView.as_view()),
     path("versions/<id:version_id>/recall", models.VersionRecallView.as_view()),
     path("incidents", incidents.IncidentsView.as_view()),
     path("incidents/<id:incident_id>", incidents.IncidentView.as_view()),

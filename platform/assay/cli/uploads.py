@@ -1,9 +1,10 @@
-"""`assay upload model` and `assay upload dataset`: files in parts, resumed where they stopped."""
+"""`assay upload`: files of models and datasets in parts, resumed where they stopped."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from rich.progress import (
 
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors, facts
+from registry.catalog.prompt import PROMPT_FILE
 
 CHUNK = 8 * 1024 * 1024
 # A connection that breaks is tried again for about a minute; after that, the same command resumes.
@@ -54,14 +56,62 @@ def upload_model(
     ] = False,
 ) -> None:
     """Upload a model's files for intake. Run it again to resume."""
+    about = {"source": source, "licence": license_, **({"keep_gguf": True} if keep_gguf else {})}
+    _deliver(model, _files(paths), about)
+
+
+@app.command("version")
+def upload_version(
+    bundle: Annotated[Path, typer.Argument(help="A verified bundle.", exists=True)],
+    name: Annotated[str, typer.Argument(help="The model's name in the bundle: minilm-v1.")],
+    model: Annotated[str, typer.Option(help="The model that gets the version.")],
+    base: Annotated[
+        int, typer.Option(help="Number of the base version here, for an adapter.", min=0)
+    ] = 0,
+) -> None:
+    """Upload a version from a bundle for intake, which rejects another digest. Run it again to
+    resume."""
+    version = _bundled(bundle, name)
+    if version["kind"] == "prompt":
+        raise CliError(
+            f"{name} is a prompt, which is not taken in.",
+            f"Run `assay versions prompt {model} {bundle}/models/{name}/{PROMPT_FILE} --base …`.",
+        )
+    files = _files([bundle / "models" / name])
+    # A kept GGUF is delivered alone, as it was the first time; the rest is made of it again.
+    kept = [each for each in files if each[0].lower().endswith(".gguf")]
+    about = {
+        "source": f"{name} of a bundle, digest {version['digest']}",
+        "licence": version["license"],
+        "digest": version["digest"],
+        **({"keep_gguf": True} if kept else {}),
+        **({"base_version": base} if base else {}),
+    }
+    _deliver(model, kept or files, about)
+
+
+def _bundled(bundle: Path, name: str) -> dict[str, Any]:
+    """Return the entry of an exported version in the index of a bundle."""
+    try:
+        models = json.loads((bundle / "index.json").read_bytes())["models"]
+        found = next((each for each in models if each["name"] == name), None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CliError(f"{bundle} is not a bundle: {error!r}.") from error
+    if found is None or "kind" not in found:
+        raise CliError(
+            f"The bundle has no exported version {name}.",
+            "Run `assay upload model` for a model that was added as a folder.",
+        )
+    return dict(found)
+
+
+def _deliver(model: str, files: list[tuple[str, Path]], about: dict[str, Any]) -> None:
+    """Upload the files, and deliver them for intake."""
     client = Client.signed_in(timeout=TIMEOUT)
     department = client.get(f"models/{model}")["department"]
     place = _Place("intake", model, department)
-    ids = [_send(client, place, name, path) for name, path in _files(paths)]
-    more = {"keep_gguf": True} if keep_gguf else {}
-    intake = client.post(
-        "intakes", model=model, source=source, licence=license_, uploads=ids, **more
-    )
+    ids = [_send(client, place, name, path) for name, path in files]
+    intake = client.post("intakes", model=model, uploads=ids, **about)
     facts([("intake", intake["id"]), ("state", intake["state"]), ("reason", intake["reason"])])
 
 

@@ -1,4 +1,4 @@
-"""`assay versions`: readiness, recall (which shows the list first), and new prompts."""
+"""`assay versions`: readiness, recall (which shows the list first), new prompts, and exports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
+from assay.cli.exports import export
 from assay.cli.output import CliError, console, errors, facts, state, table
 
 # More than the server takes, which says what is too long.
@@ -21,6 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Versions of models.")
 @app.callback()
 def versions() -> None:
     """Versions of models."""
+
+
+app.command()(export)
 
 
 @app.command()

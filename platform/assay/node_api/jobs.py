@@ -20,9 +20,8 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.fields import Line, Number, Several, StrictSerializer, Truth, Whole
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
-from assay.downloads import streamed_response
+from assay.downloads import BINARY, stored_file, streamed_response
 from assay.node_api.endpoint import NodeEndpoint
-from assay.node_api.files import CONTENT_TYPE, file_response
 from assay.node_api.joining import TAG
 from assay.server.downloads import ungated
 from governance.errors import DomainError, InvalidInput, NotFound
@@ -264,7 +263,7 @@ class NodeJobFileView(_Held):
         if found is None:
             raise NotFound("The file is missing from the artifact store.", code="file_missing")
         stored = ManifestFile(digest[:12], found.size, digest)
-        return file_response(request._request, stored, self.node)
+        return stored_file(request._request, stored, self.node.name)
 
 
 def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> HttpResponseBase:
@@ -284,7 +283,7 @@ def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> H
         raise NotFound("The file is missing.", code="file_missing")
     headers = {"Content-Length": str(size), "ETag": f'"{file.sha256}"'}
     if request.method == "HEAD":
-        return Response(status=200, content_type=CONTENT_TYPE, headers=headers)
+        return Response(status=200, content_type=BINARY, headers=headers)
 
     def chunks() -> Iterator[bytes]:
         # A file that has grown since would break the answer's framing.
@@ -295,7 +294,7 @@ def _from_folder(request: Request, file: JobFile, folder: Path, node: Node) -> H
                 yield chunk
 
     held = {**headers, **ungated(node.name)}
-    return streamed_response(request._request, chunks(), CONTENT_TYPE, held)
+    return streamed_response(request._request, chunks(), BINARY, held)
 
 
 class UploadQuery(StrictSerializer):

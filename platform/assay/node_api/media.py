@@ -14,9 +14,8 @@ from rest_framework.response import Response
 from assay.api.documentation import operation
 from assay.api.fields import Choice, Line, StrictSerializer
 from assay.api.parsers import OctetStreamParser
-from assay.downloads import streamed_response
+from assay.downloads import BINARY, streamed_response
 from assay.node_api.endpoint import NodeEndpoint
-from assay.node_api.files import CONTENT_TYPE
 from assay.node_api.joining import TAG
 from assay.server.downloads import ungated
 from governance.errors import InvalidInput, NotFound
@@ -45,11 +44,11 @@ class NodeMediaFileView(NodeEndpoint):
         given = self.query(MediaQuery)
         node_media_require(node=self.node, deployment_id=deployment_id)
         size = int(given["size"]) if given["size"].isascii() and given["size"].isdigit() else -1
-        reference = MediaReference(given["media"], digest, CONTENT_TYPE, size)
+        reference = MediaReference(given["media"], digest, BINARY, size)
         if not reference.is_of(deployment_id) or media_size(reference) != size:
             raise NotFound("The media file is not there.")
         headers = {"Content-Length": str(size), **ungated(self.node.name)}
-        return streamed_response(request._request, media_chunks(reference), CONTENT_TYPE, headers)
+        return streamed_response(request._request, media_chunks(reference), BINARY, headers)
 
 
 class MediaResultQuery(StrictSerializer):

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from django.urls import path, register_converter
-from django.urls.converters import StringConverter
+from django.urls import path
 
 from assay.node_api import engines, files, jobs, joining, media
-
-
-class DigestConverter(StringConverter):
-    """A SHA-256 in hexadecimal."""
-
-    regex = "[0-9a-f]{64}"
-
-
-register_converter(DigestConverter, "digest")
 
 # A job as long as a worker of the node holds it.
 HELD = "jobs/<uuid:job_id>/attempts/<id:fence>"

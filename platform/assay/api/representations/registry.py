@@ -230,6 +230,8 @@ class IntakeAnswer(serializers.Serializer[Any]):
     reason = serializers.CharField()
     keep_gguf = serializers.BooleanField()
     quantization = serializers.CharField()
+    base = serializers.IntegerField(source="base_id", allow_null=True)
+    expected_digest = serializers.CharField()
     digest = serializers.CharField()
     job = serializers.UUIDField(source="job_id", allow_null=True)
     version = serializers.IntegerField(source="version_id", allow_null=True)

@@ -13,6 +13,7 @@ from assay.api.endpoint import Endpoint
 from assay.api.fields import (
     Choice,
     FormTruth,
+    Identifier,
     Line,
     Paragraphs,
     Several,
@@ -28,7 +29,7 @@ from registry.intake.models import REASON_MAX, SOURCE_MAX, IntakeState
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_sign_off
 from registry.versions.models import LICENSE_MAX
-from registry.versions.selectors import model_get
+from registry.versions.selectors import model_get, version_get
 from workers.jobs.requests import intake_request
 
 MAX_FILES = 64
@@ -61,6 +62,15 @@ class IntakeBody(StrictSerializer):
     keep_gguf = FormTruth(
         required=False,
         help_text="Keep a GGUF as delivered, for llama.cpp, in place of converting it.",
+    )
+
+    base_version = Identifier(
+        required=False, help_text="The base version of an adapter; without it, files are a base."
+    )
+    digest = serializers.RegexField(
+        r"^[0-9a-f]{64}$",
+        required=False,
+        help_text="Reject the files unless they become a version of this digest.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +113,10 @@ class IntakesView(Endpoint):
             files=given.get("files", ()),
             uploads=given.get("uploads", ()),
             keep_gguf=given.get("keep_gguf", False),
+            base_version=version_get(actor=self.actor, id=given["base_version"])
+            if "base_version" in given
+            else None,
+            expected_digest=given.get("digest", ""),
         )
         return self.answer(intake, IntakeAnswer, status=201)
 

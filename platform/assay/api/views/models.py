@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,6 +21,7 @@ from assay.api.representations.registry import (
     VersionDetail,
 )
 from assay.api.representations.workers import JobAnswer
+from assay.downloads import stored_file
 from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, NAME_MAX, TASK_MAX
 from governance.people.selectors import department_get
 from registry.catalog import listed_tasks
@@ -31,7 +35,7 @@ from registry.versions.selectors import (
     version_get,
     versions_visible_to,
 )
-from registry.versions.services import model_create
+from registry.versions.services import model_create, version_file_export
 from workers.deployments.radius import blast_radius
 from workers.jobs.prompts import prompt_version_create
 
@@ -122,6 +126,21 @@ class VersionView(Endpoint):
             },
             VersionDetail,
         )
+
+
+class VersionFileView(Endpoint):
+    """One file of a version."""
+
+    @operation(
+        "Models",
+        "Bytes of a file of a version, whole or one range; each download is an event",
+        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The file."),
+    )
+    def get(self, request: Request, version_id: int, digest: str) -> HttpResponseBase:
+        self.query()
+        file = version_file_export(actor=self.actor, version_id=version_id, sha256=digest)
+        holder = f"{self.actor.kind} {self.actor.id}"
+        return stored_file(request._request, file, holder)
 
 
 class RecallBody(StrictSerializer):

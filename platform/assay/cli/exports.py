@@ -1,0 +1,107 @@
+"""`assay versions export`: model versions as a folder, for `tools/bundle.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from assay.cli.client import Client
+from assay.cli.output import CliError, console
+from registry.manifests import CHUNK_BYTES, check_path
+
+# A stored file comes in one answer; no bytes for so long end it.
+TIMEOUT = httpx.Timeout(120, connect=5)
+INDEX = "versions.json"
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="New folder, or one to continue.")],
+    version_ids: Annotated[list[int], typer.Argument(help="Numbers of versions.", min=1)],
+    evidence: Annotated[
+        bool, typer.Option(help="Add the evidence packs of approved releases.")
+    ] = True,
+) -> None:
+    """Download versions with their bases, model cards and evidence packs. Run it again to resume.
+
+    Each file is hashed; the audit log records each download.
+    """
+    client = Client.signed_in(timeout=TIMEOUT)
+    found: dict[str, dict[str, Any]] = {}
+    for version_id in version_ids:
+        _collect(client, version_id, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = [_write(client, version, folder, evidence) for version in found.values()]
+    (folder / INDEX).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    for each in listed:
+        console.print(f"{each['name']}: {each['digest']}", markup=False, soft_wrap=True)
+
+
+def _collect(client: Client, version_id: int | None, found: dict[str, dict[str, Any]]) -> None:
+    """Add a version and its bases to `found`, each digest once and bases first."""
+    if version_id is None:
+        return
+    version = client.get(f"versions/{version_id}")
+    if version["digest"] in found:
+        return
+    _collect(client, version["base"] and version["base"]["id"], found)
+    found[version["digest"]] = version
+
+
+def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool) -> dict[str, Any]:
+    """Write what belongs to one version; return its entry in the index."""
+    name = f"{version['model']}-v{version['number']}"
+    files = folder / "models" / name
+    for file in version["manifest"]["files"]:
+        target = files / check_path(file["path"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.is_file() or _sha256(target) != file["sha256"]:
+            client.download(f"versions/{version['id']}/files/{file['sha256']}", target)
+            if _sha256(target) != file["sha256"]:
+                target.unlink()
+                raise CliError(
+                    f"{file['path']} of {version['name']} arrived with other bytes.",
+                    "Run it again; if it fails again, run `assay store fsck` on the server.",
+                )
+    card = folder / "cards" / f"{name}.md"
+    card.parent.mkdir(exist_ok=True)
+    card.write_text(version["card"], encoding="utf-8")
+    releases = _approved(version) if evidence else []
+    for release in releases:
+        pack = folder / "evidence" / f"release-{release}.zip"
+        pack.parent.mkdir(exist_ok=True)
+        client.download(f"releases/{release}/evidence", pack)
+    return {
+        "name": name,
+        "base": version["manifest"]["base"],
+        "digest": version["digest"],
+        "kind": version["kind"],
+        "task": client.get(f"models/{version['model']}")["task"],
+        "license": version["licence"],
+        "card": f"cards/{name}.md",
+        "evidence": [f"evidence/release-{release}.zip" for release in releases],
+    }
+
+
+def _approved(version: dict[str, Any]) -> list[int]:
+    """Return the approved releases of the version itself, not of versions below it."""
+    own = f"version:{version['id']}"
+    lineage = version["lineage"]
+    released = {edge["to"] for edge in lineage["edges"] if edge["from"] == own}
+    return [
+        int(node["id"].partition(":")[2])
+        for node in lineage["nodes"]
+        if node["type"] == "release" and node["state"] == "approved" and node["id"] in released
+    ]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""A version leaves one installation in a bundle, and enters another through intake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from governance.audit.models import AuditEvent
+from governance.keys.services import access_token_create
+from governance.people.models import Department, Person
+from registry import store
+from registry.intake.models import Intake, IntakeState
+from registry.manifests import Manifest
+from registry.storage.backend import file_key
+from registry.versions.models import Model, ModelVersion
+from tests.proofs import fresh_proof
+from tests.unit.assay.test_cli import Run, ada, run, signed_in
+from tests.unit.registry.objects import model, safetensors, stored
+from tools import bundle
+from workers.jobs.finishing import job_finish
+from workers.tasks.jobs import run as run_job
+
+__all__ = ["ada", "run", "signed_in"]
+
+pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True), pytest.mark.sweep]
+LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+
+
+def registered(of: Model, files: dict[str, bytes], base: ModelVersion | None = None) -> int:
+    """A version with these files in the store; returns its ID."""
+    manifest = stored(files, base and base.digest)
+    return ModelVersion.objects.create(
+        model=of,
+        number=1,
+        kind="adapter" if base else "base",
+        base=base,
+        digest=manifest.digest,
+        manifest=manifest.to_json(),
+        size_bytes=manifest.size_bytes,
+        licence="Apache-2.0",
+        card="# A card",
+        created_by=of.created_by,
+    ).pk
+
+
+def sign_in(who: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, token = access_token_create(person=who, name="cli", proof=fresh_proof())
+    monkeypatch.setenv("ASSAY_TOKEN", token)
+
+
+@pytest.fixture
+def adapter(
+    person: Callable[..., Person],
+    department: Callable[[str], Department],
+    signed_in: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> ModelVersion:
+    """An adapter on a base, whose lead is signed in; `arriving` and `arriving-adapter` are lines
+    without versions."""
+    devi, clinical = person("Devi", "lead@clinical"), department("clinical")
+    sign_in(devi, monkeypatch)
+    task = "text-generation"
+    base = registered(
+        model(devi, clinical, "tiny", task),
+        {
+            "config.json": b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}',
+            "model.safetensors": safetensors(),
+        },
+    )
+    made = registered(
+        model(devi, clinical, "tiny-adapter", task),
+        {
+            "adapter_config.json": json.dumps(LORA).encode(),
+            "adapter_model.safetensors": safetensors(data=b"\1" * 16),
+        },
+        ModelVersion.objects.get(pk=base),
+    )
+    for name in ("arriving", "arriving-adapter"):
+        model(devi, clinical, name, task)
+    return ModelVersion.objects.select_related("base").get(pk=made)
+
+
+@pytest.fixture
+def bundled(adapter: ModelVersion, signed_in: Run, tmp_path: Path) -> Path:
+    """A bundle of the adapter and its base, which is verified as the receiver does it."""
+    signed_in("versions", "export", str(tmp_path / "exported"), str(adapter.pk), code=0)
+    made = bundle.main(["make", str(tmp_path / "bundle"), "--versions", str(tmp_path / "exported")])
+    assert made == 0
+    return tmp_path / "bundle"
+
+
+def verified(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", str(folder / "bundle.py"), "verify", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def checked(*, fault: str = "") -> Intake:
+    """The newest delivery after its job, which ran here and now."""
+    intake = Intake.objects.latest("pk")
+    assert intake.job_id is not None, intake.reason
+    run_job(str(intake.job_id))
+    job_finish(intake.job_id)
+    intake.refresh_from_db()
+    assert fault in intake.reason
+    return intake
+
+
+def test_versions_arrive_through_intake_with_the_digests_that_they_left_with(
+    bundled: Path, adapter: ModelVersion, signed_in: Run
+) -> None:
+    base = adapter.base
+    assert base is not None
+    ran = verified(bundled)
+    assert ran.returncode == 0, ran.stderr
+    assert f"tiny-adapter-v1: {adapter.digest} (adapter for text-generation on" in ran.stdout
+    index = json.loads((bundled / "index.json").read_text())
+    assert [each["digest"] for each in index["models"]] == [base.digest, adapter.digest]
+    assert (bundled / "cards" / "tiny-v1.md").read_text() == "# A card"
+    taken = AuditEvent.objects.filter(action="version:export", outcome="allowed")
+    assert {event.subject_id for event in taken} == {str(base.pk), str(adapter.pk)}
+    assert taken.count() == 4
+
+    signed_in("upload", "version", str(bundled), "tiny-v1", "--model", "arriving", code=0)
+    arrived = checked()
+    assert (arrived.state, arrived.digest) == (IntakeState.AWAITING_SIGN_OFF, base.digest)
+    signed_in(
+        *("upload", "version", str(bundled), "tiny-adapter-v1", "--model", "arriving-adapter"),
+        *("--base", str(base.pk)),
+        code=0,
+    )
+    arrived = checked()
+    assert (arrived.state, arrived.digest) == (IntakeState.AWAITING_SIGN_OFF, adapter.digest)
+
+
+def test_a_bundle_that_was_changed_is_refused_before_and_at_intake(
+    bundled: Path, adapter: ModelVersion, signed_in: Run
+) -> None:
+    file = bundled / "models" / "tiny-adapter-v1" / "adapter_model.safetensors"
+    file.write_bytes(safetensors(data=b"\2" * 16))
+    assert "adapter_model.safetensors differs from the index" in verified(bundled).stderr
+    command = ("upload", "version", str(bundled), "tiny-adapter-v1", "--model", "arriving-adapter")
+    signed_in(*command, "--base", str(adapter.base_id), code=0)
+    assert checked(fault=f"{adapter.digest} was expected").state == IntakeState.REJECTED
+    # Without its base, an adapter is no delivery at all.
+    signed_in(*command, code=0)
+    assert "an adapter is not a base" in Intake.objects.latest("pk").reason
+
+
+def test_an_export_stops_at_a_damaged_file_and_continues_once_it_is_restored(
+    adapter: ModelVersion, signed_in: Run, tmp_path: Path
+) -> None:
+    weights = Manifest.from_json(adapter.manifest).files[1]
+    path = store.backend().path(file_key(weights.sha256))
+    assert path is not None
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(b"\3" * len(good))
+    command = ("versions", "export", str(tmp_path / "out"), str(adapter.pk))
+    _, _, err = signed_in(*command, code=1)
+    assert "adapter_model.safetensors of tiny-adapter v1 arrived with other bytes" in err
+    path.write_bytes(good)
+    before = AuditEvent.objects.filter(action="version:export").count()
+    signed_in(*command, code=0)
+    assert AuditEvent.objects.filter(action="version:export").count() == before + 1
+
+
+def test_only_who_may_export_gets_the_bytes(
+    adapter: ModelVersion,
+    signed_in: Run,
+    person: Callable[..., Person],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    command = ("versions", "export", str(tmp_path / "out"), str(adapter.pk))
+    for who, said in (
+        (person("Vic", "developer@clinical"), "may not export version tiny v1"),
+        (person("Fin", "lead@finance"), "does not exist, or you may not see it"),
+    ):
+        sign_in(who, monkeypatch)
+        _, _, err = signed_in(*command, code=1)
+        assert said in err
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    refused = AuditEvent.objects.filter(action="version:export", outcome="denied")
+    assert refused.count() == 1

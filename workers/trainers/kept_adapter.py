@@ -1,0 +1,43 @@
+"""Keep an adapter as it was delivered, once an engine's own checks accept its config."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from workers.engines.adapters import lora_config
+from workers.engines.soft_prompts import is_soft_prompt
+from workers.trainers.convert import safetensors_summary, stop_if_asked
+from workers.trainers.protocol import BadMaterial, Progress
+
+
+def keep_adapter(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    """Copy the adapter in `source` to `output`, which is empty or missing.
+
+    Its shapes are compared with the base when an engine loads both.
+
+    Returns:
+        As `convert`.
+
+    Raises:
+        BadMaterial: It is neither LoRA nor a soft prompt, or has settings that are not served.
+        Cancelled: `progress` said so.
+    """
+    try:
+        kind = "soft prompt" if is_soft_prompt(source) else "LoRA"
+        if kind == "LoRA":
+            lora_config(source)
+    except ValueError as error:
+        raise BadMaterial(str(error)) from error
+    parameters, dtypes = safetensors_summary(source / "adapter_model.safetensors")
+    stop_if_asked(progress)
+    shutil.copytree(source, output, dirs_exist_ok=True)
+    progress.log(f"Copied a {kind} of {parameters:,} parameters as delivered.")
+    return {
+        "architecture": kind,
+        "parameters": parameters,
+        "dtype": ", ".join(sorted(dtypes)),
+        "source_format": "safetensors",
+        "notes": "Copied byte for byte.",
+    }
