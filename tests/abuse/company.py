@@ -114,14 +114,12 @@ EVERYBODY = {**OUTSIDERS, **INSIDERS}
 
 
 def in_turn(number: int) -> tuple[str, ...]:
-    """Return who sends the operation of this number: those who may do most, and three others.
-
-    The others take turns, so that everybody is asked about many operations, and each operation
-    gets somebody of every kind without being sent fourteen times.
+    """Return who sends the operation of this number: those who may do most, and one of the others,
+    in turn.
     """
     most = ("an admin", "a lead of engineering")
     others = [name for name in EVERYBODY if name not in most]
-    return (*most, *(others[(number + 4 * each) % len(others)] for each in range(3)))
+    return (*most, others[number % len(others)])
 
 
 def outsiders_in_turn(number: int) -> tuple[str, ...]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from itertools import product
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import resolve
 
 from assay.portal.palette import EACH_MAX, QUERY_MAX, RESULTS_MAX, SOURCES, palette
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from registry.versions.models import Model
 from tests import proofs
+from tests.turns import some
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in
 
@@ -54,24 +59,31 @@ def results(client: Client, typed: str) -> list[dict[str, Any]]:
 
 
 def test_whatever_is_found_opens_for_whoever_found_it(company: Company) -> None:
+    """Two results of each page, for each person."""
     seen = 0
-    for name, person in company.people.items():
+    for number, (name, person) in enumerate(company.people.items()):
         client = signed_in(person)
-        found = {each["href"]: each for typed in TYPED for each in results(client, typed)}
+        typed = some(TYPED, number, 5)
+        found = {each["href"]: each for word in typed for each in results(client, word)}
+        pages = defaultdict(list)
         for href in found:
-            assert client.get(href).status_code == 200, (name, found[href])
-        seen += len(found)
+            pages[resolve(urlsplit(href).path).route].append(href)
+        for hrefs in pages.values():
+            for href in hrefs[:2]:
+                assert client.get(href).status_code == 200, (name, found[href])
+                seen += 1
     assert seen > 100
 
 
 def test_every_kind_of_thing_is_found_by_an_administrator_or_a_developer(company: Company) -> None:
-    kinds = {
-        each.kind
-        for person in (company.ada, company.enzo)
-        for source in SOURCES
-        for typed in ("a 1", *(f"{source.kind.split()[0]} {word}" for word in "aeo12"))
-        for each in palette(principal_for_person(person), typed)
-    }
+    principals = [principal_for_person(person) for person in (company.ada, company.enzo)]
+    kinds: set[str] = set()
+    for source in SOURCES:
+        words = (f"{source.kind.split()[0]} {word}" for word in "aeo12")
+        for principal, typed in product(principals, ("a 1", *words)):
+            if source.kind in kinds:
+                break
+            kinds |= {each.kind for each in palette(principal, typed)}
     assert {source.kind for source in SOURCES} - kinds <= {"Incident", "Job", "API key"}
     assert titles(company.ada, "editor") != []
 
