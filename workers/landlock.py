@@ -1,4 +1,4 @@
-"""Confinement of a process by Landlock: the files it may open, the processes it may reach.
+"""Confinement of a process by Landlock: the files it may open, the processes it may reach, and TCP.
 
 The kernel enforces it for root too, and for everything that the process starts. It ends access to
 the memory and environment of processes outside, and, by the kernel's version, signals to them and
@@ -17,14 +17,15 @@ from collections.abc import Iterable, Mapping
 # Older kernels cannot keep a process from truncating a file that it may not write.
 LEAST_ABI = 3
 MISSING = (
-    "This kernel has no Landlock of version 3 or newer (Linux 6.2), so the servers of llama.cpp "
-    "and vLLM could open all files of the worker's user."
+    "This kernel has no Landlock of version 3 or newer (Linux 6.2), so processes that read models "
+    "can open all files of the worker's user."
 )
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _NO_NEW_PRIVILEGES, _DUMPABLE = 38, 4
 _EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE, _IOCTL = (1 << bit for bit in (0, 1, 2, 3, 14, 15))
 _MAKE_DEVICES = 1 << 6 | 1 << 11
 _OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE | _IOCTL
+_TCP = 1 << 0 | 1 << 1  # bind, connect
 _SCOPES = 1 << 0 | 1 << 1  # abstract sockets, signals
 
 _PROGRAMS = ("/bin", "/lib", "/lib32", "/lib64", "/sbin", "/usr")
@@ -52,26 +53,30 @@ def hide_process() -> None:
     _libc.prctl(_DUMPABLE, 0, 0, 0, 0)
 
 
-def ruleset(paths: Mapping[str, Iterable[str]]) -> int:
+def ruleset(paths: Mapping[str, Iterable[str]], *, tcp: bool = True) -> int:
     """Return the file descriptor of a ruleset. A path that does not exist is left out.
 
     Args:
         paths: Folders and files by their use: "run" may be read and executed, "read" may be read,
-            and in "own" files may be created, changed and removed. Programs and libraries of the
-            system, /proc, /sys and devices of GPUs are added.
+            in "own" files may be created, changed and removed, and of "list" only the names may
+            be read. Programs and libraries of the system, /proc, /sys and devices of GPUs are
+            added.
+        tcp: May use TCP; without, only kernels before version 4 (Linux 6.7) still allow it.
 
     Raises:
         OSError: the kernel refuses.
     """
     version = abi()
     handled = (1 << (16 if version >= 5 else 15)) - 1
+    ports = _TCP if version >= 4 and not tcp else 0
     scopes = _SCOPES if version >= 6 else 0
-    rules = _checked(_libc.syscall(_CREATE, struct.pack("QQQ", handled, 0, scopes), 24, 0))
+    rules = _checked(_libc.syscall(_CREATE, struct.pack("QQQ", handled, ports, scopes), 24, 0))
     own = handled & ~(_EXECUTE | _MAKE_DEVICES | _IOCTL)
     for group, allowed in (
         ((*_PROGRAMS, *paths.get("run", ())), _EXECUTE | _READ | _LIST),
         ((*_SYSTEM, *paths.get("read", ())), _READ | _LIST),
         (paths.get("own", ()), own),
+        (paths.get("list", ()), _LIST),
         ((*_DEVICES, *_gpus()), handled & (_READ | _WRITE | _LIST | _IOCTL)),
     ):
         for path in group:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from workers import landlock
+from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
     EngineFailed,
@@ -55,14 +60,16 @@ class OwnEngines:
         self._lock = threading.Lock()
         self._process: EngineProcess | None = None
 
-    def load(self, name: str, folder: Path, **settings: Any) -> ProcessEngine:
+    def load(self, name: str, folder: Path, *, root: Path, **settings: Any) -> ProcessEngine:
         """Return the engine that the class of a dotted name makes of `folder` and `settings`.
+
+        `root` holds the folders of all engines and adapters; the process can read no others.
 
         Raises:
             UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class does.
             EngineFailed: any other error of the engine, or the end of the process.
         """
-        process = self._joined()
+        process = self._joined(name, root)
         try:
             number = process.load(name, folder, settings)
         except BaseException:
@@ -70,12 +77,13 @@ class OwnEngines:
             raise
         return ProcessEngine(process, number, lambda: self._leave(process))
 
-    def _joined(self) -> EngineProcess:
+    def _joined(self, name: str, root: Path) -> EngineProcess:
         with self._lock:
-            if self._process is None or self._process.fault:
-                self._process = EngineProcess(self._logs)
-            self._process.users += 1
-            return self._process
+            process = self._process
+            if process is None or process.fault or process.root != root:
+                process = self._process = EngineProcess(name, root, self._logs)
+            process.users += 1
+            return process
 
     def _leave(self, process: EngineProcess) -> None:
         with self._lock:
@@ -139,12 +147,14 @@ class EngineProcess:
 
     Attributes:
         users: How many engines use it.
+        root: The folder that holds all weights that it may read.
         fault: Why it has ended; empty while it runs.
     """
 
-    def __init__(self, logs: Mapping[str, Any] | None) -> None:
+    def __init__(self, engine: str, root: Path, logs: Mapping[str, Any] | None) -> None:
         """Start the process. Raises OSError."""
         self.users = 0
+        self.root = root
         self.fault = ""
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -154,8 +164,12 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
         self._started: Future[subprocess.Popen[bytes]] = Future()
+        self._scratch = Path(tempfile.mkdtemp(prefix="assay-engine-"))
+        allowed = None
+        if landlock.abi() >= landlock.LEAST_ABI:
+            allowed = paths_allowed(engine, root, self._scratch)
         self._reader = threading.Thread(
-            target=self._run, args=(theirs,), name="engine-process", daemon=True
+            target=self._run, args=(theirs, allowed), name="engine-process", daemon=True
         )
         self._reader.start()
         self.pid = self._started.result().pid
@@ -213,16 +227,17 @@ class EngineProcess:
 
     # The methods below run in the reader's thread.
 
-    def _run(self, theirs: socket.socket) -> None:
+    def _run(self, theirs: socket.socket, allowed: Mapping[str, Sequence[str]] | None) -> None:
         """Start the process and read what it sends, until it ends.
 
         The thread that starts it must live as long as it does: the kernel kills it with the thread.
         """
         try:
             with theirs:
-                process = _started(theirs)
+                process = _started(theirs, allowed, self._scratch)
         except BaseException as error:
             self._channel.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
             self.fault = "It did not start."
             self._started.set_exception(error)
             return
@@ -235,6 +250,7 @@ class EngineProcess:
         process.kill()
         self._over(process.wait())
         self._channel.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _take(self, message: Message) -> None:
         if (number := message.get("call")) is not None:
@@ -297,12 +313,16 @@ def _said(status: int) -> str:
     return f"its exit status is {status}"
 
 
-def _started(end: socket.socket) -> subprocess.Popen[bytes]:
+def _started(
+    end: socket.socket, allowed: Mapping[str, Sequence[str]] | None, scratch: Path
+) -> subprocess.Popen[bytes]:
     """Start the server on its end of the socket, without the secrets of this process."""
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    # Libraries write caches to these places.
+    folders = dict.fromkeys(("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME"), str(scratch))
     return subprocess.Popen(
-        [sys.executable, "-m", _SERVER],
+        [sys.executable, "-m", _SERVER, json.dumps(allowed)],
         stdin=end.fileno(),
         stdout=_STANDARD_ERROR,
-        env={**run_environment(os.environ), "PYTHONPATH": paths},
+        env={**run_environment(os.environ), **folders, "PYTHONPATH": paths},
     )

@@ -2,19 +2,22 @@
 the worker as its standard input.
 
 It has no secret, no database and no broker, ends with the worker, and ignores the signals that tell
-a worker to stop: the worker first lets its requests end.
+a worker to stop: the worker first lets its requests end. Its argument, as JSON, names the paths
+that it may open (`landlock.ruleset`); `null` where the kernel has no Landlock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import logging
 import logging.config
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.principals import serving
+from workers import landlock
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
     error_to_message,
@@ -31,7 +35,7 @@ from workers.engine_process.messages import (
 )
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, RequestRefused
-from workers.landlock import hide_process
+from workers.engines.servers.launch import drop_capabilities, isolate
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
@@ -172,13 +176,29 @@ def _end_with_worker() -> None:
         signal.signal(ignored, signal.SIG_IGN)
 
 
+def _confine(allowed: dict[str, list[str]] | None) -> None:
+    """Leave this process its files alone, and no network where the kernel allows that.
+
+    Raises:
+        OSError: the kernel refuses what its version offers, or a thread would stay unconfined.
+    """
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError("The process has threads already, which Landlock would not confine.")
+    isolate()
+    drop_capabilities()
+    if allowed is not None:
+        landlock.confine(landlock.ruleset(allowed, tcp=False))
+
+
 def main() -> None:
     """Serve the worker on standard input until it ends."""
-    _end_with_worker()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
-    hide_process()
+    _confine(json.loads(sys.argv[1]))
+    # The kernel forgets this when a process gets other privileges.
+    _end_with_worker()
+    landlock.hide_process()
     end = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -25,7 +25,9 @@ def offered_engines() -> list[str]:
     if landlock.abi() < landlock.LEAST_ABI:
         logger.warning(landlock.MISSING)
         if not settings.ENGINE_SERVER_UNCONFINED:
-            logger.warning("They are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them.")
+            logger.warning(
+                "llama.cpp and vLLM are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them."
+            )
             return [str(each) for each in found]
     if llama_cpp_version():
         found.append(EngineName.LLAMA_CPP)

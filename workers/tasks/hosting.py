@@ -112,10 +112,10 @@ class EngineHost:
         adapter = prompt = None
         try:
             if plan.prompt is not None:
-                prompt = self._read_prompt(pk, plan.prompt)
+                prompt = self._read_prompt(plan, plan.prompt)
             if plan.adapter is not None:
                 adapter = str(pk)
-                folder = self._copy(pk, plan.adapter)
+                folder = self._copy(plan, plan.adapter)
                 try:
                     hosted.engine.add_adapter(adapter, folder)
                 finally:
@@ -147,7 +147,7 @@ class EngineHost:
             shutil.rmtree(self._root, ignore_errors=True)
 
     def _start(self, key: _EngineKey, plan: LoadPlan) -> Hosted:
-        folder = self._copy(plan.deployment_id, plan.weights)
+        folder = self._copy(plan, plan.weights)
         try:
             engine = self._engine(plan, folder)
         except BaseException:
@@ -167,26 +167,32 @@ class EngineHost:
             **engine_settings(plan.engine_name),
         }
         if self._own is not None and plan.engine_name == EngineName.OWN:
-            return self._own.load(plan.engine, folder, **arguments)
+            root = folder.parent.parent
+            return self._own.load(plan.engine, folder, root=root, **arguments)
         engine: Engine = load_name(plan.engine)(folder, **arguments)
         return engine
 
-    def _read_prompt(self, deployment_id: int, prompt: Weights) -> PromptDocument:
+    def _read_prompt(self, plan: LoadPlan, prompt: Weights) -> PromptDocument:
         """Return the document of a prompt version. Raises InvalidInput and as `copy_version`."""
-        folder = self._copy(deployment_id, prompt)
+        folder = self._copy(plan, prompt)
         try:
             return PromptDocument.read((folder / PROMPT_FILE).read_bytes())
         finally:
             shutil.rmtree(folder.parent, ignore_errors=True)
 
-    def _copy(self, deployment_id: int, weights: Weights) -> Path:
+    def _copy(self, plan: LoadPlan, weights: Weights) -> Path:
+        """Copy verified files into a folder of their own, beneath one for each kind of engine:
+        the process of Assay's own engines can read that one alone.
+        """
         if self._root is None or not self._root.is_dir():
             # 0700, so that no other user can change bytes between hashing and loading. Created at
             # the first load, so that a full volume fails only that load.
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
-        folder = Path(tempfile.mkdtemp(dir=self._root)) / "files"
+        root = self._root / plan.engine_name
+        root.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=root)) / "files"
         try:
-            self._control.copy_version(deployment_id, weights.manifest, folder)
+            self._control.copy_version(plan.deployment_id, weights.manifest, folder)
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise

@@ -226,8 +226,8 @@ def check_workers() -> str:
     return ", ".join(alive)
 
 
-def check_engine_servers() -> str:
-    """No server of llama.cpp or vLLM runs here that the kernel cannot confine."""
+def check_engines() -> str:
+    """The kernel confines engines, or none of another project runs here."""
     from django.conf import settings
 
     from workers import landlock
@@ -239,7 +239,7 @@ def check_engine_servers() -> str:
             landlock.MISSING,
             "Run engine workers on Linux 6.2 or newer, or unset ASSAY_ENGINE_SERVER_UNCONFINED.",
         )
-    return f"not offered on this machine. {landlock.MISSING}"
+    return f"not confined on this machine; llama.cpp and vLLM are not offered. {landlock.MISSING}"
 
 
 def check_tasks() -> str:
@@ -273,7 +273,7 @@ CHECKS: tuple[Check, ...] = (
     ("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Fix Redis or Valkey first."),
-    ("Engine servers", check_engine_servers, "Reinstall Assay."),
+    ("Engines", check_engines, "Reinstall Assay."),
     ("Tasks", check_tasks, "Reinstall Assay."),
 )
 

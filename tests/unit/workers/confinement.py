@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.engines.servers.process import SCRIPT
 
-_PROBE = """
+PROBE = """
 import json, os, signal, socket, sys
 tried = json.loads(sys.argv[1])
 def connect(address):
@@ -23,6 +23,7 @@ ways = {
     "list": os.listdir,
     "remove": os.remove,
     "connect": connect,
+    "tcp": lambda port: socket.create_connection(("127.0.0.1", int(port)), 5).close(),
     "signal": lambda pid: os.kill(int(pid), 0),
     "run": lambda path: os.execv(path, [path]) if os.fork() == 0 else os.wait(),
 }
@@ -43,7 +44,7 @@ def accesses(
     """Return "done" or the system's error for each access, tried from a confined program."""
     assert paths is not None, "the server is not confined"
     own = {**paths, "run": [*paths.get("run", ()), sys.prefix, sys.base_prefix]}
-    command = [sys.executable, "-I", "-c", _PROBE, json.dumps([[w, str(t)] for w, t in tried])]
+    command = [sys.executable, "-I", "-c", PROBE, json.dumps([[w, str(t)] for w, t in tried])]
     process = subprocess.Popen(
         [sys.executable, "-I", str(SCRIPT), json.dumps(own), *command],
         stdin=subprocess.PIPE,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from registry.catalog.generation import GenerationInputs
+from tests.unit.workers.confinement import PROBE
 from tests.unit.workers.echo import EchoEngine
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import EngineRequest, Sink
@@ -51,6 +55,14 @@ def _names(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
     sink(Done("stop", 1, 0, results=[sorted(os.environ)]))
 
 
+def _probe(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    """Try the accesses that the file `tried` lists, from a process that this one starts."""
+    tried = (folder / "tried").read_text()
+    command = [sys.executable, "-I", "-c", PROBE, tried]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
+    sink(Done("stop", 1, 0, results=[json.loads(told.rpartition("PROBE")[2])]))
+
+
 def _file(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
     made = MediaOutput(b"\x00\xff", "image/png", {"seed": 3})
     sink(Done("stop", 1, 0, results=[{"image": made, "scores": [float("inf"), 0.5]}]))
@@ -85,6 +97,7 @@ def _garbage(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
 _DONE = {
     "slow": _slow,
     "names": _names,
+    "probe": _probe,
     "file": _file,
     "unwritable": _unwritable,
     "units": _units,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from assay.cli.doctor import check_engine_servers
+from assay.cli.doctor import check_engines
 from assay.cli.findings import CheckFailed
 from registry.catalog import TASKS, discovered
 from tests.fleets import assign_everything
@@ -102,9 +102,9 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert offered_engines() == ["own"]
-    assert check_engine_servers().startswith("not offered on this machine.")
+    assert check_engines().startswith("not confined on this machine; llama.cpp and vLLM are not")
     settings.ENGINE_SERVER_UNCONFINED = True
     with pytest.raises(CheckFailed, match="no Landlock"):
-        check_engine_servers()
+        check_engines()
     assert offered_engines()[:2] == ["own", "llama.cpp"]
     assert engine_settings("vllm")["limits"].unconfined

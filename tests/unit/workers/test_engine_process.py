@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,8 +21,10 @@ from registry.catalog.generation import GenerationInputs, SamplingOptions
 from tests.unit.workers.recording import Answer, ask, prompted
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for, told
+from workers import landlock
 from workers.engine_process import frames
 from workers.engine_process.client import OwnEngines, ProcessEngine
+from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, pack, unpack
 from workers.engine_process.messages import (
     EngineFailed,
@@ -35,18 +39,26 @@ from workers.wire import Done, Failed
 
 ROOT = Path(__file__).resolve().parents[3]
 ENGINE = "tests.unit.workers.process_engine:ProcessEngine"
+DENIED = "Permission denied"
 
 
 class Engines:
     """One process with one engine, which all tests of this file use until one ends it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, root: Path) -> None:
         self.own = OwnEngines()
-        self.folder = folder
+        self.root = root
+        self.folder = self.made("weights")
         self.engine = self.load()
 
-    def load(self) -> ProcessEngine:
-        return self.own.load(ENGINE, self.folder)
+    def made(self, name: str) -> Path:
+        """A folder of private copies."""
+        folder = self.root / name
+        folder.mkdir(parents=True)
+        return folder
+
+    def load(self, folder: Path | None = None) -> ProcessEngine:
+        return self.own.load(ENGINE, folder or self.folder, root=self.root)
 
     @property
     def pid(self) -> int:
@@ -71,7 +83,7 @@ class Engines:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
-    found = Engines(tmp_path_factory.mktemp("weights"))
+    found = Engines(tmp_path_factory.mktemp("copies"))
     yield found
     found.engine.close()
 
@@ -118,6 +130,66 @@ def test_the_process_has_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     fresh.engine.close()
     assert "OMP_NUM_THREADS" in names
     assert not {"ASSAY_WIRE_KEY", "DATABASE_URL", "REDIS_URL", "HF_TOKEN"} & set(names)
+
+
+def test_the_process_reaches_its_copies_and_its_temporary_folder_alone(
+    engines: Engines, tmp_path: Path
+) -> None:
+    scratch = engines.engine._process._scratch
+    other, copied = tmp_path / "other", engines.made("copied") / "later"
+    for file in (other, copied):
+        file.write_text("bytes")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        tried = {
+            ("read", copied): "done",
+            ("write", copied): DENIED,
+            ("truncate", copied): DENIED,
+            ("remove", copied): DENIED,
+            ("write", copied.parent / "new"): DENIED,
+            ("write", scratch / "new"): "done",
+            ("read", other): DENIED,
+            ("write", other): DENIED,
+            ("list", tmp_path): DENIED,
+            ("write", ROOT / "workers" / "new.py"): DENIED,
+            ("read", ROOT / "pyproject.toml"): DENIED,
+            ("read", f"/proc/{os.getpid()}/environ"): DENIED,
+            ("tcp", listening.getsockname()[1]): DENIED,
+            ("signal", os.getpid()): "Operation not permitted",
+        }
+        (engines.folder / "tried").write_text(
+            json.dumps([[way, str(target)] for way, target in tried])
+        )
+        (found,) = engines.submit("probe").done().results or []
+    expected = list(tried.values())
+    if landlock.abi() < 4 and found[-2] in ("Connection refused", "Network is unreachable"):
+        expected[-2] = found[-2]  # It has no network, without the help of Landlock.
+    if landlock.abi() < 6:
+        expected[-1] = "done"
+    assert dict(zip(tried, found, strict=True)) == dict(zip(tried, expected, strict=True))
+
+
+def test_data_next_to_code_is_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("data", "package", "lib/site-packages"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "module.py").touch()
+    (tmp_path / "key").touch()
+    for path in (tmp_path / "lib/site-packages", tmp_path):
+        monkeypatch.syspath_prepend(path)
+    allowed = paths_allowed(ENGINE, tmp_path / "weights", tmp_path / "scratch")
+    found = {each for each in allowed["run"] if each.startswith(str(tmp_path))}
+    assert found == {str(tmp_path / name) for name in ("package", "module.py", "lib/site-packages")}
+    assert str(tmp_path) in allowed["list"]
+    assert str(ROOT / "tests") in allowed["run"], "the package of the engine's class"
+
+
+def test_the_process_runs_where_the_kernel_has_no_landlock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    fresh = Engines(tmp_path)
+    assert fresh.submit("one two").done().completion_tokens == 2
+    fresh.engine.close()
 
 
 def test_a_cancelled_request_ends(engines: Engines) -> None:
@@ -180,15 +252,16 @@ def test_a_request_that_is_too_large_is_refused_and_others_go_on(
     assert engines.submit("one two").done().completion_tokens == 2
 
 
-def test_adapters_are_loaded_and_unloaded(engines: Engines, tmp_path: Path) -> None:
-    (tmp_path / "weights.bin").write_bytes(b"x")
-    engines.engine.add_adapter("7", tmp_path)
+def test_adapters_are_loaded_and_unloaded(engines: Engines) -> None:
+    folder = engines.made("adapter")
+    (folder / "weights.bin").write_bytes(b"x")
+    engines.engine.add_adapter("7", folder)
     answer = Answer()
     engines.engine.submit(prompted("r1", {"prompt": "x"}, {}, "7"), answer)
     assert answer.done().finish_reason == "stop"
     engines.engine.remove_adapter("7")
     with pytest.raises(OSError, match=r"weights\.bin"):
-        engines.engine.add_adapter("7", tmp_path / "nothing")
+        engines.engine.add_adapter("7", folder / "nothing")
 
 
 @pytest.mark.parametrize(
@@ -200,11 +273,12 @@ def test_adapters_are_loaded_and_unloaded(engines: Engines, tmp_path: Path) -> N
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(
-    engines: Engines, tmp_path: Path, file: str, kind: type[Exception], said: str
+    engines: Engines, file: str, kind: type[Exception], said: str
 ) -> None:
-    (tmp_path / file).touch()
+    folder = engines.made(file)
+    (folder / file).touch()
     with pytest.raises(kind) as raised:
-        engines.own.load(ENGINE, tmp_path)
+        engines.load(folder)
     assert (type(raised.value), str(raised.value)) == (kind, said)
 
 
@@ -235,19 +309,22 @@ def test_a_process_that_writes_no_frames_is_ended(engines: Engines) -> None:
 
 
 def test_the_process_ends_with_its_last_engine(tmp_path: Path) -> None:
-    own = OwnEngines()
-    first, second = own.load(ENGINE, tmp_path), own.load(ENGINE, tmp_path)
+    engines = Engines(tmp_path)
+    first, second = engines.engine, engines.load()
     pid = first._process.pid
     first.close()
     assert not is_gone(pid)
+    scratch = second._process._scratch
     second.close()
     assert is_gone(pid)
+    assert not scratch.exists()
 
 
 def test_the_process_ends_with_its_worker(tmp_path: Path) -> None:
     program = (
         "import pathlib, time; from workers.engine_process.client import OwnEngines;"
-        f"engine = OwnEngines().load({ENGINE!r}, pathlib.Path({str(tmp_path)!r}));"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        f"engine = OwnEngines().load({ENGINE!r}, folder, root=folder);"
         "print(engine._process.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
@@ -343,12 +420,14 @@ def test_a_model_and_its_adapter_say_the_same_in_a_process_of_their_own(
     remote = OwnEngines().load(
         "workers.engines.generation:GenerationEngine",
         tiny,
+        root=tiny.parent,
         architectures=("LlamaForCausalLM",),
         threads=1,
         dtype="float32",
     )
+    adapter = save_adapter(tiny, tiny.parent / "a", 1)
     for each in (engine, remote):
-        each.add_adapter("a", save_adapter(tiny, tmp_path / "a", 1))
+        each.add_adapter("a", adapter)
     prompts, names = ["The price of gold", "1, 2, 3,"] * 2, [None, None, "a", "a"]
     expected, found = (
         ask(each, prompts, adapters=names, max_tokens=10, temperature=0)

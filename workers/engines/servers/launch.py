@@ -73,7 +73,7 @@ def _loopback_up() -> bool:
     return True
 
 
-def _drop_capabilities() -> None:
+def drop_capabilities() -> None:
     """Leave root, real or of a user namespace, nothing but its user ID, after `exec` as well.
 
     Since Linux 6.15, CAP_PERFMON reads the environment of any process, which Landlock would deny.
@@ -102,7 +102,7 @@ def _in_child(landlock: ModuleType, rules: int | None) -> None:
     for taken in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(taken, signal.SIG_DFL)
     _libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    _drop_capabilities()
+    drop_capabilities()
     if rules is not None:
         landlock.confine(rules)
 
