@@ -58,6 +58,7 @@ from workers.measurements.measuring import (
     store_measure,
 )
 from workers.nodes.broker_access import BrokerAccess
+from workers.nodes.broker_denials import broker_denials_record
 from workers.nodes.services import node_records_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
@@ -79,6 +80,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),
+    ("broker-denials", MEASURE_S, broker_denials_record),
     ("workers", 60.0, worker_keys_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),

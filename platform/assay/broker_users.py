@@ -90,7 +90,7 @@ USERS: dict[str, BrokerUser] = {
         f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
         # Of nodes (`workers.nodes.broker_access`): whoever makes users could make any.
-        "acl|setuser acl|deluser acl|getuser acl|users client|kill",
+        "acl|setuser acl|deluser acl|getuser acl|users acl|log client|kill",
         keys=(
             "assay:quota:*",
             "assay:usage*",

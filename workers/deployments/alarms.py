@@ -13,6 +13,7 @@ from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
 from workers.deployments.states import LIVE
+from workers.nodes.broker_denials import ALARM_FOR, node_denials
 from workers.nodes.models import Node
 
 # Loads that failed in a row before an alarm is raised: a first one may be a restart's.
@@ -68,6 +69,19 @@ def node_keys_shared() -> str:
     return f"Two processes used the key of: {', '.join(names[:_NAMED])}." if names else ""
 
 
+def broker_denials() -> str:
+    """Name nodes that the broker denied commands in the last hour."""
+    found = {
+        node.name: listed
+        for node in Node.objects.exclude(broker_denials={})
+        if (listed := node_denials(node, ALARM_FOR))
+    }
+    return " ".join(
+        f"The broker denied {name}: {', '.join(map(str, listed[:_NAMED]))}."
+        for name, listed in list(found.items())[:_NAMED]
+    )
+
+
 def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:
     return rows.select_related("deployment").order_by("pk")[:_NAMED]
 
@@ -81,5 +95,6 @@ def register_alarms() -> None:
             "releases_unreadable", "A release cannot be read", releases_unreadable, critical=True
         ),
         Alarm("node_keys_shared", "A node’s key is used twice", node_keys_shared, critical=True),
+        Alarm("broker_denials", "A node was denied commands on the broker", broker_denials),
         Alarm("leases_lapsed", "Deployments are not confirmed", leases_lapsed, critical=True),
     )

@@ -12,6 +12,7 @@ from django.utils import timezone
 from governance.principals import Principal
 from workers.deployments.models import Replica, ReplicaState
 from workers.jobs.models import Job, JobState
+from workers.nodes.broker_denials import SHOWN_FOR, Denial, node_denials
 from workers.nodes.models import Node, NodeSample
 from workers.nodes.selectors import node_get
 from workers.nodes.states import WORKING
@@ -45,6 +46,11 @@ class NodeRow:
         """Return whether two processes used its key lately."""
         found = self.node.conflict_at
         return found is not None and timezone.now() - found < CONFLICT_SHOWN
+
+    @property
+    def denials(self) -> list[Denial]:
+        """Commands that the broker denied it in the last day."""
+        return node_denials(self.node, SHOWN_FOR)
 
     @property
     def clock(self) -> str:

@@ -32,7 +32,7 @@ class Node(models.Model):
     """One machine. `public_key` (Ed25519, hexadecimal) is the one that it joined with.
 
     `facts` is its latest report, from `seen_at`. `conflict_at` is when two processes last used
-    its key at once.
+    its key at once. `broker_denials` is what the broker denied it, by command.
     """
 
     name = models.SlugField(max_length=NODE_NAME_MAX, unique=True)
@@ -42,6 +42,7 @@ class Node(models.Model):
     seen_at = models.DateTimeField(null=True, blank=True)
     joined_at = models.DateTimeField(null=True, blank=True)
     conflict_at = models.DateTimeField(null=True, blank=True)
+    broker_denials = models.JSONField(default=dict, db_default=Value({}, JSONField()))
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"
     )

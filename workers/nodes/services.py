@@ -148,14 +148,16 @@ def node_join(*, token: str, public_key: str, facts: dict[str, Any] | None = Non
     kept.used_at = now
     kept.save(update_fields=["used_at"])
     node.public_key, node.joined_at, node.seen_at = public_key, now, now
-    node.facts, node.conflict_at = facts or {}, None
+    node.facts, node.conflict_at, node.broker_denials = facts or {}, None, {}
     NODE_STATES.move(
         node,
         NodeState.ENROLLED,
         actor=node_principal(node.name),
         action="node:join",
         subject=node_subject(node.name),
-        fields=["public_key", "joined_at", "seen_at", "facts", "conflict_at"],
+        fields=[
+            *("public_key", "joined_at", "seen_at", "facts", "conflict_at", "broker_denials"),
+        ],
         data={"token": kept.public_id, "public_key": public_key},
     )
     return node

@@ -200,7 +200,11 @@ _WORK = {
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes what nodes report, past what a request of a person may reach.
     # Compute workers leave to a node the jobs that it alone has the devices for.
-    "workers_node": Grant(web=KEEP, controller=READ, worker="SELECT (id, state, seen_at, facts)"),
+    "workers_node": Grant(
+        web=KEEP,
+        controller="SELECT, UPDATE (broker_denials)",
+        worker="SELECT (id, state, seen_at, facts)",
+    ),
     "workers_nodesample": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE"),
     "workers_nodesession": Grant(web=KEEP, controller="SELECT, DELETE"),
     "workers_nodetoken": Grant(web=KEEP),

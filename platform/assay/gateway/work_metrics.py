@@ -29,6 +29,7 @@ from workers.measurements.measuring import (
     loops_together,
 )
 from workers.measurements.models import Measurement
+from workers.nodes.broker_denials import denials_total
 from workers.nodes.models import Node, NodeState
 from workers.nodes.states import WORKING
 from workers.wire import JOB_QUEUE, deployment_queue, node_of, presence_key
@@ -71,6 +72,11 @@ NODE_SEEN = Gauge(
     "assay_node_last_seen_seconds",
     "Seconds since the last report of a node that joined and was not revoked.",
     ("node", "state"),
+)
+NODE_DENIED = Gauge(
+    "assay_node_broker_denied",
+    "Commands that the broker has denied to a node since it joined.",
+    ("node",),
 )
 STORE_OBJECTS = Gauge("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
 STORE_BYTES = Gauge("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
@@ -121,10 +127,12 @@ async def measure_work() -> None:
     """
     rows, nodes = await asyncio.to_thread(_read)
     NODE_SEEN.clear()
+    NODE_DENIED.clear()
     _realms[:] = [node.realm for node in nodes if node.state in WORKING]
     for node in nodes:
         if node.seen_at is not None:
             NODE_SEEN.labels(node.name, node.state).set(age_s(node.seen_at.timestamp()))
+            NODE_DENIED.labels(node.name).set(denials_total(node))
     reports = [row.figures for row in rows.values() if row.name.startswith(LOOPS)]
     newest = [row.measured_at.timestamp() for row in rows.values() if row.name.startswith(LOOPS)]
     if newest:
@@ -146,7 +154,7 @@ def _read() -> tuple[dict[str, Measurement], list[Node]]:
     """Return the figures by subject, and the nodes in use that have reported."""
     try:
         nodes = Node.objects.exclude(state=NodeState.REVOKED).filter(seen_at__isnull=False)
-        nodes = nodes.only("name", "state", "seen_at", "public_key")
+        nodes = nodes.only("name", "state", "seen_at", "public_key", "broker_denials")
         return Measurement.objects.in_bulk(), list(nodes)
     finally:
         close_connection()

@@ -193,6 +193,7 @@ def test_probes_answer_without_a_key(
         state="cordoned",
         public_key="ab" * 32,
         seen_at=timezone.now() + timedelta(hours=1),
+        broker_denials={"keys": {"count": 3}, "get": {"count": 2}},
         created_by=Person.objects.create(email="nodes@example.org", name="Nodes"),
     )
     assert httpx.get(f"{stage.url}/healthz").json() == {"status": "ok"}
@@ -213,6 +214,7 @@ def test_probes_answer_without_a_key(
         'assay_controller_loop_failing{loop="leases"} 0.0',
         'assay_store_faults{kind="missing"} 0.0',
         'assay_node_last_seen_seconds{node="gpu-1",state="cordoned"} 0.0',
+        'assay_node_broker_denied{node="gpu-1"} 5.0',
     ):
         assert f"\n{line}\n" in metrics, line
     forwarded = {"x-forwarded-for": "203.0.113.9"}

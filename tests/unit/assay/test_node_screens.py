@@ -71,6 +71,18 @@ def test_the_list_shows_state_devices_load_and_last_heartbeat(company: Company) 
     assert "Enroll a node" not in page
 
 
+def test_commands_that_the_broker_denied_are_shown_for_a_day(company: Company) -> None:
+    admin = signed_in(Client(), company.people["ada"])
+    for hours, shown in ((1, True), (25, False)):
+        last = timezone.now() - timedelta(hours=hours)
+        denial = {"count": 3, "target": "deployment.9<b>", "last_at": last.isoformat()}
+        Node.objects.update(broker_denials={"brpop": denial})
+        assert ("The broker denied it commands" in text_of(admin, "/nodes")) == shown
+        page = text_of(admin, "/nodes/gpu-0")
+        said = "<code>brpop</code> on <code>deployment.9&lt;b&gt;</code>:"
+        assert (said in page, "3 times, last" in page) == (shown, shown)
+
+
 def test_a_clock_that_is_wrong_is_shown(company: Company) -> None:
     admin = signed_in(Client(), company.people["ada"])
     for ahead, said in ((3600.0, "60 minutes ahead of"), (-7300.0, "2 hours behind")):
