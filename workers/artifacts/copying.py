@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from governance.errors import InvalidInput
 from registry import store
 from registry.manifests import FilesUnreadable, ManifestMismatch
-from registry.storage.backend import Backend, Entry, Source
+from registry.storage.backend import Backend, Entry, Source, StoreUnavailable
 from registry.storage.folder import FolderBackend
 from registry.storage.opening import open_backend
 from registry.storage.upgrade import is_old
@@ -66,9 +67,7 @@ def _copy(inside: Backend, outside: Backend, entry: Entry, done: Copied) -> None
         done.present += 1
         return
     try:
-        path = inside.path(entry.key)
-        opened = store.cache().open(inside, entry.key) if path is None else path.open("rb")
-        with opened as file:
+        with _opened(inside, entry.key) as file:
             outside.write(entry.key, Source(file, entry.key, entry.sha256 or None, entry.size))
     except FileNotFoundError:
         # Garbage collection took it meanwhile.
@@ -80,3 +79,26 @@ def _copy(inside: Backend, outside: Backend, entry: Entry, done: Copied) -> None
         return
     done.objects += 1
     done.bytes += entry.size
+
+
+def _opened(inside: Backend, key: str) -> BinaryIO:
+    """Open an object of the source.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        FilesUnreadable: it cannot be read, while its store answers.
+        StoreUnavailable: the store does not answer, or the cache has no room.
+    """
+    path = inside.path(key)
+    try:
+        return store.cache().open(inside, key) if path is None else path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = str(error)
+    except StoreUnavailable as error:
+        if error.code != "store_credentials":
+            raise
+        reason = error.message
+    inside.check()
+    raise FilesUnreadable(f"It cannot be read: {reason}", path=key)

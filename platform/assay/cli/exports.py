@@ -55,6 +55,12 @@ def _collect(client: Client, version_id: int | None, found: dict[str, dict[str, 
 def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool) -> dict[str, Any]:
     """Write what belongs to one version; return its entry in the index."""
     name = f"{version['model']}-v{version['number']}"
+    # Before the files: an evidence pack needs every event of its version sealed.
+    releases = _approved(version) if evidence else []
+    for release in releases:
+        pack = folder / "evidence" / f"release-{release}.zip"
+        pack.parent.mkdir(exist_ok=True)
+        client.download(f"releases/{release}/evidence", pack)
     files = folder / "models" / name
     for file in version["manifest"]["files"]:
         target = files / check_path(file["path"])
@@ -70,11 +76,6 @@ def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool
     card = folder / "cards" / f"{name}.md"
     card.parent.mkdir(exist_ok=True)
     card.write_text(version["card"], encoding="utf-8")
-    releases = _approved(version) if evidence else []
-    for release in releases:
-        pack = folder / "evidence" / f"release-{release}.zip"
-        pack.parent.mkdir(exist_ok=True)
-        client.download(f"releases/{release}/evidence", pack)
     return {
         "name": name,
         "base": version["manifest"]["base"],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from governance.audit.models import AuditEvent
+from governance.audit.sealer import seal_once
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
 from registry import store
@@ -21,6 +22,7 @@ from registry.versions.models import Model, ModelVersion
 from tests.proofs import fresh_proof
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
 from tests.unit.registry.objects import model, safetensors, stored
+from tests.unit.registry.office import Office
 from tools import bundle
 from workers.jobs.finishing import job_finish
 from workers.tasks.jobs import run as run_job
@@ -167,6 +169,25 @@ def test_an_export_stops_at_a_damaged_file_and_continues_once_it_is_restored(
     before = AuditEvent.objects.filter(action="version:export").count()
     signed_in(*command, code=0)
     assert AuditEvent.objects.filter(action="version:export").count() == before + 1
+
+
+def test_the_evidence_of_an_approved_release_comes_along(
+    signed_in: Run,
+    person: Callable[..., Person],
+    department: Callable[[str], Department],
+    tmp_path: Path,
+) -> None:
+    office = Office(person, department)
+    release = office.approve(office.submit())
+    seal_once()
+    signed_in("versions", "export", str(tmp_path / "out"), str(release.version_id), code=0)
+    pack = f"evidence/release-{release.pk}.zip"
+    *_, exported = json.loads((tmp_path / "out" / "versions.json").read_text())
+    assert exported["evidence"] == [pack]
+    assert bundle.main(["make", str(tmp_path / "to"), "--versions", str(tmp_path / "out")]) == 0
+    signed_in("releases", "check-evidence", str(tmp_path / "to" / pack), code=0)
+    (tmp_path / "to" / pack).unlink()
+    assert f"{pack} is missing" in verified(tmp_path / "to").stderr
 
 
 def test_only_who_may_export_gets_the_bytes(

@@ -322,6 +322,19 @@ def test_a_copy_goes_on_is_verified_and_takes_what_was_stored_meanwhile(
         store_copy(source=store.store_url(), target=store.store_url())
 
 
+def test_a_copy_names_a_file_that_cannot_be_read_and_takes_the_others(
+    tmp_path: Path, root: Path
+) -> None:
+    manifest = made(tmp_path, a="one", b="two")
+    closed = root / file_key(manifest.files[0].sha256)
+    closed.unlink()
+    closed.symlink_to(closed.name)
+    done = store_copy(source=store.store_url(), target=(tmp_path / "target").as_uri())
+    assert done.objects == 2
+    (sentence,) = done.failed
+    assert sentence.startswith(f"{file_key(manifest.files[0].sha256)}: It cannot be read: ")
+
+
 def test_a_copy_from_the_first_layout_is_refused(root: Path, tmp_path: Path) -> None:
     (root / "versions").mkdir(parents=True)
     with pytest.raises(InvalidInput, match="earlier release"):
