@@ -756,8 +756,10 @@ ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 
 ENGINE_SERVER_MEMORY = env_int("ASSAY_ENGINE_SERVER_MEMORY_BYTES", 16 * 1024**3, least=2**28)
 # Such a server starts even where this kernel's Landlock cannot confine it to its own files.
 ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
-# Python of the environment that vLLM is installed in; empty where a worker offers no vLLM.
+# Pythons of the environments that vLLM and SGLang are installed in; empty where a worker does not
+# offer them.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
+SGLANG_PYTHON = env("ASSAY_SGLANG_PYTHON", "")
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.
 ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # Percentage of the memory of its GPU, or of its machine or container, that the models of an engine

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import models
+from django.utils.text import get_text_list
 
 from governance.errors import InvalidInput
 from registry.catalog import get_task
@@ -47,8 +48,8 @@ def engines_for(version: ModelVersion) -> list[EngineName]:
     if weights_format(version) is WeightsFormat.GGUF:
         return [EngineName.LLAMA_CPP]
     found = [EngineName.OWN]
-    if get_task(version.model.task).streams_text and _takes_vllm(version):
-        found.append(EngineName.VLLM)
+    if get_task(version.model.task).streams_text and _has_no_soft_prompt(version):
+        found += [EngineName.VLLM, EngineName.SGLANG]
     return found
 
 
@@ -59,8 +60,8 @@ def precisions_for(engines: Sequence[EngineName]) -> list[Precision]:
     return list(Precision)
 
 
-def _takes_vllm(version: ModelVersion) -> bool:
-    """Return whether its adapter, if it has one, is a kind that vLLM loads: LoRA."""
+def _has_no_soft_prompt(version: ModelVersion) -> bool:
+    """Return whether its adapter, if it has one, is LoRA, which vLLM and SGLang load."""
     below = version.base if version.kind == VersionKind.PROMPT else version
     if below is None or below.kind != VersionKind.ADAPTER:
         return True
@@ -78,7 +79,7 @@ def checked_engine(
     name = _named(engine) if engine else measuring_engine(version)
     possible = engines_for(version)
     if name not in possible:
-        titles = " or ".join(ENGINE_TITLES[each] for each in possible)
+        titles = get_text_list([ENGINE_TITLES[each] for each in possible])
         raise InvalidInput(
             f"{ENGINE_TITLES[name]} cannot serve {version}.",
             hint="llama.cpp serves a GGUF that intake kept as delivered."

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from django.utils.text import get_text_list
+
 from governance.errors import InvalidInput, Unavailable, WrongState
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -332,12 +334,12 @@ def _stated(case: Case, highest: str) -> Iterator[Requirement]:
 
 def _engine(version: ModelVersion) -> Requirement:
     title = "An engine serves it"
-    measured, *others = [ENGINE_TITLES[each] for each in engines_for(version)]
-    if not others:
-        note = f"One engine can serve it: {measured}."
+    titles = [ENGINE_TITLES[each] for each in engines_for(version)]
+    if len(titles) == 1:
+        note = f"One engine can serve it: {titles[0]}."
         return Requirement("engine", title, ReadinessState.READY, note)
     note = (
-        f"You choose the engine in the form: {measured} or {' or '.join(others)}. Evaluations run "
+        f"You choose the engine in the form: {get_text_list(titles)}. Evaluations run "
         "on the first one, with the weights as stored; another engine or precision needs a "
         "reviewer's judgment."
     )

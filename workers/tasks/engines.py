@@ -10,11 +10,15 @@ from django.conf import settings
 
 from registry.catalog.engines import EngineName
 from workers import landlock
-from workers.engines.servers.offered import llama_cpp_version, vllm_version
-from workers.engines.servers.process import ServerLimits
+from workers.engines.servers.offered import llama_cpp_version, sglang_version, vllm_version
+from workers.engines.servers.process import ServerLimits, isolates
 
-# It compiles kernels when it starts on a GPU.
-VLLM_START_S = 900.0
+# vLLM and SGLang compile kernels when they start on a GPU.
+COMPILING_START_S = 900.0
+NOT_ALONE = (
+    "SGLang is not offered: this kernel or container gives its servers no network and /dev/shm of "
+    "their own, so others could send them pickles, which run code."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,11 @@ def offered_engines() -> list[str]:
         found.append(EngineName.LLAMA_CPP)
     if vllm_version(settings.VLLM_PYTHON):
         found.append(EngineName.VLLM)
+    if sglang_version(settings.SGLANG_PYTHON):
+        if isolates() or settings.ENGINE_SERVER_UNCONFINED:
+            found.append(EngineName.SGLANG)
+        else:
+            logger.warning(NOT_ALONE)
     return [str(each) for each in found]
 
 
@@ -43,6 +52,8 @@ def engine_settings(name: str) -> dict[str, Any]:
     limits = ServerLimits(
         memory=settings.ENGINE_SERVER_MEMORY, unconfined=settings.ENGINE_SERVER_UNCONFINED
     )
-    if name == EngineName.VLLM:
-        return {"limits": replace(limits, start_s=VLLM_START_S), "python": settings.VLLM_PYTHON}
+    pythons = {EngineName.VLLM: settings.VLLM_PYTHON, EngineName.SGLANG: settings.SGLANG_PYTHON}
+    if name in pythons:
+        limits = replace(limits, start_s=COMPILING_START_S)
+        return {"limits": limits, "python": pythons[EngineName(name)]}
     return {"limits": limits}

@@ -3,34 +3,62 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from workers.engines.servers.offered import new_enough, vllm_version
+from workers.engines.servers.offered import (
+    SGLANG_LEAST,
+    VLLM_LEAST,
+    new_enough,
+    sglang_version,
+    vllm_version,
+)
 
 
 @pytest.mark.parametrize(
-    ("version", "fits"),
-    [("0.32.0", True), ("0.33.1+cpu", True), ("1.0", True), ("0.31.2", False), ("dev", False)],
+    ("version", "least", "fits"),
+    [
+        ("0.32.0", VLLM_LEAST, True),
+        ("0.33.1+cpu", VLLM_LEAST, True),
+        ("1.0", VLLM_LEAST, True),
+        ("0.31.2", VLLM_LEAST, False),
+        ("dev", VLLM_LEAST, False),
+        ("0.5.23", SGLANG_LEAST, True),
+        ("0.5.23.post1", SGLANG_LEAST, True),
+        ("0.6", SGLANG_LEAST, True),
+        ("0.5.24.dev7", SGLANG_LEAST, True),
+        ("0.5.23rc1", SGLANG_LEAST, False),
+        ("0.5.9", SGLANG_LEAST, False),
+        ("0.5", SGLANG_LEAST, False),
+    ],
 )
-def test_vllm_without_the_fix_of_adapters_is_refused(version: str, fits: bool) -> None:
-    assert new_enough(version) is fits
+def test_versions_with_known_faults_are_refused(
+    version: str, least: tuple[int, ...], fits: bool
+) -> None:
+    assert new_enough(version, least) is fits
 
 
-def test_the_version_of_vllm_is_that_of_its_environment(tmp_path: Path) -> None:
-    assert vllm_version("") == ""
-    assert vllm_version(str(tmp_path / "missing")) == ""
-    for version, found in (("0.33.0", "0.33.0"), ("0.30.0", "")):
+@pytest.mark.parametrize(
+    ("asked", "new", "old"),
+    [(vllm_version, "0.33.0", "0.30.0"), (sglang_version, "0.5.23", "0.5.20")],
+)
+def test_the_version_of_a_server_is_that_of_its_environment(
+    tmp_path: Path, asked: Callable[[str], str], new: str, old: str
+) -> None:
+    assert asked("") == ""
+    assert asked(str(tmp_path / "missing")) == ""
+    for version, found in ((new, new), (old, "")):
         python = tmp_path / version
         python.write_text(f"#!/bin/sh\necho {version}\n")
         python.chmod(stat.S_IRWXU)
-        assert vllm_version(str(python)) == found
+        assert asked(str(python)) == found
 
 
 @pytest.mark.torch
 def test_answers_of_two_models_differ_by_their_probabilities(tmp_path: Path) -> None:
-    from workers.engines.servers.vllm import difference, digest_of
+    from workers.engines.servers.lora import difference, digest_of
 
     one = [(5, -1.0), (7, -2.0)]
     assert difference(one, one) == 0
@@ -46,12 +74,10 @@ def test_answers_of_two_models_differ_by_their_probabilities(tmp_path: Path) -> 
 def test_prompts_share_work_within_one_department_alone() -> None:
     from types import SimpleNamespace
 
-    from workers.engines.servers.vllm import _Vllm
+    from workers.engines.servers.lora import Names
 
-    dialect = _Vllm(SimpleNamespace(), frozenset({2}))  # type: ignore[arg-type]
-    row = SimpleNamespace(adapter=None, request_id="r")
-    salts = [dialect._common(row, scope)["cache_salt"] for scope in ("a", "a", "b", "")]  # type: ignore[arg-type]
+    names, row = Names(), SimpleNamespace(adapter=None, request_id="r")
+    salts = [names.salt(row, scope) for scope in ("a", "a", "b", "")]  # type: ignore[arg-type]
     assert salts[0] == salts[1]
     assert len(set(salts)) == 3
-    other = _Vllm(SimpleNamespace(), frozenset({2}))  # type: ignore[arg-type]
-    assert other._common(row, "a")["cache_salt"] != salts[0]  # type: ignore[arg-type]
+    assert Names().salt(row, "a") != salts[0]  # type: ignore[arg-type]

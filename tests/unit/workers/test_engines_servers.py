@@ -32,6 +32,7 @@ def served(
     from workers.engines.servers.engine import ServedEngine
     from workers.engines.servers.llama_cpp import _LlamaCpp
     from workers.engines.servers.process import ServerLimits
+    from workers.engines.servers.sglang import _Sglang
     from workers.engines.servers.vllm import _Vllm
 
     class Handler(BaseHTTPRequestHandler):
@@ -55,7 +56,9 @@ def served(
     eos = frozenset({tokenizer.eos_token_id})
     vocabulary = Vocabulary(tokenizer, len(tokenizer), eos)
     engine = ServedEngine(
-        dialect=_LlamaCpp(vocabulary) if name == "llama.cpp" else _Vllm(vocabulary, eos),
+        dialect={"llama.cpp": lambda *_: _LlamaCpp(vocabulary), "vllm": _Vllm, "sglang": _Sglang}[
+            name
+        ](vocabulary, eos),
         tokenizer=tokenizer,
         eos=eos,
         vocabulary=vocabulary,
@@ -101,6 +104,12 @@ def choice(finish: str | None, *numbers: int) -> dict[str, Any]:
     return {"choices": [{"token_ids": numbers, "finish_reason": finish}]}
 
 
+def part(finish: str | None, made: int, *numbers: int) -> dict[str, Any]:
+    reason = finish and {"type": finish, "message": "Aborted", "status_code": None}
+    about = {"finish_reason": reason, "completion_tokens": made}
+    return {"text": "", "output_ids": numbers, "meta_info": about}
+
+
 @pytest.mark.parametrize(
     ("events", "options"),
     [
@@ -133,6 +142,8 @@ def test_an_answer_that_no_caller_could_get_ends_its_request_alone(
         ("llama.cpp", [token(), over("limit", 4)], "length", 4),
         ("vllm", [choice("stop", A)], "stop", 2),
         ("vllm", [choice("length", A, A)], "length", 2),
+        ("sglang", [part(None, 1, A), part("stop", 2, 0)], "stop", 2),
+        ("sglang", [part(None, 2, A, A), part("length", 2)], "length", 2),
     ],
 )
 def test_an_end_has_the_reason_and_the_count_that_the_server_states(
@@ -152,6 +163,10 @@ def test_an_end_has_the_reason_and_the_count_that_the_server_states(
         ("llama.cpp", [token()]),
         ("vllm", [choice("abort", A)]),
         ("vllm", [choice("error", A)]),
+        ("sglang", [part(None, 1, A), part("abort", 1)]),
+        ("sglang", [part(None, 2, A)]),
+        ("sglang", [part(None, 1, A)]),
+        ("sglang", [{"error": {"message": "The grammar is invalid", "code": 400}}]),
     ],
 )
 def test_an_answer_that_was_cut_off_is_not_reported_as_complete(
@@ -196,28 +211,3 @@ def test_a_stream_that_was_closed_before_it_connected_sends_no_request(
         stream.close()
         with pytest.raises(ServerFailed, match="ended before it was sent"):
             list(stream.events("/completion", {}))
-
-
-def test_a_failed_load_of_an_adapter_can_be_tried_again(tiny: Path, tmp_path: Path) -> None:
-    from workers.engines.servers.vllm import VllmEngine
-
-    adapter, copies = tmp_path / "adapter", tmp_path / "copies"
-    adapter.mkdir()
-    (adapter / "weights").write_text("w")
-    asked: list[str] = []
-
-    def ask(target: str, body: Any) -> dict[str, Any]:
-        asked.append(target)
-        return {}
-
-    # Neither `choices` nor another expected key is in the server's answers.
-    engine: Any = SimpleNamespace(_folder=copies, _fingerprints={}, _prompt=[1], _ask=ask)
-    engine._fingerprint = lambda model: VllmEngine._fingerprint(engine, model)
-    engine._unload = lambda served: VllmEngine._unload(engine, served)
-    engine._check_fingerprints = lambda added: VllmEngine._check_fingerprints(engine, added)
-    (copies / "lora-a").mkdir(parents=True)  # of a load that broke off
-    for _ in range(2):
-        with pytest.raises(ValueError, match="did not load the adapter"):
-            VllmEngine._load(engine, "lora-a", adapter)
-        assert not (copies / "lora-a").exists()
-    assert asked.count("/v1/unload_lora_adapter") == 2

@@ -8,7 +8,7 @@ server. Loads the standard library and `landlock.py` alone.
 
 A new network namespace holds nothing but a loopback interface; sockets that are files still work.
 So does a new `/dev/shm`, which servers would share otherwise. Where the kernel allows no new
-namespace (some containers), the server has those of the worker and `isolated` is false.
+namespace (some containers), or no mount in it, `isolated` is false: the server has the worker's.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def isolate() -> bool:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
-    # A system without `/dev/shm` needs none.
     _libc.mount(None, b"/", None, ctypes.c_ulong(_ALL_PRIVATE), None)
-    _libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(_NO_PROGRAMS), b"mode=1777")
-    return _loopback_up()
+    own = _libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(_NO_PROGRAMS), b"mode=1777")
+    _loopback_up()
+    # A system without `/dev/shm` needs none.
+    return own == 0 or not os.path.isdir("/dev/shm")  # noqa: S108
 
 
 def _write(path: str, text: str) -> None:
@@ -61,7 +62,7 @@ def _write(path: str, text: str) -> None:
         pass  # Without a map, files of this user stay readable by their real owner.
 
 
-def _loopback_up() -> bool:
+def _loopback_up() -> None:
     """Switch on `lo`, which servers of several processes talk over."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as each:
         request = struct.pack("16sH14x", b"lo", 0)
@@ -70,7 +71,6 @@ def _loopback_up() -> bool:
             fcntl.ioctl(each, _SET_FLAGS, struct.pack("16sH14x", b"lo", flags | _UP))
         except OSError:
             pass  # Only servers of several processes need it; theirs will not start.
-    return True
 
 
 def drop_capabilities() -> None:

