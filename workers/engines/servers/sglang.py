@@ -217,6 +217,10 @@ class _Sglang:
         for place, number in enumerate(made):
             if type(number) is not int:
                 raise ServerFailed("an event holds a token that is not a number")
+            if finish.get("type") == "stop" and place == len(made) - 1:
+                # SGLang may know more tokens that end an answer; none of them is text.
+                yield Token(number if number in self._eos else self._eos[0])
+                return
             if logs is None:
                 yield Token(number)
                 continue
