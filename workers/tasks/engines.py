@@ -30,7 +30,7 @@ def offered_engines() -> list[str]:
         logger.warning(landlock.MISSING)
         if not settings.ENGINE_SERVER_UNCONFINED:
             logger.warning(
-                "llama.cpp and vLLM are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them."
+                "Other engines are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them."
             )
             return [str(each) for each in found]
     if llama_cpp_version():

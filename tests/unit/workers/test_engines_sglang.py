@@ -54,12 +54,16 @@ def load(sglang: Any, tmp_path: Path) -> Iterator[Callable[..., None]]:
         sglang.remove_adapter(name)
 
 
-def adapter(folder: Path, fault: str = "", r: int = 4) -> Path:
+def adapter(folder: Path, fault: str = "", r: int = 4, module: str = "q_proj") -> Path:
     """LoRA as far as the stand-in reads it."""
+    from numpy import frombuffer, uint8
+    from safetensors.numpy import save_file
+
     folder.mkdir()
     config = {"peft_type": "LORA", "r": r, "target_modules": ["model.layers.0.self_attn.q_proj"]}
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    (folder / "adapter_model.safetensors").write_text(folder.name)
+    weights = {f"model.layers.0.{module}.lora_A.weight": frombuffer(folder.name.encode(), uint8)}
+    save_file(weights, folder / "adapter_model.safetensors")
     if fault:
         (folder / "fault").write_text(fault)
     return folder
@@ -112,6 +116,8 @@ def test_a_load_that_the_server_refuses_can_be_tried_again(
 ) -> None:
     with pytest.raises(ValueError, match="rank is 128; at most 64"):
         load("wide", r=128)
+    with pytest.raises(ValueError, match="The adapter changes router; SGLang serves LoRA of"):
+        sglang.add_adapter("more", adapter(tmp_path / "more", module="router"))
     folder = adapter(tmp_path / "other")
     config = folder / "adapter_config.json"
     stated = config.read_text()
