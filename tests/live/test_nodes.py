@@ -1,4 +1,5 @@
-"""A machine with neither database nor store serves what the gateway asks, until it is revoked."""
+"""Machines with neither database nor store serve what the gateway asks: where one dies the other
+answers, and a revoked one serves no more."""
 
 from __future__ import annotations
 
@@ -16,16 +17,18 @@ from redis import Redis
 
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
-from tests.live.celery_worker import ROOT, controller, node_worker, until
+from tests.live.celery_worker import ROOT, controller, kill, node_worker, until
 from tests.live.test_serving_faults import ENGINE, LEASE_S, key
 from tests.live.web_process import web
 from tests.unit.assay.node_support import node_made, place
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from workers.deployments.models import Deployment, DeploymentState, Replica
+from workers.deployments.models import DeploymentState, Replica, ReplicaState
 from workers.deployments.services import deployment_create
-from workers.nodes.models import Node, NodeState
+from workers.nodes.models import Node
 from workers.nodes.services import node_enroll, node_revoke
+from workers.placement.services import deployment_place
+from workers.placement.settings import ReplicaSettings
 from workers.remote.client import NodeClient
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
@@ -48,16 +51,16 @@ def join(folder: Path, url: str, token: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_node_without_database_serves_until_it_is_revoked(
+def test_two_nodes_without_database_serve_until_one_dies_and_the_other_is_revoked(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASSAY_SERVING_LEASE_S", str(LEASE_S))
     # The plan of a load comes from the web process: it names the engine without a model.
     (tmp_path / "sitecustomize.py").write_text("import tests.live.echo_catalog\n")
-    machine = tmp_path / "machine"
-    machine.mkdir()
     admin = company.person("ada", "admin")
     deployment = deployment_create(actor=company.developer(), release_id=release(adapter()).pk)
+    both = ReplicaSettings(replicas_min=2, replicas_max=2)
+    deployment_place(actor=admin, deployment_id=deployment.pk, settings=both)
     body = {"model": "docs", "prompt": "one two", "max_tokens": 8}
     headers = {"authorization": f"Bearer {key()}"}
     with controller(tmp_path / "controller.log"), web(tmp_path) as (url, _):
@@ -65,32 +68,45 @@ def test_a_node_without_database_serves_until_it_is_revoked(
         def ask() -> httpx.Response:
             return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
 
-        _, token, _ = node_enroll(actor=admin, name="gpu-1")
-        finished = join(machine, url, token)
-        assert finished.returncode == 0, finished.stderr
-        assert token not in finished.stdout
-        assert (machine / "key").stat().st_mode & 0o777 == 0o600
-        (machine / "other").mkdir()
-        replayed = join(machine / "other", url, token)
+        keys = []
+        for name in ("gpu-1", "gpu-2"):
+            (tmp_path / name).mkdir()
+            _, token, _ = node_enroll(actor=admin, name=name)
+            finished = join(tmp_path / name, url, token)
+            assert finished.returncode == 0, finished.stderr
+            assert token not in finished.stdout
+            keys.append(tmp_path / name / "key")
+            assert keys[-1].stat().st_mode & 0o777 == 0o600
+        (tmp_path / "other").mkdir()
+        replayed = join(tmp_path / "other", url, token)
         assert replayed.returncode == 1
         assert "was used already" in replayed.stderr
         assert AuditEvent.objects.filter(action="node:join", outcome="denied").exists()
 
-        with node_worker(tmp_path / "engine.log", url, machine / "key", *ENGINE):
-            until(lambda: Deployment.objects.get().state == DeploymentState.SERVING)
+        logs = [tmp_path / "engine1.log", tmp_path / "engine2.log"]
+        with (
+            node_worker(logs[0], url, keys[0], *ENGINE) as first,
+            node_worker(logs[1], url, keys[1], *ENGINE),
+        ):
+            ready = Replica.objects.filter(state=ReplicaState.READY)
+            until(lambda: ready.count() == 2)
+            names = {worker.partition("@")[0] for worker in ready.values_list("worker", flat=True)}
+            assert names == {"gpu-1/engine1", "gpu-2/engine2"}
+            until(lambda: ask().status_code == 200)
+            until(lambda: all(node.facts.get("cpus") for node in Node.objects.all()))
+
+            kill(first)
             until(lambda: ask().status_code == 200)
             assert ask().json()["choices"][0]["text"] == "onetwo"
-            assert Replica.objects.get().worker.startswith("gpu-1/engine@")
-            until(lambda: Node.objects.get().facts.get("cpus"))
 
-            node_revoke(actor=admin, name="gpu-1", reason="Sold")
+            for name in ("gpu-1", "gpu-2"):
+                node_revoke(actor=admin, name=name, reason="Sold")
             began = time.monotonic()
             until(lambda: ask().status_code == 503, LEASE_S)
             assert time.monotonic() - began < LEASE_S
-            until(lambda: b"Node gpu-1 is revoked" in (tmp_path / "engine.log").read_bytes())
+            until(lambda: b"Node gpu-2 is revoked" in logs[1].read_bytes())
             deployment.refresh_from_db()
             assert deployment.state == DeploymentState.PENDING
-            assert Node.objects.get().state == NodeState.REVOKED
 
 
 def test_slow_downloads_hold_neither_threads_nor_connections_and_are_bounded(
