@@ -52,7 +52,7 @@ def chain_draft_checked(
     )
     unknown = [name for name in release if name not in PARTS]
     if unknown or not release.get("environment"):
-        sentence = f"A release draft of a chain has an environment, and of {', '.join(PARTS)} any."
+        sentence = f"A release draft needs an environment. It takes {', '.join(PARTS)} only."
         raise InvalidInput(sentence, fields={"release": [sentence]})
     defaults = {"departments": [model.department.slug], "deployment_name": model.name}
     return checked_draft({**defaults, **{name: value for name, value in release.items() if value}})

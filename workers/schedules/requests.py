@@ -44,7 +44,7 @@ from workers.jobs.chains import LINKS_MAX, Step, chain_checked, fine_tune_then
 from workers.jobs.models import Job, JobPriority
 from workers.jobs.requests import evaluate_request, evaluation_spec, fine_tune_spec
 from workers.jobs.training import BASE_KINDS
-from workers.schedules.models import ScheduleKind
+from workers.schedules.models import Schedule, ScheduleKind
 
 REQUEST_BYTES_MAX = 32_768
 
@@ -129,6 +129,11 @@ class Resolved:
     version: ModelVersion
     data: DatasetVersion
 
+    def are_those_of(self, job: Job) -> bool:
+        """Return whether the job used these versions."""
+        used = job.spec.get("version", job.spec.get("base")), job.spec.get("dataset_version")
+        return used == (self.version.pk, self.data.pk)
+
 
 def parsed(kind: str, request: Mapping[str, Any]) -> Evaluation | FineTune:
     """Return the request, whose rows are not looked up.
@@ -172,20 +177,14 @@ def request_resolve(actor: Principal, request: Evaluation | FineTune) -> Resolve
     return Resolved(version, _data(actor, request))
 
 
-def request_newest(request: Evaluation | FineTune) -> bool:
-    """Return whether the request names newest versions.
+def names_newest(schedule: Schedule) -> bool:
+    """Return whether the request of the schedule names a newest version.
 
     For a fine-tune its base and its data count. Evaluations that follow it do not: on other data,
     it would make the same version again.
     """
-    model = request.base_model if isinstance(request, FineTune) else request.model
-    return model is not None or request.dataset is not None
-
-
-def request_repeats(request: Evaluation | FineTune, found: Resolved, job: Job) -> bool:
-    """Return whether the request names newest versions, and these are those that the job used."""
-    used = job.spec.get("version", job.spec.get("base")), job.spec.get("dataset_version")
-    return request_newest(request) and used == (found.version.pk, found.data.pk)
+    model = "base_model" if schedule.kind == ScheduleKind.FINE_TUNE else "model"
+    return not schedule.request.keys().isdisjoint({model, "dataset"})
 
 
 def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Department, str]:

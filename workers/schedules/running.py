@@ -36,9 +36,9 @@ from workers.schedules.requests import (
     Evaluation,
     FineTune,
     Resolved,
+    names_newest,
     parsed,
     request_check,
-    request_repeats,
     request_resolve,
     request_start,
 )
@@ -118,7 +118,7 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     try:
         request = parsed(schedule.kind, schedule.request)
         found = request_resolve(actor, request)
-        if reason := _nothing_new(schedule, request, found):
+        if reason := _nothing_new(schedule, found):
             # A person who lost the right is noticed now, not when something is new.
             request_check(actor, request)
             _skip(schedule, due_at, reason, found)
@@ -133,12 +133,12 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     _record(schedule, "schedule:start", data=started_data(job, found))
 
 
-def _nothing_new(schedule: Schedule, request: Evaluation | FineTune, found: Resolved) -> str:
+def _nothing_new(schedule: Schedule, found: Resolved) -> str:
     """Return why the job would repeat the last one, if that succeeded with the same versions."""
     last = schedule.last_job
-    if schedule.run_unchanged or last is None or last.state != JobState.SUCCEEDED:
+    if schedule.run_unchanged or not names_newest(schedule):
         return ""
-    if not request_repeats(request, found, last):
+    if last is None or last.state != JobState.SUCCEEDED or not found.are_those_of(last):
         return ""
     since = f"{last.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return f"No new version since {since}. {last.title} has succeeded."

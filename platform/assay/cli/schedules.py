@@ -51,7 +51,7 @@ def show(schedule_id: Number) -> None:
             *([("suspended because", found["reason"])] if found["reason"] else []),
             ("times", f"{found['cron']} ({found['time_zone']})"),
             ("next", found["next_due"]),
-            ("if nothing is new", "runs" if found["run_unchanged"] else "skips"),
+            *([("if nothing is new", "runs")] if found["run_unchanged"] else []),
             ("runs as", found["owner"]["name"]),
             ("department", found["department"]),
         ]

@@ -45,7 +45,7 @@ def test_a_version_is_evaluated_at_set_times_by_the_form(company: Company) -> No
     assert address in client.get(f"/versions/{company.second.pk}").content.decode()
     html = client.get(address).content.decode()
     assert inline_in(html) == []
-    assert "docstrings-test, the newest version at each run" in html
+    assert "Newest docstrings-test" in html
     form = {
         "name": "Nightly", "cron": "*/5 * * * *", "time_zone": "Europe/Berlin",
         "version": f"version:{company.second.pk}", "dataset": "dataset:docstrings-test",
@@ -153,6 +153,7 @@ def test_a_schedule_is_paused_resumed_run_and_deleted_on_its_page(company: Compa
     ran = client.post(f"{address}/run")
     job = Job.objects.get(created_by=company.devi, kind="evaluate", state="queued")
     assert ran.headers["Location"] == f"/jobs/{job.pk}"
+    assert f'<a href="{address}">Nightly</a>' in client.get(f"/jobs/{job.pk}").content.decode()
     assert client.post(f"{address}/run").status_code == 409
     client.post(f"{address}/delete")
     assert not Schedule.objects.exists()

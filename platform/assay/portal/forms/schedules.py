@@ -19,6 +19,7 @@ from workers.schedules.models import CRON_MAX
 
 DATA_SHOWN = 300
 VERSIONS_SHOWN = 50
+_NEWEST = "Newest: the newest {} at each run."
 # With spaces at which a line does not break.
 _NIGHTLY, _WEEKDAYS = (each.replace(" ", "\xa0") for each in ("0 2 * * *", "0 6 * * 1-5"))
 
@@ -36,8 +37,8 @@ class ScheduleForm(TablerForm):
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     time_zone = forms.ChoiceField(initial="UTC")
-    version = forms.ChoiceField()
-    dataset = forms.ChoiceField(label="Data")
+    version = forms.ChoiceField(help_text=_NEWEST.format("trusted version"))
+    dataset = forms.ChoiceField(label="Data", help_text=_NEWEST.format("version"))
     run_unchanged = forms.BooleanField(
         required=False,
         label="Run even if nothing is new",
@@ -101,7 +102,7 @@ def version_choices(
     rows = rows.filter(kind__in=kinds) if kinds else rows
     shown = rows.order_by("-number")[:VERSIONS_SHOWN]
     return [
-        (f"model:{model.name}", f"{model.name}, the newest trusted version at each run"),
+        (f"model:{model.name}", f"Newest {model.name}"),
         *((f"version:{version.pk}", str(version)) for version in shown),
     ]
 
@@ -122,7 +123,7 @@ def data_choices(actor: Principal, task: str, row_kind: str = "") -> list[tuple[
         if version.dataset_id not in seen:
             seen.add(version.dataset_id)
             name = version.dataset.name
-            choices.append((f"dataset:{name}", f"{name}, the newest version at each run"))
+            choices.append((f"dataset:{name}", f"Newest {name}"))
         choices.append((f"version:{version.pk}", str(version)))
     return choices
 

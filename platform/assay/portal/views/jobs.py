@@ -29,6 +29,7 @@ from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 from workers.jobs.states import TERMINAL
 from workers.jobs.workspace import KEPT_DAYS
+from workers.schedules.selectors import schedules_visible_to
 
 EVENTS_SHOWN = 5000
 
@@ -76,6 +77,7 @@ class JobPage(Screen):
             "curves": curves(events),
             "result": result_of(self, job),
             "waits": job_waits(job),
+            "schedule": schedules_visible_to(self.actor).filter(runs__job=job).first(),
             "chain_first": first,
             "chain": links,
             **self.chain_end(first),

@@ -28,7 +28,7 @@ from workers.jobs.training import BASE_KINDS
 from workers.schedules import models
 from workers.schedules.cron import next_due
 from workers.schedules.models import ScheduleKind, ScheduleState
-from workers.schedules.requests import parsed, request_newest
+from workers.schedules.requests import names_newest
 from workers.schedules.selectors import schedule_get, schedules_visible_to
 from workers.schedules.services import (
     schedule_create,
@@ -73,7 +73,7 @@ class SchedulePage(ActionScreen):
             "schedule": schedule,
             "next": next_due(schedule),
             "runs": schedule.runs.select_related("job", "requested_by"),
-            "may_skip": request_newest(parsed(schedule.kind, schedule.request)),
+            "may_skip": names_newest(schedule),
             "may_manage": may(
                 self.actor, Action.JOB_CREATE, kind="job", department=schedule.department.slug
             ),
