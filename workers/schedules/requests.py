@@ -129,11 +129,6 @@ class Resolved:
     version: ModelVersion
     data: DatasetVersion
 
-    def are_those_of(self, job: Job) -> bool:
-        """Return whether the job used these versions."""
-        used = job.spec.get("version", job.spec.get("base")), job.spec.get("dataset_version")
-        return used == (self.version.pk, self.data.pk)
-
 
 def parsed(kind: str, request: Mapping[str, Any]) -> Evaluation | FineTune:
     """Return the request, whose rows are not looked up.
@@ -187,15 +182,18 @@ def names_newest(schedule: Schedule) -> bool:
     return not schedule.request.keys().isdisjoint({model, "dataset"})
 
 
-def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Department, str]:
-    """Return the department of the jobs, and their title, if the actor may request them now.
+def request_check(
+    actor: Principal, request: Evaluation | FineTune
+) -> tuple[Department, str, dict[str, Any]]:
+    """Return the department of the jobs, their title, and the specification of one that starts now,
+    if the actor may request it.
 
     Raises:
         DomainError: as the request of the job itself.
     """
     found = request_resolve(actor, request)
     if isinstance(request, Evaluation):
-        evaluation_spec(
+        spec = evaluation_spec(
             actor=actor,
             version=found.version,
             dataset_version=found.data,
@@ -205,7 +203,7 @@ def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Dep
         title = f"Evaluate {_newest(request.model) or found.version}"
     else:
         model = model_get(actor=actor, name=request.model)
-        fine_tune_spec(actor=actor, model=model, **_fine_tune(request, found))
+        spec = fine_tune_spec(actor=actor, model=model, **_fine_tune(request, found))
         chain_checked(actor, model, _steps(actor, request), _release(request))
         department = model.department
         base = _newest(request.base_model)
@@ -217,7 +215,7 @@ def request_check(actor: Principal, request: Evaluation | FineTune) -> tuple[Dep
             action=Action.JOB_PRIORITIZE,
             resource=Resource(type="job", name=title, department=department.slug),
         )
-    return department, title
+    return department, title, spec
 
 
 def request_start(actor: Principal, request: Evaluation | FineTune, found: Resolved) -> Job:

@@ -118,9 +118,7 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     try:
         request = parsed(schedule.kind, schedule.request)
         found = request_resolve(actor, request)
-        if reason := _nothing_new(schedule, found):
-            # A person who lost the right is noticed now, not when something is new.
-            request_check(actor, request)
+        if reason := _nothing_new(schedule, actor, request):
             _skip(schedule, due_at, reason, found)
             return
         job = schedule_start(schedule, actor, due_at, request, found, late=late)
@@ -133,12 +131,21 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     _record(schedule, "schedule:start", data=started_data(job, found))
 
 
-def _nothing_new(schedule: Schedule, found: Resolved) -> str:
-    """Return why the job would repeat the last one, if that succeeded with the same versions."""
+def _nothing_new(schedule: Schedule, actor: Principal, request: Evaluation | FineTune) -> str:
+    """Return why the job would repeat the last one, if that succeeded with the same specification.
+
+    Raises:
+        DomainError: the actor may not request the job: that is noticed now, not when a version is
+            new.
+    """
     last = schedule.last_job
     if schedule.run_unchanged or not names_newest(schedule):
         return ""
-    if last is None or last.state != JobState.SUCCEEDED or not found.are_those_of(last):
+    if last is None or last.state != JobState.SUCCEEDED:
+        return ""
+    # With the digests, and the version that judges the answers.
+    _, _, spec = request_check(actor, request)
+    if spec != last.spec:
         return ""
     since = f"{last.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return f"No new version since {since}. {last.title} has succeeded."

@@ -53,7 +53,7 @@ def schedule_create(
     cron, time_zone = checked_cron(cron), checked_zone(time_zone)
     wanted = parsed(kind, request)
     person = acting_person(actor)
-    department, title = request_check(actor, wanted)
+    department, title, _ = request_check(actor, wanted)
     decision = _authorized(actor, title, department.slug)
     with connection.cursor() as cursor:
         # Two at once take neither the same name nor both the last place.
