@@ -25,5 +25,5 @@ ip link set eth0 up
 munged --foreground --force --key-file="$root/munge.key" --socket="$root/munge.sock" \
     --pid-file="$root/munged.pid" --seed-file="$root/seed" --log-file="$root/munged.log" &
 until [ -S "$root/munge.sock" ]; do sleep 0.1; done
-# Not by exec: the first process of a machine collects the others that have ended.
-slurmd -D -N "$name"
+# Not by exec: the first process of a machine collects the others that have ended. They work on without slurmd.
+slurmd -D -N "$name" || sleep infinity

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 SCRIPT = Path(__file__).with_name("machine.sh")
 
@@ -37,6 +39,16 @@ class Machine:
         ]  # fmt: skip
         with (self.root / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Return the processes whose command has this word."""
+        assert self.process is not None
+        found = []
+        for each in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if word in each.cmdline():
+                    found.append(each)
+        return found
 
     def kill(self) -> None:
         """End all of its processes at once."""

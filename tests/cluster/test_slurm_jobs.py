@@ -40,8 +40,8 @@ from workers.supervision.supervisor import Supervisor
 pytestmark = [pytest.mark.cluster, pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 TASK = "text-generation"
 STEPS = 40
-# SHA-256 of the adapter of a run that nothing disturbed.
-UNDISTURBED: list[str] = []
+# SHA-256 of the adapter of a run that nothing disturbed, by its machines.
+UNDISTURBED: dict[int, str] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +70,8 @@ def conversations() -> DatasetVersion:
     return data
 
 
-def requested(tiny: Path) -> Job:
-    """A LoRA job on two nodes."""
+def requested(tiny: Path, nodes: int = 2) -> Job:
+    """A LoRA job."""
     files = {path.name: path.read_bytes() for path in tiny.iterdir()}
     return fine_tune_request(
         actor=company.developer(),
@@ -80,7 +80,7 @@ def requested(tiny: Path) -> Job:
         method="lora",
         dataset_version=conversations(),
         hyperparameters={"max_steps": STEPS, "batch_size": 2, "learning_rate": 0.01},
-        resources={"nodes": 2, "minutes": 10},
+        resources={"nodes": nodes, "minutes": 10},
     )
 
 
@@ -115,7 +115,7 @@ def attempt(job: Job, launcher: SlurmLauncher) -> Iterator[Path]:
 def adapter(job: Job) -> str:
     """SHA-256 of the weights that the job has delivered."""
     assert job.state == JobState.FINISHING, log(job)
-    assert job.result["parameters"]["processes"] == 2
+    assert job.result["parameters"].get("processes", 1) == job.spec["resources"].get("nodes", 1)
     files = {file.path: file.sha256 for file in Manifest.from_json(job.result["manifest"]).files}
     return files["adapter_model.safetensors"]
 
@@ -125,14 +125,14 @@ def log(job: Job) -> str:
     return "\n".join([f"{job.state}: {job.error}", *lines])
 
 
-def undisturbed(tiny: Path, launcher: SlurmLauncher) -> str:
+def undisturbed(tiny: Path, launcher: SlurmLauncher, nodes: int = 2) -> str:
     """Return what all the other runs must end in."""
-    if not UNDISTURBED:
-        job = requested(tiny)
+    if nodes not in UNDISTURBED:
+        job = requested(tiny, nodes)
         with attempt(job, launcher):
             pass
-        UNDISTURBED.append(adapter(job))
-    return UNDISTURBED[0]
+        UNDISTURBED[nodes] = adapter(job)
+    return UNDISTURBED[nodes]
 
 
 def slurm_jobs() -> list[str]:
@@ -159,7 +159,7 @@ def test_a_run_on_two_nodes_ends_in_a_version(
     job = requested(tiny)
     with attempt(job, launcher):
         pass
-    UNDISTURBED.append(adapter(job))
+    UNDISTURBED[2] = adapter(job)
     assert job_finish(job.pk) is JobState.SUCCEEDED
     version = ModelVersion.objects.get(job_id=job.pk)
     assert version.digest == Manifest.from_json(job.result["manifest"]).digest
@@ -198,6 +198,34 @@ def test_a_run_that_loses_a_machine_resumes_from_its_checkpoint_to_the_same_adap
         pass
     assert "Resum" in log(job), log(job)
     assert adapter(job) == undisturbed(tiny, launcher)
+
+
+def test_a_run_that_loses_only_its_daemon_ends_before_the_next_attempt_writes(
+    cluster: Cluster, launcher: SlurmLauncher, tiny: Path
+) -> None:
+    job = requested(tiny, nodes=1)
+    with attempt(job, launcher) as folder:
+        until(lambda: checkpoints(folder))
+        (machine,) = (each for each in cluster.machines.values() if each.processes(str(folder)))
+        (run,) = (
+            each for each in machine.processes(str(folder)) if "srun" not in each.cmdline()[0]
+        )
+        # It would end before Slurm takes the machine for dead, 10 s later.
+        run.suspend()
+        (daemon,) = (each for each in machine.processes("slurmd") if each.name() == "slurmd")
+        daemon.kill()
+    assert job.state == JobState.QUEUED, log(job)
+    assert run.is_running()
+    run.resume()
+    run.wait(10)
+    assert checkpoints(folder) == list(job.checkpoints)
+    with attempt(job, launcher):
+        pass
+    assert "Resum" in log(job), log(job)
+    machine.kill()
+    machine.start()
+    cluster.await_nodes()
+    assert adapter(job) == undisturbed(tiny, launcher, nodes=1)
 
 
 def test_a_cancelled_run_of_several_processes_is_cancelled_and_names_no_error(

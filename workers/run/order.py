@@ -16,6 +16,9 @@ from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
 
 ORDER_FILE, LOG_FILE = "order.json", "log.txt"
+# The supervisor removes this file when the attempt is over. A process of the run looks for it this
+# often, and ends without it.
+HELD_FILE, HELD_S = "held", 1.0
 INPUTS, OUTPUT, CHECKPOINTS = "inputs", "output", "checkpoints"
 # Below `inputs`: the checkpoint to resume from, media by SHA-256, and texts by SHA-256.
 RESUME, MEDIA, TEXTS = "resume", "media", "texts"

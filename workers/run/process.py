@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 from governance.errors import DomainError, Unavailable
 from workers.run.attempt import Attempt
 from workers.run.events import EventProgress, SilentProgress
 from workers.run.execution import execute
-from workers.run.order import Order
+from workers.run.order import HELD_FILE, HELD_S, Order
 from workers.run.outcome import SENTENCE_CHARACTERS, STOPPED, Ending, Outcome, outcome_read
 from workers.run.ranks import rank, run_ranks, started_by_torchrun
 from workers.trainers.protocol import BadMaterial, Cancelled
@@ -31,6 +33,8 @@ def run_folder(folder: Path) -> int:
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if (folder / HELD_FILE).exists():
+        _end_without(folder / HELD_FILE)
     if started_by_torchrun():
         _end_with_torchrun()
         return _rank(folder, stop)
@@ -100,6 +104,27 @@ def _outcome(
 
 def _failed(ending: Ending, sentence: str) -> Outcome:
     return Outcome(ending=ending, sentence=sentence[:SENTENCE_CHARACTERS])
+
+
+def _end_without(file: Path) -> None:
+    """End this process and its children when `file` is gone.
+
+    A cluster can take a run for dead that works on, as when only the daemon on its machine has
+    died. Such a run must not write into the checkpoints that the next attempt uses.
+    """
+
+    def watch() -> None:
+        while True:
+            time.sleep(HELD_S)
+            try:
+                # Opened, since file systems of a network answer other questions from a cache.
+                file.open("rb").close()
+            except OSError as error:
+                if error.errno in {errno.ENOENT, errno.ESTALE}:
+                    os.killpg(os.getpgrp(), signal.SIGKILL)
+                    os._exit(STOPPED)  # The first process of a container is not killed from inside.
+
+    threading.Thread(target=watch, name="held", daemon=True).start()
 
 
 def end_with(descriptor: int) -> None:

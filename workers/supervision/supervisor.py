@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from workers import tracing
 from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.protocol import Ended, Launcher
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
-from workers.run.order import CHECKPOINTS, INPUTS, LOG_FILE, RESUME, Order
+from workers.run.order import CHECKPOINTS, HELD_FILE, HELD_S, INPUTS, LOG_FILE, RESUME, Order
 from workers.run.outcome import STOPPED, UNREQUESTED, Ending, outcome_read
 from workers.supervision.checkpoints import checkpoint_copy
 from workers.supervision.lease import HeldLease
@@ -110,6 +111,7 @@ class Supervisor:
                 self.control.report(Claim(UUID(job), int(fence), 1, "", job, "", 0.0), [], "")
             except LeaseLost:
                 logger.warning("Run %s of job %s is ended: no worker holds it", handle, job)
+                _release(folder)
                 self.launcher.cancel(handle, kill=True)
 
     def _hand_over_held(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
@@ -167,6 +169,9 @@ class Supervisor:
         inputs.mkdir(parents=True)
         # Before its checkpoints are read: one that still works would change them.
         self._until_available(lambda: self.launcher.end_earlier(folder), lease)
+        earlier = [each for each in folder.parent.iterdir() if _fence(each) < _fence(folder)]
+        if any([*map(_release, earlier)]):
+            time.sleep(2 * HELD_S)
         if _stops(lease):
             return
         lease.enter("verifying")
@@ -177,6 +182,7 @@ class Supervisor:
         checkpoints.mkdir(parents=True, exist_ok=True)
         (folder / CHECKPOINTS).symlink_to(checkpoints.resolve())
         order.model_copy(update={"threads": self.threads}).write(folder)
+        (folder / HELD_FILE).touch()
 
     def _until_available(self, call: Callable[[], _Answer], lease: HeldLease) -> _Answer | None:
         """Return the answer of the launcher, tried again while it is unavailable; None when the job
@@ -244,6 +250,7 @@ class Supervisor:
         finally:
             if ended is None:
                 _request_end(launcher, handle, kill=True)
+            _release(folder)
             log_tail = launcher.logs(handle)
             launcher.forget(handle)
         if reader.malformed:
@@ -262,6 +269,21 @@ class Supervisor:
             sentence = outcome.sentence or "The run ended without a result and gave no reason."
             return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
         return Finish(result=outcome.result)
+
+
+def _release(folder: Path) -> bool:
+    """Have the processes of an attempt end that the launcher does not reach; False when its
+    supervisor did that."""
+    try:
+        (folder / HELD_FILE).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _fence(folder: Path) -> int:
+    """Return the fence of an attempt's folder, and the highest for all others."""
+    return int(folder.name) if folder.name.isdecimal() else sys.maxsize
 
 
 def _stops(lease: HeldLease) -> bool:

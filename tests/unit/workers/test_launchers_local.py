@@ -105,6 +105,17 @@ def test_a_run_gets_no_secret_of_the_worker(tmp_path: Path) -> None:
     assert "OMP_NUM_THREADS=1" in said
 
 
+def test_a_run_that_is_taken_for_dead_ends_by_itself(
+    launcher: LocalLauncher, tmp_path: Path
+) -> None:
+    folder = waiting(tmp_path / "run")
+    (folder / "held").touch()
+    handle = launcher.submit(folder, Resources())
+    until(lambda: running(folder))
+    (folder / "held").unlink()
+    assert end_of(launcher, handle).killed
+
+
 SUPERVISOR = """
 import pathlib, sys, time
 from workers.launchers.local import LocalLauncher

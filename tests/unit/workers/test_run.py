@@ -330,6 +330,18 @@ def supervised(
     return control
 
 
+def test_an_attempt_is_held_while_it_works_and_ends_what_is_left_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.supervision.supervisor.HELD_S", 0.0)
+    for fence in ("0", "2"):
+        (tmp_path / fence).mkdir()
+        (tmp_path / fence / "held").touch()
+    control = supervised(tmp_path, "open('held'); raise SystemExit(3)")
+    assert "status 3" in control.told[-1][1]
+    assert [fence for fence in "012" if (tmp_path / fence / "held").exists()] == ["2"]
+
+
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 BROKEN = "import sys; print('no space left'); sys.exit(3)"
 SILENT = "pass"
