@@ -67,7 +67,7 @@ def attempt(folder: Path, base: Path, resources: Resources, resume: Path | None 
 def until(condition: Callable[[], object], patience_s: float = 600) -> None:
     deadline = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.2)
 
 

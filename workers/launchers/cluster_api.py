@@ -65,7 +65,7 @@ class ClusterApi:
         self._namespace = settings.namespace
 
     def runtime(self, name: str) -> dict[str, Any]:
-        """Return a TrainingRuntime. Raises Unavailable, also when there is none."""
+        """Return a TrainingRuntime. Raises Unavailable, also when it is missing."""
         try:
             return self._object("trainingruntimes", name)
         except _Missing as error:
@@ -109,7 +109,7 @@ class ClusterApi:
                 self._objects.delete_namespaced_custom_object,
                 *self._kind("trainjobs"),
                 name,
-                # Kubeflow makes the pods of a TrainJob that waits for their end anew.
+                # With foreground deletion, Kubeflow may recreate pods that the TrainJob waits for.
                 propagation_policy="Background",
             )
 
@@ -130,7 +130,7 @@ class ClusterApi:
                 )
 
     def log(self, pod: Any) -> str:
-        """Return the last lines that a pod printed; nothing when they cannot be had."""
+        """Return the last lines that a pod printed; empty when they are unavailable."""
         try:
             answer = _request(
                 self._core.read_namespaced_pod_log,

@@ -71,7 +71,7 @@ class KubernetesLauncher:
     poll_s = 2.0
 
     def __init__(self, settings: KubernetesSettings) -> None:
-        """Connect to the cluster. Raises InvalidInput when the settings do not say how."""
+        """Connect to the cluster. Raises InvalidInput without kubeconfig and service account."""
         self._api = ClusterApi(settings)
         self._settings = settings
         self._runs: dict[str, _Run] = {}
@@ -92,7 +92,7 @@ class KubernetesLauncher:
         try:
             pods, found = self._pods(handle), self._api.job(handle)
             if run.started and _condition(found, "Suspended"):
-                # It must not go on later: that would be a second run under one fence.
+                # It must not resume later: that would be a second run under one fence.
                 self._api.job_delete(handle)
                 run.disrupted = "Kueue gave its place to another one."
                 return None
@@ -200,7 +200,7 @@ class KubernetesLauncher:
     def _unstarted(self, run: _Run, pods: list[Any], found: Any, now: float) -> Ended | None:
         """Return the end of a run that the cluster does not start; None while it may."""
         if _condition(found, "Suspended"):
-            # Kueue lets it wait for its quota.
+            # It waits in Kueue for its quota.
             run.waits = now
             return None
         fault = _first(start_fault, pods) or run.unconnected

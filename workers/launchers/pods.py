@@ -1,4 +1,4 @@
-"""Pods of a run in words: how they ended, and why they do not start.
+"""Reasons from the pods of a run: how they ended, and why they do not start.
 
 Works on `V1Pod` of the Kubernetes client. Messages are the cluster's; they are cut.
 """
@@ -79,8 +79,8 @@ def unscheduled(pod: Any) -> str:
 def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
     """Return how a run that failed ended.
 
-    `disrupted` is a disruption that was seen while it worked; `condition` is what its TrainJob
-    says, for pods that are gone.
+    `disrupted` is a disruption that was seen while it worked; `condition` is the message of its
+    TrainJob, for pods that are gone.
     """
     terminated = sorted(
         (

@@ -1,4 +1,4 @@
-"""A launcher starts `workers.run` on a folder, and says when and how it ended."""
+"""A launcher starts `workers.run` on a folder, and reports its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG_BYTES = 16 * 1024
 class Ended:
     """The end of a run's process: its exit status, negative for the signal that ended it.
 
-    `detail` names the status in words. `sentence` says all, where the launcher knows the cause.
+    `detail` names the status in words. `sentence` is the whole reason, where the launcher knows it.
     `retry` is false where another attempt would end in the same way.
     """
 
@@ -80,7 +80,7 @@ class Launcher(Protocol):
         """Return the folders of all runs in the cluster by handle, whoever started them.
 
         Raises:
-            Unavailable: the cluster cannot be asked.
+            Unavailable: the cluster did not answer.
         """
 
     def logs(self, handle: str) -> str:

@@ -229,7 +229,7 @@ class SlurmLauncher:
         self._working.discard(handle)
 
     def _job(self, handle: str) -> _Job:
-        """Return the job as Slurm knows it. Raises Unavailable when Slurm cannot be asked."""
+        """Return the job as Slurm knows it. Raises Unavailable when Slurm does not answer."""
         output = _command("scontrol", "--oneliner", "show", "job", handle, accept=_OVER)
         fields = dict(part.partition("=")[::2] for part in output.split() if "=" in part)
         if state := fields.get("JobState", ""):
@@ -303,8 +303,7 @@ def _earlier(folder: Path) -> list[str]:
 def _listed() -> dict[str, Path]:
     """Return the folders of runs that wait or work in Slurm by their ID. Raises Unavailable.
 
-    A run is found by the path of its script, which says whose it is even if the answer of `sbatch`
-    was lost.
+    The path of its script names a run's attempt, even if the answer of `sbatch` was lost.
     """
     listed = _command("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%o")
     found = (line.strip().partition("|") for line in listed.splitlines())
@@ -312,7 +311,7 @@ def _listed() -> dict[str, Path]:
 
 
 def _accounted(*command: str) -> str:
-    """Return what accounting says; nothing where it is off or does not answer."""
+    """Return the output of accounting; empty where it is off or does not answer."""
     try:
         return _command(*command)
     except (InvalidInput, Unavailable):

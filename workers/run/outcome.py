@@ -24,7 +24,6 @@ from workers.run.storable import cleaned, storable
 RESULT_FILE = "result.json"
 # Samples of an evaluation hold thumbnails and short recordings; findings name each file.
 MAX_RESULT_BYTES = 64 * 1024**2
-UNREQUESTED = "The run stopped without a request to stop."
 SENTENCE_CHARACTERS = 2_000
 # The exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may go on.
 STOPPED = 75
@@ -45,7 +44,7 @@ class _Checked(BaseModel):
 
 
 class Outcome(_Checked):
-    """The end of a run: its result, or a sentence that says why it has none."""
+    """The end of a run: its result, or the reason why it has none."""
 
     ending: Ending
     result: dict[str, Any] = Field(default_factory=dict)

@@ -99,7 +99,7 @@ class Supervisor:
         Their submission was not answered before the job was cancelled, or their worker died.
 
         Raises:
-            Unavailable, NoAnswer: the cluster or the control plane cannot be asked.
+            Unavailable, NoAnswer: the cluster or the control plane did not answer.
         """
         for handle, folder in self.launcher.runs().items():
             found = _ATTEMPT.fullmatch(str(folder.resolve()).removeprefix(str(root.resolve())))

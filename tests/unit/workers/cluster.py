@@ -474,5 +474,5 @@ def until(found: Any, patience_s: float = 120) -> None:
     """Wait until `found()` is true."""
     deadline = time.monotonic() + patience_s
     while not found():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.05)
