@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.test_slurm import attempt, steps
-from tests.unit.workers.cluster import NAMESPACE, Cluster, serving, until
+from tests.unit.workers.cluster import NAMESPACE, Cluster, until
+from tests.unit.workers.cluster_server import serving
 from tests.unit.workers.test_launchers_kubernetes import Folders
 from tests.unit.workers.test_run import Recorder
 from workers.control.jobs import Claim

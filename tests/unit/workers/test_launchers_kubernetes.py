@@ -19,9 +19,9 @@ from tests.unit.workers.cluster import (
     Cluster,
     condition,
     container_status,
-    serving,
     until,
 )
+from tests.unit.workers.cluster_server import serving
 from tests.unit.workers.test_launchers_slurm import Held
 from tests.unit.workers.test_launchers_trainjobs import JOB, attempt, settings
 from tests.unit.workers.test_launchers_trainjobs import root as root
