@@ -230,7 +230,7 @@ def answers(url: str) -> Iterator[None]:
                 retry_after=60,
             ) from error
         raise StoreUnavailable(
-            f"The artifact store {url} cannot be used: {error.strerror or error}.",
+            f"The artifact store {url} cannot be used: {error}.",
             hint="Check that the volume is mounted, and its owner.",
             retry_after=5,
         ) from error

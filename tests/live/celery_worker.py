@@ -36,6 +36,15 @@ def database_url(process: str = "") -> str:
     return f"postgresql://{user}{password}@/{name}?host={quote(values['HOST'], safe='/')}{port}"
 
 
+def end_database_connections() -> None:
+    """End all other connections to the tests' database, as a restart of its server does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
 @contextmanager
 def worker(log: Path, *options: str, **settings: str) -> Iterator[Process]:
     """A Celery worker."""

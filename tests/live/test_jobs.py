@@ -14,7 +14,15 @@ from redis import Redis
 
 from governance.audit.models import AuditEvent
 from registry.intake.models import Intake
-from tests.live.celery_worker import ROOT, controller, database_url, kill, until, worker
+from tests.live.celery_worker import (
+    ROOT,
+    controller,
+    database_url,
+    end_database_connections,
+    kill,
+    until,
+    worker,
+)
 from tests.unit.workers import company
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
@@ -78,7 +86,9 @@ def finished(job: Job) -> None:
     assert Intake.objects.get(job_id=job.pk).state == "awaiting_sign_off"
 
 
-def test_jobs_outlive_a_flushed_broker(redis: Redis, tmp_path: Path) -> None:
+def test_jobs_outlive_a_flushed_broker_and_a_restarted_database(
+    redis: Redis, tmp_path: Path
+) -> None:
     forgotten = delivery()
     assert redis.llen("compute") == 1
     redis.flushall()
@@ -89,6 +99,7 @@ def test_jobs_outlive_a_flushed_broker(redis: Redis, tmp_path: Path) -> None:
         job_sweep()
         finished(forgotten)
         redis.flushall()  # With it goes what the broker knows of the worker's queue.
+        end_database_connections()
         finished(delivery())
 
 

@@ -24,7 +24,13 @@ from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.keys.tokens import format_token, mint, secret_hmac
 from governance.usage.models import UsageRecord
-from tests.live.celery_worker import controller, kill, until, worker
+from tests.live.celery_worker import (
+    controller,
+    end_database_connections,
+    kill,
+    until,
+    worker,
+)
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
@@ -169,10 +175,17 @@ def test_a_killed_web_process_leaves_a_record_and_an_event_of_what_it_answered(
     assert AuditEvent.objects.filter(delivery=record.request_id).exists()
 
 
-def test_after_a_flush_of_the_broker_requests_are_served_again_within_seconds(
+def test_a_restart_of_the_database_and_a_flush_of_the_broker_end_serving_for_seconds_at_most(
     live: Live, redis: Redis
 ) -> None:
     stream = live.stream()
+    leased = Deployment.objects.get().servable_until
+    end_database_connections()
+    assert live.post("one two").status_code in (200, 503)
+    with measured("leases renewed after a restart of the database"):
+        until(lambda: Deployment.objects.get().servable_until > leased)
+    assert stream.lines[-1] != "broken"
+    until(lambda: live.post("one two").status_code == 200)
     redis.flushall()
     with measured("served again after a flush"):
         until(lambda: live.post("one two").status_code == 200)

@@ -79,9 +79,12 @@ def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> Collected
     for batch in _batches(found.objects):
         with _alone():
             _remove(actor, backend, batch, before, found)
-    if found.unfinished:
-        _record(actor, "unfinished", found.unfinished)
-        backend.remove_unfinished(before, apply=True)
+    with _alone():
+        # Another controller may have removed them since they were listed.
+        found.unfinished = backend.remove_unfinished(before, apply=False)
+        if found.unfinished:
+            _record(actor, "unfinished", found.unfinished)
+            backend.remove_unfinished(before, apply=True)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Compare the artifact store with what is needed: damaged, missing and unknown files."""
+"""Compare the artifact store with what is needed: damaged, missing, unreadable, unknown files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from enum import StrEnum
 from django.utils import timezone
 
 from registry import store
-from registry.storage.backend import Backend, Entry, Hashing
-from workers.artifacts.needs import store_needs
+from registry.storage.backend import Backend, Entry, Hashing, StoreUnavailable
+from workers.artifacts.needs import UNREADABLE, store_needs
 
 # A younger file that nothing names may be on its way to its row.
 SETTLED = timedelta(days=1)
@@ -20,10 +20,14 @@ MOST_OWNERS = 5
 
 
 class FaultKind(StrEnum):
-    """`missing` and `damaged` files affect their owners; an `unknown` one has none."""
+    """`missing` and `damaged` files affect their owners; an `unknown` one has none.
+
+    Access to an `unreadable` one may be denied: nothing is known about its bytes.
+    """
 
     DAMAGED = "damaged"
     MISSING = "missing"
+    UNREADABLE = "unreadable"
     UNKNOWN = "unknown"
 
 
@@ -89,17 +93,17 @@ def store_faults(
     backend, needed = store.backend(), _needed()
     present = {entry.key: entry for entry in backend.entries()}
     settled = timezone.now() - SETTLED
+    # A list that cannot be read may name any file.
+    names_known = all(need.damage != UNREADABLE for need in needed.values())
     for key, entry in present.items():
-        if key not in needed and not is_preview_of(key, needed) and entry.modified < settled:
+        unknown = key not in needed and not is_preview_of(key, needed)
+        if names_known and unknown and entry.modified < settled:
             yield Fault(FaultKind.UNKNOWN, key, f"{entry.size:,} bytes that nothing needs")
     for number, (key, need) in enumerate(sorted(needed.items()), 1):
         stored = present.get(key) or backend.find(key)
         kind, detail = FaultKind.MISSING, "not in the store"
         if stored is not None:
-            kind = FaultKind.DAMAGED
-            detail = _damage(backend, stored, need.size, hashes)
-            if need.damage:
-                detail = f"it {need.damage}"
+            kind, detail = _examined(backend, stored, need, hashes)
         if detail:
             yield Fault(kind, key, detail, tuple(need.owners[:MOST_OWNERS]))
         if progress is not None:
@@ -123,6 +127,24 @@ def _needed() -> dict[str, _Needed]:
         if need.owner not in known.owners[-1:]:
             known.owners.append(need.owner)
     return found
+
+
+def _examined(
+    backend: Backend, stored: Entry, need: _Needed, hashes: bool
+) -> tuple[FaultKind, str]:
+    """Return the fault of an object that exists; its text is empty where there is none.
+
+    Raises:
+        StoreUnavailable: the whole store does not answer.
+    """
+    if need.damage:
+        kind = FaultKind.UNREADABLE if need.damage == UNREADABLE else FaultKind.DAMAGED
+        return kind, f"it {need.damage}"
+    try:
+        return FaultKind.DAMAGED, _damage(backend, stored, need.size, hashes)
+    except StoreUnavailable as error:
+        backend.check()
+        return FaultKind.UNREADABLE, error.message.rstrip(".")
 
 
 def _damage(backend: Backend, entry: Entry, size: int | None, hashes: bool) -> str:

@@ -20,13 +20,15 @@ from registry.datasets.models import DatasetVersion
 from registry.intake.models import Intake, IntakeState
 from registry.knowledge.models import DocumentVersion, KnowledgeIndex
 from registry.manifests import Manifest
-from registry.storage.backend import Hashing, file_key, record_key
+from registry.storage.backend import Hashing, StoreUnavailable, file_key, record_key
 from registry.storage.folder import FolderBackend
 from registry.storage.upgrade import is_old, store_upgrade
 from registry.versions.models import ModelVersion
 from workers.jobs.models import Job, JobState
 
 logger = logging.getLogger(__name__)
+# The damage of a list whose bytes are unknown.
+UNREADABLE = "cannot be read"
 _OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
 
 
@@ -100,7 +102,7 @@ def _data(strict: bool) -> Iterator[Need]:
         yield Need(file_key(data.digest), data.size_bytes, owner)
         if not data.profile.get("media"):
             continue
-        names, fault = _media(data, recorded.get(data.digest))
+        names, fault = _media(data, recorded.get(data.digest), strict)
         if fault and strict:
             raise Unknowable(
                 f"The list of the media of {owner} {fault}; nothing was done.", hint=store.RESTORE
@@ -110,11 +112,15 @@ def _data(strict: bool) -> Iterator[Need]:
             yield Need(file_key(name), None, owner)
 
 
-def _media(data: DatasetVersion, recorded: set[str] | None) -> tuple[set[str], str]:
+def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tuple[set[str], str]:
     """Return the SHA-256s of a version's media, and what is wrong with the list of them.
 
     The rows name the media too. They are read where the list is damaged, or was stored by an
     earlier release, which recorded no SHA-256 of it.
+
+    Raises:
+        StoreUnavailable: with `strict`, the list cannot be read; without, the store does not
+            answer at all.
     """
     try:
         listing = store.media_list_read(data.digest)
@@ -123,8 +129,11 @@ def _media(data: DatasetVersion, recorded: set[str] | None) -> tuple[set[str], s
             listing = store.media_list_read(data.digest, fresh=True)
     except FileNotFoundError:
         return _named_by_rows(data) or set(), "is missing"
-    except OSError:
-        return _named_by_rows(data) or set(), "cannot be read"
+    except (OSError, StoreUnavailable) as error:
+        if strict and isinstance(error, StoreUnavailable):
+            raise
+        store.backend().check()
+        return _named_by_rows(data) or set(), UNREADABLE
     if recorded and listing.sha256 in recorded and listing.names is not None:
         return listing.names, ""
     in_rows = _named_by_rows(data)
@@ -143,7 +152,7 @@ def _named_by_rows(data: DatasetVersion) -> set[str] | None:
                 hashing.update(line)
                 row = json.loads(line)
                 found |= {row[name] for name in data.profile["media"] if row.get(name)}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, StoreUnavailable, ValueError, TypeError, AttributeError):
         return None
     return found if hashing.sha256 == data.digest else None
 

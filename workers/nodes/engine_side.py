@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 from django.conf import settings
 from django.core.cache import cache
@@ -15,6 +17,7 @@ from registry.manifests import ManifestFile
 from workers.control.direct import assignments, current_plan
 from workers.control.protocol import Assignment, LoadPlan
 from workers.deployments.models import Replica, ReplicaState, WorkerKey
+from workers.deployments.selectors import live_deployments
 from workers.deployments.services import replicas_stop, worker_key_register
 from workers.nodes.models import WORKER_NAME_MAX, Node
 from workers.nodes.states import node_principal, node_working
@@ -28,6 +31,8 @@ REGISTRATIONS_MAX = 2 * WORKERS_MAX
 # A worker reports a stop when it starts and when it ends, which moves its deployments.
 STOPS_MAX = 2 * REGISTRATIONS_MAX
 _MINUTE_S = 60
+# The controller asks as often whether what serves may still serve.
+_PLAN_S = 2.0
 # One node's part of the media store, as a divisor.
 MEDIA_SHARE = 4
 _WORKER = re.compile(rf"[A-Za-z0-9@._-]{{1,{WORKER_NAME_MAX}}}")
@@ -135,27 +140,40 @@ def node_plan(*, node: Node, deployment_id: int) -> LoadPlan:
         NotFound: it is not, or does not exist.
         WrongState, ManifestMismatch: as `load_plan`.
     """
-    placed = Placement.objects.filter(deployment_id=deployment_id, worker__startswith=node.prefix)
-    if not placed.exists():
-        raise _not_assigned(node, deployment_id)
+    _require_placed(node, deployment_id)
     return current_plan(deployment_id)
 
 
 def node_file(*, node: Node, deployment_id: int, sha256: str) -> ManifestFile:
     """Return the entry of a file that the manifests of a placed deployment name.
 
+    Placement and state are those of now; whether the release may serve was asked within the last
+    `_PLAN_S`, as the controller does.
+
     Raises:
         NotFound: they do not, or the deployment is not placed on the node, or may not serve.
     """
+    _require_placed(node, deployment_id)
+    if not live_deployments().filter(pk=deployment_id).exists():
+        raise NotFound(f"Deployment {deployment_id} is not live any more.")
     try:
-        plan = node_plan(node=node, deployment_id=deployment_id)
+        files = _planned_files(deployment_id, int(time.monotonic() / _PLAN_S))
     except WrongState as error:
         raise NotFound(error.message) from error
-    for weights in (plan.weights, plan.adapter, plan.prompt):
-        for file in weights.manifest.files if weights is not None else ():
-            if file.sha256 == sha256:
-                return file
-    raise NotFound(f"Deployment {deployment_id} has no file {sha256[:12]}….")
+    if sha256 not in files:
+        raise NotFound(f"Deployment {deployment_id} has no file {sha256[:12]}….")
+    return files[sha256]
+
+
+@lru_cache(maxsize=32)
+def _planned_files(deployment_id: int, period: int) -> dict[str, ManifestFile]:
+    """Return the files of a deployment's plan by SHA-256, the same for all of one `period`.
+
+    A node asks for each file of a model, and a plan costs a dozen queries.
+    """
+    plan = current_plan(deployment_id)
+    parts = [each for each in (plan.weights, plan.adapter, plan.prompt) if each is not None]
+    return {file.sha256: file for part in parts for file in part.manifest.files}
 
 
 def node_media_require(*, node: Node, deployment_id: int) -> None:
@@ -187,6 +205,12 @@ def node_media_take_room(*, node: Node, size: int) -> None:
             hint="ASSAY_MEDIA_STORE_BYTES sets the limit, of which one node has a quarter.",
             retry_after=10,
         )
+
+
+def _require_placed(node: Node, deployment_id: int) -> None:
+    placed = Placement.objects.filter(deployment_id=deployment_id, worker__startswith=node.prefix)
+    if not placed.exists():
+        raise _not_assigned(node, deployment_id)
 
 
 def _counted(key: str, amount: int, period_s: int) -> int:

@@ -73,7 +73,7 @@ def status() -> None:
 def fsck(
     quick: Annotated[bool, typer.Option(help="Compare sizes; read no file.")] = False,
 ) -> None:
-    """Name damaged, missing and unknown files and what they affect; exit with 1 if there are any.
+    """Name damaged, missing, unreadable and unknown files and what they affect; exit with 1 if any.
 
     A file that nothing needs is unknown once it is a day old.
     """
@@ -96,7 +96,8 @@ def fsck(
         parts = ", ".join(f"{number:,} {kind}" for kind, number in sorted(counted.items()))
         raise CliError(
             f"The store has faults: {parts}.",
-            "Restore damaged and missing files from a backup. `assay store gc` removes the others.",
+            "Restore damaged and missing files from a backup. Correct the owner or permissions of "
+            "unreadable ones. `assay store gc` removes unknown ones.",
         )
     console.print("All is well.")
 

@@ -12,6 +12,7 @@ import pytest
 from django.test import Client
 
 from governance.audit.models import AuditEvent
+from governance.errors import NotFound
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from registry.manifests import Manifest
@@ -20,6 +21,8 @@ from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, Replica, WorkerKey
 from workers.deployments.services import deployment_create, deployment_stop, worker_key_register
+from workers.nodes import engine_side
+from workers.nodes.engine_side import node_file
 from workers.nodes.models import Node
 from workers.nodes.services import node_enroll
 from workers.placement.models import Placement
@@ -109,6 +112,20 @@ def test_bytes_of_what_another_node_has_do_not_exist(call: Call) -> None:
         answer = call("GET", path)
         assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
     assert call("GET", f"deployments/{own.pk}/plan").status_code == 200
+
+
+def test_a_model_of_many_files_is_planned_once_and_its_placement_asked_each_time(
+    call: Call, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_side, "_PLAN_S", 3600.0)
+    deployment = deployed(OWN)
+    node, sha256 = Node.objects.get(name="gpu-1"), weights(deployment)
+    node_file(node=node, deployment_id=deployment.pk, sha256=sha256)
+    with django_assert_num_queries(2):
+        node_file(node=node, deployment_id=deployment.pk, sha256=sha256)
+    Placement.objects.all().delete()
+    with pytest.raises(NotFound, match="is not assigned to node gpu-1"):
+        node_file(node=node, deployment_id=deployment.pk, sha256=sha256)
 
 
 def test_bytes_are_gone_once_the_deployment_is_stopped(call: Call) -> None:
