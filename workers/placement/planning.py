@@ -166,6 +166,8 @@ class _Planner:
         # Copies on workers that do not report. Without another place they stay recorded, so that a
         # worker that was only cut off goes on.
         self._lost: dict[int, list[Copy]] = defaultdict(list)
+        # They take memory until they are gone, but push no other copy out.
+        self._too_large: list[tuple[_Room, Need]] = []
         self._removals: list[Move] = []
         self._additions: list[Move] = []
         self._shortages: dict[int, str] = {}
@@ -174,6 +176,8 @@ class _Planner:
     def plan(self) -> Plan:
         for copy in self._current:
             self._sort_in(copy)
+        for room, need in self._too_large:
+            room.add(need)
         self._drop_surplus()
         self._add_missing()
         for wanted in self._wanted.values():
@@ -198,6 +202,7 @@ class _Planner:
             self._leaving[wanted.id].append((copy, why))
         elif room.takes(wanted.need) > room.free:
             self._leaving[wanted.id].append((copy, "Its worker has too little memory."))
+            self._too_large.append((room, wanted.need))
         else:
             room.add(wanted.need)
             self._kept[wanted.id].append(copy)

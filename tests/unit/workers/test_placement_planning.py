@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,6 +135,14 @@ def test_a_lost_worker_keeps_what_no_other_has_room_for() -> None:
     assert found.shortages == {1: "Needs 2.0 GB on one worker; the largest free is 1.0 GB."}
 
 
+def test_a_worker_whose_memory_is_exceeded_gets_no_more() -> None:
+    """Not even an adapter of the base that is loaded there."""
+    large, small = wanted(1, 3, base="llama", own=1), wanted(2, 3, base="llama")
+    found = plan([worker("a", 3)], [large, small], [Copy(1, "a", ready=True)])
+    assert found.moves == ()
+    assert set(found.shortages) == {1, 2}
+
+
 def test_fewer_replicas_leave_the_oldest_ready_ones() -> None:
     workers = [worker("a"), worker("b"), worker("c")]
     copies = [Copy(1, "a", 1), Copy(1, "b", 2, ready=True), Copy(1, "c", 3, ready=True)]
@@ -209,7 +218,8 @@ def taken(deployments: list[Wanted], copies: list[Copy], name: str) -> int:
     return sum(bases.values()) + sum(need.own_bytes for need in here)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.sweep
+@settings(max_examples=100, deadline=None)
 @given(worlds(), st.integers())
 def test_every_plan_keeps_the_rules(
     world: tuple[list[Worker], list[Wanted], list[Copy]], seed: int
@@ -254,6 +264,7 @@ def test_every_plan_keeps_the_rules(
         assert len(held) >= each.copies or each.id in found.shortages
 
 
+@pytest.mark.sweep
 @settings(max_examples=100, deadline=None)
 @given(worlds())
 def test_plans_settle_and_then_move_nothing(
