@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.sweep
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("governance", "registry", "workers", "platform/assay/accounts", "platform/assay/api")
 RECORDERS = frozenset({"audit_record", "audit_record_many"})

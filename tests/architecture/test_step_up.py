@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.sweep
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("governance", "registry", "workers", "platform/assay/accounts")
 PROVES = frozenset({"authorize_binding", "proof_for", "require_proof"})

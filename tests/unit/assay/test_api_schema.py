@@ -14,6 +14,8 @@ from assay.api.docs import description
 from assay.api.urls import urlpatterns
 from assay.node_api import urls as node_urls
 
+pytestmark = pytest.mark.sweep
+
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 

@@ -31,6 +31,8 @@ from tests.unit.assay.portal_data import tell_story
 from tests.unit.assay.test_portal_pages import inline_in
 from tests.unit.audit_support import recorded_all
 
+pytestmark = pytest.mark.sweep
+
 
 def printed(**options: Any) -> str:
     out = StringIO()

@@ -17,7 +17,7 @@ from workers.wire import IN_USE_KEY, WANTED_KEY
 
 __all__ = ["stage"]
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "writer", "messages": [{"role": "user", "content": "Hello"}]}
 

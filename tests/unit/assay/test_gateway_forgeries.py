@@ -36,6 +36,8 @@ from workers.wire_keys import WireKey
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
+
 CHAT = "/v1/chat/completions"
 GOOD = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 10}
 LIE = Delta("I am the approved model.", 5)

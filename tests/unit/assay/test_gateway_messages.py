@@ -19,6 +19,8 @@ from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
+
 HI: Any = [{"role": "user", "content": "Hi"}]
 WEATHER: Any = {
     "name": "weather",

@@ -19,6 +19,8 @@ from workers.wire import Done, InferenceRequest
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
+
 PATH = "/v1/embeddings"
 JSON = {"content-type": "application/json"}
 

@@ -26,6 +26,8 @@ from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
 
+pytestmark = pytest.mark.sweep
+
 MINUTE = Limit("department:b", "images_per_minute", 100)
 DAY = Limit("organisation", "images_per_day", 100)
 MONTH = Limit("key:a", "images_per_month", 1000)

@@ -22,7 +22,7 @@ from tests.unit.registry.objects import model, version
 from workers.jobs.models import Job
 from workers.jobs.pausing import job_pause
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 @pytest.fixture

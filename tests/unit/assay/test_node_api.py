@@ -27,7 +27,7 @@ from workers.nodes.models import Node
 from workers.nodes.services import node_enroll
 from workers.placement.models import Placement
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 OWN, OTHERS = "gpu-1/engine@a", "gpu-2/engine@b"
 FACTS: dict[str, Any] = {
     "cpus": 2,

@@ -23,7 +23,7 @@ from workers.remote.client import ControlPlaneAway
 
 __all__ = ["node"]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
 
 def of_weights(request: httpx.Request, answer: httpx.Response) -> bool:

@@ -39,7 +39,7 @@ from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.run.order import Order
 from workers.run.outcome import UNREQUESTED
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 WORKER = "compute@a"
 DELIVERED = {
     "config.json": b'{"architectures": ["BertModel"]}',

@@ -20,7 +20,7 @@ from workers.deployments.services import deployment_create
 from workers.placement.models import Placement
 from workers.remote.media import RemoteMedia
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 PNG = picture()
 
 

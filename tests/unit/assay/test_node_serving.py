@@ -39,7 +39,7 @@ from workers.remote.identity import identity_read
 from workers.tasks.hosting import EngineHost
 from workers.wire_keys import WireKey
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 WORKER = "engine@gpu"
 NAME = f"gpu-1/{WORKER}"
 

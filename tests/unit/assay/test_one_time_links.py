@@ -48,7 +48,7 @@ from tests.unit.governance.test_review_reminders import Postbox, postbox
 
 __all__ = ["postbox"]
 
-pytestmark = pytest.mark.usefixtures("policy", "redis")
+pytestmark = [pytest.mark.usefixtures("policy", "redis"), pytest.mark.sweep]
 NEW = "another horse and another battery"
 
 

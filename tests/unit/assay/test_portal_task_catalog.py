@@ -12,6 +12,8 @@ from registry.evaluations.models import Evaluation
 from tests import proofs
 from tests.unit.assay.portal_data import Company, tell_story
 
+pytestmark = pytest.mark.sweep
+
 
 @pytest.fixture
 def company(db: None) -> Company:

@@ -30,7 +30,7 @@ from workers.jobs.models import JobState
 
 __all__ = ["bucket", "node", "server"]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 CONTENT = b"0123456789" * 10_000
 
 

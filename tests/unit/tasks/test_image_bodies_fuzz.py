@@ -17,6 +17,8 @@ from registry.catalog.requests import Body, RequestInvalid
 from tasks.image_segmentation.schema import ImageWithMask
 from tasks.object_detection.schema import ImageWithBoxes
 
+pytestmark = pytest.mark.sweep
+
 ENDPOINTS = [
     endpoint
     for task in TASKS.values()

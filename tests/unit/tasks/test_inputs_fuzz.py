@@ -19,6 +19,8 @@ from registry.media.limits import MediaLimits
 from tests.unit.registry.media_files import animated, picture, sound
 from tests.unit.tasks.fuzz import JSON
 
+pytestmark = pytest.mark.sweep
+
 ENDPOINTS = [(task, endpoint) for task in TASKS.values() for endpoint in task.endpoints]
 # Small, so that a file that gets past them is noticed.
 LIMITS = MediaLimits(bytes=200_000, pixels=20_000, side=400, seconds=3, frames=8)
