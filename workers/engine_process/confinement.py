@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -26,7 +27,7 @@ def paths_allowed(engine: str, weights: Path, scratch: Path) -> dict[str, list[s
     entries = {Path(each or os.curdir).resolve() for each in sys.path}
     code = {
         *(path for entry in entries for path in _code_in(entry)),
-        *_packages(engine.partition(":")[0].partition(".")[0]),
+        *(path.resolve() for path in _packages(engine.partition(":")[0].partition(".")[0])),
     }
     others = {path for path in code if not any(map(path.is_relative_to, prefixes))}
     return {
@@ -34,22 +35,25 @@ def paths_allowed(engine: str, weights: Path, scratch: Path) -> dict[str, list[s
         "read": [str(weights)],
         "own": [str(scratch)],
         # Python finds modules by the names in a folder.
-        "list": [str(entry) for entry in entries if entry.is_dir()],
+        "list": [str(entry) for entry in entries if os.path.isdir(entry)],
     }
 
 
 def _code_in(entry: Path) -> list[Path]:
     """Return the code in an entry of Python's path.
 
-    Such an entry may hold data as well; the folder that the worker was started in is one.
+    Such an entry may hold data as well; the folder that the worker was started in is one. Folders
+    that the worker cannot open hold no code of its own, as `lost+found` of a volume.
     """
-    if not entry.is_dir() or entry.name.endswith("-packages"):
+    if not os.path.isdir(entry) or entry.name.endswith("-packages"):
         return [entry]
-    return [
-        each
-        for each in entry.iterdir()
-        if each.name.endswith(_CODE) or (each / "__init__.py").is_file()
-    ]
+    with contextlib.suppress(PermissionError):
+        return [
+            each
+            for each in entry.iterdir()
+            if each.name.endswith(_CODE) or os.path.isfile(each / "__init__.py")
+        ]
+    return []
 
 
 def _packages(engine: str) -> Iterator[Path]:

@@ -183,6 +183,30 @@ def test_data_next_to_code_is_not_readable(tmp_path: Path, monkeypatch: pytest.M
     assert str(ROOT / "tests") in allowed["run"], "the package of the engine's class"
 
 
+# Root reads all folders until its capabilities are gone.
+ALLOWED = """
+import json, pathlib, sys
+from workers.engine_process.confinement import paths_allowed
+from workers.engines.servers.launch import drop_capabilities
+drop_capabilities()
+print(json.dumps(paths_allowed("workers:Any", pathlib.Path("w"), pathlib.Path("s"))))
+"""
+
+
+def test_folders_that_the_worker_cannot_open_are_left_out(tmp_path: Path) -> None:
+    for name in ("package", "lost+found", "closed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "lost+found").chmod(0)
+    (tmp_path / "closed").chmod(0)
+    path = os.pathsep.join(map(str, (ROOT, tmp_path, tmp_path / "closed")))
+    told = subprocess.check_output([sys.executable, "-c", ALLOWED], env={"PYTHONPATH": path})
+    allowed = json.loads(told)["run"]
+    assert [each for each in allowed if each.startswith(str(tmp_path))] == [
+        str(tmp_path / "package")
+    ]
+
+
 def test_the_process_runs_where_the_kernel_has_no_landlock(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
