@@ -157,8 +157,10 @@ class KubernetesLauncher:
     def runs(self) -> dict[str, Path]:
         """Return the folders of runs whose TrainJob is in the cluster. Raises Unavailable."""
         return {
-            str(each["metadata"]["name"]): Path(each["spec"]["trainer"]["command"][-1])
+            str(each["metadata"]["name"]): Path(command[-1])
             for each in self._api.jobs(f"{MANAGER_LABEL}={MANAGER}")
+            # Others can label a TrainJob that is none of ours.
+            if (command := (each["spec"].get("trainer") or {}).get("command"))
         }
 
     def logs(self, handle: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from registry.manifests import open_beneath
 from workers.run.order import LOG_FILE, Resources
 
 LOG_LINES = 40
@@ -90,10 +91,20 @@ class Launcher(Protocol):
         """Release what is kept of a run that is over."""
 
 
+def out_of_memory(limited_by: str) -> Ended:
+    """Return the end of a run that reached its limit of memory: the next attempt would, too."""
+    return Ended(
+        -signal.SIGKILL,
+        sentence=f"The run reached its limit of memory in {limited_by}. "
+        "Request more memory (memory_gib), or use a smaller batch.",
+        retry=False,
+    )
+
+
 def last_lines(folder: Path) -> str:
     """Return the last lines of a run's log in its folder."""
     try:
-        with (folder / LOG_FILE).open("rb") as file:
+        with open_beneath(folder, LOG_FILE) as file:
             file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:

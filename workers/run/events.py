@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from registry.manifests import build_manifest
+from registry.manifests import build_manifest, open_beneath
 from workers.run.storable import cleaned, storable
 
 EVENTS_FILE = "events.jsonl"
@@ -173,7 +173,7 @@ class EventReader:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / EVENTS_FILE
+        self._folder = folder
         self._offset = 0
         self._rest = b""
         self._lines: deque[bytes] = deque()
@@ -197,7 +197,7 @@ class EventReader:
         if self.excess:
             return b""
         try:
-            with self._path.open("rb") as file:
+            with open_beneath(self._folder, EVENTS_FILE) as file:
                 file.seek(self._offset)
                 part = file.read(1024**2)
         except FileNotFoundError:

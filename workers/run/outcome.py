@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from governance.errors import InvalidInput
-from registry.manifests import Manifest
+from registry.manifests import Manifest, open_beneath
 from workers.run.storable import cleaned, storable
 
 RESULT_FILE = "result.json"
@@ -67,10 +67,10 @@ def outcome_read(folder: Path) -> Outcome | None:
 
     Raises:
         InvalidInput: the file is too large or not an outcome.
+        OSError: it is no plain file.
     """
-    file = folder / RESULT_FILE
     try:
-        with file.open("rb") as opened:
+        with open_beneath(folder, RESULT_FILE) as opened:
             content = opened.read(MAX_RESULT_BYTES + 1)
     except FileNotFoundError:
         return None

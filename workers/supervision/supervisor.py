@@ -250,9 +250,9 @@ class Supervisor:
         finally:
             if ended is None:
                 _request_end(launcher, handle, kill=True)
-            _release(folder)
             log_tail = launcher.logs(handle)
             launcher.forget(handle)
+            _release(folder)
         if reader.malformed:
             lease.warn(f"{reader.malformed:,} malformed events of the run were dropped.")
         if fault:
@@ -278,6 +278,8 @@ def _release(folder: Path) -> bool:
         (folder / HELD_FILE).unlink()
     except FileNotFoundError:
         return False
+    except IsADirectoryError:  # The run has put it there.
+        shutil.rmtree(folder / HELD_FILE)
     return True
 
 

@@ -356,6 +356,15 @@ FLOOD = (
     "while True: file.write(line * 100)"
 )
 
+# The worker must neither wait for a pipe nor read its own files for a run.
+PIPE = "import os; os.mkfifo('events.jsonl'); import time; time.sleep(600)"
+RESULT_PIPE = "import os; os.mkfifo('result.json')"
+HELD_FOLDER = "import os; os.remove('held'); os.makedirs('held/more'); raise SystemExit(3)"
+LINK = (
+    "import os; open('../secret', 'w').write('hunter2'); os.remove('log.txt'); "
+    "os.symlink('../secret', 'log.txt'); raise SystemExit(3)"
+)
+
 
 @pytest.mark.parametrize(
     ("program", "sentence", "retry"),
@@ -366,8 +375,15 @@ FLOOD = (
         (HOSTILE, "steps out of its folder", False),
         (HUGE, "larger than", False),
         (FLOOD, "more events than a job may have", False),
+        (PIPE, "events.jsonl is not a plain file", True),
+        (RESULT_PIPE, "result.json is not a plain file", True),
+        (HELD_FOLDER, "status 3", True),
+        (LINK, "It printed nothing", True),
     ],
-    ids=["killed", "broken", "silent", "hostile", "huge", "flood"],
+    ids=[
+        *("killed", "broken", "silent", "hostile", "huge", "flood"),
+        *("pipe", "result pipe", "held", "link"),
+    ],
 )
 def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
     tmp_path: Path, program: str, sentence: str, retry: bool
@@ -377,6 +393,7 @@ def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
     assert (verb, again) == ("fail", retry)
     assert sentence in said
     assert not (tmp_path / "1" / "inputs").exists()
+    assert not (tmp_path / "1" / "held").exists()
 
 
 PHASES = (
