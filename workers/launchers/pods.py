@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from workers.launchers.protocol import Ended
+from workers.launchers.protocol import Ended, out_of_memory
 from workers.run.outcome import STOPPED
 
 _MESSAGE_CHARACTERS = 300
@@ -93,7 +93,9 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
         key=lambda each: each.finished_at or _LATE,
     )
     if any(each.reason == "OOMKilled" for each in terminated):
-        return Ended(-signal.SIGKILL)
+        # Without a limit, the memory of the whole machine ran out.
+        limited = all(map(_memory_limited, pods))
+        return out_of_memory("Kubernetes") if limited else Ended(-signal.SIGKILL)
     disrupted = disrupted or next(filter(None, map(disruption, pods)), "")
     if disrupted:
         return Ended(STOPPED, sentence=f"Kubernetes ended the run. {disrupted}")
@@ -106,3 +108,10 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
         return Ended(first.exit_code, f"{first.reason} ({cut(first.message)})")
     said = next((cut(pod.status.message or pod.status.reason) for pod in pods), "")
     return Ended(1, sentence=f"The run failed in Kubernetes: {said or condition}.")
+
+
+def _memory_limited(pod: Any) -> bool:
+    return all(
+        "memory" in ((each.resources and each.resources.limits) or {})
+        for each in pod.spec.containers
+    )

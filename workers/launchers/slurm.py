@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from governance.errors import InvalidInput, Unavailable
-from workers.launchers.protocol import Ended, last_lines
+from workers.launchers.protocol import Ended, last_lines, out_of_memory
 from workers.run.environment import run_environment
 from workers.run.order import LOG_FILE, Resources
 from workers.run.outcome import STOPPED
@@ -256,7 +255,7 @@ def _ended(job: _Job) -> Ended:
     if job.state in _STOPPED:
         return Ended(STOPPED, sentence=limit or f"Slurm ended the run: {job.state}.")
     if job.state == "OUT_OF_MEMORY":
-        return Ended(-signal.SIGKILL)
+        return out_of_memory("Slurm")
     if job.status == STOPPED:
         return Ended(STOPPED, sentence=limit)
     return Ended(job.status or 1, f"the state {job.state} in Slurm")

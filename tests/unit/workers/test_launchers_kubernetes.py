@@ -256,7 +256,7 @@ EVICTED = {
 @pytest.mark.parametrize(
     ("pod", "why", "ended", "sentence"),
     [
-        (failed(exitCode=137, reason="OOMKilled"), "BackoffLimitExceeded", -9, ""),
+        (failed(exitCode=137, reason="OOMKilled"), "BackoffLimitExceeded", -9, "limit of memory"),
         (failed(exitCode=1, reason="Error"), "BackoffLimitExceeded", 1, ""),
         (failed(exitCode=STOPPED, reason="Error"), "BackoffLimitExceeded", STOPPED, ""),
         (EVICTED, "BackoffLimitExceeded", STOPPED, "low on resource: memory"),
@@ -288,6 +288,7 @@ def test_the_end_of_a_run_has_a_plain_reason(
     assert found is not None
     assert found.status == ended
     assert sentence in found.sentence
+    assert found.retry is (sentence != "limit of memory")
 
 
 def test_a_train_job_that_someone_deletes_is_a_run_that_stopped(
