@@ -28,6 +28,7 @@ _REMOVE_S = 5.0
 # those when memory is needed. What several processes share, such as libraries that were imported
 # before a fork, counts once.
 _KEPT = re.compile(rb"^(?:Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+) kB", re.MULTILINE)
+_USED = re.compile(rb"^(?:VmRSS|VmSwap):\s+(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +123,14 @@ class Watch:
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_S):
             processes = _tree(self._process)
-            # Resident memory is cheap to read, and never less than what is measured exactly.
-            if _sum(_resident, processes) <= self._limit.size:
+            # This is cheap to read, and never less than what is measured exactly.
+            if _sum(_used, processes) <= self._limit.size:
                 continue
             if (used := _sum(_kept, processes)) <= self._limit.size:
                 continue
             self._sentence = self._limit.sentence(used)
             for process in processes:
-                with contextlib.suppress(psutil.NoSuchProcess):
+                with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
             return
 
@@ -149,8 +150,10 @@ def _sum(measured: Callable[[psutil.Process], int], processes: list[psutil.Proce
     return total
 
 
-def _resident(process: psutil.Process) -> int:
-    return int(process.memory_info().rss)
+def _used(process: psutil.Process) -> int:
+    """Return its resident memory and what of it is in swap."""
+    status = Path(f"/proc/{process.pid}/status").read_bytes()
+    return 1024 * sum(map(int, _USED.findall(status)))
 
 
 def _kept(process: psutil.Process) -> int:
