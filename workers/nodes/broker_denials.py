@@ -191,12 +191,13 @@ def _new(entries: list[_Entry]) -> list[tuple[str, Denial]]:
 
 
 def _held(node: Node, denial: Denial) -> bool:
-    """Return whether it is a read of the queue of a deployment that the node had: one that waited
-    while the queue was withdrawn is denied, and no fault."""
+    """Return whether it is a read of the queue of a deployment that the node had lately: one that
+    waited while the queue was withdrawn is denied, and no fault."""
     queue = _QUEUE.fullmatch(denial.target)
     if denial.command != "brpop" or queue is None:
         return False
-    copies = Replica.objects.filter(worker__startswith=node.prefix)
+    lately = timezone.now() - ALARM_FOR
+    copies = Replica.objects.filter(worker__startswith=node.prefix, heartbeat_at__gte=lately)
     return copies.filter(deployment_id=int(queue[1])).exists()
 
 

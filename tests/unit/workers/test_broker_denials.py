@@ -79,8 +79,8 @@ def test_what_others_are_denied_and_wrong_passwords_are_not_the_nodes(stage: Sta
     assert broker_denials() == ""
 
 
-def test_a_read_of_a_queue_that_was_withdrawn_is_no_fault(stage: Stage) -> None:
-    Replica.objects.create(
+def test_a_read_of_a_queue_that_was_just_withdrawn_is_no_fault(stage: Stage) -> None:
+    copy = Replica.objects.create(
         deployment_id=stage.theirs,
         worker="gpu-1/engine@a",
         state="stopped",
@@ -89,6 +89,10 @@ def test_a_read_of_a_queue_that_was_withdrawn_is_no_fault(stage: Stage) -> None:
     denied(stage, "BRPOP", deployment_queue(stage.theirs), "1")
     assert broker_denials_record() == 0
     denied(stage, "LRANGE", deployment_queue(stage.theirs), "0", "-1")
+    assert broker_denials_record() == 1
+    copy.heartbeat_at -= timedelta(hours=2)
+    copy.save()
+    denied(stage, "BRPOP", deployment_queue(stage.theirs), "1")
     assert broker_denials_record() == 1
 
 
