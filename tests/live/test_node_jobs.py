@@ -74,4 +74,4 @@ def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(
     for action, times in (("job:claim", 2), ("job:deliver", 1), ("job:finish", 1)):
         assert done.filter(action=action).count() == times, action
     assert store.has_version(version.digest)
-    assert not list((tmp_path / "gpu-2" / "data" / "work").glob("*")), "nothing of a job stays"
+    assert not list((tmp_path / "gpu-2" / "data" / "work").glob("*/*")), "nothing of a job stays"

@@ -61,8 +61,21 @@ def job_control() -> tuple[JobControl, Files]:
     if not settings.NODE_URL:
         return DirectJobs(), StoreFiles()
     client = node_client()
-    files = NodeFiles(client, store.cache(), Path(settings.DATA_DIR) / "work")
+    files = NodeFiles(client, store.cache(), work_folder())
     return RemoteJobs(client, files), files
+
+
+def work_folder() -> Path:
+    """Return the folder of all runs of this installation, or of this node.
+
+    Nodes may share a file system and a cluster. The control plane tells a node of its own jobs
+    alone, so that it could not tell the run of another node from a lost one.
+
+    Raises:
+        InvalidInput: the node's URL or key file is not usable.
+    """
+    folder = Path(settings.DATA_DIR) / "work"
+    return folder / node_client().node if settings.NODE_URL else folder
 
 
 def launcher() -> Launcher:
@@ -115,7 +128,7 @@ def _end_lost_runs() -> None:
     supervises = supervisor()
     while True:
         try:
-            supervises.end_lost(Path(settings.DATA_DIR) / "work")
+            supervises.end_lost(work_folder())
         except (Unavailable, NoAnswer) as error:
             logger.warning("Lost runs are not looked for: %s", error)
         except Exception:

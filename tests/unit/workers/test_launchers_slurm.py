@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from governance.errors import InvalidInput, Unavailable
 from tests.unit.workers.test_run import Folders, Recorder
+from workers.broker import node_client
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost
-from workers.launchers.protocol import Ended
+from workers.launchers.protocol import Ended, out_of_memory
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
+from workers.remote.identity import Identity, identity_write
 from workers.run.order import Resources
 from workers.run.outcome import STOPPED
 from workers.supervision.supervisor import Supervisor
+from workers.tasks.jobs import work_folder
 
 SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml")
 
@@ -207,8 +211,21 @@ def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in
         listed.write(f"6|{work}/{job}/2/slurm.sh\n")  # A worker holds it.
         listed.write(f"7|/elsewhere/work/{job}/1/slurm.sh\n")  # Of another installation.
         listed.write(f"8|{work}/by-hand/slurm.sh\n")
+        listed.write(f"9|{work}/gpu-2/{job}/1/slurm.sh\n")  # Of a node.
     Supervisor(Held(), Folders(tmp_path), launcher).end_lost(work)
     assert (tmp_path / "cancelled").read_text() == "5\n"
+
+
+def test_a_node_has_a_folder_of_runs_of_its_own(settings: Any, tmp_path: Path) -> None:
+    settings.DATA_DIR, settings.NODE_URL = tmp_path, ""
+    assert work_folder() == tmp_path / "work"
+    identity_write(tmp_path / "key", Identity("gpu-1", Ed25519PrivateKey.generate()))
+    settings.NODE_URL, settings.NODE_KEY_FILE = "https://assay.example", str(tmp_path / "key")
+    node_client.cache_clear()
+    try:
+        assert work_folder() == tmp_path / "work" / "gpu-1"
+    finally:
+        node_client.cache_clear()
 
 
 def test_a_requeued_job_has_stopped_once_its_processes_have_ended(
@@ -236,6 +253,7 @@ LIMIT = "The run reached its time limit of 1-00:10:00 in Slurm."
         ("FAILED ExitCode=75:0", Ended(STOPPED, sentence=LIMIT)),
         ("COMPLETED ExitCode=0:0", Ended(0, sentence=LIMIT)),
         ("FAILED ExitCode=3:0", Ended(3, "the state FAILED in Slurm")),
+        ("OUT_OF_MEMORY ExitCode=0:125", out_of_memory("Slurm")),
     ],
 )
 def test_a_run_that_slurm_told_to_end_names_the_time_limit(
