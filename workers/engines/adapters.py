@@ -24,7 +24,24 @@ IGNORED = -100  # torch's cross-entropy leaves these positions out
 # Positions whose logits are computed at once: 0.3 GB for a vocabulary of 150,000, and some copies.
 SLICE = 512
 _MIXED = "*"
-_REFUSED_SETTINGS = ("auto_mapping", "modules_to_save", "use_dora", "alora_invocation_tokens")
+MAX_RANK = 256
+# Others may change the base for every row, as `layer_replication` and the initialization "pissa"
+# do, or hold regular expressions, whose match can take hours.
+_SERVED_SETTINGS = {
+    "base_model_name_or_path",
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "peft_type",
+    "peft_version",
+    "r",
+    "revision",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+}
 
 
 class AdaptedModel:
@@ -254,7 +271,7 @@ def _contiguous(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def lora_config(folder: Path) -> LoraConfig:
-    """The adapter's config, when it is plain LoRA in safetensors. Raises ValueError."""
+    """Return the adapter's config, when it is plain LoRA in safetensors. Raises ValueError."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder.name} has no adapter_model.safetensors.")
     try:
@@ -263,7 +280,20 @@ def lora_config(folder: Path) -> LoraConfig:
         raise ValueError(str(error)) from error
     if stated.get("peft_type") != "LORA":
         raise ValueError(f"{folder.name} is a {stated.get('peft_type')!r} adapter, not LORA.")
-    for key in _REFUSED_SETTINGS:
-        if stated.get(key):
-            raise ValueError(f"{folder.name} sets {key}, which this engine does not serve.")
-    return LoraConfig.from_pretrained(str(folder))
+    usual = LoraConfig().to_dict()
+    for key, value in stated.items():
+        if key not in _SERVED_SETTINGS and value and value != usual.get(key):
+            raise ValueError(f"{folder.name} sets {key[:40]}, which this engine does not serve.")
+    rank, modules = stated.get("r"), stated.get("target_modules")
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise ValueError(f"{folder.name} has no rank of 1 to {MAX_RANK}.")
+    if modules != "all-linear" and not _is_names(modules):
+        raise ValueError(f"{folder.name} has no list of the modules that it changes.")
+    try:
+        return LoraConfig.from_pretrained(str(folder))
+    except TypeError as error:
+        raise ValueError(f"{folder.name} has a config that PEFT does not read: {error}") from error
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)

@@ -91,6 +91,14 @@ def test_requests_on_an_adapter_fail_when_it_is_unloaded(
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no adapter_model"),
         (lambda folder: _set(folder, peft_type="IA3"), "not LORA"),
         (lambda folder: _set(folder, modules_to_save=["lm_head"]), "modules_to_save"),
+        # These change the base for all others while they are loaded.
+        (lambda folder: _set(folder, init_lora_weights="pissa"), "init_lora_weights"),
+        (lambda folder: _set(folder, layer_replication=[[0, 2], [0, 2]]), "layer_replication"),
+        (lambda folder: _set(folder, bias="all"), "bias"),
+        # These take the memory or the time of all others.
+        (lambda folder: _set(folder, r=10**6), "rank of 1 to 256"),
+        (lambda folder: _set(folder, target_modules="(.+)+x"), "no list of the modules"),
+        (lambda folder: _set(folder, rank_pattern={"(.+)+x": 2}), "rank_pattern"),
         (lambda folder: _set(folder, r=8), "not an adapter for this base"),
         (lambda folder: _set(folder, target_modules=["nothing"]), "not an adapter for this base"),
     ],
