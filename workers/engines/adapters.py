@@ -5,6 +5,7 @@ An adapter is LoRA, or a soft prompt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModelForCausalLM
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workers.engines.architectures import UnsupportedModel, read_json
@@ -25,6 +27,7 @@ IGNORED = -100  # torch's cross-entropy leaves these positions out
 SLICE = 512
 _MIXED = "*"
 MAX_RANK = 256
+_LORA_WEIGHT = re.compile(r"\.lora_(embedding_)?[AB](\.weight)?$")
 # Others may change the base for every row, as `layer_replication` and the initialization "pissa"
 # do, or hold regular expressions, whose match can take hours.
 _SERVED_SETTINGS = {
@@ -289,10 +292,22 @@ def lora_config(folder: Path) -> LoraConfig:
         raise ValueError(f"{folder.name} has no rank of 1 to {MAX_RANK}.")
     if modules != "all-linear" and not _is_names(modules):
         raise ValueError(f"{folder.name} has no list of the modules that it changes.")
+    # PEFT loads a weight of another name into the base.
+    if other := [name for name in weight_names(folder) if not _LORA_WEIGHT.search(name)]:
+        raise ValueError(f"{folder.name} holds {other[0][:80]}, which is not a weight of LoRA.")
     try:
         return LoraConfig.from_pretrained(str(folder))
     except TypeError as error:
         raise ValueError(f"{folder.name} has a config that PEFT does not read: {error}") from error
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Return the names of an adapter's weights. Raises ValueError."""
+    try:
+        with safe_open(folder / "adapter_model.safetensors", framework="np") as weights:
+            return list(weights.keys())
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"The adapter's weights cannot be read: {error}") from error
 
 
 def _is_names(value: object) -> bool:

@@ -31,6 +31,7 @@ __all__ = ["ada", "run", "signed_in"]
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+WEIGHTS = {"q_proj.lora_A.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
 
 
 def registered(of: Model, files: dict[str, bytes], base: ModelVersion | None = None) -> int:
@@ -78,7 +79,7 @@ def adapter(
         model(devi, clinical, "tiny-adapter", task),
         {
             "adapter_config.json": json.dumps(LORA).encode(),
-            "adapter_model.safetensors": safetensors(data=b"\1" * 16),
+            "adapter_model.safetensors": safetensors(WEIGHTS, b"\1" * 16),
         },
         ModelVersion.objects.get(pk=base),
     )
@@ -143,7 +144,7 @@ def test_a_bundle_that_was_changed_is_refused_before_and_at_intake(
     bundled: Path, adapter: ModelVersion, signed_in: Run
 ) -> None:
     file = bundled / "models" / "tiny-adapter-v1" / "adapter_model.safetensors"
-    file.write_bytes(safetensors(data=b"\2" * 16))
+    file.write_bytes(safetensors(WEIGHTS, b"\2" * 16))
     assert "adapter_model.safetensors differs from the index" in verified(bundled).stderr
     command = ("upload", "version", str(bundled), "tiny-adapter-v1", "--model", "arriving-adapter")
     signed_in(*command, "--base", str(adapter.base_id), code=0)

@@ -95,6 +95,7 @@ def test_requests_on_an_adapter_fail_when_it_is_unloaded(
         (lambda folder: _set(folder, init_lora_weights="pissa"), "init_lora_weights"),
         (lambda folder: _set(folder, layer_replication=[[0, 2], [0, 2]]), "layer_replication"),
         (lambda folder: _set(folder, bias="all"), "bias"),
+        (lambda folder: _add(folder, "base_model.model.lm_head.weight"), "not a weight of LoRA"),
         # These take the memory or the time of all others.
         (lambda folder: _set(folder, r=10**6), "rank of 1 to 256"),
         (lambda folder: _set(folder, target_modules="(.+)+x"), "no list of the modules"),
@@ -125,3 +126,11 @@ def test_an_adapter_that_does_not_fit_is_refused_and_leaves_no_trace(
 def _set(folder: Path, **changes: Any) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _add(folder: Path, name: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    save_file({**weights, name: next(iter(weights.values()))}, path)

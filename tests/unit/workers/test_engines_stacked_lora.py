@@ -142,7 +142,8 @@ def _save(base: Path, folder: Path, seed: int, settings: dict[str, Any]) -> None
 
     torch.manual_seed(seed)
     config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **settings)
-    peft.get_peft_model(_base(base), config).save_pretrained(folder)
+    # Without the base's embeddings, which PEFT saves next to an adapter of them.
+    peft.get_peft_model(_base(base), config).save_pretrained(folder, save_embedding_layers=False)
 
 
 def _base(folder: Path) -> Any:

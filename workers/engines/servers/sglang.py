@@ -13,10 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from registry.catalog.generation import SamplingOptions
-from workers.engines.adapters import lora_config
+from workers.engines.adapters import lora_config, weight_names
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
@@ -138,21 +136,13 @@ class SglangEngine(LoraServerEngine):
         with which SGLang would end.
         """
         lora_config(folder)
-        changed = {each.rpartition(".lora_")[0].rpartition(".")[2] for each in _weights(folder)}
+        changed = {each.rpartition(".lora_")[0].rpartition(".")[2] for each in weight_names(folder)}
         if other := sorted(changed - set(MODULES)):
             raise ValueError(
                 f"The adapter changes {', '.join(other)[:200]}; SGLang serves LoRA of "
                 f"{', '.join(MODULES)}."
             )
         super().add_adapter(name, folder)
-
-
-def _weights(folder: Path) -> list[str]:
-    try:
-        with safe_open(folder / "adapter_model.safetensors", framework="np") as weights:
-            return list(weights.keys())
-    except SafetensorError as error:
-        raise ValueError(f"The adapter's weights cannot be read: {error}") from error
 
 
 def _command(python: str, settings: Sequence[str], socket: Path) -> list[str]:
