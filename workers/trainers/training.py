@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from workers.trainers.material import hold_out as hold_out
 from workers.trainers.material import parse_settings as parse_settings
@@ -66,10 +67,29 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self._saved = state.global_step
-        # Another machine has its checkpoints elsewhere.
-        if state.best_model_checkpoint:
-            best = Path(args.output_dir) / Path(state.best_model_checkpoint).name
+        if not state.best_global_step:
+            return
+        # Each attempt has its checkpoints at another path; the Trainer has dropped the old one.
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if best.is_dir():
             state.best_model_checkpoint = str(best)
+            return
+        self._progress.warn(
+            f"{best.name} had the best weights, but was not recorded; later weights are kept."
+        )
+        state.best_model_checkpoint = state.best_global_step = state.best_metric = None
+
+    def on_epoch_begin(
+        self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **rest: Any
+    ) -> None:
+        # LengthGroupedSampler draws from the global generator: a run that is resumed within an
+        # epoch would see its rows in another order. Here it follows from seed and epoch alone.
+        batches: Any = getattr(train_dataloader, "batch_sampler", None)
+        while hasattr(batches, "batch_sampler"):
+            batches = batches.batch_sampler
+        sampler = getattr(batches, "sampler", None)
+        if isinstance(sampler, LengthGroupedSampler):
+            sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         self.check()

@@ -36,21 +36,9 @@ GOOD, BAD = ["good", "fine", "great", "happy"], ["bad", "poor", "awful", "sad"]
 
 def tiny_encoder(folder: Path) -> ModelVersion:
     """A BERT with one small layer and a vocabulary of a dozen words, in the store."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from tests.unit.workers.tiny import save_encoder
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=32,
-    )
-    BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    save_encoder(folder, [*GOOD, *BAD])
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     return company.version(company.model("tiny", "embeddings"), files=files)
 
