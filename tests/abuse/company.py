@@ -411,6 +411,7 @@ def nowhere(company: Company) -> dict[str, Any]:
         **numbers,
         "checklist": "oversight",
         "export": "json",
+        "files": "f" * 64,
         "rules": "audit-export",
         "tests": 1,
         "jobs": uuid.UUID(int=7),

@@ -189,7 +189,7 @@ class EngineHost:
             # the first load, so that a full volume fails only that load.
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
         root = self._root / plan.engine_name
-        root.mkdir(exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=root)) / "files"
         try:
             self._control.copy_version(plan.deployment_id, weights.manifest, folder)

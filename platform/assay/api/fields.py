@@ -127,13 +127,26 @@ class Truth(serializers.BooleanField):
         return data
 
 
+def _in_a_form(field: serializers.Field[Any, Any, Any, Any]) -> bool:
+    """Return whether the request is a form, in which all values are text."""
+    return isinstance(getattr(field.root, "initial_data", None), QueryDict)
+
+
+class FormIdentifier(Identifier):
+    """The id of a row; as digits in a form."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if _in_a_form(self) and isinstance(data, str) and re.fullmatch("[1-9][0-9]{0,17}", data):
+            data = int(data)
+        return super().to_internal_value(data)
+
+
 class FormTruth(Truth):
-    """`true` or `false`; as a word in a form, which has no other values."""
+    """`true` or `false`; as a word in a form."""
 
     def to_internal_value(self, data: Any) -> bool:
-        form = isinstance(getattr(self.root, "initial_data", None), QueryDict)
         words = {"true": True, "false": False}
-        if form and isinstance(data, str):
+        if _in_a_form(self) and isinstance(data, str):
             # Python's clients write True.
             data = words.get(data.lower(), data)
         return super().to_internal_value(data)

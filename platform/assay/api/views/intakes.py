@@ -12,8 +12,8 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import (
     Choice,
+    FormIdentifier,
     FormTruth,
-    Identifier,
     Line,
     Paragraphs,
     Several,
@@ -64,7 +64,7 @@ class IntakeBody(StrictSerializer):
         help_text="Keep a GGUF as delivered, for llama.cpp, in place of converting it.",
     )
 
-    base_version = Identifier(
+    base_version = FormIdentifier(
         required=False, help_text="The base version of an adapter; without it, files are a base."
     )
     digest = serializers.RegexField(
