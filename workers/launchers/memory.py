@@ -157,5 +157,8 @@ def _used(process: psutil.Process) -> int:
 
 
 def _kept(process: psutil.Process) -> int:
-    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_bytes()
+    try:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_bytes()
+    except PermissionError:
+        return _used(process)  # A process can hide its maps from its own user.
     return 1024 * sum(map(int, _KEPT.findall(rollup)))

@@ -99,6 +99,25 @@ def test_shared_memory_counts_once_and_files_do_not_count(tmp_path: Path) -> Non
         assert (watch.excess(), process.poll()) == ("", None)
 
 
+# Root sees the memory of all processes until its capabilities are gone.
+HIDDEN = """
+import ctypes, subprocess, sys
+import psutil
+from workers.engines.servers.launch import drop_capabilities
+from workers.launchers.memory import Limit, Watch
+drop_capabilities()
+code = "import ctypes, time; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); held = b'x' * (400 << 20); "
+process = subprocess.Popen([sys.executable, "-c", code + "time.sleep(20)"])
+watch = Watch(psutil.Process(process.pid), Limit(256 << 20, requested=True))
+print(process.wait(), watch.excess(), flush=True)
+"""
+
+
+def test_memory_of_a_process_that_hides_it_counts() -> None:
+    with started(HIDDEN) as process:
+        assert line(process).startswith("-9 The run used 0.")
+
+
 def test_a_default_limit_says_so() -> None:
     assert Limit(2 * GIB, requested=False).sentence(3 * GIB) == (
         "The run used 3.0 GiB of memory; its limit is 2.0 GiB, the default of this machine. "
