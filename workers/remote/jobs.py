@@ -23,7 +23,7 @@ from governance.errors import (
     Unavailable,
     WrongState,
 )
-from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest
+from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest, open_beneath
 from registry.storage.cache import Cache
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, NoAnswer, Report
 from workers.control.messages import one_line
@@ -192,14 +192,15 @@ class RemoteJobs:
             if "manifest" in result:
                 self._send_files(claim, attempt / OUTPUT, Manifest.from_json(result["manifest"]))
             content = json.dumps(result).encode()
-            path = attempt / "delivered.json"
+            # Not in the attempt's folder, where a run could have put a link.
+            name = f"{attempt.name}.json"
             try:
-                path.write_bytes(content)
+                (attempt.parent / name).write_bytes(content)
             except OSError as error:
                 # Others may free room while the lease holds.
                 raise NoAnswer(f"The result cannot be written: {error}.") from error
             sha256 = hashlib.sha256(content).hexdigest()
-            self._send_file(claim, path, sha256, len(content))
+            self._send_file(claim, attempt.parent, name, sha256, len(content))
             _retry_busy(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))
 
     def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
@@ -223,19 +224,19 @@ class RemoteJobs:
 
     def _send_files(self, claim: Claim, folder: Path, manifest: Manifest) -> None:
         for sha256, file in {file.sha256: file for file in manifest.files}.items():
-            self._send_file(claim, folder / file.path, sha256, file.size)
+            self._send_file(claim, folder, file.path, sha256, file.size)
 
-    def _send_file(self, claim: Claim, path: Path, sha256: str, size: int) -> None:
+    def _send_file(self, claim: Claim, folder: Path, path: str, sha256: str, size: int) -> None:
         """Send a file from where an earlier try broke off."""
         address = _at(claim, f"arrivals/{sha256}")
         answer = self._client.get(address, size=str(size))
         offset, complete = int(answer["offset"]), bool(answer["complete"])
-        with path.open("rb") as file:
+        with open_beneath(folder, path) as file:
             while not complete:
                 file.seek(offset)
                 part = file.read(PART_BYTES)
                 if not part and offset < size:
-                    raise FilesUnreadable(f"{path.name} has become shorter.", path=path.name)
+                    raise FilesUnreadable(f"{path} has become shorter.", path=path)
                 answer = _retry_busy(partial(self._send_part, address, size, offset, part))
                 offset, complete = int(answer["offset"]), bool(answer["complete"])
 

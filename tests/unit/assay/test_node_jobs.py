@@ -163,6 +163,23 @@ def test_a_transfer_goes_on_where_it_broke_off_and_bytes_are_hashed_on_arrival(
     assert Job.objects.get().state == JobState.FINISHING
 
 
+def test_links_that_a_run_left_are_not_followed(node: ComputeNode, tmp_path: Path) -> None:
+    claim, _ = node.claimed(intake_job())
+    result = output(node, claim)
+    attempt, own = node.files.attempt_folder(claim), tmp_path / "own"
+    own.write_bytes(DELIVERED["config.json"])
+    (attempt / "delivered.json").symlink_to(own)
+    config = attempt / "output" / "config.json"
+    config.unlink()
+    config.symlink_to(own)
+    with pytest.raises(OSError, match="symbolic links"):
+        node.jobs.deliver(claim, result)
+    config.unlink()
+    config.write_bytes(DELIVERED["config.json"])
+    node.jobs.deliver(claim, result)
+    assert own.read_bytes() == DELIVERED["config.json"]
+
+
 def test_a_checkpoint_arrives_is_recorded_and_reaches_the_next_node(
     node: ComputeNode, tmp_path: Path
 ) -> None:
@@ -486,12 +503,12 @@ def test_a_result_that_is_malformed_or_whose_files_are_missing_is_refused(
     result = output(node, claim)
     for file in build_manifest(node.files.attempt_folder(claim) / "output").files:
         folder = node.files.attempt_folder(claim) / "output"
-        node.jobs._send_file(claim, folder / file.path, file.sha256, file.size)
+        node.jobs._send_file(claim, folder, file.path, file.sha256, file.size)
     spoil(result)
     path = node.files.attempt_folder(claim) / "result"
     content = json.dumps(result).encode()
     path.write_bytes(content)
-    node.jobs._send_file(claim, path, sha256(content), len(content))
+    node.jobs._send_file(claim, path.parent, path.name, sha256(content), len(content))
     caller = Client(headers={"authorization": f"Bearer {node.client.session().token}"})
     answer = caller.post(
         f"/node/v1/jobs/{claim.job_id}/attempts/{claim.fence}/deliver",
