@@ -139,16 +139,20 @@ def _model(text: str, folder: Path) -> dict:
 
 
 def _versions(exported: Path, folder: Path) -> list[dict]:
-    """Copy what `assay versions export` wrote: models, cards and evidence packs."""
+    """Copy the models that `assay versions export` wrote last, their cards and evidence packs."""
     models: list[dict] = json.loads((exported / "versions.json").read_text(encoding="utf-8"))
-    for kind in ("models", "cards", "evidence"):
-        if (exported / kind).is_dir():
-            list(entries(exported / kind))
-            shutil.copytree(exported / kind, folder / kind, dirs_exist_ok=True)
+    list(entries(exported))
     for model in models:
         if not NAME.fullmatch(model["name"]):
             raise Bad(f"{model['name']!r} is not the name of a model.")
-        digest = manifest_digest(entries(folder / "models" / model["name"]), model["base"])
+        target = folder / "models" / model["name"]
+        if target.exists():
+            raise Bad("Two models have the same name.")
+        shutil.copytree(exported / "models" / model["name"], target)
+        for path in (model["card"], *model["evidence"]):
+            (folder / path).parent.mkdir(exist_ok=True)
+            shutil.copy(exported / path, folder / path)
+        digest = manifest_digest(entries(target), model["base"])
         if digest != model["digest"]:
             raise Bad(f"The exported files of {model['name']} do not have its digest.")
     return models
@@ -179,12 +183,15 @@ def verify(options: argparse.Namespace) -> None:
     try:
         index = json.loads(text)
         faults = list(compare(folder, index))
+        about = [
+            f"model {each['name']}: {each['digest']}{_facts(each)}" for each in index["models"]
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Bad(f"{INDEX} is not one: {error!r}.") from error
     if faults:
         raise Bad("\n".join(faults[:100]))
-    for model in index["models"]:
-        say(f"model {model['name']}: {model['digest']}" + _facts(model))
+    for line in about:
+        say(line)
     for image in index["images"]:
         say(f"image {image}")
     say(f"{len(index['files'])} files are what {INDEX} says.")

@@ -41,14 +41,14 @@ def export(
         console.print(f"{each['name']}: {each['digest']}", markup=False, soft_wrap=True)
 
 
-def _collect(client: Client, version_id: int | None, found: dict[str, dict[str, Any]]) -> None:
-    """Add a version and its bases to `found`, each digest once and bases first."""
-    if version_id is None:
-        return
+def _collect(client: Client, version_id: int, found: dict[str, dict[str, Any]]) -> None:
+    """Add a version and the bases that it needs to `found`, each digest once and bases first."""
     version = client.get(f"versions/{version_id}")
     if version["digest"] in found:
         return
-    _collect(client, version["base"] and version["base"]["id"], found)
+    # Fully tuned weights stand alone.
+    if version["manifest"]["base"]:
+        _collect(client, version["base"]["id"], found)
     found[version["digest"]] = version
 
 

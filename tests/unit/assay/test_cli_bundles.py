@@ -154,6 +154,19 @@ def test_a_bundle_that_was_changed_is_refused_before_and_at_intake(
     assert "an adapter is not a base" in Intake.objects.latest("pk").reason
 
 
+def test_a_bundle_holds_the_versions_that_were_exported_last_alone(
+    adapter: ModelVersion, bundled: Path, signed_in: Run, tmp_path: Path
+) -> None:
+    signed_in("versions", "export", str(tmp_path / "exported"), str(adapter.base_id), code=0)
+    command = ["make", str(tmp_path / "second"), "--versions", str(tmp_path / "exported")]
+    assert bundle.main(command) == 0
+    assert [path.name for path in (tmp_path / "second" / "models").iterdir()] == ["tiny-v1"]
+    index = json.loads((bundled / "index.json").read_text())
+    del index["models"][0]["task"]
+    (bundled / "index.json").write_text(json.dumps(index))
+    assert "index.json is not one: KeyError('task')." in verified(bundled).stderr
+
+
 def test_an_export_stops_at_a_damaged_file_and_continues_once_it_is_restored(
     adapter: ModelVersion, signed_in: Run, tmp_path: Path
 ) -> None:
