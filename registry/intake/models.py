@@ -30,7 +30,7 @@ class Intake(models.Model):
     With an `expected_digest`, only files of that digest become a version.
     `findings` is a list of {check, passed, detail}; `reason` says why it was rejected.
     With `keep_gguf` a GGUF is not converted, and `quantization` is how most of its weights are
-    stored.
+    stored. `virtual_tokens` is the length of a soft prompt; 0 for everything else.
     """
 
     model = models.ForeignKey("registry.Model", on_delete=models.PROTECT, related_name="intakes")
@@ -55,6 +55,7 @@ class Intake(models.Model):
     quantization = models.CharField(
         max_length=QUANTIZATION_MAX, blank=True, default="", db_default=""
     )
+    virtual_tokens = models.PositiveSmallIntegerField(default=0, db_default=0)
     manifest = models.JSONField(null=True, blank=True)
     digest = models.CharField(max_length=64, blank=True)
     job_id = models.UUIDField(null=True, blank=True, unique=True)

@@ -33,9 +33,10 @@ from registry.validation import checked_text
 from registry.versions.model_code import checked_code
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
-from registry.versions.weights import QUANTIZATION, checked_quantization
+from registry.versions.weights import QUANTIZATION, VIRTUAL_TOKENS, checked_quantization
 
 CONTROLLER = service_principal("controller")
+VIRTUAL_TOKENS_MAX = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -130,11 +131,13 @@ def intake_checked(
     job_id: UUID,
     code: Sequence[Mapping[str, Any]] = (),
     quantization: str = "",
+    virtual_tokens: int = 0,
 ) -> Intake:
     """Note what the checking job made of a delivery; from now on it awaits a signature.
 
     For the control plane alone. Idempotent on `job_id`. `code` holds the chat templates and
     tokenizer patterns that came with the model, as `registry.versions.model_code.Code`.
+    `virtual_tokens` is the length of a soft prompt.
 
     Raises:
         WrongState: it is no delivery that waits for checks, or the store lacks the converted files.
@@ -153,6 +156,9 @@ def intake_checked(
         intake.findings = [dict(finding) for finding in findings]
         intake.code = checked_code(code)
         intake.quantization = checked_quantization(quantization if intake.keep_gguf else "")
+        if not 0 <= virtual_tokens <= VIRTUAL_TOKENS_MAX:
+            raise InvalidInput(f"A soft prompt has at most {VIRTUAL_TOKENS_MAX} tokens.")
+        intake.virtual_tokens = virtual_tokens
         intake.job_id = job_id
         intake.save()
         with background(f"job-{job_id}", CONTROLLER):
@@ -288,10 +294,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
         manifest=Manifest.from_json(intake.manifest),
         base=intake.base,
         dataset_version=None,
-        parameters={
-            "source": intake.source,
-            **({QUANTIZATION: intake.quantization} if intake.quantization else {}),
-        },
+        parameters=version_parameters(intake),
         metrics={},
         history=[],
         licence=intake.licence,
@@ -303,6 +306,15 @@ def _trust(intake: Intake, actor: Principal) -> None:
     intake.decided_at = timezone.now()
     intake.save()
     transaction.on_commit(lambda: quarantine.discard(intake.pk))
+
+
+def version_parameters(intake: Intake) -> dict[str, Any]:
+    """Return the parameters of the version that an intake becomes."""
+    return {
+        "source": intake.source,
+        **({QUANTIZATION: intake.quantization} if intake.quantization else {}),
+        **({VIRTUAL_TOKENS: intake.virtual_tokens} if intake.virtual_tokens else {}),
+    }
 
 
 def _card(intake: Intake) -> str:

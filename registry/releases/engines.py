@@ -16,6 +16,7 @@ from registry.catalog import get_task
 from registry.catalog.engines import ENGINE_TITLES, EngineName
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.weights import (
+    VIRTUAL_TOKENS,
     WeightsFormat,
     measuring_engine,
     quantization_of,
@@ -65,7 +66,7 @@ def _has_no_soft_prompt(version: ModelVersion) -> bool:
     below = version.base if version.kind == VersionKind.PROMPT else version
     if below is None or below.kind != VersionKind.ADAPTER:
         return True
-    return "virtual_tokens" not in below.parameters
+    return VIRTUAL_TOKENS not in below.parameters
 
 
 def checked_engine(

@@ -12,6 +12,8 @@ from registry.versions.models import ModelVersion, VersionKind
 QUANTIZATION_MAX = 20
 # Parameter of a base version that was kept as a GGUF.
 QUANTIZATION = "quantization"
+# Parameter of a soft prompt: its length.
+VIRTUAL_TOKENS = "virtual_tokens"
 _QUANTIZATION = re.compile(r"[A-Z0-9_]{1,20}")
 
 

@@ -24,6 +24,18 @@ def is_soft_prompt(folder: Path) -> bool:
         raise ValueError(str(error)) from error
 
 
+def virtual_tokens(folder: Path) -> int:
+    """Return the number of embeddings of a soft prompt. Raises ValueError."""
+    try:
+        with safe_open(folder / _FILE, framework="pt") as file:
+            shape = file.get_slice(_KEY).get_shape() if list(file.keys()) == [_KEY] else []
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder.name} has no readable {_FILE}.") from error
+    if len(shape) != 2 or not 1 <= shape[0] <= MAX_VIRTUAL_TOKENS:
+        raise ValueError(f"{folder.name} does not hold 1 to {MAX_VIRTUAL_TOKENS} {_KEY}.")
+    return int(shape[0])
+
+
 def read_soft_prompt(folder: Path, width: int) -> Tensor:
     """Return the embeddings [virtual tokens, `width`] of PEFT's prompt tuning.
 

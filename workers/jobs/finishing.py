@@ -163,6 +163,7 @@ def _register_intake(job: Job) -> str:
         findings=result["findings"],
         code=result.get("code", ()),
         quantization=str(result.get("converted", {}).get("quantization", "")),
+        virtual_tokens=int(result.get("converted", {}).get("virtual_tokens", 0)),
         job_id=job.pk,
     )
     return ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.engines.adapters import lora_config
-from workers.engines.soft_prompts import is_soft_prompt
+from workers.engines.soft_prompts import is_soft_prompt, virtual_tokens
 from workers.trainers.convert import safetensors_summary, stop_if_asked
 from workers.trainers.protocol import BadMaterial, Progress
 
@@ -18,16 +18,18 @@ def keep_adapter(source: Path, output: Path, progress: Progress) -> dict[str, An
     Its shapes are compared with the base when an engine loads both.
 
     Returns:
-        As `convert`.
+        As `convert`, and the `virtual_tokens` of a soft prompt, or 0.
 
     Raises:
         BadMaterial: It is neither LoRA nor a soft prompt, or has settings that are not served.
         Cancelled: `progress` said so.
     """
     try:
-        kind = "soft prompt" if is_soft_prompt(source) else "LoRA"
-        if kind == "LoRA":
+        if is_soft_prompt(source):
+            kind, tokens = "soft prompt", virtual_tokens(source)
+        else:
             lora_config(source)
+            kind, tokens = "LoRA", 0
     except ValueError as error:
         raise BadMaterial(str(error)) from error
     parameters, dtypes = safetensors_summary(source / "adapter_model.safetensors")
@@ -40,4 +42,5 @@ def keep_adapter(source: Path, output: Path, progress: Progress) -> dict[str, An
         "dtype": ", ".join(sorted(dtypes)),
         "source_format": "safetensors",
         "notes": "Copied byte for byte.",
+        "virtual_tokens": tokens,
     }

@@ -32,6 +32,7 @@ from registry.intake.services import (
     intake_reject,
     intake_sign_off,
     intake_submit,
+    version_parameters,
 )
 from registry.intake.states import ALLOWED_TRANSITIONS, INTAKE_STATES
 from registry.versions.models import Model, ModelVersion
@@ -286,3 +287,15 @@ def test_only_a_gguf_can_be_kept_as_it_is(developer: Principal, minilm: Model) -
             keep_gguf=True,
         )
     assert not Intake.objects.exists()
+
+
+def test_the_length_of_a_soft_prompt_is_noted(developer: Principal, minilm: Model) -> None:
+    intake = submit(developer, minilm, delivery())
+    INTAKE_STATES.set_state(intake, IntakeState.CHECKING)
+    intake.save()
+    made = stored({"a.json": b"{}"})
+    given = {"intake_id": intake.pk, "manifest": made, "findings": [], "job_id": uuid4()}
+    with pytest.raises(InvalidInput, match="at most 256 tokens"):
+        intake_checked(**given, virtual_tokens=10**9)
+    intake = intake_checked(**given, virtual_tokens=7)
+    assert version_parameters(intake) == {"source": "a supplier", "virtual_tokens": 7}

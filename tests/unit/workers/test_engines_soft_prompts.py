@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from tests.unit.workers.recording import Answer, ask, prompted
+from workers.run.events import SilentProgress
 
 pytestmark = pytest.mark.torch
 
@@ -98,6 +101,22 @@ def test_virtual_tokens_are_counted_and_leave_less_room(engine: Any, soft: Path)
     room = engine.max_context - bare.done().prompt_tokens
     with pytest.raises(RequestRefused, match="must not exceed"):
         engine.submit(prompted("r", {"prompt": "A"}, {"max_tokens": room}, "soft"), Answer())
+
+
+def test_a_delivered_soft_prompt_is_kept_with_its_length(soft: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from workers.trainers.kept_adapter import keep_adapter
+    from workers.trainers.protocol import BadMaterial
+
+    delivered = Path(shutil.copytree(soft, tmp_path / "delivered"))
+    kept = keep_adapter(delivered, tmp_path / "kept", SilentProgress(Event()))
+    assert kept["virtual_tokens"] == VIRTUAL
+    path = delivered / "adapter_model.safetensors"
+    (embeddings,) = load_file(path).values()
+    save_file({"lm_head.weight": embeddings}, path)
+    with pytest.raises(BadMaterial, match="does not hold 1 to 256"):
+        keep_adapter(delivered, tmp_path / "other", SilentProgress(Event()))
 
 
 def test_what_is_no_soft_prompt_for_this_base_is_refused(
