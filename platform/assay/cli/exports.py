@@ -54,7 +54,7 @@ def _collect(client: Client, version_id: int, found: dict[str, dict[str, Any]]) 
 
 def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool) -> dict[str, Any]:
     """Write what belongs to one version; return its entry in the index."""
-    name = f"{version['model']}-v{version['number']}"
+    name = check_path(f"{version['model']}-v{version['number']}")
     # Before the files: an evidence pack needs every event of its version sealed.
     releases = _approved(version) if evidence else []
     for release in releases:

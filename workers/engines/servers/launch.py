@@ -47,9 +47,11 @@ def isolate() -> bool:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
-    _libc.mount(None, b"/", None, ctypes.c_ulong(_ALL_PRIVATE), None)
-    own = _libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(_NO_PROGRAMS), b"mode=1777")
     _loopback_up()
+    # Else the next mount would be the machine's.
+    if _libc.mount(None, b"/", None, ctypes.c_ulong(_ALL_PRIVATE), None) != 0:
+        return False
+    own = _libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(_NO_PROGRAMS), b"mode=1777")
     # A system without `/dev/shm` needs none.
     return own == 0 or not os.path.isdir("/dev/shm")  # noqa: S108
 
