@@ -68,12 +68,10 @@ def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(
                 until(lambda: state() != JobState.FINISHING, 60)
                 until(lambda: b"could not be kept" in (tmp_path / "compute1.log").read_bytes())
     assert job.state == JobState.SUCCEEDED, job.error
-    assert job.worker.partition("/")[0] == "gpu-2"
-    # On a busy machine the second node may take two attempts.
-    assert job.attempt in (2, 3)
+    assert (job.worker.partition("/")[0], job.attempt) == ("gpu-2", 2)
     version = ModelVersion.objects.get(job_id=job.pk)
     done = AuditEvent.objects.filter(subject_id=str(job.pk))
-    for action, times in (("job:claim", job.attempt), ("job:deliver", 1), ("job:finish", 1)):
+    for action, times in (("job:claim", 2), ("job:deliver", 1), ("job:finish", 1)):
         assert done.filter(action=action).count() == times, action
     assert store.has_version(version.digest)
     assert not list((tmp_path / "gpu-2" / "data" / "work").glob("*/*")), "nothing of a job stays"

@@ -115,9 +115,12 @@ class HeldLease:
                 self._sender.start()
             self._news.notify_all()
 
-    def settle(self) -> None:
-        """Wait until all checkpoints are recorded, or are no longer needed."""
+    def settle(self, *, needed: bool = True) -> None:
+        """Wait until all checkpoints are recorded; when they are not `needed`, for the one that is
+        being sent alone."""
         with self._news:
+            if not needed:
+                self._checkpoints.clear()
             while (self._checkpoints or self._sending) and not (self.lost or self.cancelled):
                 self._news.wait(0.2)
 

@@ -78,8 +78,9 @@ class Supervisor:
         try:
             with HeldLease(claim, self.control) as lease:
                 finish = self._finish(claim, order, folder, lease)
-                if finish is None or finish.sentence:
-                    lease.settle()  # The next attempt resumes from them.
+                # The next attempt resumes from them. A result is sent when no checkpoint is: the
+                # control plane removes what arrived with a checkpoint, files of the result too.
+                lease.settle(needed=finish is None or bool(finish.sentence))
                 # Within the lease: what a node delivers takes a while to arrive.
                 lease.flush()
                 with tracing.step(

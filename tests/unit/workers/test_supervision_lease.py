@@ -20,6 +20,7 @@ class Slow(Recorder):
     def __init__(self, call: str) -> None:
         super().__init__()
         self.answers = threading.Event()
+        self.sending = threading.Event()
         self.call = call
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
@@ -29,6 +30,7 @@ class Slow(Recorder):
 
     def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
         if self.call == "checkpoint":
+            self.sending.set()
             self.answers.wait()
         super().checkpoint(claim, name, manifest, there)
 
@@ -44,6 +46,22 @@ def test_reports_go_on_while_a_checkpoint_is_sent() -> None:
         control.answers.set()
         lease.settle()
         assert control.told == [("checkpoint", "checkpoint-1"), ("checkpoint", "checkpoint-2")]
+
+
+def test_a_result_waits_for_the_checkpoint_that_is_being_sent_and_for_no_other() -> None:
+    control = Slow("checkpoint")
+    with HeldLease(CLAIM, control) as lease:
+        lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
+        assert control.sending.wait(30)
+        lease.checkpoint("checkpoint-2", {}, ["checkpoint-2"])
+        waiting = threading.Thread(target=lambda: lease.settle(needed=False))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        control.answers.set()
+        waiting.join(30)
+        assert not waiting.is_alive()
+        assert control.told == [("checkpoint", "checkpoint-1")]
 
 
 def test_a_lease_is_lost_while_a_heartbeat_gets_no_answer() -> None:
