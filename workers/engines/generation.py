@@ -208,7 +208,7 @@ class GenerationEngine:
             self._changed.notify()
         done.result()
 
-    # What follows runs in the engine's thread.
+    # The methods below run in the engine's thread.
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP counts threads for each calling thread

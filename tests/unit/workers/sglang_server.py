@@ -1,4 +1,4 @@
-"""A stand-in for SGLang 0.5.23, which needs a GPU: what `sglang_process.py` imports of it.
+"""A stand-in for SGLang 0.5.23, which needs a GPU: the parts that `sglang_process.py` imports.
 
 It follows SGLang's source: arguments, paths, bodies, the shape of events, errors and refusals. Its
 model is arithmetic over what it was given, so that each adapter answers differently. An adapter's
@@ -95,7 +95,7 @@ def launch_server(args: argparse.Namespace) -> None:
 
 
 class Refused(ValueError):
-    """What SGLang raises as ValueError: status 400, or an error in a stream."""
+    """A request that SGLang refuses by ValueError: status 400, or an error in a stream."""
 
 
 class Server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,10 +75,11 @@ def test_answers_of_two_models_differ_by_their_probabilities(tmp_path: Path) -> 
 def test_prompts_share_work_within_one_department_alone() -> None:
     from types import SimpleNamespace
 
-    from workers.engines.servers.lora import Names
+    from workers.engines.servers.vllm import _Vllm
 
-    names, row = Names(), SimpleNamespace(adapter=None, request_id="r")
-    salts = [names.salt(row, scope) for scope in ("a", "a", "b", "")]  # type: ignore[arg-type]
+    one, other = (_Vllm(SimpleNamespace(), frozenset({2})) for _ in range(2))  # type: ignore[arg-type]
+    row: Any = SimpleNamespace(adapter=None, request_id="r")
+    salts = [one.salt(row, scope) for scope in ("a", "a", "b", "")]
     assert salts[0] == salts[1]
     assert len(set(salts)) == 3
-    assert Names().salt(row, "a") != salts[0]  # type: ignore[arg-type]
+    assert other.salt(row, "a") != salts[0]

@@ -50,7 +50,7 @@ def load(sglang: Any, tmp_path: Path) -> Iterator[Callable[..., None]]:
         sglang.add_adapter(name, adapter(tmp_path / name, fault, r))
 
     yield load
-    for name in list(sglang._served):
+    for name in list(sglang._dialect.served):
         sglang.remove_adapter(name)
 
 
@@ -108,7 +108,7 @@ def test_an_adapter_that_does_not_answer_as_itself_is_not_loaded(
     for fault, whose in (("base", "the base alone"), ("first", "lora-")):
         with pytest.raises(ValueError, match=f"did not load .*answers exactly as {whose}"):
             load(fault, fault)
-    assert [copy.name for copy in sglang._folder.iterdir()] == [sglang._served["good"]]
+    assert [copy.name for copy in sglang._folder.iterdir()] == [sglang._dialect.served["good"]]
 
 
 def test_a_load_that_the_server_refuses_can_be_tried_again(

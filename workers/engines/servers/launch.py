@@ -145,7 +145,7 @@ def main(paths: str, command: list[str]) -> int:
     os.close(1)
     threading.Thread(target=watch, daemon=True).start()
     status = server.wait()
-    kill()  # What it has started may have outlived it.
+    kill()  # Processes that it started may have outlived it.
     return status if status >= 0 else 128 - status
 
 

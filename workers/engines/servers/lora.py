@@ -14,11 +14,12 @@ import secrets
 import shutil
 import tempfile
 import threading
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from registry.catalog.generation import SamplingOptions
 from workers.engines.adapters import lora_config
@@ -26,7 +27,7 @@ from workers.engines.architectures import architecture_of, read_json
 from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
 from workers.engines.loading import check_shards, checkpoint_dtype, load_tokenizer
-from workers.engines.protocol import RequestRefused
+from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.servers.channel import ServerFailed, ServerRefused, call
 from workers.engines.servers.engine import Dialect, ServedEngine
 from workers.engines.servers.llama_cpp import end_tokens
@@ -45,36 +46,44 @@ _LEAST_DIFFERENCE = 1e-4
 Fingerprint = list[tuple[int, float]]
 
 
-class LoraDialect(Dialect, Protocol):
+class LoraDialect(Dialect):
     """The requests and answers of a server that holds a base and adapters."""
 
     title: str
     load_target: str
     unload_target: str
-    names: Names
 
+    def __init__(self, vocabulary: Vocabulary, eos: frozenset[int]) -> None:
+        self.served: dict[str, str] = {}  # our name of an adapter → the server's
+        self._vocabulary = vocabulary
+        self._eos = sorted(eos)
+        self._key = secrets.token_bytes(32)
+
+    @abstractmethod
     def fingerprint_body(self, prompt: Sequence[int], adapter: str | None) -> dict[str, Any]:
         """Return the request for a greedy answer of `FINGERPRINT_TOKENS` tokens, by an adapter of
         the server or the base."""
 
+    @abstractmethod
     def fingerprint(self, answer: Mapping[str, Any]) -> Fingerprint:
         """Return the tokens of that answer with their log probabilities."""
 
-
-class Names:
-    """What a server knows requests by: adapters by their digests, departments by a salt."""
-
-    def __init__(self) -> None:
-        self.served: Mapping[str, str] = {}  # our name of an adapter → the server's
-        self._key = secrets.token_bytes(32)
+    def check(self, request: EngineRequest, options: SamplingOptions) -> None:
+        """As `Dialect.check`: probabilities of a prompt are refused."""
+        if options.echo and options.logprobs is not None:
+            raise RequestRefused(
+                f"This deployment runs on {self.title}, where the probabilities of a prompt are "
+                "not stated; leave echo or logprobs out.",
+                code="unsupported_parameter",
+            )
 
     def adapter(self, row: Row) -> str | None:
         """Return the server's name of a row's adapter. Raises ServerFailed: it was unloaded."""
         if row.adapter is None:
             return None
-        if row.adapter not in self.served:
+        if (served := self.served.get(row.adapter)) is None:
             raise ServerFailed("the adapter was unloaded")
-        return self.served[row.adapter]
+        return served
 
     def salt(self, row: Row, scope: str) -> str:
         """Return the namespace of a row's prompt in the server's cache of prefixes.
@@ -133,7 +142,6 @@ class LoraServerEngine(ServedEngine):
         # A server may take float32 for float16 unless it is told.
         self._dtype = dtype or str(checkpoint_dtype(folder)).removeprefix("torch.")
         self._folder = Path(tempfile.mkdtemp(prefix="assay-adapters-"))
-        self._served: dict[str, str] = {}
         self._uses: Counter[str] = Counter()
         self._fingerprints: dict[str | None, Fingerprint] = {}
         self._changing = threading.Lock()
@@ -192,7 +200,7 @@ class LoraServerEngine(ServedEngine):
             raise ValueError(f"The adapter's rank is {config.r}; at most {MAX_RANK} is served.")
         with self._changing:
             served = f"lora-{digest_of(folder)}"
-            if name in self._served:
+            if name in self._dialect.served:
                 raise ValueError(f"An adapter named {name!r} is loaded already.")
             if not self._uses[served]:
                 if len(+self._uses) == self._max_adapters:
@@ -203,10 +211,9 @@ class LoraServerEngine(ServedEngine):
                 self._load(served, folder)
             self._uses[served] += 1
             with self._lock:
-                self._served[name] = served
+                self._dialect.served[name] = served
                 self._adapters.add(name)
                 self._unloaded.discard(name)
-                self._dialect.names.served = dict(self._served)
 
     def remove_adapter(self, name: str) -> None:
         """Unload an adapter; requests that run or wait on it fail with `adapter_unloaded`."""
@@ -214,7 +221,7 @@ class LoraServerEngine(ServedEngine):
             with self._lock:
                 self._adapters.discard(name)
                 self._unloaded.add(name)
-                served = self._served.pop(name, "")
+                served = self._dialect.served.pop(name, "")
             self._drop(lambda row: row.adapter == name)
             self._uses[served] -= 1
             if served and not self._uses[served]:
@@ -278,16 +285,6 @@ class LoraServerEngine(ServedEngine):
         if self._server is None:
             raise ServerFailed("the server has not started")
         return call(self._server.address, target, body, timeout=self._server.limits.silent_s)
-
-
-def refuse_echoed_scores(title: str, options: SamplingOptions) -> None:
-    """Raise RequestRefused for the probabilities of a prompt."""
-    if options.echo and options.logprobs is not None:
-        raise RequestRefused(
-            f"This deployment runs on {title}, where the probabilities of a prompt are not stated; "
-            "leave echo or logprobs out.",
-            code="unsupported_parameter",
-        )
 
 
 def difference(one: Fingerprint, other: Fingerprint) -> float:

@@ -17,7 +17,6 @@ from registry.catalog.generation import SamplingOptions
 from workers.engines.adapters import lora_config, weight_names
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.batch import Row
-from workers.engines.grammars import Vocabulary
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.sampling import Sampling
 from workers.engines.servers import sglang_process
@@ -29,9 +28,8 @@ from workers.engines.servers.lora import (
     MAX_RANK,
     MAX_ROWS,
     Fingerprint,
+    LoraDialect,
     LoraServerEngine,
-    Names,
-    refuse_echoed_scores,
 )
 from workers.engines.servers.offered import SGLANG_LEAST, prefixes, sglang_version
 from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
@@ -150,7 +148,7 @@ def _command(python: str, settings: Sequence[str], socket: Path) -> list[str]:
     return [python, "-I", sglang_process.__file__, str(socket), key, *settings]
 
 
-class _Sglang:
+class _Sglang(LoraDialect):
     """The `/generate` of SGLang's server."""
 
     title = "SGLang"
@@ -158,13 +156,8 @@ class _Sglang:
     load_target = "/load_lora_adapter"
     unload_target = "/unload_lora_adapter"
 
-    def __init__(self, vocabulary: Vocabulary, eos: frozenset[int]) -> None:
-        self._vocabulary = vocabulary
-        self._eos = sorted(eos)
-        self.names = Names()
-
     def check(self, request: EngineRequest, options: SamplingOptions) -> None:
-        refuse_echoed_scores(self.title, options)
+        super().check(request, options)
         if options.seed is not None and not Sampling.of(options).greedy:
             raise RequestRefused(
                 "This deployment runs on SGLang, which does not draw by a seed; leave seed out, or "
@@ -197,8 +190,8 @@ class _Sglang:
     def _common(self, row: Row, scope: str, tokens: Sequence[int]) -> dict[str, Any]:
         return {
             "input_ids": tokens,
-            "lora_path": self.names.adapter(row),
-            "cache_salt": self.names.salt(row, scope),
+            "lora_path": self.adapter(row),
+            "cache_salt": self.salt(row, scope),
         }
 
     def fingerprint_body(self, prompt: Sequence[int], adapter: str | None) -> dict[str, Any]:

@@ -13,11 +13,8 @@ from typing import Any
 
 import torch
 
-from registry.catalog.generation import SamplingOptions
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.batch import Row
-from workers.engines.grammars import Vocabulary
-from workers.engines.protocol import EngineRequest
 from workers.engines.servers.channel import ServerFailed, call
 from workers.engines.servers.engine import End, Token, token_score
 from workers.engines.servers.lora import (
@@ -26,9 +23,8 @@ from workers.engines.servers.lora import (
     MAX_RANK,
     MAX_ROWS,
     Fingerprint,
+    LoraDialect,
     LoraServerEngine,
-    Names,
-    refuse_echoed_scores,
 )
 from workers.engines.servers.offered import VLLM_LEAST, prefixes, vllm_version
 from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
@@ -143,21 +139,13 @@ def _command(python: str, settings: Sequence[str], socket: Path) -> list[str]:
     return [python, "-I", "-m", server, "--config", key, "--uds", str(socket), *settings]
 
 
-class _Vllm:
+class _Vllm(LoraDialect):
     """The `/v1/completions` of vLLM's server."""
 
     title = "vLLM"
     target = "/v1/completions"
     load_target = "/v1/load_lora_adapter"
     unload_target = "/v1/unload_lora_adapter"
-
-    def __init__(self, vocabulary: Vocabulary, eos: frozenset[int]) -> None:
-        self._vocabulary = vocabulary
-        self._eos = sorted(eos)
-        self.names = Names()
-
-    def check(self, request: EngineRequest, options: SamplingOptions) -> None:
-        refuse_echoed_scores(self.title, options)
 
     def body(self, row: Row, scope: str) -> dict[str, Any]:
         sampling, options = row.sampling, row.options
@@ -186,8 +174,8 @@ class _Vllm:
 
     def _common(self, row: Row, scope: str) -> dict[str, Any]:
         return {
-            "model": self.names.adapter(row) or BASE,
-            "cache_salt": self.names.salt(row, scope),
+            "model": self.adapter(row) or BASE,
+            "cache_salt": self.salt(row, scope),
         }
 
     def fingerprint_body(self, prompt: Sequence[int], adapter: str | None) -> dict[str, Any]:
