@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class EngineProcess:
     """
 
     def __init__(self, engine: str, root: Path, logs: Mapping[str, Any] | None) -> None:
-        """Start the process. Raises OSError."""
+        """Start the process. Raises OSError, ValueError, or ImportError."""
         self.users = 0
         self.root = root
         self.fault = ""
@@ -165,11 +165,8 @@ class EngineProcess:
         self._channel = Channel(ours)
         self._started: Future[subprocess.Popen[bytes]] = Future()
         self._scratch = Path(tempfile.mkdtemp(prefix="assay-engine-"))
-        allowed = None
-        if landlock.abi() >= landlock.LEAST_ABI:
-            allowed = paths_allowed(engine, root, self._scratch)
         self._reader = threading.Thread(
-            target=self._run, args=(theirs, allowed), name="engine-process", daemon=True
+            target=self._run, args=(engine, theirs), name="engine-process", daemon=True
         )
         self._reader.start()
         self.pid = self._started.result().pid
@@ -227,14 +224,14 @@ class EngineProcess:
 
     # The methods below run in the reader's thread.
 
-    def _run(self, theirs: socket.socket, allowed: Mapping[str, Sequence[str]] | None) -> None:
+    def _run(self, engine: str, theirs: socket.socket) -> None:
         """Start the process and read what it sends, until it ends.
 
         The thread that starts it must live as long as it does: the kernel kills it with the thread.
         """
         try:
             with theirs:
-                process = _started(theirs, allowed, self._scratch)
+                process = _started(theirs, engine, self.root, self._scratch)
         except BaseException as error:
             self._channel.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -313,10 +310,11 @@ def _said(status: int) -> str:
     return f"its exit status is {status}"
 
 
-def _started(
-    end: socket.socket, allowed: Mapping[str, Sequence[str]] | None, scratch: Path
-) -> subprocess.Popen[bytes]:
+def _started(end: socket.socket, engine: str, root: Path, scratch: Path) -> subprocess.Popen[bytes]:
     """Start the server on its end of the socket, without the secrets of this process."""
+    allowed = None
+    if landlock.abi() >= landlock.LEAST_ABI:
+        allowed = paths_allowed(engine, root, scratch)
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     # Libraries write caches to these places.
     folders = dict.fromkeys(("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME"), str(scratch))

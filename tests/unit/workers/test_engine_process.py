@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -342,6 +343,15 @@ def test_the_process_ends_with_its_last_engine(tmp_path: Path) -> None:
     second.close()
     assert is_gone(pid)
     assert not scratch.exists()
+
+
+def test_a_process_that_cannot_start_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValueError, match=r"[Ee]mpty"):
+        OwnEngines().load("", tmp_path, root=tmp_path)  # No module has that name.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_process_ends_with_its_worker(tmp_path: Path) -> None:
