@@ -15,38 +15,21 @@ LLAMA = ("LlamaForCausalLM",)
 PROMPTS = ["The capital of France is", "def add(a, b):\n    return", "1, 2, 3," * 12]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2, converted from the wheel's GGUF; skips where there is no device."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
-    from assay.local.materials import fetch
-    from tests.unit.workers.recording import Recorder
-    from workers.trainers.convert import convert
-
-    output = tmp_path_factory.mktemp("smollm2")
-    convert(fetch(names=["smollm2"])["smollm2"].parent, output, ("LlamaForCausalLM",), Recorder())
-    return output
-
-
-def test_it_runs_on_the_device_and_says_what_generate_says(folder: Path) -> None:
+def test_it_runs_on_the_device_and_says_what_generate_says(smollm2: Path) -> None:
     import torch
     import transformers
 
     from workers.engines.generation import GenerationEngine
 
-    engine = GenerationEngine(
-        folder, architectures=("LlamaForCausalLM",), threads=1, dtype="float32"
-    )
+    engine = GenerationEngine(smollm2, architectures=LLAMA, threads=1, dtype="float32")
     try:
         assert engine.device.type == "cuda"
         texts = [answer.text for answer in ask(engine, PROMPTS, max_tokens=32, temperature=0)]
         sampled = [ask(engine, PROMPTS[:1], max_tokens=8, seed=3)[0].text for _ in range(2)]
     finally:
         engine.close()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
+    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     model.to("cuda")
     for prompt, text in zip(PROMPTS, texts, strict=True):
         inputs = tokenizer(prompt, return_tensors="pt").to("cuda")
@@ -56,13 +39,13 @@ def test_it_runs_on_the_device_and_says_what_generate_says(folder: Path) -> None
     assert sampled[0] == sampled[1]
 
 
-def test_closing_gives_the_memory_back(folder: Path) -> None:
+def test_closing_gives_the_memory_back(smollm2: Path) -> None:
     import torch
 
     from workers.engines.generation import GenerationEngine
 
     before = torch.cuda.memory_allocated()
-    engine = GenerationEngine(folder, architectures=LLAMA, threads=1)
+    engine = GenerationEngine(smollm2, architectures=LLAMA, threads=1)
     ask(engine, PROMPTS, max_tokens=8)
     assert torch.cuda.memory_allocated() > before
     engine.close()

@@ -12,34 +12,25 @@ import pytest
 
 from tests.unit.workers.recording import Answer, ask, prompted
 
-pytestmark = [pytest.mark.gpu, pytest.mark.torch]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.torch,
+    pytest.mark.skipif(
+        "ASSAY_SGLANG_PYTHON" not in os.environ,
+        reason="ASSAY_SGLANG_PYTHON names no Python with SGLang",
+    ),
+]
 LLAMA = ("LlamaForCausalLM",)
 PROMPTS = ["The capital of France is", "def add(a, b):\n    return", "1, 2, 3," * 12]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
-    if not os.environ.get("ASSAY_SGLANG_PYTHON"):
-        pytest.skip("ASSAY_SGLANG_PYTHON names no Python with SGLang")
-    from assay.local.materials import fetch
-    from tests.unit.workers.recording import Recorder
-    from workers.trainers.convert import convert
-
-    output = tmp_path_factory.mktemp("sglang") / "base"
-    convert(fetch(names=["smollm2"])["smollm2"].parent, output, LLAMA, Recorder())
-    return output
-
-
-@pytest.fixture(scope="module")
-def sglang(base: Path) -> Iterator[Any]:
+def sglang(smollm2: Path) -> Iterator[Any]:
     from workers.engines.servers.process import ServerLimits
     from workers.engines.servers.sglang import SglangEngine
 
     engine = SglangEngine(
-        base,
+        smollm2,
         architectures=LLAMA,
         threads=4,
         python=os.environ["ASSAY_SGLANG_PYTHON"],
@@ -52,19 +43,19 @@ def sglang(base: Path) -> Iterator[Any]:
 
 
 def test_base_and_adapters_in_one_batch_answer_as_those_of_our_own_engine(
-    sglang: Any, base: Path
+    sglang: Any, smollm2: Path, tmp_path: Path
 ) -> None:
     from tests.unit.workers.tiny import save_adapter
     from workers.engines.generation import GenerationEngine
 
-    own = GenerationEngine(base, architectures=LLAMA, threads=1, dtype="float32")
+    own = GenerationEngine(smollm2, architectures=LLAMA, threads=1, dtype="float32")
     found = []
     try:
         for seed, name in enumerate("ab"):
-            save_adapter(base, base.parent / name, seed)
+            save_adapter(smollm2, tmp_path / name, seed)
         for engine in (own, sglang):
             for name in "ab":
-                engine.add_adapter(name, base.parent / name)
+                engine.add_adapter(name, tmp_path / name)
             answers = ask(engine, PROMPTS, max_tokens=16, temperature=0.0)
             adapted = [None, "a", "b", "a"]
             answers += ask(
