@@ -85,7 +85,8 @@ class Replies:
     """Start and stop it on one event loop.
 
     `client` is its own: a blocking read would hold up everything else on a shared connection.
-    `commands` wakes that read when it is to read another node's stream, too.
+    `commands` wakes that read when it is to read another node's stream, too, and deletes the
+    streams at the end.
     """
 
     def __init__(self, client: Pipeline, commands: Pipeline) -> None:
@@ -106,7 +107,8 @@ class Replies:
             self._task.cancel()
             await asyncio.gather(self._task, *self._waking, return_exceptions=True)
         try:
-            await self._client.execute_command("DEL", *self._streams)
+            # Its own connection may answer nothing else for another second.
+            await self._commands.execute_command("DEL", *self._streams)
         except (redis.RedisError, OSError):
             logger.warning("Reply stream %s is left to expire.", self.stream)
 
