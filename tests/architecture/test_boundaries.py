@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.architecture.interpreters import run_program
+
 ROOT = Path(__file__).resolve().parents[2]
+CONTROL = (
+    "assay.asgi",
+    "assay.urls",
+    "workers.app",
+    "workers.controller",
+    "workers.dispatch",
+    "workers.tasks.inference",
+    "workers.engine_process.server",
+)
 HEAVY = ("torch", "transformers", "peft", "accelerate", "cv2", "boto3")
 
 
@@ -25,35 +37,21 @@ def test_the_standard_library_platform_module_is_the_one_imported() -> None:
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(
-    "module",
-    [
-        "assay.asgi",
-        "assay.urls",
-        "workers.app",
-        "workers.controller",
-        "workers.dispatch",
-        "workers.tasks.inference",
-        "workers.engine_process.server",
-    ],
-)
-def test_control_processes_load_no_model_library(module: str) -> None:
-    """In a fresh interpreter, so that what other tests imported does not count."""
-    program = (
-        "import os, sys; os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'assay.settings');"
-        f"import django; django.setup(); import importlib; importlib.import_module({module!r});"
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip().splitlines()[-1] == "[]"
+def test_control_processes_load_no_model_library() -> None:
+    """Each in an interpreter of its own, so that what others imported does not count."""
+    program = f"""
+import importlib, os, sys
+import django
+django.setup()
+for module in {CONTROL!r}:
+    if os.fork() == 0:
+        importlib.import_module(module)
+        print(module, [name for name in {HEAVY!r} if name in sys.modules], flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    finished = run_program(program, {**os.environ, "DJANGO_SETTINGS_MODULE": "assay.settings"})
+    assert finished.stdout.splitlines() == [f"{module} []" for module in CONTROL], finished.stderr
 
 
 @pytest.mark.parametrize("package", ["workers.engines.protocol", "workers.trainers.protocol"])
@@ -73,10 +71,3 @@ def test_processes_of_one_upload_load_little(module: str) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert finished.stdout.strip() == "set()"
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    return {**os.environ, "PYTHONPATH": paths}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ class Function:
 UNSAID = frozenset({"draft_add", "draft_discard", "draft_edit", "mentions_seen"})
 
 
+@cache
 def functions() -> list[Function]:
     return [
         found

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import os
 import re
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from kubeflow_trainer_api import models
 from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
 from assay.processes import HOLDERS
+from tests.architecture.interpreters import run_program
 from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES
 from tests.architecture.test_monitoring import check
 from tests.architecture.test_settings import NEEDED
@@ -200,7 +199,6 @@ def test_every_process_starts_with_the_settings_that_the_chart_gives(tmp_path: P
         for key, value in data.items():
             (objects / secret / key).write_bytes(base64.b64decode(value))
     assert made.keys() == set(chart().values["existingSecrets"].values())
-    running = {}
     for component, pod in pods("full").items():
         if component == "mlflow":
             continue
@@ -216,16 +214,8 @@ def test_every_process_starts_with_the_settings_that_the_chart_gives(tmp_path: P
         process = given["ASSAY_PROCESS"]
         needed = {each.removesuffix("_FILE") for each in given}
         assert NEEDED[process].keys() <= needed, component
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-        running[component] = subprocess.Popen(
-            [sys.executable, "-c", "import assay.settings"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **given},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    for component, started in running.items():
-        _, said = started.communicate(timeout=60)
-        assert started.returncode == 0, f"{component}: {said}"
+        started = run_program("import assay.settings", given)
+        assert started.returncode == 0, f"{component}: {started.stderr}"
 
 
 def test_every_process_is_who_it_is_in_the_compose_file() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from assay.processes import HOLDERS
+from tests.architecture.interpreters import run_program
 
-ROOT = Path(__file__).resolve().parents[2]
 SECRET = "s" * 48
 EVERY = {
     "ASSAY_ENV": "production",
@@ -54,16 +52,8 @@ COMPLETE = NEEDED["web"]
 def start(
     environment: dict[str, str], code: str = "import assay.settings"
 ) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a fresh interpreter with only this environment."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run `code` in an interpreter that has imported nothing of ours, with this environment."""
+    return run_program(code, environment)
 
 
 @pytest.mark.parametrize(
@@ -259,22 +249,10 @@ def test_another_database_is_refused() -> None:
 @pytest.mark.parametrize(("process", "pooled"), [("web", "True 0"), ("", "False 60")])
 def test_only_the_web_process_pools_its_connections(process: str, pooled: str) -> None:
     """A pool does not survive the fork of a worker, and the controller's loops keep sessions."""
-    finished = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from assay.settings import DATABASES as found;"
-            "print('pool' in found['default']['OPTIONS'], found['default']['CONN_MAX_AGE'])",
-        ],
-        cwd=ROOT,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
-            "ASSAY_PROCESS": process,
-        },
-        capture_output=True,
-        text=True,
-        check=True,
+    finished = start(
+        {"ASSAY_PROCESS": process},
+        "from assay.settings import DATABASES as found;"
+        "print('pool' in found['default']['OPTIONS'], found['default']['CONN_MAX_AGE'])",
     )
     assert finished.stdout.strip() == pooled
 
@@ -282,14 +260,8 @@ def test_only_the_web_process_pools_its_connections(process: str, pooled: str) -
 def redis_url(**environment: str) -> str:
     """The broker's URL as the settings make it, with `environment` in place of `REDIS_URL`."""
     kept = {name: value for name, value in COMPLETE.items() if name != "REDIS_URL"}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    finished = subprocess.run(
-        [sys.executable, "-c", "from assay.settings import REDIS_URL; print(REDIS_URL)"],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": paths, **kept, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
+    finished = start(
+        {**kept, **environment}, "from assay.settings import REDIS_URL; print(REDIS_URL)"
     )
     return (finished.stdout or finished.stderr).splitlines()[-1]
 

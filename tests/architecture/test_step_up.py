@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -123,11 +124,15 @@ class Site:
     proves: bool
 
 
-def sites() -> Iterator[Site]:
-    for root in SOURCES:
-        for path in sorted((ROOT / root).rglob("*.py")):
-            if "migrations" not in path.parts:
-                yield from _sites(path)
+@cache
+def sites() -> list[Site]:
+    return [
+        site
+        for root in SOURCES
+        for path in sorted((ROOT / root).rglob("*.py"))
+        if "migrations" not in path.parts
+        for site in _sites(path)
+    ]
 
 
 def _sites(path: Path) -> Iterator[Site]:
@@ -153,7 +158,9 @@ def _called(node: ast.AST) -> set[str]:
 def _asked(node: ast.AST) -> Iterator[ast.expr]:
     """The action in each call of `authorize` or `authorize_binding`."""
     for inner in ast.walk(node):
-        if isinstance(inner, ast.Call) and ast.unparse(inner.func) in GATES:
+        if not isinstance(inner, ast.Call) or not isinstance(inner.func, ast.Name):
+            continue
+        if inner.func.id in GATES:
             yield from (each.value for each in inner.keywords if each.arg == "action")
 
 

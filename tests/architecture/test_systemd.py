@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
 from assay.processes import HOLDERS, check_process
+from tests.architecture.interpreters import run_program
 from tests.architecture.test_docker import BROKER_USERS, STORES
 from tests.architecture.test_settings import NEEDED
 from workers.launchers.memory import WORKER_GROUP
@@ -168,19 +168,6 @@ def test_units_run_the_commands_of_the_images() -> None:
 def test_every_process_starts_with_the_settings_of_its_unit(tmp_path: Path) -> None:
     """Each in a fresh interpreter, with files of docker/make-secrets.sh as its credentials."""
     subprocess.run([ROOT / "docker" / "make-secrets.sh", tmp_path], check=True, capture_output=True)
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    running = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", "import assay.settings"],
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": paths}
-            | environment(name, str(tmp_path))
-            | {"PYTHONDONTWRITEBYTECODE": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in STARTED
-    }
-    for name, started in running.items():
-        _, said = started.communicate(timeout=60)
-        assert started.returncode == 0, f"{name}: {said}"
+    for name in STARTED:
+        started = run_program("import assay.settings", environment(name, str(tmp_path)))
+        assert started.returncode == 0, f"{name}: {started.stderr}"
