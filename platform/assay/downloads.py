@@ -1,4 +1,4 @@
-"""Responses with a file to keep: of the store, exports of the audit log, dossiers, evidence."""
+"""Downloads: stored files, exports of the audit log, dossiers and evidence packs."""
 
 from __future__ import annotations
 

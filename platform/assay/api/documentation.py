@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from assay.api.problems import CONTENT_TYPE
 
@@ -53,6 +54,7 @@ DESCRIPTIONS = {
     "411": "The body comes without its length.",
     "413": "The body is too large.",
     "415": "The body is of another media type.",
+    "416": "The range begins past the last byte.",
     "429": "Too often; see Retry-After.",
     "503": "A store that this needs does not answer; see Retry-After.",
 }
@@ -70,6 +72,14 @@ PAGE = [
     OpenApiParameter("cursor", str, description="From `next` or `previous`."),
     OpenApiParameter("page_size", int, description="1 to 100; 25 unless told."),
 ]
+# Arguments of `operation` for a file that is sent whole or by one range.
+RANGES: dict[str, Any] = {
+    "answer": OpenApiResponse(OpenApiTypes.BINARY, description="The whole file."),
+    "also": {206: OpenApiResponse(OpenApiTypes.BINARY, description="The range.")},
+    "parameters": [
+        OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=1000-")
+    ],
+}
 
 Decorator = Callable[[Any], Any]
 
@@ -194,6 +204,8 @@ def _refusals(path: str, method: str, described: dict[str, Any]) -> list[str]:
         ("/proof", "/consistency", "/exports/{export_id}/file", "/export/{file_format}")
     ):
         statuses.append("409")
+    elif path.endswith("/files/{digest}"):
+        statuses.extend(("409", "416"))
     elif path.endswith(("/evidence", "/plan")):
         statuses.extend(("409", "413"))
     return sorted(statuses)

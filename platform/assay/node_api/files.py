@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from django.http.response import HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework.request import Request
 
-from assay.api.documentation import operation
+from assay.api.documentation import RANGES, operation
 from assay.downloads import stored_file
 from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.joining import TAG
@@ -17,18 +15,7 @@ from workers.nodes.engine_side import node_file
 class NodeFileView(NodeEndpoint):
     """One file of a deployment that is assigned to the node."""
 
-    @operation(
-        TAG,
-        "Bytes of a file, or of one range",
-        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The whole file."),
-        also={
-            206: OpenApiResponse(OpenApiTypes.BINARY, description="The range."),
-            416: OpenApiResponse(OpenApiTypes.OBJECT, description="It begins past the end."),
-        },
-        parameters=[
-            OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=1000-")
-        ],
-    )
+    @operation(TAG, "Bytes of a file, or of one range", **RANGES)
     def get(self, request: Request, deployment_id: int, digest: str) -> HttpResponseBase:
         self.query()
         file = node_file(node=self.node, deployment_id=deployment_id, sha256=digest)

@@ -10,14 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from django.http.response import HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from assay.api.documentation import operation
+from assay.api.documentation import RANGES, operation
 from assay.api.fields import Line, Number, Several, StrictSerializer, Truth, Whole
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
 from assay.downloads import BINARY, stored_file, streamed_response
@@ -245,15 +243,7 @@ class NodeJobPausedView(_Held):
 class NodeJobFileView(_Held):
     """One file of a job's order."""
 
-    @operation(
-        TAG,
-        "Bytes of a file of an order, or of one range",
-        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The file."),
-        also={
-            206: OpenApiResponse(OpenApiTypes.BINARY, description="The range."),
-            416: OpenApiResponse(OpenApiTypes.OBJECT, description="It begins past the end."),
-        },
-    )
+    @operation(TAG, "Bytes of a file of an order, or of one range", **RANGES)
     def get(self, request: Request, job_id: UUID, fence: int, digest: str) -> HttpResponseBase:
         self.query()
         file = node_job_file(node=self.node, job_id=job_id, fence=fence, sha256=digest)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from django.http.response import HttpResponseBase
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from assay.api.documentation import operation
+from assay.api.documentation import RANGES, operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Identifier, Line, Object, Paragraphs, Slug, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
@@ -134,7 +132,7 @@ class VersionFileView(Endpoint):
     @operation(
         "Models",
         "Bytes of a file of a version, whole or one range; each download is an event",
-        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The file."),
+        **RANGES,
     )
     def get(self, request: Request, version_id: int, digest: str) -> HttpResponseBase:
         self.query()
