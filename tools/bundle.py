@@ -62,18 +62,24 @@ def manifest_digest(files: Iterable[dict], base: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def entries(folder: Path) -> Iterator[dict]:
-    """Yield path, size and SHA-256 of every file below a folder.
+def regular_files(folder: Path) -> list[Path]:
+    """Return every file below a folder.
 
     Raises:
         Bad: there is something that is neither a file nor a folder, such as a link.
     """
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+    found = sorted(folder.rglob("*"))
+    for path in found:
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise Bad(f"{name} is not a regular file.")
-        if path.is_file():
-            yield {"path": name, "sha256": sha256_of(path), "size": path.stat().st_size}
+            raise Bad(f"{path.relative_to(folder).as_posix()} is not a regular file.")
+    return [path for path in found if path.is_file()]
+
+
+def entries(folder: Path) -> Iterator[dict]:
+    """Yield path, size and SHA-256 of every file below a folder; raise `Bad` for a link."""
+    for path in regular_files(folder):
+        name = path.relative_to(folder).as_posix()
+        yield {"path": name, "sha256": sha256_of(path), "size": path.stat().st_size}
 
 
 def make(options: argparse.Namespace) -> None:
@@ -96,8 +102,6 @@ def make(options: argparse.Namespace) -> None:
     models = [_model(text, folder) for text in options.model]
     for exported in options.versions:
         models += _versions(exported, folder)
-    if len({model["name"] for model in models}) != len(models):
-        raise Bad("Two models have the same name.")
     index = {
         "format": FORMAT,
         "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -141,13 +145,14 @@ def _model(text: str, folder: Path) -> dict:
 def _versions(exported: Path, folder: Path) -> list[dict]:
     """Copy the models that `assay versions export` wrote last, their cards and evidence packs."""
     models: list[dict] = json.loads((exported / "versions.json").read_text(encoding="utf-8"))
-    list(entries(exported))
+    # Copying follows links, which may lead out of the folder.
+    regular_files(exported)
     for model in models:
         if not NAME.fullmatch(model["name"]):
             raise Bad(f"{model['name']!r} is not the name of a model.")
         target = folder / "models" / model["name"]
         if target.exists():
-            raise Bad("Two models have the same name.")
+            raise Bad(f"Two models have the name {model['name']}.")
         shutil.copytree(exported / "models" / model["name"], target)
         for path in (model["card"], *model["evidence"]):
             (folder / path).parent.mkdir(exist_ok=True)

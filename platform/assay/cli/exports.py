@@ -12,7 +12,7 @@ import typer
 
 from assay.cli.client import Client
 from assay.cli.output import CliError, console
-from registry.manifests import CHUNK_BYTES, check_path
+from registry.manifests import check_path
 
 # A stored file comes in one answer; no bytes for so long end it.
 TIMEOUT = httpx.Timeout(120, connect=5)
@@ -31,7 +31,7 @@ def export(
     Each file is hashed; the audit log records each download.
     """
     client = Client.signed_in(timeout=TIMEOUT)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for version_id in version_ids:
         _collect(client, version_id, found)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,15 +41,15 @@ def export(
         console.print(f"{each['name']}: {each['digest']}", markup=False, soft_wrap=True)
 
 
-def _collect(client: Client, version_id: int, found: dict[str, dict[str, Any]]) -> None:
-    """Add a version and the bases that it needs to `found`, each digest once and bases first."""
-    version = client.get(f"versions/{version_id}")
-    if version["digest"] in found:
+def _collect(client: Client, version_id: int, found: dict[int, dict[str, Any]]) -> None:
+    """Add a version and the bases that it needs to `found`, each once and bases first."""
+    if version_id in found:
         return
+    version = client.get(f"versions/{version_id}")
     # Fully tuned weights stand alone.
     if version["manifest"]["base"]:
         _collect(client, version["base"]["id"], found)
-    found[version["digest"]] = version
+    found[version_id] = version
 
 
 def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool) -> dict[str, Any]:
@@ -101,8 +101,5 @@ def _approved(version: dict[str, Any]) -> list[int]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,10 +18,10 @@ from registry import store
 from registry.intake.models import Intake, IntakeState
 from registry.manifests import Manifest
 from registry.storage.backend import file_key
-from registry.versions.models import Model, ModelVersion
+from registry.versions.models import ModelVersion
 from tests.proofs import fresh_proof
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
-from tests.unit.registry.objects import model, safetensors, stored
+from tests.unit.registry.objects import model, safetensors, version
 from tests.unit.registry.office import Office
 from tools import bundle
 from workers.jobs.finishing import job_finish
@@ -32,23 +32,6 @@ __all__ = ["ada", "run", "signed_in"]
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 WEIGHTS = {"q_proj.lora_A.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
-
-
-def registered(of: Model, files: dict[str, bytes], base: ModelVersion | None = None) -> int:
-    """A version with these files in the store; returns its ID."""
-    manifest = stored(files, base and base.digest)
-    return ModelVersion.objects.create(
-        model=of,
-        number=1,
-        kind="adapter" if base else "base",
-        base=base,
-        digest=manifest.digest,
-        manifest=manifest.to_json(),
-        size_bytes=manifest.size_bytes,
-        licence="Apache-2.0",
-        card="# A card",
-        created_by=of.created_by,
-    ).pk
 
 
 def sign_in(who: Person, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,24 +51,26 @@ def adapter(
     devi, clinical = person("Devi", "lead@clinical"), department("clinical")
     sign_in(devi, monkeypatch)
     task = "text-generation"
-    base = registered(
+    base = version(
         model(devi, clinical, "tiny", task),
-        {
+        devi,
+        files={
             "config.json": b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}',
             "model.safetensors": safetensors(),
         },
     )
-    made = registered(
+    for name in ("arriving", "arriving-adapter"):
+        model(devi, clinical, name, task)
+    return version(
         model(devi, clinical, "tiny-adapter", task),
-        {
+        devi,
+        "adapter",
+        base,
+        files={
             "adapter_config.json": json.dumps(LORA).encode(),
             "adapter_model.safetensors": safetensors(WEIGHTS, b"\1" * 16),
         },
-        ModelVersion.objects.get(pk=base),
     )
-    for name in ("arriving", "arriving-adapter"):
-        model(devi, clinical, name, task)
-    return ModelVersion.objects.select_related("base").get(pk=made)
 
 
 @pytest.fixture
@@ -154,13 +139,17 @@ def test_a_bundle_that_was_changed_is_refused_before_and_at_intake(
     assert "an adapter is not a base" in Intake.objects.latest("pk").reason
 
 
-def test_a_bundle_holds_the_versions_that_were_exported_last_alone(
+def test_a_bundle_holds_only_the_last_export_and_each_version_of_the_same_files(
     adapter: ModelVersion, bundled: Path, signed_in: Run, tmp_path: Path
 ) -> None:
-    signed_in("versions", "export", str(tmp_path / "exported"), str(adapter.base_id), code=0)
-    command = ["make", str(tmp_path / "second"), "--versions", str(tmp_path / "exported")]
-    assert bundle.main(command) == 0
-    assert [path.name for path in (tmp_path / "second" / "models").iterdir()] == ["tiny-v1"]
+    twin = ModelVersion.objects.get(pk=adapter.base_id)
+    twin.pk, twin.number, twin.job_id = None, 2, None
+    twin.save()
+    exported = str(tmp_path / "exported")
+    signed_in("versions", "export", exported, str(adapter.base_id), str(twin.pk), code=0)
+    assert bundle.main(["make", str(tmp_path / "second"), "--versions", exported]) == 0
+    names = {path.name for path in (tmp_path / "second" / "models").iterdir()}
+    assert names == {"tiny-v1", "tiny-v2"}
     index = json.loads((bundled / "index.json").read_text())
     del index["models"][0]["task"]
     (bundled / "index.json").write_text(json.dumps(index))

@@ -98,9 +98,15 @@ def stored(files: dict[str, bytes], base_digest: str | None = None) -> Manifest:
 
 
 def version(
-    of: Model, creator: Person, kind: str = "base", base: ModelVersion | None = None, **fields: Any
+    of: Model,
+    creator: Person,
+    kind: str = "base",
+    base: ModelVersion | None = None,
+    *,
+    files: dict[str, bytes] | None = None,
+    **fields: Any,
 ) -> ModelVersion:
-    files = {"model.safetensors": f"{of.name} {kind} {uuid4()}".encode()}
+    files = files or {"model.safetensors": f"{of.name} {kind} {uuid4()}".encode()}
     manifest = stored(files, base.digest if base is not None and kind != "full" else None)
     return ModelVersion.objects.create(
         model=of,
