@@ -22,7 +22,7 @@ from registry.catalog.endpoints import MediaResult, Plan, Rendered
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.text_to_image.schema import DrawingInputs, DrawingOptions
 from tests.unit.tasks.tiny_diffusion import save_pipeline
-from tests.unit.workers.recording import Answer, Recorder, asked
+from tests.unit.workers.recording import Answer, Recorder, asked, full_training
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import Cancelled as RequestCancelled
 from workers.run.execution import evaluation_plan
@@ -30,7 +30,6 @@ from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
     EvaluationRequest,
-    TrainingRequest,
     TrainingResult,
 )
 
@@ -365,13 +364,11 @@ def train(
     from tasks.text_to_image.fine_tune import train as run
 
     settings = {"steps": 12, "learning_rate": 1e-3, "batch_size": 8, "ema_decay": 0.5, **wish}
-    request = TrainingRequest(
+    request = full_training(
+        folder,
         task="text-to-image",
-        method="full",
         base=base,
         train_file=train_file,
-        output=folder / "output",
-        checkpoints=folder / "checkpoints",
         hyperparameters=settings,
         resume_from=resume_from,
         media=folder / "media",

@@ -10,6 +10,7 @@ from typing import Any
 
 from registry.catalog import get_task
 from workers.engines.protocol import EngineRequest
+from workers.trainers.protocol import TrainingRequest
 from workers.wire import Delta, Done, Event, Failed
 
 
@@ -39,6 +40,16 @@ class Recorder:
 
     def should_stop(self) -> bool:
         return self.stop_at is not None and len(self.points) >= self.stop_at
+
+
+def full_training(folder: Path, **given: Any) -> TrainingRequest:
+    """Return a request to train all weights, with its results below `folder`."""
+    return TrainingRequest(
+        method="full",
+        output=folder / "output",
+        checkpoints=folder / "checkpoints",
+        **given,
+    )
 
 
 class Answer:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.workers.recording import Recorder
-from workers.trainers.protocol import Cancelled, TrainingRequest, TrainingResult
+from tests.unit.workers.recording import Recorder, full_training
+from workers.trainers.protocol import Cancelled, TrainingResult
 
 pytestmark = pytest.mark.torch
 WORDS = {"good": ("good", "fine", "great", "happy"), "bad": ("bad", "poor", "awful", "sad")}
@@ -53,13 +53,11 @@ def train(
     folder.mkdir(exist_ok=True)
     data = folder / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    request = TrainingRequest(
+    request = full_training(
+        folder,
         task="text-classification",
-        method="full",
         base=base,
         train_file=data,
-        output=folder / "output",
-        checkpoints=folder / "checkpoints",
         hyperparameters={"epochs": 2, "max_length": 16, "batch_size": 8},
         resume_from=resume_from,
     )
