@@ -719,8 +719,8 @@ JOB_MAX_ATTEMPTS = env_int("ASSAY_JOB_MAX_ATTEMPTS", 3)
 JOB_MAX_DEVICES = env_int("ASSAY_JOB_MAX_DEVICES", 1, least=1)
 JOB_MAX_MEMORY_GIB = env_int("ASSAY_JOB_MAX_MEMORY_GIB", 0)
 JOB_MAX_NODES = env_int("ASSAY_JOB_MAX_NODES", 1, least=1)
-# Percentage of the memory of the machine, container or unit that a job may use that requests none.
-# Jobs that run at the same time share 80%.
+# Percentage of the memory of the machine, container or unit for a job that requests none. Jobs
+# that run at the same time share 80%.
 JOB_MEMORY_PERCENT = env_int(
     "ASSAY_JOB_MEMORY_PERCENT",
     max(1, 80 // env_int("ASSAY_WORKER_CONCURRENCY", 1, least=1)),

@@ -98,7 +98,7 @@ class Walk:
             "heartbeat": {},
             "cancelled": {},
         }  # fmt: skip
-        # What a heartbeat and a checkpoint refer to.
+        # A heartbeat and a checkpoint refer to these.
         self.send("POST", "/node/v1/workers/keys", self.bodies["keys"])
         attempt = f"/node/v1/jobs/{claim['job_id']}/attempts/{claim['fence']}"
         upload = f"{attempt}/arrivals/{arrived}?size=1&offset=0"

@@ -227,7 +227,7 @@ def check_workers() -> str:
 
 
 def check_engines() -> str:
-    """The kernel confines engines, or none of another project runs here."""
+    """The kernel confines engines, or only Assay's own are offered here."""
     from django.conf import settings
 
     from workers import landlock
@@ -239,7 +239,7 @@ def check_engines() -> str:
             landlock.MISSING,
             "Run engine workers on Linux 6.2 or newer, or unset ASSAY_ENGINE_SERVER_UNCONFINED.",
         )
-    return f"not confined on this machine; llama.cpp and vLLM are not offered. {landlock.MISSING}"
+    return f"not confined on this machine; only Assay's own are offered. {landlock.MISSING}"
 
 
 def check_tasks() -> str:

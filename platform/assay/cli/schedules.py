@@ -84,7 +84,7 @@ def evaluate(
     max_rows: Annotated[int, typer.Option(help="Measure the first rows only.", min=0)] = 0,
     time_zone: Zone = "UTC",
     run_unchanged: Annotated[
-        bool, typer.Option("--run-unchanged", help="Run also when no newest version is new.")
+        bool, typer.Option("--run-unchanged", help="Run even if nothing is new.")
     ] = False,
 ) -> None:
     """Repeat an evaluation of a version, or of a model's newest."""

@@ -69,8 +69,10 @@ def upload_version(
         int, typer.Option(help="Number of the base version here, for an adapter.", min=0)
     ] = 0,
 ) -> None:
-    """Upload a version from a bundle for intake, which rejects another digest. Run it again to
-    resume."""
+    """Upload a version from a bundle for intake. Run it again to resume.
+
+    Intake rejects the files unless they have the version's digest.
+    """
     version = _bundled(bundle, name)
     if version["kind"] == "prompt":
         raise CliError(

@@ -114,7 +114,7 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert offered_engines() == ["own"]
-    assert check_engines().startswith("not confined on this machine; llama.cpp and vLLM are not")
+    assert check_engines().startswith("not confined on this machine; only Assay's own are")
     settings.ENGINE_SERVER_UNCONFINED = True
     with pytest.raises(CheckFailed, match="no Landlock"):
         check_engines()

@@ -122,7 +122,7 @@ class ScheduleAnswer(serializers.Serializer[Any]):
     cron = serializers.CharField()
     time_zone = serializers.CharField()
     run_unchanged = serializers.BooleanField(
-        help_text="Whether it runs also when the newest versions are those of the last job."
+        help_text="It runs even when the newest versions are those of the last job."
     )
     state = serializers.CharField(help_text="active, paused or suspended")
     reason = serializers.CharField()

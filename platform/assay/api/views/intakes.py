@@ -65,7 +65,7 @@ class IntakeBody(StrictSerializer):
     )
 
     base_version = FormIdentifier(
-        required=False, help_text="The base version of an adapter; without it, files are a base."
+        required=False, help_text="The base of an adapter. Without it, the files are a base."
     )
     digest = serializers.RegexField(
         r"^[0-9a-f]{64}$",

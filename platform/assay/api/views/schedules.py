@@ -78,7 +78,7 @@ class ScheduleBody(StrictSerializer):
     time_zone = Line(max_length=ZONE_MAX, required=False, help_text="UTC if it is left out.")
     run_unchanged = Truth(
         required=False,
-        help_text="Run also when the newest versions are those of the last job. Otherwise such a "
+        help_text="Run even when the newest versions are those of the last job. Otherwise such a "
         "time is skipped.",
     )
     evaluation = ScheduledEvaluationBody(required=False)

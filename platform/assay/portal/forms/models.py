@@ -179,7 +179,7 @@ def _hyperparameter(name: str, info: Any) -> forms.Field:
 
 
 def max_rows_field() -> forms.IntegerField:
-    """Return the choice of the rows that an evaluation measures."""
+    """Return the field for how many rows an evaluation measures."""
     return forms.IntegerField(
         min_value=1,
         max_value=MAX_ROWS,
@@ -190,7 +190,7 @@ def max_rows_field() -> forms.IntegerField:
 
 
 class EvaluateForm(TablerForm):
-    """Which data to measure on."""
+    """Data to measure on, and how many of its rows."""
 
     dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
         queryset=None, empty_label="Choose the data", label="Held-out data"
