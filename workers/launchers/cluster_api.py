@@ -175,9 +175,10 @@ def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except client.ApiException as error:
         if error.status == 404:
             raise _Missing from error
-        if error.status == 409:
+        message, reason = _status(error)
+        # 409 has other causes, as a quota that changes meanwhile.
+        if reason == "AlreadyExists":
             raise _Exists from error
-        message = _message(error)
         # A webhook's refusal has the same status as missing rights.
         if error.status in {400, 422} or "denied the request" in message:
             raise _Refused(f"Kubernetes refused the run: {message}.") from error
@@ -186,8 +187,10 @@ def _request(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise Unavailable(f"Kubernetes did not answer: {type(error).__name__}.") from error
 
 
-def _message(error: client.ApiException) -> str:
+def _status(error: client.ApiException) -> tuple[str, str]:
+    """Return the message of the cluster and its reason in one word, which can be empty."""
     try:
-        return cut(json.loads(error.body)["message"])
-    except (KeyError, TypeError, ValueError):
-        return cut(error.reason)
+        body = json.loads(error.body)
+        return cut(body["message"]), str(body.get("reason"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return cut(error.reason), ""

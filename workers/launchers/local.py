@@ -69,8 +69,13 @@ class LocalLauncher:
             name="assay-run",
         )
         # Not by two threads at once: the server starts with the first.
-        with self._lock:
-            process.start()
+        try:
+            with self._lock:
+                process.start()
+        except BaseException:
+            if memory is not None:
+                memory.close()
+            raise
         handle = str(process.pid)
         self._runs[handle] = _Run(process, folder, memory or _watch(int(handle), limit))
         return handle

@@ -113,7 +113,7 @@ class Supervisor:
             except LeaseLost:
                 logger.warning("Run %s of job %s is ended: no worker holds it", handle, job)
                 _release(folder)
-                self.launcher.cancel(handle, kill=True)
+                _request_end(self.launcher, handle, kill=True)
 
     def _hand_over_held(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
         """Hand over how the attempt ended; try again while the lease holds.

@@ -339,7 +339,7 @@ class Cluster:
         self, body: dict[str, Any], stored: dict[str, Any], create: Callable[[dict[str, Any]], None]
     ) -> tuple[int, Any]:
         if body["metadata"]["name"] in stored:
-            return 409, status(409, "it already exists")
+            return 409, status(409, "it already exists", "AlreadyExists")
         try:
             create(body)
         except InvalidInput as error:
@@ -375,9 +375,10 @@ def container_status(state: dict[str, Any]) -> dict[str, Any]:
     return {**same, "state": state}
 
 
-def status(code: int, message: str) -> dict[str, Any]:
+def status(code: int, message: str, reason: str = "") -> dict[str, Any]:
     """The Status object that the API answers with."""
-    return {"kind": "Status", "apiVersion": "v1", "code": code, "message": message}
+    same = {"kind": "Status", "apiVersion": "v1"}
+    return {**same, "code": code, "message": message, "reason": reason}
 
 
 def pod_check(pod: dict[str, Any]) -> None:

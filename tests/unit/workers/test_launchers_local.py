@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_a_job_whose_run_uses_too_much_memory_fails_and_is_not_tried_again(
     ((kind, sentence, retry),) = control.told
     assert (kind, retry) == ("fail", False)
     assert "its limit is 0.0 GiB, the default of this machine." in sentence
+
+
+def test_a_run_that_does_not_start_leaves_no_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = LocalLauncher(2**30)
+    launcher._groups = tmp_path
+    monkeypatch.setattr("workers.launchers.memory._REMOVE_S", 0.0)
+    monkeypatch.setattr("workers.launchers.local.run_forked", lambda *_: None)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        launcher.submit(tmp_path / "job" / "1", Resources())
+    assert (tmp_path / "run-job-1" / "cgroup.kill").read_text() == "1"
 
 
 def test_a_run_gets_no_secret_of_the_worker(tmp_path: Path) -> None:

@@ -203,11 +203,14 @@ def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in
     # The job is there, and the answer is lost.
     command(slurm, "sbatch", f'echo "5|$2" > {tmp_path}/listed; exit 1')
     command(slurm, "squeue", f"cat {tmp_path}/listed")
-    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    command(slurm, "scancel", f'[ "$1" = 5 ] || exit 1; echo "$@" >> {tmp_path}/cancelled')
     launcher = SlurmLauncher(SETTINGS)
     with pytest.raises(Unavailable):
         launcher.submit(lost, Resources())
-    with (tmp_path / "listed").open("a") as listed:
+    submitted = (tmp_path / "listed").read_text()
+    with (tmp_path / "listed").open("w") as listed:
+        listed.write(f"4|{work}/{uuid.uuid4()}/1/slurm.sh\n")  # It cannot be cancelled.
+        listed.write(submitted)
         listed.write(f"6|{work}/{job}/2/slurm.sh\n")  # A worker holds it.
         listed.write(f"7|/elsewhere/work/{job}/1/slurm.sh\n")  # Of another installation.
         listed.write(f"8|{work}/by-hand/slurm.sh\n")
