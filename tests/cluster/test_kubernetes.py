@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.test_slurm import attempt, steps
-from tests.unit.workers.cluster import NAMESPACE, Cluster, until
+from tests.unit.workers.admission import NAMESPACE
+from tests.unit.workers.cluster import Cluster, until
 from tests.unit.workers.cluster_server import serving
 from tests.unit.workers.test_launchers_kubernetes import Folders
 from tests.unit.workers.test_run import Recorder
@@ -64,7 +65,7 @@ def test_a_run_on_two_pods_is_cancelled_with_a_checkpoint_and_resumes_to_a_versi
     launcher = KubernetesLauncher(
         KubernetesSettings(
             namespace=NAMESPACE,
-            root=tmp_path,
+            root=tmp_path / "work",
             device="cpu",
             config=str(cluster.folder / "kubeconfig"),
         )

@@ -21,7 +21,7 @@ from workers.run.order import CHECKPOINTS, MAX_MINUTES, Resources
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 # Kubeflow's names of the replicated job, and of its container.
 NODE = "node"
-# The runtime's volume that this worker has mounted as its data folder.
+# The runtime's volume that this worker has mounted as its folder of runs.
 VOLUME = "data"
 JOB_LABEL, FENCE_LABEL = "assay/job", "assay/fence"
 MANAGER_LABEL, MANAGER = "app.kubernetes.io/managed-by", "assay"
@@ -52,7 +52,7 @@ _CONTAINER_SECURITY = {
 class KubernetesSettings:
     """The cluster as the operator describes it.
 
-    `root` is where this worker has mounted the volume that runs mount; `runtime` is a
+    `root` is this worker's folder of the volume that runs mount; `runtime` is a
     TrainingRuntime of `namespace`; `device` is the resource that a device of a job is, `cpu` where
     it is a process on CPUs; `queue` is a LocalQueue of Kueue, or empty. A run that the cluster has
     not started after `wait_minutes` ends. `config` is a kubeconfig file; empty for the service

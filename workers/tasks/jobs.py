@@ -100,7 +100,7 @@ def launcher() -> Launcher:
         return KubernetesLauncher(
             KubernetesSettings(
                 namespace=settings.KUBERNETES_NAMESPACE,
-                root=Path(settings.DATA_DIR),
+                root=Path(settings.DATA_DIR) / "work",
                 runtime=settings.KUBERNETES_RUNTIME,
                 device=settings.KUBERNETES_DEVICE,
                 queue=settings.KUBERNETES_QUEUE,

@@ -2,7 +2,8 @@
 
 It stores TrainJobs after checking them against Kubeflow's models, makes their pods from the chart's
 TrainingRuntime, checks these against the schema of Kubernetes and the security standard, and plays
-kubelet: a pod's command is a process of this machine. It permits what the chart's Role permits.
+kubelet: a pod's command is a process of this machine. It permits what the chart's Role and
+admission policies permit.
 """
 
 from __future__ import annotations
@@ -18,22 +19,17 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import helm_python as helm
 import kubernetes_validate
-import yaml
 from kubeflow_trainer_api import models
 
 from governance.errors import InvalidInput
+from tests.unit.workers.admission import NAMESPACE, ROOT, WORKER, charts, refusal
 from workers.launchers.trainjobs import checked
 
-ROOT = Path(__file__).resolve().parents[3]
-NAMESPACE = "runs"
-VALUES = {"runs": {"enabled": True, "namespace": NAMESPACE, "claim": "shared", "device": "cpu"}}
 TOKEN = "a-token-of-the-worker"
 VERBS = {"GET": "get", "POST": "create", "DELETE": "delete"}
 _WHERE = re.compile(
@@ -44,19 +40,14 @@ _WHERE = re.compile(
 _LABEL = re.compile(r"([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
-@cache
 def charted(kind: str) -> dict[str, Any]:
     """The chart's object of that kind in the namespace of runs."""
-    texts = helm.Chart.load(str(ROOT / "deploy" / "helm" / "assay")).render(
-        VALUES, name="assay", namespace="models"
-    )
-    (text,) = (text for path, text in texts.items() if path.endswith("/runs.yaml"))
     (found,) = (
         each
-        for each in yaml.safe_load_all(text)
-        if each and each["kind"] == kind and each["metadata"]["namespace"] == NAMESPACE
+        for each in charts("runs")
+        if each["kind"] == kind and each["metadata"]["namespace"] == NAMESPACE
     )
-    return dict(found)
+    return found
 
 
 class Cluster:
@@ -67,6 +58,8 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # The files that pods can mount.
+        self.volume = folder.parent / "work"
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}
         self.policies = {"assay-run": charted("NetworkPolicy")}
@@ -135,6 +128,8 @@ class Cluster:
             "spec": spec,
         }
         pod_check(pod)
+        refused = refusal(pod, "system:serviceaccount:kube-system:job-controller")
+        assert not refused, refused
         pod["status"] = {"phase": "Pending"}
         if self.kubelet:
             self._start(pod)
@@ -340,6 +335,8 @@ class Cluster:
     ) -> tuple[int, Any]:
         if body["metadata"]["name"] in stored:
             return 409, status(409, "it already exists", "AlreadyExists")
+        if refused := refusal(body, WORKER, str(self.volume)):
+            return 422, status(422, f"ValidatingAdmissionPolicy denied request: {refused}")
         try:
             create(body)
         except InvalidInput as error:

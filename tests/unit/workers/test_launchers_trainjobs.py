@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput, Unavailable
-from tests.unit.workers.cluster import NAMESPACE, charted
+from tests.unit.workers.admission import NAMESPACE
+from tests.unit.workers.cluster import charted
 from workers.launchers.trainjobs import KubernetesSettings, runtime_check, train_job
 from workers.run.order import Resources
 
@@ -34,7 +35,9 @@ def attempt(root: Path, fence: int = 1, job: str = JOB) -> Path:
 
 
 def settings(root: Path, **changes: Any) -> KubernetesSettings:
-    return KubernetesSettings(**{"namespace": NAMESPACE, "root": root, "device": "cpu", **changes})
+    return KubernetesSettings(
+        **{"namespace": NAMESPACE, "root": root / "work", "device": "cpu", **changes}
+    )
 
 
 def rendered(folder: Path, resources: Resources, given: KubernetesSettings) -> dict[str, Any]:
@@ -84,8 +87,8 @@ def test_a_run_mounts_the_folders_of_its_own_job_alone(root: Path) -> None:
     (container,) = node(made)["spec"]["containers"]
     work = root / "work" / JOB
     assert container["volumeMounts"] == [
-        {"name": "data", "mountPath": f"{work}/3", "subPath": f"work/{JOB}/3"},
-        {"name": "data", "mountPath": f"{work}/checkpoints", "subPath": f"work/{JOB}/checkpoints"},
+        {"name": "data", "mountPath": f"{work}/3", "subPath": f"{JOB}/3"},
+        {"name": "data", "mountPath": f"{work}/checkpoints", "subPath": f"{JOB}/checkpoints"},
     ]
     command = made["spec"]["trainer"]["command"]
     assert command == ["python", "-m", "workers.run", f"{work}/3"]
@@ -98,7 +101,7 @@ def test_a_folder_that_pods_cannot_mount_is_refused(root: Path, tmp_path: Path) 
     with pytest.raises(InvalidInput, match="not on the volume"):
         rendered(inside, Resources(), settings(elsewhere))
     with pytest.raises(InvalidInput, match="not on the volume"):
-        rendered(attempt(root / "$(HOME)"), Resources(), settings(root))
+        rendered(attempt(root / "$(HOME)"), Resources(), settings(root / "$(HOME)"))
     with pytest.raises(InvalidInput, match="name of a TrainJob"):
         rendered(attempt(root, job="Job_1"), Resources(), settings(root))
 

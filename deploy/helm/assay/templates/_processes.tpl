@@ -65,6 +65,19 @@ labels:
   app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 
+{{/* Objects of the whole cluster, which other releases must not share. */}}
+{{- define "assay.clusterName" -}}
+{{ .root.Release.Namespace }}-{{ .root.Release.Name }}-{{ .name }}
+{{- end }}
+
+{{- define "assay.clusterMetadata" -}}
+name: {{ include "assay.clusterName" . }}
+labels:
+  {{- include "assay.labels" . | nindent 2 }}
+  app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
 {{/*
 Restricted: no root, no privileges, no capabilities, nothing to write to but what is mounted. `token`
 gives the pod a token of the cluster.
