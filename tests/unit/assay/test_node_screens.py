@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.proofs import signed_in
-from tests.unit.assay.portal_data import Company
+from tests.unit.assay.portal_data import Company, reported
 from tests.unit.assay.test_node_api import FACTS
 from tests.unit.assay.test_portal_pages import inline_in
 from workers.deployments.models import Replica
@@ -40,6 +40,7 @@ def made(company: Company, number: int) -> Node:
     )
     device = {"name": "H100", "memory_bytes": 80, "memory_used_bytes": 8, "used": 0.25}
     node_report(node=node, facts={**FACTS, "devices": [device, device]})
+    Node.objects.filter(pk=node.pk).update(seen_at=reported())
     replica = Replica.objects.exclude(state="stopped").first()
     assert replica is not None
     Replica.objects.create(
