@@ -40,6 +40,8 @@ from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
 _STANDARD_ERROR = 2
+# An engine ends at its next step. The thread that waits also renews the leases of its worker.
+END_S = 60.0
 _FILES_AT_ONCE = 4
 _SERVER = "workers.engine_process.server"
 _INVALID = Failed("engine_error", "The engine made an answer that is not valid.", 500)
@@ -118,7 +120,7 @@ class ProcessEngine:
     def remove_adapter(self, name: str) -> None:
         """Unload an adapter; with the process, it has ended already."""
         if not self.fault:
-            self._ask("remove_adapter", name=name)
+            self._ask("remove_adapter", within=END_S, name=name)
 
     def submit(self, request: EngineRequest, sink: Sink) -> None:
         """Queue a request. Raises RequestRefused: it cannot be sent, or the process has ended."""
@@ -129,17 +131,17 @@ class ProcessEngine:
         self._process.send({"do": "cancel", "engine": self._number, "request_id": request_id})
 
     def close(self) -> None:
-        """Fail what is running and free the memory."""
+        """Fail what is running and free the memory. A process that hangs is killed."""
         try:
             if not self.fault:
-                self._ask("close")
-        except EngineFailed as error:
+                self._ask("close", within=END_S)
+        except Exception as error:
             logger.warning("An engine did not end by itself: %s", error)
         finally:
             self._left()
 
-    def _ask(self, do: str, **arguments: Any) -> None:
-        self._process.ask({"do": do, "engine": self._number, **arguments})
+    def _ask(self, do: str, within: float | None = None, **arguments: Any) -> None:
+        self._process.ask({"do": do, "engine": self._number, **arguments}, within)
 
 
 class EngineProcess:
@@ -207,15 +209,21 @@ class EngineProcess:
         """Send a message that has no answer."""
         self._channel.send(message)
 
-    def ask(self, message: Message) -> None:
-        """Send a message and wait until it is done. Raises as `OwnEngines.load`."""
+    def ask(self, message: Message, within: float | None = None) -> None:
+        """Send a message and wait until it is done; kill the process if that is not so `within`
+        seconds. Raises as `OwnEngines.load`.
+        """
         number, done = next(self._numbers), Future[None]()
         with self._lock:
             if self.fault:
                 raise EngineFailed(self.fault)
             self._calls[number] = done
         self.send({**message, "call": number})
-        done.result()
+        try:
+            done.result(within)
+        except TimeoutError:
+            self._started.result().kill()
+            raise EngineFailed(f"It did not end within {within:g} s and was killed.") from None
 
     def close(self) -> None:
         """End the process and wait for its end."""

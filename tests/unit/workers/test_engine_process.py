@@ -23,7 +23,7 @@ from tests.unit.workers.recording import Answer, ask, prompted
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for, told
 from workers import landlock
-from workers.engine_process import frames
+from workers.engine_process import client, frames
 from workers.engine_process.client import OwnEngines, ProcessEngine
 from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, pack, unpack
@@ -331,6 +331,22 @@ def test_a_process_that_writes_no_frames_is_ended(engines: Engines) -> None:
     assert engines.failed(engines.submit("garbage")).code == "engine_error"
     assert engines.engine.fault
     until(lambda: is_gone(engines.pid))
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_process_that_hangs_holds_up_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: bool
+) -> None:
+    monkeypatch.setattr(client, "END_S", 0.5)
+    engines = Engines(tmp_path)
+    other = engines.load()
+    os.kill(engines.pid, signal.SIGSTOP)
+    if adapter:
+        with pytest.raises(EngineFailed, match="was killed"):
+            engines.engine.remove_adapter("7")
+    engines.engine.close()
+    until(lambda: "it was killed" in other.fault)
+    other.close()
 
 
 def test_the_process_ends_with_its_last_engine(tmp_path: Path) -> None:
