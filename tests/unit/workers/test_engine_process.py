@@ -455,6 +455,14 @@ def test_a_malformed_frame_is_refused(data: bytes) -> None:
         unpack(io.BytesIO(data))
 
 
+@pytest.mark.parametrize("levels", [195, 250])
+def test_what_has_a_frame_can_be_read(levels: int) -> None:
+    value: Any = "x"
+    for _ in range(levels):
+        value = {"inner": value}
+    assert unpack(io.BytesIO(pack({"value": value}))) == {"value": value}
+
+
 @pytest.mark.parametrize("value", ["\ud800", object()], ids=["half a character", "an object"])
 def test_what_has_no_frame_is_refused(value: Any) -> None:
     with pytest.raises(BadFrame):
