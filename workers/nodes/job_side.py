@@ -47,8 +47,6 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         NotFound: no message named the job lately.
         WrongState: the node gets no new work, or runs as many jobs as a node may.
     """
-    if node.state != NodeState.ENROLLED:
-        raise WrongState(f"Node {node.name} is {node.state}; it gets no new jobs.")
     named = Job.objects.filter(
         Q(dispatches__gt=0) | Q(started_at__isnull=False),
         Q(finished_at__isnull=True) | Q(finished_at__gte=timezone.now() - _LATELY),
@@ -57,7 +55,9 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
     if not named.exists():
         raise NotFound(f"No message named a job {job_id} lately.")
     name = worker_of(node, worker)
-    with node_working(node):
+    with node_working(node) as state:
+        if state is not NodeState.ENROLLED:
+            raise WrongState(f"Node {node.name} is {state}; it gets no new jobs.")
         claim = job_claim(job_id=job_id, worker=name, bound=_bound(node))
     order = None if claim is None else DirectJobs().order(claim)
     if claim is None or order is None:

@@ -46,9 +46,9 @@ def node_principal(name: str) -> Principal:
 
 
 @contextmanager
-def node_working(node: Node) -> Iterator[None]:
-    """Run a transaction during which the node keeps its state: a revocation waits for its end, and
-    none begins after a revocation, although the request was authenticated before.
+def node_working(node: Node) -> Iterator[NodeState]:
+    """Run a transaction during which the node keeps its state, which it yields: a revocation waits
+    for its end, and none begins after a revocation, although the request was authenticated before.
 
     Raises:
         NotAuthenticated: the node was revoked.
@@ -60,7 +60,7 @@ def node_working(node: Node) -> Iterator[None]:
             found = cursor.fetchone()
         if found is None or found[0] not in WORKING:
             raise node_revoked(node)
-        yield
+        yield NodeState(found[0])
 
 
 def node_revoked(node: Node) -> NotAuthenticated:

@@ -318,10 +318,8 @@ def test_only_platform_roles_see_nodes() -> None:
         node_get(actor=company.developer(), name="gpu-1")
 
 
-def test_a_request_that_was_authenticated_before_a_revocation_changes_nothing_after_it() -> None:
-    _machine, node = joined()
-    capacity = Capacity(memory=1)
-    job = Job.objects.create(
+def waiting_job() -> Job:
+    return Job.objects.create(
         kind="evaluation",
         title="Evaluate",
         spec={},
@@ -329,6 +327,23 @@ def test_a_request_that_was_authenticated_before_a_revocation_changes_nothing_af
         created_by=Person.objects.first(),
         dispatches=1,
     )
+
+
+@pytest.mark.parametrize("leave", [node_cordon, node_drain])
+def test_a_request_that_was_authenticated_before_its_node_gets_nothing_new_claims_no_job(
+    leave: Any,
+) -> None:
+    _machine, node = joined()
+    job = waiting_job()
+    leave(actor=admin(), name="gpu-1")
+    with pytest.raises(WrongState, match="it gets no new jobs"):
+        node_job_claim(node=node, job_id=job.pk, worker="c")
+
+
+def test_a_request_that_was_authenticated_before_a_revocation_changes_nothing_after_it() -> None:
+    _machine, node = joined()
+    capacity = Capacity(memory=1)
+    job = waiting_job()
     node_revoke(actor=admin(), name="gpu-1")
     with pytest.raises(NotAuthenticated, match="is revoked"):
         node_worker_register(
