@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 import redis
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from workers.deployments.models import Replica, ReplicaState
@@ -96,7 +97,7 @@ def accesses_wanted() -> dict[str, Access]:
     now = timezone.now()
     rows = NodeSession.objects.filter(node__state__in=WORKING).exclude(broker_sha256="")
     present = rows.filter(ended_at=None, expires_at__gt=now).select_related("node")
-    renewed = rows.filter(ended_as=SessionEnd.RENEWED, ended_at__gt=now - _RENEWED_FOR)
+    renewed = _renewed().filter(ended_at__gt=now - _RENEWED_FOR).exclude(broker_sha256="")
     passwords: dict[int, set[str]] = defaultdict(set)
     for node_id, digest in renewed.values_list("node_id", "broker_sha256"):
         passwords[node_id].add(digest)
@@ -109,6 +110,15 @@ def accesses_wanted() -> dict[str, Access]:
         )
         for session in present
     }
+
+
+def _renewed() -> QuerySet[NodeSession]:
+    """Return sessions that their own machine renewed in time, since its node was enrolled last."""
+    return NodeSession.objects.filter(
+        ended_as=SessionEnd.RENEWED,
+        ended_at__lt=F("expires_at"),
+        started_at__gte=F("node__joined_at"),
+    )
 
 
 def _deployments_held() -> dict[str, set[int]]:
@@ -192,7 +202,7 @@ class BrokerAccess:
 
     def _tell(self, name: str, access: Access, before: Collection[str]) -> None:
         lost = set(before) - access.passwords
-        renewed = NodeSession.objects.filter(broker_sha256__in=lost, ended_as=SessionEnd.RENEWED)
+        renewed = _renewed().filter(broker_sha256__in=lost)
         # Another machine has the key now, or a session came to its end.
         ends = bool(lost) and renewed.count() < len(lost)
         kill = (("CLIENT KILL", "USER", name),) if ends else ()

@@ -290,6 +290,29 @@ def test_a_round_that_may_not_end_connections_changes_nothing_and_is_repeated(st
     assert number not in {int(each["id"]) for each in stage.admin.client_list()}
 
 
+def test_a_session_that_ran_out_before_the_next_one_ends_its_connections(stage: Stage) -> None:
+    own, former = stage.signed_in(), stage.machine.broker_password
+    number = own.client_id()
+    NodeSession.objects.filter(node=stage.node).update(expires_at=timezone.now())
+    Machine("gpu-1", stage.machine.key).sign_in()
+    stage.access.run()
+    assert number not in {int(each["id"]) for each in stage.admin.client_list()}
+    with pytest.raises(AuthenticationError):
+        stage.client(stage.node, former).ping()
+
+
+def test_a_password_of_an_earlier_enrollment_opens_nothing(stage: Stage) -> None:
+    former = stage.machine.broker_password
+    stage.machine.sign_in(stage.token)
+    node_revoke(actor=company.person("ada", "admin"), name="gpu-1", reason="Sold")
+    machine, node = joined("gpu-1")
+    machine.sign_in()
+    stage.access.run()
+    assert stage.client(node, machine.broker_password).ping()
+    with pytest.raises(AuthenticationError):
+        stage.client(node, former).ping()
+
+
 def test_a_session_that_ran_out_ends_the_user(stage: Stage) -> None:
     own = stage.signed_in()
     assert own.ping()
