@@ -9,6 +9,7 @@ have no right to change users.
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -134,11 +135,18 @@ def _deployments_held() -> dict[str, set[int]]:
 
 class BrokerAccess:
     """Rounds of the controller. Keeps what it has told the broker, so that a round without changes
-    is one command."""
+    is one command.
 
-    def __init__(self, client: redis.Redis) -> None:
+    Args:
+        told_for_s: Tell the broker everything again after so long: it may have come back with users
+            of an earlier time.
+    """
+
+    def __init__(self, client: redis.Redis, told_for_s: float = 60.0) -> None:
         self._client = client
         self._told: dict[str, Access] = {}
+        self._told_for_s = told_for_s
+        self._told_at = time.monotonic()
 
     def run(self) -> int:
         """Bring the broker's users of nodes to what the rows say; return how many changed.
@@ -147,6 +155,9 @@ class BrokerAccess:
             redis.RedisError: the broker does not answer, or lets the controller make no users.
         """
         wanted = accesses_wanted()
+        if time.monotonic() - self._told_at >= self._told_for_s:
+            self._told.clear()
+            self._told_at = time.monotonic()
         try:
             there = self._there()
         except redis.exceptions.NoPermissionError:

@@ -52,7 +52,7 @@ class Stage:
         self._broker = broker
         self.admin = redis_module.Redis.from_url(broker.url)
         self.controller = redis_module.Redis.from_url(broker.url_of("controller"))
-        self.access = BrokerAccess(self.controller)
+        self.access = BrokerAccess(self.controller, told_for_s=3600)
         self.machine, self.node = joined("gpu-1")
         self.other_machine, self.other = joined("gpu-2")
         self.token = self.machine.sign_in()
@@ -330,6 +330,19 @@ def test_users_are_made_again_after_the_broker_has_forgotten_them(stage: Stage) 
         stage.signed_in().ping()
     assert stage.access.run() == 2
     assert stage.signed_in().ping()
+
+
+def test_a_broker_that_comes_back_with_earlier_users_gets_the_present_ones(stage: Stage) -> None:
+    """As after a change to another server, or from a file of users that was saved earlier."""
+    name, foreign = broker_user(stage.node.realm), deployment_queue(stage.theirs)
+    access = BrokerAccess(stage.controller, told_for_s=0)
+    access.run()
+    stage.admin.execute_command("ACL SETUSER", name, "resetpass", ">old", f"(+brpop ~{foreign})")
+    access.run()
+    with pytest.raises(AuthenticationError):
+        stage.client(stage.node, "old").ping()
+    with pytest.raises(NoPermissionError):
+        stage.signed_in().brpop([foreign], timeout=0.01)
 
 
 def test_a_round_without_changes_asks_for_the_names_alone(stage: Stage) -> None:
