@@ -69,12 +69,12 @@ def plain(tiny: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def calling(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def calling(tiny_whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The same model with a template that knows tools."""
     import shutil
 
     folder = tmp_path_factory.mktemp("calling") / "model"
-    shutil.copytree(tiny, folder)
+    shutil.copytree(tiny_whole, folder)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     made = loaded(folder)
     yield made

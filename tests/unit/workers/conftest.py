@@ -61,10 +61,18 @@ def _converted(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama with two small random layers and SmolLM2's tokenizer: milliseconds a step."""
+    """A Llama with two small random layers and part of SmolLM2's tokenizer: milliseconds a step."""
     from tests.unit.workers.tiny import save_tiny
 
     return save_tiny("LlamaForCausalLM", tmp_path_factory.mktemp("tiny"), smollm2)
+
+
+@pytest.fixture(scope="session")
+def tiny_whole(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny`, with the whole tokenizer."""
+    from tests.unit.workers.tiny import save_tiny
+
+    return save_tiny("LlamaForCausalLM", tmp_path_factory.mktemp("whole"), smollm2, 49_152)
 
 
 @pytest.fixture

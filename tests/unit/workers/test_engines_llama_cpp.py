@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ LLAMA = ("LlamaForCausalLM",)
 
 
 @pytest.fixture(scope="module")
-def kept(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(tiny_whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.unit.workers.tiny_gguf import save_gguf
 
     folder = tmp_path_factory.mktemp("gguf") / "kept"
-    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    save_gguf(tiny, fetch(names=["smollm2"])["smollm2"], folder / "model.gguf")
+    shutil.copytree(tiny_whole, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_gguf(tiny_whole, fetch(names=["smollm2"])["smollm2"], folder / "model.gguf")
     return folder
 
 
@@ -66,24 +67,31 @@ def test_a_gguf_is_kept_byte_for_byte_with_its_tokenizer_and_template(
     assert ours == theirs
 
 
-def test_greedy_answers_are_those_of_generate_in_float32(llama: Any, tiny: Path) -> None:
+def test_greedy_answers_are_those_of_generate_in_float32(llama: Any, tiny_whole: Path) -> None:
     from tests.unit.workers.tiny import greedy
     from workers.engines.loading import load_tokenizer
 
     prompts = ["The capital of France is", "def add(a, b):", "漢字 and 🙂"]
     answers = ask(llama, prompts, max_tokens=24, temperature=0.0)
-    tokenizer = load_tokenizer(tiny)
+    tokenizer = load_tokenizer(tiny_whole)
     for prompt, answer in zip(prompts, answers, strict=True):
-        expected = greedy(tiny, prompt, 24)
+        expected = greedy(tiny_whole, prompt, 24)
         assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
         assert answer.done().completion_tokens == len(expected)
         assert sum(delta.tokens for delta in answer.deltas) == len(expected)
 
 
-def test_the_likelihood_of_an_answer_is_that_of_our_own_engine(llama: Any, engine: Any) -> None:
+def test_the_likelihood_of_an_answer_is_that_of_our_own_engine(
+    llama: Any, tiny_whole: Path
+) -> None:
+    from workers.engines.generation import GenerationEngine
+
     asked = {"max_tokens": 1, "temperature": 0.0, "reference": " a city of light"}
     (theirs,) = ask(llama, ["Paris is"], **asked)
-    (ours,) = ask(engine, ["Paris is"], **asked)
+    with closing(
+        GenerationEngine(tiny_whole, architectures=LLAMA, threads=1, dtype="float32")
+    ) as engine:
+        (ours,) = ask(engine, ["Paris is"], **asked)
     found, expected = theirs.done().results, ours.done().results
     assert found is not None
     assert expected is not None
