@@ -45,8 +45,9 @@ CONTROL = (
 LINES = ("line\nbreak", "carriage\rreturn", "separator\u2028here")
 # Whose last step asks MLflow, which does not run here: 503, as announced, and nothing is changed.
 NEEDS_MLFLOW = {"releases_post"}
-# Each field gets these, and others in turn.
-ALWAYS = ("nul\x00byte", "\ud800", "a" * 70_000)
+# Each field gets this one, and of the others one of each kind in turn.
+ALWAYS = "nul\x00byte"
+BEYOND = ("\ud800", "a" * 70_000)
 IN_TURN = (*CONTROL, *LINES, "{{7*7}}", "${jndi:ldap://x}", "../../etc/passwd")
 
 
@@ -66,7 +67,8 @@ def test_every_text_field_of_every_body(company: Company) -> None:
         client = _permitted(clients, operation, book, known)
         for field in text_fields(operation):
             place = next(places)
-            for probe in (*ALWAYS, *some(SQL, place, 1), *some(IN_TURN, place, 2)):
+            others = (some(kind, place, 1)[0] for kind in (BEYOND, SQL, IN_TURN))
+            for probe in (ALWAYS, *others):
                 body = {**body_of(operation, known), field: probe}
                 with undone():
                     response = _post(client, operation, filled(operation, book), body)

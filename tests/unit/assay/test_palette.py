@@ -59,20 +59,19 @@ def results(client: Client, typed: str) -> list[dict[str, Any]]:
 
 
 def test_whatever_is_found_opens_for_whoever_found_it(company: Company) -> None:
-    """Two results of each page, for each person."""
+    """A result of each page, for each person."""
     seen = 0
     for number, (name, person) in enumerate(company.people.items()):
         client = signed_in(person)
-        typed = some(TYPED, number, 5)
+        typed = some(TYPED, number, 3)
         found = {each["href"]: each for word in typed for each in results(client, word)}
         pages = defaultdict(list)
         for href in found:
             pages[resolve(urlsplit(href).path).route].append(href)
         for hrefs in pages.values():
-            for href in hrefs[:2]:
-                assert client.get(href).status_code == 200, (name, found[href])
-                seen += 1
-    assert seen > 100
+            assert client.get(hrefs[0]).status_code == 200, (name, found[hrefs[0]])
+            seen += 1
+    assert seen > 50
 
 
 def test_every_kind_of_thing_is_found_by_an_administrator_or_a_developer(company: Company) -> None:

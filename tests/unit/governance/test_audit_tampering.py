@@ -42,9 +42,9 @@ ROOT = Path(__file__).resolve().parents[3]
 SEED = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(8)
 BATCHES = (700, 1, 255, 600, 500)
 SMALL = (3, 253, 300)
-ROWS = 80
+ROWS = 24
 # The rows whose every bit is flipped, in parts that run side by side.
-PARTS = 4
+PARTS = 2
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,9 @@ def found_bad(report: VerificationReport, row: int) -> bool:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_bit_of_80_rows_is_found_by_the_check_of_a_row(export: list[str], part: int) -> None:
+def test_every_bit_of_some_rows_is_found_by_the_check_of_a_row(
+    export: list[str], part: int
+) -> None:
     rows = random.Random(SEED).sample(range(sum(BATCHES)), ROWS)[part::PARTS]
     size, flips = sum(BATCHES), 0
     # What verifying does with each row, without reading a thousand good ones before each bad one.
@@ -157,7 +159,7 @@ def test_every_bit_of_80_rows_is_found_by_the_check_of_a_row(export: list[str], 
     assert flips > len(rows) * 8 * 300
 
 
-def test_a_bit_of_each_of_80_rows_is_found_from_the_start_of_the_file(
+def test_a_bit_of_each_of_some_rows_is_found_from_the_start_of_the_file(
     export: list[str], tmp_path: Path
 ) -> None:
     draw, path = random.Random(SEED), tmp_path / "export.jsonl"
@@ -178,7 +180,7 @@ def test_rows_taken_out_put_in_exchanged_and_cut_off_are_named(export: list[str]
         assert (report.ok, report.first_bad) == (False, first), report
         assert report.events == first
 
-    for row in draw.sample(range(size - 1), 40):
+    for row in draw.sample(range(size - 1), 12):
         before, after = export[: row + 1], export[row + 1 :]
         other = draw.choice(after[1:])
         check(row, before, after[1:])  # Taken out.
