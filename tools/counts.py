@@ -1,4 +1,4 @@
-"""The sum of pytest's closing lines in a file: the last line of `./test`."""
+"""Sum of pytest's closing lines in a file, and the seconds given: the last line of `./test`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-CLOSING = re.compile(r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in ([0-9.]+)s", re.MULTILINE)
+CLOSING = re.compile(r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in [0-9.]+s", re.MULTILINE)
 
 counts: Counter[str] = Counter()
-seconds = 0.0
 for found in CLOSING.finditer(Path(sys.argv[1]).read_text(encoding="utf-8")):
     for number, word in re.findall(r"(\d+) ([a-z]+)", found[1]):
         counts[word] += 0 if word.startswith("warning") else int(number)
-    seconds += float(found[2])
 named = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()) if number)
-sys.stdout.write(f"{named or 'no tests'} in {seconds:.0f} s\n")
+sys.stdout.write(f"{named or 'no tests'} in {sys.argv[2]} s\n")
