@@ -114,6 +114,7 @@ def places(avoided: Avoided) -> list[str]:
     ]
 
 
+@pytest.mark.sweep
 def test_docstrings_open_with_a_verb_or_a_noun() -> None:
     opened = list(docstrings())
     questions = [f"{place}: {line}" for place, line in opened if QUESTION.match(line)]

@@ -166,6 +166,7 @@ def test_what_the_same_release_has_made_may_be_changed() -> None:
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif("ASSAY_TEST_POSTGRES" not in os.environ, reason="needs the tests' own server")
 def test_a_database_of_the_previous_release_migrates_with_its_data(
     django_db_setup: None, django_db_blocker: Any

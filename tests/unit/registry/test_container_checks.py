@@ -21,6 +21,8 @@ from registry.media.limits import MediaLimits
 from registry.media.video_process import take_frames
 from tests.unit.registry.media_files import container
 
+pytestmark = pytest.mark.sweep
+
 LIMITS = MediaLimits()
 FOLDER = Path(__file__).parent / "videos"
 # 16 frames of FFmpeg's test picture, encoded by x264; no encoder of H.264 is installed.

@@ -31,6 +31,8 @@ from tests.unit.registry.media_files import (
 from tests.unit.registry.media_tasks import PAIRS, PICTURES, SPEECH
 from tests.unit.registry.objects import sha256
 
+pytestmark = pytest.mark.sweep
+
 CAT, DOG = picture(1), picture(2, form="JPEG")
 BIG = picture(3, (400, 300), "JPEG")
 Parse = Callable[..., ParsedDataset]

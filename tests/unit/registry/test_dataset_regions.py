@@ -24,7 +24,7 @@ from tests.stored import stored_file
 from tests.unit.registry.media_files import archive, picture, saved
 from tests.unit.registry.objects import Upload, sha256
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 IMAGE = picture(1, (64, 48))
 NAMES = ["background", "shirt", "bag"]
 

@@ -28,6 +28,8 @@ from registry.storage.backend import Source, StoreUnavailable, file_key
 from registry.storage.s3 import S3Backend, S3Options
 from tests.unit.registry.test_store import syncs
 
+pytestmark = pytest.mark.sweep
+
 PART = 5 * 1024**2
 BIG = bytes(range(256)) * (PART // 128)
 
