@@ -22,6 +22,7 @@ import pytest
 import redis as redis_module
 import uvicorn
 from django.conf import settings
+from django.urls import resolve
 from django.utils import timezone
 
 from assay.asgi import Application
@@ -327,6 +328,8 @@ def stage(transactional_db: None, redis: redis_module.Redis) -> Iterator[Stage]:
     policy_bootstrap()
     review_policies_bootstrap()
     person = Person.objects.create(email="ada@example.org", name="Ada")
+    # Imports all views, which takes seconds; a gateway that serves would read nothing meanwhile.
+    resolve("/")
     application = Application()
     server = uvicorn.Server(
         uvicorn.Config(
