@@ -51,14 +51,33 @@ from tests.proofs import proven
 from tests.stored import stored_file
 from tests.unit.audit_support import recorded, recorded_all
 from tests.unit.registry.evidence_world import faults, files_of, packed
-from tests.unit.registry.office import Office
+from tests.unit.registry.office import Office, open_office
+from tests.worlds import built_once, copied
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db]
 
 
+def submit() -> tuple[Office, Release]:
+    office = open_office()
+    return office, office.submit()
+
+
+submitted_built = built_once(submit)
+
+
 @pytest.fixture
-def release(office: Office) -> Release:
-    return office.submit()
+def submitted(submitted_built: tuple[Office, Release], db: None) -> tuple[Office, Release]:
+    return copied(submitted_built)
+
+
+@pytest.fixture
+def office(submitted: tuple[Office, Release]) -> Office:
+    return submitted[0]
+
+
+@pytest.fixture
+def release(submitted: tuple[Office, Release]) -> Release:
+    return submitted[1]
 
 
 @pytest.fixture
