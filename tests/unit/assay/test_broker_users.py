@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import redis as redis_module
 from django.core.management import CommandError, call_command
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.retry import Retry
 
 from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
 from assay.gateway.batch_places import BatchPlaces, places_key
@@ -126,8 +128,11 @@ def test_without_a_password_only_ping_is_answered(broker: Valkey) -> None:
                 stranger.execute_command(*command)
         with pytest.raises(NoPermissionError):
             stranger.publish("assay:snapshot", "")
+    once = Retry(NoBackoff(), 0)
     with (
-        redis_module.Redis(unix_socket_path=path, username="assay_web", password="x") as guessing,
+        redis_module.Redis(
+            unix_socket_path=path, username="assay_web", password="x", retry=once
+        ) as guessing,
         pytest.raises(AuthenticationError),
     ):
         guessing.get("x")
