@@ -24,7 +24,15 @@ from registry.versions.models import ModelVersion
 from registry.versions.services import version_register
 from tests.proofs import proven
 from tests.stored import version_manifest
-from tests.unit.registry.objects import data, delivery, model, stored, version
+from tests.unit.registry.objects import (
+    Upload,
+    data,
+    delivery,
+    lora_files,
+    model,
+    stored,
+    version,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db]
 
@@ -92,6 +100,11 @@ def register(developer: Person, clinical: Department, job: Any, base: ModelVersi
     )
 
 
+def manifest_at(address: str) -> dict[str, Any]:
+    """The manifest that a tag of MLflow names."""
+    return dict(json.loads(Path(url2pathname(urlsplit(address).path)).read_bytes()))
+
+
 def test_an_ordinary_client_sees_a_registered_version_and_where_its_bytes_are(
     client: Any, clinical: Department, tmp_path: Path
 ) -> None:
@@ -113,8 +126,7 @@ def test_an_ordinary_client_sees_a_registered_version_and_where_its_bytes_are(
     assert registered.source.endswith("/artifacts/model")
     address = registered.tags["assay.manifest"]
     assert address.endswith(f"/files/{made.digest[:2]}/{made.digest}")
-    manifest = json.loads(Path(url2pathname(urlsplit(address).path)).read_bytes())
-    assert [file["path"] for file in manifest["files"]] == [
+    assert [file["path"] for file in manifest_at(address)["files"]] == [
         "config.json",
         "pooling/model.safetensors",
     ]
@@ -180,3 +192,31 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
     registered = client.get_model_version(of.name, signed.version.mlflow_version)
     assert registered.run_id == signed.version.mlflow_run_id
     assert registered.tags["assay.digest"] == manifest.digest
+
+
+def test_a_signed_adapter_becomes_a_version_on_its_base(client: Any, clinical: Department) -> None:
+    developer, operator = member("Devi", "developer", clinical), member("Otto", "operator")
+    name, task = uuid4().hex[:8], "text-generation"
+    base = version(model(developer, clinical, f"smol-{name}", task), developer)
+    of = model(developer, clinical, f"letters-{name}", task)
+    intake = intake_submit(
+        actor=proven(developer),
+        model=of,
+        source="a partner",
+        licence="MIT",
+        files=[Upload(name, content) for name, content in lora_files().items()],
+        base=base,
+    )
+    assert intake.state == IntakeState.QUARANTINED, intake.reason
+    manifest = stored(lora_files(), base.digest)
+    intake_checked(intake_id=intake.pk, manifest=manifest, findings=[], job_id=uuid4())
+    made = intake_sign_off(actor=proven(operator), intake_id=intake.pk, accept=True).version
+    assert made is not None
+    assert (made.model, made.number, made.kind, made.base) == (of, 1, "adapter", base)
+    registered = client.get_model_version(of.name, made.mlflow_version)
+    assert registered.tags["assay.kind"] == "adapter"
+    assert base.digest in registered.tags["assay.base"]
+    listed = manifest_at(registered.tags["assay.manifest"])
+    assert listed["base"] == base.digest
+    assert [file["path"] for file in listed["files"]] == sorted(lora_files())
+    store.verify_version(manifest)

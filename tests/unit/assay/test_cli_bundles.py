@@ -21,7 +21,7 @@ from registry.storage.backend import file_key
 from registry.versions.models import ModelVersion
 from tests.proofs import fresh_proof
 from tests.unit.assay.test_cli import Run, ada, run, signed_in
-from tests.unit.registry.objects import model, safetensors, version
+from tests.unit.registry.objects import lora_files, model, safetensors, version
 from tests.unit.registry.office import Office
 from tools import bundle
 from workers.jobs.finishing import job_finish
@@ -30,8 +30,6 @@ from workers.tasks.jobs import run as run_job
 __all__ = ["ada", "run", "signed_in"]
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True), pytest.mark.sweep]
-LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
-WEIGHTS = {"q_proj.lora_A.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
 
 
 def sign_in(who: Person, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,10 +64,7 @@ def adapter(
         devi,
         "adapter",
         base,
-        files={
-            "adapter_config.json": json.dumps(LORA).encode(),
-            "adapter_model.safetensors": safetensors(WEIGHTS, b"\1" * 16),
-        },
+        files=lora_files(),
     )
 
 
@@ -129,7 +124,7 @@ def test_a_bundle_that_was_changed_is_refused_before_and_at_intake(
     bundled: Path, adapter: ModelVersion, signed_in: Run
 ) -> None:
     file = bundled / "models" / "tiny-adapter-v1" / "adapter_model.safetensors"
-    file.write_bytes(safetensors(WEIGHTS, b"\2" * 16))
+    file.write_bytes(lora_files(b"\2")["adapter_model.safetensors"])
     assert "adapter_model.safetensors differs from the index" in verified(bundled).stderr
     command = ("upload", "version", str(bundled), "tiny-adapter-v1", "--model", "arriving-adapter")
     signed_in(*command, "--base", str(adapter.base_id), code=0)

@@ -74,6 +74,16 @@ def delivery(**changes: bytes) -> list[Upload]:
     return [Upload(name, content) for name, content in files.items()]
 
 
+def lora_files(byte: bytes = b"\1") -> dict[str, bytes]:
+    """The files of an adapter that passes every check, with weights of this byte."""
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    weights = {"q_proj.lora_A.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}
+    return {
+        "adapter_config.json": json.dumps(settings).encode(),
+        "adapter_model.safetensors": safetensors(weights, byte * 16),
+    }
+
+
 def model(
     owner: Person,
     department: Department,
