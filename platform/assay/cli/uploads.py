@@ -37,6 +37,10 @@ AGAIN = frozenset(
 # The server hashes a file with its last byte, and copies it when it is taken in.
 TIMEOUT = httpx.Timeout(900, connect=5)
 
+BaseVersion = Annotated[
+    int, typer.Option(help="Number of the base version here, for an adapter.", min=0)
+]
+
 app = typer.Typer(no_args_is_help=True, help="Upload files; an interrupted upload resumes.")
 
 
@@ -47,16 +51,22 @@ def upload() -> None:
 
 @app.command("model")
 def upload_model(
-    model: Annotated[str, typer.Argument(help="The model that gets a new base version.")],
+    model: Annotated[str, typer.Argument(help="The model that gets a new version.")],
     paths: Annotated[list[Path], typer.Argument(help="Files, or one folder.", exists=True)],
     source: Annotated[str, typer.Option(help="Where the files came from.")],
     license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
     keep_gguf: Annotated[
         bool, typer.Option("--keep-gguf", help="Keep a GGUF as delivered, for llama.cpp.")
     ] = False,
+    base: BaseVersion = 0,
 ) -> None:
     """Upload a model's files for intake. Run it again to resume."""
-    about = {"source": source, "licence": license_, **({"keep_gguf": True} if keep_gguf else {})}
+    about = {
+        "source": source,
+        "licence": license_,
+        **({"keep_gguf": True} if keep_gguf else {}),
+        **({"base_version": base} if base else {}),
+    }
     _deliver(model, _files(paths), about)
 
 
@@ -65,9 +75,7 @@ def upload_version(
     bundle: Annotated[Path, typer.Argument(help="A verified bundle.", exists=True)],
     name: Annotated[str, typer.Argument(help="The model's name in the bundle: minilm-v1.")],
     model: Annotated[str, typer.Option(help="The model that gets the version.")],
-    base: Annotated[
-        int, typer.Option(help="Number of the base version here, for an adapter.", min=0)
-    ] = 0,
+    base: BaseVersion = 0,
 ) -> None:
     """Upload a version from a bundle for intake. Run it again to resume.
 

@@ -166,9 +166,11 @@ def test_a_dataset_is_uploaded_in_parts(
 
 
 def test_what_cannot_be_uploaded_says_so(
-    breaking: Callable[[list[int]], Breaking], run: Run, tmp_path: Path
+    breaking: Callable[[list[int]], Breaking], run: Run, folder: Path, tmp_path: Path
 ) -> None:
     breaking([])
+    _, _, err = run(*UPLOAD, str(folder), *ABOUT, "--base", "999999", code=1)
+    assert "Version 999999 does not exist, or you may not see it" in err
     (tmp_path / "empty.json").touch()
     _, _, err = run(*UPLOAD, str(tmp_path / "empty.json"), *ABOUT, code=1)
     assert "is empty" in err
