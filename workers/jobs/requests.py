@@ -24,13 +24,13 @@ from registry.intake.services import intake_submit
 from registry.intake.states import INTAKE_STATES
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
-from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.models import Model, ModelVersion, VersionState
 from registry.versions.selectors import versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind, JobPriority
 from workers.jobs.resources import resources_checked
 from workers.jobs.services import job_add, job_create
-from workers.jobs.training import BASE_KINDS, base_tasks
+from workers.jobs.training import BASE_KINDS, adapter_recipe, base_tasks
 
 
 @transaction.atomic
@@ -293,9 +293,9 @@ def _recipe(task: Task, method: str) -> Recipe:
 def _check_adapter_base(
     actor: Principal, model: Model, task: Task, base_version: ModelVersion
 ) -> None:
-    recipe = next((each for each in task.recipes if each.makes == VersionKind.ADAPTER), None)
+    recipe = adapter_recipe(task)
     if recipe is None:
-        raise _invalid("base", f"{task.title} has no adapters.")
+        raise _invalid("base_version", f"{task.title} has no adapters.")
     _check_base(actor, model, base_version, recipe)
 
 
@@ -306,13 +306,13 @@ def _check_base(actor: Principal, model: Model, base: ModelVersion, recipe: Reci
         raise WrongState(f"{base} is {base.state}; it cannot be adapted.")
     if base.model.task not in base_tasks(model.task, recipe):
         raise _invalid(
-            "base", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
+            "base_version", f"{base} is of task {base.model.task}; {model.name} does {model.task}."
         )
     if base.kind not in BASE_KINDS:
-        raise _invalid("base", f"{base} is of kind {base.kind}; adapt its base instead.")
+        raise _invalid("base_version", f"{base} is of kind {base.kind}; adapt its base instead.")
     if weights_format(base) is WeightsFormat.GGUF:
         raise _invalid(
-            "base",
+            "base_version",
             f"{base} is a GGUF that was kept as delivered; take it in converted to fine-tune.",
         )
 

@@ -145,6 +145,14 @@ class ActionScreen(Screen):
         raise NotImplementedError
 
 
+def add_refusal(form: Any, refusal: DomainError | None) -> None:
+    """Add what a service refused to the form that was sent, on its fields."""
+    # An invalid form reached no service, and has its own sentences.
+    if refusal is not None and form.is_valid():
+        for name in refusal.fields.keys() & form.fields.keys():
+            form.add_error(name, refusal.fields[name])
+
+
 def cleaned(form: Any) -> dict[str, Any]:
     """A form's cleaned values.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from registry.intake.models import Intake
@@ -17,11 +19,11 @@ from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
-from tests.unit.registry.objects import safetensors
+from tests.unit.registry.objects import lora_files, model, safetensors, version
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 # Pinned: a rise is a decision, not an accident.
-QUERIES = {"/intakes/new": 10, "/datasets/docstrings-train": 13, "/api/v1/uploads": 5}
+QUERIES = {"/intakes/new": 11, "/datasets/docstrings-train": 13, "/api/v1/uploads": 5}
 OCTETS = "application/offset+octet-stream"
 CONFIG, WEIGHTS = b'{"model_type": "llama"}', safetensors()
 
@@ -231,6 +233,61 @@ def test_the_portals_form_takes_uploads_and_shows_unfinished_ones(company: Compa
     assert signed_in(company.enzo).post(discard).status_code == 404
     assert client.post(discard).status_code == 302
     assert not Upload.objects.filter(pk=half).exists()
+
+
+def test_the_form_takes_an_adapter_on_a_base_of_the_list(company: Company) -> None:
+    recalled = version(company.base_model, company.enzo, state="recalled")
+    secret = model(company.fay, company.departments["finance"], "secret", "text-generation")
+    hidden = version(secret, company.fay)
+    kept = version(company.base_model, company.enzo, parameters={"quantization": "Q8_0"})
+    client = signed_in(company.devi)
+    page = client.get("/intakes/new?model=docstring-writer").content.decode()
+    offered = page.partition('id="id_base_version"')[2].partition("</select>")[0]
+    assert re.findall(r'value="(\d*)"', offered) == ["", str(company.base.pk)]
+
+    ids = [uploaded(client, name, data) for name, data in lora_files().items()]
+    form = {"model": company.writer.pk, "source": "a partner", "licence": "MIT", "uploads": ids}
+    for wrong in (hidden.pk, recalled.pk, kept.pk, company.first.pk, 999_999, "x"):
+        refused = client.post("/intakes/new", {**form, "base_version": wrong})
+        assert refused.status_code == 400, wrong
+        html = refused.content.decode()
+        assert inline_in(html) == []
+        assert on_field("base_version", html) == (
+            "This base version does not exist, or you may not use it. Choose one of the list."
+        )
+        assert all(f'name="uploads" value="{upload}"' in html for upload in ids)
+    made = client.post("/intakes/new", {**form, "base_version": company.base.pk})
+    assert made.status_code == 302, made.content
+    intake = Intake.objects.latest("pk")
+    assert (intake.state, intake.base, intake.model) == ("checking", company.base, company.writer)
+    assert "Adapter on smollm2-135m v1" in words(client.get(made["Location"]).content.decode())
+    assert "Adapter on smollm2-135m v1" in words(client.get("/intakes").content.decode())
+
+
+def test_a_refused_base_is_told_on_its_field(company: Company) -> None:
+    classifier = model(
+        company.enzo, company.departments["engineering"], "kinds", "text-classification"
+    )
+    files = [SimpleUploadedFile(name, data) for name, data in lora_files().items()]
+    form = {"model": classifier.pk, "source": "a partner", "licence": "MIT", "files": files}
+    client = signed_in(company.devi)
+    refused = client.post("/intakes/new", {**form, "base_version": company.base.pk})
+    assert refused.status_code == 400
+    assert on_field("base_version", refused.content.decode()) == (
+        "Text classification has no adapters."
+    )
+    assert not Intake.objects.filter(model=classifier).exists()
+
+
+def test_whoever_signs_an_adapter_reads_its_base(company: Company) -> None:
+    Intake.objects.filter(pk=company.signable.pk).update(base=company.base)
+    page = words(signed_in(company.omar).get(f"/intakes/{company.signable.pk}").content.decode())
+    assert "Your signature makes it a trusted adapter on smollm2-135m v1." in page
+
+
+def on_field(name: str, html: str) -> str:
+    """What a form says next to one of its fields."""
+    return words(html.partition(f'id="id_{name}_error">')[2].partition("</div>")[0])
 
 
 def test_the_datasets_form_takes_an_upload(company: Company) -> None:

@@ -221,9 +221,20 @@ class ManyFiles(forms.FileField):
 
 
 class IntakeForm(TablerForm):
-    """Files that want to become a base version."""
+    """Files for a new base version, or for an adapter on one."""
 
     model = SlugChoice(queryset=None, empty_label=None)
+    base_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
+        queryset=None,
+        required=False,
+        empty_label="None: the files are a base model",
+        label="Base version",
+        help_text="Only for an adapter (LoRA or a soft prompt): the version it was trained on.",
+        error_messages={
+            "invalid_choice": "This base version does not exist, or you may not use it. "
+            "Choose one of the list."
+        },
+    )
     source = forms.CharField(
         max_length=SOURCE_MAX, help_text="Origin of the files: an address or a person."
     )
@@ -233,7 +244,8 @@ class IntakeForm(TablerForm):
         help_text="An SPDX identifier, such as Apache-2.0.",
     )
     files = ManyFiles(  # type: ignore[assignment]
-        help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files."
+        help_text="Safetensors or GGUF weights, JSON and text configuration, tokenizer files. "
+        "An adapter is an adapter_config.json and an adapter_model.safetensors."
     )
     keep_gguf = forms.BooleanField(
         required=False,
@@ -242,9 +254,10 @@ class IntakeForm(TablerForm):
         "fine-tuned. Otherwise a GGUF is converted to safetensors.",
     )
 
-    def __init__(self, *args: Any, models: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, models: Any, bases: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["model"].queryset = models  # type: ignore[attr-defined]
+        self.fields["base_version"].queryset = bases  # type: ignore[attr-defined]
         self.fields["files"].widget.attrs["class"] = "form-control"
 
 

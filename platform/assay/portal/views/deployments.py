@@ -11,7 +11,7 @@ from django.shortcuts import redirect
 from assay.portal.access import may
 from assay.portal.code_examples import CodeExample, code_examples
 from assay.portal.forms.deployments import ReplicasForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, page_of
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
@@ -131,9 +131,7 @@ class DeploymentReplicas(DeploymentPage):
         if super().replicas_form(deployment) is None:
             return None
         form = ReplicasForm(self.request.POST)
-        if form.is_valid() and self.acted is not None:
-            for name in self.acted.fields.keys() & form.fields.keys():
-                form.add_error(name, self.acted.fields[name])
+        add_refusal(form, self.acted)
         return form
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002

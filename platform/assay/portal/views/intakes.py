@@ -10,7 +10,7 @@ from django.shortcuts import redirect
 
 from assay.portal.access import may, may_somewhere
 from assay.portal.forms.models import IntakeForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, page_of
 from assay.portal.views.uploads import given_uploads, upload_context
 from governance.permissions import Action
 from registry.intake.models import IntakeState
@@ -20,6 +20,7 @@ from registry.uploads.models import UploadKind
 from registry.versions.selectors import models_visible_to
 from workers.jobs.requests import intake_request
 from workers.jobs.selectors import jobs_visible_to
+from workers.jobs.training import adapter_bases
 
 
 class Intakes(Screen):
@@ -87,12 +88,14 @@ class IntakeNew(ActionScreen):
 
     def form(self) -> IntakeForm:
         mine = models_visible_to(self.actor).filter(department__slug__in=self.actor.departments)
+        bases = adapter_bases(self.actor)
         if self.request.method == "POST":
-            form = IntakeForm(self.request.POST, self.request.FILES, models=mine)
+            form = IntakeForm(self.request.POST, self.request.FILES, models=mine, bases=bases)
             form.fields["files"].required = not self.request.POST.getlist("uploads")
+            add_refusal(form, self.acted)
             return form
         chosen = {"model": mine.filter(name=self.request.GET.get("model", "")).first()}
-        return IntakeForm(models=mine, initial=chosen)
+        return IntakeForm(models=mine, bases=bases, initial=chosen)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
