@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from django.db.models import Max, Q
+from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from governance.principals import Principal
@@ -78,13 +79,12 @@ def workers_visible_to(actor: Principal, *, node: str = "") -> WorkerList:
         worker.replicas.append(replica)
         worker.seen_at = max(replica.heartbeat_at, worker.seen_at or replica.heartbeat_at)
     running = jobs_visible_to(actor).filter(own, state=JobState.RUNNING).exclude(worker="")
-    latest = running.annotate(said_at=Max("events__at")).order_by("worker", "pk")
-    run = list(latest[: SHOWN + 1])
+    run = list(running.order_by("worker", "pk")[: SHOWN + 1])
     for job in run[:SHOWN]:
         worker = found.setdefault(job.worker, Worker(job.worker))
         worker.jobs.append(job)
-        said_at = job.said_at or job.started_at
-        if said_at is not None:
-            worker.seen_at = max(said_at, worker.seen_at or said_at)
+        if job.lease_until is not None:
+            renewed_at = job.lease_until - timedelta(seconds=settings.JOB_LEASE_S)
+            worker.seen_at = max(renewed_at, worker.seen_at or renewed_at)
     is_cut = max(len(held), len(run)) > SHOWN
     return WorkerList([found[name] for name in sorted(found)], is_cut, SHOWN)

@@ -458,8 +458,7 @@ def reported() -> datetime:
 
 def as_of_now(company: Company) -> Company:
     """The company, whose worker and engine report; the story may be minutes old."""
-    now = timezone.now()
     Replica.objects.filter(deployment=company.deployment).update(heartbeat_at=reported())
-    company.running.lease_until = now + timedelta(seconds=25)
+    company.running.lease_until = reported()
     Job.objects.filter(pk=company.running.pk).update(lease_until=company.running.lease_until)
     return company

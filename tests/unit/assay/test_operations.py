@@ -21,7 +21,7 @@ from tests.proofs import signed_in
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import inline_in
 from workers.deployments.models import Replica
-from workers.jobs.models import Job, JobState
+from workers.jobs.models import Job, JobEvent, JobState
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 PAGES = ("/nodes", "/health", "/single-sign-on")
@@ -56,6 +56,17 @@ def test_others_neither_see_it_nor_a_link_to_it(company: Company, who: str) -> N
     assert 'href="/nodes"' not in text_of(client, "/")
     for path in (*PAGES, "/health/checks"):
         assert client.get(path).status_code in {403, 404}, path
+
+
+def test_a_worker_whose_job_logs_nothing_is_silent_only_without_a_lease(company: Company) -> None:
+    ada, job = signed_in(Client(), company.people["ada"]), Job.objects.filter(state="running")
+    JobEvent.objects.update(at=timezone.now() - timedelta(hours=1))
+    job.update(worker="compute@far")
+    page = text_of(ada, "/nodes")
+    assert "compute@far" in page
+    assert "Silent" not in page
+    job.update(lease_until=timezone.now())
+    assert "Silent" in text_of(ada, "/nodes")
 
 
 def test_a_worker_shows_what_it_holds_runs_and_when_it_last_reported(company: Company) -> None:
