@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -128,7 +129,7 @@ class WorkerSeals:
         self._private = X25519PrivateKey.generate()
         self._public = self._private.public_key().public_bytes_raw()
         self._pairs: dict[str, Pair] = {}
-        self._opened: dict[str, float] = {}
+        self._opened: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -205,10 +206,8 @@ class WorkerSeals:
     def _once(self, request: InferenceRequest) -> None:
         now = CLOCK.now()
         with self._lock:
-            for request_id, until in list(self._opened.items()):
-                if until > now:
-                    break
-                del self._opened[request_id]
+            while self._opened and next(iter(self._opened.values())) <= now:
+                self._opened.popitem(last=False)
             if request.request_id in self._opened:
                 raise Forged("The request was delivered before.")
             self._opened[request.request_id] = min(

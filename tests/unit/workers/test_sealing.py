@@ -173,6 +173,16 @@ def test_requests_are_forgotten_once_nobody_waits_for_them() -> None:
     assert len(wire.worker._opened) == 1
 
 
+def test_requests_that_are_remembered_cost_the_next_one_nothing() -> None:
+    wire = Wire()
+    later = time.time() + 100
+    wire.worker._opened.update((f"old_{number}", later) for number in range(300_000))
+    started = time.thread_time()
+    for number in range(20):
+        wire.open(request(f"req_{number}"))
+    assert time.thread_time() - started < 0.05
+
+
 def test_a_request_that_is_sealed_for_others_goes_back_unopened() -> None:
     wire, other = Wire(), Wire()
     message, reader = wire.gateway.seal(request(), [other.worker.public_key])
