@@ -26,7 +26,7 @@ from governance.people import role_requests, sessions
 from governance.quotas import maintenance
 from governance.reviews.reminders import sending as reminders
 from governance.reviews.waivers.services import waivers_expire_due
-from governance.usage.collector import collect_once
+from governance.usage.collector import BATCH, collect_once
 from governance.usage.sealing import require_usage_key
 from registry.batches.services import batches_purge_due
 from registry.files.services import files_expire_due
@@ -98,6 +98,9 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
 # The longest pause after a duty that failed, far below `ASSAY_SERVING_LEASE_S`.
 DUTY_LONGEST_S = 8.0
 BROKER_TIMEOUT_S = 10.0
+# Usage that comes meanwhile is written together: most of a round's cost does not depend on how much
+# there is.
+USAGE_PAUSE_S = 0.25
 # After such a pause the next round makes a new connection in any case (CONN_MAX_AGE).
 IDLE_S = 60.0
 RESTART_FIRST_S = 0.5
@@ -193,7 +196,9 @@ class Controller:
             while not stop.is_set():
                 close_old_connections()
                 with self._times.round("usage", SWEEP_S):
-                    collect_once(client, consumer=consumer)
+                    taken = collect_once(client, consumer=consumer)
+                if 0 < taken < BATCH:
+                    stop.wait(USAGE_PAUSE_S)
         finally:
             client.close()
 

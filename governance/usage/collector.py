@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 DEAD_STREAM = "assay:usage:dead"
 DEAD_MAXLEN = 10_000
+# Entries that are written by one transaction.
+BATCH = 500
 # A consumer that has held an entry for this long is taken for dead.
 CLAIM_IDLE_MS = 30_000
 # The deployment does not exist, or the key may not know of it. Both are filed under no department:
@@ -54,7 +56,7 @@ def collect_once(
     client: redis.Redis,
     *,
     consumer: str,
-    batch: int = 500,
+    batch: int = BATCH,
     block_ms: int = 500,
     claim_idle_ms: int = CLAIM_IDLE_MS,
 ) -> int:

@@ -10,6 +10,8 @@ from django.db import connection
 from redis import Redis
 
 from governance.audit.models import AuditCheckpoint
+from governance.usage.models import UsageRecord
+from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.unit.workers import company
 from workers import controller
 from workers.controller import Controller, guarded
@@ -80,6 +82,31 @@ def test_a_duty_holds_no_connection_during_a_long_pause(seconds: float, held: bo
     thread.start()
     thread.join()
     assert pauses[0] is held
+
+
+@pytest.mark.django_db(transaction=True)
+def test_usage_that_comes_within_a_pause_is_written_together(redis: Redis) -> None:
+    written: list[int] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout == controller.USAGE_PAUSE_S
+            written.append(UsageRecord.objects.count())
+            for number in range(3):
+                redis.xadd(USAGE_STREAM, {"entry": used(f"later-{number}").encode()})
+            if len(written) == 2:
+                self.set()
+            return self.is_set()
+
+    redis.xadd(USAGE_STREAM, {"entry": used("first").encode()})
+    Controller()._collect_usage(Stop())
+    assert written == [1, 4]
+
+
+def used(request_id: str) -> UsageEntry:
+    return UsageEntry(
+        request_id=request_id, occurred_at=1.0, outcome="ok", endpoint="/v1/chat/completions"
+    )
 
 
 @pytest.mark.django_db(transaction=True)
