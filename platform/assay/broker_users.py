@@ -18,14 +18,11 @@ _CONNECTION = (
     "auth hello ping echo select quit reset client|setinfo client|setname client|id "
     "multi exec discard watch unwatch"
 )
-# Celery: `compute` and `deployment.<id>` are queues; messages that a worker holds stand in
-# `unacked…`, and which queues there are in `_kombu.binding…`.
+# Celery: `compute` and `deployment.<id>` are queues, whose names stand in `_kombu.binding…`.
 _SEND = "lpush llen sadd smembers"
 _CONSUME = (
-    "lpush rpush brpop rpop llen exists sadd srem smembers del hset hget hdel zadd zrem zrange "
-    "zrevrangebyscore zremrangebyscore set get pexpire evalsha script|load"
+    "lpush rpush brpop rpop llen exists sadd srem smembers del zadd zrem zremrangebyscore set"
 )
-_CELERY_KEYS = ("_kombu.binding*", "unacked*")
 # The script of quotas, and what it calls.
 _QUOTAS = (
     "evalsha script|load time info scan type get set del exists "
@@ -107,13 +104,13 @@ USERS: dict[str, BrokerUser] = {
     ),
     "compute": BrokerUser(
         f"{_CONSUME} publish",
-        keys=("compute*", *_CELERY_KEYS),
+        keys=("compute*", "_kombu.binding*"),
         written=("assay:workers",),
         channels=_NOTICES,
     ),
     "engine": BrokerUser(
         f"{_CONSUME} publish subscribe unsubscribe xadd expire",
-        keys=("deployment.*", "engine.none*", *_CELERY_KEYS),
+        keys=("deployment.*", "engine.none*", "_kombu.binding*"),
         written=("assay:workers", "assay:worker:*", "assay:reply:*"),
         channels=("assay:cancel", "assay:snapshot", "assay:deployments"),
     ),
