@@ -286,7 +286,7 @@ def test_whoever_signs_an_adapter_reads_its_base(company: Company) -> None:
 
 
 def on_field(name: str, html: str) -> str:
-    """What a form says next to one of its fields."""
+    """Return the sentence next to a field of a form."""
     return words(html.partition(f'id="id_{name}_error">')[2].partition("</div>")[0])
 
 

@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(root: Path) -> Objects:
-    """What a run of two machines consists of, with what the API and Kubeflow's webhook add."""
+    """The objects of a run of two machines, with what the API and Kubeflow's webhook add."""
     (root / "cluster").mkdir()
     cluster = Cluster(root / "cluster")
     cluster.kubelet = False
