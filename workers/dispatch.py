@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Collection
 from uuid import UUID
 
 import redis
@@ -17,6 +18,7 @@ from workers.wire import (
     JOB_QUEUE,
     JOB_TASK,
     SNAPSHOT_CHANNEL,
+    deployment_queue,
 )
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,18 @@ def messages_waiting() -> int:
         return int(_client(settings.REDIS_URL).llen(JOB_QUEUE))
     except redis.RedisError:
         return 0
+
+
+def queued_requests(deployment_ids: Collection[int]) -> dict[int, int] | None:
+    """Return how many requests to each deployment no worker has taken yet, in one round trip; None
+    without a broker."""
+    try:
+        with _client(settings.REDIS_URL).pipeline(transaction=False) as pipe:
+            for each in deployment_ids:
+                pipe.llen(deployment_queue(each))
+            return dict(zip(deployment_ids, pipe.execute(), strict=True))
+    except redis.RedisError:
+        return None
 
 
 @functools.cache

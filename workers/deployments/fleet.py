@@ -13,6 +13,7 @@ from governance.principals import Principal
 from workers.deployments.models import Replica, ReplicaState
 from workers.deployments.selectors import deployments_visible_to
 from workers.deployments.services import REPLICA_SILENCE_S
+from workers.dispatch import queued_requests
 from workers.jobs.models import Job, JobState
 from workers.jobs.selectors import jobs_visible_to
 from workers.placement.selectors import Room, rooms
@@ -23,7 +24,9 @@ SHOWN = 500
 @dataclass(slots=True)
 class Worker:
     """One worker process. `seen_at` is its latest sign of life, None when there is none; `room` is
-    its memory for models, None of a worker that loads none or is silent.
+    its memory for models, None of a worker that loads none or is silent. `queued` is the number of
+    requests that wait for its deployments, also those that another worker may take; None without a
+    broker.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Worker:
     jobs: list[Job] = field(default_factory=list)
     seen_at: datetime | None = None
     room: Room | None = None
+    queued: int | None = None
 
     @property
     def is_silent(self) -> bool:
@@ -78,6 +82,10 @@ def workers_visible_to(actor: Principal, *, node: str = "") -> WorkerList:
         worker = found.setdefault(replica.worker, Worker(replica.worker))
         worker.replicas.append(replica)
         worker.seen_at = max(replica.heartbeat_at, worker.seen_at or replica.heartbeat_at)
+    queued = queued_requests({replica.deployment_id for replica in held[:SHOWN]})
+    if queued is not None:
+        for worker in found.values():
+            worker.queued = sum(queued[each.deployment_id] for each in worker.replicas)
     running = jobs_visible_to(actor).filter(own, state=JobState.RUNNING).exclude(worker="")
     run = list(running.order_by("worker", "pk")[: SHOWN + 1])
     for job in run[:SHOWN]:

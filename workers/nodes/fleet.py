@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from governance.principals import Principal
 from workers.deployments.models import Replica, ReplicaState
+from workers.dispatch import queued_requests
 from workers.jobs.models import Job, JobState
 from workers.nodes.broker_denials import SHOWN_FOR, Denial, node_denials
 from workers.nodes.models import Node, NodeSample
@@ -28,11 +29,16 @@ _RUNNING = (ReplicaState.LOADING, ReplicaState.READY)
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """A node with the number of its replicas and jobs, and facts for people."""
+    """A node with the number of its replicas and jobs, and facts for people.
+
+    `queued` is the number of requests that wait for its deployments, also those that another node
+    may take; None without a broker.
+    """
 
     node: Node
     replicas: int
     jobs: int
+    queued: int | None
 
     @property
     def is_silent(self) -> bool:
@@ -82,14 +88,25 @@ def _duration(seconds: float) -> str:
 
 
 def node_rows(nodes: Iterable[Node]) -> list[NodeRow]:
-    """Return the nodes with their replicas and jobs counted, in two queries."""
-    replicas = Replica.objects.filter(state__in=_RUNNING, worker__contains="/")
+    """Return the nodes with replicas, jobs and queued requests counted, in two queries and one
+    round trip to the broker."""
     jobs = Job.objects.filter(state=JobState.RUNNING, worker__contains="/")
-    held, run = (
-        Counter(name.partition("/")[0] for name in rows.values_list("worker", flat=True))
-        for rows in (replicas, jobs)
-    )
-    return [NodeRow(node, held[node.name], run[node.name]) for node in nodes]
+    run = Counter(name.partition("/")[0] for name in jobs.values_list("worker", flat=True))
+    held: dict[str, list[int]] = defaultdict(list)
+    replicas = Replica.objects.filter(state__in=_RUNNING, worker__contains="/")
+    for worker, deployment_id in replicas.values_list("worker", "deployment_id"):
+        held[worker.partition("/")[0]].append(deployment_id)
+    nodes = list(nodes)
+    queued = queued_requests({each for node in nodes for each in held[node.name]})
+    return [
+        NodeRow(
+            node,
+            replicas=len(held[node.name]),
+            jobs=run[node.name],
+            queued=None if queued is None else sum(queued[each] for each in set(held[node.name])),
+        )
+        for node in nodes
+    ]
 
 
 def node_row(*, actor: Principal, name: str) -> NodeRow:

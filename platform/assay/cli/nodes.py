@@ -34,7 +34,7 @@ def enroll(name: Name) -> None:
 def list_nodes() -> None:
     """List nodes with their state and use."""
     table(
-        ("node", "state", "devices", "memory", "replicas", "jobs", "last heartbeat"),
+        ("node", "state", "devices", "memory", "replicas", "queued", "jobs", "last heartbeat"),
         (
             (
                 each["name"],
@@ -42,6 +42,7 @@ def list_nodes() -> None:
                 str(len(each["facts"].get("devices", []))),
                 _used(each["facts"]),
                 str(each["replicas"]),
+                "unknown" if each["queued"] is None else str(each["queued"]),
                 str(each["jobs"]),
                 each["seen_at"] or "never",
             )

@@ -18,6 +18,7 @@ from tests.unit.assay.test_portal_pages import inline_in
 from workers.deployments.models import Replica
 from workers.nodes.models import Node, NodeSample, NodeState, NodeToken
 from workers.nodes.services import node_report
+from workers.wire import deployment_queue
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 QUERIES = {"/nodes": 26, "/nodes/gpu-0": 28, "/api/v1/nodes": 12}
@@ -70,6 +71,19 @@ def test_the_list_shows_state_devices_load_and_last_heartbeat(company: Company) 
     assert "Silent" in page
     assert "Its key is used by two processes" in page
     assert "Enroll a node" not in page
+
+
+def test_requests_that_wait_for_its_deployments_are_counted(
+    company: Company, redis: Any, settings: Any
+) -> None:
+    admin = signed_in(Client(), company.people["ada"])
+    replica = Replica.objects.get(worker="gpu-0/engine@a")
+    redis.rpush(deployment_queue(replica.deployment_id), "one", "two")
+    assert "2 requests queued" in text_of(admin, "/nodes/gpu-0")
+    assert admin.get("/api/v1/nodes/gpu-0").json()["queued"] == 2
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    assert "unknown: the broker does not answer" in text_of(admin, "/nodes/gpu-0")
+    assert admin.get("/api/v1/nodes").json()["results"][0]["queued"] is None
 
 
 def test_commands_that_the_broker_denied_are_shown_for_a_day(company: Company) -> None:

@@ -42,6 +42,11 @@ class WorkerNodeAnswer(serializers.Serializer[Any]):
     )
     replicas = serializers.IntegerField()
     jobs = serializers.IntegerField()
+    queued = serializers.IntegerField(
+        allow_null=True,
+        help_text="Requests that wait for its deployments, also those that another node may take; "
+        "null while the broker does not answer.",
+    )
 
 
 class NodeQuery(StrictSerializer):
