@@ -1,4 +1,4 @@
-"""No systemd starts the units here: it verifies them, and tests compare them with the rest."""
+"""No systemd starts the units in tests: it verifies them, and tests compare them with the rest."""
 
 from __future__ import annotations
 
@@ -137,6 +137,46 @@ def test_a_unit_sees_the_folders_that_its_process_uses(name: str) -> None:
     assert unit["ProtectSystem"] == ["strict"]
     declared = (FOLDER / "assay.tmpfiles.conf").read_text()
     assert all(f"d {path.split(':')[0]} " in declared for path, _ in paths)
+
+
+def test_a_unit_keeps_files_of_a_bucket_in_a_folder_of_its_own() -> None:
+    """The data folder, where they lie by default, cannot be written in a unit."""
+    unit = read("web")
+    assert unit["CacheDirectory"] == ["%N"]
+    assert "ASSAY_STORE_CACHE_DIR=/var/cache/%N" in unit["Environment"]
+
+
+def test_the_first_administrators_link_leads_to_the_portal() -> None:
+    assert environment("migrate")["ASSAY_PORTAL_URL"] == environment("web")["ASSAY_PORTAL_URL"]
+
+
+def test_a_command_runs_with_the_secrets_and_folders_of_a_unit(tmp_path: Path) -> None:
+    programs = {
+        "systemctl": f'cat "{FOLDER}/$2.service" "{HARDENING}"',
+        "systemd-run": """printf '%s\\n' "$@" """,
+    }
+    for name, line in programs.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    ran = subprocess.run(
+        [FOLDER / "assay-run", "assay-web", "doctor", "--production"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    given = ran.stdout.splitlines()
+    assert given[-3:] == ["/opt/assay/venv/bin/assay", "doctor", "--production"]
+    (name,) = (each.removeprefix("--unit=") for each in given if each.startswith("--unit="))
+    for key in ("Environment", "EnvironmentFile", "LoadCredential", "BindPaths"):
+        passed = {each for each in given if each.startswith(f"--property={key}=")}
+        credentials = f"/run/credentials/{name}.service"
+        settings = [
+            each.replace("%d", credentials).replace("%N", name) for each in read("web")[key]
+        ]
+        assert passed == {f"--property={key}={each}" for each in settings}
 
 
 def test_only_the_compute_worker_may_make_control_groups() -> None:
