@@ -15,6 +15,7 @@ from assay.cli.production import GAPS
 
 PING_TIMEOUT_S = 2.0
 MINIMUM_FREE_BYTES = 5 * 1024**3
+DATA_FOLDERS = ("artifacts", "quarantine", "media", "files", "work")
 SEALING_LAG_S = 30
 PUBLISH_LAG_S = 120
 
@@ -123,11 +124,15 @@ def check_sealing() -> str:
 
 def check_second_place() -> str:
     """Checkpoints can be published, and stay as they were published."""
+    from django.conf import settings
+
+    from governance.audit.outside.places import Folder
     from governance.audit.outside.second_place import second_place
     from governance.audit.selectors import publish_lag_s
 
     place = second_place()
-    if faults := place.faults():
+    # Installations give the web process a folder that it can only read.
+    if not (settings.PROCESS == "web" and isinstance(place, Folder)) and (faults := place.faults()):
         raise CheckFailed(
             " ".join(faults),
             "See docs/explanation/audit-log.md; or correct ASSAY_AUDIT_PUBLISH_URL.",
@@ -149,19 +154,23 @@ def check_witnesses() -> str:
 
 
 def check_disk() -> str:
-    """The data folder can be written and has room."""
+    """The folders of data can be written and have room."""
     from django.conf import settings
 
     folder = Path(settings.DATA_DIR)
-    existing = next(part for part in (folder, *folder.parents) if part.exists())
-    if not os.access(existing, os.W_OK):
-        raise CheckFailed(
-            f"{existing} cannot be written", "Correct its owner, or set ASSAY_DATA_DIR."
-        )
-    free = shutil.disk_usage(existing).free
+    # Installations mount these into a data folder that is read-only.
+    mounted = (folder / name for name in DATA_FOLDERS)
+    above = next(part for part in (folder, *folder.parents) if part.exists())
+    places = [place for place in mounted if place.is_dir()] or [above]
+    for place in places:
+        if not os.access(place, os.W_OK):
+            raise CheckFailed(
+                f"{place} cannot be written", "Correct its owner, or set ASSAY_DATA_DIR."
+            )
+    free, least = min((shutil.disk_usage(place).free, place) for place in places)
     if free < MINIMUM_FREE_BYTES:
         raise CheckFailed(
-            f"{free / 1024**3:.1f} GiB are free under {folder}",
+            f"{free / 1024**3:.1f} GiB are free under {least}",
             f"Free up to {MINIMUM_FREE_BYTES / 1024**3:.0f} GiB, or move ASSAY_DATA_DIR.",
         )
     return f"{free / 1024**3:.0f} GiB free under {folder}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from assay.cli import output
 from assay.cli.client import credentials_file
-from assay.cli.doctor import check_policy
+from assay.cli.doctor import check_disk, check_policy, check_second_place
 from assay.cli.findings import CheckFailed
 from assay.cli.main import main
 from governance.audit.models import AuditCheckpoint, AuditEvent
@@ -338,6 +339,39 @@ def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, sett
     assert "checks failed" in err
     assert lines["Last backup"].startswith("✗")
     assert "assay backup" in out
+
+
+def test_doctor_looks_at_the_folders_that_are_mounted_into_a_read_only_one(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_only = {tmp_path}
+    # Root may write everywhere but on a file system that is read-only.
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in read_only)
+    settings.DATA_DIR = tmp_path
+    with pytest.raises(CheckFailed, match=f"{tmp_path} cannot be written"):
+        check_disk()
+    for name in ("artifacts", "work"):
+        (tmp_path / name).mkdir()
+
+    assert check_disk().endswith(f"free under {tmp_path}")
+
+    read_only.add(tmp_path / "work")
+    with pytest.raises(CheckFailed, match="work cannot be written"):
+        check_disk()
+
+
+def test_the_web_process_need_not_write_to_the_folder_of_checkpoints(
+    db: None, tmp_path: Path, settings: Any
+) -> None:
+    # A file cannot be written as a folder, not even by root.
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "file"
+    settings.AUDIT_PUBLISH_DIR.touch()
+    settings.PROCESS = "controller"
+    with pytest.raises(CheckFailed, match="cannot be written"):
+        check_second_place()
+
+    settings.PROCESS = "web"
+    assert check_second_place() == str(settings.AUDIT_PUBLISH_DIR)
 
 
 def test_doctor_names_actions_that_an_older_policy_leaves_out(policy: Any) -> None:
