@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
 
-ORDER_FILE, LOG_FILE = "order.json", "log.txt"
-# The supervisor removes this file when the attempt is over. A process of the run looks for it this
+# The supervisor removes the order when the attempt is over. A process of the run looks for it this
 # often, and ends without it.
-HELD_FILE, HELD_S = "held", 1.0
+ORDER_FILE, HELD_S = "order.json", 1.0
+LOG_FILE = "log.txt"
 INPUTS, OUTPUT, CHECKPOINTS = "inputs", "output", "checkpoints"
 # Below `inputs`: the checkpoint to resume from, media by SHA-256, and texts by SHA-256.
 RESUME, MEDIA, TEXTS = "resume", "media", "texts"

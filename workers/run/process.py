@@ -16,7 +16,7 @@ from governance.errors import DomainError, Unavailable
 from workers.run.attempt import Attempt
 from workers.run.events import EventProgress, SilentProgress
 from workers.run.execution import execute
-from workers.run.order import HELD_FILE, HELD_S, Order
+from workers.run.order import HELD_S, ORDER_FILE, Order
 from workers.run.outcome import SENTENCE_CHARACTERS, STOPPED, Ending, Outcome, outcome_read
 from workers.run.ranks import rank, run_ranks, started_by_torchrun
 from workers.trainers.protocol import BadMaterial, Cancelled
@@ -33,8 +33,7 @@ def run_folder(folder: Path) -> int:
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    if (folder / HELD_FILE).exists():
-        _end_without(folder / HELD_FILE)
+    _end_without(folder / ORDER_FILE)
     if started_by_torchrun():
         _end_with_torchrun()
         return _rank(folder, stop)
@@ -118,7 +117,7 @@ def _end_without(file: Path) -> None:
             time.sleep(HELD_S)
             try:
                 # Opened, since file systems of a network answer other questions from a cache.
-                file.open("rb").close()
+                os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))
             except OSError as error:
                 if error.errno in {errno.ENOENT, errno.ESTALE}:
                     os.killpg(os.getpgrp(), signal.SIGKILL)

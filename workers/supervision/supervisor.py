@@ -19,7 +19,7 @@ from workers import tracing
 from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.protocol import Ended, Launcher
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
-from workers.run.order import CHECKPOINTS, HELD_FILE, HELD_S, INPUTS, LOG_FILE, RESUME, Order
+from workers.run.order import CHECKPOINTS, HELD_S, INPUTS, LOG_FILE, ORDER_FILE, RESUME, Order
 from workers.run.outcome import STOPPED, UNREQUESTED, Ending, outcome_read
 from workers.supervision.checkpoints import checkpoint_copy
 from workers.supervision.lease import HeldLease
@@ -183,7 +183,6 @@ class Supervisor:
         checkpoints.mkdir(parents=True, exist_ok=True)
         (folder / CHECKPOINTS).symlink_to(checkpoints.resolve())
         order.model_copy(update={"threads": self.threads}).write(folder)
-        (folder / HELD_FILE).touch()
 
     def _until_available(self, call: Callable[[], _Answer], lease: HeldLease) -> _Answer | None:
         """Return the answer of the launcher, tried again while it is unavailable; None when the job
@@ -276,11 +275,11 @@ def _release(folder: Path) -> bool:
     """Have the processes of an attempt end that the launcher does not reach; False when its
     supervisor did that."""
     try:
-        (folder / HELD_FILE).unlink()
+        (folder / ORDER_FILE).unlink()
     except FileNotFoundError:
         return False
     except IsADirectoryError:  # The run has put it there.
-        shutil.rmtree(folder / HELD_FILE)
+        shutil.rmtree(folder / ORDER_FILE)
     return True
 
 

@@ -122,10 +122,9 @@ def test_a_run_that_is_taken_for_dead_ends_by_itself(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
     folder = waiting(tmp_path / "run")
-    (folder / "held").touch()
     handle = launcher.submit(folder, Resources())
     until(lambda: running(folder))
-    (folder / "held").unlink()
+    (folder / "order.json").unlink()
     assert end_of(launcher, handle).killed
 
 

@@ -336,10 +336,10 @@ def test_an_attempt_is_held_while_it_works_and_ends_what_is_left_of_earlier_ones
     monkeypatch.setattr("workers.supervision.supervisor.HELD_S", 0.0)
     for fence in ("0", "2"):
         (tmp_path / fence).mkdir()
-        (tmp_path / fence / "held").touch()
-    control = supervised(tmp_path, "open('held'); raise SystemExit(3)")
+        (tmp_path / fence / "order.json").touch()
+    control = supervised(tmp_path, "open('order.json'); raise SystemExit(3)")
     assert "status 3" in control.told[-1][1]
-    assert [fence for fence in "012" if (tmp_path / fence / "held").exists()] == ["2"]
+    assert [fence for fence in "012" if (tmp_path / fence / "order.json").exists()] == ["2"]
 
 
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -359,7 +359,9 @@ FLOOD = (
 # The worker must neither wait for a pipe nor read its own files for a run.
 PIPE = "import os; os.mkfifo('events.jsonl'); import time; time.sleep(600)"
 RESULT_PIPE = "import os; os.mkfifo('result.json')"
-HELD_FOLDER = "import os; os.remove('held'); os.makedirs('held/more'); raise SystemExit(3)"
+ORDER_FOLDER = (
+    "import os; os.remove('order.json'); os.makedirs('order.json/more'); raise SystemExit(3)"
+)
 LINK = (
     "import os; open('../secret', 'w').write('hunter2'); os.remove('log.txt'); "
     "os.symlink('../secret', 'log.txt'); raise SystemExit(3)"
@@ -377,12 +379,12 @@ LINK = (
         (FLOOD, "more events than a job may have", False),
         (PIPE, "events.jsonl is not a plain file", True),
         (RESULT_PIPE, "result.json is not a plain file", True),
-        (HELD_FOLDER, "status 3", True),
+        (ORDER_FOLDER, "status 3", True),
         (LINK, "It printed nothing", True),
     ],
     ids=[
         *("killed", "broken", "silent", "hostile", "huge", "flood"),
-        *("pipe", "result pipe", "held", "link"),
+        *("pipe", "result pipe", "order folder", "link"),
     ],
 )
 def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
@@ -393,7 +395,7 @@ def test_a_run_that_dies_or_lies_fails_the_attempt_and_says_why(
     assert (verb, again) == ("fail", retry)
     assert sentence in said
     assert not (tmp_path / "1" / "inputs").exists()
-    assert not (tmp_path / "1" / "held").exists()
+    assert not (tmp_path / "1" / "order.json").exists()
 
 
 PHASES = (
