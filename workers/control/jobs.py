@@ -84,7 +84,11 @@ class JobControl(Protocol):
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:
-        """Record a checkpoint, and forget those that are no longer `there`."""
+        """Record a checkpoint, and forget those that are no longer `there`.
+
+        Raises:
+            OSError: the run has removed it.
+        """
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         """Hand over the result. Raises InvalidInput when it is malformed."""

@@ -178,10 +178,7 @@ class RemoteJobs:
         """Send a checkpoint's files, then record it. One that the run has removed is not."""
         with _job_errors(claim):
             found = Manifest.from_json(manifest)
-            try:
-                self._send_files(claim, self._files.checkpoints_folder(claim) / name, found)
-            except OSError as error:
-                raise NoAnswer(f"{name} could not be sent: {error}.") from error
+            self._send_files(claim, self._files.checkpoints_folder(claim) / name, found)
             body = {"name": name, "manifest": found.to_json(), "there": sorted(there)}
             _retry_busy(lambda: self._client.post(_at(claim, "checkpoints"), body))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,8 +23,9 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 0.5
 HELD_BACK = 1_000
 RENEW_S = 5.0
-CHECKPOINTS_WAITING = 4
 SENDER_S = 10.0
+# Between two tries to record a checkpoint.
+RECORD_S = 1.0
 
 
 class HeldLease:
@@ -53,7 +53,7 @@ class HeldLease:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="assay-lease", daemon=True)
         self._news = threading.Condition()
-        self._checkpoints: deque[tuple[str, Mapping[str, Any], Collection[str]]] = deque()
+        self._checkpoints: list[tuple[str, Mapping[str, Any], Collection[str]]] = []
         self._sending = False
         self._sender = threading.Thread(target=self._send, name="assay-checkpoints", daemon=True)
 
@@ -104,13 +104,12 @@ class HeldLease:
     def checkpoint(self, name: str, manifest: Mapping[str, Any], there: Collection[str]) -> None:
         """Have the digests of a checkpoint's files recorded; one that is not is never used.
 
-        A thread does it: from a node it takes as long as sending the files.
+        A thread does it: from a node it takes as long as sending the files. One that the run has
+        removed meanwhile is left out; all others may be needed: the newest, and the best.
         """
         with self._news:
-            self._checkpoints.append((name, manifest, there))
-            if len(self._checkpoints) > CHECKPOINTS_WAITING:
-                old = self._checkpoints.popleft()[0]
-                logger.warning("Job %s: %s was not recorded in time", self._claim.job_id, old)
+            waiting = [each for each in self._checkpoints if each[0] in there and each[0] != name]
+            self._checkpoints = [*waiting, (name, manifest, there)]
             if not self._sender.ident:
                 self._sender.start()
             self._news.notify_all()
@@ -212,16 +211,22 @@ class HeldLease:
                     self._news.wait(RENEW_S)
                 if not self._checkpoints:
                     break
-                name, manifest, there = self._checkpoints.popleft()
+                first = name, manifest, there = self._checkpoints[0]
                 self._sending = True
-            if self.lost or self.released:
-                continue
             try:
-                self._control.checkpoint(self._claim, name, manifest, there)
+                if not (self.lost or self._over.is_set()):
+                    self._control.checkpoint(self._claim, name, manifest, there)
             except LeaseLost:
                 self._lost = True
-            except (NoAnswer, DomainError):
+            except NoAnswer as error:
+                logger.warning("Job %s: %s waits: %s", self._claim.job_id, name, error)
+                self._over.wait(RECORD_S)
+                continue
+            except (DomainError, OSError):
                 logger.warning("Job %s: %s was not recorded", self._claim.job_id, name)
             except Exception:
                 logger.exception("Job %s: %s was not recorded", self._claim.job_id, name)
+            with self._news:
+                if first in self._checkpoints:
+                    self._checkpoints.remove(first)
         self._control.close()

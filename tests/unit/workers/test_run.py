@@ -474,14 +474,17 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize(
-    ("program", "told"),
-    [(CHECKPOINTS, [("checkpoint", "checkpoint-7"), ("paused",)]), (IGNORES, [("paused",)])],
+    ("program", "stop_s", "told"),
+    [
+        (CHECKPOINTS, 30, [("checkpoint", "checkpoint-7"), ("paused",)]),
+        (IGNORES, 0.5, [("paused",)]),
+    ],
     ids=["stops", "ignores"],
 )
 def test_a_pause_is_confirmed_after_the_checkpoint_was_recorded(
-    tmp_path: Path, program: str, told: list[Any]
+    tmp_path: Path, program: str, stop_s: float, told: list[Any]
 ) -> None:
-    assert supervised(tmp_path, program, pause=True, stop_s=0.5).told == told
+    assert supervised(tmp_path, program, pause=True, stop_s=stop_s).told == told
 
 
 def test_a_run_is_told_to_end_until_the_launcher_answers(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import time
 import uuid
 from typing import Any
 
+import pytest
+
 from tests.unit.workers.test_run import Recorder
-from workers.control.jobs import Claim, HeartbeatReply
+from workers.control.jobs import Claim, HeartbeatReply, NoAnswer
 from workers.supervision.lease import HeldLease
 
 CLAIM = Claim(uuid.uuid4(), 1, 1, "fine_tune", "Tune", "w1", lease_s=60)
@@ -39,13 +41,55 @@ def test_reports_go_on_while_a_checkpoint_is_sent() -> None:
     control = Slow("checkpoint")
     with HeldLease(CLAIM, control) as lease:
         lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
-        lease.checkpoint("checkpoint-2", {}, ["checkpoint-2"])
+        lease.checkpoint("checkpoint-2", {}, ["checkpoint-1", "checkpoint-2"])
         lease.log("Step 2")
         lease.flush()
         assert (control.lines, control.told) == (["Step 2"], [])
         control.answers.set()
         lease.settle()
         assert control.told == [("checkpoint", "checkpoint-1"), ("checkpoint", "checkpoint-2")]
+
+
+def test_a_checkpoint_waits_as_long_as_the_run_keeps_it() -> None:
+    control = Slow("checkpoint")
+    with HeldLease(CLAIM, control) as lease:
+        lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
+        assert control.sending.wait(30)
+        for step in range(2, 9):
+            # The second one has the best weights.
+            kept = [f"checkpoint-{number}" for number in sorted({2, step})]
+            lease.checkpoint(kept[-1], {}, kept)
+        control.answers.set()
+        lease.settle()
+    assert [name for _, name in control.told] == ["checkpoint-1", "checkpoint-2", "checkpoint-8"]
+
+
+class Away(Recorder):
+    """A control plane that gives no answer to the first requests; one checkpoint is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 2
+
+    def checkpoint(self, claim: Claim, name: str, manifest: Any, there: Any) -> None:
+        if name == "checkpoint-1":
+            raise FileNotFoundError(name)
+        self.left -= 1
+        if self.left >= 0:
+            raise NoAnswer("away")
+        super().checkpoint(claim, name, manifest, there)
+
+
+def test_a_checkpoint_is_recorded_once_the_control_plane_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.supervision.lease.RECORD_S", 0.01)
+    control = Away()
+    with HeldLease(CLAIM, control) as lease:
+        lease.checkpoint("checkpoint-1", {}, ["checkpoint-1"])
+        lease.checkpoint("checkpoint-2", {}, ["checkpoint-1", "checkpoint-2"])
+        lease.settle()
+    assert control.told == [("checkpoint", "checkpoint-2")]
 
 
 def test_a_result_waits_for_the_checkpoint_that_is_being_sent_and_for_no_other() -> None:
