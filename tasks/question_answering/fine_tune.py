@@ -13,7 +13,6 @@ from tasks.question_answering import TASK, QuestionHyperparameters
 from workers.trainers.head_training import HeadTrainer, load_with_head
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
-    Reporter,
     arguments,
     fast_bfloat16,
     parse_settings,
@@ -56,10 +55,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
     examples = encoded(train_rows, tokenizer, settings.max_length)
     steps = -(-len(examples) // settings.batch_size) * settings.epochs
-    reporter = Reporter(progress)
     trainer = HeadTrainer(
         head=("qa_outputs",),
-        reporter=reporter,
+        progress=progress,
         model=model,
         args=arguments(
             request,
@@ -82,7 +80,6 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         eval_dataset=encoded(validation_rows, tokenizer, settings.max_length),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=_metrics,
-        callbacks=[reporter],
     )
     metrics, notes = run_trainer(trainer, tokenizer, request, progress)
     return TrainingResult(

@@ -17,7 +17,6 @@ from workers.trainers.classifier_training import distinct
 from workers.trainers.head_training import HeadTrainer, load_with_head, saved_labels
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
-    Reporter,
     arguments,
     fast_bfloat16,
     parse_settings,
@@ -70,10 +69,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
     examples = _encoded(train_rows, tokenizer, labels, settings.max_length)
     steps = -(-len(examples) // settings.batch_size) * settings.epochs
-    reporter = Reporter(progress)
     trainer = HeadTrainer(
         head=() if keeps_head else ("classifier",),
-        reporter=reporter,
+        progress=progress,
         model=model,
         args=arguments(
             request,
@@ -95,7 +93,6 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         eval_dataset=_encoded(validation_rows, tokenizer, labels, settings.max_length),
         data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
         compute_metrics=lambda found: _metrics(found, labels),
-        callbacks=[reporter],
     )
     metrics, notes = run_trainer(trainer, tokenizer, request, progress)
     return TrainingResult(

@@ -11,19 +11,18 @@ import transformers
 from workers.engines.architectures import UnsupportedModel, architecture_of
 from workers.engines.loading import check_shards, load_tokenizer
 from workers.trainers.protocol import BadMaterial, TrainingRequest
-from workers.trainers.training import Reporter
+from workers.trainers.training import MonitoredTrainer
 
 # A head starts from random numbers, the encoder from a trained model.
 HEAD_FACTOR = 10
 
 
-class HeadTrainer(transformers.Trainer):  # type: ignore[misc]
-    """Trains parameters of `head` ten times as fast, and asks about stopping before each forward
-    pass. An empty `head` trains all at one rate."""
+class HeadTrainer(MonitoredTrainer):
+    """Trains parameters of `head` ten times as fast. An empty `head` trains all at one rate."""
 
-    def __init__(self, *, head: tuple[str, ...], reporter: Reporter, **rest: Any) -> None:
+    def __init__(self, *, head: tuple[str, ...], **rest: Any) -> None:
         super().__init__(**rest)
-        self._head, self._reporter = head, reporter
+        self._head = head
 
     def create_optimizer(self, *given: Any, **rest: Any) -> Any:
         head: list[torch.nn.Parameter] = []
@@ -35,10 +34,6 @@ class HeadTrainer(transformers.Trainer):  # type: ignore[misc]
         groups += [{"params": head, "lr": HEAD_FACTOR * rate}] if head else []
         self.optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=self.args.weight_decay)
         return self.optimizer
-
-    def compute_loss(self, *given: Any, **rest: Any) -> Any:
-        self._reporter.check()
-        return super().compute_loss(*given, **rest)
 
 
 def load_with_head(

@@ -14,7 +14,7 @@ from workers.engines.loading import check_shards, load_tokenizer
 from workers.hyperparameters import SequenceSettings
 from workers.trainers.head_training import HeadTrainer
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import Reporter, arguments, fast_bfloat16, run_trainer
+from workers.trainers.training import arguments, fast_bfloat16, run_trainer
 
 MIN_ROWS = 8
 IGNORED = -100
@@ -49,10 +49,9 @@ def fit_sequences(
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, architectures, settings.max_length)
     steps = -(-len(train) // settings.batch_size) * settings.epochs
-    reporter = Reporter(progress)
     trainer = HeadTrainer(
         head=(),
-        reporter=reporter,
+        progress=progress,
         model=model,
         args=arguments(
             request,
@@ -77,7 +76,6 @@ def fit_sequences(
         data_collator=transformers.DataCollatorForSeq2Seq(
             tokenizer, model=model, label_pad_token_id=IGNORED
         ),
-        callbacks=[reporter],
     )
     metrics, notes = run_trainer(trainer, tokenizer, request, progress)
     return TrainingResult(

@@ -10,10 +10,10 @@ from typing import Any
 
 from trl import DPOTrainer, SFTTrainer
 
-from workers.trainers.training import Monitored
+from workers.trainers.training import MonitoredTrainer
 
 
-class _Tokenized(Monitored):
+class _Tokenized(MonitoredTrainer):
     """Takes rows as they are, and leaves out model cards and TRL's usage reports."""
 
     def _prepare_dataset(self, dataset: Any, *given: Any, **rest: Any) -> Any:

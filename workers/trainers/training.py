@@ -42,18 +42,17 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._in_step = False
-        self._ending = False
         self._agreed = False
-        self._saved = 0
+        self.unsaved = False
 
     def check(self) -> None:
         """Raise `Cancelled` if the run is to stop; not in a step, whose end is saved first."""
-        if self._stopping() and not (self._in_step or self._ending):
+        if self._stopping() and not self._in_step:
             raise Cancelled
 
     def _stopping(self) -> bool:
-        """Return whether to stop. Processes that share a run agree on it at the end of a step, or
-        one would wait for another that has stopped."""
+        """Return whether to stop. Processes that share a run agree on it at the end of a step or of
+        a batch of validation, or one would wait for another that has stopped."""
         return self._agreed if world_size() > 1 else self._progress.should_stop()
 
     def _agree(self) -> None:
@@ -66,7 +65,6 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             self._agreed = bool(wanted.item())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._saved = state.global_step
         if not state.best_global_step:
             return
         # Each attempt has its checkpoints at another path; the Trainer has dropped the old one.
@@ -92,23 +90,23 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             sampler.generator = torch.Generator().manual_seed(args.seed + int(state.epoch or 0))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self.check()
+        if not self.unsaved:
+            self.check()
         self._in_step = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        self._in_step = False
+        self._in_step, self.unsaved = False, True
         self._agree()
-        self._ending = self._stopping() and state.global_step > self._saved
-        self.check()
-        # At an epoch's end, after its validation: a resumed run would not repeat that.
-        if self._ending and not float(state.epoch or 0).is_integer():
+        # At an epoch's end, once the checkpoint can tell that its validation is due.
+        if self._stopping() and not float(state.epoch or 0).is_integer():
             control.should_save = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if self._ending:
+        if self._stopping() and self.unsaved:
             control.should_save = True
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._agree()
         self.check()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
@@ -124,8 +122,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             torch.distributed.barrier()
         self._progress.checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self._progress.log(f"Checkpoint at step {state.global_step} of {state.max_steps}.")
-        self._saved = state.global_step
-        self._ending = False
+        self.unsaved = False
         self.check()
 
 
@@ -139,9 +136,13 @@ def _shown(name: str) -> str:
     return plain and f"validation_{plain}"
 
 
-class Monitored:
-    """Mixin of a Trainer that reports to `Progress`, and asks about stopping before each forward
-    pass."""
+class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
+    """transformers' Trainer that reports to `Progress`, and asks about stopping before each forward
+    pass. Give `compute_loss_func` for a loss of one's own.
+
+    A run that was stopped and resumed ends like one that was not. One that stops in a validation
+    writes its checkpoint first, and is resumed with that validation.
+    """
 
     def __init__(
         self,
@@ -157,11 +158,35 @@ class Monitored:
 
     def compute_loss(self, *given: Any, **rest: Any) -> Any:
         self._reporter.check()
-        return super().compute_loss(*given, **rest)  # type: ignore[misc]
+        return super().compute_loss(*given, **rest)
 
+    def evaluate(self, *given: Any, **rest: Any) -> Any:
+        # A validation that is repeated must draw the same numbers, and none of those of training.
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.args.seed)
+            return super().evaluate(*given, **rest)
 
-class MonitoredTrainer(Monitored, transformers.Trainer):  # type: ignore[misc]
-    """transformers' Trainer, monitored. Give `compute_loss_func` for a loss of one's own."""
+    def _evaluate(self, *given: Any, **rest: Any) -> Any:
+        try:
+            return super()._evaluate(*given, **rest)
+        except Cancelled:
+            if self._reporter.unsaved:
+                # With `control.should_evaluate`, by which a resumed run knows that this is due.
+                self._save_checkpoint(self.model, None)
+                self.callback_handler.on_save(self.args, self.state, self.control)
+            raise
+
+    def _prepare_for_training(self, *given: Any, **rest: Any) -> Any:
+        prepared = super()._prepare_for_training(*given, **rest)
+        if self.control.should_evaluate:
+            self._determine_best_metric(self._evaluate(None, None), None)
+        return prepared
+
+    def _run_epoch(self, **given: Any) -> None:
+        # The Trainer would do another step of a run that had ended within an epoch.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**given)
 
 
 def arguments(
@@ -179,6 +204,8 @@ def arguments(
         "logging_strategy": "steps",
         "logging_steps": 1,
         "save_total_limit": 2,
+        # The control tells whether a validation is due.
+        "restore_callback_states_from_checkpoint": True,
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -220,7 +247,7 @@ def resume_point(request: TrainingRequest, progress: Progress) -> str | None:
 
 
 def run_trainer(
-    trainer: transformers.Trainer,
+    trainer: MonitoredTrainer,
     processor: Any,
     request: TrainingRequest,
     progress: Progress,

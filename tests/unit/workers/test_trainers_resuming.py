@@ -116,6 +116,110 @@ def test_a_run_that_lost_its_best_weights_says_so_and_keeps_later_ones(
     assert again.metrics != result.metrics
 
 
+class InPass(Recorder):
+    """Asks to stop in the forward passes with these numbers, from 1 on."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.passes = self.trained = 0
+
+    def forward(self, model: Any, *_: Any) -> None:
+        self.passes += 1
+        self.trained += model.training
+
+    def should_stop(self) -> bool:
+        return self.passes in self.numbers
+
+
+def fit(
+    folder: Path, progress: InPass, resume_from: Path | None = None, **given: Any
+) -> tuple[dict[str, float], str, bytes]:
+    """Train a model of a few numbers, which draws some itself; return how it was measured and what
+    was kept."""
+    import torch
+    import transformers
+
+    from workers.trainers.training import MonitoredTrainer, arguments, run_trainer
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(torch.nn.Dropout(0.3), torch.nn.Linear(4, 1))
+
+        def forward(self, rows: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            progress.forward(self)
+            # A validation, too.
+            found = self.inner(rows + 0.1 * torch.randn(rows.shape))
+            return {"loss": (found[:, 0] - labels).square().mean()}
+
+    def rows(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
+        drawn = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+        return [{"rows": each, "labels": each.sum()} for each in drawn]
+
+    request = full_training(
+        folder, task="text-classification", base=folder, train_file=folder, resume_from=resume_from
+    )
+    transformers.set_seed(7)
+    options = arguments(
+        request,
+        7,
+        **{
+            "learning_rate": 0.2,
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 4,
+            "train_sampling_strategy": "random",
+            "label_names": ["labels"],
+            "prediction_loss_only": True,
+            **given,
+        },
+    )
+    net = Net()
+    trainer = MonitoredTrainer(
+        progress=progress,
+        model=net,
+        args=options,
+        train_dataset=rows(12, 1),
+        eval_dataset=rows(8, 2),
+    )
+
+    def save(output: Path) -> None:
+        torch.save(net.state_dict(), output / "weights")
+
+    metrics, notes = run_trainer(trainer, None, request, progress, save=save)
+    timeless = {name: metrics[name] for name in metrics if name.endswith("loss")}
+    return timeless, notes, (folder / "output" / "weights").read_bytes()
+
+
+BEST = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
+# They end within an epoch.
+BY_STEPS = {"max_steps": 5, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch", **BEST},
+        {**BY_STEPS, "save_steps": 2, **BEST},
+        {**BY_STEPS, "save_steps": 4},
+    ],
+    ids=["epochs", "steps", "steps without a checkpoint"],
+)
+def test_a_stop_in_any_pass_loses_no_step_and_changes_nothing(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = InPass()
+    result = fit(tmp_path / "whole", whole, **given)
+    for number in range(1, whole.passes + 1):
+        cut, rest, folder = InPass(number), InPass(), tmp_path / str(number)
+        with pytest.raises(Cancelled):
+            fit(folder, cut, **given)
+        newest = cut.checkpoints[-1] if cut.checkpoints else None
+        assert (number, fit(folder, rest, newest, **given)) == (number, result)
+        assert (number, cut.trained + rest.trained) == (number, whole.trained)
+        assert (number, cut.points + rest.points) == (number, whole.points)
+
+
 def test_a_process_that_shares_a_run_goes_on_in_the_order_of_its_epoch(tmp_path: Path) -> None:
     from accelerate.data_loader import prepare_data_loader, skip_first_batches
     from torch.utils.data import DataLoader
