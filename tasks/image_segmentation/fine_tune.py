@@ -69,7 +69,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     media = request.media
 
     def images(part: Rows, *, mirror: bool = False) -> _Images:
-        return _Images(part, media, labels, processor, progress, mirror=mirror)
+        return _Images(part, media, labels, processor, mirror=mirror)
 
     steps = step_count(len(train_rows), settings)
     validation = images(validation_rows)
@@ -200,14 +200,13 @@ class _Images(Dataset[dict[str, Tensor]]):  # type: ignore[misc]
         folder: Path,
         labels: list[str],
         processor: Any,
-        progress: Progress,
         *,
         mirror: bool,
     ) -> None:
         self.labels = labels
         self._rows, self._folder = rows, folder
         self._processor, self._mirror = processor, mirror
-        self._values = Kept(self._read, progress)
+        self._values = Kept(self._read)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -67,8 +67,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     tokens = _tokens(tokenizer, reader, rows, settings.max_length)
     random.Random(settings.seed).shuffle(rows)
     size = min(max(1, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
-    validation = _Questions(rows[:size], tokens, processor, progress)
-    training = _Questions(rows[size:], tokens, processor, progress)
+    validation = _Questions(rows[:size], tokens, processor)
+    training = _Questions(rows[size:], tokens, processor)
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     progress.log(
         f"{len(training)} questions to train on and {len(validation)} to validate on; "
@@ -206,11 +206,9 @@ def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Ten
 class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
     """One question about an image, with its answer."""
 
-    def __init__(
-        self, rows: Sequence[dict[str, Any]], tokens: _Tokens, processor: Any, progress: Progress
-    ) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]], tokens: _Tokens, processor: Any) -> None:
         self._rows, self._tokens = rows, tokens
-        self._images = kept_images([row["image"] for row in rows], processor, progress)
+        self._images = kept_images([row["image"] for row in rows], processor)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -69,7 +69,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     media = request.media
 
     def images(part: Rows, *, mirror: bool = False) -> _Images:
-        return _Images(part, media, labels, processor, progress, mirror=mirror)
+        return _Images(part, media, labels, processor, mirror=mirror)
 
     steps = step_count(len(train_rows), settings)
     validation = images(validation_rows)
@@ -207,7 +207,6 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
         folder: Path,
         labels: list[str],
         processor: Any,
-        progress: Progress,
         *,
         mirror: bool,
     ) -> None:
@@ -216,7 +215,7 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
         self._folder, self._processor = folder, processor
         self._number = {label: index for index, label in enumerate(labels)}
         self._mirror = mirror
-        self._values = Kept(self._read, progress)
+        self._values = Kept(self._read)
 
     def __len__(self) -> int:
         return len(self.rows)

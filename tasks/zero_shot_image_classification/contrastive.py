@@ -66,8 +66,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     captions, tokens = _tokens(towers, rows)
     random.Random(settings.seed).shuffle(rows)
     size = min(max(2, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
-    validation = _Pairs(rows[:size], captions, towers.processor, progress)
-    training = _Pairs(rows[size:], captions, towers.processor, progress, mirror=settings.mirror)
+    validation = _Pairs(rows[:size], captions, towers.processor)
+    training = _Pairs(rows[size:], captions, towers.processor, mirror=settings.mirror)
     progress.log(
         f"{len(training)} images to train on and {len(validation)} to validate on, with "
         f"{len(captions)} different captions."
@@ -198,11 +198,10 @@ class _Pairs(Dataset[dict[str, Any]]):  # type: ignore[misc]
         rows: Sequence[dict[str, Any]],
         captions: dict[str, int],
         processor: Any,
-        progress: Progress,
         *,
         mirror: bool = False,
     ) -> None:
-        self._images = kept_images([row["image"] for row in rows], processor, progress)
+        self._images = kept_images([row["image"] for row in rows], processor)
         self._captions = [captions[row["text"]] for row in rows]
         self._mirror = mirror
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from workers.engines.images import UnreadableImage, pixels, read_image
-from workers.trainers.protocol import BadMaterial, Cancelled, Progress
+from workers.trainers.protocol import BadMaterial
 
 # Beyond this size, files are read again in every epoch.
 KEPT_BYTES = 2 * 1024**3
@@ -21,17 +21,15 @@ Values = TypeVar("Values")
 class Kept(Generic[Values]):
     """Values by number, from `read(number)` at the first use."""
 
-    def __init__(self, read: Callable[[int], Values], progress: Progress) -> None:
-        self._read, self._progress = read, progress
+    def __init__(self, read: Callable[[int], Values]) -> None:
+        self._read = read
         self._kept: dict[int, Values] = {}
         self._room = KEPT_BYTES
 
     def __getitem__(self, number: int) -> Values:
-        """Return the values. Raises what `read` raises, and Cancelled."""
+        """Return the values. Raises what `read` raises."""
         if (kept := self._kept.get(number)) is not None:
             return kept
-        if self._progress.should_stop():
-            raise Cancelled
         values = self._read(number)
         parts: Any = values if isinstance(values, tuple) else (values,)
         size = sum(part.numel() * part.element_size() for part in parts)
@@ -49,6 +47,6 @@ def read_pixels(path: Path, processor: Any) -> Tensor:
         raise BadMaterial(f"Image {path.name}: {error}") from error
 
 
-def kept_images(paths: Sequence[Path], processor: Any, progress: Progress) -> Kept[Tensor]:
+def kept_images(paths: Sequence[Path], processor: Any) -> Kept[Tensor]:
     """Return the pixels of images, each [channels, height, width], by their number."""
-    return Kept(lambda number: read_pixels(paths[number], processor), progress)
+    return Kept(lambda number: read_pixels(paths[number], processor))

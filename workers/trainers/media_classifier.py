@@ -86,7 +86,7 @@ def train_media_classifier(
     def examples(part: list[dict[str, Any]]) -> _Examples:
         paths = [folder / row[column] for row in part]
         return _Examples(
-            Kept(lambda index: loaded.read(paths[index]), progress),
+            Kept(lambda index: loaded.read(paths[index])),
             [number[row["label"]] for row in part],
             loaded.vary if part is split.train else None,
         )

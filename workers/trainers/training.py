@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.utils.data import Dataset
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from workers.trainers.material import hold_out as hold_out
@@ -136,6 +137,23 @@ def _shown(name: str) -> str:
     return plain and f"validation_{plain}"
 
 
+class _Redrawn(Dataset[Any]):  # type: ignore[misc]
+    """Rows that change at random, such as mirrored images, in the same way whenever they are read
+    in an epoch: rows are read ahead, and a resumed run reads them again."""
+
+    def __init__(self, rows: Any, seed: int) -> None:
+        self._rows, self._seed = rows, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        with torch.random.fork_rng([]):
+            torch.random.default_generator.manual_seed(self._seed + self.epoch * len(self) + index)
+            return self._rows[index]
+
+
 class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
     """transformers' Trainer that reports to `Progress`, and asks about stopping before each forward
     pass. Give `compute_loss_func` for a loss of one's own.
@@ -154,6 +172,8 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
         self._reporter = Reporter(progress)
         # Last: the other callbacks may add files to a checkpoint before it is delivered.
         given["callbacks"] = [*callbacks, self._reporter]
+        if isinstance(rows := given.get("train_dataset"), Dataset):
+            given["train_dataset"] = _Redrawn(rows, given["args"].seed)
         super().__init__(**given)
 
     def compute_loss(self, *given: Any, **rest: Any) -> Any:
@@ -185,8 +205,11 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def _run_epoch(self, **given: Any) -> None:
         # The Trainer would do another step of a run that had ended within an epoch.
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(**given)
+        if self.state.global_step >= self.state.max_steps:
+            return
+        if isinstance(self.train_dataset, _Redrawn):
+            self.train_dataset.epoch = given["epoch"]
+        super()._run_epoch(**given)
 
 
 def arguments(

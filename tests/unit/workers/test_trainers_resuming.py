@@ -117,11 +117,11 @@ def test_a_run_that_lost_its_best_weights_says_so_and_keeps_later_ones(
 
 
 class InPass(Recorder):
-    """Asks to stop in the forward passes with these numbers, from 1 on."""
+    """Asks to stop from the forward pass with this number on."""
 
-    def __init__(self, *numbers: int) -> None:
+    def __init__(self, number: float = float("inf")) -> None:
         super().__init__()
-        self.numbers = numbers
+        self.number = number
         self.passes = self.trained = 0
 
     def forward(self, model: Any, *_: Any) -> None:
@@ -129,7 +129,7 @@ class InPass(Recorder):
         self.trained += model.training
 
     def should_stop(self) -> bool:
-        return self.passes in self.numbers
+        return self.passes >= self.number
 
 
 def fit(
@@ -153,9 +153,18 @@ def fit(
             found = self.inner(rows + 0.1 * torch.randn(rows.shape))
             return {"loss": (found[:, 0] - labels).square().mean()}
 
-    def rows(count: int, seed: int) -> list[dict[str, torch.Tensor]]:
-        drawn = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-        return [{"rows": each, "labels": each.sum()} for each in drawn]
+    class Rows(torch.utils.data.Dataset):  # type: ignore[misc]
+        """Half of them are mirrored each time that they are read."""
+
+        def __init__(self, count: int, seed: int) -> None:
+            self.rows = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            row = self.rows[index]
+            return {"rows": row.flip(0) if torch.rand(()) < 0.5 else row, "labels": row[0]}
 
     request = full_training(
         folder, task="text-classification", base=folder, train_file=folder, resume_from=resume_from
@@ -179,8 +188,8 @@ def fit(
         progress=progress,
         model=net,
         args=options,
-        train_dataset=rows(12, 1),
-        eval_dataset=rows(8, 2),
+        train_dataset=Rows(12, 1),
+        eval_dataset=Rows(8, 2),
     )
 
     def save(output: Path) -> None:
