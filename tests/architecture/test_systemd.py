@@ -33,6 +33,7 @@ UNITS = {
 STARTED = (*UNITS, "node")
 # Of 100: the least is the least exposed. An engine worker confines servers by namespaces.
 EXPOSURE = {"engine": 25, "node": 25, "compute": 20}
+BACKUPS = "ReadWritePaths=/srv/backups"
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd is not installed"
 )
@@ -160,7 +161,7 @@ def test_a_command_runs_with_the_secrets_and_folders_of_a_unit(tmp_path: Path) -
         program.write_text(f"#!/bin/sh\n{line}\n")
         program.chmod(0o755)
     ran = subprocess.run(
-        [FOLDER / "assay-run", "assay-web", "doctor", "--production"],
+        [FOLDER / "assay-run", f"--property={BACKUPS}", "assay-web", "doctor", "--production"],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -169,6 +170,7 @@ def test_a_command_runs_with_the_secrets_and_folders_of_a_unit(tmp_path: Path) -
     )
     given = ran.stdout.splitlines()
     assert given[-3:] == ["/opt/assay/venv/bin/assay", "doctor", "--production"]
+    assert f"--property={BACKUPS}" in given
     (name,) = (each.removeprefix("--unit=") for each in given if each.startswith("--unit="))
     for key in ("Environment", "EnvironmentFile", "LoadCredential", "BindPaths"):
         passed = {each for each in given if each.startswith(f"--property={key}=")}
