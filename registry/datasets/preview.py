@@ -122,7 +122,7 @@ def rows_preview(version: DatasetVersion) -> RowsPreview:
     """Return the first rows of a version that the caller may see, masked where it must be.
 
     Raises:
-        Unavailable: the store does not hold its rows.
+        Unavailable: the store does not hold its rows, or they are damaged.
     """
     return _preview(version, masked=_masked_columns(version), hidden=_media_columns(version))
 
@@ -134,7 +134,7 @@ def dataset_unmask(*, actor: Principal, id: int) -> RowsPreview:  # noqa: A002
     Raises:
         NotFound: there is none that the actor may see.
         NotPermitted: the policy denies it, or the actor is no person.
-        Unavailable: the store does not hold its rows.
+        Unavailable: the store does not hold its rows, or they are damaged.
     """
     version = dataset_version_get(actor=actor, id=id)
     decision = authorize(
@@ -279,6 +279,10 @@ def _first_rows(version: DatasetVersion) -> list[Mapping[str, Any]]:
         raise Unavailable(
             f"The rows of {version} are not in the artifact store.",
             hint=store.RESTORE,
+        ) from error
+    except ValueError as error:
+        raise Unavailable(
+            f"The stored rows of {version} are damaged.", hint=store.RESTORE
         ) from error
     return rows
 

@@ -16,7 +16,7 @@ from registry.datasets.services import dataset_version_add
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
-from tests.unit.registry.objects import Upload
+from tests.unit.registry.objects import Upload, stored
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -67,6 +67,14 @@ def test_the_first_rows_of_the_newest_version_show_and_markup_stays_text(company
 def test_a_version_whose_rows_are_gone_says_so(company: Company) -> None:
     page = main(signed_in(company.vera), "/datasets/docstrings-train")
     assert "are not in the artifact store" in page
+
+
+def test_a_version_whose_rows_are_damaged_says_so(company: Company) -> None:
+    (file,) = stored({"rows.jsonl": b"not JSON\n"}).files
+    company.train.digest = file.sha256
+    company.train.save()
+    page = main(signed_in(company.vera), "/datasets/docstrings-train")
+    assert f"The stored rows of {company.train} are damaged." in page
 
 
 def test_masked_text_is_shown_to_a_lead_who_asks_and_the_log_knows(company: Company) -> None:

@@ -79,7 +79,7 @@ def test_with_nothing_live_all_is_new(company: Company) -> None:
 
 def test_data_settings_card_answers_and_files_are_shown_by_what_changed(company: Company) -> None:
     other = DatasetVersion.objects.create(
-        dataset=company.train.dataset, number=2, digest=sha("other"), rows=3300, size_bytes=9,
+        dataset=company.train.dataset, number=2, digest=sha("train-2"), rows=3300, size_bytes=9,
         schema={"properties": {"messages": {}}}, created_by=company.enzo,
         profile={"personal": {"detector": 1, "rows": 3300, "rows_left_out": 0,
                               "columns": {"messages of the user": {"e-mail": 7}}}},
