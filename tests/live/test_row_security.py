@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,14 +40,17 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A cluster of its own: roles are the cluster's."""
-    folder = tmp_path_factory.mktemp("plain")
-    for each in (folder, *list(folder.parents)[:2]):
-        each.chmod(0o755)
-    server = Postgres(folder / "postgres")
-    yield server
-    server.stop()
+def postgres() -> Iterator[Postgres]:
+    """A cluster of its own: roles are the cluster's.
+
+    Not below pytest's folder, which PostgreSQL's user cannot reach where root runs the tests.
+    """
+    with tempfile.TemporaryDirectory(prefix="assay-test-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        server = Postgres(folder / "postgres")
+        yield server
+        server.stop()
 
 
 def owner(postgres: Postgres, *statements: str) -> str:
