@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -28,10 +29,13 @@ class Site:
 
     def __init__(self, folder: Path, database: str, outside: Path, **more: str) -> None:
         self.url = database
+        # As in production, where libpq takes the server from its environment.
+        name, _, host = database.partition("?host=")
         self.environment = {
             **os.environ,
             "ASSAY_PROCESS": "migrate",
-            "DATABASE_URL": database,
+            "DATABASE_URL": name,
+            "PGHOST": unquote(host),
             "ASSAY_DATA_DIR": str(folder),
             "ASSAY_STORE_URL": f"file://{folder}/artifacts",
             "ASSAY_AUDIT_PUBLISH_DIR": str(outside),

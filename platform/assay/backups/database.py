@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from django.db import connection
 
@@ -48,7 +47,7 @@ def restore(file: Path) -> None:
     """
     _run(
         "pg_restore", "--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error",
-        f"--dbname={_settings()['NAME']}", str(file),
+        f"--dbname={connection.settings_dict['NAME']}", str(file),
     )  # fmt: skip
 
 
@@ -57,20 +56,18 @@ def is_empty() -> bool:
     return not connection.introspection.table_names()
 
 
-def _settings() -> dict[str, Any]:
-    return connection.settings_dict
-
-
 def _run(program: str, *arguments: str) -> None:
-    settings = _settings()
+    connection.ensure_connection()
+    # Of the connection: settings lack what libpq took from the environment, such as PGHOST.
+    used = connection.connection.info
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "PGDATABASE": str(settings["NAME"]),
-        "PGHOST": str(settings["HOST"] or settings["OPTIONS"].get("host", "")),
-        "PGPORT": str(settings["PORT"] or ""),
-        "PGUSER": str(settings["USER"]),
+        "PGDATABASE": used.dbname,
+        "PGHOST": used.host,
+        "PGPORT": str(used.port),
+        "PGUSER": used.user,
         # Not among the arguments, which every user of the machine may read.
-        "PGPASSWORD": str(settings["PASSWORD"] or ""),
+        "PGPASSWORD": used.password,
         "PGOPTIONS": _EVERY_ROW,
         **{
             name: os.environ[name]
