@@ -191,6 +191,6 @@ def _status(error: client.ApiException) -> tuple[str, str]:
     """Return the message of the cluster and its reason in one word, which can be empty."""
     try:
         body = json.loads(error.body)
-        return cut(body["message"]), str(body.get("reason"))
+        return cut(body["message"]), str(body.get("reason", ""))
     except (AttributeError, KeyError, TypeError, ValueError):
         return cut(error.reason), ""
