@@ -44,7 +44,7 @@ CHECKS = [
 ]
 REQUEST_MEMBERS = ("method", "url", "headers", "params", "data", "json", "files", "cookies")
 # The admin sends each request, about invented things and about real ones. Others, in turn, send the
-# first well-formed request of an operation about real things too.
+# first request of an operation about real things too.
 FEW = ("an admin", "a developer of finance", "a stranger")
 # Of each operation, in each mode.
 EXAMPLES = 2
@@ -82,8 +82,8 @@ def test_every_answer_is_one_that_the_description_announces(company: Company, mo
         senders = FEW[:1]
         if name not in begun:
             # A malformed request is refused before it matters what its caller may do.
-            if mode == "well-formed":
-                senders = tuple(dict.fromkeys((*FEW, *in_turn(len(begun)))))
+            others = in_turn(len(begun)) if mode == "well-formed" else ()
+            senders = tuple(dict.fromkeys((*FEW, *others)))
             begun.append(name)
         invented = [(None, {}, FEW[0])]
         real = [(paths[name], known, who) for who in senders]

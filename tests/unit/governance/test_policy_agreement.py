@@ -464,7 +464,7 @@ def test_any_policy_lists_what_it_decides(
 
 
 @pytest.mark.sweep
-@settings(_EVERY_TIME, max_examples=150)
+@settings(_EVERY_TIME, max_examples=600)
 @given(policy=_policies(), context=_CONTEXTS)
 def test_any_of_many_policies_lists_what_it_decides(
     world: World, policy: tuple[str, list[dict[str, Any]]], context: dict[str, Any]
