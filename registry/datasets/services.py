@@ -14,7 +14,7 @@ from django.db.models import Max
 from governance.audit.services import audit_record
 from governance.bounds import DESCRIPTION_MAX
 from governance.errors import InvalidInput, TooLarge, WrongState
-from governance.people.models import Department
+from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
@@ -147,9 +147,8 @@ def dataset_version_add(
         WrongState: a version of this dataset holds exactly the same rows.
         Unavailable: too many archives are being unpacked.
     """
+    person = dataset_version_allow(actor=actor, dataset=dataset)
     resource = dataset_resource(dataset)
-    authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
-    person = acting_person(actor)
     row_kind = get_row_kind(dataset.task, dataset.row_kind)
     uploaded: UploadedFile | None = file
     with store.incoming() as scratch:
@@ -222,6 +221,17 @@ def dataset_version_add(
                     upload_ids=[upload_id],
                 )
     return version
+
+
+def dataset_version_allow(*, actor: Principal, dataset: Dataset) -> Person:
+    """Return the person who may add a version to the dataset.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+    """
+    resource = dataset_resource(dataset)
+    authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)
+    return acting_person(actor)
 
 
 def _receive(file: UploadedFile, target: Path) -> None:

@@ -12,7 +12,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
-from governance.errors import InvalidInput, NotPermitted, WrongState
+from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.models import Department, Person
 from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
@@ -38,6 +39,26 @@ from registry.versions.weights import QUANTIZATION, VIRTUAL_TOKENS, checked_quan
 CONTROLLER = service_principal("controller")
 VIRTUAL_TOKENS_MAX = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def intake_allow(*, actor: Principal) -> Person:
+    """Return the person who may deliver files into some department.
+
+    Raises:
+        NotPermitted: the policy refuses for each, or the actor is no person.
+    """
+    person = acting_person(actor)
+    for department in Department.objects.order_by("slug"):
+        resource = department_resource("intake", department)
+        try:
+            authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
+        except (NotFound, NotPermitted):
+            continue
+        return person
+    raise NotPermitted(
+        f"{actor.name} may not deliver files into any department.",
+        hint="Ask the lead of your department for the role of a developer.",
+    )
 
 
 def intake_submit(

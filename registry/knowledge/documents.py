@@ -13,6 +13,7 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.bounds import FILENAME_MAX
 from governance.errors import NotFound, TooLarge, WrongState
+from governance.people.models import Person
 from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
@@ -56,6 +57,17 @@ DOCUMENT_STATES = StateMachine(
 )
 
 
+def document_version_allow(*, actor: Principal, base: KnowledgeBase) -> Person:
+    """Return the person who may add documents to the knowledge base.
+
+    Raises:
+        NotFound, NotPermitted: the policy refuses, or the actor is no person.
+    """
+    resource = knowledge_resource(base)
+    authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
+    return acting_person(actor)
+
+
 def document_version_add(
     *,
     actor: Principal,
@@ -77,9 +89,8 @@ def document_version_add(
     checked_choice(classification, list(Classification.values), field="classification")
     filename = checked_text(Path(file.name or "").name, field="file", limit=FILENAME_MAX)
     title = checked_text(title or Path(filename).stem, field="title", limit=TITLE_MAX)
+    person = document_version_allow(actor=actor, base=base)
     resource = knowledge_resource(base)
-    authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
-    person = acting_person(actor)
     _replaced(actor, base, replaces)
     with store.incoming() as scratch:
         source = scratch / "upload"

@@ -131,7 +131,7 @@ def test_bodies_are_refused_unread(
         "sign-in": 413,
         "api": 413,
         "scim": 413,
-        "upload by nobody": 403,
+        "upload by nobody": 302,
         "api upload by nobody": 401,
         "upload over the limit": 413,
         "a length that is none": 400,
@@ -194,16 +194,17 @@ def test_headers_are_bounded_in_size_number_and_time(server: Server) -> None:
     many = server.say(start, b"".join(b"X-%d: x\r\n" % n for n in range(500)), b"\r\n")
     long_line = server.say(b"GET /", *[b"x" * 65536] * 16)
     just_over = server.say(start + b"X: " + b"x" * 70_000 + b"\r\n\r\n")
-    under = server.say(start + b"X: " + b"x" * 30_000 + b"\r\n\r\n")
+    over_its_own = server.say(start + b"X: " + b"x" * 9_000 + b"\r\n\r\n")
+    under = server.say(start + b"X: " + b"x" * 8_000 + b"\r\n\r\n")
     half_sent = server.say(start)
     nothing = server.say()
     trailers = server.say(post("/sign-in", None), b"1\r\nx\r\n0\r\n", b"X: ", *[b"x" * 65536] * 160)
-    refused = (one_large, many, long_line, just_over)
-    assert [status(each) for each in refused] == [431] * 4
+    refused = (one_large, many, long_line, just_over, over_its_own)
+    assert [status(each) for each in refused] == [431] * 5
     assert status(under) == 200
     assert status(half_sent) == 408
     assert nothing == b""
-    assert trailers == b""
+    assert status(trailers) in {0, 431}  # A reset may overtake the answer.
     assert server.is_well()
 
 

@@ -26,6 +26,7 @@ from assay.api.authentication import (
 from assay.api.fields import StrictSerializer
 from assay.api.pagination import CursorPagination
 from assay.api.parsers import LengthRequired, StrictJSONParser
+from assay.server.permits import permit_of
 from governance import rowsecurity
 from governance.errors import InvalidInput, NotAuthenticated
 from governance.principals import Principal
@@ -57,7 +58,11 @@ class Endpoint(APIView):
         try:
             self.initial(self.request, *args, **kwargs)
             with self.scope():
-                response = self.handler()(self.request, *args, **kwargs)
+                if (permit := permit_of(request)) is None:
+                    response = self.handler()(self.request, *args, **kwargs)
+                else:
+                    self.allow_body(*args, **kwargs)
+                    response = permit.grant(self.actor)
         except Exception as error:
             response = self.handle_exception(error)
         self.response = self.finalize_response(self.request, response, *args, **kwargs)
@@ -77,6 +82,13 @@ class Endpoint(APIView):
         if not isinstance(caller, Caller):
             return nullcontext()
         return rowsecurity.scope(caller.principal, reads=self.request.method in SAFE_METHODS)
+
+    def allow_body(self, *args: Any, **kwargs: Any) -> None:
+        """Raise unless the caller may send a body of some size here. None of it is there yet.
+
+        Raises:
+            DomainError: what the handler would raise without looking into the body.
+        """
 
     @property
     def actor(self) -> Principal:

@@ -49,6 +49,8 @@ from assay.gateway.snapshot import DeploymentEntry
 from assay.gateway.stored import Asked
 from assay.gateway.surfaces import surface_of, surface_paths
 from assay.gateway.tracing import begin_request
+from assay.server.connections import prove
+from assay.server.permits import holder_of
 from governance.errors import DomainError
 from governance.permissions import Action
 from governance.principals import serving
@@ -153,6 +155,7 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     call.policy = snapshot.policy.version
     session = presented_session(header(scope, b"cookie"))
     call.key = authenticate(snapshot, token, call.client_address, session)
+    prove(scope, holder_of(call.key.principal))
     circumstances = Circumstances(call.client_address, declared_classification(scope))
     if route is not None:
         opening = Opening(route, name, token, session, circumstances)

@@ -11,8 +11,8 @@ import secrets
 import time
 
 from django.conf import settings
-from django.http import parse_cookie
 
+from assay.cookies import read_cookies
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.snapshot import Snapshot
 from governance.errors import NotAuthenticated
@@ -77,7 +77,7 @@ def presented_session(cookies: bytes | None) -> bytes:
     """Return the digest of the session that the browser's cookies carry; empty without one."""
     if cookies is None:
         return b""
-    key = parse_cookie(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME, "")
+    key = read_cookies(cookies.decode("latin-1")).get(settings.SESSION_COOKIE_NAME, "")
     return session_digest(key) if key else b""
 
 

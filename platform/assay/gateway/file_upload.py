@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +12,9 @@ from django.conf import settings
 
 from assay.gateway.database_desk import DatabaseDesk
 from assay.gateway.errors import WrongContentType
-from assay.gateway.http import BodySlow, ClientGone, Receive, Scope, header, too_large
+from assay.gateway.http import ClientGone, Pace, Receive, Scope, header, too_large
+from assay.server.permits import holder_of
+from assay.server.shares import Shares
 from governance.errors import QuotaExceeded, Unavailable
 from registry.catalog.multipart import Form, FormStream
 from registry.files.content import ContentWriter
@@ -25,15 +25,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Files that one gateway process receives at a time: in all, and from one key.
+# Files that one gateway process receives at a time, shared among departments.
 AT_ONCE = 16
-AT_ONCE_PER_KEY = 4
-# Bytes of a file that are in memory before they are written.
+# Bytes of a body that are in memory before they are read and written.
 BUFFER_BYTES = 1024 * 1024
 # Bytes of a body besides its file: boundaries, headers and other fields.
 OVERHEAD_BYTES = 512 * 1024
-# Bytes that earn a body one more second, beyond those that the settings grant.
-_LEAST_BYTES_PER_S = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +48,26 @@ class FileDesk(DatabaseDesk):
 
     def __init__(self) -> None:
         super().__init__("files", refusal="Too many requests on files are waiting.")
-        self._receiving: Counter[str] = Counter()
+        self._receiving = Shares(AT_ONCE)
 
     @contextmanager
     def place(self, key: KeyEntry) -> Iterator[None]:
         """Hold one of the places for uploads until the block ends.
 
         Raises:
-            QuotaExceeded: the key has taken its places.
-            Unavailable: all places are taken.
+            QuotaExceeded: the key's department has its share of them, or all are taken.
         """
-        if self._receiving[key.public_id] >= AT_ONCE_PER_KEY:
+        holder = holder_of(key.principal)
+        if not self._receiving.take(holder):
             raise QuotaExceeded(
-                f"This key is already sending {AT_ONCE_PER_KEY} files to this gateway.",
+                "Your department is already sending as many files to this gateway as it may.",
                 hint="Send fewer at a time.",
                 retry_after=2,
             )
-        if self._receiving.total() >= AT_ONCE:
-            raise Unavailable("Too many files are being received.", retry_after=2)
-        self._receiving[key.public_id] += 1
         try:
             yield
         finally:
-            self._receiving[key.public_id] -= 1
-            self._receiving += Counter()
+            self._receiving.give_back(holder)
 
     async def receive(self, scope: Scope, receive: Receive) -> Received:
         """Return the file once it is whole; the caller keeps it, or deletes its content.
@@ -110,26 +103,23 @@ class FileDesk(DatabaseDesk):
     async def _store(
         self, content_type: str, receive: Receive, writer: ContentWriter, limit: int
     ) -> Form:
-        buffer = bytearray()
-        stream = FormStream(content_type, buffer.extend)
-        loop, received, more = asyncio.get_running_loop(), 0, True
-        started = loop.time()
+        buffer, received, more = bytearray(), 0, True
+        stream = FormStream(content_type, writer.write)
+        receive = Pace(receive)
         while more:
-            due = started + settings.WEB_BODY_TIMEOUT_S + received / _LEAST_BYTES_PER_S
-            try:
-                async with asyncio.timeout_at(due):
-                    message = await receive()
-            except TimeoutError:
-                raise BodySlow("The file did not arrive in time.") from None
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             body, more = message.get("body", b""), message.get("more_body", False)
             received += len(body)
-            stream.feed(body)
-            if writer.size + len(buffer) > limit or received > limit + OVERHEAD_BYTES:
+            buffer += body
+            if received > limit + OVERHEAD_BYTES:
                 raise too_large(limit)
             if len(buffer) >= BUFFER_BYTES or not more:
                 data = bytes(buffer)
                 buffer.clear()
-                await self.in_thread(lambda data=data: writer.write(data))  # type: ignore[misc]
+                # A form can be made such that it takes long to read.
+                await self.in_thread(lambda data=data: stream.feed(data))  # type: ignore[misc]
+            if writer.size > limit:
+                raise too_large(limit)
         return stream.end()

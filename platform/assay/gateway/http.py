@@ -19,7 +19,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+# For a body that is held in memory.
 BODY_TIMEOUT_S = 30.0
+# Bytes that earn any other body one more second, beyond those that the settings grant.
+LEAST_BYTES_PER_S = 16 * 1024
 
 
 class ClientGone(Exception):
@@ -32,6 +35,40 @@ class BodySlow(DomainError):
     code = "request_timeout"
     status = 408
     title = "Request timeout"
+
+
+class Pace:
+    """A `receive` for a body, which ends one that comes too slowly.
+
+    Only the time counts in which the client is waited for.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._waited = 0.0
+        self._received = 0
+
+    async def __call__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            BodySlow: the client sent too little in the time that it had.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        granted = settings.WEB_BODY_TIMEOUT_S + self._received / LEAST_BYTES_PER_S
+        try:
+            async with asyncio.timeout(granted - self._waited):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodySlow(
+                "The body did not arrive in time.",
+                hint=f"It may take {settings.WEB_BODY_TIMEOUT_S} s, and a second more for each "
+                f"{LEAST_BYTES_PER_S:,} bytes.",
+            ) from None
+        self._waited += loop.time() - begun
+        self._received += len(message.get("body", b""))
+        return message
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

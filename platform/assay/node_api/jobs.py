@@ -75,6 +75,9 @@ class NodeJobClaimView(NodeEndpoint):
 class _Held(NodeEndpoint):
     """A view of one job that a worker of the node holds."""
 
+    def allow_body(self, job_id: UUID, fence: int, **kwargs: Any) -> None:
+        self.claim(job_id, fence)
+
     def claim(self, job_id: UUID, fence: int) -> Claim:
         return node_job(node=self.node, job_id=job_id, fence=fence)
 

@@ -72,6 +72,9 @@ class NodeMediaView(NodeEndpoint):
     parser_classes = (OctetStreamParser,)
     upload_limit = "MEDIA_MAX_BYTES"
 
+    def allow_body(self, deployment_id: int) -> None:
+        node_media_require(node=self.node, deployment_id=deployment_id)
+
     @operation(
         TAG,
         "Send a file of an answer",

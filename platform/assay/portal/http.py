@@ -20,6 +20,7 @@ from assay.portal.second_factor import (
     second_factor_page,
     second_factor_taken,
 )
+from assay.server.permits import permit_of
 from governance.audit.refusals import attempted, refusal_record
 from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotFound
 from governance.people.proof import CODE as STEP_UP_REQUIRED
@@ -61,12 +62,16 @@ class Screen(View):
                 self.recorded(NotAuthenticated("You are not signed in."))
             return redirect_to_login(request.get_full_path())
         self.actor = principal_of(request)
-        proving = brings_second_factor(request)
+        permit = permit_of(request)
+        proving = permit is None and brings_second_factor(request)
         try:
             if proving:
                 self.actor = second_factor_taken(request, self.actor)
                 proving = False
             with scope(self.actor, reads=request.method in SAFE_METHODS):
+                if permit is not None:
+                    self.allow_body(**kwargs)
+                    return permit.grant(self.actor)
                 return super().dispatch(request, *args, **kwargs)
         except DomainError as error:
             refusal = error
@@ -89,6 +94,13 @@ class Screen(View):
                 self.recorded(refusal)
         with scope(self.actor, reads=True):
             return refusal_page(request, refusal)
+
+    def allow_body(self, *args: Any, **kwargs: Any) -> None:
+        """Raise unless the person may send a form of some size here. None of it is there yet.
+
+        Raises:
+            DomainError: what `act` would raise without looking into the form.
+        """
 
     def recorded(self, refusal: DomainError) -> None:
         """Audit what was refused. Whoever would change something has tried, also where no service

@@ -20,6 +20,7 @@ from scim2_models import Context, Error, Resource, SCIMException
 from assay.api.parsers import parse_json
 from assay.api.problems import record_refusal, translate
 from assay.scim.resources import TOLERANT
+from assay.server.permits import permit_of
 from governance import rowsecurity
 from governance.audit.refusals import attempted
 from governance.errors import DomainError, InvalidInput, NotAuthenticated, NotFound, TooLarge
@@ -60,6 +61,9 @@ class ScimView(View):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             self.authenticate()
+            if (permit := permit_of(request)) is not None:
+                self.allow_body()
+                return permit.grant(PROVIDER)
             with rowsecurity.scope(PROVIDER):
                 return super().dispatch(request, *args, **kwargs)
         except ValidationError as error:
@@ -78,6 +82,9 @@ class ScimView(View):
             return refusal(413, "The request body is too large.")
         except Exception as error:
             return self.failed(error)
+
+    def allow_body(self) -> None:
+        """Let the identity provider send a body of some size."""
 
     def failed(self, error: Exception) -> HttpResponse:
         """A refusal of the services, or a fault of our own that is logged."""

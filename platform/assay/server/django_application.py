@@ -7,32 +7,56 @@ import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core.exceptions import RequestAborted
-from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http.response import HttpResponseBase
+from django.utils.functional import cached_property
 
-from assay.gateway.http import Message, Receive, Scope, Send
+from assay.cookies import read_cookies
+from assay.gateway.http import Message, Pace, Receive, Scope, Send
 from assay.server import bodies, downloads
+from assay.server.connections import prove
 from assay.server.gate import Gate, Overloaded
+from assay.server.permits import PERMIT, Permit
 from assay.server.pooling import give_back
-from assay.server.refusals import refuse
+from assay.server.refusals import refusal_response, refuse
+from assay.server.shares import Shares
 from governance.errors import DomainError
 
 # A response up to this size is taken from Django at once, so that a client that reads slowly holds
 # neither a thread nor a connection. All of them together may take the second number.
 BUFFERED_MAX = 2 * 1024 * 1024
 BUFFERED_TOTAL_MAX = 64 * 1024 * 1024
-# The part of a body that is kept in memory; the rest waits on the disk.
-SPOOL_IN_MEMORY = 64 * 1024
-# What waits on the disk of all bodies that are not uploads. Beyond it large bodies are refused, and
-# forms that fit into memory, such as signing in, still are not.
-SPOOLED_TOTAL_MAX = 128 * 1024 * 1024
+# How long an upload that has arrived waits for others to be stored, which takes minutes.
+STORING_WAIT_S = 600
+
+
+class Request(ASGIRequest):
+    """Django's request, whose cookies are read in linear time."""
+
+    @cached_property
+    def COOKIES(self) -> dict[str, str]:  # type: ignore[override]  # noqa: N802
+        return read_cookies(str(self.META.get("HTTP_COOKIE", "")))
 
 
 class Handler(ASGIHandler):
     """Django's handler, with bodies in the folder that the settings name."""
+
+    request_class = Request
+
+    def create_request(
+        self, scope: Mapping[str, Any], body_file: IO[bytes]
+    ) -> tuple[ASGIRequest, None] | tuple[None, HttpResponseBase]:
+        """The request; one that only asks for permission (`permits`) needs no CSRF token, which
+        the body may bring."""
+        made = super().create_request(scope, body_file)
+        if made[0] is not None and PERMIT in scope:
+            made[0]._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
+        return made
 
     async def read_body(self, receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> IO[bytes]:
         """The body, rewound.
@@ -41,7 +65,7 @@ class Handler(ASGIHandler):
             RequestAborted: the client hung up.
         """
         body = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (Django closes it)
-            max_size=SPOOL_IN_MEMORY, mode="w+b", dir=settings.FILE_UPLOAD_TEMP_DIR
+            max_size=bodies.UNKNOWN_MAX, mode="w+b", dir=settings.FILE_UPLOAD_TEMP_DIR
         )
         try:
             while True:
@@ -68,56 +92,102 @@ class DjangoApplication:
             queue=settings.WEB_QUEUE,
             wait_s=settings.WEB_QUEUE_WAIT_S,
         )
-        # Half of the threads at most, since what they store takes long.
-        self.uploads = Gate(
-            size=max(1, settings.WEB_THREADS // 2),
-            queue=settings.WEB_THREADS,
-            wait_s=settings.WEB_QUEUE_WAIT_S,
-        )
+        # Half of the threads at most, since what they store takes long; and half of those for one
+        # holder.
+        self._storing = max(1, settings.WEB_THREADS // 2)
+        self.storing = self._storing_gate(self._storing)
+        self._storing_of: WeakValueDictionary[str, Gate] = WeakValueDictionary()
         # Beyond it, nodes are told to come again.
-        self.downloads = downloads.Downloads(settings.WEB_DOWNLOADS)
+        self.downloads = Shares(settings.WEB_DOWNLOADS)
+        # Bytes of bodies that have arrived and wait on the disk.
+        self.space = Shares(settings.UPLOAD_TOTAL_BYTES)
         self.buffered = 0
-        self.spooled = 0
+
+    def warm(self) -> None:
+        """Load the addresses and the page of refusals, which takes a second, before the first
+        request would have to wait for them."""
+        bodies.allowance_of("/")
+        refusal_response("/", Overloaded())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(self, receive, send)
         try:
-            scope = await self._admit(exchange, scope)
-            await self._answer(exchange, scope)
+            admitted = await self._admit(exchange, scope)
+            if admitted is not None:
+                await self._answer(exchange, admitted)
             await exchange.flush()
         except DomainError as error:
             await refuse(scope, send, error)
         finally:
             exchange.close()
 
-    async def _admit(self, exchange: Exchange, scope: Scope) -> Scope:
-        """Decide on the body before any of it is read; returns the request as Django sees it."""
+    async def _admit(self, exchange: Exchange, scope: Scope) -> Scope | None:
+        """Decide on the body before any of it is read.
+
+        Returns:
+            The request as Django sees it; None where the view has refused the body.
+
+        Raises:
+            TooLarge: the body is larger than the view takes, or than an unknown sender may send.
+            Overloaded: the disk has no room for it.
+        """
         length = bodies.declared_length(scope)
         if length == 0:
             return scope
         allowance = bodies.allowance_of(scope["path"])
-        small = min(allowance.limit, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-        exchange.limit = small
-        if length is None or length <= small:
-            if small:
-                return scope
-        elif length > allowance.limit and allowance.limit:
-            raise bodies.too_large(allowance.limit)
-        elif allowance.limit and await self._is_known(scope):
-            await self.uploads.enter()
-            exchange.limit, exchange.uploads = allowance.limit, True
+        if not allowance.limit:
+            # Django itself refuses unknown addresses.
+            exchange.skip_body()
+            return bodies.without_body(scope)
+        exchange.limit = min(bodies.UNKNOWN_MAX, allowance.limit)
+        if length is None or length <= exchange.limit:
             return scope
-        # Django itself refuses unknown addresses and anonymous callers.
-        exchange.skip_body()
-        return bodies.without_body(scope)
+        if length > allowance.limit:
+            raise bodies.too_large(allowance.limit)
+        if not allowance.asks:
+            raise bodies.too_large(exchange.limit)
+        holder = await self._permitted(exchange, scope)
+        if not holder:
+            return None
+        if not self.space.fits(holder, length):
+            raise Overloaded
+        prove(scope, holder)
+        exchange.permit(holder, allowance.limit)
+        if length > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            exchange.gates = (self.storing_of(holder), self.storing, self.gate)
+        return scope
 
-    async def _is_known(self, scope: Scope) -> bool:
-        await self.gate.enter()
+    async def _permitted(self, exchange: Exchange, scope: Scope) -> str:
+        """Ask the view, with the head alone; return the holder of the body, or an empty text once
+        the view's refusal is under way to the client.
+        """
+        permit = Permit()
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        asking = Exchange(self, exchange.receive, keep)
+        asking.skip_body()
         try:
-            async with ThreadSensitiveContext():
-                return await sync_to_async(_known)(scope)
+            await self._answer(asking, {**bodies.without_body(scope), PERMIT: permit})
+            await asking.flush()
         finally:
-            self.gate.leave()
+            asking.close()
+        if not permit.holder:
+            for message in answer:
+                await exchange.send(message)
+        return permit.holder
+
+    def storing_of(self, holder: str) -> Gate:
+        """Return the gate of the holder's own uploads, which lives as long as one uses it."""
+        gate = self._storing_of.get(holder)
+        if gate is None:
+            gate = self._storing_of[holder] = self._storing_gate(max(1, self._storing // 2))
+        return gate
+
+    def _storing_gate(self, size: int) -> Gate:
+        return Gate(size=size, queue=settings.WEB_QUEUE, wait_s=STORING_WAIT_S)
 
     async def _answer(self, exchange: Exchange, scope: Scope) -> None:
         async with ThreadSensitiveContext():
@@ -125,13 +195,6 @@ class DjangoApplication:
                 await self._handler(scope, exchange.receive, exchange.send)  # type: ignore[arg-type]
             finally:
                 await exchange.leave()
-
-
-def _known(scope: Scope) -> bool:
-    try:
-        return bodies.is_known(scope)
-    finally:
-        give_back()
 
 
 class Exchange:
@@ -142,23 +205,29 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._next: asyncio.Future[Message] | None = None
-        self._started: float | None = None
+        self._pace = Pace(self._following)
         self._received = 0
         self._spooled = 0
         self._held: list[Message] = []
         self._held_bytes = 0
         self._holds = False
         self._skipped = False
-        self.limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        self.uploads = False
+        self._holder = ""
+        self.limit = bodies.UNKNOWN_MAX
         self.downloads: str | None = None
         self.entered = False
-        self._gated = False
+        # Those to pass before Django has the request, and those that have been passed.
+        self.gates: tuple[Gate, ...] = (application.gate,)
+        self._passed: list[Gate] = []
 
     def skip_body(self) -> None:
         """Hand on an empty body in place of the one that is sent, and read none of that."""
         self._skipped = True
         self._next = asyncio.get_running_loop().create_future()
+
+    def permit(self, holder: str, limit: int) -> None:
+        """Let the body have up to `limit` bytes, which count as `holder`'s."""
+        self._holder, self.limit = holder, limit
 
     async def receive(self) -> Message:
         """The server's next message. The last of the body is handed on when it is our turn.
@@ -178,22 +247,15 @@ class Exchange:
         """The next piece of the body, counted."""
         if self._skipped:
             return {"type": "http.request", "body": b"", "more_body": False}
-        if self._started is None:
-            self._started = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout_at(self._started + bodies.due_s(self._received)):
-                message = await self._following()
-        except TimeoutError:
-            raise bodies.late() from None
-        self._received += len(message.get("body", b""))
+        message = await self._pace()
+        size = len(message.get("body", b""))
+        self._received += size
         if self._received > self.limit:
             raise bodies.too_large(self.limit)
-        if not self.uploads and self._received > SPOOL_IN_MEMORY:
-            more = self._received - SPOOL_IN_MEMORY - self._spooled
-            self._spooled += more
-            self._application.spooled += more
-            if self._application.spooled > SPOOLED_TOTAL_MAX:
+        if self._holder:
+            if not self._application.space.take(self._holder, size):
                 raise Overloaded
+            self._spooled += size
         return message
 
     async def _following(self) -> Message:
@@ -205,7 +267,7 @@ class Exchange:
 
     async def _enter(self) -> bool:
         """Wait for our turn; return False when the client hangs up first."""
-        turn = asyncio.ensure_future(self._application.gate.enter())
+        turn = asyncio.ensure_future(self._pass_gates())
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
         try:
@@ -213,19 +275,30 @@ class Exchange:
             if not turn.done():
                 return False
             turn.result()
-            self.entered = self._gated = True
+            self.entered = True
             return True
         finally:
             if not self.entered:
-                await _abandon(turn, self._application.gate)
+                turn.cancel()
+                with contextlib.suppress(asyncio.CancelledError, DomainError):
+                    await turn
+                self._leave_gates()
+
+    async def _pass_gates(self) -> None:
+        for gate in self.gates:
+            await gate.enter()
+            self._passed.append(gate)
+
+    def _leave_gates(self) -> None:
+        while self._passed:
+            self._passed.pop().leave()
 
     async def leave(self) -> None:
-        """Leave the gate, if the exchange is within; its connections are given back before."""
-        if self._gated:
+        """Leave the gates, if the exchange is within; its connections are given back before."""
+        if self._passed:
             # Django gives connections back itself, unless something went wrong.
             await sync_to_async(give_back)()
-            self._gated = False
-            self._application.gate.leave()
+            self._leave_gates()
 
     async def send(self, message: Message) -> None:
         """Hold a response of known and moderate length; pass on every other as it comes.
@@ -235,7 +308,8 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             if (holder := downloads.taken_out(message)) is not None:
-                await self._application.downloads.enter(holder)
+                if not self._application.downloads.take(holder):
+                    raise Overloaded
                 self.downloads = holder
                 await self.leave()
             length = next((v for k, v in message["headers"] if k.lower() == b"content-length"), b"")
@@ -261,18 +335,9 @@ class Exchange:
     def close(self) -> None:
         """Give back what the exchange held of the process's bounds."""
         self._application.buffered -= self._held_bytes
-        self._application.spooled -= self._spooled
-        if self.uploads:
-            self._application.uploads.leave()
+        if self._spooled:
+            self._application.space.give_back(self._holder, self._spooled)
         if self.downloads is not None:
-            self._application.downloads.leave(self.downloads)
+            self._application.downloads.give_back(self.downloads)
         if self._next is not None:
             self._next.cancel()
-
-
-async def _abandon(turn: asyncio.Future[Any], gate: Gate) -> None:
-    """Leave the queue; and the gate, if it opened at this very moment."""
-    turn.cancel()
-    with contextlib.suppress(asyncio.CancelledError, DomainError):
-        await turn
-        gate.leave()

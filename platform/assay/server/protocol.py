@@ -7,12 +7,13 @@ week to arrive, and an answer may wait for ever to be read. This one states a li
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import Any, ClassVar
 
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from assay.gateway.http import Scope, client_address
+from assay.server.connections import CONNECTION, Waiting, protected, source_of
 from assay.server.step_writer import StepWriter
 
 # The request line and all headers together; and, later, anything between two pieces of a body.
@@ -31,11 +32,11 @@ _REFUSALS = {
 class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     """uvicorn's protocol with limits on headers, on time, and on the number of connections.
 
-    Connections that wait for a request are closed, longest wait first, when there are too many.
+    Connections that wait for clients who have proved nothing are closed when there are too many.
     """
 
-    # Those whose headers are not complete, of the whole process, longest wait first.
-    waiting: ClassVar[OrderedDict[BoundedProtocol, None]] = OrderedDict()
+    # Of the whole process.
+    waiting: ClassVar[Waiting] = Waiting()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,16 +49,23 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         # Bytes since the last ones that belonged to a body.
         self._overhead = 0
         self._progress = False
+        self._holder = ""
+        # Between requests, or within one that has not arrived as a whole.
+        self._expects = True
+        # A head was completed by the bytes at hand.
+        self._begun = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.transport = StepWriter(transport, self.loop)
         self._await_head()
         if len(self.connections) > settings.WEB_CONNECTIONS:
-            next(iter(self.waiting)).turn_away(503)
+            self.waiting.longest().turn_away(503)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._stop_head_timer()
+        self.waiting.remove(self)
+        self._unprove()
         if self._write_timer is not None:
             self._write_timer.cancel()
         super().connection_lost(exc)
@@ -74,10 +82,14 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._overhead = 0 if self._progress else self._overhead + len(data)
         if self._overhead > HEAD_MAX_BYTES:
             self.turn_away(431)
+        elif self._begun and not self._refused:
+            self._begun = False
+            self._wait_anew()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self.scope[CONNECTION] = self
+        self._in_head = self._expects = True
         self._head_bytes = self._dropped_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -91,8 +103,9 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._progress = True
-        self._stop_waiting()
+        self._progress = self._begun = True
+        self._stop_head_timer()
+        self._unprove()
         if self._head_bytes > HEAD_MAX_BYTES or len(self.headers) > HEAD_MAX_FIELDS:
             self.turn_away(431)
         self._in_head = False
@@ -112,6 +125,9 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
     def on_message_complete(self) -> None:
         self._progress = True
         if not self._refused:
+            # After an answer that did not wait for the body, the next request is due.
+            self._expects = self.cycle.response_complete
+            self._begun = True
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -119,6 +135,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         if self.transport.is_closing():
             self._limit_writing()
         elif self.cycle.response_complete:
+            self._expects = True
             self._await_head()
 
     def pause_writing(self) -> None:
@@ -131,6 +148,20 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
+        if not self._waits():
+            self.waiting.remove(self)
+
+    def prove(self, scope: Scope, holder: str) -> None:
+        """Note whose the request of `scope` is, unless that holder has its share of connections."""
+        ended = scope["headers"] is not self.headers or self.transport.is_closing()
+        if not ended and not self._holder and protected().take(holder):
+            self._holder = holder
+            self.waiting.remove(self)
+
+    def _unprove(self) -> None:
+        if self._holder:
+            protected().give_back(self._holder)
+            self._holder = ""
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -138,11 +169,19 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
 
     def turn_away(self, status: int) -> None:
         """Close the connection; with an answer if one is due and none is under way."""
-        if self._refused or self.transport.is_closing():
+        if self.transport.is_closing():
+            # What was written is not taken.
+            self.transport.abort()
+            return
+        if self._refused:
             return
         self._refused = True
-        self._stop_waiting()
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+        self._stop_head_timer()
+        if self._in_head:
+            due = self.cycle is None or self.cycle.response_complete
+        else:
+            due = self.cycle is not None and not (self.cycle.response_started or self.pipeline)
+        if due:
             text = _REFUSALS[status].encode()
             lines = [STATUS_LINE[status], b"content-type: text/plain; charset=utf-8\r\n"]
             lines.append(b"content-length: %d\r\n" % len(text))
@@ -153,17 +192,34 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]
         self._limit_writing()
 
     def _await_head(self) -> None:
-        self._stop_waiting()
-        self.waiting[self] = None
+        self._stop_head_timer()
         self._head_timer = self.loop.call_later(settings.WEB_HEAD_TIMEOUT_S, self.turn_away, 408)
+        self._wait_anew()
 
-    def _stop_waiting(self) -> None:
-        self.waiting.pop(self, None)
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _waits(self) -> bool:
+        """Return whether the connection waits for its client, who has proved nothing."""
+        blocked = self.flow.write_paused or self.transport.is_closing()
+        return not self._holder and (self._expects or blocked)
+
+    def _wait_anew(self) -> None:
+        """Begin to wait for the client's next step, if one is due."""
+        if self not in self.connections or not self._waits():
+            self.waiting.remove(self)
+            return
+        if self._in_head or self.cycle is None or self.cycle.response_complete:
+            # Whose request it will be is not known yet.
+            address = self.client[0] if self.client else ""
+        else:
+            address = client_address(self.scope)
+        self.waiting.add(self, source_of(address))
+
     def _limit_writing(self) -> None:
+        self._wait_anew()
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(
                 settings.WEB_WRITE_TIMEOUT_S, self.transport.abort

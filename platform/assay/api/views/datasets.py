@@ -22,7 +22,7 @@ from registry.datasets.selectors import (
     dataset_versions_visible_to,
     datasets_visible_to,
 )
-from registry.datasets.services import dataset_create, dataset_version_add
+from registry.datasets.services import dataset_create, dataset_version_add, dataset_version_allow
 
 
 class DatasetBody(StrictSerializer):
@@ -83,6 +83,9 @@ class DatasetVersionsView(Endpoint):
 
     upload_limit = "DATASET_MAX_BYTES"
     parser_classes = (BoundedMultiPartParser, StrictJSONParser)
+
+    def allow_body(self, name: str) -> None:
+        dataset_version_allow(actor=self.actor, dataset=dataset_get(actor=self.actor, name=name))
 
     @operation("Datasets", "List a dataset's versions", answer=DatasetVersionAnswer, paged=True)
     def get(self, request: Request, name: str) -> Response:

@@ -27,7 +27,7 @@ from assay.api.representations.registry import IntakeAnswer
 from governance.bounds import FILENAME_MAX, NAME_MAX
 from registry.intake.models import REASON_MAX, SOURCE_MAX, IntakeState
 from registry.intake.selectors import intake_get, intakes_visible_to
-from registry.intake.services import intake_sign_off
+from registry.intake.services import intake_allow, intake_sign_off
 from registry.versions.models import LICENSE_MAX
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.requests import intake_request
@@ -84,6 +84,9 @@ class IntakesView(Endpoint):
 
     upload_limit = "INTAKE_MAX_BYTES"
     parser_classes = (BoundedMultiPartParser, StrictJSONParser)
+
+    def allow_body(self) -> None:
+        intake_allow(actor=self.actor)
 
     @operation("Intake", "List intakes", query=IntakeQuery, answer=IntakeAnswer, paged=True)
     def get(self, request: Request) -> Response:

@@ -23,6 +23,7 @@ from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERL
 from registry.knowledge.documents import (
     document_draft_delete,
     document_version_add,
+    document_version_allow,
     document_version_recall,
 )
 from registry.knowledge.models import REASON_MAX, TITLE_MAX
@@ -206,6 +207,11 @@ class KnowledgeDocumentsView(Endpoint):
 
     upload_limit = "DOCUMENT_MAX_BYTES"
     parser_classes = (BoundedMultiPartParser,)
+
+    def allow_body(self, name: str) -> None:
+        document_version_allow(
+            actor=self.actor, base=knowledge_base_get(actor=self.actor, name=name)
+        )
 
     @operation("Knowledge", "List document versions", answer=DocumentVersionAnswer, paged=True)
     def get(self, request: Request, name: str) -> Response:

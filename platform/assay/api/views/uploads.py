@@ -145,6 +145,9 @@ class UploadView(_TusEndpoint):
     upload_limit = "UPLOAD_CHUNK_BYTES"
     parser_classes = (OctetStreamParser, StrictJSONParser)
 
+    def allow_body(self, upload_id: UUID) -> None:
+        upload_get(actor=self.actor, id=upload_id)
+
     @operation("Uploads", "One upload of yours", answer=UploadAnswer)
     def get(self, request: Request, upload_id: UUID) -> Response:
         self.query()

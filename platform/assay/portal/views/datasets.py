@@ -33,7 +33,11 @@ from registry.datasets.selectors import (
     dataset_versions_visible_to,
     datasets_visible_to,
 )
-from registry.datasets.services import dataset_create, dataset_version_add
+from registry.datasets.services import (
+    dataset_create,
+    dataset_version_add,
+    dataset_version_allow,
+)
 from registry.feedback.selectors import version_taught
 from registry.uploads.models import UploadKind
 from registry.versions.models import Model, ModelVersion
@@ -105,6 +109,9 @@ class DatasetPage(ActionScreen):
 
     upload_limit: str | None = "DATASET_MAX_BYTES"
     template_name = "portal/models/dataset.html"
+
+    def allow_body(self, *, name: str, **kwargs: Any) -> None:
+        dataset_version_allow(actor=self.actor, dataset=dataset_get(actor=self.actor, name=name))
 
     def form(self) -> DatasetVersionForm:
         if self.request.method == "POST":

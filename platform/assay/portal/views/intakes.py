@@ -15,7 +15,7 @@ from assay.portal.views.uploads import given_uploads, upload_context
 from governance.permissions import Action
 from registry.intake.models import IntakeState
 from registry.intake.selectors import intake_get, intakes_visible_to
-from registry.intake.services import intake_sign_off
+from registry.intake.services import intake_allow, intake_sign_off
 from registry.uploads.models import UploadKind
 from registry.versions.selectors import models_visible_to
 from workers.jobs.requests import intake_request
@@ -85,6 +85,9 @@ class IntakeNew(ActionScreen):
 
     upload_limit = "INTAKE_MAX_BYTES"
     template_name = "portal/form.html"
+
+    def allow_body(self, **kwargs: Any) -> None:
+        intake_allow(actor=self.actor)
 
     def form(self) -> IntakeForm:
         mine = models_visible_to(self.actor).filter(department__slug__in=self.actor.departments)

@@ -13,7 +13,7 @@ from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareF
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.people.models import Department
 from governance.permissions import Action
-from registry.knowledge.documents import document_version_add
+from registry.knowledge.documents import document_version_add, document_version_allow
 from registry.knowledge.models import KnowledgeBase
 from registry.knowledge.selectors import (
     index_is_stale,
@@ -82,6 +82,11 @@ class KnowledgeBasePage(ActionScreen):
 
     upload_limit: str | None = "DOCUMENT_MAX_BYTES"
     template_name = "portal/knowledge/base.html"
+
+    def allow_body(self, *, name: str, **kwargs: Any) -> None:
+        document_version_allow(
+            actor=self.actor, base=knowledge_base_get(actor=self.actor, name=name)
+        )
 
     def form(self) -> DocumentForm:
         if self.request.method == "POST":
