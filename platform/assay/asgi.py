@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
@@ -15,6 +16,9 @@ from assay.gateway.app import Gateway  # noqa: E402
 from assay.gateway.http import Receive, Scope, Send  # noqa: E402
 from assay.gateway.probes import PROBES  # noqa: E402
 from assay.server.django_application import DjangoApplication  # noqa: E402
+from assay.server.heads import check_head  # noqa: E402
+from assay.server.refusals import refuse  # noqa: E402
+from governance.errors import DomainError  # noqa: E402
 from registry.catalog.endpoints import INFERENCE_PATHS  # noqa: E402
 
 
@@ -32,6 +36,11 @@ class Application:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
+        try:
+            check_head(scope)
+        except DomainError as error:
+            await refuse(scope, send, error)
+            return
         path = scope["path"]
         if path == "/v1" or path.startswith(INFERENCE_PATHS):
             await self.gateway(scope, receive, send)
@@ -45,6 +54,11 @@ class Application:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self.gateway.start()
+                self.django.warm()
+                # Else a body of many small values has the collector look at all modules, again and
+                # again, while every other request waits.
+                gc.collect()
+                gc.freeze()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self.gateway.stop()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.message import Message
-from email.utils import collapse_rfc2231_value
 from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
+from registry.catalog.header_values import header_value
 from registry.catalog.requests import Body, RequestInvalid
 
 if TYPE_CHECKING:
@@ -55,38 +54,37 @@ class FormStream:
     """
 
     def __init__(self, content_type: str, sink: Callable[[bytes], None] | None = None) -> None:
-        header = Message()
-        header["content-type"] = content_type
-        boundary = header.get_param("boundary")
-        if not isinstance(boundary, str) or not boundary:
+        header = header_value(content_type)
+        boundary = "" if header is None else header.parameters.get("boundary", "")
+        if not boundary:
             raise RequestInvalid("The multipart body names no boundary.", code="invalid_multipart")
         self._reader = _Reader(sink)
         try:
             self._parser = MultipartParser(
                 boundary.encode("latin-1", "replace"), self._reader.callbacks()
             )
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise _unreadable(error) from None
 
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the body."""
         try:
             self._parser.write(data)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise _unreadable(error) from None
 
     def end(self) -> Form:
         """Return the form once the body is complete."""
         try:
             self._parser.finalize()
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise _unreadable(error) from None
         if not self._reader.ended:
             raise RequestInvalid("The multipart body ends too early.", code="invalid_multipart")
         return self._reader.form
 
 
-def _unreadable(error: MultipartParseError) -> RequestInvalid:
+def _unreadable(error: FormParserError) -> RequestInvalid:
     return RequestInvalid(f"The multipart body cannot be read: {error}.", code="invalid_multipart")
 
 
@@ -138,16 +136,15 @@ class _Reader:
         self._header, self._value = bytearray(), bytearray()
 
     def _begin_data(self) -> None:
-        given = Message()
-        given["content-disposition"] = self._headers.get("content-disposition", "")
-        name = given.get_param("name", header="content-disposition")
-        if not isinstance(name, str) or not name:
+        header = header_value(self._headers.get("content-disposition", ""))
+        given = {} if header is None else header.parameters
+        name = given.get("name*", given.get("name", ""))
+        if not name:
             raise RequestInvalid(
                 "A part of the multipart body has no name.", code="invalid_multipart"
             )
-        filename = given.get_param("filename", header="content-disposition")
         self._name = name
-        self._filename = None if filename is None else collapse_rfc2231_value(filename)
+        self._filename = given.get("filename*", given.get("filename"))
         if self._filename is not None:
             if name in self.form.files:
                 raise RequestInvalid(f"The file {name[:80]} comes twice.", param=name[:80])

@@ -10,9 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from assay.api.problems import PATHS, from_domain_error
-from assay.gateway.http import Scope, Send
+from assay.gateway.errors import error_headers, error_json
+from assay.gateway.http import Scope, Send, respond
 from assay.scim.protocol import refusal as scim_refusal
 from governance.errors import DomainError
+from registry.catalog.endpoints import INFERENCE_PATHS
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -21,7 +23,11 @@ async def refuse(scope: Scope, send: Send, error: DomainError) -> None:
     """Send the refusal. The server drops what the client still sends of the body, a little of it;
     a connection that was closed at once would reset under the answer.
     """
-    response = refusal_response(scope["path"], error)
+    path: str = scope["path"]
+    if path.startswith(INFERENCE_PATHS):
+        await respond(send, error.status, error_json(error, path), error_headers(error))
+        return
+    response = refusal_response(path, error)
     headers = {**dict(response.items()), **_HEADERS}
     headers["Content-Length"] = str(len(response.content))
     encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
