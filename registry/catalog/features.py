@@ -29,7 +29,10 @@ MAX_NAME = 100
 MAX_TEXT = 200
 # Beyond this, squares leave the range of float32.
 LARGEST = 1e15
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE)
+# Possessive, so that a long cell which is no number after all is read once.
+_NUMBER = re.compile(
+    r"[+-]?(\d++\.?\d*+|\.\d++)(e[+-]?\d++)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE
+)
 
 Kind = Literal["number", "category"]
 Value = float | str | None

@@ -20,7 +20,10 @@ PROGRAM = "espeak-ng"
 SECONDS = 20
 VOICE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,12}){0,4}")
 # Words up to a pause. A mark inside a number or a name, as in 3.5, is none.
-_CLAUSE = re.compile(r"(?P<words>.+?)(?P<mark>[.!?;:,…]+(?=[\s\"'”’)\]]|$)|$)", re.DOTALL)
+# Marks are looked at from the first of a run alone, or a long run would be read again from each.
+_CLAUSE = re.compile(
+    r"(?P<words>.*?)(?P<mark>(?<![.!?;:,…])[.!?;:,…]++(?=[\s\"'”’)\]]|$)|$)", re.DOTALL
+)
 _ENDS = ".!?…"
 
 

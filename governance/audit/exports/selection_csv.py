@@ -65,7 +65,7 @@ COLUMNS = (
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 # A spreadsheet that expects ; between cells does not see our quotes: what begins a cell or a line
 # there must begin no formula either.
-_INNER = re.compile("([;\t\r\n][\\s\"'\xa0]*)(?=[-=+@＝＋－＠])")
+_INNER = re.compile("([;\t\r\n][\\s\"'\xa0]*+)([-=+@＝＋－＠]?)")
 _NOT_OURS = f"The zip is not an export: it does not hold {TABLE}, {PROOF} and {README} alone."
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _END_OF_ZIP = 22
@@ -78,7 +78,10 @@ def cell(value: object) -> str:
         return ""
     if isinstance(value, int):
         return str(value)
-    text = _INNER.sub(r"\1'", value if isinstance(value, str) else _json(value))
+    text = _INNER.sub(
+        lambda found: f"{found[1]}'{found[2]}" if found[2] else found[0],
+        value if isinstance(value, str) else _json(value),
+    )
     return f"'{text}" if text.lstrip(" \xa0").startswith(_FORMULA) else text
 
 

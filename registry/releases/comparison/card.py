@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ SECTIONS_SHOWN = 40
 LINES_SHOWN = 120
 # More lines than this are not compared one by one.
 LINES_COMPARED = 2_000
-_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]++(.*)")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 
 
@@ -70,6 +71,7 @@ def sections(card: str) -> dict[str, tuple[str, str]]:
     `introduction`. Headings within code are none; a repeated one is told apart by its number."""
     found: dict[str, tuple[str, list[str]]] = {"introduction": ("Introduction", [])}
     current, fence = "introduction", ""
+    numbers: Counter[str] = Counter()
     for line in card.splitlines():
         if (mark := _FENCE.match(line)) and fence in {"", mark.group(1)}:
             fence = "" if fence else mark.group(1)
@@ -77,12 +79,12 @@ def sections(card: str) -> dict[str, tuple[str, str]]:
         if heading is None:
             found[current][1].append(line)
             continue
-        title = heading.group(2)[:200] or "Untitled"
+        # A heading may end with marks of its own.
+        title = heading[1].rstrip(" \t").rstrip("#").rstrip(" \t")[:200] or "Untitled"
         current = slug = slug_of(title)
-        number = 1
         while current in found:
-            number += 1
-            current = f"{slug}-{number}"
+            numbers[slug] += 1
+            current = f"{slug}-{numbers[slug] + 1}"
         found[current] = (title, [])
     made = {slug: (title, "\n".join(lines).strip("\n")) for slug, (title, lines) in found.items()}
     if not made["introduction"][1].strip():
