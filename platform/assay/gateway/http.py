@@ -11,7 +11,7 @@ from django.conf import settings
 from assay.addresses import forwarded_address
 from assay.gateway.errors import WrongContentType
 from governance.errors import DomainError, TooLarge
-from registry.catalog.requests import Body
+from registry.catalog.requests import Body, check_containers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -111,6 +111,7 @@ async def read_body(
         TooLarge: it is longer, or says it is.
         BodySlow: it does not come within `BODY_TIMEOUT_S` seconds.
         ClientGone: the client hung up first.
+        RequestInvalid: it is JSON of too many objects and lists.
     """
     declared_type = (header(scope, b"content-type") or b"").decode("latin-1")
     kind, _, parameters = declared_type.partition(";")
@@ -129,9 +130,12 @@ async def read_body(
         raise too_large(limit)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return Body(kind, await _collect(receive, limit), parameters.strip())
+            data = await _collect(receive, limit)
     except TimeoutError:
         raise BodySlow(f"The request body did not arrive within {BODY_TIMEOUT_S:.0f} s.") from None
+    if kind == "application/json":
+        check_containers(data)
+    return Body(kind, data, parameters.strip())
 
 
 def _taken(kind: str, content_types: Sequence[str]) -> bool:
