@@ -230,9 +230,9 @@ NODE = PROCESS == "node"
 WEB_THREADS = env_int("ASSAY_WEB_THREADS", 8, least=1)
 WEB_QUEUE = env_int("ASSAY_WEB_QUEUE", 512, least=0)
 WEB_QUEUE_WAIT_S = env_int("ASSAY_WEB_QUEUE_WAIT_S", 60, least=1)
-# Files that nodes download from one web process at once; of one node a quarter, at least 2.
+# Files that nodes download from one web process at once; of one node as many as are left to others.
 WEB_DOWNLOADS = env_int("ASSAY_WEB_DOWNLOADS", 64, least=1)
-# Connections from clients that one web process keeps; those that are idle longest go first.
+# Connections from clients that one web process keeps (`assay.server.connections`).
 WEB_CONNECTIONS = env_int("ASSAY_WEB_CONNECTIONS", 1000, least=16)
 # Seconds for the headers of a request to arrive, for its body to begin with (more for each 16 KiB
 # that have come), and for the client to take what was written.

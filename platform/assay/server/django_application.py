@@ -16,6 +16,7 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import cached_property
 
+from assay.api.parsers import MULTIPART_OVERHEAD
 from assay.cookies import read_cookies
 from assay.gateway.http import Message, Pace, Receive, Scope, Send
 from assay.server import bodies, downloads
@@ -31,6 +32,8 @@ from governance.errors import DomainError
 # neither a thread nor a connection. All of them together may take the second number.
 BUFFERED_MAX = 2 * 1024 * 1024
 BUFFERED_TOTAL_MAX = 64 * 1024 * 1024
+# The disk has room for so many of the largest uploads.
+LARGEST_UPLOADS = 4
 # How long an upload that has arrived waits for others to be stored, which takes minutes.
 STORING_WAIT_S = 600
 
@@ -100,7 +103,8 @@ class DjangoApplication:
         # Beyond it, nodes are told to come again.
         self.downloads = Shares(settings.WEB_DOWNLOADS)
         # Bytes of bodies that have arrived and wait on the disk.
-        self.space = Shares(settings.UPLOAD_TOTAL_BYTES)
+        largest = max(settings.INTAKE_MAX_BYTES, settings.DATASET_MAX_BYTES)
+        self.space = Shares(LARGEST_UPLOADS * (largest + MULTIPART_OVERHEAD))
         self.buffered = 0
 
     def warm(self) -> None:

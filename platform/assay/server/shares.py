@@ -6,11 +6,11 @@ from collections import Counter
 
 
 class Shares:
-    """Room for `size` (places or bytes). A holder may have as much as is left to others.
+    """Room for `size` (places or bytes). A holder may have as much as is then left to others.
 
     So one holder gets half at most, a second one half of the rest, and a small request finds room
     however many large ones came before it (Choudhury and Hahne, Dynamic Queue Length Thresholds,
-    1998).
+    1998). The last place is anyone's.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,7 +20,7 @@ class Shares:
 
     def fits(self, holder: str, amount: int = 1) -> bool:
         """Return whether the holder could take so much more now."""
-        return self._held[holder] + amount <= self.size - self._total
+        return self._held[holder] + amount <= self.size - self._total - amount + 1
 
     def take(self, holder: str, amount: int = 1) -> bool:
         """Take so much, if it fits; whoever got it calls `give_back`."""

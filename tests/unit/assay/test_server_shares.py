@@ -23,7 +23,7 @@ def test_small_requests_find_room_however_many_large_ones_came_before() -> None:
     space = Shares(1000)
     assert space.take("a", 500)
     assert not space.take("a")
-    assert [space.take(name, 200) for name in "bcd"] == [True, True, False]
+    assert [space.take(name, 200) for name in "bcd"] == [True, False, False]
     assert space.take("e", 10)
 
 
@@ -39,7 +39,8 @@ def test_room_is_neither_lost_nor_given_twice(steps: list[tuple[str, int, bool]]
         assert sum(held.values()) <= 20
     for holder, amount in held.items():
         space.give_back(holder, amount)
-    assert space.take("a", 20)
+    assert space.take("a", 10)
+    assert space.fits("b", 5)
 
 
 def test_the_header_that_names_the_node_is_not_sent() -> None:
