@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from django.utils import timezone
 
 from governance.keys.tokens import format_token, mint
-from tests.live.hostile_clients import answered, head, holding, repeating
+from tests.live.hostile_clients import answered, connect, head, heard, holding, repeating
 from tests.live.web_process import web
 from tests.unit.assay.gateway_support import Stage, stage
+from workers.deployments.models import Replica
 
 __all__ = ["stage"]
 
@@ -97,7 +102,7 @@ IDLE: dict[str, tuple[bytes, dict[str, object]]] = {
         {},
     ),
     "trickling": (
-        head("POST", "/sign-in", FORM, "Content-Length: 2000000"),
+        head("POST", "/sign-in", FORM, "Content-Length: 60000"),
         {"also": trickle},
     ),
     "trickling chunks": (
@@ -113,38 +118,96 @@ IDLE: dict[str, tuple[bytes, dict[str, object]]] = {
         {},
     ),
     "large bodies half-sent": (
-        head("POST", "/sign-in", FORM, "Content-Length: 2000000") + b"x" * 60_000,
+        head("POST", "/sign-in", FORM, "Content-Length: 60000") + b"x" * 50_000,
         {},
     ),
     "answers that nobody reads": (
         head("GET", "/static/assay/vendor/chartjs/chart.umd.min.js"),
         {},
     ),
+    "requests to change the protocol": (
+        head("POST", "/sign-in", "Connection: upgrade", "Upgrade: x", "Content-Length: 2000"),
+        {},
+    ),
     "heads": (b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nX: ", {}),
 }
+
+
+def serve(stage: Stage) -> None:
+    """Have a deployment that answers. Nobody renews its replica, however long this takes."""
+    stage.deployment()
+    Replica.objects.update(heartbeat_at=timezone.now() + timedelta(minutes=10))
+    stage.notify()
+
+
+class Application:
+    """An application with a key of its department."""
+
+    def __init__(self, url: str, key: str, **headers: str) -> None:
+        self.url = url
+        self.headers = {"authorization": f"Bearer {key}", **headers}
+
+    def answers(self, count: int = 46) -> Counter[str]:
+        """Return how often each status, or error, came."""
+        return Counter(self._answer(number) for number in range(count))
+
+    def _answer(self, number: int) -> str:
+        with httpx.Client(base_url=self.url, headers=self.headers, timeout=20) as client:
+            try:
+                if number % 2:
+                    return str(client.get("/v1/models").status_code)
+                # In two pieces: when the head is read, the body is not there.
+                return str(client.post("/v1/chat/completions", json=BODY).status_code)
+            except httpx.HTTPError as error:
+                return type(error).__name__
 
 
 @pytest.mark.parametrize("kind", IDLE)
 def test_idle_strangers_keep_no_application_out(stage: Stage, tmp_path: Path, kind: str) -> None:
     opening, options = IDLE[kind]
-    stage.deployment()
-    key = {"authorization": f"Bearer {stage.key()}"}
-
-    with web(tmp_path) as (url, _):
-
-        def request(number: int) -> str:
-            try:
-                if number % 2:
-                    return str(httpx.get(f"{url}/v1/models", headers=key, timeout=10).status_code)
-                # In two pieces: the head, and a body that is not there when the head is read.
-                return str(
-                    httpx.post(
-                        f"{url}/v1/chat/completions", json=BODY, headers=key, timeout=10
-                    ).status_code
-                )
-            except httpx.HTTPError as error:
-                return type(error).__name__
-
-        with holding(url, CONNECTIONS, opening, **options):  # type: ignore[arg-type]
-            answers = Counter(request(number) for number in range(46))
+    serve(stage)
+    key = stage.key()
+    with web(tmp_path) as (url, _), holding(url, CONNECTIONS, opening, **options):  # type: ignore[arg-type]
+        answers = Application(url, key).answers()
     assert answers == {"200": 46}
+
+
+def test_one_department_keeps_no_other_out(stage: Stage, tmp_path: Path) -> None:
+    """Its key is valid, so its bodies are waited for; but not on more than its share of places."""
+    serve(stage)
+    key, theirs = stage.key(), stage.key("finance")
+    opening = head(
+        "POST", "/v1/chat/completions", JSON, f"Authorization: Bearer {theirs}",
+        "Content-Length: 2000",
+    )  # fmt: skip
+    with web(tmp_path) as (url, _), holding(url, CONNECTIONS, opening):
+        answers = Application(url, key).answers()
+    assert answers == {"200": 46}
+
+
+def test_behind_a_proxy_the_reported_address_counts(stage: Stage, tmp_path: Path) -> None:
+    serve(stage)
+    key = stage.key()
+    opening = head("POST", "/sign-in", FORM, "Content-Length: 2000", "X-Forwarded-For: 192.0.2.7")
+    trusted = {"ASSAY_TRUSTED_PROXIES": "127.0.0.0/8"}
+    with web(tmp_path, **trusted) as (url, _), holding(url, CONNECTIONS, opening):
+        answers = Application(url, key, **{"x-forwarded-for": "198.51.100.1"}).answers()
+    assert answers == {"200": 46}
+
+
+def test_the_body_of_a_known_caller_is_waited_for(stage: Stage, tmp_path: Path) -> None:
+    """However many strangers come after its head, and from however many addresses."""
+    serve(stage)
+    body = json.dumps(BODY).encode()
+    opening = head("POST", "/sign-in", FORM, "Content-Length: 2000")
+    mine = head(
+        "POST", "/v1/chat/completions", JSON, f"Authorization: Bearer {stage.key()}",
+        f"Content-Length: {len(body)}",
+    )  # fmt: skip
+    with web(tmp_path, ASSAY_WEB_CONNECTIONS="64") as (url, _), connect(url) as spoken:
+        spoken.sendall(mine)
+        time.sleep(0.5)  # Its key is read.
+        with holding(url, 300, opening, addresses=250):
+            spoken.sendall(body)
+            answer = heard(spoken)
+    assert answer.startswith(b"HTTP/1.1 200 ")

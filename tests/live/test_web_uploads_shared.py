@@ -21,7 +21,7 @@ from tests.unit.assay.gateway_support import wait_until
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 # Larger than what is taken without asking who sends it, and than what is no upload.
 SIZE = 3 * 1024 * 1024
-SETTINGS = {"ASSAY_WEB_THREADS": "4", "ASSAY_WEB_QUEUE_WAIT_S": "3"}
+SETTINGS = {"ASSAY_WEB_THREADS": "4", "ASSAY_WEB_QUEUE_WAIT_S": "20"}
 FORM = "Content-Type: multipart/form-data; boundary=x"
 ROWS = "text\tlabel\n" + "\n".join(
     f"row {n} {'a' * 80}\t{'good' if n % 2 else 'bad'}" for n in range(SIZE // 90)
@@ -39,10 +39,10 @@ class Company:
         made = access_token_create(person=self._person(name, *roles), name="x", proof=fresh_proof())
         return f"Authorization: Bearer {made[1]}"
 
-    def upload(self, bearer: str) -> httpx.Response:
+    def upload(self, bearer: str, dataset: str = "reviews") -> httpx.Response:
         name, _, value = bearer.partition(": ")
         return httpx.post(
-            f"{self.url}/api/v1/datasets/reviews/versions",
+            f"{self.url}/api/v1/datasets/{dataset}/versions",
             files={"file": ("rows.tsv", ROWS.encode())},
             headers={name: value},
             timeout=60,
@@ -98,6 +98,8 @@ def test_who_may_not_upload_is_told_before_a_byte_of_the_body(company: Company) 
             spoken.sendall(request)
             statuses[name] = int(heard(spoken)[9:12])
     assert statuses == {name: expected for name, (_, expected) in cases.items()}
+    # A client that sends its body all the same reads the answer, too.
+    assert company.upload(mine, "nothing").status_code == 404
     refused = AuditEvent.objects.filter(outcome="denied").count()
     assert refused >= 6, "each attempt is on record, as if the body had been read"
 
