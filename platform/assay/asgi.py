@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
 
 import django
+from django.conf import settings
 
 django.setup(set_prefix=False)
 
@@ -55,10 +56,11 @@ class Application:
             if message["type"] == "lifespan.startup":
                 self.gateway.start()
                 self.django.warm()
-                # Else a body of many small values has the collector look at all modules, again and
-                # again, while every other request waits.
-                gc.collect()
-                gc.freeze()
+                if settings.WEB:
+                    # Else a body of many small values has the collector look at all modules, again
+                    # and again, while every other request waits.
+                    gc.collect()
+                    gc.freeze()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self.gateway.stop()

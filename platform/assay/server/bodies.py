@@ -9,7 +9,8 @@ from django.urls import Resolver404, resolve
 
 from assay.api.parsers import MULTIPART_OVERHEAD
 from assay.gateway.http import Scope, header
-from governance.errors import InvalidInput, TooLarge
+from assay.server.gate import RETRY_AFTER_S
+from governance.errors import InvalidInput, TooLarge, Unavailable
 
 # A body that is read although nobody knows yet who sends it. It stays in memory.
 UNKNOWN_MAX = 64 * 1024
@@ -63,6 +64,16 @@ def declared_length(scope: Scope) -> int | None:
 def too_large(limit: int) -> TooLarge:
     """The refusal of a body over `limit` bytes."""
     return TooLarge(f"The body is larger than {limit:,} bytes.")
+
+
+def no_room() -> Unavailable:
+    """The refusal of a body that the disk has no room for."""
+    return Unavailable(
+        "Bodies that are being received fill the room on the disk.",
+        code="overloaded",
+        hint="Nothing was changed. Try again in a few seconds.",
+        retry_after=RETRY_AFTER_S,
+    )
 
 
 def without_body(scope: Scope) -> Scope:

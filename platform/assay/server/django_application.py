@@ -34,8 +34,8 @@ BUFFERED_MAX = 2 * 1024 * 1024
 BUFFERED_TOTAL_MAX = 64 * 1024 * 1024
 # The disk has room for so many of the largest uploads.
 LARGEST_UPLOADS = 4
-# How long an upload that has arrived waits for others to be stored, which takes minutes.
-STORING_WAIT_S = 600
+# Uploads that have arrived and wait for others to be stored, which takes minutes; and how long.
+STORING_QUEUE, STORING_WAIT_S = 64, 600
 
 
 class Request(ASGIRequest):
@@ -133,7 +133,7 @@ class DjangoApplication:
 
         Raises:
             TooLarge: the body is larger than the view takes, or than an unknown sender may send.
-            Overloaded: the disk has no room for it.
+            Unavailable: the disk has no room for it.
         """
         length = bodies.declared_length(scope)
         if length == 0:
@@ -154,7 +154,7 @@ class DjangoApplication:
         if not holder:
             return None
         if not self.space.fits(holder, length):
-            raise Overloaded
+            raise bodies.no_room()
         prove(scope, holder)
         exchange.permit(holder, allowance.limit)
         if length > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
@@ -191,7 +191,7 @@ class DjangoApplication:
         return gate
 
     def _storing_gate(self, size: int) -> Gate:
-        return Gate(size=size, queue=settings.WEB_QUEUE, wait_s=STORING_WAIT_S)
+        return Gate(size=size, queue=STORING_QUEUE, wait_s=STORING_WAIT_S)
 
     async def _answer(self, exchange: Exchange, scope: Scope) -> None:
         async with ThreadSensitiveContext():
@@ -238,7 +238,8 @@ class Exchange:
 
         Raises:
             TooLarge, BodySlow: the body is larger than allowed, or takes too long.
-            Overloaded: too many wait, or too many bytes do.
+            Overloaded: too many wait.
+            Unavailable: the disk has no room.
         """
         if self.entered:
             return await self._following()
@@ -258,7 +259,7 @@ class Exchange:
             raise bodies.too_large(self.limit)
         if self._holder:
             if not self._application.space.take(self._holder, size):
-                raise Overloaded
+                raise bodies.no_room()
             self._spooled += size
         return message
 
