@@ -13,8 +13,9 @@ from typing import Any, get_args
 from PIL import Image, ImageOps
 
 from registry.datasets.similar import difference_hash
-from registry.media.checks import Kind, Media, inspect_media
-from registry.media.containers import container_frames, container_type_of
+from registry.media.checks import Kind, Media, container_type_of
+from registry.media.containers import container_frames
+from registry.media.inspection import inspect_media
 from registry.media.limits import MediaLimits
 
 PREVIEW_SIDE = 320
@@ -78,7 +79,7 @@ class MediaFolder:
 
     def take(self, file: Path, *, what: str) -> Media:
         """Check `file` and move it to its place. Raises MediaRejected."""
-        media, image = inspect_media(file, self.limits, kind=self._kind, what=what, bounded=True)
+        media, image = inspect_media(file, self.limits, kind=self._kind, what=what)
         if media.sha256 in self._records:
             if image is not None:
                 image.close()

@@ -239,7 +239,7 @@ def check_engines() -> str:
     """The kernel confines engines, or only Assay's own are offered here."""
     from django.conf import settings
 
-    from workers import landlock
+    from registry.sandbox import landlock
 
     if landlock.abi() >= landlock.LEAST_ABI:
         return "confined by Landlock, on this machine"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput
-from registry.bounded_process import MAX_REFUSAL_BYTES, run_bounded
 from registry.intake import bounded
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits, check_delivery
 from registry.intake.gguf import MAX_HEADER_BYTES
+from registry.sandbox.readers import MAX_REFUSAL_BYTES, Reach, run_bounded, upload_places
 from tests.unit.registry.objects import gguf_string, safetensors
 
 LIMITS = Limits(max_bytes=10**10)
@@ -104,7 +104,15 @@ def test_a_process_that_writes_anything_but_a_refusal_broke(
     module: str, given: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput, match="The file broke the process"):
-        run_bounded(module, given, seconds=20, memory_bytes=1024**3)
+        run_bounded(
+            module,
+            given,
+            reach=Reach(),
+            seconds=20,
+            memory_bytes=1024**3,
+            places=upload_places(),
+            owner="",
+        )
 
 
 def test_a_gguf_header_is_bounded_as_a_whole_and_not_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workers.engines.servers.process import SCRIPT
+from workers.engines.servers.process import LAUNCH
 
 PROBE = """
 import json, os, signal, socket, sys
@@ -46,7 +46,7 @@ def accesses(
     own = {**paths, "run": [*paths.get("run", ()), sys.prefix, sys.base_prefix]}
     command = [sys.executable, "-I", "-c", PROBE, json.dumps([[w, str(t)] for w, t in tried])]
     process = subprocess.Popen(
-        [sys.executable, "-I", str(SCRIPT), json.dumps(own), *command],
+        [sys.executable, *LAUNCH, json.dumps(own), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

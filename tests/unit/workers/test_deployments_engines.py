@@ -13,10 +13,10 @@ from django.utils import timezone
 from assay.cli.doctor import check_engines
 from assay.cli.findings import CheckFailed
 from registry.catalog import TASKS, discovered
+from registry.sandbox import landlock
 from tests.fleets import assign_everything
 from tests.unit.workers import company, sglang_server
 from tests.unit.workers.releases import adapter, release
-from workers import landlock
 from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
