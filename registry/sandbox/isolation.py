@@ -22,6 +22,8 @@ _ROOT_GAINS_NOTHING = 0b1111  # NOROOT and NO_SETUID_FIXUP, both locked
 _CAPABILITIES_VERSION = 0x20080522
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
 LINUX = sys.platform == "linux"
+# A variable of processes that have a network of their own, from what they were started by.
+ALONE = "ASSAY_ISOLATED"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -49,11 +51,14 @@ def end_with_parent() -> None:
 
 
 def isolate() -> bool:
-    """Give this process a network and a `/dev/shm` of its own. Returns whether it was possible.
+    """Give this process a network and a `/dev/shm` of its own. Returns whether it has them.
 
     A new network namespace holds nothing but a loopback interface; sockets that are files still
-    work. Some containers allow no new namespace, or no mount in it.
+    work. Some containers allow no new namespace, or no mount in it; nor does Landlock, under which
+    a process keeps what it has.
     """
+    if os.environ.get(ALONE):
+        return True
     user, group = os.getuid(), os.getgid()
     if _libc.unshare(_NEW_NET | _NEW_MOUNTS) != 0:
         if _libc.unshare(_NEW_USER | _NEW_NET | _NEW_MOUNTS) != 0:

@@ -85,16 +85,20 @@ def deny_other_processes() -> None:
     if not filters():
         return
     machine, _ = _ARCHITECTURES[platform.machine()]
-    made = _denied(machine, _DENIED)
-    for numbers, argument in _OF_OTHERS.values():
-        made += [
-            (_EQUAL, 0, 4, numbers[machine]),
-            (_LOAD, 0, 0, _ARGUMENTS + 8 * argument),
-            (_EQUAL, 1, 0, 0),
-            (_RETURN, 0, 0, _DENY),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
-    _apply(made)
+    _apply([*_denied(machine, _DENIED), *_own_alone(machine, _OF_OTHERS)])
+
+
+def deny_limits_of_others() -> None:
+    """Deny this thread, and all that it starts, to set the limits of another process of its user:
+    a limit on CPU time kills.
+
+    Raises:
+        OSError: the kernel refuses the filter.
+    """
+    if not filters():
+        return
+    machine, _ = _ARCHITECTURES[platform.machine()]
+    _apply(_own_alone(machine, {name: _OF_OTHERS[name] for name in ("prlimit64",)}))
 
 
 def deny_new_processes() -> None:
@@ -118,6 +122,20 @@ def deny_new_processes() -> None:
             (_RETURN, 0, 0, _ALLOW),
         ]
     )
+
+
+def _own_alone(machine: int, calls: dict[str, tuple[tuple[int, int], int]]) -> list[_Instruction]:
+    return [
+        each
+        for numbers, argument in calls.values()
+        for each in (
+            (_EQUAL, 0, 4, numbers[machine]),
+            (_LOAD, 0, 0, _ARGUMENTS + 8 * argument),
+            (_EQUAL, 1, 0, 0),
+            (_RETURN, 0, 0, _DENY),
+            (_RETURN, 0, 0, _ALLOW),
+        )
+    ]
 
 
 def _denied(machine: int, calls: dict[str, tuple[int | None, int | None]]) -> list[_Instruction]:

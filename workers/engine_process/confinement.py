@@ -1,4 +1,4 @@
-"""Files that the process of a worker's engines may open, as Landlock enforces it."""
+"""Files that processes with models may open, as Landlock enforces it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ def paths_allowed(engine: str, weights: Path, scratch: Path) -> dict[str, list[s
         weights: Folder that holds the private copies of all weights, later ones included.
         scratch: Folder in which the process may write.
     """
-    code = code_paths()
-    packages = _packages(engine.partition(":")[0].partition(".")[0])
-    code["run"] += [_LIBRARIES, *(str(each.resolve()) for each in packages)]
-    if program := shutil.which(os.environ.get("ASSAY_ESPEAK_NG", "")):
-        code["run"].append(str(Path(program).resolve().parent))
+    code = code_allowed(engine.partition(":")[0].partition(".")[0])
     return {**code, "read": [str(weights)], "own": [str(scratch)]}
 
 
-def _packages(engine: str) -> Iterator[Path]:
-    """Yield folders of packages, however they are found: the engine's, and those that are loaded,
-    as plug-ins are."""
-    spec = importlib.util.find_spec(engine)
+def code_allowed(package: str = "") -> dict[str, list[str]]:
+    """Return the paths of code: Python's, a package's, those of all loaded packages, and programs
+    and libraries of models."""
+    code = code_paths()
+    code["run"] += [_LIBRARIES, *(str(each.resolve()) for each in _packages(package))]
+    if program := shutil.which(os.environ.get("ASSAY_ESPEAK_NG", "")):
+        code["run"].append(str(Path(program).resolve().parent))
+    return code
+
+
+def _packages(package: str) -> Iterator[Path]:
+    """Yield folders of packages, however they are found: `package`, and those that are loaded, as
+    plug-ins are."""
+    spec = importlib.util.find_spec(package) if package else None
     yield from map(Path, (spec and spec.submodule_search_locations) or ())
     for name, module in list(sys.modules.items()):
         if "." not in name:

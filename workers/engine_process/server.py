@@ -32,6 +32,7 @@ from registry.sandbox.isolation import (
     hide_process,
     isolate,
 )
+from registry.sandbox.system_calls import deny_limits_of_others
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
     error_to_message,
@@ -187,6 +188,7 @@ def _confine(allowed: dict[str, list[str]] | None) -> None:
     drop_capabilities()
     if allowed is not None:
         landlock.confine(landlock.ruleset(allowed, tcp=False))
+    deny_limits_of_others()
 
 
 def main() -> None:

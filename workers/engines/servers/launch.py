@@ -28,6 +28,7 @@ from registry.sandbox.isolation import (
     forgo_privileges,
     isolate,
 )
+from registry.sandbox.system_calls import deny_limits_of_others
 
 
 def _in_child(rules: int | None) -> None:
@@ -37,6 +38,7 @@ def _in_child(rules: int | None) -> None:
     drop_capabilities()
     if rules is not None:
         landlock.confine(rules)
+    deny_limits_of_others()
 
 
 def main(paths: str, command: list[str]) -> int:

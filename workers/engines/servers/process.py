@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from registry.sandbox import landlock
+from registry.sandbox.isolation import ALONE
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import PASSED_ON
 from workers.engines.servers.channel import Address, ServerFailed, ServerRefused, call
@@ -142,7 +143,7 @@ class ServerProcess:
     def _started(
         self, command: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        passed = {name: os.environ[name] for name in (*PASSED_ON, ALONE) if name in os.environ}
         base = {"HOME": str(self._home), "LANG": "C.UTF-8", "PATH": os.defpath, **passed}
         return subprocess.Popen(
             [sys.executable, *LAUNCH, json.dumps(self.confinement), *command],
