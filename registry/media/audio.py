@@ -25,6 +25,8 @@ _MP3_SLACK = 2 * 1152
 # and sound reaches to the end of the file; for FLAC libsndfile gives its largest number.
 _UNSTATED_BYTES = 0xFFFFFFFF
 _UNSTATED_FRAMES = 2**62
+# Programs that record write some notes before and after the sound.
+_PARTS_MAX = 10_000
 _RESAVE = "Save the recording again, as WAV or FLAC."
 
 
@@ -129,13 +131,18 @@ def _decoded_frames(file: Any, limits: MediaLimits, name: str, what: str) -> int
     return frames
 
 
-def _wav_chunks(data: Data) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, start and stated size of each chunk of a RIFF file."""
+def _wav_chunks(data: Data, what: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, start and stated size of each chunk of a RIFF file. Raises MediaRejected."""
     at = 12
-    while at + 8 <= len(data):
+    for _ in range(_PARTS_MAX):
+        if at + 8 > len(data):
+            return
         name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
         yield name, at + 8, size
         at += 8 + size + size % 2
+    raise MediaRejected(
+        f"{what} has more than {_PARTS_MAX:,} parts; it was not decoded.", hint=_RESAVE
+    )
 
 
 def _check_wav(data: Data, limits: MediaLimits, what: str) -> None:
@@ -144,7 +151,7 @@ def _check_wav(data: Data, limits: MediaLimits, what: str) -> None:
     libsndfile trusts the file's size over its header, so that it cannot tell a truncated file.
     """
     rate = block = 0
-    for name, start, size in _wav_chunks(data):
+    for name, start, size in _wav_chunks(data, what):
         if name == b"fmt " and size >= 16 and start + 16 <= len(data):
             rate, block = struct.unpack_from("<4xI4xH", data, start)
         if name == b"data":
