@@ -1,4 +1,4 @@
-"""The process that decodes the files of requests, each in a fork of its own that ends with it.
+"""The process from which those are forked that decode the files of requests.
 
 `decoders.py` starts this module confined. A fork may open no file at all: it has the bytes of one,
 and the libraries that were loaded before. What a file states bounds what its fork may take.
@@ -37,7 +37,7 @@ from registry.sandbox.forks import (
 )
 from registry.sandbox.system_calls import deny_new_processes
 
-SETUP = Bounds(memory=2048 * MEBIBYTE, cpu_s=60)
+SETUP = Bounds(memory=2048 * MEBIBYTE, cpu_s=60, file=MEBIBYTE)
 # Until it is known what a file holds, and for what every file takes.
 LEAST_CPU_S, LEAST_MEMORY = 3, 192 * MEBIBYTE
 # For the largest image, with all frames of an animation, and for the longest recording. Decoding
@@ -47,26 +47,24 @@ IMAGE_CPU_S, SOUND_CPU_S = 9, 30
 BYTES_PER_PIXEL = 24
 VIDEO_CPU_S, VIDEO_MEMORY = 30, 1536 * MEBIBYTE
 MOST_CPU_S = LEAST_CPU_S + max(IMAGE_CPU_S, SOUND_CPU_S, VIDEO_CPU_S) + 1
+# Name of the files that are decoded first.
+SAMPLE = "A sample"
 _CONTAINERS = ("video/mp4", "video/webm")
 
 
 def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
     """Load the decoders, and what they load with their first file."""
     limits = MediaLimits(**setup["limits"])
-    for name in ("PNG", "JPEG", "WEBP", "GIF"):
-        stream = BytesIO()
-        Image.new("RGB", (8, 8)).save(stream, name)
-        with Image.open(stream, formats=[name]) as image:
-            image.load()
-            image.getexif()
-    soundfile.read(BytesIO(_sound()))
+    for sample in (*map(_image, ("PNG", "WEBP", "GIF", "JPEG")), _sound()):
+        _try(sample, limits)
     base = address_space()
+    sealed: list[bool] = []
 
     def begin() -> None:
         deny_new_processes()
         for kind, most in (
             (resource.RLIMIT_AS, base + max(VIDEO_MEMORY, image_memory(limits.pixels))),
-            (resource.RLIMIT_CPU, MOST_CPU_S),
+            (resource.RLIMIT_CPU, 2 * MOST_CPU_S),
         ):
             resource.setrlimit(kind, (most, most))
 
@@ -82,9 +80,10 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
         else:
             allow_cpu(LEAST_CPU_S)
             limit(resource.RLIMIT_AS, base + LEAST_MEMORY)
-        if setup["confined"]:
+        if setup["confined"] and not sealed:
             # A domain of its own, in which it reaches neither a file nor its siblings.
             landlock.confine(landlock.nothing())
+            sealed.append(True)
         try:
             media, image = measure_media(
                 path,
@@ -115,6 +114,24 @@ def _allow(limits: MediaLimits, base: int, extent: Extent) -> None:
 def image_memory(pixels: int) -> int:
     """Return the bytes of memory that decoding an image of so many pixels may take."""
     return LEAST_MEMORY + BYTES_PER_PIXEL * pixels
+
+
+def _image(name: str) -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, name)
+    return stream.getvalue()
+
+
+def _try(sample: bytes, limits: MediaLimits) -> None:
+    file = os.memfd_create("assay-sample")
+    try:
+        os.write(file, sample)
+        _, image = measure_media(Path(f"/proc/self/fd/{file}"), limits, kind=None, what=SAMPLE)
+        if image is not None:
+            image.getexif()
+            image.close()
+    finally:
+        os.close(file)
 
 
 def _sound() -> bytes:

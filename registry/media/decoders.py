@@ -1,7 +1,9 @@
-"""Decode files of requests in processes that were started before, each of which ends with its file.
+"""Decode files of requests in processes that were started before.
 
-The process that asks loads no decoder. Images and recordings have places of their own, so that a
-slow video keeps none of them waiting; of each kind, one key never holds all places.
+The process that asks loads no decoder. One that decodes works for one key alone, on some files one
+after the other, and ends soon after the last: starting one takes longer than decoding most files.
+A video has a process of its own. Images and recordings have places of their own, so that a slow
+video keeps none of them waiting; of each kind, one key never holds all places.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from governance.errors import InvalidInput, Unavailable
-from registry.media.checks import Kind, Media, check_head
+from registry.media.checks import CONTAINERS, Kind, Media, check_head
 from registry.media.errors import MediaBusy, MediaRejected
 from registry.media.limits import MediaLimits
 from registry.sandbox import landlock
@@ -33,17 +36,34 @@ WAIT_S = 10.0
 # too busy to run it.
 SECONDS = 45.0
 MAX_REQUEST_BYTES = 64 * 1024
+# A process ends after so many files, one that took so long, or a time without files, in seconds.
+FILES_EACH = 64
+SLOW_S = 1.0
+IDLE_S = 5.0
 _READY = 2
 
 
+@dataclass(slots=True)
+class _Decoder:
+    """A process, how many files it has decoded, and when it was used last."""
+
+    process: BoundedProcess
+    files: int = 0
+    used_at: float = 0.0
+
+
 class Decoders:
-    """Processes that decode, one file each. Any number of threads may use them."""
+    """Processes that decode. Any number of threads may use them."""
 
     def __init__(self, limits: MediaLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
         self._source: ProcessSource | None = None
+        # Processes that have worked for nobody yet, those that wait for files of one key, and those
+        # that are to end.
         self._ready: list[BoundedProcess] = []
+        self._idle: dict[str, list[_Decoder]] = {}
+        self._over: list[BoundedProcess] = []
         self._closed = False
         self._places = FairPlaces(
             AT_ONCE, wait_s=WAIT_S, refusal="Too many files are being decoded at this moment."
@@ -59,6 +79,16 @@ class Decoders:
         """How many threads can use it at a time without waiting for each other."""
         return AT_ONCE + VIDEOS_AT_ONCE
 
+    @property
+    def short(self) -> bool:
+        """Return whether `prepare` has something to do now."""
+        return len(self._ready) < _READY or bool(self._over)
+
+    @property
+    def idle(self) -> bool:
+        """Return whether processes wait for files of one key."""
+        return bool(self._idle)
+
     @asynccontextmanager
     async def place(self, kind: Kind, owner: str) -> AsyncIterator[None]:
         """Hold a place to decode a file, for a key or a person.
@@ -72,7 +102,16 @@ class Decoders:
             yield
 
     def prepare(self) -> None:
-        """Have processes ready for the next files. Where none can be started, `measure` says so."""
+        """End the processes that nobody needs, and have others ready for the next files. Where none
+        can be started, `measure` says so."""
+        oldest = time.monotonic() - IDLE_S
+        with self._lock:
+            for owner, decoders in list(self._idle.items()):
+                self._over += [each.process for each in decoders if each.used_at <= oldest]
+                self._keep(owner, [each for each in decoders if each.used_at > oldest])
+            over, self._over = self._over, []
+        for process in over:
+            process.close()
         with suppress(Ended):
             while True:
                 with self._lock:
@@ -85,8 +124,9 @@ class Decoders:
                         continue
                 process.close()
 
-    def measure(self, data: bytes, *, kind: Kind | None, what: str) -> Media:
-        """Decode a file to its end and return its measures. `what` names it in sentences.
+    def measure(self, data: bytes, *, kind: Kind | None, what: str, owner: str = "") -> Media:
+        """Decode a file to its end and return its measures. `what` names it in sentences; `owner`
+        is the key or person that sent it.
 
         Raises:
             MediaRejected: it is another kind of file, out of bounds, or broken, or it broke the
@@ -99,7 +139,8 @@ class Decoders:
             view = memoryview(data)
             while view:
                 view = view[os.write(file, view) :]
-            found = self._asked(file, kind, what)
+            request = {"kind": kind, "what": what[:1000]}
+            found = self._asked(file, request, owner if content_type not in CONTAINERS else None)
         finally:
             os.close(file)
         media = _media(found, data, what)
@@ -111,22 +152,28 @@ class Decoders:
         """End all processes."""
         with self._lock:
             self._closed = True
-            source, ready = self._source, self._ready
-            self._ready = []
-        for process in ready:
+            idle = [each.process for some in self._idle.values() for each in some]
+            left = [*self._ready, *idle, *self._over]
+            self._ready, self._idle, self._over = [], {}, []
+            source = self._source
+        for process in left:
             process.close()
         if source is not None:
             source.close()
 
-    def _asked(self, file: int, kind: Kind, what: str) -> Any:
-        with self._lock:
-            process = self._ready.pop() if self._ready else None
+    def _asked(self, file: int, request: dict[str, str], owner: str | None) -> Any:
+        """Return what a process of `owner` answers; None takes one of its own, which ends then."""
+        what = request["what"]
         try:
-            process = process or self._forked()
+            decoder = self._taken(owner)
         except Ended as error:
             raise Unavailable("No process can decode the file now.", retry_after=5) from error
+        begun = time.monotonic()
+        again = False
         try:
-            return json.loads(process.ask({"kind": kind, "what": what[:1000]}, file))
+            found = json.loads(decoder.process.ask(request, file))
+            again = owner is not None and time.monotonic() - begun < SLOW_S
+            return found
         except TimedOut as error:
             raise MediaBusy(
                 f"{what} could not be decoded within {SECONDS:g} s: the machine is busy.",
@@ -141,7 +188,42 @@ class Decoders:
         except ValueError as error:
             raise _broken(what) from error
         finally:
-            process.close()
+            self._give_back(decoder, owner or "", again=again)
+
+    def _taken(self, owner: str | None) -> _Decoder:
+        with self._lock:
+            if owner is not None and (idle := self._idle.get(owner)):
+                decoder = idle.pop()
+                self._keep(owner, idle)
+                return decoder
+            process = self._ready.pop() if self._ready else None
+        return _Decoder(process or self._forked())
+
+    def _give_back(self, decoder: _Decoder, owner: str, *, again: bool) -> None:
+        """Keep a process for the next file of its owner, or leave it to `prepare` to wait for its
+        end, which no answer waits for."""
+        decoder.files += 1
+        decoder.used_at = time.monotonic()
+        with self._lock:
+            again = again and decoder.files < FILES_EACH and not self._closed
+            if again:
+                self._idle.setdefault(owner, []).append(decoder)
+                if sum(map(len, self._idle.values())) <= AT_ONCE:
+                    return
+                owner = min(self._idle, key=lambda each: self._idle[each][0].used_at)
+                decoder = self._idle[owner].pop(0)
+                self._keep(owner, self._idle[owner])
+            wait = self._closed or len(self._over) >= self.threads
+            if not wait:
+                self._over.append(decoder.process)
+        if wait:
+            decoder.process.close()
+
+    def _keep(self, owner: str, decoders: list[_Decoder]) -> None:
+        if decoders:
+            self._idle[owner] = decoders
+        else:
+            self._idle.pop(owner, None)
 
     def _forked(self) -> BoundedProcess:
         with self._lock:

@@ -30,10 +30,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bounds on a source while it prepares: bytes of memory, seconds of the CPU."""
+    """Bounds on a source while it prepares: bytes of memory, seconds of the CPU; and bytes of a
+    file that it, or a fork, may write.
+    """
 
     memory: int
     cpu_s: float
+    file: int = 0
 
 
 # Answers a request, given with the descriptors of its files.
@@ -64,7 +67,7 @@ def run_source(prepare: Prepare, bounds: Bounds) -> None:
     """Prepare with the first message on standard input; then fork for each socket that is sent."""
     control = socket.socket(fileno=0)
     limit(resource.RLIMIT_AS, bounds.memory)
-    limit(resource.RLIMIT_FSIZE, 0)
+    limit(resource.RLIMIT_FSIZE, bounds.file)
     limit(resource.RLIMIT_CORE, 0)
     allow_cpu(bounds.cpu_s)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies

@@ -20,7 +20,7 @@ from registry.catalog.endpoints import Endpoint, MediaResult, Plan
 from registry.catalog.inputs import MediaInput
 from registry.catalog.requests import Body
 from registry.media.checks import Media
-from registry.media.decoders import SECONDS, WAIT_S, Decoders
+from registry.media.decoders import IDLE_S, SECONDS, WAIT_S, Decoders
 from registry.media.store import MediaReference, media_open, media_put, media_remove
 from workers.references import contains, is_reference, swapped
 
@@ -52,10 +52,24 @@ class MediaDesk:
         self.decoding = ThreadPoolExecutor(
             self.decoders.threads, thread_name_prefix="assay-decoding"
         )
+        self._expiring: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the processes that decode, without waiting for them."""
         self.decoding.submit(self.decoders.prepare)
+
+    def decoded(self) -> None:
+        """Have processes ready for the next files, and end those later that no file came for."""
+        if self.decoders.short:
+            self.decoding.submit(self.decoders.prepare)
+        if self._expiring is None:
+            self._expiring = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
+
+    def _expire(self) -> None:
+        self._expiring = None
+        self.decoding.submit(self.decoders.prepare)
+        if self.decoders.idle:
+            self._expiring = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
     def open(self, key: str) -> RequestMedia:
         """Return the media of a new request that `key` (a public ID) sends.
@@ -88,6 +102,8 @@ class MediaDesk:
 
     async def stop(self) -> None:
         """End the processes and wait for the threads."""
+        if self._expiring is not None:
+            self._expiring.cancel()
         await asyncio.to_thread(self.decoders.close)
         for threads in (self.threads, self.decoding):
             await asyncio.to_thread(threads.shutdown)
@@ -163,7 +179,9 @@ class RequestMedia:
 
     async def _measured(self, file: MediaInput) -> Media:
         decoders, threads = self._desk.decoders, self._desk.decoding
-        measure = partial(decoders.measure, file.data, kind=file.kind, what=file.param)
+        measure = partial(
+            decoders.measure, file.data, kind=file.kind, what=file.param, owner=self._key
+        )
         try:
             async with decoders.place(file.kind, self._key):
                 return await asyncio.get_running_loop().run_in_executor(threads, measure)
@@ -171,7 +189,7 @@ class RequestMedia:
             error.param = file.param  # type: ignore[attr-defined]
             raise
         finally:
-            threads.submit(decoders.prepare)
+            self._desk.decoded()
 
     def _store(
         self, given: dict[str, Any], media: list[Media], deployment_id: int
