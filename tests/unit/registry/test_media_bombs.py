@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ from tests.unit.registry.media_bombs import (
     tiny_blocks,
     wav_chunks,
 )
-from tests.unit.registry.media_files import decoded, inspected, picture
+from tests.unit.registry.media_files import container, decoded, inspected, picture, sound
 
 LIMITS = MediaLimits()
 
@@ -129,8 +130,6 @@ def test_a_decoder_that_takes_too_long_ends_with_its_file(monkeypatch: pytest.Mo
 
 
 def _with_tests(command: Callable[..., list[str]], more: dict[str, bool]) -> list[str]:
-    from pathlib import Path
-
     reach = readers.Reach(read=[Path(__file__).resolve().parents[2]])
     return command("tests.unit.registry.patient_decoder", reach, **more)
 
@@ -167,3 +166,34 @@ def test_a_source_that_was_killed_is_started_again() -> None:
     decoding.close()
     with pytest.raises(Unavailable):
         decoding.measure(picture(), kind="image", what="x")
+
+
+def test_a_process_decodes_for_one_key_and_ends_soon_after_its_last_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoding = Decoders(LIMITS)
+
+    def process_of(owner: str, data: bytes = picture(), kind: Kind = "image") -> int | None:
+        decoding.measure(data, kind=kind, what="x", owner=owner)
+        return decoding._idle[owner][0].process.pid if owner in decoding._idle else None
+
+    try:
+        first = process_of("a")
+        assert process_of("a", sound(), "audio") == first
+        second = process_of("b")
+        assert second not in (None, first)
+        # A video has a process of its own.
+        assert process_of("c", container(), "video") is None
+        # As many wait as may decode at a time; those that were used longest ago end.
+        many = {str(number): process_of(str(number)) for number in range(decoders.AT_ONCE)}
+        assert set(decoding._idle) == set(many)
+        assert process_of("a") not in (None, first, second, *many.values())
+        monkeypatch.setattr(decoders, "FILES_EACH", 2)
+        assert process_of("a") is None
+        monkeypatch.setattr(decoders, "IDLE_S", 0.0)
+        waiting = [each.process.pid for some in decoding._idle.values() for each in some]
+        decoding.prepare()
+        assert not decoding.idle
+        assert not any(Path(f"/proc/{pid}").exists() for pid in waiting)
+    finally:
+        decoding.close()
