@@ -25,6 +25,7 @@ from governance.errors import DomainError, InvalidInput, TooLarge
 from registry.sandbox import landlock
 from registry.sandbox.code import code_paths
 from registry.sandbox.places import FairPlaces
+from registry.sandbox.system_calls import filters
 
 # Of one process of ours. Further uploads wait for so long, then they are asked to come again.
 AT_ONCE = 2
@@ -42,6 +43,19 @@ ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
 }
 _ENTER = "registry.sandbox.enter"
+
+
+def unconfined() -> str:
+    """Return, as a sentence, what this kernel cannot keep a reader from; empty when it is confined
+    as it should be."""
+    if landlock.abi() < landlock.LEAST_ABI:
+        return landlock.MISSING
+    if not filters():
+        return (
+            "This kernel or processor has no filter of system calls (seccomp), so readers of files "
+            "can connect to sockets that are files, and change the modes of files."
+        )
+    return ""
 
 
 def upload_places() -> FairPlaces:

@@ -63,7 +63,7 @@ _CLONE, _CLONE_BY_STRUCTURE, _THREAD = (56, 220), 435, 0x10000
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 # Other numbers of the 32-bit interface of x86-64.
 _OTHER_INTERFACE = 0x40000000
-_SET_SECCOMP, _FILTER = 22, 2
+_GET_SECCOMP, _SET_SECCOMP, _FILTER = 21, 22, 2
 _LOAD, _EQUAL, _AT_LEAST, _HAS_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _ALLOW, _DENY, _IS_MISSING = 0x7FFF0000, 0x00050001, 0x00050026  # EPERM, ENOSYS
@@ -72,8 +72,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def filters() -> bool:
-    """Return whether there is a filter for this machine."""
-    return LINUX and platform.machine() in _ARCHITECTURES
+    """Return whether there is a filter for this machine, and its kernel applies filters."""
+    if not LINUX or platform.machine() not in _ARCHITECTURES:
+        return False
+    state: int = _libc.prctl(_GET_SECCOMP, 0, 0, 0, 0)
+    return state >= 0
 
 
 def deny_other_processes() -> None:

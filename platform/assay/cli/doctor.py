@@ -251,6 +251,14 @@ def check_engines() -> str:
     return f"not confined on this machine; only Assay's own are offered. {landlock.MISSING}"
 
 
+def check_readers() -> str:
+    """The kernel confines processes that read uploads and files of requests, or not fully."""
+    from registry.sandbox.readers import unconfined
+
+    missing = unconfined()
+    return f"not confined on this machine. {missing}" if missing else "confined, on this machine"
+
+
 def check_tasks() -> str:
     """Every registered task can be used."""
     from registry.catalog import TASKS, unavailable_tasks
@@ -283,6 +291,7 @@ CHECKS: tuple[Check, ...] = (
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Fix Redis or Valkey first."),
     ("Engines", check_engines, "Reinstall Assay."),
+    ("File readers", check_readers, "Reinstall Assay."),
     ("Tasks", check_tasks, "Reinstall Assay."),
 )
 
