@@ -63,7 +63,7 @@ class Decoders:
         self._limits = limits
         self._lock = threading.Lock()
         self._source: ProcessSource | None = None
-        # Processes that have worked for nobody yet, those that wait for files of one key, and those
+        # Processes that have not decoded yet, those that wait for files of one key, and those
         # that are to end.
         self._ready: list[BoundedProcess] = []
         self._idle: dict[str, list[_Decoder]] = {}
@@ -106,7 +106,7 @@ class Decoders:
             yield
 
     def prepare(self) -> None:
-        """End the processes that nobody needs, and have others ready for the next files. Where none
+        """End the processes that are not used, and have others ready for the next files. Where none
         can be started, `measure` says so."""
         oldest = time.monotonic() - IDLE_S
         with self._lock:
