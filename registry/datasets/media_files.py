@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from registry.datasets.similar import difference_hash
 from registry.media.checks import Kind, Media, container_type_of
 from registry.media.containers import container_frames
+from registry.media.images import FORMATS
 from registry.media.inspection import inspect_media
 from registry.media.limits import MediaLimits
 
@@ -139,7 +140,7 @@ def _picture(source: Path) -> Image.Image:
     with source.open("rb") as file:
         head = file.read(64)
     if container_type_of(head) is None:
-        return Image.open(source)
+        return Image.open(source, formats=list(FORMATS))
     (frame,) = container_frames(source, [0], "The video")
     return frame
 
@@ -152,7 +153,7 @@ def write_mask_preview(source: Path, target: Path) -> None:
     # The catalog brings pydantic, which takes longer to load than most uploads to check.
     from registry.catalog.regions import HUES
 
-    with Image.open(source) as image:
+    with Image.open(source, formats=["PNG"]) as image:
         if image.mode not in {"1", "L", "P"}:
             return
         small = image.copy()

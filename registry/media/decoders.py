@@ -117,16 +117,12 @@ class Decoders:
         for process in over:
             process.close()
         with suppress(Ended):
-            while True:
-                with self._lock:
-                    if self._closed or len(self._ready) >= _READY:
-                        return
+            while len(self._ready) < _READY:
                 process = self._forked()
                 with self._lock:
-                    if not self._closed:
-                        self._ready.append(process)
-                        continue
-                process.close()
+                    self._ready.append(process)
+                if self._closed:
+                    self.close()
 
     def measure(self, data: bytes, *, kind: Kind | None, what: str, owner: str = "") -> Media:
         """Decode a file to its end and return its measures, without a SHA-256. `what` names it in

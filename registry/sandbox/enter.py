@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from registry.sandbox import landlock
-from registry.sandbox.isolation import drop_capabilities, hide_process, isolate
+from registry.sandbox.isolation import die_first, drop_capabilities, hide_process, isolate
 from registry.sandbox.system_calls import deny_new_processes, deny_other_processes
 
 
@@ -39,6 +39,7 @@ def main() -> None:
     given, module = sys.argv[1:]
     allowed = json.loads(given)
     os.nice(allowed["nice"])
+    die_first()
     confine_reader(allowed["paths"])
     if not allowed["forks"]:
         deny_new_processes()

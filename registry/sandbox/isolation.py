@@ -21,6 +21,7 @@ _DROP_FROM_BOUNDS, _SET_SECURE_BITS, _AMBIENT, _CLEAR_ALL = 24, 28, 47, 4
 _ROOT_GAINS_NOTHING = 0b1111  # NOROOT and NO_SETUID_FIXUP, both locked
 _CAPABILITIES_VERSION = 0x20080522
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
+_OUT_OF_MEMORY_SCORE = "500"
 LINUX = sys.platform == "linux"
 # A variable of processes that have a network of their own, from what they were started by.
 ALONE = "ASSAY_ISOLATED"
@@ -35,6 +36,12 @@ def hide_process() -> None:
     """
     if LINUX:
         _libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def die_first() -> None:
+    """Have the kernel end this process, not the one that started it, when memory runs out."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_OUT_OF_MEMORY_SCORE)
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,6 @@ that it may open (`landlock.ruleset`); `null` where the kernel has no Landlock.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import logging.config
@@ -27,6 +26,7 @@ from typing import Any
 from governance.principals import serving
 from registry.sandbox import landlock
 from registry.sandbox.isolation import (
+    die_first,
     drop_capabilities,
     end_with_parent,
     hide_process,
@@ -46,8 +46,6 @@ from workers.wire import Done, Event, Failed
 logger = logging.getLogger(__name__)
 # Requests of one engine whose prompts are read at a time.
 PREPARING = 16
-# The kernel ends this process, not the worker, when memory runs out.
-_OUT_OF_MEMORY_SCORE = "500"
 
 
 @dataclass(slots=True)
@@ -194,8 +192,7 @@ def _confine(allowed: dict[str, list[str]] | None) -> None:
 def main() -> None:
     """Serve the worker on standard input until it ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    die_first()
     _confine(json.loads(sys.argv[1]))
     # The kernel forgets this when a process gets other privileges.
     _end_with_worker()

@@ -22,12 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from registry.sandbox import landlock
-from registry.sandbox.isolation import ALONE, drop_capabilities, isolate
+from registry.sandbox.isolation import ALONE, die_first, drop_capabilities, isolate
 from registry.sandbox.system_calls import deny_limits_of_others
 from workers.run.order import LOG_FILE
 
-# The kernel ends the run, not its supervisor, when memory runs out.
-_OUT_OF_MEMORY_SCORE = "500"
 MAX_MESSAGE_BYTES = 256 * 1024
 NUMBER = struct.Struct("!i")
 # Libraries write caches to these places.
@@ -114,8 +112,7 @@ def _run(channel: socket.socket, start: Start) -> int:
     os.close(log)
     if start.group:
         Path(start.group, "cgroup.procs").write_text(str(os.getpid()))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    die_first()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.environ.update(dict.fromkeys(_WRITTEN, start.scratch))
     tempfile.tempdir = None

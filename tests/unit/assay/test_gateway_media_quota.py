@@ -4,22 +4,40 @@ reserved is given back whatever its file does to the decoder.
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import redis as redis_module
 
+from assay.gateway.quotas import Quotas, QuotaStopped
+from governance.errors import Unavailable
 from governance.quotas.store import read_counts
+from governance.quotas.wire import Amount, Limit, Queued
 from registry.media import decoders
 from registry.sandbox import readers
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.test_gateway_accounts import (
+    DAY,
+    DEVICE,
+    EVERY,
+    MONEY,
+    REQUESTS,
+    SLOTS,
+    TOKENS,
+    counted,
+    entry,
+    quotas,
+    reserve,
+)
 from tests.unit.assay.test_gateway_media import picture, sound
 from tests.unit.registry.media_bombs import many_scans
 from workers.wire import Done, InferenceRequest
 
-__all__ = ["stage"]
+__all__ = ["quotas", "stage"]
 
 SORTER = "/v1/tasks/image-classification/sorter"
 LISTENER = "/v1/tasks/audio-classification/listener"
@@ -154,3 +172,85 @@ def test_a_key_whose_files_take_long_keeps_no_other_key_waiting(patient: Stage) 
         assert not all(each.done() for each in attack)
     assert [each.status_code for each in answers] == [200] * 4
     assert {each.result().status_code for each in attack} <= {400, 429, 503}
+
+
+async def reserve_more(
+    quotas: Quotas, request_id: str, *limits: Limit, queued: Queued | None = None, **amount: Any
+) -> None:
+    await quotas.reserve(
+        entry=entry(request_id),
+        limits=limits,
+        amount=Amount(**{"units": 0, "micro": 0, "device_ms": 0, **amount}),
+        lifetime_s=30,
+        queued=queued,
+        more=True,
+    )
+
+
+async def test_more_is_added_to_what_a_request_has_reserved(quotas: Quotas) -> None:
+    await reserve(quotas, "req_1", *EVERY, units=1, micro=100, device_ms=10)
+    await reserve_more(quotas, "req_1", *EVERY, units=9, micro=900, device_ms=90)
+    assert counted(*EVERY) == [(0, 1000), (0, 10), (10, 0), (0, 100), (1, 0), (0, 1)]
+    await quotas.settle(entry(prompt_tokens=2, completion_tokens=1, cost_micro=7, device_ms=42))
+    assert counted(*EVERY) == [(7, 0), (3, 0), (3, 0), (42, 0), (1, 0), (0, 0)]
+
+
+async def test_more_without_room_leaves_what_was_reserved_and_sends_nothing(
+    quotas: Quotas, redis: redis_module.Redis
+) -> None:
+    await reserve(quotas, "req_1", *EVERY, units=1, micro=0, device_ms=0)
+    queued = Queued("queue", b"message", 5)
+    with pytest.raises(QuotaStopped, match="tokens"):
+        await reserve_more(quotas, "req_1", *EVERY, units=100, queued=queued)
+    assert redis.llen("queue") == 0
+    assert counted(TOKENS, DAY, REQUESTS, SLOTS) == [(1, 0), (0, 1), (1, 0), (0, 1)]
+    await quotas.withdraw("req_1", counts=True)
+    assert counted(*EVERY) == [(0, 0), (0, 0), (0, 0), (0, 0), (1, 0), (0, 0)]
+    await reserve(quotas, "req_2", *EVERY)
+    await quotas.withdraw("req_2")
+    assert counted(REQUESTS) == [(1, 0)]
+
+
+async def test_a_message_is_sent_with_the_last_of_a_reservation(
+    quotas: Quotas, redis: redis_module.Redis
+) -> None:
+    empty = Queued("queue", b"", 1)
+    await quotas.reserve(entry=entry(), limits=[DAY], amount=Amount(1), lifetime_s=30, queued=empty)
+    assert redis.llen("queue") == 0
+    await reserve_more(quotas, "req_1", DAY, units=2, queued=Queued("queue", b"message", 1))
+    assert redis.lrange("queue", 0, -1) == [b"message"]
+    # Nothing is decoded for a queue that is full.
+    with pytest.raises(Unavailable, match="too many waiting requests"):
+        await quotas.reserve(
+            entry=entry("req_2"), limits=[DAY], amount=Amount(1), lifetime_s=30, queued=empty
+        )
+    assert counted(DAY) == [(0, 3)]
+
+
+async def test_there_is_no_more_of_a_reservation_that_is_gone(quotas: Quotas) -> None:
+    with pytest.raises(Unavailable):
+        await reserve_more(quotas, "req_1", DAY, MONEY, units=1)
+    await reserve(quotas, "req_1", DAY, units=1)
+    await quotas.withdraw("req_1")
+    with pytest.raises(Unavailable):
+        await reserve_more(quotas, "req_1", DAY, units=1)
+    assert counted(DAY, MONEY, DEVICE) == [(0, 0)] * 3
+
+
+async def test_reservations_in_two_steps_at_the_same_time_never_overspend(quotas: Quotas) -> None:
+    async def one(number: int) -> int:
+        name = f"req_{number}"
+        try:
+            await reserve(quotas, name, DAY, TOKENS, units=1, micro=0, device_ms=0)
+        except QuotaStopped:
+            return 0
+        try:
+            await reserve_more(quotas, name, DAY, TOKENS, units=6)
+        except QuotaStopped:
+            await quotas.withdraw(name, counts=True)
+            return 0
+        return 7
+
+    taken = sum(await asyncio.gather(*map(one, range(60))))
+    assert 0 < taken <= 100
+    assert counted(DAY, TOKENS) == [(0, taken), (taken, 0)]
