@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from registry.knowledge.extraction import extract_text
 from registry.media import decoders, video_process
 from registry.media.limits import MediaLimits
 from registry.sandbox import landlock, readers, system_calls
+from tests.unit.registry.media_files import picture
 from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, prompted
 from workers.engine_process.client import OwnEngines
@@ -106,15 +108,11 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
         yield Outside(folder, tcp.getsockname()[1])
 
 
-@pytest.fixture(autouse=True)
-def secrets_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have processes run the probe in place of what they read with."""
+    """Have secrets here, and processes run the probe in place of what they read with."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
     command = readers.reader_command
 
     def probing(module: str, reach: readers.Reach, **more: Any) -> list[str]:
@@ -292,3 +290,29 @@ def test_a_reader_cannot_leave_a_link_for_whoever_reads_its_folder(
     own = {"archive": "unpacked", "previews": "previews"}.get(name, "elsewhere")
     (told,) = READERS[name](tmp_path, [["link", str(tmp_path / own / "link")]])
     assert told in ("Operation not permitted", "Permission denied")
+
+
+def test_processes_work_where_the_kernel_has_no_landlock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    decoding = decoders.Decoders(MediaLimits())
+    assert decoding.measure(picture(), kind="image", what="x").width == 64
+    decoding.close()
+    (tmp_path / "text").write_text("One.")
+    assert extract_text(tmp_path / "text", ".txt", owner="") == "One."
+    setup = {"tokenizer": None, "template": None, "special_tokens": {}}
+    source = bounded.prompt_source(setup, bounded.Limits())
+    process = source.process()
+    assert process.ask({"do": "render", "template": "Two.", "messages": []}) == b"Two."
+    process.close()
+    source.close()
+
+
+@pytest.mark.parametrize("module", ["assay.asgi", "workers.app", "django"])
+def test_a_process_that_holds_secrets_is_hidden(module: str) -> None:
+    code = (
+        f"import {module}, ctypes, sys; from django.conf import settings; settings.DATABASES;"
+        "sys.exit(ctypes.CDLL(None).prctl(3))"  # PR_GET_DUMPABLE
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
