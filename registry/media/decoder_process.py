@@ -64,7 +64,7 @@ def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
         deny_new_processes()
         for kind, most in (
             (resource.RLIMIT_AS, base + max(VIDEO_MEMORY, image_memory(limits.pixels))),
-            (resource.RLIMIT_CPU, 2 * MOST_CPU_S),
+            (resource.RLIMIT_CPU, 4 * MOST_CPU_S),  # of all its files
         ):
             resource.setrlimit(kind, (most, most))
 

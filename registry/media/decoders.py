@@ -27,8 +27,8 @@ from registry.sandbox.readers import ENVIRONMENT, Reach, reader_command
 from registry.sandbox.source import MEBIBYTE, BoundedProcess, Ended, ProcessSource, TimedOut
 
 _MODULE = "registry.media.decoder_process"
-# One more than processors: what one key decodes leaves a place for another.
-AT_ONCE = max(3, (os.cpu_count() or 1) + 1)
+# One more than processors: what one key decodes leaves a place for another. Each may take 1.1 GiB.
+AT_ONCE = max(2, min(4, os.cpu_count() or 1)) + 1
 VIDEOS_AT_ONCE = 2
 WAIT_S = 10.0
 # The kernel counts a process's own time (`decoder_process.py`); this ends one on a machine that is
