@@ -44,7 +44,6 @@ worker)
     export HF_HOME="$TMPDIR/huggingface" XDG_CACHE_HOME="$TMPDIR/cache"
     case "${ASSAY_WORKER_KIND:-compute}" in
     compute)
-        # As a module: runs are forked, and would run a script's main part again.
         exec python -m celery --quiet -A workers.app worker -I workers.tasks.jobs -Q compute \
             -P threads -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"

@@ -250,13 +250,21 @@ local function answer(limits, stopped, wait, now)
   return table.concat(numbers, ' ')
 end
 
--- Put a request's message on its queue, unless it is a dry run. Answers nil, or why it is not: -2 when
--- as many as may wait already do, -3 when the key is no queue.
+-- Add to what one limit was charged for this request; returns what gives all of it back.
+local function charge_more(one, charged, request, deadline, now)
+  if one.what.window == 'now' then return charge(one, request, deadline, now) end
+  local keep = one.what.window == 'minute' and WINDOW + 2 * SLOT or KEEP_MONTH
+  add(charged[1], charged[3], one.cost, keep)
+  return {charged[1], charged[2], charged[3], number(tonumber(charged[4]) + one.cost)}
+end
+
+-- Put a request's message on its queue, unless it is a dry run or there is none yet. Answers nil, or why
+-- it is not: -2 when as many as may wait already do, -3 when the key is no queue.
 local function enqueue(queue, message, most, dry_run)
   local waiting = redis.pcall('LLEN', queue)
   if type(waiting) ~= 'number' then return -3 end
   if waiting >= most then return -2 end
-  if dry_run then return nil end
+  if dry_run or message == '' then return nil end
   if type(redis.pcall('LPUSH', queue, message)) ~= 'number' then return -3 end
   return nil
 end
@@ -267,15 +275,17 @@ end
 --   until the request is settled. Answers, as one text that is quick to
 --   read: the index of the limit that stopped it, 0 for none, -1 for "not ready" or one of `enqueue`'s;
 --   the wait in ms or -1 for never; the time; then for each limit what is left, ms until more is, and 1
---   if it had no room.
-local function reserve(dry_run)
+--   if it had no room. With `more`, the amounts are added to those that the request has reserved before.
+local function reserve(dry_run, more)
   local request, now = ARGV[2], now_ms()
+  local name = PREFIX .. 'reservation:' .. request
   local deadline, dates = now + tonumber(ARGV[3]), calendar(now)
-  local costs = {requests = 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
+  local costs = {requests = more and 0 or 1, money = tonumber(ARGV[6]), device = tonumber(ARGV[7])}
   costs[ARGV[4]] = tonumber(ARGV[5])
   give_back_expired(now, RECLAIMED_AT_ONCE)
   local limits, missing = read_limits(12, costs, now, dates)
-  if missing then return '-1 0 ' .. number(now) end
+  local before = more and #limits > 0 and redis.call('GET', name)
+  if missing or (more and #limits > 0 and not before) then return '-1 0 ' .. number(now) end
   local stopped, wait = stopping(limits, now)
   if stopped > 0 then
     count_stop(dates, limits[stopped])
@@ -292,22 +302,29 @@ local function reserve(dry_run)
     redis.call('ZADD', ADMITTED_UNTIL, number(deadline), request)
   end
   if #limits == 0 then return answer(limits, 0, 0, now) end
-  local charged = {}
+  local charged = before and cjson.decode(before) or {}
   for i, one in ipairs(limits) do
     if one.over then count_stop(dates, one) end
-    charged[i] = charge(one, request, deadline, now)
+    if before then
+      charged[i] = charge_more(one, charged[i], request, deadline, now)
+    else
+      charged[i] = charge(one, request, deadline, now)
+    end
     one.left = one.left - one.cost
     if one.state.reset == 0 then one.state.reset = WINDOW end
   end
   -- Remembered as long as what it is taken from, should nobody be there to give it back.
-  redis.call('SET', PREFIX .. 'reservation:' .. request, cjson.encode(charged),
-    'PX', number(deadline - now + KEEP_MONTH))
+  redis.call('SET', name, cjson.encode(charged), 'PX', number(deadline - now + KEEP_MONTH))
   redis.call('ZADD', DEADLINES, number(deadline), request)
   return answer(limits, 0, 0, now)
 end
 
 -- check_room: ARGV as of reserve. Answers the same, and sends and charges nothing.
 local function check_room() return reserve(true) end
+
+-- reserve_more: ARGV as of reserve, for a request that has reserved under the same limits before, and is
+--   sent now. Answers the same; -1 too when what it has reserved is gone.
+local function reserve_more() return reserve(false, true) end
 
 -- hold: ARGV = "hold", money, device ms, number of subjects, the subjects, then the limits.
 --   As reserve, for work that lasts: kept in the database, given back by settle alone, and counted on
@@ -412,18 +429,19 @@ local function unsettled()
   return found
 end
 
--- withdraw: ARGV = "withdraw", request id. It never ran: gives everything back and keeps no entry.
+-- withdraw: ARGV = "withdraw", request id, counts (1: on requests per minute). It never ran: gives
+--   everything else back and keeps no entry.
 local function withdraw()
   redis.call('HDEL', ADMITTED, ARGV[2])
   redis.call('ZREM', ADMITTED_UNTIL, ARGV[2])
-  return release(ARGV[2], 0, true) and 1 or 0
+  return release(ARGV[2], 0, ARGV[3] ~= '1') and 1 or 0
 end
 
 -- reclaim: ARGV = "reclaim", how many at most. Answers how many reservations were given back.
 local function reclaim() return give_back_expired(now_ms(), tonumber(ARGV[2])) end
 
 local OPERATIONS = {
-  reserve = reserve, check_room = check_room, hold = hold, lower = lower, settle = settle, read = read, reclaim = reclaim,
+  reserve = reserve, check_room = check_room, reserve_more = reserve_more, hold = hold, lower = lower, settle = settle, read = read, reclaim = reclaim,
   unsettled = unsettled, withdraw = withdraw,
 }
 return OPERATIONS[ARGV[1]]()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from governance.quotas.kinds import (
     KINDS,
@@ -41,6 +41,15 @@ class Amount:
     micro: int = 0
     device_ms: int = 0
     unit: Unit = Unit.TOKENS
+
+    def beyond(self, other: Amount) -> Amount:
+        """Return what of it `other`, in the same unit, does not cover."""
+        return Amount(
+            max(0, self.units - other.units),
+            max(0, self.micro - other.micro),
+            max(0, self.device_ms - other.device_ms),
+            self.unit,
+        )
 
     def of(self, kind: str) -> int:
         """The part that a limit of this kind counts."""
@@ -135,11 +144,12 @@ def reserve_arguments(
     entry: str = "",
     queued: Queued | None = None,
     *,
-    dry_run: bool = False,
+    operation: Literal["reserve", "reserve_more", "check_room"] = "reserve",
 ) -> list[Argument]:
     """For one request: all limits must have room. `entry` goes to the ledger if the request is not
-    settled within its lifetime; `queued` to the workers. A `dry_run` does neither."""
-    head: list[Argument] = ["check_room" if dry_run else "reserve", request_id, lifetime_ms]
+    settled within its lifetime; `queued` to the workers, if it has a message. `reserve_more` adds
+    `amount` to what the request has reserved; `check_room` changes nothing."""
+    head: list[Argument] = [operation, request_id, lifetime_ms]
     head += [amount.unit, amount.units, amount.micro, amount.device_ms, entry]
     head += ["", "", 0] if queued is None else [queued.queue, queued.message, queued.most]
     return head + [argument for limit in limits for argument in limit.arguments()]

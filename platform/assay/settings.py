@@ -24,6 +24,10 @@ from governance.audit.streaming.destinations import destinations_from
 from governance.logs import log_warnings_and_crashes
 from governance.reviews.reminders.channels import mail_server_from, webhook_from
 from registry.media.limits import MediaLimits
+from registry.sandbox.isolation import hide_process
+
+# Whoever loads these holds secrets, which other processes of this user could read in /proc.
+hide_process()
 
 DEVELOPMENT_SECRET = "development-only-not-a-secret"  # noqa: S105 (refused in production)
 PACKAGE_DIR = Path(__file__).resolve().parent

@@ -57,12 +57,13 @@ def read_attached(
     optional: frozenset[str],
     limits: MediaLimits,
     max_bytes: int,
+    owner: str,
 ) -> Attached:
-    """Unpack `source` into the folder `target` and return its rows.
+    """Unpack `source` into the folder `target`, for `owner`, and return its rows.
 
     Raises:
         InvalidInput, TooLarge: it cannot be read; the sentence names the entry or row.
-        Unavailable: too many uploads are being read.
+        QuotaExceeded, Unavailable: too many uploads are being read.
     """
     media = media_columns(row_kind.row)
     if suffix == ".zip" and not media:
@@ -84,9 +85,12 @@ def read_attached(
         media={fields[name]: kind for name, kind in media.items() if name in fields},
         gather=gather,
         masks=any(each.kind == "mask" for each in region_columns(row_kind.row).values()),
+        owner=owner,
     )
     with (target / "media.tsv").open(encoding="utf-8") as listing:
-        records = {line[:64]: MediaRecord.from_line(line) for line in listing}
+        # What a reader writes is not trusted: a name that is no SHA-256 could lead elsewhere.
+        found = map(MediaRecord.from_line, listing)
+        records = {record.media.sha256: record for record in found}
     rows = (
         _archive_rows(target, row_kind, fields, optional)
         if suffix == ".zip"

@@ -13,8 +13,10 @@ from typing import Any, get_args
 from PIL import Image, ImageOps
 
 from registry.datasets.similar import difference_hash
-from registry.media.checks import Kind, Media, inspect_media
-from registry.media.containers import container_frames, container_type_of
+from registry.media.checks import Kind, Media, container_type_of
+from registry.media.containers import container_frames
+from registry.media.images import FORMATS
+from registry.media.inspection import inspect_media
 from registry.media.limits import MediaLimits
 
 PREVIEW_SIDE = 320
@@ -78,7 +80,7 @@ class MediaFolder:
 
     def take(self, file: Path, *, what: str) -> Media:
         """Check `file` and move it to its place. Raises MediaRejected."""
-        media, image = inspect_media(file, self.limits, kind=self._kind, what=what, bounded=True)
+        media, image = inspect_media(file, self.limits, kind=self._kind, what=what)
         if media.sha256 in self._records:
             if image is not None:
                 image.close()
@@ -138,7 +140,7 @@ def _picture(source: Path) -> Image.Image:
     with source.open("rb") as file:
         head = file.read(64)
     if container_type_of(head) is None:
-        return Image.open(source)
+        return Image.open(source, formats=list(FORMATS))
     (frame,) = container_frames(source, [0], "The video")
     return frame
 
@@ -151,7 +153,7 @@ def write_mask_preview(source: Path, target: Path) -> None:
     # The catalog brings pydantic, which takes longer to load than most uploads to check.
     from registry.catalog.regions import HUES
 
-    with Image.open(source) as image:
+    with Image.open(source, formats=["PNG"]) as image:
         if image.mode not in {"1", "L", "P"}:
             return
         small = image.copy()

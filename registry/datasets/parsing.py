@@ -62,18 +62,19 @@ def parse_dataset(
     columns: Mapping[str, str] | None,
     limits: MediaLimits | None = None,
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
+    owner: str = "",
 ) -> ParsedDataset:
     """Read `source`, whose kind the suffix of `name` tells, and write canonical rows to `target`.
 
     `columns` maps a field of the row to the column, or key, that it is taken from; columns
     that it does not name are left out, or are the features of rows that have any. Without it fields
     are taken from the columns of the same names. Archives and Parquet files are unpacked in the
-    folder of `target`, at most `max_unpacked_bytes`.
+    folder of `target`, at most `max_unpacked_bytes`, for `owner`.
 
     Raises:
         InvalidInput: an unknown suffix, a missing column, a malformed row (with its line).
         TooLarge: more than 2,000,000 rows, or a row of more than 1 MiB.
-        Unavailable: too many uploads are being unpacked.
+        QuotaExceeded, Unavailable: too many uploads are being unpacked.
     """
     suffix = Path(name).suffix.lower()
     _check_suffix(name, suffix, row_kind)
@@ -95,6 +96,7 @@ def parse_dataset(
             optional=optional,
             limits=limits or MediaLimits(),
             max_bytes=max_unpacked_bytes,
+            owner=owner,
         )
         rows = attached.rows
     else:

@@ -145,7 +145,7 @@ def dataset_version_add(
         NotFound, NotPermitted: the policy refuses, or the actor has no such upload.
         TooLarge: over ASSAY_DATASET_MAX_BYTES, 2,000,000 rows, or 1 MiB in a row.
         WrongState: a version of this dataset holds exactly the same rows.
-        Unavailable: too many archives are being unpacked.
+        QuotaExceeded, Unavailable: too many archives are being unpacked.
     """
     person = dataset_version_allow(actor=actor, dataset=dataset)
     resource = dataset_resource(dataset)
@@ -171,10 +171,12 @@ def dataset_version_add(
             columns=columns,
             limits=settings.MEDIA_LIMITS,
             max_unpacked_bytes=UNPACKED_FACTOR * settings.DATASET_MAX_BYTES,
+            owner=str(person.pk),
         )
+        previews = stored.prepare(parsed, canonical, owner=str(person.pk))
         # Before the row, which must never name rows that the store lacks. What no row names in the
         # end, garbage collection removes.
-        media_list = stored.adopt(parsed, canonical, stored.prepare(parsed, canonical))
+        media_list = stored.adopt(parsed, canonical, previews)
         with transaction.atomic():
             # Reading may have taken long; what counts is whether it is still allowed.
             decision = authorize(actor=actor, action=Action.DATASET_CREATE, resource=resource)

@@ -21,11 +21,17 @@ PREVIEW_ROWS = 20
 Preview = tuple[Path, str]
 
 
-def prepare(parsed: ParsedDataset, canonical: Path) -> list[Preview]:
-    """Make small pictures of the images, videos and masks in the first rows; return them with
-    their keys in the store."""
+def prepare(parsed: ParsedDataset, canonical: Path, *, owner: str) -> list[Preview]:
+    """Make small pictures of the images, videos and masks in the first rows, for `owner`; return
+    them with their keys in the store.
+
+    Raises:
+        InvalidInput, TooLarge: one of them cannot be drawn.
+        QuotaExceeded, Unavailable: too many uploads are being read.
+    """
     if parsed.files is None:
         return []
+    target = parsed.files.with_name("previews")
     shown: dict[Path, str] = {}
     images, masks = [], []
     for row in islice(read_rows(canonical.open("rb")), PREVIEW_ROWS):
@@ -39,13 +45,14 @@ def prepare(parsed: ParsedDataset, canonical: Path) -> list[Preview]:
             key = store.preview_key(value)
             if store.backend().find(key) is None:
                 images.append(file)
-                shown[Path(f"{file}.jpg")] = key
+                shown[target / f"{value}.jpg"] = key
             key = store.preview_key(value, mask=True)
             if record.levels and store.backend().find(key) is None:
                 masks.append(file)
-                shown[Path(f"{file}.mask.png")] = key
+                shown[target / f"{value}.mask.png"] = key
     if images or masks:
-        make_previews(images, masks)
+        target.mkdir()
+        make_previews(images, masks, target, owner=owner)
     return list(shown.items())
 
 

@@ -1,5 +1,5 @@
 """Archives, Parquet files and the media in them, read in a process of its own with bounds on time,
-memory and bytes (`registry.bounded_process`). It writes to one folder.
+memory and bytes (`registry.sandbox.readers`). It writes to one folder.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from registry.bounded_process import bound_process, run_bounded
 from registry.datasets.archives import unpack_archive
 from registry.datasets.media_files import MediaFolder, write_mask_preview, write_preview
 from registry.datasets.parquet import unpack_parquet
 from registry.media.limits import MediaLimits
+from registry.sandbox.readers import Reach, bound_process, run_bounded, upload_places
 
 # The request's transaction is idle meanwhile, which PostgreSQL ends after 600 s.
 SECONDS = 480
 MEMORY_BYTES = 3 * 1024**3
+_places = upload_places()
 
 
 def unpack(
@@ -34,15 +35,16 @@ def unpack(
     media: dict[str, str],
     gather: str = "",
     masks: bool = False,
+    owner: str = "",
 ) -> None:
-    """Unpack `source`, a `.zip` or `.parquet` file, into the empty folder `target`.
+    """Unpack `source`, a `.zip` or `.parquet` file, into the empty folder `target`, for `owner`.
 
     With `gather`, the name of a column of features, all columns of a Parquet file are taken.
     With `masks`, the values of pixels are recorded.
 
     Raises:
         InvalidInput, TooLarge: it cannot be read or exceeds a bound; the sentence says where.
-        Unavailable: too many uploads are being read.
+        QuotaExceeded, Unavailable: too many uploads are being read.
     """
     _run(
         {
@@ -56,26 +58,43 @@ def unpack(
             "media": media,
             "gather": gather,
             "masks": masks,
-        }
+        },
+        Reach(read=[source], own=[target]),
+        owner,
     )
 
 
-def make_previews(images: list[Path], masks: list[Path]) -> None:
-    """Write a small picture of each checked file to the same folder: an image's as `<name>.jpg`, a
-    mask's in colors as `<name>.mask.png`."""
-    _run({"images": list(map(str, images)), "masks": list(map(str, masks))})
+def make_previews(images: list[Path], masks: list[Path], target: Path, *, owner: str = "") -> None:
+    """Write a small picture of each checked file into the empty folder `target`: an image's as
+    `<name>.jpg`, a mask's in colors as `<name>.mask.png`. Raises as `unpack`."""
+    files = [*images, *masks]
+    request = {
+        "images": list(map(str, images)),
+        "masks": list(map(str, masks)),
+        "target": str(target),
+    }
+    _run(request, Reach(read=files, own=[target]), owner)
 
 
-def _run(request: dict[str, Any]) -> None:
-    run_bounded("registry.datasets.unpacking", request, seconds=SECONDS, memory_bytes=MEMORY_BYTES)
+def _run(request: dict[str, Any], reach: Reach, owner: str) -> None:
+    run_bounded(
+        "registry.datasets.unpacking",
+        request,
+        reach=reach,
+        seconds=SECONDS,
+        memory_bytes=MEMORY_BYTES,
+        places=_places,
+        owner=owner,
+    )
 
 
 def _do(given: dict[str, Any]) -> None:
     if "images" in given:
-        for name in given["images"]:
-            write_preview(Path(name), Path(f"{name}.jpg"))
-        for name in given["masks"]:
-            write_mask_preview(Path(name), Path(f"{name}.mask.png"))
+        target = Path(given["target"])
+        for file in map(Path, given["images"]):
+            write_preview(file, target / f"{file.name}.jpg")
+        for file in map(Path, given["masks"]):
+            write_mask_preview(file, target / f"{file.name}.mask.png")
         return
     limit: int = given["max_bytes"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit + 1024**2, limit + 1024**2))

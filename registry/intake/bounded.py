@@ -1,7 +1,7 @@
 """The checks of a delivery, in a process of its own with bounds on time, memory and output.
 
 The web process and the worker read nothing of a delivery themselves: what a file makes a parser do
-ends with that process. It has no environment of ours, so no address and no password of a store.
+ends with that process (`registry/sandbox/readers.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import json
 import resource
 import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from registry.bounded_process import Broken, output_of
 from registry.intake.checks import Finding, Limits, check_delivery
+from registry.sandbox.places import FairPlaces
+from registry.sandbox.readers import AT_ONCE, Broken, Reach, output_of
 
 SECONDS = 120
 # The largest JSON file that may come in takes about 1 GiB while it is read.
@@ -25,19 +25,27 @@ MEMORY_BYTES = 2 * 1024**3
 MAX_FINDINGS_BYTES = 8 * 1024**2
 # Runs `main` below.
 MODULE = "registry.intake.bounded"
-# Of one process of ours; further deliveries wait.
-AT_ONCE = 2
-_slots = threading.BoundedSemaphore(AT_ONCE)
+_places = FairPlaces(
+    AT_ONCE, wait_s=3 * SECONDS, refusal="Too many deliveries are being checked at this moment."
+)
 
 
-def check_bounded(folder: Path, limits: Limits) -> list[Finding]:
-    """As `check_delivery`, within the limits of this module; exceeding one is a failed finding."""
+def check_bounded(folder: Path, limits: Limits, *, owner: str = "") -> list[Finding]:
+    """As `check_delivery`, within the limits of this module; exceeding one is a failed finding.
+
+    Raises:
+        QuotaExceeded, Unavailable: too many deliveries are being checked, of `owner` or in all.
+    """
     bounds = {"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES}
-    with _slots:
+    with _places.place(owner):
         try:
             return _findings(
                 output_of(
-                    MODULE, bounds, seconds=SECONDS, max_bytes=MAX_FINDINGS_BYTES, environment={}
+                    MODULE,
+                    bounds,
+                    reach=Reach(read=[folder]),
+                    seconds=SECONDS,
+                    max_bytes=MAX_FINDINGS_BYTES,
                 )
             )
         except subprocess.TimeoutExpired:
@@ -71,7 +79,6 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limits = Limits(given["max_bytes"], given["max_files"], given["adapter"])
     findings = check_delivery(Path(given["folder"]), limits)
     json.dump([finding.to_json() for finding in findings], sys.stdout)

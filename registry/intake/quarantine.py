@@ -44,14 +44,17 @@ class Delivery:
 
 
 @contextmanager
-def quarantined(files: Sequence[DeliveredFile], limits: Limits) -> Iterator[Delivery]:
-    """Write `files` to a scratch folder in quarantine and check them.
+def quarantined(
+    files: Sequence[DeliveredFile], limits: Limits, *, owner: str
+) -> Iterator[Delivery]:
+    """Write `files` to a scratch folder in quarantine and check them, for `owner`.
 
     The folder is gone afterward, unless the caller moved it on.
 
     Raises:
         InvalidInput: no file at all.
         TooLarge: more files or bytes than `limits`.
+        QuotaExceeded, Unavailable: too many deliveries are being checked.
     """
     if not files:
         raise InvalidInput("The delivery holds no file.", fields={"files": ["At least one file."]})
@@ -70,7 +73,8 @@ def quarantined(files: Sequence[DeliveredFile], limits: Limits) -> Iterator[Deli
             return
         _check_folders(names)
         written = _write(files, scratch, limits)
-        yield Delivery(folder=scratch, files=written, findings=check_bounded(scratch, limits))
+        findings = check_bounded(scratch, limits, owner=owner)
+        yield Delivery(folder=scratch, files=written, findings=findings)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

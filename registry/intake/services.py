@@ -86,6 +86,7 @@ def intake_submit(
         InvalidInput: no file, or a malformed field.
         NotFound, NotPermitted: the policy refuses.
         TooLarge: more bytes than ASSAY_INTAKE_MAX_BYTES, or more than 512 files.
+        QuotaExceeded, Unavailable: too many deliveries are being checked.
     """
     resource = department_resource("intake", model.department)
     authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
@@ -98,7 +99,10 @@ def intake_submit(
             fields={"digest": ["64 hexadecimal digits, as an index or a version's page states."]},
         )
     limits = Limits(max_bytes=settings.INTAKE_MAX_BYTES, adapter=base is not None)
-    with quarantine.quarantined(files, limits) as delivery, transaction.atomic():
+    with (
+        quarantine.quarantined(files, limits, owner=str(person.pk)) as delivery,
+        transaction.atomic(),
+    ):
         # Writing may have taken long; what counts is whether it is still allowed.
         decision = authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
         refusals = delivery.refusals

@@ -84,7 +84,7 @@ def document_version_add(
         InvalidInput, TooLarge: the file cannot be read, holds no text, or exceeds a bound.
         NotFound, NotPermitted: the policy refuses, or the base has no version `replaces`.
         WrongState: the base is full, has such a document, or these bytes were recalled from it.
-        Unavailable: too many uploads are being read.
+        QuotaExceeded, Unavailable: too many uploads are being read.
     """
     checked_choice(classification, list(Classification.values), field="classification")
     filename = checked_text(Path(file.name or "").name, field="file", limit=FILENAME_MAX)
@@ -95,7 +95,7 @@ def document_version_add(
     with store.incoming() as scratch:
         source = scratch / "upload"
         sha256, size = _receive(file, source)
-        text = extract_text(source, Path(filename).suffix.lower())
+        text = extract_text(source, Path(filename).suffix.lower(), owner=str(person.pk))
         text_file = scratch / "text"
         text_file.write_text(text, encoding="utf-8")
         text_sha256 = hashlib.sha256(text.encode()).hexdigest()

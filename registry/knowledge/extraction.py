@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from governance.errors import InvalidInput, TooLarge
-from registry.bounded_process import bound_process, run_bounded
+from registry.sandbox.readers import Reach, bound_process, run_bounded, upload_places
 
 SECONDS = 120
 MEMORY_BYTES = 1024**3
 MAX_CHARACTERS = 5_000_000
 MAX_PAGES = 3_000
 SUFFIXES = (".txt", ".md", ".html", ".htm", ".pdf")
+_places = upload_places()
 _BLOCKS = frozenset(
     re.findall(
         r"\w+",
@@ -27,13 +28,15 @@ _BLOCKS = frozenset(
 _SILENT = frozenset({"noscript", "script", "style", "template", "title"})
 
 
-def extract_text(source: Path, suffix: str) -> str:
+def extract_text(source: Path, suffix: str, *, owner: str) -> str:
     """Return the text of a document; `suffix` names its kind, one of `SUFFIXES`.
+
+    Documents of one `owner` do not hold all places of readers.
 
     Raises:
         InvalidInput: another kind, no text, or it cannot be read.
         TooLarge: more than `MAX_CHARACTERS` or `MAX_PAGES`.
-        Unavailable: too many uploads are being read.
+        QuotaExceeded, Unavailable: too many uploads are being read.
     """
     if suffix not in SUFFIXES:
         raise InvalidInput(
@@ -43,11 +46,15 @@ def extract_text(source: Path, suffix: str) -> str:
             fields={"file": [f"One of {', '.join(SUFFIXES)}."]},
         )
     target = source.with_name(f"{source.name}.text")
+    target.touch()
     run_bounded(
         "registry.knowledge.extraction",
         {"source": str(source), "suffix": suffix, "target": str(target)},
+        reach=Reach(read=[source], own=[target]),
         seconds=SECONDS,
         memory_bytes=MEMORY_BYTES,
+        places=_places,
+        owner=owner,
     )
     return target.read_text(encoding="utf-8")
 

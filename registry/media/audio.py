@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
+from typing import IO, Any
 
 from registry.media.errors import MediaRejected
 from registry.media.limits import MediaLimits
+from registry.media.structure import Data
 
 SAMPLE_RATES = (4_000, 192_000)
 BLOCK_FRAMES = 65_536
@@ -25,6 +25,8 @@ _MP3_SLACK = 2 * 1152
 # and sound reaches to the end of the file; for FLAC libsndfile gives its largest number.
 _UNSTATED_BYTES = 0xFFFFFFFF
 _UNSTATED_FRAMES = 2**62
+# Programs that record write some notes before and after the sound.
+_PARTS_MAX = 10_000
 _RESAVE = "Save the recording again, as WAV or FLAC."
 
 
@@ -37,8 +39,20 @@ class Audio:
     channels: int
 
 
-def read_audio(data: bytes, content_type: str, limits: MediaLimits, what: str) -> Audio:
-    """Return the measures of a recording that was decoded to its end. Raises MediaRejected."""
+def read_audio(
+    file: IO[bytes],
+    data: Data,
+    content_type: str,
+    limits: MediaLimits,
+    what: str,
+    allow: Callable[[float], None],
+) -> Audio:
+    """Return the measures of a recording that was decoded to its end.
+
+    `allow` is called with its seconds, as its header states them, before it is decoded.
+
+    Raises MediaRejected.
+    """
     import soundfile
 
     name, formats = _FORMATS[content_type]
@@ -47,15 +61,16 @@ def read_audio(data: bytes, content_type: str, limits: MediaLimits, what: str) -
     if name == "OGG":
         _check_ogg(data, what)
     try:
-        file = soundfile.SoundFile(BytesIO(data))
+        sound = soundfile.SoundFile(file)
     except Exception as error:
         raise MediaRejected(f"{what} is not a readable {name} file.", hint=_RESAVE) from error
-    with file:
-        if file.format not in formats:
+    with sound:
+        if sound.format not in formats:
             raise MediaRejected(f"{what} is not a readable {name} file.", hint=_RESAVE)
-        _check_header(file, limits, what)
-        frames = _decoded_frames(file, limits, name, what)
-        return Audio(round(frames / file.samplerate, 3), file.samplerate, file.channels)
+        _check_header(sound, limits, what)
+        allow(sound.frames / sound.samplerate)
+        frames = _decoded_frames(sound, limits, name, what)
+        return Audio(round(frames / sound.samplerate, 3), sound.samplerate, sound.channels)
 
 
 def _check_header(file: Any, limits: MediaLimits, what: str) -> None:
@@ -116,22 +131,27 @@ def _decoded_frames(file: Any, limits: MediaLimits, name: str, what: str) -> int
     return frames
 
 
-def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, start and stated size of each chunk of a RIFF file."""
+def _wav_chunks(data: Data, what: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, start and stated size of each chunk of a RIFF file. Raises MediaRejected."""
     at = 12
-    while at + 8 <= len(data):
+    for _ in range(_PARTS_MAX):
+        if at + 8 > len(data):
+            return
         name, size = data[at : at + 4], struct.unpack_from("<I", data, at + 4)[0]
         yield name, at + 8, size
         at += 8 + size + size % 2
+    raise MediaRejected(
+        f"{what} has more than {_PARTS_MAX:,} parts; it was not decoded.", hint=_RESAVE
+    )
 
 
-def _check_wav(data: bytes, limits: MediaLimits, what: str) -> None:
+def _check_wav(data: Data, limits: MediaLimits, what: str) -> None:
     """Hold the header of a WAV file against the limits and the file's own size.
 
     libsndfile trusts the file's size over its header, so that it cannot tell a truncated file.
     """
     rate = block = 0
-    for name, start, size in _wav_chunks(data):
+    for name, start, size in _wav_chunks(data, what):
         if name == b"fmt " and size >= 16 and start + 16 <= len(data):
             rate, block = struct.unpack_from("<4xI4xH", data, start)
         if name == b"data":
@@ -149,7 +169,7 @@ def _check_wav(data: bytes, limits: MediaLimits, what: str) -> None:
     raise MediaRejected(f"{what} is a WAV file without sound.", hint=_RESAVE)
 
 
-def _check_ogg(data: bytes, what: str) -> None:
+def _check_ogg(data: Data, what: str) -> None:
     """Walk the pages of an OGG file; the last one must be whole."""
     at = 0
     while at < len(data):

@@ -1,42 +1,19 @@
-"""Check an image, a recording or a video by its content, never by its name.
+"""Kinds of media, told by a file's first bytes and never by its name, and what is known of a file.
 
-The header is read first and held against the limits; only then is everything decoded, to find a
-truncated file. Decoders are native code that has had defects, so files from people are decoded in a
-process of their own where there are many (`registry/datasets/unpacking.py` for dataset uploads).
-For the one small file of an inference request, a thread of the web process is accepted: bytes,
-pixels and seconds are bounded before anything is decoded, only the decoder of the format that the
-first bytes name is used, and `AT_ONCE` files of a process are decoded at the same time. MP4 and
-WebM are decoded in a bounded process alone.
-
-This module knows no Django and no torch.
+Loads no decoder: `inspection.py` decodes, in processes of its own. Knows no Django and no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
+import re
 from dataclasses import asdict, dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from governance.errors import InvalidInput, Unavailable
-from registry.media.audio import read_audio
-from registry.media.containers import FORMATS as CONTAINERS
-from registry.media.containers import container_type_of, read_container
+from governance.errors import InvalidInput
 from registry.media.errors import MediaRejected
-from registry.media.images import read_image
 from registry.media.limits import MediaLimits
-from registry.media.video_process import measure_video
-from registry.media.videos import FORMATS as ANIMATIONS
-from registry.media.videos import Video, read_video
 
 Kind = Literal["image", "audio", "video"]
-# Decoded images of a process take at most this many times `pixels` × 4 bytes.
-AT_ONCE = 2
-WAIT_S = 10.0
 CONTENT_TYPES: dict[str, Kind] = {
     "image/png": "image",
     "image/jpeg": "image",
@@ -54,7 +31,19 @@ NAMES: dict[str, str] = {
     "audio": "WAV, FLAC, OGG or MP3",
     "video": "MP4, WebM, or animated WebP, GIF or PNG",
 }
-_slots = threading.BoundedSemaphore(AT_ONCE)
+CONTAINERS = {"video/mp4": "MP4", "video/webm": "WebM"}
+# First brands of MP4 files with video; those of recordings and pictures are others.
+_BRANDS = frozenset(
+    {b"isom", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash"}
+    | {b"iso%d" % number for number in range(2, 10)}
+)
+_ANIMATIONS = frozenset({"image/gif", "image/webp", "image/png"})
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    "size_bytes": (int,),
+    **dict.fromkeys(("width", "height", "sample_rate", "channels", "frames"), (int, type(None))),
+    "seconds": (int, float, type(None)),
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,50 +69,26 @@ class Media:
     @classmethod
     def from_json(cls, given: dict[str, Any]) -> Media:
         """Read what `to_json` wrote. Raises InvalidInput."""
-        try:
-            media = cls(**given)
-        except TypeError as error:
-            raise InvalidInput("This does not describe a media file.") from error
-        if not _may_be(media.content_type, media.kind):
+        words = [given.get(name) for name in ("sha256", "kind", "content_type")]
+        if not (
+            set(given) <= set(cls.__dataclass_fields__)
+            and all(type(word) is str for word in words)
+            and _SHA256.fullmatch(given["sha256"])
+            and _may_be(given["content_type"], given["kind"])
+            and all(type(given.get(name)) in kinds for name, kinds in _NUMBERS.items())
+        ):
             raise InvalidInput("This does not describe a media file.")
-        return media
+        return cls(**given)
 
 
-def check_media(
-    source: bytes | Path,
-    limits: MediaLimits,
-    *,
-    kind: Kind | None = None,
-    what: str = "The file",
-) -> Media:
-    """Check one file, given as bytes or as a path, and return its measures.
-
-    `kind` is the kind that is expected; `what` names the file in sentences. An animated image is a
-    video where one is expected, and rejected elsewhere.
+def check_head(
+    head: bytes, size: int, limits: MediaLimits, *, kind: Kind | None, what: str
+) -> tuple[str, Kind]:
+    """Return the content type of a file of `size` bytes that begins with `head`, and its kind.
 
     Raises:
-        MediaRejected: it is another kind of file, out of bounds, animated, empty or truncated.
-        Unavailable: too many files are being decoded in this process.
+        MediaRejected: it is empty, too large, or of another kind than `kind`.
     """
-    media, image = inspect_media(source, limits, kind=kind, what=what)
-    if image is not None:
-        image.close()
-    return media
-
-
-def inspect_media(
-    source: bytes | Path,
-    limits: MediaLimits,
-    *,
-    kind: Kind | None = None,
-    what: str = "The file",
-    bounded: bool = False,
-) -> tuple[Media, Image.Image | None]:
-    """Check as `check_media` does; also return the decoded image, which the caller closes.
-
-    A `bounded` process decodes MP4 and WebM itself; `source` is then a path.
-    """
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     expected = NAMES[kind] if kind else f"{NAMES['image']} image, or {NAMES['audio']} recording"
     if size == 0:
         raise MediaRejected(f"{what} is empty.", hint=f"Send {_an(expected)} file.")
@@ -132,70 +97,18 @@ def inspect_media(
             f"{what} has {size:,} bytes; at most {limits.bytes:,} are accepted.",
             hint="Send a smaller or more compressed file. ASSAY_MEDIA_MAX_BYTES sets the limit.",
         )
-    data = source if isinstance(source, bytes) else source.read_bytes()
-    content_type = content_type_of(data[:64])
+    content_type = content_type_of(head)
     if content_type is None or (kind and not _may_be(content_type, kind)):
         found = f"is {content_type}" if content_type else "has another format"
         raise MediaRejected(
             f"{what} {found}; {_an(expected)} file is expected.",
             hint="The content decides, not the file's name. Convert the file.",
         )
-    kind = kind or CONTENT_TYPES[content_type]
-    if kind == "video" and content_type in CONTAINERS:
-        # Processes have slots of their own: a slow video keeps no image waiting.
-        if bounded and isinstance(source, Path):
-            video = read_container(source, content_type, limits, what)
-        else:
-            video = measure_video(data, content_type, limits, what)
-        return _described(data, content_type, video), None
-    if not _slots.acquire(timeout=WAIT_S):
-        raise Unavailable("Too many files are being checked at this moment.", retry_after=5)
-    try:
-        return _decode(data, content_type, kind, limits, what)
-    finally:
-        _slots.release()
-
-
-def _decode(
-    data: bytes, content_type: str, kind: Kind, limits: MediaLimits, what: str
-) -> tuple[Media, Image.Image | None]:
-    digest = hashlib.sha256(data).hexdigest()
-    if kind == "video":
-        return _described(data, content_type, read_video(data, content_type, limits, what)), None
-    if kind == "image":
-        image = read_image(BytesIO(data), content_type, limits, what)
-        width, height = image.size
-        return Media(digest, kind, content_type, len(data), width, height), image
-    audio = read_audio(data, content_type, limits, what)
-    return (
-        Media(
-            sha256=digest,
-            kind=kind,
-            content_type=content_type,
-            size_bytes=len(data),
-            seconds=audio.seconds,
-            sample_rate=audio.sample_rate,
-            channels=audio.channels,
-        ),
-        None,
-    )
-
-
-def _described(data: bytes, content_type: str, video: Video) -> Media:
-    return Media(
-        sha256=hashlib.sha256(data).hexdigest(),
-        kind="video",
-        content_type=content_type,
-        size_bytes=len(data),
-        width=video.width,
-        height=video.height,
-        seconds=video.seconds,
-        frames=video.frames,
-    )
+    return content_type, kind or CONTENT_TYPES[content_type]
 
 
 def _may_be(content_type: str, kind: str) -> bool:
-    animated = kind == "video" and content_type in ANIMATIONS
+    animated = kind == "video" and content_type in _ANIMATIONS
     return animated or CONTENT_TYPES.get(content_type) == kind
 
 
@@ -224,3 +137,12 @@ def content_type_of(head: bytes) -> str | None:
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
         return "audio/mpeg"
     return container_type_of(head)
+
+
+def container_type_of(head: bytes) -> str | None:
+    """Return the content type of an MP4 or WebM file by its first 64 bytes; None for others."""
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return "video/mp4"
+    if head.startswith(b"\x1a\x45\xdf\xa3") and b"webm" in head:
+        return "video/webm"
+    return None

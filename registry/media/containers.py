@@ -1,6 +1,6 @@
 """Decode MP4 and WebM with OpenCV, whose wheels hold FFmpeg (LGPL, without GPL parts).
 
-For a bounded process alone (`registry.bounded_process`): no other process loads FFmpeg. It decodes
+For a bounded process alone (`registry/sandbox`): no other process loads FFmpeg. It decodes
 H.264, VP8 and VP9, which browsers play; other codecs are refused before their decoder gets a byte.
 Knows no Django.
 """
@@ -15,18 +15,13 @@ from typing import Any
 
 from PIL import Image
 
+from registry.media.checks import CONTAINERS
 from registry.media.errors import MediaRejected
 from registry.media.limits import MediaLimits
 from registry.media.videos import Video, check_frame_size, check_length
 
-FORMATS = {"video/mp4": "MP4", "video/webm": "WebM"}
 CODECS = frozenset({"h264", "avc1", "VP80", "VP90"})
 RESAVE = "Save the video again, as MP4 (H.264) or WebM (VP8 or VP9)."
-# First brands of files with video; those of recordings and pictures are others.
-_BRANDS = frozenset(
-    {b"isom", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"dash"}
-    | {b"iso%d" % number for number in range(2, 10)}
-)
 # Outermost boxes of an MP4 file. Cameras write four or five, and two for each second of a stream.
 BOXES_MAX = 10_000
 _SEGMENT = b"\x18\x53\x80\x67"
@@ -37,18 +32,9 @@ _OPTIONS = (
 )
 
 
-def container_type_of(head: bytes) -> str | None:
-    """Return the content type that the first 64 bytes of a file tell; None for other formats."""
-    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
-        return "video/mp4"
-    if head.startswith(b"\x1a\x45\xdf\xa3") and b"webm" in head:
-        return "video/webm"
-    return None
-
-
 def read_container(path: Path, content_type: str, limits: MediaLimits, what: str) -> Video:
     """Return the measures of a video that was decoded to its end. Raises MediaRejected."""
-    name = FORMATS[content_type]
+    name = CONTAINERS[content_type]
     if not _is_whole(path, content_type):
         raise MediaRejected(f"{what} is a truncated or damaged {name} file.", hint=RESAVE)
     with _opened(path, what) as capture:

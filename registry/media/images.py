@@ -9,18 +9,19 @@ from PIL import Image
 from registry.media.errors import MediaRejected
 from registry.media.limits import MediaLimits
 
-_FORMATS = {
+_FORMATS_OF = {
     "image/png": "PNG",
     "image/jpeg": "JPEG",
     "image/webp": "WEBP",
     "image/gif": "GIF",
 }
+FORMATS = frozenset(_FORMATS_OF.values())
 _RESAVE = "Save the image again, as PNG or JPEG."
 
 
 def read_image(file: IO[bytes], content_type: str, limits: MediaLimits, what: str) -> Image.Image:
     """Return the decoded image. Raises MediaRejected."""
-    name = _FORMATS[content_type]
+    name = _FORMATS_OF[content_type]
     try:
         # Only this decoder; Pillow would try all of its formats, many of which are rare and old.
         image = Image.open(file, formats=[name])

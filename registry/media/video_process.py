@@ -1,5 +1,5 @@
-"""Measure an MP4 or WebM file and take frames of it, in a process of its own with bounds on time
-and memory (`registry.bounded_process`).
+"""Take frames of an MP4 or WebM file, in a process of its own with bounds on time and memory
+(`registry/sandbox/readers.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import json
 import resource
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,17 +17,18 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from governance.errors import InvalidInput, TooLarge, Unavailable
-from registry.bounded_process import bound_process, run_bounded
+from governance.errors import InvalidInput, QuotaExceeded, TooLarge, Unavailable
 from registry.media.containers import RESAVE, container_frames, read_container
 from registry.media.errors import MediaBusy, MediaRejected
 from registry.media.limits import MediaLimits
 from registry.media.videos import Video, check_frame_size, check_length
+from registry.sandbox.places import FairPlaces
+from registry.sandbox.readers import Reach, bound_process, run_bounded
 
 SECONDS = 30
 MEMORY_BYTES = 3 * 1024**3 // 2
-# Apart from those of uploads, which may take minutes each.
-_slots = threading.BoundedSemaphore(2)
+# Engines do not know whose request they answer; two videos at a time are decoded for one.
+_places = FairPlaces(3, wait_s=30.0, refusal="Too many videos are being decoded at this moment.")
 _SOURCE, _MEASURES, _FRAMES = "source", "measures.json", "frames.rgb"
 
 
@@ -40,8 +40,13 @@ class Frames:
     video: Video
 
 
-def measure_video(data: bytes, content_type: str, limits: MediaLimits, what: str) -> Video:
-    """Return the measures of a video that was decoded to its end.
+def take_frames(
+    file: Path | IO[bytes], content_type: str, count: int, limits: MediaLimits, what: str
+) -> Frames:
+    """Return `count` frames, evenly spread from the first to the last, and the measures of the
+    video, which was decoded to its end.
+
+    `limits.pixels` times `count` bounds the memory that they take.
 
     Raises:
         MediaRejected: it cannot be decoded within the bounds.
@@ -49,23 +54,10 @@ def measure_video(data: bytes, content_type: str, limits: MediaLimits, what: str
     """
     with tempfile.TemporaryDirectory(prefix="assay-video-") as scratch:
         folder = Path(scratch)
-        (folder / _SOURCE).write_bytes(data)
-        return _run(folder, folder / _SOURCE, content_type, limits, what, count=0)
-
-
-def take_frames(
-    file: Path | IO[bytes], content_type: str, count: int, limits: MediaLimits, what: str
-) -> Frames:
-    """Return `count` frames, evenly spread from the first to the last. Raises as `measure_video`.
-
-    `limits.pixels` times `count` bounds the memory that they take.
-    """
-    with tempfile.TemporaryDirectory(prefix="assay-video-") as scratch:
-        folder = Path(scratch)
         source = file if isinstance(file, Path) else folder / _SOURCE
         if not isinstance(file, Path):
             source.write_bytes(file.read())
-        video = _run(folder, source.resolve(), content_type, limits, what, count=count)
+        video = _run(folder, source.resolve(), content_type, limits, what, count)
         size = video.width * video.height * 3
         try:
             data = (folder / _FRAMES).read_bytes()
@@ -86,7 +78,7 @@ def spread_numbers(total: int, count: int) -> list[int]:
 
 
 def _run(
-    folder: Path, source: Path, content_type: str, limits: MediaLimits, what: str, *, count: int
+    folder: Path, source: Path, content_type: str, limits: MediaLimits, what: str, count: int
 ) -> Video:
     request = {
         "source": str(source),
@@ -100,9 +92,11 @@ def _run(
         run_bounded(
             "registry.media.video_process",
             request,
+            reach=Reach(read=[source], own=[folder]),
             seconds=SECONDS,
             memory_bytes=MEMORY_BYTES,
-            slots=_slots,
+            places=_places,
+            owner="",
         )
     try:
         video = Video(**json.loads((folder / _MEASURES).read_text()))
@@ -124,24 +118,21 @@ def _rejections() -> Iterator[None]:
         yield
     except (InvalidInput, TooLarge) as error:
         raise MediaRejected(error.message, hint=error.hint) from error
-    except Unavailable as error:
-        raise MediaBusy(
-            "Too many videos are being decoded at this moment.", retry_after=5
-        ) from error
+    except (QuotaExceeded, Unavailable) as error:
+        raise MediaBusy(error.message, retry_after=5) from error
 
 
 def _do(given: dict[str, Any]) -> None:
     source, target = Path(given["source"]), Path(given["target"])
     limits, count = MediaLimits(**given["limits"]), given["count"]
-    most = limits.pixels * 3 * max(count, 1) + 1024**2
+    most = limits.pixels * 3 * count + 1024**2
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     video = read_container(source, given["content_type"], limits, given["what"])
     (target / _MEASURES).write_text(json.dumps(asdict(video)))
-    if count:
-        numbers = spread_numbers(video.frames, count)
-        with (target / _FRAMES).open("wb") as output:
-            for frame in container_frames(source, numbers, given["what"]):
-                output.write(frame.tobytes())
+    numbers = spread_numbers(video.frames, count)
+    with (target / _FRAMES).open("wb") as output:
+        for frame in container_frames(source, numbers, given["what"]):
+            output.write(frame.tobytes())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from typing import IO
 
 from PIL import Image
 
@@ -28,20 +28,20 @@ class Video:
     seconds: float
 
 
-def read_video(data: bytes, content_type: str, limits: MediaLimits, what: str) -> Video:
+def read_video(file: IO[bytes], content_type: str, limits: MediaLimits, what: str) -> Video:
     """Return the measures of a video that was decoded to its end. Raises MediaRejected."""
     name = FORMATS[content_type]
     try:
-        image = Image.open(BytesIO(data), formats=[name])
+        image = Image.open(file, formats=[name])
     except Exception as error:
         raise MediaRejected(f"{what} is not a readable {name} file.", hint=_RESAVE) from error
     with image:
-        width, height = image.size
-        check_frame_size(width, height, limits, what)
+        check_frame_size(*image.size, limits, what)
         frames, milliseconds = 0, 0.0
-        for duration in _frames(image, name, what):
+        for duration in _frames(image, name, limits, what):
             frames += 1
             milliseconds += duration
+            width, height = image.size
             check_length(frames, width * height, milliseconds / 1000, limits, what)
     if frames < 2:
         raise MediaRejected(
@@ -51,17 +51,19 @@ def read_video(data: bytes, content_type: str, limits: MediaLimits, what: str) -
     return Video(width, height, frames, round(milliseconds / 1000, 3))
 
 
-def _frames(image: Image.Image, name: str, what: str) -> Iterator[float]:
+def _frames(image: Image.Image, name: str, limits: MediaLimits, what: str) -> Iterator[float]:
     """Decode each frame; yield how many milliseconds it is shown."""
     number = 0
     while True:
         try:
             image.seek(number)
+            # A later frame of a GIF may be larger than all before it.
+            check_frame_size(*image.size, limits, what)
             image.load()
             duration = float(image.info.get("duration") or 0)
         except EOFError:
             break
-        except MemoryError:
+        except (MemoryError, MediaRejected):
             raise
         # Decoders raise nearly everything for a damaged file, struct.error included.
         except Exception as error:

@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from workers import landlock
+from registry.sandbox import landlock
 from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (

@@ -8,8 +8,6 @@ that it may open (`landlock.ruleset`); `null` where the kernel has no Landlock.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import logging
 import logging.config
@@ -26,7 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from governance.principals import serving
-from workers import landlock
+from registry.sandbox import landlock
+from registry.sandbox.isolation import (
+    die_first,
+    drop_capabilities,
+    end_with_parent,
+    hide_process,
+    isolate,
+)
+from registry.sandbox.system_calls import deny_limits_of_others
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
     error_to_message,
@@ -35,15 +41,11 @@ from workers.engine_process.messages import (
 )
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, RequestRefused
-from workers.engines.servers.launch import drop_capabilities, isolate
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
 # Requests of one engine whose prompts are read at a time.
 PREPARING = 16
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-# The kernel ends this process, not the worker, when memory runs out.
-_OUT_OF_MEMORY_SCORE = "500"
 
 
 @dataclass(slots=True)
@@ -167,11 +169,7 @@ class Server:
 
 def _end_with_worker() -> None:
     """Have the kernel kill this process with the worker; stopping is up to the worker."""
-    parent = os.getppid()
-    with contextlib.suppress(OSError):
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+    end_with_parent()
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
 
@@ -188,17 +186,17 @@ def _confine(allowed: dict[str, list[str]] | None) -> None:
     drop_capabilities()
     if allowed is not None:
         landlock.confine(landlock.ruleset(allowed, tcp=False))
+    deny_limits_of_others()
 
 
 def main() -> None:
     """Serve the worker on standard input until it ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    die_first()
     _confine(json.loads(sys.argv[1]))
     # The kernel forgets this when a process gets other privileges.
     _end_with_worker()
-    landlock.hide_process()
+    hide_process()
     end = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.engines.bounded import Declined, Ended, Limits, ProcessSource
+from registry.sandbox.source import Declined, Ended
+from workers.engines.bounded import Limits, prompt_source
 
 TEMPLATE, PATTERNS = "chat template", "tokenizer patterns"
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
@@ -159,7 +160,7 @@ def _patterns(path: str, part: Any) -> Iterator[str]:
 
 def _try_all(found: list[_Found]) -> None:
     """Run each piece on samples. Raises Refused."""
-    source = ProcessSource(
+    source = prompt_source(
         {
             "tokenizer": None,
             "template": None,

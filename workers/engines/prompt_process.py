@@ -1,41 +1,37 @@
 """The process that renders chat templates and tokenizes prompts, bounded in time and memory.
 
 A chat template is a program and a tokenizer's regular expressions can run for minutes, and both
-come with the model. `workers.engines.bounded` starts this file with `python -I`, an empty
-environment and one socket as its standard input. It loads the model's tokenizer once and answers no
-request itself: it forks a process for each socket that it is sent, within milliseconds, so that a
-process that takes too long can be killed and replaced. It imports nothing of Assay.
-
-A message is four bytes of length and a body. A request's body is JSON. A reply's body starts with
-one byte: `k` and the result, `r` and why the request was refused, or `b` and why this process is of
-no further use.
+come with the model. `workers.engines.bounded` starts this module confined, with an empty
+environment. It loads the model's tokenizer once and answers no request itself: it forks a process
+that does, so that one that takes too long can be killed and replaced (`registry/sandbox/forks.py`).
 """
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-import json
 import os
 import resource
-import signal
-import socket
-import struct
 import sys
 import types
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-KEPT, REFUSED, BROKEN = b"k", b"r", b"b"
-MEBIBYTE = 1024 * 1024
+from registry.sandbox import landlock
+from registry.sandbox.forks import (
+    MEBIBYTE,
+    Answer,
+    Bounds,
+    Refused,
+    address_space,
+    allow_cpu,
+    limit,
+    run_source,
+)
+from registry.sandbox.system_calls import deny_new_processes
+
 # Reading a tokenizer of 256,000 tokens takes about 300 MiB.
-SETUP_MEMORY = 2048 * MEBIBYTE
-SETUP_CPU_S = 120
-
-
-class Refused(Exception):
-    """The request cannot be answered; the process goes on."""
+SETUP = Bounds(memory=2048 * MEBIBYTE, cpu_s=120)
 
 
 class Prompts:
@@ -214,97 +210,25 @@ def packed(rows: list[list[int]]) -> bytes:
     return numbers.tobytes()
 
 
-def limit(kind: int, value: int) -> None:
-    """Lower the soft limit; never above the hard one."""
-    hard = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def prepare(setup: dict[str, Any]) -> tuple[Answer, Callable[[], None]]:
+    """Load a model's tokenizer and template."""
+    prompts = Prompts(setup)
+    memory = address_space() + int(setup["memory"])
 
+    def begin() -> None:
+        # A domain of its own, so that it reaches neither the source nor its siblings.
+        if setup["paths"] is not None:
+            landlock.confine(landlock.ruleset(setup["paths"], tcp=False, reader=True))
+        deny_new_processes()
+        limit(resource.RLIMIT_AS, memory)
 
-def address_space() -> int:
-    """The bytes of address space that this process has now."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+    def answer(request: dict[str, Any], files: list[int]) -> bytes:
+        allow_cpu(setup["cpu_s"])
+        made: bytes = getattr(prompts, request.pop("do"))(**request)
+        return made
 
-
-def allow_cpu(seconds: float) -> None:
-    """Let this process be killed after some more seconds of CPU time, whoever watches it."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
-
-
-def receive(channel: socket.socket) -> bytes | None:
-    """The next message; None when the other side is gone."""
-    head = _exactly(channel, 4)
-    return None if head is None else _exactly(channel, struct.unpack("!I", head)[0])
-
-
-def _exactly(channel: socket.socket, size: int) -> bytes | None:
-    data = bytearray(size)
-    view, filled = memoryview(data), 0
-    while filled < size:
-        got = channel.recv_into(view[filled:])
-        if not got:
-            return None
-        filled += got
-    return bytes(data)
-
-
-def send(channel: socket.socket, body: bytes) -> None:
-    """Send one message."""
-    channel.sendall(struct.pack("!I", len(body)) + body)
-
-
-def serve(channel: socket.socket, prompts: Prompts, memory: int, cpu_s: float) -> None:
-    """Answer requests until the other side closes the socket."""
-    limit(resource.RLIMIT_AS, address_space() + memory)
-    limit(resource.RLIMIT_NOFILE, 16)
-    while (body := receive(channel)) is not None:
-        allow_cpu(cpu_s)
-        try:
-            request = json.loads(body)
-            reply = KEPT + getattr(prompts, request.pop("do"))(**request)
-        except Refused as error:
-            reply = REFUSED + str(error).encode("utf-8", "replace")
-        except BaseException as error:
-            # A panic of the tokenizers library is no Exception, and leaves it in a state unknown.
-            send(channel, BROKEN + f"{type(error).__name__}: {error}"[:500].encode())
-            return
-        send(channel, reply)
-
-
-def main() -> None:
-    """Load what the first message holds; then fork a process for each socket that is sent."""
-    control = socket.socket(fileno=0)
-    limit(resource.RLIMIT_AS, SETUP_MEMORY)
-    limit(resource.RLIMIT_FSIZE, 0)
-    limit(resource.RLIMIT_CORE, 0)
-    allow_cpu(SETUP_CPU_S)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
-    body = receive(control)
-    if body is None:
-        return
-    try:
-        setup = json.loads(body)
-        prompts = Prompts(setup)
-    except BaseException as error:
-        send(control, BROKEN + f"{type(error).__name__}: {error}"[:500].encode())
-        return
-    gc.freeze()  # children then share these pages for good
-    send(control, KEPT)
-    while True:
-        data, sockets, _, _ = socket.recv_fds(control, 1, 1)
-        if not data:
-            return
-        child = os.fork()
-        if not child:
-            control.close()
-            serve(socket.socket(fileno=sockets[0]), prompts, setup["memory"], setup["cpu_s"])
-            os._exit(0)
-        os.close(sockets[0])
-        handle = os.pidfd_open(child)
-        socket.send_fds(control, [struct.pack("!I", child)], [handle])
-        os.close(handle)
+    return answer, begin
 
 
 if __name__ == "__main__":
-    main()
+    run_source(prepare, SETUP)

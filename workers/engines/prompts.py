@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
+from registry.sandbox.source import BoundedProcess, Declined, Ended
 from workers.engines.architectures import UnsupportedModel
-from workers.engines.bounded import BoundedProcess, Declined, Ended, Limits, ProcessSource
+from workers.engines.bounded import Limits, prompt_source
 from workers.engines.protocol import RequestRefused
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class PromptProcesses:
         self._jobs: dict[str, _Job] = {}
         self._closed = False
         try:
-            self._source = ProcessSource(self._setup, self._limits)
+            self._source = prompt_source(self._setup, self._limits)
         except Ended as error:
             raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}.") from error
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from registry.catalog.inputs import Media
-from registry.media.containers import container_type_of
+from registry.media.checks import container_type_of
 from registry.media.errors import MediaBusy, MediaRejected
 from registry.media.limits import MediaLimits
 from registry.media.video_process import spread_numbers, take_frames

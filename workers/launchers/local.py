@@ -1,36 +1,46 @@
-"""Runs as processes of this machine, forked from a server that has imported torch once.
+"""Runs as processes of this machine, forked from a process that has imported torch once.
 
 Importing torch and transformers costs seconds of CPU; a fork of a process that has them costs none.
-The server is the standard library's (`multiprocessing`, method forkserver).
+That process (`workers/run/forked.py`) has no name by which others could reach it, and nothing of
+this process's environment, memory and files.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import multiprocessing
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 import psutil
 
 from governance.errors import InvalidInput, Unavailable
+from registry.sandbox import landlock
+from workers.engine_process.confinement import code_allowed
 from workers.launchers.memory import GIB, Group, Limit, Watch, delegated_group
 from workers.launchers.protocol import Ended, last_lines
-from workers.run.forked import run_forked
-from workers.run.order import Resources
+from workers.run.environment import run_environment
+from workers.run.forked import NUMBER, Start
+from workers.run.order import CHECKPOINTS, Resources
 
-_PRELOADED = "workers.run.preload"
+_FORKED = "workers.run.forked"
+# The first run waits for the imports of the process that it is forked from.
+START_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    process: ForkServerProcess
+    channel: socket.socket
     folder: Path
+    scratch: Path
     memory: Group | Watch | None
 
 
@@ -43,50 +53,64 @@ class LocalLauncher:
         """`default_memory` is the bytes that a job may use that requests none; None: no limit."""
         self._default_memory = default_memory
         self._groups = delegated_group()
-        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([_PRELOADED])
+        self._source: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
         self._runs: dict[str, _Run] = {}
+        self._ended: dict[str, Ended] = {}
         self._lock = threading.Lock()
-        # Before `multiprocessing` waits for them at the end of this process.
         atexit.register(self._end_all)
 
     def submit(self, folder: Path, resources: Resources) -> str:
         """Fork a process for the run, which starts torchrun for several devices.
 
-        The first one waits for the server's imports.
+        The first one waits for the imports.
 
         Raises:
             InvalidInput: it requests several machines.
-            Unavailable: its memory cannot be limited now.
+            Unavailable: its memory cannot be limited now, or no process can be started.
         """
         if resources.nodes > 1:
             raise InvalidInput(f"This machine cannot run a job on {resources.nodes} machines.")
         limit = self._limit(resources)
         memory = self._group(folder, limit)
-        process = self._context.Process(
-            target=run_forked,
-            args=(str(folder), str(memory.path) if memory else ""),
-            name="assay-run",
+        scratch = Path(tempfile.mkdtemp(prefix="assay-run-"))
+        start = Start(
+            folder=str(folder),
+            scratch=str(scratch),
+            group=str(memory.path) if memory else "",
+            paths=_paths(folder, scratch),
+            ranks=resources.processes > 1,
         )
-        # Not by two threads at once: the server starts with the first.
         try:
-            with self._lock:
-                process.start()
-        except BaseException:
+            channel, pid = self._forked(start)
+        except BaseException as error:
+            shutil.rmtree(scratch, ignore_errors=True)
             if memory is not None:
                 memory.close()
+            if isinstance(error, OSError):
+                raise Unavailable(f"The run's process cannot be started: {error}.") from error
             raise
-        handle = str(process.pid)
-        self._runs[handle] = _Run(process, folder, memory or _watch(int(handle), limit))
+        handle = str(pid)
+        self._runs[handle] = _Run(channel, folder, scratch, memory or _watch(pid, limit))
         return handle
 
     def poll(self, handle: str) -> Ended | None:
         """Return the exit status of the run's process, and whether it used too much memory."""
+        if (known := self._ended.get(handle)) is not None:
+            return known
         run = self._runs[handle]
-        if (status := run.process.exitcode) is None:
+        try:
+            told = run.channel.recv(NUMBER.size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return None
+        except OSError:
+            told = b""
+        # Without a word, what waits for the run was killed, and the run with it.
+        status = -signal.SIGKILL
+        if len(told) == NUMBER.size:
+            status = os.waitstatus_to_exitcode(NUMBER.unpack(told)[0])
         excess = run.memory.excess() if run.memory else ""
-        return Ended(status, sentence=excess, retry=not excess)
+        self._ended[handle] = Ended(status, sentence=excess, retry=not excess)
+        return self._ended[handle]
 
     def works(self, handle: str) -> bool:
         """Return True: a process starts at once."""
@@ -101,8 +125,7 @@ class LocalLauncher:
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
         """Signal the run; with `kill` its whole group."""
-        run = self._runs[handle]
-        if run.process.exitcode is None:
+        if self.poll(handle) is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(handle), signal.SIGKILL if kill else signal.SIGTERM)
         if kill:
@@ -113,13 +136,34 @@ class LocalLauncher:
         return last_lines(self._runs[handle].folder)
 
     def forget(self, handle: str) -> None:
-        """Wait for the run's process, and end what it started and left behind."""
+        """End the run and what it started and left behind."""
         run = self._runs.pop(handle)
-        run.process.join()
-        run.process.close()
+        self._ended.pop(handle, None)
+        run.channel.close()
         _end_group(int(handle))
         if run.memory is not None:
             run.memory.close()
+        shutil.rmtree(run.scratch, ignore_errors=True)
+
+    def _forked(self, start: Start) -> tuple[socket.socket, int]:
+        """Return the channel of a new run and its process number. Raises OSError."""
+        # Not by two threads at once: the source starts with the first.
+        with self._lock:
+            if self._source is None or self._source[1].poll() is not None:
+                self._source = _source()
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    socket.send_fds(self._source[0], [start.to_json()], [theirs.fileno()])
+                ours.settimeout(START_S)
+                told = ours.recv(NUMBER.size)
+                if len(told) != NUMBER.size:
+                    raise OSError("it ended before it began")
+            except BaseException:
+                ours.close()
+                raise
+            ours.settimeout(None)
+            return ours, NUMBER.unpack(told)[0]
 
     def _limit(self, resources: Resources) -> Limit | None:
         if resources.memory_gib is not None:
@@ -139,6 +183,30 @@ class LocalLauncher:
     def _end_all(self) -> None:
         for handle in list(self._runs):
             self.cancel(handle, kill=True)
+        if self._source is not None:
+            self._source[0].close()
+
+
+def _source() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start the process that runs are forked from. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", _FORKED],
+            stdin=theirs.fileno(),
+            env={**run_environment(os.environ), "PYTHONPATH": paths},
+            start_new_session=True,
+        )
+    return ours, process
+
+
+def _paths(folder: Path, scratch: Path) -> dict[str, list[str]] | None:
+    """Return what a run may open: Python's code, its folder and its checkpoints."""
+    if landlock.abi() < landlock.LEAST_ABI:
+        return None
+    own = [folder.resolve(), (folder / CHECKPOINTS).resolve(), scratch]
+    return {**code_allowed(), "own": list(map(str, own))}
 
 
 def _watch(pid: int, limit: Limit | None) -> Watch | None:

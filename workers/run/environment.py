@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
@@ -29,10 +28,3 @@ def run_environment(found: Mapping[str, str]) -> dict[str, str]:
         for name, value in found.items()
         if (name in _NAMES or name.startswith(_PREFIXES)) and not _SECRET.search(name)
     }
-
-
-def environment_reduce() -> None:
-    """Remove all other variables from this process and what it starts."""
-    kept = run_environment(os.environ)
-    for name in set(os.environ) - set(kept):
-        del os.environ[name]

@@ -1,41 +1,139 @@
-"""The beginning of a run in a process that was forked from one with its libraries."""
+"""The process that runs are forked from, and the beginning of a run: `python -m
+workers.run.forked`, with a socket to the launcher as its standard input.
+
+It imports torch once, and has none of the worker's environment and files. For each message, a run
+as JSON with a socket of its own, it forks a process that forks the run, sends the run's process
+number, waits for its end and sends its status. Each run is confined to its folder before it reads a
+file.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-import multiprocessing
 import os
+import signal
+import socket
+import struct
 import sys
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from workers.run.environment import environment_reduce
+from registry.sandbox import landlock
+from registry.sandbox.isolation import ALONE, die_first, drop_capabilities, isolate
+from registry.sandbox.system_calls import deny_limits_of_others
 from workers.run.order import LOG_FILE
 
-# The kernel ends the run, not its supervisor, when memory runs out.
-_OUT_OF_MEMORY_SCORE = "500"
+MAX_MESSAGE_BYTES = 256 * 1024
+NUMBER = struct.Struct("!i")
+# Libraries write caches to these places.
+_WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
 
 
-def run_forked(folder: str, group: str = "") -> None:
-    """Run the order in `folder`, then exit with its status. Ends when the supervisor ends.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run is started with.
 
-    All that it starts is in the control group whose folder is `group`; empty: that of its parent.
+    Attributes:
+        folder: The folder of its attempt.
+        scratch: An empty folder for temporary files.
+        group: Folder of the control group for all that it starts; empty: that of its parent.
+        paths: What it may open, as in `landlock.ruleset`; None where the kernel has no Landlock.
+        ranks: It consists of several processes, which talk over TCP.
     """
+
+    folder: str
+    scratch: str
+    group: str
+    paths: dict[str, list[str]] | None
+    ranks: bool
+
+    def to_json(self) -> bytes:
+        """Return it as a message."""
+        return json.dumps(asdict(self)).encode()
+
+
+def main() -> None:
+    """Fork runs until the launcher closes its socket."""
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    # What a terminal or service manager sends to all is for the worker, which lets runs end first.
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    import workers.run.preload  # noqa: F401 (takes seconds, and prints)
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    while True:
+        data, (*sockets,), _, _ = socket.recv_fds(control, MAX_MESSAGE_BYTES, 1)
+        if not data:
+            return
+        channel = socket.socket(fileno=sockets[0])
+        if not os.fork():
+            control.close()
+            _supervise(channel, Start(**json.loads(data)))
+        channel.close()
+
+
+def _supervise(channel: socket.socket, start: Start) -> None:
+    """Fork the run and tell how it ends; does not return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    run = os.fork()
+    if not run:
+        status = 1
+        try:
+            status = _run(channel, start)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        except BaseException:
+            logging.exception("The run could not be started")
+        finally:
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(status)
+    with contextlib.suppress(OSError):  # The launcher has ended, and with it the run.
+        channel.sendall(NUMBER.pack(run))
+        channel.sendall(NUMBER.pack(os.waitpid(run, 0)[1]))
+    os._exit(0)
+
+
+def _run(channel: socket.socket, start: Start) -> int:
+    """Run the order in its folder; returns its status. Ends when the launcher does."""
     os.setsid()
-    environment_reduce()
-    log = os.open(Path(folder) / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for ended in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ended, signal.SIG_DFL)
+    folder = Path(start.folder)
+    log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if group:
-        Path(group, "cgroup.procs").write_text(str(os.getpid()))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
+    os.close(log)
+    if start.group:
+        Path(start.group, "cgroup.procs").write_text(str(os.getpid()))
+    die_first()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.environ.update(dict.fromkeys(_WRITTEN, start.scratch))
+    tempfile.tempdir = None
+    _confine(start)
     from workers.run.process import end_with, run_folder
 
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        end_with(int(supervisor.sentinel))
+    end_with(channel.fileno())
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # As in a process of its own.
-    sys.exit(run_folder(Path(folder)))
+    return run_folder(folder)
+
+
+def _confine(start: Start) -> None:
+    """Leave this run its files, and no network but its own. Raises OSError."""
+    if isolate():
+        os.environ[ALONE] = "1"
+    drop_capabilities()
+    if start.paths is not None:
+        landlock.confine(landlock.ruleset(start.paths, tcp=start.ranks))
+    deny_limits_of_others()
+
+
+if __name__ == "__main__":
+    main()

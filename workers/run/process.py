@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import logging
 import os
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 from governance.errors import DomainError, Unavailable
+from registry.sandbox.isolation import end_with_parent
 from workers.run.attempt import Attempt
 from workers.run.events import EventProgress, SilentProgress
 from workers.run.execution import execute
@@ -22,7 +22,6 @@ from workers.run.ranks import rank, run_ranks, started_by_torchrun
 from workers.trainers.protocol import BadMaterial, Cancelled
 
 logger = logging.getLogger(__name__)
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 def run_folder(folder: Path) -> int:
@@ -54,11 +53,7 @@ def _end_with_torchrun() -> None:
     torchrun puts its processes into sessions of their own, so that a kill of the run's process
     group does not reach them.
     """
-    parent = os.getppid()
-    with contextlib.suppress(OSError):
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+    end_with_parent()
 
 
 def _rank(folder: Path, stop: threading.Event) -> int:

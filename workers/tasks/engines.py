@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from registry.catalog.engines import EngineName
-from workers import landlock
+from registry.sandbox import landlock
 from workers.engines.servers.offered import llama_cpp_version, sglang_version, vllm_version
 from workers.engines.servers.process import ServerLimits, isolates
 

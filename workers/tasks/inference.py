@@ -28,7 +28,6 @@ from workers.control.media import StoredMedia
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines
-from workers.landlock import hide_process
 from workers.listening import listener
 from workers.remote.control import RemoteControl
 from workers.remote.media import RemoteMedia
@@ -125,8 +124,6 @@ class Runtime:
         """Start the loops. They register this process's key, as soon as the control plane answers,
         and load what is to be served.
         """
-        # A server of another project that got out of its confinement is of the same user.
-        hide_process()
         tracing.start("assay-engine")
         self._life.start()
         handlers: dict[str, Callable[[str], None]] = {

@@ -239,7 +239,7 @@ def check_engines() -> str:
     """The kernel confines engines, or only Assay's own are offered here."""
     from django.conf import settings
 
-    from workers import landlock
+    from registry.sandbox import landlock
 
     if landlock.abi() >= landlock.LEAST_ABI:
         return "confined by Landlock, on this machine"
@@ -249,6 +249,14 @@ def check_engines() -> str:
             "Run engine workers on Linux 6.2 or newer, or unset ASSAY_ENGINE_SERVER_UNCONFINED.",
         )
     return f"not confined on this machine; only Assay's own are offered. {landlock.MISSING}"
+
+
+def check_readers() -> str:
+    """The kernel confines processes that read uploads and files of requests, or not fully."""
+    from registry.sandbox.readers import unconfined
+
+    missing = unconfined()
+    return f"not confined on this machine. {missing}" if missing else "confined, on this machine"
 
 
 def check_tasks() -> str:
@@ -283,6 +291,7 @@ CHECKS: tuple[Check, ...] = (
     ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
     ("Workers", check_workers, "Fix Redis or Valkey first."),
     ("Engines", check_engines, "Reinstall Assay."),
+    ("File readers", check_readers, "Reinstall Assay."),
     ("Tasks", check_tasks, "Reinstall Assay."),
 )
 

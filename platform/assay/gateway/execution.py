@@ -18,11 +18,11 @@ from assay.gateway.call import Call
 from assay.gateway.errors import DeadlinePassed, EngineFailed, NoUsableKey, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.ledger import Settlement
-from assay.gateway.media import RequestMedia
+from assay.gateway.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.metrics import TOKENS, UNITS, bound
-from assay.gateway.quotas import QueueFull
+from assay.gateway.quotas import QueueFull, QuotaStopped
 from assay.gateway.replies import Cut, Inbox, Signal, Tampered, watch_client
-from governance.errors import DomainError, Unavailable
+from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
@@ -127,36 +127,12 @@ class Execution:
 
     async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
         timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
-        self._deadline = time.time() + timeout_s
-        if self._media.expected:
-            self._inputs, self._units = await self._media.store(
-                self._plan, self._deployment.unit, self._deployment.id
-            )
+        if self._media.expected and self._media.has_files(self._plan):
+            await self._reserve_with_media(timeout_s)
         else:
             self._inputs = self._plan.inputs.to_wire()
-        try:
-            reservation = await self._runtime.quotas.reserve(
-                entry=self._admission(),
-                limits=self._limits(),
-                amount=self._most(),
-                lifetime_s=timeout_s,
-                queued=self._queued(self._deployment),
-            )
-        except QueueFull:
-            raise
-        except Unavailable:
-            # It may have arrived although no answer came.
-            cancelling = self._runtime.cancellations.publish(self._call.request_id)
-            self._runtime.ledger.spawn(self._withdraw(cancelling))
-            raise
-        except asyncio.CancelledError:
-            self._runtime.ledger.spawn(self._runtime.cancellations.publish(self._call.request_id))
-            raise
-        self._quota_headers = reservation.headers
-        self._call.shadowed = reservation.shadowed
-        if reservation.at is not None:
-            # Ledger and counters charge it to the same day and month.
-            self._call.occurred_at = reservation.at
+            self._deadline = time.time() + timeout_s
+            await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
         timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
         watcher = asyncio.create_task(watch_client(receive, inbox))
         end = ("failed", "The gateway broke down or was stopped.")
@@ -176,6 +152,59 @@ class Execution:
                 # The work is called off, and what it used is paid for.
                 self._call.outcome = end[0]
                 self._abandon(inbox, *end)
+
+    async def _reserve(
+        self, amount: Amount, lifetime_s: float, queued: Queued, *, more: bool = False
+    ) -> None:
+        try:
+            reservation = await self._runtime.quotas.reserve(
+                entry=self._admission(),
+                limits=self._limits(),
+                amount=amount,
+                lifetime_s=lifetime_s,
+                queued=queued,
+                more=more,
+            )
+        except QueueFull:
+            raise
+        except Unavailable:
+            # It may have arrived although no answer came.
+            cancelling = self._runtime.cancellations.publish(self._call.request_id)
+            self._runtime.ledger.spawn(self._withdraw(cancelling))
+            raise
+        except asyncio.CancelledError:
+            self._runtime.ledger.spawn(self._runtime.cancellations.publish(self._call.request_id))
+            raise
+        self._quota_headers = reservation.headers
+        self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
+        if reservation.at is not None:
+            # Ledger and counters charge it to the same day and month.
+            self._call.occurred_at = reservation.at
+
+    async def _reserve_with_media(self, timeout_s: float) -> None:
+        """Reserve the least that the request costs, have its files decoded, and reserve the rest.
+
+        Files are decoded for those alone who may send requests now; and each time counts, so that
+        limits on requests bound what files that are refused cost.
+        """
+        quotas, request_id = self._runtime.quotas, self._call.request_id
+        self._units = least_units(self._plan, self._deployment.unit)
+        least = self._most()
+        await self._reserve(least, timeout_s + STORED_WITHIN_S, self._queue(self._deployment))
+        try:
+            self._inputs, self._units = await self._media.store(
+                self._plan, self._deployment.unit, self._deployment.id
+            )
+            self._deadline = time.time() + timeout_s
+            queued = self._queued(self._deployment)
+            await self._reserve(self._most().beyond(least), timeout_s, queued, more=True)
+        except BaseException as error:
+            # A request that a busy gateway refused does not count; `Unavailable` of the quotas has
+            # withdrawn it already, which may happen twice.
+            stopped = isinstance(error, QuotaStopped)
+            busy = isinstance(error, (Unavailable, QuotaExceeded)) and not stopped
+            self._runtime.ledger.spawn(quotas.withdraw(request_id, counts=not busy))
+            raise
 
     def _admission(self) -> UsageEntry:
         """The ledger's entry for the request if this process ends before it settles it."""
@@ -228,11 +257,11 @@ class Execution:
         if deployment.workers and not reader.holders:
             raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
         self._runtime.replies.expect(self._call.request_id, reader, deployment.realms)
-        return Queued(
-            deployment_queue(request.deployment_id),
-            inference_message(request, sealed),
-            settings.GATEWAY_QUEUE_MAX,
-        )
+        message = inference_message(request, sealed)
+        return replace(self._queue(deployment), message=message)
+
+    def _queue(self, deployment: DeploymentEntry) -> Queued:
+        return Queued(deployment_queue(deployment.id), b"", settings.GATEWAY_QUEUE_MAX)
 
     async def _answer(self, inbox: Inbox, send: Send) -> None:
         try:

@@ -62,10 +62,11 @@ async def infer(
     route = opening.route
     # Few bodies of media are received at a time. On a path that texts share, small ones, images or
     # not, are received as texts are.
+    owner = opening.token.public_id if call.key is None else call.key.owner
     if route.takes_media and not (route.takes_others and _is_small(scope)):
-        media = runtime.media.open(opening.token.public_id)
+        media = runtime.media.open(owner)
     else:
-        media = runtime.media.answering()
+        media = runtime.media.answering(owner)
     try:
         await _run(runtime, call, opening, media, scope, receive, send)
     finally:

@@ -64,6 +64,11 @@ class KeyEntry:
         return f"API key {self.name}" if self.person is None else "A token of the playground"
 
     @property
+    def owner(self) -> str:
+        """Return whose work it is: a person's, whatever token it has, or a key's and its heirs'."""
+        return self.counted_as or self.public_id if self.person is None else f"person {self.person}"
+
+    @property
     def recorded_as(self) -> str:
         """The ledger's name for the key; all playground tokens share one."""
         return self.public_id if self.person is None else self.counted_as

@@ -1,4 +1,6 @@
-"""Media of requests and answers: checked by content, moved through the short-lived store."""
+"""Media of requests and answers: decoded in processes of their own, moved through the short-lived
+store.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +9,28 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
 
-from governance.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
+from governance.errors import DomainError, InvalidInput, NotFound, QuotaExceeded, Unavailable
 from governance.usage.units import Unit
 from registry.catalog.endpoints import Endpoint, MediaResult, Plan
 from registry.catalog.inputs import MediaInput
 from registry.catalog.requests import Body
-from registry.media.checks import Media, check_media
-from registry.media.errors import MediaRejected
+from registry.media.checks import Media
+from registry.media.decoders import IDLE_S, SECONDS, WAIT_S, Decoders
 from registry.media.store import MediaReference, media_open, media_put, media_remove
 from workers.references import contains, is_reference, swapped
 
 # Bodies of media that one gateway process holds in memory at a time: in all, and for one key, so
-# that no application keeps the others out by sending slowly.
+# that no application keeps the others out by sending slowly. Of what is left, a key may take half.
 AT_ONCE = 16
 AT_ONCE_PER_KEY = 4
+# Seconds after which no further file of a request is decoded.
+DECODE_S = 60.0
+STORED_WITHIN_S = DECODE_S + WAIT_S + SECONDS
 T = TypeVar("T")
 _PIXELS_PER_MEGAPIXEL = 1_000_000
 # A body in base64 is a third longer; what stands around the media is short.
@@ -37,13 +43,33 @@ def media_body_limit() -> int:
 
 
 class MediaDesk:
-    """Bounds what media bodies take of a gateway's memory, and works on files in threads."""
+    """Bounds what media bodies take of a gateway's memory, and has files decoded."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-media")
-        # A video may take its whole 30 s; other media do not wait for it.
-        self._video_threads = ThreadPoolExecutor(2, thread_name_prefix="assay-video")
+        self.decoders = Decoders(settings.MEDIA_LIMITS)
+        self.threads = ThreadPoolExecutor(2, thread_name_prefix="assay-media")
+        self.decoding = ThreadPoolExecutor(
+            self.decoders.threads, thread_name_prefix="assay-decoding"
+        )
+        self._expiring: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Start the processes that decode, without waiting for them."""
+        self.decoding.submit(self.decoders.prepare)
+
+    def decoded(self) -> None:
+        """Have processes ready for the next files, and end those later that no file came for."""
+        if self.decoders.short:
+            self.decoding.submit(self.decoders.prepare)
+        if self._expiring is None:
+            self._expiring = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
+
+    def _expire(self) -> None:
+        self._expiring = None
+        self.decoding.submit(self.decoders.prepare)
+        if self.decoders.idle:
+            self._expiring = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
     def open(self, key: str) -> RequestMedia:
         """Return the media of a new request that `key` (a public ID) sends.
@@ -52,20 +78,22 @@ class MediaDesk:
             QuotaExceeded: the key sends as many at a time as one key may.
             Unavailable: as many as fit into memory are being received already.
         """
-        if self._open[key] >= AT_ONCE_PER_KEY:
+        left = AT_ONCE - self._open.total()
+        if left <= 0:
+            raise Unavailable("Too many media files are being received.", retry_after=2)
+        most = min(AT_ONCE_PER_KEY, max(1, left // 2))
+        if self._open[key] >= most:
             raise QuotaExceeded(
-                f"This key is already sending {AT_ONCE_PER_KEY} media files to this gateway.",
+                f"This key is already sending {self._open[key]} media files to this gateway.",
                 hint="Send fewer at a time.",
                 retry_after=2,
             )
-        if self._open.total() >= AT_ONCE:
-            raise Unavailable("Too many media files are being received.", retry_after=2)
         self._open[key] += 1
-        return RequestMedia(self._threads, self._video_threads, lambda: self._give_back(key))
+        return RequestMedia(self, key, lambda: self._give_back(key))
 
-    def answering(self) -> RequestMedia:
-        """Return the media of a request that carries none; its answer may."""
-        return RequestMedia(self._threads, self._video_threads, None)
+    def answering(self, key: str) -> RequestMedia:
+        """Return the media of a request whose body is small, or holds none; its answer may."""
+        return RequestMedia(self, key, None)
 
     def _give_back(self, key: str) -> None:
         self._open[key] -= 1
@@ -73,8 +101,11 @@ class MediaDesk:
             del self._open[key]
 
     async def stop(self) -> None:
-        """Wait for the threads."""
-        for threads in (self._threads, self._video_threads):
+        """End the processes and wait for the threads."""
+        if self._expiring is not None:
+            self._expiring.cancel()
+        await asyncio.to_thread(self.decoders.close)
+        for threads in (self.threads, self.decoding):
             await asyncio.to_thread(threads.shutdown)
 
 
@@ -86,15 +117,10 @@ class RequestMedia:
         expected: Its plan may hold media.
     """
 
-    def __init__(
-        self,
-        threads: ThreadPoolExecutor,
-        video_threads: ThreadPoolExecutor,
-        give_back: Callable[[], None] | None,
-    ) -> None:
+    def __init__(self, desk: MediaDesk, key: str, give_back: Callable[[], None] | None) -> None:
         self.received = self.expected = give_back is not None
-        self._threads = threads
-        self._video_threads = video_threads
+        self._desk = desk
+        self._key = key
         self._give_back = give_back
         self._kept: list[MediaReference] = []
 
@@ -113,7 +139,14 @@ class RequestMedia:
 
     async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
         """Return the result of a call that would hold up all other requests."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *given)
+        return await asyncio.get_running_loop().run_in_executor(self._desk.threads, call, *given)
+
+    def has_files(self, plan: Plan) -> bool:
+        """Return whether a plan holds media; without, the place of its body is free again."""
+        found = contains(plan.inputs.to_wire(), _is_media)
+        if not found:
+            self._release()
+        return found
 
     async def store(self, plan: Plan, unit: Unit, deployment_id: int) -> tuple[dict[str, Any], int]:
         """Check each media input by content and put a reference in its place, for a deployment.
@@ -123,30 +156,53 @@ class RequestMedia:
 
         Raises:
             MediaRejected: a file is of another kind, out of bounds, or broken.
-            Unavailable: the store is full.
+            InvalidInput: decoding all of them took too long.
+            QuotaExceeded: too many files of this key wait.
+            Unavailable: too many files are being decoded, or the store is full.
         """
-        loop = asyncio.get_running_loop()
         given = plan.inputs.to_wire()
-        threads = self._video_threads if contains(given, _is_video) else self._threads
-        stored, media = await loop.run_in_executor(threads, self._store, given, deployment_id)
+        files: list[MediaInput] = []
+        swapped(given, _is_media, files.append)
+        media: list[Media] = []
+        until = asyncio.get_running_loop().time() + DECODE_S
+        for file in files:
+            if asyncio.get_running_loop().time() > until:
+                raise InvalidInput(
+                    f"Decoding {len(media):,} of {len(files):,} files took {DECODE_S:g} s, which "
+                    "is as long as those of one request may take.",
+                    hint="Send fewer or smaller files at a time.",
+                )
+            media.append(await self._measured(file))
+        stored = await self.in_thread(self._store, given, media, deployment_id)
         self._release()
         return stored, _units(plan, unit, media)
 
+    async def _measured(self, file: MediaInput) -> Media:
+        decoders, threads = self._desk.decoders, self._desk.decoding
+        measure = partial(
+            decoders.measure, file.data, kind=file.kind, what=file.param, owner=self._key
+        )
+        try:
+            async with decoders.place(file.kind, self._key):
+                return await asyncio.get_running_loop().run_in_executor(threads, measure)
+        except DomainError as error:
+            error.param = file.param  # type: ignore[attr-defined]
+            raise
+        finally:
+            self._desk.decoded()
+
     def _store(
-        self, given: dict[str, Any], deployment_id: int
-    ) -> tuple[dict[str, Any], list[Media]]:
-        found: list[Media] = []
+        self, given: dict[str, Any], media: list[Media], deployment_id: int
+    ) -> dict[str, Any]:
+        types = iter([each.content_type for each in media])
 
         def keep(value: MediaInput) -> dict[str, Any]:
-            checked = _checked(value)
-            reference = media_put(
-                value.data, content_type=checked.content_type, deployment_id=deployment_id
-            )
+            reference = media_put(value.data, content_type=next(types), deployment_id=deployment_id)
             self._kept.append(reference)
-            found.append(checked)
             return reference.to_json()
 
-        return swapped(given, lambda value: isinstance(value, MediaInput), keep), found
+        found: dict[str, Any] = swapped(given, _is_media, keep)
+        return found
 
     async def results(self, given: list[Any]) -> list[Any]:
         """Return an answer's results with the bytes of media in place of their references.
@@ -156,8 +212,7 @@ class RequestMedia:
         """
         if not contains(given, is_reference):
             return given
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._results, given)
+        return await self.in_thread(self._results, given)
 
     def _results(self, given: list[Any]) -> list[Any]:
         def read(value: dict[str, Any]) -> MediaResult:
@@ -181,8 +236,7 @@ class RequestMedia:
         self._release()
         kept, self._kept = self._kept, []
         if kept:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, _remove, kept)
+            await self.in_thread(_remove, kept)
 
     def _release(self) -> None:
         give_back, self._give_back = self._give_back, None
@@ -190,16 +244,13 @@ class RequestMedia:
             give_back()
 
 
-def _is_video(value: Any) -> bool:
-    return isinstance(value, MediaInput) and value.kind == "video"
+def _is_media(value: Any) -> bool:
+    return isinstance(value, MediaInput)
 
 
-def _checked(value: MediaInput) -> Media:
-    try:
-        return check_media(value.data, settings.MEDIA_LIMITS, kind=value.kind, what=value.param)
-    except MediaRejected as error:
-        error.param = value.param  # type: ignore[attr-defined]
-        raise
+def least_units(plan: Plan, unit: Unit) -> int:
+    """Return the units that a request costs at least, before its media are measured."""
+    return 1 if unit in (Unit.AUDIO_SECONDS, Unit.MEGAPIXELS) else _units(plan, unit, [])
 
 
 def _units(plan: Plan, unit: Unit, media: list[Media]) -> int:

@@ -107,10 +107,14 @@ class Quotas:
         amount: Amount,
         lifetime_s: float,
         queued: Queued | None = None,
+        more: bool = False,
     ) -> Reservation:
         """Reserve one request and `amount` under every limit and send `queued` to the workers, or
         do neither. Leaves `entry` for the ledger, should this process end before it settles the
         request. Limits on other units than that of `amount` do not bind it.
+
+        A message that is empty is not sent yet. With `more`, `amount` is added to what the request
+        has reserved before.
 
         Raises:
             QuotaStopped: a limit has no room.
@@ -121,7 +125,13 @@ class Quotas:
         limits = _counting(limits, amount)
         lifetime_ms = int((lifetime_s + GRACE_S) * 1000)
         arguments = reserve_arguments(
-            entry.request_id, lifetime_ms, amount, limits, entry.encode(), queued
+            entry.request_id,
+            lifetime_ms,
+            amount,
+            limits,
+            entry.encode(),
+            queued,
+            operation="reserve_more" if more else "reserve",
         )
         verdict, headers = await self._room(arguments, limits, amount, entry.deployment)
         over = [one for one, state in zip(limits, verdict.states, strict=True) if state.over]
@@ -136,7 +146,7 @@ class Quotas:
         """Raise as `reserve` would now; reserve and send nothing."""
         limits = _counting(limits, amount)
         queued = Queued(queue, b"", most)
-        arguments = reserve_arguments("", 0, amount, limits, queued=queued, dry_run=True)
+        arguments = reserve_arguments("", 0, amount, limits, queued=queued, operation="check_room")
         await self._room(arguments, limits, amount, deployment)
 
     async def _room(
@@ -181,13 +191,14 @@ class Quotas:
         """
         await self._client.execute_command("LPUSH", queued.queue, queued.message)
 
-    async def withdraw(self, request_id: str) -> None:
-        """Forget an admission whose reservation may have arrived although no answer came: it never
-        runs. If Redis stays away, the controller settles it as one that failed.
+    async def withdraw(self, request_id: str, *, counts: bool = False) -> None:
+        """Forget an admission whose request never runs, such as one whose reservation may have
+        arrived although no answer came. It `counts` as a request on limits per minute, or not. If
+        Redis stays away, the controller settles it as one that failed.
         """
         for attempt in range(_ATTEMPTS):
             try:
-                await self._script(["withdraw", request_id])
+                await self._script(["withdraw", request_id, int(counts)])
                 return
             except (redis.RedisError, OSError) as error:
                 logger.warning("Request %s could not be withdrawn: %s", request_id, error)

@@ -306,7 +306,7 @@ async def _embed(
     )
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
-    media = runtime.media.answering()
+    media = runtime.media.answering(admitted.key.owner)
     await Execution(runtime, part, plan, application, admitted, media).run(_hear_nothing, _send)
     vector = np.array(renderer.results[0] if renderer.results else [], dtype=np.float32)
     length = float(np.linalg.norm(vector))

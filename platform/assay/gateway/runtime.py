@@ -87,6 +87,7 @@ class Runtime:
         self.replies.start()
         self.worker_watch.start()
         self.ledger.start()
+        self.media.start()
         self.batches.start()
 
     def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:

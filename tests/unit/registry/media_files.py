@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import struct
 import tempfile
 import zipfile
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,38 @@ import pyarrow
 import pyarrow.parquet as pq
 import soundfile
 from PIL import Image
+
+from registry.media.checks import Kind, Media
+from registry.media.decoders import Decoders
+from registry.media.inspection import inspect_media
+from registry.media.limits import MediaLimits
+
+
+def inspected(
+    data: bytes, limits: MediaLimits, *, kind: Kind | None = None, what: str = "The file"
+) -> Media:
+    """The measures of a file that is decoded in this process."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        media, image = inspect_media(Path(file.name), limits, kind=kind, what=what)
+    if image is not None:
+        image.close()
+    return media
+
+
+@cache
+def _decoders(limits: MediaLimits) -> Decoders:
+    decoders = Decoders(limits)
+    atexit.register(decoders.close)
+    return decoders
+
+
+def decoded(
+    data: bytes, limits: MediaLimits, *, kind: Kind | None = None, what: str = "The file"
+) -> Media:
+    """The measures of a file that is decoded as a request's."""
+    return _decoders(limits).measure(data, kind=kind, what=what)
 
 
 def picture(

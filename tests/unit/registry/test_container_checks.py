@@ -6,20 +6,19 @@ import io
 import random
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from registry import bounded_process
 from registry.media import video_process
-from registry.media.checks import Kind, check_media
+from registry.media.checks import Kind
 from registry.media.errors import MediaBusy, MediaRejected
 from registry.media.limits import MediaLimits
 from registry.media.video_process import take_frames
-from tests.unit.registry.media_files import container
+from registry.sandbox.places import FairPlaces
+from tests.unit.registry.media_files import container, decoded
 
 pytestmark = pytest.mark.sweep
 
@@ -43,7 +42,7 @@ WEBM = container()
 def test_a_video_is_measured_by_decoding_it(
     data: bytes, content_type: str, frames: int, seconds: float
 ) -> None:
-    found = check_media(data, LIMITS, kind="video")
+    found = decoded(data, LIMITS, kind="video")
     assert (found.kind, found.content_type, found.size_bytes) == ("video", content_type, len(data))
     assert (found.width, found.height, found.frames, found.seconds) == (64, 48, frames, seconds)
 
@@ -72,7 +71,7 @@ def test_a_video_is_measured_by_decoding_it(
 )
 def test_a_bad_video_is_rejected_in_words(data: bytes, limits: MediaLimits, sentence: str) -> None:
     with pytest.raises(MediaRejected) as rejected:
-        check_media(data, limits, kind="video", what="clip.mp4")
+        decoded(data, limits, kind="video", what="clip.mp4")
     assert rejected.value.message.startswith("clip.mp4 ")
     assert sentence in rejected.value.message
     assert rejected.value.hint
@@ -81,7 +80,7 @@ def test_a_bad_video_is_rejected_in_words(data: bytes, limits: MediaLimits, sent
 @pytest.mark.parametrize("kind", ["image", "audio"])
 def test_a_video_is_no_other_kind_whatever_its_name(kind: Kind) -> None:
     with pytest.raises(MediaRejected, match=r"cat\.png is video/mp4; a"):
-        check_media(H264, LIMITS, kind=kind, what="cat.png")
+        decoded(H264, LIMITS, kind=kind, what="cat.png")
 
 
 def test_a_header_that_promises_huge_frames_is_refused_before_they_are_decoded() -> None:
@@ -89,7 +88,7 @@ def test_a_header_that_promises_huge_frames_is_refused_before_they_are_decoded()
     at = WEBM.index(b"\x9d\x01\x2a") + 3
     bomb = WEBM[:at] + (16_383).to_bytes(2, "little") * 2 + WEBM[at + 4 :]
     with pytest.raises(MediaRejected, match="too few frames that can be decoded"):
-        check_media(bomb, LIMITS, kind="video")
+        decoded(bomb, LIMITS, kind="video")
 
 
 def test_a_file_that_takes_too_long_or_too_much_memory_ends_alone(
@@ -98,12 +97,12 @@ def test_a_file_that_takes_too_long_or_too_much_memory_ends_alone(
     with monkeypatch.context() as changed:
         changed.setattr(video_process, "SECONDS", 0)
         with pytest.raises(MediaRejected, match="longer than 0 seconds"):
-            check_media(H264, LIMITS, kind="video")
+            take_frames(io.BytesIO(H264), "video/mp4", 2, LIMITS, "x")
     with monkeypatch.context() as changed:
         changed.setattr(video_process, "MEMORY_BYTES", 64 * 1024**2)
         with pytest.raises(MediaRejected, match="broke the process"):
-            check_media(H264, LIMITS, kind="video")
-    assert check_media(H264, LIMITS, kind="video").frames == 16
+            take_frames(io.BytesIO(H264), "video/mp4", 2, LIMITS, "x")
+    assert take_frames(io.BytesIO(H264), "video/mp4", 2, LIMITS, "x").video.frames == 16
 
 
 def test_damage_is_decoded_around_or_refused() -> None:
@@ -113,7 +112,7 @@ def test_damage_is_decoded_around_or_refused() -> None:
         for _ in range(40):
             data[chance.randrange(12, len(data))] = chance.randrange(256)
         with suppress(MediaRejected):
-            assert 2 <= (check_media(bytes(data), LIMITS, kind="video").frames or 0) <= 1_000
+            assert 2 <= (decoded(bytes(data), LIMITS, kind="video").frames or 0) <= 1_000
 
 
 @pytest.mark.parametrize(("data", "content_type"), [(H264, "video/mp4"), (WEBM, "video/webm")])
@@ -136,19 +135,19 @@ def test_colors_keep_their_order() -> None:
 
 def test_no_process_but_the_bounded_one_loads_ffmpeg() -> None:
     code = (
-        "import sys, pathlib; from registry.media.checks import check_media;"
+        "import sys, pathlib; from registry.media.decoders import Decoders;"
         "from registry.media.limits import MediaLimits;"
-        f"check_media(pathlib.Path({str(FOLDER / 'h264.mp4')!r}), MediaLimits(), kind='video');"
-        "sys.exit('cv2' in sys.modules)"
+        f"data = pathlib.Path({str(FOLDER / 'h264.mp4')!r}).read_bytes();"
+        "decoders = Decoders(MediaLimits());"
+        "decoders.measure(data, kind='video', what='x'); decoders.close();"
+        "sys.exit(bool({'cv2', 'PIL', 'soundfile'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_file_that_finds_no_place_is_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = threading.BoundedSemaphore(1)
-    full.acquire()
-    monkeypatch.setattr(video_process, "_slots", full)
-    monkeypatch.setattr(bounded_process, "WAIT_S", 0.01)
-    with pytest.raises(MediaBusy) as busy:
-        check_media(H264, LIMITS, kind="video")
+    full = FairPlaces(1, wait_s=0.01, refusal="Too many videos are being decoded.")
+    monkeypatch.setattr(video_process, "_places", full)
+    with full.place("another"), pytest.raises(MediaBusy) as busy:
+        take_frames(io.BytesIO(H264), "video/mp4", 2, LIMITS, "x")
     assert (busy.value.status, busy.value.retry_after) == (503, 5)

@@ -4,6 +4,7 @@ memory, and end within limits.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput
-from registry.bounded_process import MAX_REFUSAL_BYTES, run_bounded
 from registry.intake import bounded
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits, check_delivery
 from registry.intake.gguf import MAX_HEADER_BYTES
+from registry.sandbox.isolation import hide_process
+from registry.sandbox.readers import MAX_REFUSAL_BYTES, Reach, run_bounded, upload_places
 from tests.unit.registry.objects import gguf_string, safetensors
 
 LIMITS = Limits(max_bytes=10**10)
+_SET_DUMPABLE = 4  # PR_SET_DUMPABLE of <linux/prctl.h>
 
 
 def hungry_json(folder: Path) -> Path:
@@ -44,7 +47,12 @@ def test_the_findings_are_those_of_the_checks(tmp_path: Path) -> None:
 
 def test_parsing_costs_the_asking_process_no_memory(tmp_path: Path) -> None:
     folder = hungry_json(tmp_path)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    # The settings have hidden this process; only root may still write to the next file.
+    ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1, 0, 0, 0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+    finally:
+        hide_process()
     before = peak_kib()
     findings = check_bounded(folder, LIMITS)
     grown = peak_kib() - before
@@ -104,7 +112,15 @@ def test_a_process_that_writes_anything_but_a_refusal_broke(
     module: str, given: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput, match="The file broke the process"):
-        run_bounded(module, given, seconds=20, memory_bytes=1024**3)
+        run_bounded(
+            module,
+            given,
+            reach=Reach(),
+            seconds=20,
+            memory_bytes=1024**3,
+            places=upload_places(),
+            owner="",
+        )
 
 
 def test_a_gguf_header_is_bounded_as_a_whole_and_not_kept(tmp_path: Path) -> None:

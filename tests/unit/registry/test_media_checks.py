@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from governance.errors import InvalidInput
-from registry.media.checks import Kind, Media, check_media
+from registry.media.checks import Kind, Media
 from registry.media.errors import MediaRejected
+from registry.media.inspection import inspect_media
 from registry.media.limits import MediaLimits
 from tests.unit.registry.media_files import (
     animated,
+    inspected,
     not_a_number,
     picture,
     png_header,
@@ -33,7 +35,7 @@ LIMITS = MediaLimits()
 )
 def test_an_image_is_measured(form: str, content_type: str) -> None:
     data = picture(form=form)
-    assert check_media(data, LIMITS, kind="image") == Media(
+    assert inspected(data, LIMITS, kind="image") == Media(
         sha256(data), "image", content_type, len(data), width=64, height=48
     )
 
@@ -49,19 +51,19 @@ def test_an_image_is_measured(form: str, content_type: str) -> None:
 )
 def test_a_recording_is_measured(form: str, content_type: str) -> None:
     data = sound(1.5, form=form, channels=2)
-    found = check_media(data, LIMITS, kind="audio")
+    found = inspected(data, LIMITS, kind="audio")
     assert found.seconds == pytest.approx(1.5, abs=0.1)
     assert (found.content_type, found.sample_rate, found.channels) == (content_type, 16_000, 2)
     assert (found.sha256, found.size_bytes) == (sha256(data), len(data))
 
 
 def test_opus_in_ogg_is_read() -> None:
-    assert check_media(sound(form="OGG", subtype="OPUS"), LIMITS).content_type == "audio/ogg"
+    assert inspected(sound(form="OGG", subtype="OPUS"), LIMITS).content_type == "audio/ogg"
 
 
 @pytest.mark.parametrize("source", [picture(), sound()], ids=["image", "audio"])
 def test_measures_travel_as_json(source: bytes) -> None:
-    found = check_media(source, LIMITS)
+    found = inspected(source, LIMITS)
     assert Media.from_json(found.to_json()) == found
     assert None not in found.to_json().values()
 
@@ -76,7 +78,8 @@ def test_the_files_name_counts_for_nothing(tmp_path: Path) -> None:
     """Not even one that a decoder takes as a format of its own."""
     for name in ("a.png", "a.raw", "a.gif"):
         (tmp_path / name).write_bytes(sound(form="FLAC"))
-        assert check_media(tmp_path / name, LIMITS).content_type == "audio/flac"
+        media, _ = inspect_media(tmp_path / name, LIMITS)
+        assert media.content_type == "audio/flac"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_the_files_name_counts_for_nothing(tmp_path: Path) -> None:
 )
 def test_bad_media_is_rejected_in_words(data: bytes, kind: Kind, sentence: str) -> None:
     with pytest.raises(MediaRejected) as rejected:
-        check_media(data, LIMITS, kind=kind, what="cat.png")
+        inspected(data, LIMITS, kind=kind, what="cat.png")
     assert rejected.value.message.startswith("cat.png ")
     assert sentence in rejected.value.message
     assert rejected.value.hint
@@ -125,7 +128,7 @@ def test_bad_media_is_rejected_in_words(data: bytes, kind: Kind, sentence: str) 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
 def test_an_animated_image_is_a_video_where_one_is_expected(form: str) -> None:
-    found = check_media(animated(form), LIMITS, kind="video")
+    found = inspected(animated(form), LIMITS, kind="video")
     assert (found.kind, found.content_type) == ("video", f"image/{form.lower()}")
     assert (found.width, found.height, found.frames, found.seconds) == (16, 16, 3, 0.3)
     assert Media.from_json(found.to_json()) == found
@@ -150,7 +153,7 @@ def test_an_animated_image_is_a_video_where_one_is_expected(form: str) -> None:
 )
 def test_a_bad_video_is_rejected_in_words(data: bytes, limits: MediaLimits, sentence: str) -> None:
     with pytest.raises(MediaRejected) as rejected:
-        check_media(data, limits, kind="video", what="clip.gif")
+        inspected(data, limits, kind="video", what="clip.gif")
     assert rejected.value.message.startswith("clip.gif ")
     assert sentence in rejected.value.message
     assert rejected.value.hint
@@ -162,7 +165,7 @@ def test_a_truncated_video_is_rejected(form: str) -> None:
     first, *others = [Image.open(BytesIO(frame)) for frame in frames]
     data = saved(first, form, save_all=True, append_images=others, duration=100)
     with pytest.raises(MediaRejected, match=r"truncated|not a readable"):
-        check_media(data[: len(data) // 2], LIMITS, kind="video")
+        inspected(data[: len(data) // 2], LIMITS, kind="video")
 
 
 def test_a_gif_of_very_many_frames_is_not_read_to_its_end() -> None:
@@ -172,21 +175,21 @@ def test_a_gif_of_very_many_frames_is_not_read_to_its_end() -> None:
     end = data.index(b"\x21\xf9\x04", at + 8)
     bomb = data[:end] + data[at:end] * 200_000 + data[end:]
     with pytest.raises(MediaRejected, match="more than 1,000 frames"):
-        check_media(bomb[: LIMITS.bytes], LIMITS, kind="video")
+        inspected(bomb[: LIMITS.bytes], LIMITS, kind="video")
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
 def test_a_truncated_image_is_rejected(form: str) -> None:
     data = picture(form=form, size=(400, 300))
     with pytest.raises(MediaRejected, match=r"truncated|not a readable"):
-        check_media(data[: len(data) // 2], LIMITS)
+        inspected(data[: len(data) // 2], LIMITS)
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
 def test_a_truncated_recording_is_rejected(form: str) -> None:
     data = sound(3, form=form)
     with pytest.raises(MediaRejected, match=r"truncated|damaged"):
-        check_media(data[: len(data) // 2], LIMITS)
+        inspected(data[: len(data) // 2], LIMITS)
 
 
 def test_a_recording_that_does_not_state_its_length_is_rejected_unless_it_is_wav() -> None:
@@ -195,24 +198,24 @@ def test_a_recording_that_does_not_state_its_length_is_rejected_unless_it_is_wav
     flac[at] &= 0xF0
     flac[at + 1 : at + 5] = b"\0\0\0\0"
     with pytest.raises(MediaRejected, match="does not state how long it is"):
-        check_media(bytes(flac), LIMITS)
+        inspected(bytes(flac), LIMITS)
     wav = bytearray(sound(2))
     at = wav.index(b"data") + 4
     wav[at : at + 4] = b"\xff\xff\xff\xff"
-    assert check_media(bytes(wav), LIMITS).seconds == 2
+    assert inspected(bytes(wav), LIMITS).seconds == 2
     with pytest.raises(MediaRejected, match="at most 1 seconds"):
-        check_media(bytes(wav), replace(LIMITS, seconds=1))
+        inspected(bytes(wav), replace(LIMITS, seconds=1))
 
 
 def test_limits_are_those_given() -> None:
     data = picture()
     with pytest.raises(MediaRejected, match=r"bytes; at most 10 are accepted"):
-        check_media(data, replace(LIMITS, bytes=10))
+        inspected(data, replace(LIMITS, bytes=10))
     with pytest.raises(MediaRejected, match="64 × 48 pixels; at most 3,071 pixels"):
-        check_media(data, replace(LIMITS, pixels=64 * 48 - 1))
+        inspected(data, replace(LIMITS, pixels=64 * 48 - 1))
     with pytest.raises(MediaRejected, match="a side has at most 63"):
-        check_media(data, replace(LIMITS, side=63))
-    assert check_media(data, replace(LIMITS, pixels=64 * 48, side=64)).width == 64
+        inspected(data, replace(LIMITS, side=63))
+    assert inspected(data, replace(LIMITS, pixels=64 * 48, side=64)).width == 64
 
 
 def test_a_compressed_note_in_an_image_cannot_fill_memory() -> None:
@@ -222,4 +225,4 @@ def test_a_compressed_note_in_an_image_cannot_fill_memory() -> None:
     body = b"zTXt" + b"a\0\0" + zlib.compress(b"x" * 100_000_000)
     note = (len(body) - 4).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
     with pytest.raises(MediaRejected):
-        check_media(data[:33] + note + data[33:], LIMITS)
+        inspected(data[:33] + note + data[33:], LIMITS)

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality
 from registry.catalog.requests import Body, RequestInvalid
-from registry.media.checks import check_media
 from registry.media.errors import MediaRejected
 from registry.media.limits import MediaLimits
-from tests.unit.registry.media_files import animated, picture, sound
+from tests.unit.registry.media_files import animated, inspected, picture, sound
 from tests.unit.tasks.fuzz import JSON
 
 pytestmark = pytest.mark.sweep
@@ -87,7 +86,7 @@ def test_a_damaged_media_file_is_within_the_limits_or_refused(
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content))) :]
     try:
-        found = check_media(bytes(content), LIMITS, kind=kind)
+        found = inspected(bytes(content), LIMITS, kind=kind)
     except MediaRejected:
         return
     assert found.kind == kind

@@ -20,11 +20,10 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.inputs import MediaInput
 from registry.catalog.requests import Body, RequestInvalid
-from registry.media.checks import check_media
 from registry.media.limits import MediaLimits
 from registry.media.video_process import spread_numbers
 from tasks.video_classification.schema import LabelOptions, OneVideo
-from tests.unit.registry.media_files import container
+from tests.unit.registry.media_files import container, decoded
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
@@ -57,7 +56,7 @@ def video(step: int, *, start: int = 6, frames: int = FRAMES, form: str = "GIF")
 
 
 def test_the_sample_is_a_video() -> None:
-    found = check_media(SAMPLE, MediaLimits(), kind="video")
+    found = decoded(SAMPLE, MediaLimits(), kind="video")
     assert (found.frames, found.width) == (4, 32)
 
 

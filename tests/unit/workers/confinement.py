@@ -6,36 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from workers.engines.servers.process import SCRIPT
+from tests.unit import reach
+from workers.engines.servers.process import LAUNCH
 
-PROBE = """
-import json, os, signal, socket, sys
-tried = json.loads(sys.argv[1])
-def connect(address):
-    with socket.socket(socket.AF_UNIX) as each:
-        each.connect(address.replace("@", chr(0)))
-ways = {
-    "read": lambda path: open(path, "rb").read(1),
-    "write": lambda path: open(path, "ab").close(),
-    "truncate": lambda path: os.truncate(path, 0),
-    "list": os.listdir,
-    "remove": os.remove,
-    "connect": connect,
-    "tcp": lambda port: socket.create_connection(("127.0.0.1", int(port)), 5).close(),
-    "signal": lambda pid: os.kill(int(pid), 0),
-    "run": lambda path: os.execv(path, [path]) if os.fork() == 0 else os.wait(),
-}
-found = []
-for way, target in tried:
-    try:
-        ways[way](target)
-        found.append("done")
-    except OSError as error:
-        found.append(error.strerror)
-print("PROBE" + json.dumps(found))
-"""
+# A confined program may not read the tests.
+PROBE = Path(reach.__file__).read_text()
 
 
 def accesses(
@@ -46,7 +24,7 @@ def accesses(
     own = {**paths, "run": [*paths.get("run", ()), sys.prefix, sys.base_prefix]}
     command = [sys.executable, "-I", "-c", PROBE, json.dumps([[w, str(t)] for w, t in tried])]
     process = subprocess.Popen(
-        [sys.executable, "-I", str(SCRIPT), json.dumps(own), *command],
+        [sys.executable, *LAUNCH, json.dumps(own), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from assay.cli.doctor import check_engines
+from assay.cli.doctor import check_engines, check_readers
 from assay.cli.findings import CheckFailed
 from registry.catalog import TASKS, discovered
+from registry.sandbox import landlock, readers
 from tests.fleets import assign_everything
 from tests.unit.workers import company, sglang_server
 from tests.unit.workers.releases import adapter, release
-from workers import landlock
 from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
@@ -120,3 +120,16 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
         check_engines()
     assert offered_engines()[:2] == ["own", "llama.cpp"]
     assert engine_settings("vllm")["limits"].unconfined
+
+
+def test_the_checks_say_where_readers_of_files_are_not_confined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    confined = landlock.abi() >= landlock.LEAST_ABI
+    assert (check_readers() == "confined, on this machine") is confined
+    with monkeypatch.context() as changed:
+        changed.setattr(readers, "filters", lambda: False)
+        if confined:
+            assert "no filter of system calls" in check_readers()
+    monkeypatch.setattr(landlock, "abi", lambda: 2)
+    assert check_readers().startswith("not confined on this machine. This kernel has no Landlock")

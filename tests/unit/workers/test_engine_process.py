@@ -19,10 +19,10 @@ import pytest
 from redis import Redis
 
 from registry.catalog.generation import GenerationInputs, SamplingOptions
+from registry.sandbox import landlock
 from tests.unit.workers.recording import Answer, ask, prompted
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for, told
-from workers import landlock
 from workers.engine_process import client, frames
 from workers.engine_process.client import OwnEngines, ProcessEngine
 from workers.engine_process.confinement import paths_allowed

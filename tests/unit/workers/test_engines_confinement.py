@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.sandbox import landlock
 from tests.unit.workers.confinement import accesses
-from workers import landlock
 from workers.engines.servers.offered import prefixes
 from workers.engines.servers.process import ServerLimits, ServerProcess
 
@@ -74,13 +74,11 @@ def test_servers_share_no_memory_where_they_have_namespaces_of_their_own() -> No
 
 def test_a_process_that_hides_closes_its_environment_to_its_user() -> None:
     code = (
-        "import importlib.util as u, ctypes, sys\n"
-        "s = u.spec_from_file_location('l', sys.argv[1]); m = u.module_from_spec(s)\n"
-        "s.loader.exec_module(m); m.hide_process()\n"
-        "import os; print(os.stat('/proc/self/environ').st_uid, ctypes.CDLL(None).prctl(3))"
+        "from registry.sandbox.isolation import hide_process; hide_process()\n"
+        "import ctypes, os; print(os.stat('/proc/self/environ').st_uid, ctypes.CDLL(None).prctl(3))"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, landlock.__file__],
+        [sys.executable, "-I", "-c", code],
         capture_output=True, text=True, check=True, timeout=30,
     )  # fmt: skip
     assert done.stdout.split() == ["0", "0"]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from registry.catalog.generation import GenerationInputs
+from registry.sandbox.source import Ended
 from tests.unit.workers.recording import Answer, ask, prompted
-from workers.engines.bounded import Ended, Limits, ProcessSource
+from workers.engines.bounded import Limits, prompt_source
 from workers.engines.prompts import PromptCancelled, PromptProcesses
 from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
@@ -209,7 +210,7 @@ def test_a_tokenizer_that_cannot_be_read_does_not_load() -> None:
         "truncation_side": "right",
     }
     with pytest.raises(Ended, match="Exception"):
-        ProcessSource(setup, Limits())
+        prompt_source(setup, Limits())
 
 
 def test_an_engine_answers_others_while_a_template_loops_and_ends_it_with_the_request(

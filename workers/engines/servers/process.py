@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from workers import landlock
+from registry.sandbox import landlock
+from registry.sandbox.isolation import ALONE
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import PASSED_ON
-from workers.engines.servers import launch
 from workers.engines.servers.channel import Address, ServerFailed, ServerRefused, call
 
 logger = logging.getLogger(__name__)
 
-SCRIPT = Path(launch.__file__)
+LAUNCH = ("-I", "-m", "workers.engines.servers.launch")
 GIBIBYTE = 1024**3
 MAX_SOCKET_PATH = 100  # bytes; the system allows 107
 KEY_FILE = "key.yaml"
@@ -143,10 +143,10 @@ class ServerProcess:
     def _started(
         self, command: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        passed = {name: os.environ[name] for name in (*PASSED_ON, ALONE) if name in os.environ}
         base = {"HOME": str(self._home), "LANG": "C.UTF-8", "PATH": os.defpath, **passed}
         return subprocess.Popen(
-            [sys.executable, "-I", str(SCRIPT), json.dumps(self.confinement), *command],
+            [sys.executable, *LAUNCH, json.dumps(self.confinement), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -258,7 +258,7 @@ def _private(path: str, flags: int) -> int:
 @functools.cache
 def isolates() -> bool:
     """Return whether this kernel gives a server a network and a `/dev/shm` of its own."""
-    command = [sys.executable, "-I", str(SCRIPT), "null", "true"]
+    command = [sys.executable, *LAUNCH, "null", "true"]
     told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     try:
         return bool(json.loads(told.stdout)["isolated"])

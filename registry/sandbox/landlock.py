@@ -3,8 +3,8 @@
 The kernel enforces it for root too, and for everything that the process starts. It ends access to
 the memory and environment of processes outside, and, by the kernel's version, signals to them and
 connections to their abstract sockets. It ends neither connections to sockets that are files nor
-changes of a file's mode or times. Loads the standard library alone, since
-`workers/engines/servers/launch.py` loads this file.
+changes of a file's mode or times; `system_calls.py` does, for processes that need neither. Loads
+the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import os
 import struct
 from collections.abc import Iterable, Mapping
 
+from registry.sandbox.isolation import LINUX, forgo_privileges
+
 # Older kernels cannot keep a process from truncating a file that it may not write.
 LEAST_ABI = 3
 MISSING = (
     "This kernel has no Landlock of version 3 or newer (Linux 6.2), so processes that read models "
-    "can open all files of the worker's user."
+    "and uploaded files can open all files of their user."
 )
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
-_NO_NEW_PRIVILEGES, _DUMPABLE = 38, 4
 _EXECUTE, _WRITE, _READ, _LIST, _TRUNCATE, _IOCTL = (1 << bit for bit in (0, 1, 2, 3, 14, 15))
 _MAKE_DEVICES = 1 << 6 | 1 << 11
 _OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE | _IOCTL
@@ -34,6 +35,11 @@ _SYSTEM = (
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types",
     "/etc/nsswitch.conf", "/etc/passwd", "/etc/vulkan", "/proc", "/sys",
 )  # fmt: skip
+# What a reader needs of the above: libraries ask how many processors and how much memory there is.
+_OF_READERS = (
+    "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/proc/self", "/proc/cpuinfo",
+    "/proc/meminfo", "/proc/sys/vm/overcommit_memory", "/sys/devices/system/cpu",
+)  # fmt: skip
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
 _GPUS = ("nvidia", "dri", "kfd")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,19 +47,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def abi() -> int:
     """Return the version of Landlock in this kernel; 0 where it is missing or switched off."""
+    if not LINUX:
+        return 0
     version: int = _libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     return max(0, version)
 
 
-def hide_process() -> None:
-    """Close /proc/PID of this process, such as its environment, to others of its user.
-
-    Root and the process itself still read it. Programs that it starts are not hidden.
-    """
-    _libc.prctl(_DUMPABLE, 0, 0, 0, 0)
-
-
-def ruleset(paths: Mapping[str, Iterable[str]], *, tcp: bool = True) -> int:
+def ruleset(paths: Mapping[str, Iterable[str]], *, tcp: bool = True, reader: bool = False) -> int:
     """Return the file descriptor of a ruleset. A path that does not exist is left out.
 
     Args:
@@ -62,32 +62,47 @@ def ruleset(paths: Mapping[str, Iterable[str]], *, tcp: bool = True) -> int:
             be read. Programs and libraries of the system, /proc, /sys and devices of GPUs are
             added.
         tcp: May use TCP; without, only kernels before version 4 (Linux 6.7) still allow it.
+        reader: Starts no program, and sees neither devices nor other processes in /proc.
 
     Raises:
         OSError: the kernel refuses.
     """
-    version = abi()
-    handled = (1 << (16 if version >= 5 else 15)) - 1
-    ports = _TCP if version >= 4 and not tcp else 0
-    scopes = _SCOPES if version >= 6 else 0
-    rules = _checked(_libc.syscall(_CREATE, struct.pack("QQQ", handled, ports, scopes), 24, 0))
+    rules, handled = _made(tcp=tcp)
     own = handled & ~(_EXECUTE | _MAKE_DEVICES | _IOCTL)
+    execute = 0 if reader else _EXECUTE
+    devices = () if reader else _gpus()
     for group, allowed in (
-        ((*_PROGRAMS, *paths.get("run", ())), _EXECUTE | _READ | _LIST),
-        ((*_SYSTEM, *paths.get("read", ())), _READ | _LIST),
+        ((*_PROGRAMS, *paths.get("run", ())), execute | _READ | _LIST),
+        ((*(_OF_READERS if reader else _SYSTEM), *paths.get("read", ())), _READ | _LIST),
         (paths.get("own", ()), own),
         (paths.get("list", ()), _LIST),
-        ((*_DEVICES, *_gpus()), handled & (_READ | _WRITE | _LIST | _IOCTL)),
+        ((*_DEVICES, *devices), handled & (_READ | _WRITE | _LIST | _IOCTL)),
     ):
         for path in group:
             _allow(rules, path, allowed)
     return rules
 
 
+def nothing() -> int:
+    """Return the file descriptor of a ruleset under which no file can be opened. Raises OSError."""
+    return _made(tcp=False)[0]
+
+
 def confine(rules: int) -> None:
     """Apply a ruleset to this thread and all that it starts. Raises OSError."""
-    _checked(_libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+    forgo_privileges()
     _checked(_libc.syscall(_RESTRICT, rules, 0))
+    os.close(rules)
+
+
+def _made(*, tcp: bool) -> tuple[int, int]:
+    """Return the file descriptor of an empty ruleset, and the accesses to files that it denies."""
+    version = abi()
+    handled = (1 << (16 if version >= 5 else 15)) - 1
+    ports = _TCP if version >= 4 and not tcp else 0
+    scopes = _SCOPES if version >= 6 else 0
+    rules = _checked(_libc.syscall(_CREATE, struct.pack("QQQ", handled, ports, scopes), 24, 0))
+    return rules, handled
 
 
 def _allow(rules: int, path: str, allowed: int) -> None:

@@ -1,8 +1,9 @@
-"""Run a module of ours on an uploaded file in a process of its own, with limits on time, memory and
-output.
+"""Run a module of ours on an uploaded file in a process of its own, within bounds on time, memory
+and output.
 
-What a file makes a decoder do ends with that process. It has no environment of ours, so no address
-and no password of a store. Knows no Django.
+What a file makes a decoder do ends with that process. It opens its source, Python's code and its
+own folder, and no other file; it has no network, starts no program, reaches no other process, and
+has none of our environment, so no address and no password of a store (`enter.py`). Knows no Django.
 """
 
 from __future__ import annotations
@@ -14,19 +15,62 @@ import resource
 import select
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, cast
 
-from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable
+from governance.errors import DomainError, InvalidInput, TooLarge
+from registry.sandbox import landlock
+from registry.sandbox.code import code_paths
+from registry.sandbox.places import FairPlaces
+from registry.sandbox.system_calls import filters
 
 # Of one process of ours. Further uploads wait for so long, then they are asked to come again.
 AT_ONCE = 2
 WAIT_S = 30.0
+# Requests of people do not wait for what an upload makes its reader do.
+_NICE = 5
 # A refusal is one sentence and a hint.
 MAX_REFUSAL_BYTES = 64 * 1024
-_slots = threading.BoundedSemaphore(AT_ONCE)
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    "PATH": os.defpath,
+    # Threads of libraries reserve memory each, and count against the bound.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+_ENTER = "registry.sandbox.enter"
+
+
+def unconfined() -> str:
+    """Return, as a sentence, what this kernel cannot keep a reader from; empty when it is confined
+    as it should be."""
+    if landlock.abi() < landlock.LEAST_ABI:
+        return landlock.MISSING
+    if not filters():
+        return (
+            "This kernel or processor has no filter of system calls (seccomp), so readers of files "
+            "can connect to sockets that are files, and change the modes of files."
+        )
+    return ""
+
+
+def upload_places() -> FairPlaces:
+    """Return places for one kind of upload; one person does not hold them all."""
+    return FairPlaces(
+        AT_ONCE, wait_s=WAIT_S, refusal="Too many uploads are being read at this moment."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Files and folders that a reader may `read`, and those that it may change: its `own`."""
+
+    read: Sequence[Path] = ()
+    own: Sequence[Path] = ()
 
 
 class Broken(Exception):
@@ -37,35 +81,31 @@ def run_bounded(
     module: str,
     request: dict[str, Any],
     *,
+    reach: Reach,
     seconds: int,
     memory_bytes: int,
-    slots: threading.BoundedSemaphore = _slots,
+    places: FairPlaces,
+    owner: str,
 ) -> None:
     """Run `module`, whose main part calls `bound_process`, with `request` on its standard input.
 
-    `slots` bounds how many run at the same time.
+    It holds one of `places` meanwhile, for `owner`.
 
     Raises:
         InvalidInput, TooLarge: the file cannot be read or exceeds a bound; the sentence says where.
-        Unavailable: too many uploads are being read.
+        QuotaExceeded, Unavailable: too many uploads are being read.
     """
-    if not slots.acquire(timeout=WAIT_S):
-        raise Unavailable("Too many uploads are being read at this moment.", retry_after=30)
     try:
-        refusal = _refusal(
-            output_of(
+        with places.place(owner):
+            written = output_of(
                 module,
                 {**request, "memory": memory_bytes, "seconds": seconds},
+                reach=reach,
                 seconds=seconds,
                 max_bytes=MAX_REFUSAL_BYTES,
-                environment={
-                    # Threads of libraries reserve memory each, and count against the bound.
-                    "OMP_NUM_THREADS": "1",
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "ARROW_DEFAULT_MEMORY_POOL": "system",
-                },
             )
-        )
+        refusal = _refusal(written)
+        _refuse_links(reach.own)
     except subprocess.TimeoutExpired as expired:
         raise InvalidInput(
             f"Reading the file took longer than {seconds} seconds.",
@@ -77,8 +117,6 @@ def run_bounded(
             f"{memory_bytes / 1024**3:g} GiB of memory.",
             hint="Check the file for damage, or send less at a time.",
         ) from broken
-    finally:
-        slots.release()
     if refusal is not None:
         raise refusal
 
@@ -99,13 +137,36 @@ def _refusal(written: Any) -> DomainError | None:
     raise Broken("it wrote another value than a refusal")
 
 
+def _refuse_links(paths: Sequence[Path]) -> None:
+    """Raise Broken where a reader has left anything but files and folders: whoever reads them next
+    may open more than the reader may."""
+    left = [path for path in paths if path.is_dir()]
+    while left:
+        for entry in os.scandir(left.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                left.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                raise Broken("it left something that is no file")
+
+
+def reader_command(module: str, reach: Reach, *, nice: int = 0, forks: bool = False) -> list[str]:
+    """Return the command that runs a module of ours, confined to what it may reach."""
+    paths = None
+    if landlock.abi() >= landlock.LEAST_ABI:
+        paths = code_paths()
+        for use, given in (("read", reach.read), ("own", reach.own)):
+            paths[use] = [str(path.resolve()) for path in given]
+    allowed = json.dumps({"paths": paths, "nice": nice, "forks": forks})
+    return [sys.executable, "-I", "-m", _ENTER, allowed, module]
+
+
 def output_of(
     module: str,
     request: dict[str, Any],
     *,
+    reach: Reach,
     seconds: float,
     max_bytes: int,
-    environment: dict[str, str],
 ) -> Any:
     """Return the JSON value that `module` writes, run with `request` as JSON on standard input.
 
@@ -116,13 +177,15 @@ def output_of(
         Broken: it failed, or wrote more than `max_bytes` or no JSON.
     """
     deadline = time.monotonic() + seconds
-    command = [sys.executable, "-I", "-m", module]
+    command = reader_command(module, reach, nice=_NICE)
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={"LANG": "C.UTF-8", "PATH": os.defpath, **environment},
+        env=ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
     ) as process:
         stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
         try:
@@ -168,7 +231,6 @@ def bound_process(
     """Do what `given` asks within its bounds; return what was refused, for `run_bounded`."""
     resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (given["seconds"], given["seconds"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         do(given)
     except DomainError as refused:

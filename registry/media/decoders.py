@@ -1,0 +1,262 @@
+"""Decode files of requests in processes that were started before.
+
+The process that asks loads no decoder. One that decodes works for one key alone, on some files one
+after the other, and ends soon after the last: starting one takes longer than decoding most files.
+A video has a process of its own. Images and recordings have places of their own, so that a slow
+video keeps none of them waiting; of each kind, one key never holds all places.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from governance.errors import InvalidInput, Unavailable
+from registry.media.checks import CONTAINERS, Kind, Media, check_head
+from registry.media.errors import MediaBusy, MediaRejected
+from registry.media.limits import MediaLimits
+from registry.sandbox import landlock
+from registry.sandbox.places import FairPlaces
+from registry.sandbox.readers import ENVIRONMENT, Reach, reader_command
+from registry.sandbox.source import MEBIBYTE, BoundedProcess, Ended, ProcessSource, TimedOut
+
+_MODULE = "registry.media.decoder_process"
+# One more than processors: what one key decodes leaves a place for another. Each may take 1.1 GiB.
+AT_ONCE = max(2, min(4, os.cpu_count() or 1)) + 1
+VIDEOS_AT_ONCE = 2
+WAIT_S = 10.0
+# The kernel counts a process's own time (`decoder_process.py`); this ends one on a machine that is
+# too busy to run it.
+SECONDS = 45.0
+MAX_REQUEST_BYTES = 64 * 1024
+# A process ends after so many files, one that took so long, or a time without files, in seconds.
+FILES_EACH = 64
+SLOW_S = 1.0
+IDLE_S = 5.0
+_READY = 2
+# A process keeps so much memory for its next file: taking it anew costs a third of decoding.
+_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(64 * MEBIBYTE),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * MEBIBYTE),
+}
+
+
+@dataclass(slots=True)
+class _Decoder:
+    """A process, how many files it has decoded, and when it was used last."""
+
+    process: BoundedProcess
+    files: int = 0
+    used_at: float = 0.0
+
+
+class Decoders:
+    """Processes that decode. Any number of threads may use them."""
+
+    def __init__(self, limits: MediaLimits) -> None:
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._source: ProcessSource | None = None
+        # Processes that have not decoded yet, those that wait for files of one key, and those
+        # that are to end.
+        self._ready: list[BoundedProcess] = []
+        self._idle: dict[str, list[_Decoder]] = {}
+        self._over: list[BoundedProcess] = []
+        self._closed = False
+        self._places = FairPlaces(
+            AT_ONCE, wait_s=WAIT_S, refusal="Too many files are being decoded at this moment."
+        )
+        self._video_places = FairPlaces(
+            VIDEOS_AT_ONCE,
+            wait_s=WAIT_S,
+            refusal="Too many videos are being decoded at this moment.",
+        )
+
+    @property
+    def threads(self) -> int:
+        """How many threads can use it at a time without waiting for each other."""
+        return AT_ONCE + VIDEOS_AT_ONCE
+
+    @property
+    def short(self) -> bool:
+        """Return whether `prepare` has something to do now."""
+        return len(self._ready) < _READY or bool(self._over)
+
+    @property
+    def idle(self) -> bool:
+        """Return whether processes wait for files of one key."""
+        return bool(self._idle)
+
+    @asynccontextmanager
+    async def place(self, kind: Kind, owner: str) -> AsyncIterator[None]:
+        """Hold a place to decode a file, for a key or a person.
+
+        Raises:
+            QuotaExceeded: too many of this owner's files wait.
+            Unavailable: too many files are being decoded.
+        """
+        places = self._video_places if kind == "video" else self._places
+        async with places.place_async(owner):
+            yield
+
+    def prepare(self) -> None:
+        """End the processes that are not used, and have others ready for the next files. Where none
+        can be started, `measure` says so."""
+        oldest = time.monotonic() - IDLE_S
+        with self._lock:
+            for owner, decoders in list(self._idle.items()):
+                self._over += [each.process for each in decoders if each.used_at <= oldest]
+                self._keep(owner, [each for each in decoders if each.used_at > oldest])
+            over, self._over = self._over, []
+        for process in over:
+            process.close()
+        with suppress(Ended):
+            while len(self._ready) < _READY:
+                process = self._forked()
+                with self._lock:
+                    self._ready.append(process)
+                if self._closed:
+                    self.close()
+
+    def measure(self, data: bytes, *, kind: Kind | None, what: str, owner: str = "") -> Media:
+        """Decode a file to its end and return its measures, without a SHA-256. `what` names it in
+        sentences; `owner` is the key or person that sent it.
+
+        Raises:
+            MediaRejected: it is another kind of file, out of bounds, or broken, or it broke the
+                process that decodes it.
+            Unavailable: no process could be started, or the machine is too busy.
+        """
+        content_type, kind = check_head(data[:64], len(data), self._limits, kind=kind, what=what)
+        file = os.memfd_create("assay-media", os.MFD_CLOEXEC)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            request = {"kind": kind, "what": what[:1000]}
+            found = self._asked(file, request, owner if content_type not in CONTAINERS else None)
+        finally:
+            os.close(file)
+        media = _media(found, len(data), what)
+        if (media.content_type, media.kind) != (content_type, kind):
+            raise _broken(what)
+        return media
+
+    def close(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self._closed = True
+            idle = [each.process for some in self._idle.values() for each in some]
+            left = [*self._ready, *idle, *self._over]
+            self._ready, self._idle, self._over = [], {}, []
+            source = self._source
+        for process in left:
+            process.close()
+        if source is not None:
+            source.close()
+
+    def _asked(self, file: int, request: dict[str, str], owner: str | None) -> Any:
+        """Return what a process of `owner` answers; None takes one of its own, which ends then."""
+        what = request["what"]
+        try:
+            decoder = self._taken(owner)
+        except Ended as error:
+            raise Unavailable("No process can decode the file now.", retry_after=5) from error
+        begun = time.monotonic()
+        again = False
+        try:
+            found = json.loads(decoder.process.ask(request, file))
+            again = owner is not None and time.monotonic() - begun < SLOW_S
+            return found
+        except TimedOut as error:
+            raise MediaBusy(
+                f"{what} could not be decoded within {SECONDS:g} s: the machine is busy.",
+                retry_after=5,
+            ) from error
+        except Ended as error:
+            raise MediaRejected(
+                f"{what} broke the process that decodes it, or took more time or memory than a "
+                "file of its size may.",
+                hint="Save it again; send it with fewer pixels or frames, or in parts.",
+            ) from error
+        except ValueError as error:
+            raise _broken(what) from error
+        finally:
+            self._give_back(decoder, owner or "", again=again)
+
+    def _taken(self, owner: str | None) -> _Decoder:
+        with self._lock:
+            if owner is not None and (idle := self._idle.get(owner)):
+                decoder = idle.pop()
+                self._keep(owner, idle)
+                return decoder
+            process = self._ready.pop() if self._ready else None
+        return _Decoder(process or self._forked())
+
+    def _give_back(self, decoder: _Decoder, owner: str, *, again: bool) -> None:
+        """Keep a process for the next file of its owner, or leave it to `prepare` to wait for its
+        end, which no answer waits for."""
+        decoder.files += 1
+        decoder.used_at = time.monotonic()
+        with self._lock:
+            again = again and decoder.files < FILES_EACH and not self._closed
+            if again:
+                self._idle.setdefault(owner, []).append(decoder)
+                if sum(map(len, self._idle.values())) <= AT_ONCE:
+                    return
+                owner = min(self._idle, key=lambda each: self._idle[each][0].used_at)
+                decoder = self._idle[owner].pop(0)
+                self._keep(owner, self._idle[owner])
+            wait = self._closed or len(self._over) >= self.threads
+            if not wait:
+                self._over.append(decoder.process)
+        if wait:
+            decoder.process.close()
+
+    def _keep(self, owner: str, decoders: list[_Decoder]) -> None:
+        if decoders:
+            self._idle[owner] = decoders
+        else:
+            self._idle.pop(owner, None)
+
+    def _forked(self) -> BoundedProcess:
+        with self._lock:
+            if self._closed:
+                raise Ended("it was closed")
+            if self._source is None:
+                self._source = _source(self._limits)
+            source = self._source
+        return source.process()
+
+
+def _source(limits: MediaLimits) -> ProcessSource:
+    confined = landlock.abi() >= landlock.LEAST_ABI
+    return ProcessSource(
+        reader_command(_MODULE, Reach(), forks=True),
+        {"limits": asdict(limits), "confined": confined},
+        environment={**ENVIRONMENT, **_MEMORY},
+        seconds=SECONDS,
+        max_input=MAX_REQUEST_BYTES,
+    )
+
+
+def _media(found: Any, size: int, what: str) -> Media:
+    """Return what a process wrote, which is not trusted. Raises MediaRejected."""
+    match found:
+        case {"refused": str(message), "hint": str(hint)}:
+            raise MediaRejected(message[:2000], hint=hint[:500])
+        case {"media": dict(measures)}:
+            measures |= {"sha256": "0" * 64, "size_bytes": size}
+            with suppress(InvalidInput):
+                return replace(Media.from_json(measures), sha256="")
+    raise _broken(what)
+
+
+def _broken(what: str) -> MediaRejected:
+    return MediaRejected(f"{what} cannot be decoded.", hint="Save it again.")

@@ -1,0 +1,250 @@
+"""Processes that are forked from a confined one, which has loaded libraries once: each answers
+requests within bounds on time, memory, input and output, and can be killed at any moment.
+
+`forks.py` is what runs in them. They get no environment of ours, so no address and no password of a
+store, and no open file but one socket and the files that are sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.sandbox import forks
+
+MEBIBYTE = forks.MEBIBYTE
+# Libraries are imported and a setup is read; both take longer on a busy machine.
+START_S = 120.0
+FORK_S = 10.0
+MAX_REPLY_BYTES = 64 * MEBIBYTE
+
+
+class Declined(Exception):
+    """The process refused the request and goes on; the message says why."""
+
+
+class Ended(Exception):
+    """The process is gone: a limit was exceeded, it broke, or it was killed."""
+
+
+class TimedOut(Ended):
+    """The process was killed since it had not answered in time."""
+
+
+class ProcessSource:
+    """A process that has prepared, and forks others that answer.
+
+    Args:
+        command: Its command, such as `readers.reader_command` returns.
+        setup: What it is sent to prepare with.
+        environment: Its environment.
+        seconds: Until when a request must be answered.
+        max_input: How many bytes a request may have.
+
+    Raises:
+        Ended: It could not prepare.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        setup: Mapping[str, Any],
+        *,
+        environment: Mapping[str, str],
+        seconds: float,
+        max_input: int,
+    ) -> None:
+        self._command = command
+        self._environment = environment
+        self._seconds, self._max_input = seconds, max_input
+        self._setup = json.dumps(setup).encode()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._channel, self._process = self._started()
+
+    @property
+    def pid(self) -> int:
+        """The source's process number."""
+        return self._process.pid
+
+    def process(self) -> BoundedProcess:
+        """Return a new process; the source itself is started again where it has ended.
+
+        Raises:
+            Ended: It could not be started, or was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise Ended("it was closed")
+            try:
+                return self._forked()
+            except (OSError, Ended):
+                self._end()
+                self._channel, self._process = self._started()
+                return self._forked()
+
+    def close(self) -> None:
+        """End the source; the processes that it made go on."""
+        with self._lock:
+            self._closed = True
+            self._end()
+
+    def _started(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                self._command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=dict(self._environment),
+                cwd="/",
+                # What a terminal or service manager sends to all is for whoever uses it.
+                start_new_session=True,
+            )
+        try:
+            _result(_exchange(ours, self._setup, START_S))
+        except BaseException as error:
+            process.kill()
+            process.wait()
+            ours.close()
+            raise Ended(str(error)) from error
+        return ours, process
+
+    def _forked(self) -> BoundedProcess:
+        self._channel.settimeout(FORK_S)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._channel, [b"f"], [theirs.fileno()])
+                data, handles, _, _ = socket.recv_fds(self._channel, 4, 1)
+            except OSError:
+                ours.close()
+                raise
+        if len(data) != 4 or len(handles) != 1:
+            ours.close()
+            raise Ended("the source of processes has ended")
+        pid = struct.unpack("!I", data)[0]
+        return BoundedProcess(ours, pid, handles[0], self._seconds, self._max_input)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+
+class BoundedProcess:
+    """One process. One thread at a time may `ask`; any thread may `kill`.
+
+    Args:
+        channel: Its socket.
+        pid: Its number.
+        handle: A file descriptor of the process, which no other process can come to have.
+        seconds: Until when a request must be answered.
+        max_input: How many bytes a request may have.
+    """
+
+    def __init__(
+        self, channel: socket.socket, pid: int, handle: int, seconds: float, max_input: int
+    ) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._handle = handle
+        self._seconds, self._max_input = seconds, max_input
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def ask(self, request: Mapping[str, Any], file: int | None = None) -> bytes:
+        """Return the result of one request, which may come with a `file`.
+
+        Raises:
+            Declined: The request was refused; the process goes on.
+            Ended: The process is gone, and with it the request.
+        """
+        body = json.dumps(request).encode()
+        if len(body) > self._max_input:
+            raise Declined(
+                f"The request has {len(body)} bytes; at most {self._max_input} are accepted."
+            )
+        try:
+            return _result(_exchange(self._channel, body, self._seconds, file))
+        except Ended:
+            self.kill()
+            raise
+        except OSError as error:
+            self.kill()
+            raise Ended(str(error)) from error
+
+    def kill(self) -> None:
+        """End the process, whatever it does; a request that runs raises `Ended`."""
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            select.select([self._handle], [], [], FORK_S)  # readable once it has ended
+
+    def close(self) -> None:
+        """End the process and let go of its socket."""
+        self.kill()
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._handle)
+                self._channel.close()
+
+
+def _exchange(
+    channel: socket.socket, body: bytes, seconds: float, file: int | None = None
+) -> bytes:
+    """Return the reply to one message. Raises Ended or OSError."""
+    until = time.monotonic() + seconds
+    head = struct.pack("!I", len(body))
+    try:
+        channel.settimeout(seconds)
+        if file is None:
+            channel.sendall(head + body)
+        else:
+            socket.send_fds(channel, [head], [file])
+            channel.sendall(body)
+        (length,) = struct.unpack("!I", _read(channel, 4, until))
+        if not 1 <= length <= MAX_REPLY_BYTES:
+            raise Ended(f"it answered with {length} bytes")
+        return _read(channel, length, until)
+    except TimeoutError:
+        raise TimedOut(f"it took longer than {seconds:g} seconds") from None
+
+
+def _read(channel: socket.socket, size: int, until: float) -> bytes:
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
+        got = channel.recv_into(view[filled:])
+        if not got:
+            raise Ended("it ended: out of memory or CPU time, or killed")
+        filled += got
+    return bytes(data)
+
+
+def _result(reply: bytes) -> bytes:
+    """Return the result in a reply. Raises Declined or Ended."""
+    status, result = reply[:1], reply[1:]
+    if status == forks.KEPT:
+        return result
+    reason = result[:500].decode("utf-8", "replace")
+    raise Declined(reason) if status == forks.REFUSED else Ended(reason)
