@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
+from django.db.backends.signals import connection_created
 
 from governance.audit import alarms, attesting, sealer
 from governance.audit.exports import run as exports_run
@@ -39,6 +41,7 @@ from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
+from workers.database_watch import ROUND_S, SessionWatch
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import (
     deployments_stop_unservable,
@@ -70,6 +73,7 @@ WATCH_S = 2.0
 MEASURE_S = 15.0
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
+    ("database-sessions", ROUND_S, SessionWatch().run),
     ("deployments", WATCH_S, deployments_stop_unservable),
     ("replicas", WATCH_S, replicas_expire),
     ("releases", WATCH_S, releases_expire_due),
@@ -127,6 +131,7 @@ class Controller:
             ImproperlyConfigured: this process lacks the usage key or the audit signing key.
         """
         require_usage_key()
+        connection_created.connect(_name_session)
         # In development this makes the key, or shows web the public part of one that is there.
         audit_signer()
         loops: dict[str, Loop] = {
@@ -227,6 +232,15 @@ class Controller:
                 self._deployments_changed.wait(WATCH_S)
         finally:
             placer.close()
+
+
+def _name_session(connection: Any, **_: Any) -> None:
+    """Have a session of the database say which loop it is."""
+    loop = threading.current_thread().name.removeprefix("assay-")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('application_name', %s, false)", [f"assay-controller/{loop}"]
+        )
 
 
 def _set(*events: threading.Event) -> None:

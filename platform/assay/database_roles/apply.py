@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from assay.database_roles.privileges import OWNER, ROLES, TABLES, Grant
+from assay.database_roles.hardening import harden, is_superuser
+from assay.database_roles.privileges import OF_THE_CONTROLLER, OWNER, ROLES, TABLES, Grant
 from governance.errors import DomainError
 from governance.rowsecurity import ROLE as REQUESTS
 
@@ -91,8 +92,21 @@ def _apply(
             sql.Identifier(REQUESTS), sql.Identifier(ROLES["web"].name)
         )
     )
-    for statement in _privileges(connection):
+    for statement in (*_privileges(connection), *_membership(connection)):
         connection.execute(statement)
+    harden(connection)
+
+
+def _membership(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
+    """Let the tables' owner see and end the sessions of every process, for the controller's watch.
+
+    It becomes none of them (`SET FALSE`). A superuser sees all sessions anyway.
+    """
+    if not is_superuser(connection):
+        for role in ROLES.values():
+            yield sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE, SET FALSE").format(
+                sql.Identifier(role.name)
+            )
 
 
 def _existing(connection: psycopg.Connection[Any]) -> set[str]:
@@ -151,6 +165,12 @@ def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
     yield sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM PUBLIC, {}").format(
         schema, everyone
     )
+    for function in OF_THE_CONTROLLER:
+        name = sql.SQL(function)
+        yield sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC, {}").format(name, everyone)
+        yield sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
+            name, sql.Identifier(ROLES["controller"].name)
+        )
     for table, grant in TABLES.items():
         for role, privileges in grants_of(grant).items():
             if privileges:

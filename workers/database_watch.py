@@ -1,0 +1,198 @@
+"""Ends sessions of the database that hold up others, or would.
+
+A process in a database role can keep locks and transactions as long as it likes: the limits that
+PostgreSQL has for them (`statement_timeout` and its like) can be lifted by the session that they
+bind. What the control plane needs cannot be locked by workers; what workers share with it, such as
+rows of jobs, can. So the controller looks at all sessions each second, and ends those that go too
+far: soon where the code of a model may be behind it, later where a person's request is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import connection
+from django.utils import timezone
+
+from governance.audit.alarms import Alarm, alarms_add
+from governance.audit.services import Subject, audit_record
+from governance.database.sessions import (
+    Session,
+    blockages,
+    session_end,
+    sessions_read,
+)
+from governance.principals import background, service_principal
+from workers.measurements.models import Measurement
+
+logger = logging.getLogger(__name__)
+
+ACTION = "database:session_end"
+ENDED = "database-sessions"
+ROUND_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`blocks`: rounds in which it holds up another session; `transaction_s`: age of a transaction;
+    `locks`: number of locks of one session, all of which share a table of fixed size.
+    """
+
+    blocks: int
+    transaction_s: float
+    locks: int
+
+
+# Workers' transactions take milliseconds. Forty sessions with so many locks each leave room for
+# others in PostgreSQL's table (64 for each of 100 connections, unless it was made larger).
+WORKERS = Bounds(blocks=5, transaction_s=60, locks=300)
+# Uploads, exports and rebuilt counters take minutes.
+OTHERS = Bounds(blocks=900, transaction_s=1800, locks=5_000)
+BOUNDS = {"assay_worker": WORKERS, "assay_web": OTHERS, "assay_controller": OTHERS}
+# Shorter waits are of every day.
+_BLOCKED_S = 0.2
+# While its role has no connection left, a session that is idle for longer makes way.
+_IDLE_S = 30.0
+_EVENT_EACH_S = 10.0
+_LISTED = 20
+ALARM_FOR = timedelta(minutes=10)
+_BLOCKED_ALARM_S = 10.0
+_PREPARED = """
+SELECT gid, owner FROM pg_prepared_xacts
+ WHERE database = current_database() AND prepared < now() - interval '1 minute' ORDER BY prepared
+"""
+_LIMITS = "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname = ANY (%s) AND rolconnlimit > 0"
+_CONTROLLER = service_principal("controller")
+
+
+class SessionWatch:
+    """One round after another, in one thread."""
+
+    def __init__(self) -> None:
+        self._blocked: Counter[tuple[object, ...]] = Counter()
+        self._unrecorded: list[tuple[Session, str]] = []
+        self._recorded_at = -_EVENT_EACH_S
+
+    def run(self) -> int:
+        """End what is beyond its bounds; return how many sessions."""
+        sessions = sessions_read()
+        self._count(sessions)
+        ended = [
+            (session, reason) for session, reason in self._beyond(sessions) if session_end(session)
+        ]
+        for session, reason in ended:
+            logger.warning("Ended the database session of %s: %s", session, reason)
+        self._unrecorded += ended
+        if self._unrecorded and time.monotonic() - self._recorded_at >= _EVENT_EACH_S:
+            self._recorded_at = time.monotonic()
+            _record(self._unrecorded)
+            self._unrecorded = []
+        return len(ended)
+
+    def _count(self, sessions: Sequence[Session]) -> None:
+        holders = {
+            _transaction(holder)
+            for blockage in blockages(sessions, longer_than_s=_BLOCKED_S)
+            for holder in blockage.holders
+        }
+        there = {_transaction(session) for session in sessions}
+        self._blocked = Counter({key: n for key, n in self._blocked.items() if key in there})
+        self._blocked.update(holders)
+
+    def _beyond(self, sessions: Sequence[Session]) -> Iterator[tuple[Session, str]]:
+        crowded = _crowded(sessions)
+        for session in sessions:
+            bounds = BOUNDS.get(session.role)
+            if bounds is None:
+                continue
+            if self._blocked[_transaction(session)] >= bounds.blocks:
+                yield session, f"It held up others for {bounds.blocks} s."
+            elif (session.transaction_s or 0) > bounds.transaction_s:
+                yield session, f"Its transaction is older than {bounds.transaction_s:.0f} s."
+            elif session.locks > bounds.locks:
+                yield session, f"It holds {session.locks:,} locks."
+            elif session.advisory:
+                yield session, "It holds an advisory lock, which no process of Assay takes."
+            elif (
+                session.role in crowded
+                and session.state == "idle"
+                and (session.idle_s or 0) > _IDLE_S
+            ):
+                yield session, f"It is idle, and {session.role} has no connection left."
+
+
+def _transaction(session: Session) -> tuple[object, ...]:
+    return session.pid, session.began_at, session.transaction_at
+
+
+def _crowded(sessions: Sequence[Session]) -> set[str]:
+    """Return the roles that have as many sessions as they may."""
+    counts = Counter(session.role for session in sessions)
+    with connection.cursor() as cursor:
+        cursor.execute(_LIMITS, [list(BOUNDS)])
+        return {role for role, limit in cursor.fetchall() if counts[role] >= limit}
+
+
+def _record(ended: Sequence[tuple[Session, str]]) -> None:
+    first, reason = ended[0]
+    with background("database-sessions", _CONTROLLER):
+        audit_record(
+            actor=_CONTROLLER,
+            action=ACTION,
+            subject=Subject("session", f"{first.role}:{first.pid}", str(first)[:200]),
+            reason=reason,
+            data={
+                "count": len(ended),
+                "sessions": [
+                    {"session": str(session), "reason": why} for session, why in ended[:_LISTED]
+                ],
+            },
+        )
+    total = Counter(_totals())
+    total.update(session.role for session, _ in ended)
+    Measurement.keep(ENDED, {"total": total, "last": f"{first}: {reason}"})
+
+
+def _totals() -> dict[str, int]:
+    row = Measurement.objects.filter(name=ENDED).first()
+    return {} if row is None else dict(row.figures["total"])
+
+
+def sessions_ended() -> str:
+    """Say which session was ended last, while that is not long ago."""
+    row = Measurement.objects.filter(
+        name=ENDED, measured_at__gte=timezone.now() - ALARM_FOR
+    ).first()
+    if row is None:
+        return ""
+    return f"A session was ended. {row.figures['last']} Is its process one of yours?"
+
+
+def sessions_block() -> str:
+    """Say who holds up whom for long, and what the watch can neither see nor end."""
+    sessions = sessions_read()
+    found = [str(one) for one in blockages(sessions, longer_than_s=_BLOCKED_ALARM_S)][:_LISTED]
+    hidden = sorted({one.role for one in sessions if not one.state and one.role in BOUNDS})
+    if hidden:
+        found.append(f"Sessions of {', '.join(hidden)} cannot be seen; run `apply_database_roles`.")
+    with connection.cursor() as cursor:
+        cursor.execute(_PREPARED)
+        found += [
+            f"{owner} left a prepared transaction, {gid[:80]!r}, which keeps its locks: roll it"
+            " back, and set max_prepared_transactions to 0."
+            for gid, owner in cursor.fetchall()
+        ]
+    return " ".join(found)
+
+
+def register_alarms() -> None:
+    """Have these watched with the others."""
+    alarms_add(
+        Alarm("database_sessions_ended", "Database sessions were ended", sessions_ended, True),
+        Alarm("database_blocked", "A database session holds up others", sessions_block, True),
+    )
