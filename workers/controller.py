@@ -39,9 +39,9 @@ from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
+from workers import database_watch
 from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
-from workers.database_watch import ROUND_S, SessionWatch
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import (
     deployments_stop_unservable,
@@ -73,7 +73,6 @@ WATCH_S = 2.0
 MEASURE_S = 15.0
 DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("leases", WATCH_S, leases_renew),
-    ("database-sessions", ROUND_S, SessionWatch().run),
     ("deployments", WATCH_S, deployments_stop_unservable),
     ("replicas", WATCH_S, replicas_expire),
     ("releases", WATCH_S, releases_expire_due),
@@ -143,6 +142,7 @@ class Controller:
             "jobs": self._sweep_jobs,
             "placement": self._place,
             "broker-users": self._keep_broker_users,
+            "database-sessions": partial(database_watch.run, self._times),
             # One loop for each, so that one which fails or hangs holds up no other.
             **{
                 name: partial(_every, self._times, name, every, duty)

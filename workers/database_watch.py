@@ -10,13 +10,14 @@ far: soon where the code of a model may be behind it, later where a person's req
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db import connection
+from django.db import DatabaseError, Error, connection, transaction
 from django.utils import timezone
 
 from governance.audit.alarms import Alarm, alarms_add
@@ -28,6 +29,7 @@ from governance.database.sessions import (
     sessions_read,
 )
 from governance.principals import background, service_principal
+from workers.measurements.loops import LoopTimes
 from workers.measurements.models import Measurement
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ BOUNDS = {"assay_worker": WORKERS, "assay_web": OTHERS, "assay_controller": OTHE
 _BLOCKED_S = 0.2
 # While its role has no connection left, a session that is idle for longer makes way.
 _IDLE_S = 30.0
+_CROWDED = "It is idle, and its role has no connection left."
+_LIMITS_EACH_S = 60.0
 _EVENT_EACH_S = 10.0
 _LISTED = 20
 ALARM_FOR = timedelta(minutes=10)
@@ -71,28 +75,42 @@ _CONTROLLER = service_principal("controller")
 
 
 class SessionWatch:
-    """One round after another, in one thread."""
+    """One round after another, in one thread and on one connection.
+
+    A round needs no new entry in PostgreSQL's table of locks, which may be full.
+    """
 
     def __init__(self) -> None:
         self._blocked: Counter[tuple[object, ...]] = Counter()
         self._unrecorded: list[tuple[Session, str]] = []
         self._recorded_at = -_EVENT_EACH_S
+        self._limits: dict[str, int] = {}
+        self._read_at = -_LIMITS_EACH_S
 
     def run(self) -> int:
         """End what is beyond its bounds; return how many sessions."""
         sessions = sessions_read()
         self._count(sessions)
-        ended = [
-            (session, reason) for session, reason in self._beyond(sessions) if session_end(session)
-        ]
+        beyond = [(each, reason) for each in sessions if (reason := self._reason(each))]
+        ended = [(each, reason) for each, reason in beyond if session_end(each)]
+        if not ended:
+            ended = [(each, _CROWDED) for each in self._idle(sessions) if session_end(each)]
         for session, reason in ended:
             logger.warning("Ended the database session of %s: %s", session, reason)
-        self._unrecorded += ended
+        self._unrecorded = [*self._unrecorded, *ended]
         if self._unrecorded and time.monotonic() - self._recorded_at >= _EVENT_EACH_S:
-            self._recorded_at = time.monotonic()
-            _record(self._unrecorded)
-            self._unrecorded = []
+            self._record()
         return len(ended)
+
+    def _record(self) -> None:
+        """Record what was ended; what cannot be recorded yet holds up no further round."""
+        try:
+            _record(self._unrecorded)
+        except DatabaseError as error:
+            logger.warning("Ended database sessions are recorded later: %s", error)
+        else:
+            self._recorded_at = time.monotonic()
+            self._unrecorded = []
 
     def _count(self, sessions: Sequence[Session]) -> None:
         holders = {
@@ -104,40 +122,52 @@ class SessionWatch:
         self._blocked = Counter({key: n for key, n in self._blocked.items() if key in there})
         self._blocked.update(holders)
 
-    def _beyond(self, sessions: Sequence[Session]) -> Iterator[tuple[Session, str]]:
-        crowded = _crowded(sessions)
-        for session in sessions:
-            bounds = BOUNDS.get(session.role)
-            if bounds is None:
-                continue
-            if self._blocked[_transaction(session)] >= bounds.blocks:
-                yield session, f"It held up others for {bounds.blocks} s."
-            elif (session.transaction_s or 0) > bounds.transaction_s:
-                yield session, f"Its transaction is older than {bounds.transaction_s:.0f} s."
-            elif session.locks > bounds.locks:
-                yield session, f"It holds {session.locks:,} locks."
-            elif session.advisory:
-                yield session, "It holds an advisory lock, which no process of Assay takes."
-            elif (
-                session.role in crowded
-                and session.state == "idle"
-                and (session.idle_s or 0) > _IDLE_S
-            ):
-                yield session, f"It is idle, and {session.role} has no connection left."
+    def _reason(self, session: Session) -> str:
+        """Return why to end a session; empty when it may go on."""
+        bounds = BOUNDS.get(session.role)
+        if bounds is None:
+            return ""
+        if self._blocked[_transaction(session)] >= bounds.blocks:
+            return f"It held up others for {bounds.blocks} s."
+        if (session.transaction_s or 0) > bounds.transaction_s:
+            return f"Its transaction is older than {bounds.transaction_s:.0f} s."
+        if session.locks > bounds.locks:
+            return f"It holds {session.locks:,} locks."
+        if session.advisory:
+            return "It holds an advisory lock, which no process of Assay takes."
+        return ""
+
+    def _idle(self, sessions: Sequence[Session]) -> list[Session]:
+        """Return what is idle of a role that has as many sessions as it may."""
+        if time.monotonic() - self._read_at >= _LIMITS_EACH_S:
+            with connection.cursor() as cursor:
+                cursor.execute(_LIMITS, [list(BOUNDS)])
+                self._limits = dict(cursor.fetchall())
+            self._read_at = time.monotonic()
+        counts = Counter(session.role for session in sessions)
+        full = {role for role, limit in self._limits.items() if counts[role] >= limit}
+        idle = [each for each in sessions if each.role in full and each.state == "idle"]
+        return [each for each in idle if (each.idle_s or 0) > _IDLE_S]
+
+
+def run(times: LoopTimes, stop: threading.Event) -> None:
+    """Watch until `stop`. The connection is kept: there may be no room for another one."""
+    watch = SessionWatch()
+    while not stop.is_set():
+        try:
+            with times.round("database-sessions", ROUND_S):
+                watch.run()
+        except Error:
+            logger.exception("The database's sessions were not looked at")
+            connection.close()
+        stop.wait(ROUND_S)
 
 
 def _transaction(session: Session) -> tuple[object, ...]:
     return session.pid, session.began_at, session.transaction_at
 
 
-def _crowded(sessions: Sequence[Session]) -> set[str]:
-    """Return the roles that have as many sessions as they may."""
-    counts = Counter(session.role for session in sessions)
-    with connection.cursor() as cursor:
-        cursor.execute(_LIMITS, [list(BOUNDS)])
-        return {role for role, limit in cursor.fetchall() if counts[role] >= limit}
-
-
+@transaction.atomic
 def _record(ended: Sequence[tuple[Session, str]]) -> None:
     first, reason = ended[0]
     with background("database-sessions", _CONTROLLER):

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from psycopg.pq import TransactionStatus
 
 from assay.database_roles.hardening import harden
 from assay.gateway.snapshot import read_snapshot
 from governance.audit.alarms import alarms_check
-from governance.audit.models import AuditEvent
+from governance.audit.models import AuditAlarm, AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.services import Subject, audit_record
 from governance.audit.tree.merkle import leaf_hash
+from governance.database.sessions import blocked_sentence
 from governance.people.roles import another_admin_remains
 from governance.principals import Principal
 from governance.reviews.policies.lifecycle import review_policy_draft
@@ -36,6 +39,8 @@ from tests.database_roles import acting_as
 from tests.live.celery_worker import database_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from workers import database_watch
+from workers.database_watch import SessionWatch, sessions_block, sessions_ended
 from workers.deployments.leases import leases_renew
 from workers.deployments.models import (
     Deployment,
@@ -45,13 +50,14 @@ from workers.deployments.models import (
 )
 from workers.deployments.services import (
     deployment_create,
+    deployment_stop,
     deployments_stop_unservable,
     replica_report,
     replicas_expire,
     worker_key_register,
 )
 from workers.jobs.models import Job, JobKind
-from workers.jobs.services import job_create
+from workers.jobs.services import job_claim, job_create
 from workers.placement.assigning import placements_update
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db(transaction=True)]
@@ -339,3 +345,185 @@ def test_what_ends_serving_waits_for_nothing_that_a_worker_holds(world: World, a
         assert session.info.transaction_status == TransactionStatus.INTRANS
         assert session.execute("SELECT 1").fetchone() == (1,)
     connection.close()
+
+
+def claim(world: World) -> None:
+    assert job_claim(job_id=world.job.pk, worker="w2") is not None
+
+
+def stop(world: World) -> None:
+    with acting_as("web"):
+        deployment_stop(actor=world.admin, deployment_id=world.deployments[0].pk)
+
+
+def report_replica(world: World) -> None:
+    replica_report(
+        deployment_id=world.deployments[1].pk,
+        worker="x",
+        state=ReplicaState.READY,
+        loaded_digest=world.version.digest,
+    )
+
+
+def locks_the_line(session: Session, world: World) -> None:
+    session.execute("LOCK TABLE workers_jobline IN EXCLUSIVE MODE")
+
+
+def fills_the_table_of_locks(session: Session, world: World) -> None:
+    """All sessions share it: with no room left, nobody can write."""
+    with pytest.raises(psycopg.errors.OutOfMemory):
+        session.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 1000000) n")
+    session.execute("ROLLBACK")
+    # Locks of a session outlive its transaction.
+    session.execute("SELECT 1")
+
+
+def locks_few_and_waits(session: Session, world: World) -> None:
+    session.execute("ROLLBACK")
+    session.execute("SELECT pg_advisory_lock(1)")
+
+
+HELD: dict[str, tuple[Callable[[Session, World], None], Callable[[World], None]]] = {
+    "rows of deployments": (locks_all_rows, stop),
+    "the line of jobs": (locks_the_line, claim),
+    "another worker's copy": (refers_to_rows, report_replica),
+    "all locks there are": (fills_the_table_of_locks, claim),
+    "an advisory lock": (locks_few_and_waits, claim),
+}
+
+
+@pytest.mark.usefixtures("unhardened")
+@pytest.mark.parametrize("held", HELD)
+def test_what_workers_share_goes_on_once_the_watch_has_ended_who_holds_it(
+    world: World, held: str
+) -> None:
+    attack, operation = HELD[held]
+    watch, failures = SessionWatch(), []
+
+    def work() -> None:
+        try:
+            for _ in range(100):
+                try:
+                    return operation(world)
+                except OperationalError as error:  # No room in the table of locks, for now.
+                    failures.append(error)
+                    time.sleep(0.1)
+        finally:
+            connection.close()
+
+    with intruder() as session, acting_as("controller"):
+        watch.run()
+        attack(session, world)
+        with ThreadPoolExecutor(1) as threads:
+            working = threads.submit(work)
+            ended = 0
+            for _ in range(200):
+                ended += watch.run()
+                if ended and working.done():
+                    break
+                time.sleep(0.1)
+            working.result(60)
+        assert ended == 1
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    event = AuditEvent.objects.get(action="database:session_end")
+    assert (event.actor_id, event.subject_type) == ("controller", "session")
+    assert "assay_worker (process " in sessions_ended()
+    alarms_check()
+    assert AuditAlarm.objects.filter(name="database_sessions_ended").exists()
+
+
+def test_who_waits_says_for_whom(world: World) -> None:
+    with intruder() as session, psycopg.connect(database_url("web")) as waiting:
+        session.execute("SET application_name = 'celery@gpu1'")
+        locks_all_rows(session, world)
+        waiting.execute("SET assay.departments = '*'; SET application_name = 'assay-web'")
+
+        def wait() -> None:
+            with suppress(psycopg.errors.LockNotAvailable):
+                waiting.execute("SET LOCAL lock_timeout = '20s'")
+                waiting.execute("SELECT FROM workers_deployment FOR UPDATE")
+
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(wait)
+            while not (said := blocked_sentence()):
+                time.sleep(0.1)
+            assert said.startswith("assay_web (assay-web) waits for assay_worker (process ")
+            assert f"process {session.info.backend_pid}, celery@gpu1" in said
+            assert "transaction of " in said
+            session.execute("ROLLBACK")
+            asked.result(30)
+        waiting.rollback()
+        assert blocked_sentence() == ""
+
+
+def test_a_worker_that_takes_every_connection_is_put_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_watch, "_IDLE_S", 0.0)
+    sessions: list[Session] = []
+    with ExitStack() as stack:
+        with suppress(psycopg.OperationalError):
+            while True:
+                one = psycopg.connect(database_url("worker"), autocommit=True)
+                sessions.append(stack.enter_context(one))
+        with pytest.raises(psycopg.OperationalError, match="too many connections"):
+            psycopg.connect(database_url("worker"))
+        assert SessionWatch().run() == len(sessions)
+        until_connected()
+
+
+def until_connected() -> None:
+    for _ in range(100):
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(database_url("worker")).close()
+            return
+        time.sleep(0.05)
+    pytest.fail("No other worker can connect.")
+
+
+def test_the_watch_leaves_alone_who_is_within_bounds(world: World) -> None:
+    with psycopg.connect(database_url("worker")) as session, intruder() as other:
+        session.execute("SET assay.departments = '*'")
+        for one in (session, other):
+            one.execute("SELECT * FROM workers_deployment FOR SHARE")
+        watch = SessionWatch()
+        assert [watch.run() for _ in range(8)] == [0] * 8
+        assert session.execute("SELECT 1").fetchone() == (1,)
+    assert sessions_block() == sessions_ended() == ""
+
+
+@pytest.mark.parametrize("process", ["web", "worker"])
+def test_only_the_controller_sees_and_ends_sessions(process: str) -> None:
+    with psycopg.connect(database_url(process), autocommit=True) as session:
+        for call in ("assay_sessions()", "assay_session_end(1, now())"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(f"SELECT {call}")
+
+
+def test_the_controller_ends_no_session_but_of_a_process() -> None:
+    with (
+        psycopg.connect(database_url("controller"), autocommit=True) as session,
+        psycopg.connect(database_url(), autocommit=True) as owner,
+    ):
+        call = "SELECT assay_session_end(pid, began_at) FROM assay_sessions() WHERE pid = %s"
+        assert session.execute(call, [owner.info.backend_pid]).fetchone() == (False,)
+        assert owner.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_superuser_takes_from_workers_what_holds_up_others() -> None:
+    with psycopg.connect(database_url("worker"), autocommit=True) as session:
+        for call in (
+            "pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1)", "lo_create(0)",
+            "pg_terminate_backend(1)", "pg_logical_emit_message(false, 'a', 'b')",
+        ):  # fmt: skip
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(f"SELECT {call}")
+        for change in (
+            "SET temp_file_limit = -1",
+            "ALTER ROLE assay_worker SET temp_file_limit = -1",
+            "SET session_replication_role = replica",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(change)
+        assert session.execute("SHOW temp_file_limit").fetchone() == ("2GB",)
