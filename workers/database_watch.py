@@ -61,7 +61,7 @@ _BLOCKED_S = 0.2
 # While its role has no connection left, a session that is idle for longer makes way.
 _IDLE_S = 30.0
 _CROWDED = "It is idle, and its role has no connection left."
-_LIMITS_EACH_S = 60.0
+_ROLES_EACH_S = 10.0
 _EVENT_EACH_S = 10.0
 _LISTED = 20
 ALARM_FOR = timedelta(minutes=10)
@@ -71,6 +71,11 @@ SELECT gid, owner FROM pg_prepared_xacts
  WHERE database = current_database() AND prepared < now() - interval '1 minute' ORDER BY prepared
 """
 _LIMITS = "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname = ANY (%s) AND rolconnlimit > 0"
+# It is made by `apply_database_roles`.
+_MAY_RESTORE = """
+SELECT coalesce(has_function_privilege(to_regprocedure('assay_role_settings_restore()'), 'EXECUTE'),
+                false)
+"""
 _CONTROLLER = service_principal("controller")
 
 
@@ -85,7 +90,7 @@ class SessionWatch:
         self._unrecorded: list[tuple[Session, str]] = []
         self._recorded_at = -_EVENT_EACH_S
         self._limits: dict[str, int] = {}
-        self._read_at = -_LIMITS_EACH_S
+        self._read_at = -_ROLES_EACH_S
 
     def run(self) -> int:
         """End what is beyond its bounds; return how many sessions."""
@@ -139,15 +144,41 @@ class SessionWatch:
 
     def _idle(self, sessions: Sequence[Session]) -> list[Session]:
         """Return what is idle of a role that has as many sessions as it may."""
-        if time.monotonic() - self._read_at >= _LIMITS_EACH_S:
-            with connection.cursor() as cursor:
-                cursor.execute(_LIMITS, [list(BOUNDS)])
-                self._limits = dict(cursor.fetchall())
+        if time.monotonic() - self._read_at >= _ROLES_EACH_S:
+            self._limits = roles_restore()
             self._read_at = time.monotonic()
         counts = Counter(session.role for session in sessions)
         full = {role for role, limit in self._limits.items() if counts[role] >= limit}
         idle = [each for each in sessions if each.role in full and each.state == "idle"]
         return [each for each in idle if (each.idle_s or 0) > _IDLE_S]
+
+
+def roles_restore() -> dict[str, int]:
+    """Put back settings that a role has changed for itself, and thereby for all its processes;
+    return how many connections each role may have.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_MAY_RESTORE)
+        if cursor.fetchone() == (True,):
+            cursor.execute("SELECT assay_role_settings_restore()")
+            for role in cursor.fetchone()[0]:
+                _record_settings(role)
+        cursor.execute(_LIMITS, [list(BOUNDS)])
+        return dict(cursor.fetchall())
+
+
+def _record_settings(role: str) -> None:
+    logger.warning("The database role %s had changed its settings; they were put back", role)
+    with background("database-sessions", _CONTROLLER):
+        audit_record(
+            actor=_CONTROLLER,
+            action="database:settings_restore",
+            subject=Subject("database_role", role, role),
+            reason="A session of the role changed what all its sessions begin with.",
+        )
+    total = _totals()
+    sentence = f"{role} had changed its own settings, which were put back."
+    Measurement.keep(ENDED, {"total": total, "last": sentence})
 
 
 def run(times: LoopTimes, stop: threading.Event) -> None:
@@ -185,7 +216,7 @@ def _record(ended: Sequence[tuple[Session, str]]) -> None:
         )
     total = Counter(_totals())
     total.update(session.role for session, _ in ended)
-    Measurement.keep(ENDED, {"total": total, "last": f"{first}: {reason}"})
+    Measurement.keep(ENDED, {"total": total, "last": f"The session of {first} was ended: {reason}"})
 
 
 def _totals() -> dict[str, int]:
@@ -200,7 +231,7 @@ def sessions_ended() -> str:
     ).first()
     if row is None:
         return ""
-    return f"A session was ended. {row.figures['last']} Is its process one of yours?"
+    return f"{row.figures['last']} Is each worker one of yours?"
 
 
 def sessions_block() -> str:

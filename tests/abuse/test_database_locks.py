@@ -527,3 +527,23 @@ def test_a_superuser_takes_from_workers_what_holds_up_others() -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(change)
         assert session.execute("SHOW temp_file_limit").fetchone() == ("2GB",)
+
+
+def test_what_a_role_sets_for_all_its_sessions_is_put_back(world: World) -> None:
+    with intruder() as session:
+        session.execute("COMMIT")
+        for change in ("search_path = nowhere", "default_transaction_read_only = on",
+                       "statement_timeout = 1"):  # fmt: skip
+            session.execute(f"ALTER ROLE assay_worker SET {change}")
+        name = connection.settings_dict["NAME"]
+        session.execute(f'ALTER ROLE assay_worker IN DATABASE "{name}" SET lock_timeout = 1')
+    SessionWatch().run()
+    with psycopg.connect(database_url("worker")) as worker:
+        shown = worker.execute(
+            "SELECT current_setting('search_path'), current_setting('statement_timeout'),"
+            " current_setting('lock_timeout') <> '1ms', current_setting('temp_file_limit'),"
+            " current_setting('default_transaction_read_only')"
+        ).fetchone()
+    assert shown == ('"$user", public', "1min", True, "2GB", "off")
+    assert AuditEvent.objects.get(action="database:settings_restore").subject_id == "assay_worker"
+    assert "assay_worker had changed its own settings" in sessions_ended()

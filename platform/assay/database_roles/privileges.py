@@ -260,7 +260,11 @@ _WORK = {
 }
 
 # Functions that run as the tables' owner; no other process may call them.
-OF_THE_CONTROLLER = ("assay_sessions()", "assay_session_end(integer, timestamptz)")
+OF_THE_CONTROLLER = (
+    "assay_sessions()",
+    "assay_session_end(integer, timestamptz)",
+    "assay_role_settings_restore()",
+)
 
 TABLES: dict[str, Grant] = {
     **_ACCOUNTS,
