@@ -61,8 +61,13 @@ class NotAddressed(Exception):
 
     def __init__(self, request_id: str, stream: str, fields: dict[Any, Any]) -> None:
         super().__init__(f"Request {request_id} is sealed for other workers.")
+        self.request_id = request_id
         self.stream = stream
         self.fields = fields
+
+
+class GivenBack(Exception):
+    """A request that this process has given back, so that another one answers it."""
 
 
 class GatewaySeals:
@@ -130,6 +135,7 @@ class WorkerSeals:
         self._public = self._private.public_key().public_bytes_raw()
         self._pairs: dict[str, Pair] = {}
         self._opened: OrderedDict[str, float] = OrderedDict()
+        self._given_back: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -148,20 +154,10 @@ class WorkerSeals:
         Raises:
             Forged: no gateway of this installation made it, it was changed, or it came before.
             NotAddressed: it is sealed for other processes.
+            GivenBack: it was given back.
         """
         try:
-            header = {
-                name: message[name] for name in ("request_id", "reply_stream", "gateway", "seals")
-            }
-            text = _canonical(header)
-            mac = message["macs"].get(self._realm)
-            # A gateway that does not know this node yet makes no MAC for it; what it is sent back
-            # goes to the node's own stream. The control plane's workers always get one: without
-            # it, they would sign for anyone, on any stream.
-            if mac is None and self._realm:
-                raise self._bounce(header["request_id"], header["reply_stream"])
-            if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
-                raise Forged("The request carries no valid MAC.")
+            header, text = self._header(message)
             sealed = header["seals"].get(self.address)
             if sealed is None:
                 raise self._bounce(header["request_id"], header["reply_stream"])
@@ -182,6 +178,49 @@ class WorkerSeals:
             stream=reply_stream(request.reply_stream, self._realm),
             alone=len(header["seals"]) == 1,
         )
+
+    def _header(self, message: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return the header of a message with a valid MAC, and the bytes that it was made over."""
+        header = {
+            name: message[name] for name in ("request_id", "reply_stream", "gateway", "seals")
+        }
+        text = _canonical(header)
+        mac = message["macs"].get(self._realm)
+        # A gateway that does not know this node yet makes no MAC for it; what it is sent back goes
+        # to the node's own stream. The control plane's workers always get one: without it, they
+        # would sign for anyone, on any stream.
+        if mac is None and self._realm:
+            raise self._bounce(header["request_id"], header["reply_stream"])
+        if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
+            raise Forged("The request carries no valid MAC.")
+        if header["request_id"] in self._given_back:
+            raise GivenBack
+        return header, text
+
+    def give_back(self, message: Mapping[str, Any]) -> NotAddressed:
+        """Return what sends a request that was not opened to its gateway; it is not opened any
+        more.
+
+        Raises:
+            Forged: as `open`, or it was opened.
+            GivenBack: it was given back before.
+        """
+        try:
+            header, _ = self._header(message)
+        except NotAddressed as unopened:
+            return unopened
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Forged(f"The request cannot be given back: {type(error).__name__}.") from error
+        with self._lock:
+            if header["request_id"] in self._opened:
+                raise Forged("The request was begun.")
+            self._given_back.add(header["request_id"])
+        return self._bounce(header["request_id"], header["reply_stream"])
+
+    def keep(self, unopened: NotAddressed) -> None:
+        """Open a request after all, which could not be given back."""
+        with self._lock:
+            self._given_back.discard(unopened.request_id)
 
     def cancelled(self, message: str) -> str:
         """As `WireKey.cancelled`."""
