@@ -48,6 +48,7 @@ from workers.deployments.services import (
     replicas_expire,
     worker_keys_expire,
 )
+from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire
 from workers.jobs.services import job_sweep
@@ -84,6 +85,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),
     ("broker-denials", MEASURE_S, broker_denials_record),
+    ("dropped-messages", MEASURE_S, dropped_messages_record),
     ("workers", 60.0, worker_keys_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),

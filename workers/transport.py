@@ -21,6 +21,8 @@ from workers.envelopes import NotOurs, argument_of, opened
 logger = logging.getLogger(__name__)
 # Of messages that were dropped, one is logged so often.
 _LOGGED_EACH_S = 10.0
+# The thread that waits has nothing else to do than to look for other events.
+_REFUSED_PAUSE_S = 0.5
 
 
 class Dropped:
@@ -66,6 +68,12 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
             except self.connection_errors:
                 self.client.connection.disconnect()
                 raise
+            except self.ResponseError as error:
+                # A queue became a key of another type, or was withdrawn from a node. Others of this
+                # worker are read once it is gone.
+                logger.error("The queues cannot be read: %s", error)
+                time.sleep(_REFUSED_PAUSE_S)
+                raise Empty from error
             if not found:
                 raise Empty
             queue = found[0].decode()

@@ -50,6 +50,23 @@ def test_a_compute_worker_reads_on(redis: Redis, tmp_path: Path) -> None:
         until(lambda: dropped(redis) == len(garbage()))
 
 
+@pytest.mark.parametrize("kind", ["string", "hash", "stream", "set"])
+def test_a_queue_of_another_type_ends_no_worker(redis: Redis, tmp_path: Path, kind: str) -> None:
+    log = tmp_path / "compute.log"
+    with worker(log, *COMPUTE, PYTHONPATH=NO_TORCH) as compute:
+        {
+            "string": lambda: redis.set(JOB_QUEUE, "x"),
+            "hash": lambda: redis.hset(JOB_QUEUE, "a", "b"),
+            "stream": lambda: redis.xadd(JOB_QUEUE, {"a": "b"}),
+            "set": lambda: redis.sadd(JOB_QUEUE, "x"),
+        }[kind]()
+        until(lambda: log.read_text().count("WRONGTYPE") >= 2)
+        redis.delete(JOB_QUEUE)
+        job = delivery()
+        until(lambda: not in_state(job, JobState.QUEUED, JobState.RUNNING))
+        assert compute.poll() is None
+
+
 def is_taken(data: bytes) -> bool:
     with suppress(NotOurs):
         opened(IDLE_QUEUE, data)
