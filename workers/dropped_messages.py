@@ -55,7 +55,7 @@ def dropped_messages_record() -> int:
             actor=_CONTROLLER,
             action=ACTION,
             subject=Subject("broker", "queues", "the queues of workers"),
-            data={"count": many, "workers": new},
+            data={"count": many, "workers": dict(sorted(new.items())[:_WORKERS])},
         )
         Measurement.keep(
             DROPPED_MESSAGES,
