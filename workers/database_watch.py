@@ -71,11 +71,6 @@ SELECT gid, owner FROM pg_prepared_xacts
  WHERE database = current_database() AND prepared < now() - interval '1 minute' ORDER BY prepared
 """
 _LIMITS = "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname = ANY (%s) AND rolconnlimit > 0"
-# It is made by `apply_database_roles`.
-_MAY_RESTORE = """
-SELECT coalesce(has_function_privilege(to_regprocedure('assay_role_settings_restore()'), 'EXECUTE'),
-                false)
-"""
 _CONTROLLER = service_principal("controller")
 
 
@@ -123,6 +118,7 @@ class SessionWatch:
             for blockage in blockages(sessions, longer_than_s=_BLOCKED_S)
             for holder in blockage.holders
         }
+        holders |= {_transaction(session) for session in sessions if session.advisory}
         there = {_transaction(session) for session in sessions}
         self._blocked = Counter({key: n for key, n in self._blocked.items() if key in there})
         self._blocked.update(holders)
@@ -133,13 +129,13 @@ class SessionWatch:
         if bounds is None:
             return ""
         if self._blocked[_transaction(session)] >= bounds.blocks:
+            if session.advisory:
+                return "It kept an advisory lock, which no process of Assay takes."
             return f"It held up others for {bounds.blocks} s."
         if (session.transaction_s or 0) > bounds.transaction_s:
             return f"Its transaction is older than {bounds.transaction_s:.0f} s."
         if session.locks > bounds.locks:
             return f"It holds {session.locks:,} locks."
-        if session.advisory:
-            return "It holds an advisory lock, which no process of Assay takes."
         return ""
 
     def _idle(self, sessions: Sequence[Session]) -> list[Session]:
@@ -158,11 +154,9 @@ def roles_restore() -> dict[str, int]:
     return how many connections each role may have.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_MAY_RESTORE)
-        if cursor.fetchone() == (True,):
-            cursor.execute("SELECT assay_role_settings_restore()")
-            for role in cursor.fetchone()[0]:
-                _record_settings(role)
+        cursor.execute("SELECT assay_role_settings_restore()")
+        for role in cursor.fetchone()[0]:
+            _record_settings(role)
         cursor.execute(_LIMITS, [list(BOUNDS)])
         return dict(cursor.fetchall())
 

@@ -1,7 +1,7 @@
 """Messages on queues that no process of Assay sent, as workers count them; the controller looks.
 
 Whoever put them there is not known: web processes, the controller and administrators of the broker
-may write to queues. A count is what a worker says of itself.
+may write to queues. Each worker states its own count.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ def messages_dropped() -> str:
     if row is None:
         return ""
     names = ", ".join(row.figures["last"][:5])
-    return f"Somebody else writes to the queues of workers. Messages were dropped by: {names}."
+    return f"Another program writes to the queues of workers. Messages were dropped by: {names}."
 
 
 def register_alarms() -> None:
     """Have this watched with the others."""
     alarms_add(
-        Alarm("messages_dropped", "Messages that nobody of Assay sent", messages_dropped, True)
+        Alarm("messages_dropped", "Unknown messages on workers’ queues", messages_dropped, True)
     )

@@ -43,7 +43,7 @@ ALIVE_FOR_MS = 5000
 _REPLIES = "assay:reply:"
 # A sorted set: names of workers by the moment of the last sign of life.
 _PRESENCE = "assay:workers"
-# A sorted set: names of workers by how many messages they dropped that nobody of Assay sends.
+# A sorted set: names of workers by how many unknown messages they dropped.
 _DROPPED = "assay:dropped"
 
 

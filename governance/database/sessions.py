@@ -86,7 +86,7 @@ def blockages(sessions: Sequence[Session], *, longer_than_s: float = _WAITS_S) -
 
 
 def _holders(waits: Session, known: dict[int, Session]) -> Iterator[Session]:
-    """Follow who waits for whom to those who wait for nobody."""
+    """Follow who waits for whom to those that do not wait themselves."""
     seen, following = {waits.pid}, list(waits.blocked_by)
     while following:
         pid = following.pop()
@@ -100,7 +100,7 @@ def _holders(waits: Session, known: dict[int, Session]) -> Iterator[Session]:
 
 
 def blocked_sentence() -> str:
-    """Say who holds up whom; empty when nobody does, and in other processes than the controller."""
+    """Say which session holds up which; empty without one, and outside of the controller."""
     with connection.cursor() as cursor:
         cursor.execute(_MAY)
         if cursor.fetchone() != (True,):

@@ -51,9 +51,14 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
        AND a.datid = (SELECT own.datid FROM pg_stat_get_activity(pg_backend_pid()) own)
        AND pg_get_userbyid(a.usesysid) IN ('assay_web', 'assay_controller', 'assay_worker')
 $$;
-REVOKE ALL ON FUNCTION assay_sessions(), assay_session_end(int, timestamptz) FROM PUBLIC;
+-- Until `apply_database_roles` has written what the roles' settings are.
+CREATE FUNCTION assay_role_settings_restore() RETURNS text[] LANGUAGE sql
+    RETURN '{}'::text[];
+REVOKE ALL ON FUNCTION assay_sessions(), assay_session_end(int, timestamptz),
+    assay_role_settings_restore() FROM PUBLIC;
 """
 NO_SESSIONS = """
+DROP FUNCTION assay_role_settings_restore();
 DROP FUNCTION assay_session_end(int, timestamptz);
 DROP FUNCTION assay_sessions();
 """

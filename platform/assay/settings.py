@@ -147,7 +147,7 @@ def database(url: str) -> dict[str, Any]:
         }
         query["pool"] = pool_options(threads=WEB_THREADS, wait_s=DATABASE_POOL_WAIT_S)
     elif PROCESS:
-        # Indexes that are built beside running processes wait for all older transactions.
+        # An index that is built while processes run waits for all older transactions.
         patience = DATABASE_LOCK_TIMEOUT_S * (6 if PROCESS == "migrate" else 1)
         session = {"lock_timeout": f"{patience}s"}
     options += "".join(f" -c {name}={value}" for name, value in session.items())

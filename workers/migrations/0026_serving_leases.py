@@ -104,10 +104,6 @@ CREATE TRIGGER assay_events_of_a_period BEFORE INSERT OR UPDATE ON workers_servi
 
 
 class Migration(migrations.Migration):
-    needs_downtime = (
-        "The lease of a deployment moves to another table: gateways and workers of the previous "
-        "release would read one that is not renewed."
-    )
     dependencies = [("governance", "0040_named_locks"), ("workers", "0025_node_broker_denials")]
 
     operations = [
@@ -139,7 +135,12 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.RunSQL(LEASES, NO_LEASES),
-        migrations.RemoveField(model_name="deployment", name="servable_until"),
+        # A controller of the previous release writes the column while this one is rolled out.
+        migrations.SeparateDatabaseAndState(
+            state_operations=[
+                migrations.RemoveField(model_name="deployment", name="servable_until")
+            ]
+        ),
         migrations.RunSQL(
             [("SELECT assay_guard(%s, %s, %s)", GUARDED)],
             [("SELECT assay_unguard(%s)", GUARDED[:1])],

@@ -44,8 +44,19 @@ $$;
 _LEFT = f"""
 SELECT name FROM ({_FOUND}) AS found WHERE has_function_privilege(%s, name, 'EXECUTE') ORDER BY 1
 """  # noqa: S608
+_SEES = """
+SELECT bool_and(pg_has_role(t.tableowner, r.rolname, 'USAGE'))
+  FROM pg_tables t CROSS JOIN pg_roles r
+ WHERE t.tablename = 'governance_namedlock' AND r.rolname = ANY (%s)
+"""
 _SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
 _MAY_LIMIT = "SELECT has_parameter_privilege('temp_file_limit', 'SET')"
+
+
+def owner_sees(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the tables' owner may see and end the sessions of every process."""
+    names = [role.name for role in ROLES.values()]
+    return connection.execute(_SEES, [names]).fetchone() == (True,)
 
 
 def is_superuser(connection: psycopg.Connection[Any]) -> bool:

@@ -29,7 +29,7 @@ def cross(first: str, second: str, both: threading.Barrier) -> None:
 
 
 def crossed(work: Callable[[threading.Barrier], None]) -> Any:
-    """Run `work` against somebody who takes the locks a and b in the order b, a."""
+    """Run `work` against another thread that takes the locks a and b in the order b, a."""
     both = threading.Barrier(2)
 
     def other() -> None:

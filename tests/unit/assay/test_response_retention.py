@@ -87,7 +87,7 @@ def test_a_response_that_is_being_stored_obeys_a_retention_that_is_set_meanwhile
         assert lead.post(PATH, {"days": 0}).status_code == 200
         may_end.set()
         storing.result(10)
-    # It is found by nobody, and deleted within a minute.
+    # It is not found, and deleted within a minute.
     assert not responses_visible_to(service_principal("controller")).exists()
     responses_expire_due()
     assert not StoredResponse.objects.exists()
