@@ -67,7 +67,9 @@ def sessions_read() -> list[Session]:
     """Return all sessions of this database but the caller's."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM assay_sessions()")  # noqa: S608 (our own names)
-        return [Session(*row[:10], tuple(row[10]), *row[11:]) for row in cursor.fetchall()]
+        rows = cursor.fetchall()
+    # What it waits for comes as a list.
+    return [Session(*(tuple(x) if isinstance(x, list) else x for x in row)) for row in rows]
 
 
 def session_end(session: Session) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +161,41 @@ def test_requests_beyond_the_bound_are_refused_and_hold_up_no_gateway(
     refused = [each for each in answers if "waiting" in each.text]
     assert len(refused) == 4
     assert after.status_code == 200
+
+
+HANG_UPS = 300
+# Pages, lists and a download, reads and what is refused.
+PATHS = (
+    "/", "/models", "/jobs", "/audit", "/people", "/health", "/sign-in", "/search?q=a", "/readyz",
+    "/api/v1/me", "/api/v1/models", "/api/v1/audit/events", "/v1/models", "/metrics", "/scim/v2/x",
+)  # fmt: skip
+
+
+def test_clients_that_hang_up_leave_no_connection_in_a_transaction(
+    transactional_db: None, policy: Any, person: Callable[..., Person], tmp_path: Path
+) -> None:
+    """At any moment: before the request's turn, while it is answered, and while it is sent."""
+    jars = [signed_in(person(f"Lead {n}", "admin", "lead@finance")) for n in range(4)]
+    with web(tmp_path, ASSAY_WEB_THREADS=THREADS) as (url, _), ThreadPoolExecutor(8) as pool:
+        port = int(url.rpartition(":")[2])
+
+        def hang_up(number: int) -> None:
+            chance = random.Random(number)
+            cookies = "; ".join(f"{k}={v}" for k, v in chance.choice(jars).items())
+            path, body = chance.choice(PATHS), "x=1" if chance.random() < 0.3 else ""
+            head = (
+                f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                f"Cookie: {cookies}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n{body}"
+            )
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                client.sendall(head.encode())
+                time.sleep(chance.random() * chance.choice((0.005, 0.05, 0.3)))
+
+        list(pool.map(hang_up, range(HANG_UPS)))
+        # Every thread and connection is free again. What the pool says is checked at the end.
+        answers = [httpx.get(f"{url}/", cookies=jars[0], timeout=60) for _ in range(8)]
+    assert [each.status_code for each in answers] == [200] * 8
 
 
 SESSIONS = """
