@@ -41,20 +41,24 @@ ROUND_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`blocks`: rounds in which it holds up another session; `transaction_s`: age of a transaction;
-    `locks`: number of locks of one session, all of which share a table of fixed size.
+    """`blocks`: rounds in which it holds up another session; `transaction_s`: age of a transaction,
+    and `idle_s` how long it runs no statement; `locks`: number of locks of one session, all of
+    which share a table of fixed size.
     """
 
     blocks: int
     transaction_s: float
+    idle_s: float
     locks: int
 
 
-# Workers' transactions take milliseconds. Forty sessions with so many locks each leave room for
-# others in PostgreSQL's table (64 for each of 100 connections, unless it was made larger).
-WORKERS = Bounds(blocks=5, transaction_s=60, locks=300)
+# Workers' transactions take milliseconds, and wait for nothing but the database. Other workers pass
+# over rows of jobs that one holds, so that it holds up none whom PostgreSQL would call blocked.
+# Forty sessions with so many locks each leave room for others in PostgreSQL's table (64 for each of
+# 100 connections, unless it was made larger).
+WORKERS = Bounds(blocks=5, transaction_s=20, idle_s=5, locks=300)
 # Uploads, exports and rebuilt counters take minutes.
-OTHERS = Bounds(blocks=900, transaction_s=1800, locks=5_000)
+OTHERS = Bounds(blocks=900, transaction_s=1800, idle_s=900, locks=5_000)
 BOUNDS = {"assay_worker": WORKERS, "assay_web": OTHERS, "assay_controller": OTHERS}
 # Shorter waits are of every day.
 _BLOCKED_S = 0.2
@@ -134,6 +138,8 @@ class SessionWatch:
             return f"It held up others for {bounds.blocks} s."
         if (session.transaction_s or 0) > bounds.transaction_s:
             return f"Its transaction is older than {bounds.transaction_s:.0f} s."
+        if session.transaction_at is not None and (session.idle_s or 0) > bounds.idle_s:
+            return f"Its transaction has run no statement for {bounds.idle_s:.0f} s."
         if session.locks > bounds.locks:
             return f"It holds {session.locks:,} locks."
         return ""
