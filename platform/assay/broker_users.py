@@ -82,7 +82,7 @@ USERS: dict[str, BrokerUser] = {
         channels=(*_NOTICES, "assay:cancel*"),
     ),
     "controller": BrokerUser(
-        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrange "
+        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrevrange "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
         # Of nodes (`workers.nodes.broker_access`): whoever makes users could make any.
         "acl|setuser acl|deluser acl|getuser acl|users acl|log client|kill",
