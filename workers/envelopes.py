@@ -37,7 +37,8 @@ _HEADERS: dict[str, tuple[Any, ...]] = {
 }
 # Those that differ from message to message: names and times.
 _TEXTS = {"lang", "task", "id", "expires", "root_id", "argsrepr", "kwargsrepr", "origin"}
-_TEXT_MAX = 512
+# Celery itself shortens what it shows of arguments to 1,024 characters.
+_TEXT_MAX = 2_048
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00", re.ASCII)
 
 

@@ -100,8 +100,10 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
             DROPPED.add(queue, "it could not be taken")
             self.qos.reject(message["properties"]["delivery_tag"])
 
-    def _restore(self, message: Any) -> None:
-        """Give back what is not begun, without writing to a queue: a worker has no right to."""
+    def _restore(self, message: Any, leftmost: bool = False) -> None:
+        """Give back what is not begun, or came from a queue that is read no more. Workers write to
+        no queue.
+        """
         for call in _give_back:
             call(argument_of(message._raw))
 
