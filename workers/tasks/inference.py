@@ -182,7 +182,7 @@ class Runtime:
         try:
             unopened = self._seals.give_back(message)
             if not self._replies.bounce(unopened):
-                self._seals.keep(unopened)
+                self._seals.keep(message)
         except (Forged, GivenBack) as error:
             logger.info("A request was not given back: %s", error)
 
