@@ -171,7 +171,7 @@ def _deployment(department: Any) -> str:
     from registry.releases.models import Release
     from registry.versions.models import Model, ModelVersion
     from tests.approvals import approve, give_dossier
-    from workers.deployments.models import Deployment, Replica
+    from workers.deployments.models import Deployment, Replica, ServingLease
     from workers.wire import deployment_queue
 
     person = Person.objects.create(email="bench@example.org", name="Bench")
@@ -190,9 +190,8 @@ def _deployment(department: Any) -> str:
     release.departments.set([department])
     give_dossier(release)
     approve(release)
-    deployment = Deployment.objects.create(
-        name="bench", release=release, state="serving", servable_until=later, **owned
-    )
+    deployment = Deployment.objects.create(name="bench", release=release, state="serving", **owned)
+    ServingLease.objects.create(deployment=deployment, servable_until=later)
     # No process renews this heartbeat, so it lies in the future.
     Replica.objects.create(
         deployment=deployment, worker="responder", state="ready", loaded_digest="0" * 64,

@@ -12,6 +12,7 @@ from governance.audit.models import (
 )
 from governance.audit.search.models import AuditFilter, AuditName, AuditSpan
 from governance.audit.streaming.models import AuditStream
+from governance.database.models import NamedLock
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.people.models import (
     AccessRequest,
@@ -58,6 +59,7 @@ __all__ = [
     "DirectoryGroup",
     "GroupMapping",
     "Mention",
+    "NamedLock",
     "OneTimeLink",
     "Person",
     "PlaygroundToken",

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 
+from governance.database.locks import lock_shared
 from registry.manifests import (
     CHUNK_BYTES,
     FilesUnreadable,
@@ -45,8 +46,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 # Small files that are moved at once, to or from a remote store.
 _AT_ONCE = 8
-# The advisory lock between adopting a file that exists and removing what nothing needs.
-ADOPTING = "assay:store"
+# The lock between adopting a file that exists and removing what nothing needs.
+ADOPTING = "store"
 # Garbage collection spares what is younger than a day.
 _RECENT = timedelta(hours=1)
 _MEDIA_LINE = re.compile(rb"([0-9a-f]{64})\t.+\n")
@@ -355,8 +356,8 @@ def _is_old(found: Entry) -> bool:
 def _keep(found: Entry) -> bool:
     """Make an object recent, so that garbage collection does not remove it before a row names it;
     return whether it is still there."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext(%s))", [ADOPTING])
+    with transaction.atomic():
+        lock_shared(ADOPTING)
         if backend().find(found.key) is None:
             return False
         backend().touch(found.key)

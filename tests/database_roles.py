@@ -58,6 +58,8 @@ WORK = {
         "workers.artifacts.collection:store_collect",
         "workers.artifacts.collection:store_collect_due",
         "workers.artifacts.needs:store_move_to_layout",
+        "workers.database_watch:SessionWatch.run",
+        "workers.dropped_messages:dropped_messages_record",
         "workers.deployments.leases:leases_renew",
         "registry.batches.services:batches_purge_due",
         "registry.files.services:files_expire_due",

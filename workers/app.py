@@ -12,6 +12,7 @@ from celery.signals import after_setup_logger, worker_ready, worker_shutdown
 from django.conf import settings
 from kombu import Queue
 
+from workers import transport
 from workers.wire import IDLE_QUEUE, JOB_QUEUE
 
 if TYPE_CHECKING:
@@ -24,16 +25,17 @@ os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 app = Celery("assay")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-if settings.NODE_URL:
-    # Senders name queues, so that these need no bindings, which a node's user may not make.
-    app.conf.task_queues = [Queue(name, no_declare=True) for name in (JOB_QUEUE, IDLE_QUEUE)]
+transport.install()
+# Senders name queues, so that these need no bindings: keys that every worker could spoil.
+app.conf.task_queues = [Queue(name, no_declare=True) for name in (JOB_QUEUE, IDLE_QUEUE)]
 # A network may drop a connection without a word: a command waits for its answer no longer than
 # `socket_timeout`, and a connection on which messages are awaited is made anew after twice
 # `health_check_interval` (kombu's default is 25 s). Any other one that was quiet for so long is
 # tried before it is used, and made anew once: a message that was just taken would be lost with it.
 app.conf.broker_transport_options = {
-    # A worker keeps what it has fetched and not begun in its memory, and puts it back when it ends.
-    # kombu would keep it in keys that all workers share, at two transactions for each message.
+    # A worker keeps what it has fetched and not begun in its memory, and gives it back when it ends
+    # (`transport`). kombu would keep it in keys that all workers share, at two transactions for
+    # each message.
     "ack_emulation": False,
     "priority_steps": [0],
     "socket_timeout": 5,

@@ -9,8 +9,11 @@ class WorkersConfig(AppConfig):
 
     def ready(self) -> None:
         """Give the policy its columns of deployments, and the alarms those of workers."""
+        from workers import database_watch, dropped_messages
         from workers.deployments.alarms import register_alarms
         from workers.deployments.resources import register_columns
 
         register_columns()
         register_alarms()
+        database_watch.register_alarms()
+        dropped_messages.register_alarms()

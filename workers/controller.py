@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import redis
 from django.conf import settings
 from django.db import close_old_connections, connections
+from django.db.backends.signals import connection_created
 
 from governance.audit import alarms, attesting, sealer
 from governance.audit.exports import run as exports_run
@@ -37,6 +39,7 @@ from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
+from workers import database_watch
 from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
@@ -45,6 +48,7 @@ from workers.deployments.services import (
     replicas_expire,
     worker_keys_expire,
 )
+from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire
 from workers.jobs.services import job_sweep
@@ -81,6 +85,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("files", 60.0, files_expire_due),
     ("nodes", 60.0, node_records_expire),
     ("broker-denials", MEASURE_S, broker_denials_record),
+    ("dropped-messages", MEASURE_S, dropped_messages_record),
     ("workers", 60.0, worker_keys_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
@@ -127,6 +132,7 @@ class Controller:
             ImproperlyConfigured: this process lacks the usage key or the audit signing key.
         """
         require_usage_key()
+        connection_created.connect(_name_session)
         # In development this makes the key, or shows web the public part of one that is there.
         audit_signer()
         loops: dict[str, Loop] = {
@@ -138,6 +144,7 @@ class Controller:
             "jobs": self._sweep_jobs,
             "placement": self._place,
             "broker-users": self._keep_broker_users,
+            "database-sessions": partial(database_watch.run, self._times),
             # One loop for each, so that one which fails or hangs holds up no other.
             **{
                 name: partial(_every, self._times, name, every, duty)
@@ -227,6 +234,15 @@ class Controller:
                 self._deployments_changed.wait(WATCH_S)
         finally:
             placer.close()
+
+
+def _name_session(connection: Any, **_: Any) -> None:
+    """Have a session of the database say which loop it is."""
+    loop = threading.current_thread().name.removeprefix("assay-")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('application_name', %s, false)", [f"assay-controller/{loop}"]
+        )
 
 
 def _set(*events: threading.Event) -> None:

@@ -1,7 +1,13 @@
 """Every model of this context, gathered where Django looks for them."""
 
-from workers.deployments.models import Deployment, Replica, ServingPeriod, WorkerKey
-from workers.jobs.models import ChainDraft, ChainLink, Job, JobEvent
+from workers.deployments.models import (
+    Deployment,
+    Replica,
+    ServingLease,
+    ServingPeriod,
+    WorkerKey,
+)
+from workers.jobs.models import ChainDraft, ChainLink, Job, JobEvent, JobLine
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
 from workers.placement.models import Placement
@@ -13,6 +19,7 @@ __all__ = [
     "Deployment",
     "Job",
     "JobEvent",
+    "JobLine",
     "Measurement",
     "Node",
     "NodeSample",
@@ -22,6 +29,7 @@ __all__ = [
     "Replica",
     "Schedule",
     "ScheduleRun",
+    "ServingLease",
     "ServingPeriod",
     "WorkerKey",
 ]

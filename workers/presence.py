@@ -17,7 +17,8 @@ import redis
 
 from workers.broker import broker_client, own_realm
 from workers.clock import CLOCK
-from workers.wire import node_of, presence_key
+from workers.transport import DROPPED
+from workers.wire import dropped_key, node_of, presence_key
 
 logger = logging.getLogger(__name__)
 BEAT_S = 5.0
@@ -64,13 +65,16 @@ class Presence:
 
 def _beat(name: str, stop: threading.Event) -> None:
     client = broker_client(socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
-    key = presence_key(own_realm())
+    realm = own_realm()
+    key = presence_key(realm)
     while not stop.is_set():
         try:
             now = CLOCK.now()
             with client.pipeline(transaction=False) as pipe:
                 pipe.zadd(key, {name: now})
                 pipe.zremrangebyscore(key, "-inf", now - 10 * PATIENCE_S)
+                if DROPPED.total:
+                    pipe.zadd(dropped_key(realm), {name: DROPPED.total})
                 pipe.execute()
         except redis.RedisError as error:
             logger.warning("No sign of life was given: %s", error)

@@ -46,14 +46,19 @@ from workers.wire import (
 from workers.wire_keys import KEY_BYTES, PAIRS_MAX, Forged, Pair, WireKey
 
 logger = logging.getLogger(__name__)
+_HEADER = ("request_id", "reply_stream", "gateway", "seals")
 NONCE_BYTES = 12
 _TAG_BYTES = 16
 _FIRST_NONCE = bytes(NONCE_BYTES)
 # A request is remembered until its caller has stopped waiting, so that it runs once.
 LONGEST_S = 3600.0
+# Requests that were given back lately; their threads have looked long before so many came.
+_GIVEN_BACK_MAX = 1_000
 NOT_ADDRESSED = Failed(
     "unavailable", "The deployment is changing hands between workers; ask again.", 503
 )
+# To others that hold the deployment, as it is.
+GIVEN_BACK = Failed("unavailable", "The worker ended before it began; ask again.", 503)
 
 
 class NotAddressed(Exception):
@@ -63,6 +68,10 @@ class NotAddressed(Exception):
         super().__init__(f"Request {request_id} is sealed for other workers.")
         self.stream = stream
         self.fields = fields
+
+
+class GivenBack(Exception):
+    """A request that this process has given back, so that another one answers it."""
 
 
 class GatewaySeals:
@@ -130,6 +139,8 @@ class WorkerSeals:
         self._public = self._private.public_key().public_bytes_raw()
         self._pairs: dict[str, Pair] = {}
         self._opened: OrderedDict[str, float] = OrderedDict()
+        # Headers of messages. A request may come again under another one.
+        self._given_back: set[bytes] = set()
         self._lock = threading.Lock()
 
     @property
@@ -148,20 +159,10 @@ class WorkerSeals:
         Raises:
             Forged: no gateway of this installation made it, it was changed, or it came before.
             NotAddressed: it is sealed for other processes.
+            GivenBack: it was given back.
         """
         try:
-            header = {
-                name: message[name] for name in ("request_id", "reply_stream", "gateway", "seals")
-            }
-            text = _canonical(header)
-            mac = message["macs"].get(self._realm)
-            # A gateway that does not know this node yet makes no MAC for it; what it is sent back
-            # goes to the node's own stream. The control plane's workers always get one: without
-            # it, they would sign for anyone, on any stream.
-            if mac is None and self._realm:
-                raise self._bounce(header["request_id"], header["reply_stream"])
-            if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
-                raise Forged("The request carries no valid MAC.")
+            header, text = self._header(message)
             sealed = header["seals"].get(self.address)
             if sealed is None:
                 raise self._bounce(header["request_id"], header["reply_stream"])
@@ -183,12 +184,55 @@ class WorkerSeals:
             alone=len(header["seals"]) == 1,
         )
 
+    def _header(self, message: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return the header of a message with a valid MAC, and the bytes that it was made over."""
+        header = {name: message[name] for name in _HEADER}
+        text = _canonical(header)
+        mac = message["macs"].get(self._realm)
+        # A gateway that does not know this node yet makes no MAC for it; what it is sent back goes
+        # to the node's own stream. The control plane's workers always get one: without it, they
+        # would sign for anyone, on any stream.
+        if mac is None and self._realm:
+            raise self._bounce(header["request_id"], header["reply_stream"])
+        if not hmac.compare_digest(_bytes(mac), self._wire.header_mac(text)):
+            raise Forged("The request carries no valid MAC.")
+        if text in self._given_back:
+            raise GivenBack
+        return header, text
+
+    def give_back(self, message: Mapping[str, Any]) -> NotAddressed:
+        """Return what sends a request that was not opened to its gateway; it is not opened any
+        more.
+
+        Raises:
+            Forged: as `open`, or it was opened.
+            GivenBack: it was given back before.
+        """
+        try:
+            header, text = self._header(message)
+        except NotAddressed as unopened:
+            return unopened
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Forged(f"The request cannot be given back: {type(error).__name__}.") from error
+        with self._lock:
+            if header["request_id"] in self._opened:
+                raise Forged("The request was begun.")
+            if len(self._given_back) >= _GIVEN_BACK_MAX:
+                self._given_back.clear()
+            self._given_back.add(text)
+        return self._bounce(header["request_id"], header["reply_stream"], given_back=True)
+
+    def keep(self, message: Mapping[str, Any]) -> None:
+        """Open a request after all, which could not be given back."""
+        with self._lock:
+            self._given_back.discard(_canonical({name: message[name] for name in _HEADER}))
+
     def cancelled(self, message: str) -> str:
         """As `WireKey.cancelled`."""
         return self._wire.cancelled(message)
 
-    def _bounce(self, request_id: str, stream: str) -> NotAddressed:
-        mac = self._wire.bounce_mac(request_id, stream)
+    def _bounce(self, request_id: str, stream: str, *, given_back: bool = False) -> NotAddressed:
+        mac = self._wire.bounce_mac(request_id, stream, given_back=given_back)
         own = reply_stream(stream, self._realm)
         return NotAddressed(request_id, own, {"id": request_id, "bounce": mac})
 
@@ -319,10 +363,13 @@ class ReplyReader:
     def _bounced(self, mac: bytes, realm: str) -> Event:
         request = self._request
         wire = self._wire.of(realm)
-        expected = wire.bounce_mac(request.request_id, request.reply_stream)
-        if self._cipher is not None or not hmac.compare_digest(mac, expected):
-            raise Forged("It carries no valid MAC.")
-        return NOT_ADDRESSED
+        for event, given_back in ((NOT_ADDRESSED, False), (GIVEN_BACK, True)):
+            expected = wire.bounce_mac(
+                request.request_id, request.reply_stream, given_back=given_back
+            )
+            if self._cipher is None and hmac.compare_digest(mac, expected):
+                return event
+        raise Forged("It carries no valid MAC.")
 
 
 def _wrapped(key: bytes, pair: Pair, request: InferenceRequest) -> str:

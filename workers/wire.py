@@ -43,6 +43,8 @@ ALIVE_FOR_MS = 5000
 _REPLIES = "assay:reply:"
 # A sorted set: names of workers by the moment of the last sign of life.
 _PRESENCE = "assay:workers"
+# A sorted set: names of workers by how many unknown messages they dropped.
+_DROPPED = "assay:dropped"
 
 
 def worker_address(realm: str, public_key: str) -> str:
@@ -73,6 +75,11 @@ def alive_key(address: str) -> str:
 def presence_key(realm: str) -> str:
     """Return the sorted set in which workers of a realm say that they are there."""
     return f"{_PRESENCE}:{realm}" if realm else _PRESENCE
+
+
+def dropped_key(realm: str) -> str:
+    """Return the sorted set in which workers of a realm say how many messages they dropped."""
+    return f"{_DROPPED}:{realm}" if realm else _DROPPED
 
 
 def reply_stream(stream: str, realm: str) -> str:

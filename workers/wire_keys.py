@@ -94,9 +94,11 @@ class WireKey:
         mac.update(header)
         return mac.finalize()
 
-    def bounce_mac(self, request_id: str, stream: str) -> bytes:
-        """Proof that a worker of the installation sends a request back unopened."""
-        return hmac.digest(self._bounce, json.dumps([request_id, stream]).encode(), "sha256")
+    def bounce_mac(self, request_id: str, stream: str, *, given_back: bool = False) -> bytes:
+        """Proof that a worker of the installation sends a request back unopened: it is sealed for
+        others, or `given_back`, because the worker reads the queue no more."""
+        said = [request_id, stream, *(["given back"] if given_back else [])]
+        return hmac.digest(self._bounce, json.dumps(said).encode(), "sha256")
 
     def cancel_message(self, request_id: str) -> str:
         """The notice that a request is cancelled."""

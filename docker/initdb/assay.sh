@@ -13,3 +13,23 @@ CREATE ROLE assay_mlflow LOGIN CONNECTION LIMIT 10 PASSWORD :'mlflow';
 CREATE DATABASE mlflow OWNER assay_mlflow;
 REVOKE ALL ON DATABASE mlflow FROM PUBLIC;
 SQL
+
+# As `assay manage apply_database_roles --show-hardening` prints it.
+psql --set ON_ERROR_STOP=1 --dbname assay <<'SQL'
+DO $$
+DECLARE
+    found record;
+    owner name := (SELECT datdba::regrole FROM pg_database WHERE datname = current_database());
+BEGIN
+    FOR found IN
+        SELECT p.oid::regprocedure::text AS name FROM pg_proc p
+         WHERE p.pronamespace = 'pg_catalog'::regnamespace
+           AND p.proname ~ '^(pg_(try_)?advisory_.*|lo_.*|loread|lowrite|pg_(terminate|cancel)_backend|pg_logical_emit_message|pg_export_snapshot)$'
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', found.name);
+    END LOOP;
+    EXECUTE format('GRANT EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) TO %s', owner);
+    EXECUTE format('GRANT SET ON PARAMETER temp_file_limit TO %s', owner);
+END
+$$;
+SQL

@@ -22,6 +22,8 @@ from governance.audit.outside.witnessing import witness_endpoints
 from governance.audit.selectors import publish_lag_s, sealing_lag_s
 from governance.audit.services import Subject, audit_record
 from governance.audit.streaming.selectors import stream_states
+from governance.database.locks import try_lock
+from governance.database.sessions import blocked_sentence
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
@@ -30,10 +32,10 @@ from governance.usage.forgeries import usage_forged
 
 logger = logging.getLogger(__name__)
 
-ALARM_LOCK = 0x4153534C  # "ASSL"
 CHECK_S = 5.0
 _CONTROLLER = service_principal("controller")
 _MESSAGE_CHARACTERS = 1000
+_RUNNING = "Is the controller running?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def sealing_behind() -> str:
     lag = sealing_lag_s()
     if lag <= settings.AUDIT_SEALING_ALARM_S:
         return ""
-    return f"An event has waited {lag:.0f} s for its seal. Is the controller running?"
+    blocked = blocked_sentence()
+    return f"An event has waited {lag:.0f} s for its seal. {blocked or _RUNNING}"
 
 
 def publishing_behind() -> str:
@@ -194,8 +197,7 @@ def _take_lock() -> bool:
     with connection.cursor() as cursor:
         # A controller on a machine that was paused must not keep another from raising alarms.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '30s'")
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [ALARM_LOCK])
-        return bool(cursor.fetchone()[0])
+    return try_lock("alarms")
 
 
 def _settle(alarm: Alarm, message: str, row: AuditAlarm | None) -> None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import connection
 
+from governance import strict_json
 from governance.audit.boxes import COMMITMENT, ZERO_NONCE, Body, merged, open_box
 from governance.audit.models import AuditEvent
 
@@ -110,9 +111,10 @@ def sealed_body(event: AuditEvent) -> Body:
     """Return the hashed body: the decoded canonical bytes.
 
     Raises:
-        ValueError: they are not a JSON object, which only tampering can cause.
+        ValueError: they are not a JSON object whose names are unique, which only tampering can
+            cause.
     """
-    body = json.loads(bytes(event.canonical))
+    body = strict_json.loads(bytes(event.canonical))
     if not isinstance(body, dict):
         raise ValueError(f"audit event {event.pk} is no JSON object")
     return body

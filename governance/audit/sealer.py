@@ -12,16 +12,17 @@ import threading
 
 from django.db import Error, connection, connections, transaction
 
-from governance.audit.models import AuditCheckpoint, AuditSubtree
+from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.outside.publishing import publish_pending
 from governance.audit.signing import audit_signer
 from governance.audit.tree import tiles
 from governance.audit.tree.merkle import Frontier, tree_root
 from governance.audit.tree.proofs import leaf_hashes
+from governance.database.locks import try_lock
 
 logger = logging.getLogger(__name__)
 
-SEALER_LOCK = 0x41535341  # "ASSA": the advisory lock that makes one sealer of many
+SEALER_LOCK = "sealer"  # It makes one sealer of many.
 BATCH = 5000
 PAUSE_AFTER_ERROR_S = 2.0
 # PostgreSQL ends a sealer that stops half-way, its machine being paused or cut off, so that another
@@ -77,13 +78,9 @@ def _be_relieved_when_hung() -> None:
 
 def _seal_batch(batch: int) -> int:
     with transaction.atomic(durable=True):
-        return _seal(batch) if _take_lock() else 0
-
-
-def _take_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [SEALER_LOCK])
-        return bool(cursor.fetchone()[0])
+        # To look first costs less than to lock ten times a second.
+        waiting = AuditEvent.objects.filter(sequence__isnull=True).exists()
+        return _seal(batch) if waiting and try_lock(SEALER_LOCK) else 0
 
 
 def _seal(batch: int) -> int:

@@ -21,6 +21,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
+from governance import strict_json
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
 from governance.audit.cosignature import Quorum
 from governance.audit.outside.places import Place
@@ -294,7 +295,7 @@ def _row(line: str, expected: int) -> tuple[str, bytes]:
 
 def _parse(line: str) -> Any:
     try:
-        return json.loads(line)
+        return strict_json.loads(line)
     except (ValueError, RecursionError):
         return None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 
 from governance.audit.services import Attempt, AuditEntry, Subject, audit_record
+from governance.database.locks import lock
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.notify import notify
 from governance.people.models import (
@@ -275,7 +276,6 @@ def another_admin_remains(person_id: int) -> bool:
     ends, so that of two administrators who would each be the last to leave only one can.
     """
     # A lock of its own and the question after it: a row lock would answer from before the wait.
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('assay:admins'))")
+    lock("administrators")
     admins = RoleAssignment.objects.filter(role=Role.ADMIN, person__is_active=True)
     return admins.exclude(person_id=person_id).exists()

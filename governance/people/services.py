@@ -6,11 +6,12 @@ import re
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.bounds import EMAIL_MAX, TITLE_MAX
+from governance.database.locks import lock
 from governance.errors import (
     InvalidInput,
     NotFound,
@@ -211,8 +212,7 @@ def first_admin_create(*, email: str, name: str) -> Person:
     """
     with transaction.atomic():
         # Two at once: the second waits here, and then sees the first one's.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('assay:first-admin'))")
+        lock("first-administrator")
         if RoleAssignment.objects.filter(role=Role.ADMIN).exists():
             raise WrongState(
                 "There is already an administrator; this command creates only the first one.",

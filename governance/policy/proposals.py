@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
+from governance.database.locks import lock
 from governance.errors import InvalidInput, NotPermitted, WrongState
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
@@ -76,8 +76,7 @@ class PolicyLifecycle(Generic[Policy]):
         """Wait for other changes of policies of this kind, and exclude them until the transaction
         ends.
         """
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:{self.kind}"])
+        lock(f"policies:{self.kind}")
 
     def locked(self, key: int, *, actor: Principal, action: Action) -> tuple[Policy, Authorization]:
         """Return the policy, locked as by `lock`, and the decision that permits the action.

@@ -18,11 +18,10 @@ _CONNECTION = (
     "auth hello ping echo select quit reset client|setinfo client|setname client|id "
     "multi exec discard watch unwatch"
 )
-# Celery: `compute` and `deployment.<id>` are queues, whose names stand in `_kombu.binding…`.
-_SEND = "lpush llen sadd smembers"
-_CONSUME = (
-    "lpush rpush brpop rpop llen exists sadd srem smembers del zadd zrem zremrangebyscore set"
-)
+# `compute` and `deployment.<id>` are queues.
+_SEND = "lpush llen"
+# A worker says that it is there, and how many messages it dropped.
+_PRESENT = "+zadd +zrem +zremrangebyscore %W~assay:workers %W~assay:dropped"
 # The script of quotas, and what it calls.
 _QUOTAS = (
     "evalsha script|load time info scan type get set del exists "
@@ -77,14 +76,13 @@ USERS: dict[str, BrokerUser] = {
             "assay:batch-lines:*",
             "assay:wanted",
             "assay:in-use",
-            "_kombu.binding*",
         ),
         read=("assay:workers*", "assay:worker:*"),
         written=("compute*", "deployment.*", "assay:attest"),
         channels=(*_NOTICES, "assay:cancel*"),
     ),
     "controller": BrokerUser(
-        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe "
+        f"{_SEND} {_QUOTAS} publish subscribe unsubscribe zrevrange "
         "xack xdel xautoclaim xreadgroup xgroup|create xpending rpush blpop "
         # Of nodes (`workers.nodes.broker_access`): whoever makes users could make any.
         "acl|setuser acl|deluser acl|getuser acl|users acl|log client|kill",
@@ -94,25 +92,31 @@ USERS: dict[str, BrokerUser] = {
             "assay:attest",
             "assay:wanted",
             "assay:in-use",
-            "_kombu.binding*",
         ),
-        read=("deployment.*",),
+        read=("deployment.*", "assay:dropped*"),
         written=("compute*", "assay:attest:*"),
         channels=_NOTICES,
         # Keys that a removed node leaves.
         parts=("+unlink %W~assay:reply:*/* %W~assay:worker:*/* %W~assay:workers:*",),
     ),
+    # Workers write to no queue that they read, and can make no key one of another type: each
+    # command is for its own keys.
     "compute": BrokerUser(
-        f"{_CONSUME} publish",
-        keys=("compute*", "_kombu.binding*"),
-        written=("assay:workers",),
+        "publish",
+        keys=(),
         channels=_NOTICES,
+        parts=("+brpop ~compute", _PRESENT),
     ),
     "engine": BrokerUser(
-        f"{_CONSUME} publish subscribe unsubscribe xadd expire",
-        keys=("deployment.*", "engine.none*", "_kombu.binding*"),
-        written=("assay:workers", "assay:worker:*", "assay:reply:*"),
+        "publish subscribe unsubscribe",
+        keys=(),
         channels=("assay:cancel", "assay:snapshot", "assay:deployments"),
+        parts=(
+            "+brpop ~deployment.* ~engine.none",
+            "+xadd +expire %W~assay:reply:*",
+            "+set +del %W~assay:worker:*",
+            _PRESENT,
+        ),
     ),
 }
 ADMIN = "admin"

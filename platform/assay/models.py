@@ -9,8 +9,8 @@ class IdempotencyRecord(models.Model):
     """The answer to a POST that carried an `Idempotency-Key`, kept for a day.
 
     `fingerprint` is the SHA-256 of method, path and body: the same key with another request is a
-    conflict. Written in the transaction of the work that it answers for; while that is under way an
-    advisory lock holds the key.
+    conflict. Written in the transaction of the work that it answers for; while that is under way
+    a lock holds the key.
     """
 
     principal = models.CharField(max_length=80)

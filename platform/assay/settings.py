@@ -143,13 +143,18 @@ def database(url: str) -> dict[str, Any]:
     # The platform's own processes see every department's rows; `governance.rowsecurity` narrows
     # that for whatever a request runs.
     options = f"{query.pop('options', '')} -c assay.departments=*".strip()
+    session: dict[str, str] = {}
     if WEB:
         # What a reset of the session returns to: Django sets the time zone only once.
         session = {"TimeZone": "UTC"} | {
             name: f"{seconds}s" for name, seconds in DATABASE_TIMEOUTS_S.items()
         }
-        options += "".join(f" -c {name}={value}" for name, value in session.items())
         query["pool"] = pool_options(threads=WEB_THREADS, wait_s=DATABASE_POOL_WAIT_S)
+    elif PROCESS:
+        # An index that is built while processes run waits for all older transactions.
+        patience = DATABASE_LOCK_TIMEOUT_S * (6 if PROCESS == "migrate" else 1)
+        session = {"lock_timeout": f"{patience}s"}
+    options += "".join(f" -c {name}={value}" for name, value in session.items())
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -160,7 +165,13 @@ def database(url: str) -> dict[str, Any]:
         # The web process returns connections to its pool; the threads of the others keep theirs.
         "CONN_MAX_AGE": 0 if WEB else 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, **DATABASE_SILENCE, "options": options, **query},
+        "OPTIONS": {
+            "connect_timeout": 5,
+            "application_name": f"assay-{PROCESS or 'manage'}",
+            **DATABASE_SILENCE,
+            "options": options,
+            **query,
+        },
     }
 
 
@@ -245,11 +256,13 @@ WEB_BODY_TIMEOUT_S = env_int("ASSAY_WEB_BODY_TIMEOUT_S", 30, least=1)
 WEB_WRITE_TIMEOUT_S = env_int("ASSAY_WEB_WRITE_TIMEOUT_S", 30, least=1)
 # How long a web request waits for a database connection.
 DATABASE_POOL_WAIT_S = env_int("ASSAY_DATABASE_POOL_WAIT_S", 5, least=1)
+# How long a process waits for a lock of the database; 0 sets no limit.
+DATABASE_LOCK_TIMEOUT_S = env_int("ASSAY_DATABASE_LOCK_TIMEOUT_S", 10, least=0)
 # What PostgreSQL ends by itself in the web process; 0 switches one off. A transaction is idle while
 # an upload is stored, which takes minutes.
 DATABASE_TIMEOUTS_S = {
     "statement_timeout": env_int("ASSAY_DATABASE_STATEMENT_TIMEOUT_S", 30, least=0),
-    "lock_timeout": env_int("ASSAY_DATABASE_LOCK_TIMEOUT_S", 10, least=0),
+    "lock_timeout": DATABASE_LOCK_TIMEOUT_S,
     "idle_in_transaction_session_timeout": env_int(
         "ASSAY_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_S", 600, least=0
     ),

@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
+from governance.database.locks import lock
 from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
@@ -97,10 +98,7 @@ def batch_create(
     # Held until the batch is there, so that no deletion falls between.
     if not StoredFile.objects.select_for_update().filter(pk=found.pk).exists():
         file_get(actor=actor, id=input_file)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:batches:{department.pk}"]
-        )
+    lock(f"batches:{department.pk}")
     if Batch.objects.filter(department=department, state__in=OPEN).count() >= OPEN_MAX:
         raise WrongState(
             f"Department {department.slug} has {OPEN_MAX} batches under way, which is the most.",

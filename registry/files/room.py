@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.db import connection
 from django.db.models import Count, Sum
 
+from governance.database.locks import lock
 from governance.errors import WrongState
 from governance.people.models import Department
 from registry.batches.models import Batch
@@ -26,10 +26,7 @@ def room_take(department: Department, *, files: int, size: int = 1) -> None:
     """Check the room as `room_check`, one at a time in a department until the transaction ends, so
     that two do not take the same room. Raises NoRoom.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:files:{department.pk}"]
-        )
+    lock(f"files:{department.pk}")
     room_check(department, files=files, size=size)
 
 

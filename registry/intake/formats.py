@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from governance.errors import InvalidInput
+from governance.strict_json import unique_object
 from registry.manifests import check_path
 
 # 100,000 tensors take about 15 MB; parsed it takes some ten times as much memory.
@@ -76,18 +77,11 @@ def container_kind(path: Path) -> str:
     return ""
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise Refused("an object in its JSON names a key twice")
-    return found
-
-
 def _parse_json(text: bytes) -> Any:
     if sum(text.count(mark) for mark in (b"[", b"{", b",")) > MAX_JSON_VALUES:
         raise Refused(f"its JSON holds more than {MAX_JSON_VALUES:,} values")
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=unique_object)
     except (ValueError, RecursionError) as error:
         raise Refused(f"its JSON cannot be read: {str(error)[:200]}") from error
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from governance.strict_json import unique_object
 from registry.intake.formats import Refused
 
 # Libraries whose classes a pipeline's index may name; "stable_diffusion" is a module of diffusers.
@@ -89,7 +90,7 @@ def _check_pipeline(folder: Path, files: list[str], gguf: int) -> str:
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_object)
     except (OSError, ValueError, RecursionError) as error:
         raise Refused("model_index.json cannot be read as JSON.") from error
     if not isinstance(index, dict):

@@ -34,6 +34,22 @@ class Fault(Exception):
     """Something in the pack does not hold; says what."""
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Fault("an object names a member twice, so that readers differ in what it says")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise Fault(f"{name} is no JSON")
+
+
+def loads(data: str | bytes) -> Any:
+    """Return the value of a JSON text that says one thing to every reader."""
+    return json.loads(data, object_pairs_hook=_unique, parse_constant=_constant)
+
+
 # --- Ed25519: RFC 8032, section 5.1 ---------------------------------------------------------------
 
 _P = 2**255 - 19
@@ -249,7 +265,7 @@ class Pack:
 
     def __init__(self, files: dict[str, bytes], key: str, witnesses: tuple[str, ...]) -> None:
         self.files, self.witnesses = files, witnesses
-        self.manifest: Any = json.loads(files["manifest.json"])
+        self.manifest: Any = loads(files["manifest.json"])
         self.name, self.keys = public_keys(key or files["public-keys.txt"].decode())
         self.subject = f"release {self.manifest['release']['id']}"
         self.size, self.root = 0, b""
@@ -257,7 +273,7 @@ class Pack:
         self.events: dict[int, Any] = {}
 
     def read(self, name: str) -> Any:
-        return json.loads(self.files[name])
+        return loads(self.files[name])
 
     def allowed(self, kind: str, *actions: str) -> list[Any]:
         """Return the actions on this release and its reviews, in order."""
@@ -315,7 +331,7 @@ class Pack:
             path = [bytes.fromhex(step) for step in event["path"]]
             if root_from(leaf_hash(data), at, self.size, path) != self.root:
                 raise Fault(f"event {at} is not in the log")
-            self.events[at], last = json.loads(data), at
+            self.events[at], last = loads(data), at
         return f"{len(self.events)} events lead to the signed root"
 
     def boxes(self) -> str:
@@ -330,7 +346,7 @@ class Pack:
                 content = decrypted(keys[box["of"]], bytes(12), decoded(box["box"]))
                 if content[:32] != bytes(32):
                     raise Fault("a box is not bound to its key")
-                body = merged(body, json.loads(content[32:]))
+                body = merged(body, loads(content[32:]))
                 opened += 1
             self.events[event["sequence"]] = body
         erased = (
@@ -340,7 +356,7 @@ class Pack:
 
     def dossier(self) -> str:
         data, digest = self.files["dossier.json"], self.manifest["dossier"]
-        dossier = json.loads(data)
+        dossier = loads(data)
         if hashlib.sha256(data).hexdigest() != digest or canonical(dossier) != data:
             raise Fault(f"the dossier is not the one of the digest {digest[:12]}")
         said = {"after": "in_review"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from governance.audit.services import AuditEntry, audit_record_many
+from governance.database.locks import lock
 from governance.notify import notify
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
@@ -68,10 +69,6 @@ RELEASE_STATES = StateMachine(
     related=("version__model__department", "version__base", "department"),
 )
 release_locked = RELEASE_STATES.locked
-_PLACE_LOCK = """
-SELECT pg_advisory_xact_lock(hashtext('assay:place:' || environment || ':' || deployment_name))
-FROM registry_release WHERE id = %s
-"""
 CHANNELS = ("assay:snapshot", "assay:deployments")
 
 
@@ -79,8 +76,9 @@ def place_locked(release_id: int) -> None:
     """Of the approvals for one name in one environment one waits for the other, until the
     transaction ends: the second sees what the first made live. Before any row is locked.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_PLACE_LOCK, [release_id])
+    rows = Release.objects.filter(pk=release_id).values_list("environment", "deployment_name")
+    for environment, name in rows:
+        lock(f"place:{environment}:{name}")
 
 
 def release_set_state(

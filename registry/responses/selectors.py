@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from governance.errors import NotFound, WrongState
@@ -33,8 +33,11 @@ RESPONSE = "resp_"
 
 
 def responses_visible_to(actor: Principal) -> QuerySet[StoredResponse]:
-    """Return the unexpired responses that `actor` may see, the newest first."""
-    rows = StoredResponse.objects.select_related("department").filter(expires_at__gt=timezone.now())
+    """Return the unexpired responses that `actor` may see, the newest first; none of a department
+    that keeps none."""
+    keeps = ResponseRetention.objects.filter(department=OuterRef("department"), days__gt=0)
+    rows = StoredResponse.objects.select_related("department")
+    rows = rows.filter(Exists(keeps), expires_at__gt=timezone.now())
     return visible_to(actor, Action.RESPONSE_VIEW, rows, resource_type="response")
 
 

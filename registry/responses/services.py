@@ -6,13 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Count, DateTimeField, ExpressionWrapper, F, Sum
-from django.db.models.functions import Least
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.errors import InvalidInput, NotFound, Unavailable, WrongState
+from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -33,6 +32,8 @@ from registry.validation import storable_json
 # Of one department.
 RESPONSES_MAX = 50_000
 BYTES_MAX = 1024**3
+# Longer than any transaction that stores one.
+_STORED_WITHIN = timedelta(hours=1)
 # In one transaction, and so many transactions a minute.
 _EXPIRED_AT_ONCE = 1_000
 _EXPIRIES = 50
@@ -82,12 +83,10 @@ def response_create(
     Raises:
         InvalidInput: An item contains a NUL character.
         NotPermitted: The policy forbids it.
-        Unavailable: The retention is being changed.
         WrongState: The department stores as many responses, or bytes, as it may.
     """
     resource = department_resource("response", department)
     decision = authorize(actor=actor, action=Action.RESPONSE_CREATE, resource=resource)
-    _retention_lock(department, shared=True)
     kept = ResponseRetention.objects.filter(department=department).first()
     if kept is None or not kept.days:
         return None
@@ -119,23 +118,6 @@ def response_create(
         decision=decision,
     )
     return made
-
-
-def _retention_lock(department: Department, *, shared: bool) -> None:
-    """Hold the retention still until the transaction ends: shared by those who store, alone by who
-    changes it, who would miss a row of a transaction that is under way.
-
-    Raises:
-        Unavailable: With `shared`, it is being changed. Deleting may take a while, and a wait would
-            hold a thread that other departments need.
-    """
-    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {function}(hashtext(%s))", [f"assay:responses:{department.pk}"])
-        if shared and not cursor.fetchone()[0]:
-            raise Unavailable(
-                f"The retention of {department.slug}'s responses is being changed.", retry_after=2
-            )
 
 
 def _check_room(department: Department) -> None:
@@ -236,7 +218,8 @@ def chat_label(
 def retention_set(*, actor: Principal, department: Department, days: int) -> ResponseRetention:
     """Set for how many days a department keeps responses; 0 deletes all and stores no more.
 
-    A shorter time applies to responses that are stored already, a longer one to new ones.
+    A shorter time applies to responses that are stored already, a longer one to new ones. One that
+    is being stored at this moment gets the shorter time within a minute (`responses_expire_due`).
 
     Raises:
         InvalidInput: The number is not from 0 to 365.
@@ -254,20 +237,15 @@ def retention_set(*, actor: Principal, department: Department, days: int) -> Res
             f"Responses are kept for 0 to {RETENTION_MAX_DAYS} days.",
             fields={"days": [f"From 0 to {RETENTION_MAX_DAYS}."]},
         )
-    _retention_lock(department, shared=False)
     before = ResponseRetention.objects.filter(department=department).first()
     kept, _ = ResponseRetention.objects.update_or_create(
         department=department, defaults={"days": days}
     )
-    rows = StoredResponse.objects.filter(department=department)
+    deleted = 0
     if days == 0:
-        deleted, _ = rows.delete()
+        deleted, _ = StoredResponse.objects.filter(department=department).delete()
     else:
-        deleted = 0
-        latest = ExpressionWrapper(
-            F("created_at") + timedelta(days=days), output_field=DateTimeField()
-        )
-        rows.update(expires_at=Least(F("expires_at"), latest))
+        _shorten(kept)
     audit_record(
         actor=actor,
         action=Action.RESPONSE_RETAIN,
@@ -279,6 +257,15 @@ def retention_set(*, actor: Principal, department: Department, days: int) -> Res
     return kept
 
 
+def _shorten(kept: ResponseRetention) -> None:
+    """Let no response of the department last longer than it keeps responses now."""
+    latest = ExpressionWrapper(
+        F("created_at") + timedelta(days=kept.days), output_field=DateTimeField()
+    )
+    rows = StoredResponse.objects.filter(department_id=kept.department_id, expires_at__gt=latest)
+    rows.update(expires_at=latest)
+
+
 def responses_forget_person(person: Person) -> dict[str, int]:
     """Delete what a person asked in the playground; returns the count."""
     deleted, _ = StoredResponse.objects.filter(person=person).delete()
@@ -286,7 +273,13 @@ def responses_forget_person(person: Person) -> dict[str, int]:
 
 
 def responses_expire_due() -> int:
-    """Delete expired responses; returns how many. For the controller."""
+    """Delete expired responses; returns how many. For the controller.
+
+    A transaction that stored a response may have read the retention before it was shortened, and
+    have committed after it.
+    """
+    for kept in ResponseRetention.objects.filter(updated_at__gte=timezone.now() - _STORED_WITHIN):
+        _shorten(kept)
     return expire_in_rounds(_expire_some, at_once=_EXPIRED_AT_ONCE, rounds=_EXPIRIES)
 
 

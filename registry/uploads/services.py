@@ -10,12 +10,13 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.bounds import FILENAME_MAX
+from governance.database.locks import lock
 from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable, WrongState
 from governance.people.models import Department
 from governance.policy.services import authorize
@@ -32,8 +33,6 @@ OPEN_MAX = 512
 # However often it is written to, an upload ends after this.
 LONGEST = timedelta(days=7)
 _SHA256 = re.compile("[0-9a-f]{64}")
-# One at a time: what is promised to all uploads together is counted under it.
-_RESERVING = "SELECT pg_advisory_xact_lock(hashtext('assay:uploads'))"
 
 
 class ChecksumMismatch(DomainError):
@@ -115,8 +114,8 @@ def upload_create(
 
 @lifted()
 def _check_room(person_id: int, kind: str, size: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_RESERVING)
+    # One at a time: what is promised to all uploads together is counted under it.
+    lock("uploads")
     mine = Upload.objects.filter(owner_id=person_id)
     if mine.count() >= OPEN_MAX:
         raise WrongState(

@@ -1,8 +1,8 @@
 """Recalling a version: it, what stands on it, and its bytes under any name never serve again.
 
-One action reaches everything below in the lineage, whatever its department. Registering holds the
-lock that a recall takes, shared, until it has committed (the trigger of the migration `recall`
-takes it), so that nothing joins the lineage unseen between its reading and its end.
+One action reaches everything below in the lineage, whatever its department. A recall locks the
+table of versions against writes: it waits for whatever is being registered, and nothing joins the
+lineage unseen between its reading and its end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ from registry.versions.selectors import version_get, versions_visible_to
 
 # How many of each kind a list names; the rest of them are counted.
 LISTED = 200
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:recall'))"
+# Whoever registers a version holds a lock that conflicts with this one until the commit. Locks of
+# tables queue in order, so that registering without end delays no recall; this one needs a
+# privilege that workers lack.
+_LOCK = "LOCK TABLE registry_modelversion IN SHARE ROW EXCLUSIVE MODE"
 # What stands on it at any depth, and whatever has the same bytes as one of these.
 _BELOW = """
 WITH RECURSIVE below(id, digest) AS (

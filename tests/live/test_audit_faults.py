@@ -336,8 +336,8 @@ def stopped_half_way(installation: Installation, sealer: int) -> bool:
     """Stop the process as a paused machine does; let it go on unless it stopped while sealing."""
     os.kill(sealer, signal.SIGSTOP)
     time.sleep(0.1)  # What PostgreSQL has been given to do is done by then.
-    held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND granted"
-    if installation.rows(held, SEALER_LOCK):
+    free = "SELECT 1 FROM governance_namedlock WHERE name = %s FOR UPDATE SKIP LOCKED"
+    if not installation.rows(free, SEALER_LOCK):
         return True
     os.kill(sealer, signal.SIGCONT)
     return False

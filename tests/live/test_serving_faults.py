@@ -34,7 +34,7 @@ from tests.live.celery_worker import (
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
-from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.models import Deployment, DeploymentState, ServingLease
 from workers.deployments.services import deployment_create
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
@@ -179,11 +179,11 @@ def test_a_restart_of_the_database_and_a_flush_of_the_broker_end_serving_for_sec
     live: Live, redis: Redis
 ) -> None:
     stream = live.stream()
-    leased = Deployment.objects.get().servable_until
+    leased = ServingLease.objects.get().servable_until
     end_database_connections()
     assert live.post("one two").status_code in (200, 503)
     with measured("leases renewed after a restart of the database"):
-        until(lambda: Deployment.objects.get().servable_until > leased)
+        until(lambda: ServingLease.objects.get().servable_until > leased)
     assert stream.lines[-1] != "broken"
     until(lambda: live.post("one two").status_code == 200)
     redis.flushall()

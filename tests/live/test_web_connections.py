@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,30 +163,62 @@ def test_requests_beyond_the_bound_are_refused_and_hold_up_no_gateway(
     assert after.status_code == 200
 
 
+HANG_UPS = 300
+# Pages, lists and a download, reads and what is refused.
+PATHS = (
+    "/", "/models", "/jobs", "/audit", "/people", "/health", "/sign-in", "/search?q=a", "/readyz",
+    "/api/v1/me", "/api/v1/models", "/api/v1/audit/events", "/v1/models", "/metrics", "/scim/v2/x",
+)  # fmt: skip
+
+
+def test_clients_that_hang_up_leave_no_connection_in_a_transaction(
+    transactional_db: None, policy: Any, person: Callable[..., Person], tmp_path: Path
+) -> None:
+    """At any moment: before the request's turn, while it is answered, and while it is sent."""
+    jars = [signed_in(person(f"Lead {n}", "admin", "lead@finance")) for n in range(4)]
+    with web(tmp_path, ASSAY_WEB_THREADS=THREADS) as (url, _), ThreadPoolExecutor(8) as pool:
+        port = int(url.rpartition(":")[2])
+
+        def hang_up(number: int) -> None:
+            chance = random.Random(number)
+            cookies = "; ".join(f"{k}={v}" for k, v in chance.choice(jars).items())
+            path, body = chance.choice(PATHS), "x=1" if chance.random() < 0.3 else ""
+            head = (
+                f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                f"Cookie: {cookies}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n{body}"
+            )
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                client.sendall(head.encode())
+                time.sleep(chance.random() * chance.choice((0.005, 0.05, 0.3)))
+
+        list(pool.map(hang_up, range(HANG_UPS)))
+        # Every thread and connection is free again. What the pool says is checked at the end.
+        answers = [httpx.get(f"{url}/", cookies=jars[0], timeout=60) for _ in range(8)]
+    assert [each.status_code for each in answers] == [200] * 8
+
+
 SESSIONS = """
-import time
 import django
+from django.conf import settings
+# One connection: a pool that is opened grows for its first client, and would then lend another one
+# than the one to look at.
+settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"] = 1
 django.setup()
 from django.db import connection
 from governance.principals import ANONYMOUS
 from governance.rowsecurity import Reach, _apply, scope
-
-def give_back():
-    # The pool resets a connection in a thread of its own, and would open another one meanwhile.
-    connection.close()
-    while (stats := connection.pool.get_stats())["pool_available"] < stats["pool_size"]:
-        time.sleep(0.01)
 
 def borrowed():
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_backend_pid(), current_setting('role'),"
             " current_setting('assay.departments'), current_setting('TimeZone'),"
-            " current_setting('statement_timeout'), (SELECT count(*) FROM pg_locks"
-            " WHERE locktype = 'advisory' AND pid = pg_backend_pid())"
+            " current_setting('statement_timeout'), (SELECT count(*) FROM pg_cursors WHERE"
+            " is_holdable), (SELECT count(*) FROM pg_listening_channels())"
         )
         found = cursor.fetchone()
-    give_back()
+    connection.close()
     return found
 
 first = borrowed()
@@ -194,23 +229,24 @@ try:
             cursor.execute("SELECT 1/0")
 except Exception as error:
     print(type(error).__name__)
-give_back()
+connection.close()
 found = borrowed()
 print(found == first or found)
-# What no code here does: settings of the whole session, and a lock that is left.
+# What no code here does: settings of the whole session, a cursor and a subscription that are left.
 with connection.cursor() as cursor:
     cursor.execute("SET ROLE assay_app")
     cursor.execute("SET assay.departments = '7'")
     cursor.execute("SET statement_timeout = 0")
     cursor.execute("SET TIME ZONE 'Asia/Tokyo'")
-    cursor.execute("SELECT pg_advisory_lock(1)")
-give_back()
+    cursor.execute("DECLARE left_open CURSOR WITH HOLD FOR SELECT 1")
+    cursor.execute("LISTEN left_open")
+connection.close()
 found = borrowed()
 print(found == first or found)
-# A transaction that is neither committed nor rolled back.
+# A transaction that is neither committed nor rolled back; the pool says so, and rolls it back.
 connection.set_autocommit(False)
 _apply(Reach(departments=frozenset(), person_id=7))
-give_back()
+connection.close()
 found = borrowed()
 print(found == first or found, first[1:])
 """
@@ -228,7 +264,7 @@ def test_a_connection_from_the_pool_remembers_nothing_of_the_last_request(
         timeout=120,
         check=False,
     )
-    expected = "('none', '*', 'UTC', '30s', 0)"
+    expected = "('none', '*', 'UTC', '30s', 0, 0)"
     assert finished.stdout.splitlines() == ["DataError", "True", "True", f"True {expected}"], (
         finished.stderr[-2000:]
     )

@@ -39,6 +39,9 @@ def process(folder: Path, kind: str, *command: str, **settings: str) -> Iterator
         yield started
     finally:
         stop_process_group(started)
+    # psycopg's pool says so of what comes back in a transaction, or during a statement.
+    log_text = (folder / "log").read_text(errors="replace")
+    assert "returned connection" not in log_text, "a request left its connection in a transaction"
 
 
 @contextmanager

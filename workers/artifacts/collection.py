@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from governance import rowsecurity
 from governance.audit.services import Subject, audit_record
+from governance.database.locks import session_lock
 from governance.errors import DomainError, InvalidInput, Unavailable
 from governance.principals import Principal, background, service_principal
 from registry import store
@@ -154,19 +155,12 @@ def _batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep every process from adopting files that exist already."""
-    with connection.cursor() as cursor:
-        until = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            # To queue for it would make everybody who adopts wait too.
-            cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [store.ADOPTING])
-            if cursor.fetchone() == (True,):
-                break
-            if time.monotonic() > until:
-                raise Unavailable(
-                    "Files are being adopted; the rest was not removed.", hint="Run it again."
-                )
-            time.sleep(0.2)
-        try:
-            yield
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [store.ADOPTING])
+    until = time.monotonic() + _LOCK_WAIT_S
+    while time.monotonic() < until:
+        # To queue for it would make everybody who adopts wait too.
+        with session_lock(store.ADOPTING) as held:
+            if held:
+                yield
+                return
+        time.sleep(0.2)
+    raise Unavailable("Files are being adopted; the rest was not removed.", hint="Run it again.")

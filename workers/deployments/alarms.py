@@ -57,7 +57,8 @@ def releases_unreadable() -> str:
 
 def leases_lapsed() -> str:
     """Name serving deployments that the controller does not confirm."""
-    rows = Deployment.objects.filter(state=DeploymentState.SERVING, servable_until__lte=Now())
+    serving = Deployment.objects.filter(state=DeploymentState.SERVING)
+    rows = serving.exclude(lease__servable_until__gt=Now())
     names = list(rows.order_by("name").values_list("name", flat=True))
     return f"Not confirmed, so that they do not serve: {', '.join(names)}." if names else ""
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 
 from registry.releases.serving import serving_verdicts
-from workers.deployments.models import Deployment
+from workers.deployments.models import ServingLease
 from workers.deployments.selectors import live_deployments
-from workers.deployments.states import LIVE
 from workers.dispatch import wake_engines
 
 
@@ -49,10 +47,4 @@ def leases_renew() -> int:
 
 
 def _set_end(ids: list[int], end: Combinable) -> int:
-    """Set the end of these rows. Locked rows wait for the next round, so that they delay none."""
-    if not ids:
-        return 0
-    with transaction.atomic():
-        rows = Deployment.objects.filter(pk__in=ids, state__in=LIVE)
-        free = rows.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)
-        return Deployment.objects.filter(pk__in=list(free)).update(servable_until=end)
+    return ServingLease.objects.filter(pk__in=ids).update(servable_until=end) if ids else 0

@@ -29,11 +29,8 @@ class DeploymentState(models.TextChoices):
 
 
 class Deployment(models.Model):
-    """An approved release under the name that applications call it by.
-
-    It serves no longer than `servable_until`, which the controller moves on as long as the release
-    may serve: a controller that is dead or stuck ends all serving.
-    """
+    """An approved release under the name that applications call it by. It serves as long as its
+    lease lasts (`ServingLease`)."""
 
     name = models.SlugField(max_length=NAME_MAX)
     release = models.ForeignKey(
@@ -49,7 +46,6 @@ class Deployment(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
     stopped_at = models.DateTimeField(null=True, blank=True)
-    servable_until = models.DateTimeField(null=True, blank=True)
     # Placement is a matter of operations, and no part of what was approved.
     replicas_min = models.PositiveSmallIntegerField(default=1, db_default=1)
     replicas_max = models.PositiveSmallIntegerField(default=1, db_default=1)
@@ -85,6 +81,22 @@ class Deployment(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class ServingLease(models.Model):
+    """Until when a deployment may serve. The controller moves it on as long as the release may
+    serve: a controller that is dead or stuck ends all serving.
+
+    A table of its own, because workers may change a deployment, and so lock its row.
+    """
+
+    deployment = models.OneToOneField(
+        Deployment, on_delete=models.CASCADE, primary_key=True, related_name="lease"
+    )
+    servable_until = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"lease of {self.deployment_id}"
 
 
 class ReplicaState(models.TextChoices):
@@ -172,14 +184,21 @@ class ServingPeriod(models.Model):
     serving_from = models.DateTimeField()
     serving_until = models.DateTimeField(null=True, blank=True)
     ended_as = models.CharField(max_length=10, choices=DeploymentState.choices, blank=True)
+    # A trigger checks that the events exist. A foreign key would lock their rows, and with them the
+    # sealer out.
     began_event = models.ForeignKey(
-        "governance.AuditEvent", on_delete=models.PROTECT, related_name="+", db_index=False
+        "governance.AuditEvent",
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     ended_event = models.ForeignKey(
         "governance.AuditEvent",
         on_delete=models.PROTECT,
         related_name="+",
         db_index=False,
+        db_constraint=False,
         null=True,
         blank=True,
     )

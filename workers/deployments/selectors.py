@@ -61,7 +61,7 @@ HEAVY = (
 )
 # Seconds that the lease has left, by the clock of the database: those of hosts may differ.
 LEASE_S = ExpressionWrapper(
-    Extract(F("servable_until") - Now(), "epoch"), output_field=FloatField()
+    Extract(F("lease__servable_until") - Now(), "epoch"), output_field=FloatField()
 )
 
 

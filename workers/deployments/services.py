@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
+from governance.database.locks import is_lock_timeout, wait_at_most
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -23,7 +24,14 @@ from registry.releases.selectors import release_get
 from registry.releases.serving import release_startable, serving_verdicts
 from registry.resources import release_subject
 from workers.deployments.leases import lease_end
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
+from workers.deployments.models import (
+    Deployment,
+    DeploymentState,
+    Replica,
+    ReplicaState,
+    ServingLease,
+    WorkerKey,
+)
 from workers.deployments.resources import (
     deployment_context,
     deployment_resource,
@@ -51,6 +59,8 @@ _REPORTED = Q(state__in=(ReplicaState.LOADING, ReplicaState.READY, ReplicaState.
 _RENEWED = Q(state__in=(ReplicaState.FAILED, ReplicaState.REFUSED)) | Exists(
     Placement.objects.filter(deployment=OuterRef("deployment"), worker=OuterRef("worker"))
 )
+# How long the stop of one deployment may hold up that of the next.
+_STOP_PATIENCE_MS = 200
 # Another worker that hashed the right bytes this recently keeps a deployment from being refused:
 # it may just be restarting.
 VOUCHED_FOR = timedelta(minutes=10)
@@ -167,16 +177,17 @@ def _name_serves(release: Release) -> bool:
 def _insert(person_id: int, release: Release, replicas: ReplicaSettings) -> Deployment:
     try:
         with transaction.atomic():
-            return Deployment.objects.create(
+            made = Deployment.objects.create(
                 name=release.deployment_name,
                 release=release,
                 department=release.department,
                 created_by_id=person_id,
                 message=WAITS,
-                # Its release was asked about in this transaction; from now on the controller does.
-                servable_until=lease_end(),
                 **replicas.columns(),
             )
+            # Its release was asked about in this transaction; from now on the controller does.
+            ServingLease.objects.create(deployment=made, servable_until=lease_end())
+            return made
     except IntegrityError as error:
         raise WrongState(
             f"{release.deployment_name} was deployed by someone else at the same moment; "
@@ -371,10 +382,13 @@ def worker_replicas_end(*, prefix: str, message: str, actor: Principal) -> None:
 
 
 def replicas_expire() -> int:
-    """Stop replicas that were silent for 15 s; a deployment without any is pending again."""
+    """Stop replicas that were silent for 15 s; a deployment without any is pending again. Rows that
+    another session holds wait for the next round."""
     silent = timezone.now() - timedelta(seconds=REPLICA_SILENCE_S)
+    rows = Replica.objects.filter(_REPORTED, heartbeat_at__lt=silent)
     with transaction.atomic():
-        stopped = Replica.objects.filter(_REPORTED, heartbeat_at__lt=silent).update(
+        free = rows.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)
+        stopped = Replica.objects.filter(pk__in=list(free)).update(
             state=ReplicaState.STOPPED,
             message=f"No heartbeat for {REPLICA_SILENCE_S} s.",
             failures=0,
@@ -408,7 +422,8 @@ def _await_replicas(actor: Principal) -> None:
 def deployments_stop_unservable() -> int:
     """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many.
 
-    One whose release cannot be read is not stopped, which would be final; its lease ends.
+    One whose release cannot be read is not stopped, which would be final; its lease ends. So does
+    that of one whose row another session holds: it is stopped in a later round.
     """
     stopped = 0
     deployments = list(live_deployments())
@@ -418,17 +433,21 @@ def deployments_stop_unservable() -> int:
         if verdict.refusal is None or not verdict.readable:
             continue
         try:
-            deployment_move(
-                deployment_id=deployment.pk,
-                to=DeploymentState.STOPPED,
-                actor=_CONTROLLER,
-                message=verdict.refusal.message,
-            )
+            with transaction.atomic():
+                wait_at_most(_STOP_PATIENCE_MS)
+                deployment_move(
+                    deployment_id=deployment.pk,
+                    to=DeploymentState.STOPPED,
+                    actor=_CONTROLLER,
+                    message=verdict.refusal.message,
+                )
             stopped += 1
         except WrongState:
             logger.info("Deployment %s was stopped by someone else", deployment.name)
-        except DatabaseError:
-            raise
+        except DatabaseError as error:
+            if not is_lock_timeout(error):
+                raise
+            logger.warning("Deployment %s is stopped later: %s", deployment.name, error)
         except Exception:
             logger.exception("Deployment %s could not be stopped", deployment.name)
     return stopped

@@ -7,9 +7,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
+from governance.database.locks import session_lock
 from governance.errors import DomainError, Unavailable
 from governance.principals import service_principal
 from registry.catalog import get_task
@@ -129,17 +130,12 @@ def _store_output(job_id: UUID | str) -> bool:
     job = Job.objects.filter(pk=job_id, state=JobState.FINISHING).first()
     if job is None or JobKind(job.kind) not in _DELIVERS or "manifest" not in _result(job):
         return True
-    with connection.cursor() as cursor:
-        name = f"assay:finish:{job.pk}"
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [name])
-        if cursor.fetchone() != (True,):
-            return False
-        try:
+    # One at a time: a second controller finishes none while the first is at one.
+    with session_lock("finishing") as held:
+        if held:
             folder = workspace.output_folder(job.pk, int(_result(job)["fence"]))
             adopt(folder, _manifest(job))
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [name])
-    return True
+        return held
 
 
 def _manifest(job: Job) -> Manifest:

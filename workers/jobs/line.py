@@ -31,7 +31,7 @@ SPARED_FOR = timedelta(hours=1)
 
 # Claims wait for one another for the few milliseconds that one takes: without it, two claims at
 # once would count the same running jobs, and both take the last place of a department.
-LOCK = "SELECT pg_advisory_xact_lock(hashtext('assay:job-claim'))"
+LOCK = "LOCK TABLE workers_jobline IN EXCLUSIVE MODE"
 
 SHARES = f"""
 running AS (

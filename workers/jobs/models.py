@@ -158,6 +158,16 @@ class Job(models.Model):
         return self.attempt - self.interruptions
 
 
+class JobLine(models.Model):
+    """A table without rows: whoever claims a job locks it (`workers.jobs.line`).
+
+    The only lock that workers need, on a table of its own, where they hold up nothing else.
+    """
+
+    def __str__(self) -> str:
+        return "line"
+
+
 class JobEvent(models.Model):
     """One line of a job's log, or one point of its curves. `data` maps a metric to its value."""
 

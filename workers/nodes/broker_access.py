@@ -31,6 +31,7 @@ from workers.wire import (
     alive_key,
     cancel_channel,
     deployment_queue,
+    dropped_key,
     presence_key,
     reply_stream,
     worker_address,
@@ -73,11 +74,13 @@ class Access:
         queues = [deployment_queue(pk) for pk in sorted(self.deployments)]
         parts = (
             ("brpop", "~", (JOB_QUEUE, IDLE_QUEUE, *queues)),
-            # A worker that ends puts back what it has not begun.
-            ("lpush llen", "~", queues),
             ("xadd expire", "%W~", (reply_stream("assay:reply:*", self.realm),)),
             ("set del", "%W~", (alive_key(worker_address(self.realm, "*")),)),
-            ("zadd zrem zremrangebyscore", "%W~", (presence_key(self.realm),)),
+            (
+                "zadd zrem zremrangebyscore",
+                "%W~",
+                (presence_key(self.realm), dropped_key(self.realm)),
+            ),
         )
         return [
             *("reset", "on", "-@all"),

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
+from governance.database.locks import try_lock
 from workers.deployments.models import Deployment, DeploymentState
 from workers.deployments.states import LIVE
 from workers.dispatch import wake_engines
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 # Longest pause between two rounds in which heartbeats could still be seen, in seconds.
 PAUSE_S = 10.0
 ASLEEP = "Scaled to zero. The next request starts it."
-_LOCK = "assay:placement"
 _BATCH = 500
 
 
@@ -70,7 +70,7 @@ def placements_update(
     `trusting`: workers that are silent count as there, but get nothing new. `scale` sets how many
     replicas are wanted, under the same lock: two controllers would each count a busy time once.
     """
-    if not _alone():
+    if not try_lock("placement"):
         return None
     scale()
     rows = deployments_assignable()
@@ -80,12 +80,6 @@ def placements_update(
     if found.moves:
         transaction.on_commit(wake_engines)
     return found
-
-
-def _alone() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtext(%s))", [_LOCK])
-        return bool(cursor.fetchone()[0])
 
 
 def _write(moves: tuple[Move, ...]) -> None:

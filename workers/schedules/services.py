@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.bounds import TITLE_MAX
+from governance.database.locks import lock
 from governance.errors import InvalidInput, WrongState
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -55,11 +56,8 @@ def schedule_create(
     person = acting_person(actor)
     department, title, _ = request_check(actor, wanted)
     decision = _authorized(actor, title, department.slug)
-    with connection.cursor() as cursor:
-        # Two at once take neither the same name nor both the last place.
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:schedules:{department.pk}"]
-        )
+    # Two at once take neither the same name nor both the last place.
+    lock(f"schedules:{department.pk}")
     others = Schedule.objects.filter(department=department)
     if others.count() >= SCHEDULES_MAX:
         raise WrongState(

@@ -20,7 +20,7 @@ from redis.retry import Retry
 from governance.errors import Unavailable
 from governance.principals import serving
 from registry import store
-from workers import tracing
+from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
 from workers.control.direct import DirectControl
@@ -31,7 +31,7 @@ from workers.engine_process.client import OwnEngines
 from workers.listening import listener
 from workers.remote.control import RemoteControl
 from workers.remote.media import RemoteMedia
-from workers.sealing import NotAddressed, WorkerSeals
+from workers.sealing import GivenBack, NotAddressed, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.capacity import own_capacity
 from workers.tasks.engines import offered_engines
@@ -133,6 +133,7 @@ class Runtime:
         for thread in self._threads:
             thread.start()
         self._threads.append(listener(handlers, self._stop))
+        transport.on_give_back(self.give_back)
 
     def _register(self) -> None:
         self._control.worker_key_register(
@@ -165,11 +166,22 @@ class Runtime:
         except NotAddressed as error:
             logger.warning("%s It goes back to its gateway.", error)
             self._replies.bounce(error)
+        except GivenBack:
+            logger.debug("A request that was given back is not begun")
         except Forged as error:
             logger.error("FORGED REQUEST refused: %s", error)
         else:
             with serving(request.request_id):
                 self._answerer.answer(request, seals)
+
+    def give_back(self, message: dict[str, Any]) -> None:
+        """Send a request that was fetched, and that this process will not begin, to its gateway."""
+        try:
+            unopened = self._seals.give_back(message)
+            if not self._replies.bounce(unopened):
+                self._seals.keep(message)
+        except (Forged, GivenBack) as error:
+            logger.info("A request was not given back: %s", error)
 
     def _cancel(self, message: str) -> None:
         try:

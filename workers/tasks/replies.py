@@ -107,14 +107,17 @@ class Replies:
     def put(self, reply: Reply) -> None:
         self._queue.put(reply)
 
-    def bounce(self, unopened: NotAddressed) -> None:
-        """Send a request back to its gateway, unopened. Losing it costs the caller a wait."""
+    def bounce(self, unopened: NotAddressed) -> bool:
+        """Send a request back to its gateway, unopened; return whether the broker took it. Losing
+        it costs the caller a wait."""
         try:
             self._client.xadd(
                 unopened.stream, unopened.fields, maxlen=REPLY_MAXLEN, approximate=True
             )
         except redis.RedisError as error:
             logger.warning("%s It could not be sent back: %s", unopened, error)
+            return False
+        return True
 
     def close(self) -> None:
         """Write what is queued and stop."""

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from django.db import close_old_connections, connection, transaction
+from django.db import close_old_connections, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -39,6 +39,7 @@ from governance.audit.exports.write import write_selection
 from governance.audit.selectors import latest_checkpoint
 from governance.audit.services import audit_record
 from governance.audit.signing import audit_public_keys
+from governance.database.locks import lock
 from governance.errors import DomainError
 from governance.people.selectors import principal_for_person
 from governance.principals import (
@@ -50,7 +51,6 @@ from governance.principals import (
 
 logger = logging.getLogger(__name__)
 
-EXPORTS_LOCK = 0x41534558  # "ASEX": claims are taken one after the other
 LEASE_S = 60
 IDLE_S = 1.0
 TIDY_S = 60.0
@@ -105,8 +105,8 @@ def export_claim() -> AuditExport | None:
     if not AuditExport.objects.filter(state__in=under_way).exists():
         return None
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [EXPORTS_LOCK])
+        # Claims are taken one after the other.
+        lock("exports")
         if AuditExport.objects.filter(state=ExportState.RUNNING, lease_until__gte=Now()).exists():
             return None
         waiting = Q(state=ExportState.QUEUED) | Q(state=ExportState.RUNNING, lease_until__lt=Now())

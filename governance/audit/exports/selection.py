@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from governance import strict_json
 from governance.audit.boxes import Body, merged, open_box
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier, split_keys
 from governance.audit.tree.merkle import HASH_BYTES, leaf_hash, verify_inclusion
@@ -352,6 +353,6 @@ def boxes_in(body: Body) -> dict[str, bytes]:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
+        return strict_json.loads(text)
     except (ValueError, RecursionError):
         return None

@@ -1,8 +1,7 @@
 """Publishing: brings the second place up to the latest checkpoint, in parallel to the sealer.
 
 The second place may hang, or be away for a day: nothing here holds up sealing, and no transaction
-is open while a byte is written outside. One publisher of many works, by an advisory lock of its
-own.
+is open while a byte is written outside. One publisher of many works, by a lock of its own.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from governance.audit.outside.second_place import second_place
 from governance.audit.signing import audit_public_keys
 from governance.audit.tree import tiles
 from governance.audit.tree.proofs import leaf_hashes
+from governance.database.locks import session_lock
 
 logger = logging.getLogger(__name__)
 
-PUBLISHER_LOCK = 0x41535350  # "ASSP"
+PUBLISHER_LOCK = "publisher"
 # So many events are published before the checkpoint over them is: what is caught up stays so.
 STEP = 65_536
 PAUSE_AFTER_FAILURE_S = 10.0
@@ -75,18 +75,17 @@ def _only_one() -> Iterator[bool]:
     PostgreSQL ends the connection of a publisher that is silent for too long, as one on a machine
     that was paused is, so that another takes over.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [PUBLISHER_LOCK])
-        ours = bool(cursor.fetchone()[0])
-        if ours:
+    with session_lock(PUBLISHER_LOCK) as ours:
+        if not ours:
+            yield False
+            return
+        with connection.cursor() as cursor:
             cursor.execute(f"SET idle_session_timeout = {LOST_AFTER_MS:d}")
-    try:
-        yield ours
-    finally:
-        if ours:
+        try:
+            yield True
+        finally:
             with connection.cursor() as cursor:
                 cursor.execute("RESET idle_session_timeout")
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [PUBLISHER_LOCK])
 
 
 def _say_faults() -> None:

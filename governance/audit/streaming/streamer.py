@@ -6,8 +6,7 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from django.conf import settings
 from django.db import Error, close_old_connections, connection
@@ -23,10 +22,10 @@ from governance.audit.streaming.records import REFUSED, records_of
 from governance.audit.streaming.rendering import Line, Renderer
 from governance.audit.streaming.sending import BatchRefused, Sender, SendFailed
 from governance.audit.streaming.syslog import SyslogSender
+from governance.database.locks import session_lock
 
 logger = logging.getLogger(__name__)
 
-STREAM_LOCK = 0x5349454D  # "SIEM": with the stream's name, the lock that makes one streamer of many
 BATCH_EVENTS = 500
 BATCH_BYTES = 1024 * 1024
 IDLE_S = 1.0
@@ -63,7 +62,12 @@ class Streamer:
         Raises:
             django.db.Error: the database does not answer.
         """
-        with _held(self._to.name) as held:
+        if not AuditEvent.objects.filter(sequence__gte=self._cursor()).exists():
+            return IDLE_S
+        # For one step: no transaction is open while the receiver takes its time. If the connection
+        # breaks, another process may begin: events then arrive twice, and the cursor still never
+        # skips one.
+        with session_lock(f"stream:{self._to.name}") as held:
             if not held:
                 return IDLE_S
             self._at = self._cursor()
@@ -176,21 +180,3 @@ def run(destination: Destination, stop: threading.Event) -> None:
             stop.wait(pause)
     finally:
         streamer.close()
-
-
-@contextmanager
-def _held(name: str) -> Iterator[bool]:
-    """Try to take the stream for this process alone. The lock is held for one step, on the
-    connection, because a transaction must not stay open while the receiver takes its time. If the
-    connection breaks, another process may begin: events then arrive twice, and the cursor still
-    never skips one.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", [STREAM_LOCK, name])
-        held = bool(cursor.fetchone()[0])
-    try:
-        yield held
-    finally:
-        if held:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", [STREAM_LOCK, name])

@@ -17,7 +17,7 @@ from functools import wraps
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
-from django.db import connection, transaction
+from django.db import transaction
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
@@ -25,6 +25,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.models import IdempotencyRecord
+from governance.database.locks import try_lock_once
 from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 
@@ -96,18 +97,20 @@ def idempotent(handler: Handler) -> Handler:
     return wrapper
 
 
+def key_lock(caller: str, key: str) -> str:
+    """Return the name of the lock of a caller's key."""
+    digest = hashlib.sha256(f"{caller}\n{key}".encode()).hexdigest()
+    return f"idempotency:{digest}"
+
+
 def _hold(caller: str, key: str) -> None:
     """Take the key until the transaction ends.
 
     Raises:
         WrongState: another request holds it now.
     """
-    digest = hashlib.sha256(f"idempotency\n{caller}\n{key}".encode()).digest()
-    number = int.from_bytes(digest[:8], "big", signed=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
-        if cursor.fetchone() == (True,):
-            return
+    if try_lock_once(key_lock(caller, key)):
+        return
     raise WrongState(
         "A request with this Idempotency-Key is still under way.",
         code="idempotency_in_progress",

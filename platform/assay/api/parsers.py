@@ -13,6 +13,7 @@ from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 
 from governance.errors import DomainError, TooLarge
+from governance.strict_json import unique_object
 
 MAX_DEPTH = 24
 MAX_WHOLE_NUMBER = 2**63 - 1
@@ -27,13 +28,6 @@ class LengthRequired(DomainError):
     code = "length_required"
     status = 411
     title = "Length required"
-
-
-def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ParseError("An object names the same member twice.")
-    return result
 
 
 def _finite(text: str) -> float:
@@ -78,7 +72,7 @@ def parse_json(text: str | bytes) -> Any:
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique_object,
+            object_pairs_hook=unique_object,
             parse_float=_finite,
             parse_int=_whole,
             parse_constant=_no_constant,

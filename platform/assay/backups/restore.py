@@ -13,6 +13,7 @@ from pathlib import Path
 
 from django.contrib.sessions.models import Session
 from django.core.management import call_command
+from django.db.models.functions import Now
 
 from assay.backups import database
 from assay.backups.backup import (
@@ -34,7 +35,7 @@ from governance.audit.verify import VerificationReport, verify_export
 from registry import store
 from registry.storage.backend import Entry
 from workers.artifacts.copying import store_copy
-from workers.deployments.models import Deployment
+from workers.deployments.models import ServingLease
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +153,4 @@ def _size(note: str) -> int:
 def _end_what_was_running() -> None:
     """End sessions, and all serving until a controller has confirmed it anew."""
     Session.objects.all().delete()
-    Deployment.objects.update(servable_until=None)
+    ServingLease.objects.update(servable_until=Now())

@@ -14,6 +14,7 @@ from assay.cli.output import CliError, console, table
 from assay.cli.production import GAPS
 
 PING_TIMEOUT_S = 2.0
+POSTGRESQL_LEAST = 16
 MINIMUM_FREE_BYTES = 5 * 1024**3
 DATA_FOLDERS = ("artifacts", "quarantine", "media", "files", "work")
 SEALING_LAG_S = 30
@@ -21,13 +22,21 @@ PUBLISH_LAG_S = 120
 
 
 def check_postgresql() -> str:
-    """The database answers."""
+    """The database answers, and is new enough."""
     from django.db import connection
 
     with connection.cursor() as cursor:
-        cursor.execute("SHOW server_version")
-        row = cursor.fetchone()
-    return f"PostgreSQL {row[0] if row else '?'}"
+        cursor.execute(
+            "SELECT current_setting('server_version'),"
+            " current_setting('server_version_num')::int / 10000"
+        )
+        version, major = cursor.fetchone() or ("?", 0)
+    if major < POSTGRESQL_LEAST:
+        raise CheckFailed(
+            f"PostgreSQL {version} is too old",
+            f"Upgrade it to version {POSTGRESQL_LEAST} or newer.",
+        )
+    return f"PostgreSQL {version}"
 
 
 def check_migrations() -> str:

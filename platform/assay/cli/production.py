@@ -166,8 +166,35 @@ def check_garbage() -> str:
     return "removed"
 
 
+def check_database_roles() -> str:
+    """No process can keep locks beyond the controller's reach."""
+    from django.db import connection
+
+    from assay.database_roles.hardening import WORKER, functions_left, owner_sees
+
+    connection.ensure_connection()
+    database = connection.connection
+    if database.execute("SHOW max_prepared_transactions").fetchone() != ("0",):
+        raise CheckFailed(
+            "a process can leave prepared transactions, which keep their locks without a session",
+            "Set max_prepared_transactions = 0 in postgresql.conf, and restart PostgreSQL.",
+        )
+    if not owner_sees(database):
+        raise CheckFailed(
+            "the controller can neither see nor end sessions that hold up others",
+            "Run `assay manage apply_database_roles` as the tables' owner, who made the roles.",
+        )
+    if left := functions_left(database):
+        raise CheckFailed(
+            f"{WORKER} may call {len(left)} functions that hold up others, such as {left[0]}",
+            "As a superuser, run what `assay manage apply_database_roles --show-hardening` prints.",
+        )
+    return "workers can call nothing that holds up others"
+
+
 GAPS: tuple[Check, ...] = (
     ("Environment", check_environment, "Set ASSAY_ENV."),
+    ("Database roles", check_database_roles, "Run `assay manage apply_database_roles`."),
     ("People", check_people, "Fix PostgreSQL first."),
     ("Last backup", check_backup, "Fix PostgreSQL first."),
     ("History outside", check_outside, "Correct ASSAY_AUDIT_PUBLISH_URL."),

@@ -9,10 +9,46 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from assay.database_roles.privileges import OWNER, ROLES, TABLES, Grant
+from assay.database_roles.hardening import harden, is_superuser
+from assay.database_roles.privileges import OF_THE_CONTROLLER, OWNER, ROLES, TABLES, Grant
 from governance.errors import DomainError
 from governance.rowsecurity import ROLE as REQUESTS
 
+_SETTINGS = """
+SELECT r.rolname, coalesce(s.setconfig, '{}') FROM pg_roles r
+  LEFT JOIN pg_db_role_setting s ON s.setrole = r.oid AND s.setdatabase = 0
+ WHERE r.rolname = ANY (%s) ORDER BY 1
+"""
+_RESTORE = """
+CREATE OR REPLACE FUNCTION assay_role_settings_restore() RETURNS text[] LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    changed text[] := '{{}}';
+    wanted record;
+    setting text;
+BEGIN
+    FOR wanted IN
+        SELECT w.role, w.settings FROM (VALUES {wanted}) AS w(role, settings)
+         WHERE w.settings IS DISTINCT FROM (
+                   SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+                    WHERE r.rolname = w.role AND s.setdatabase = 0)
+            OR EXISTS (
+                   SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+                     JOIN pg_database d ON d.oid = s.setdatabase
+                    WHERE r.rolname = w.role AND d.datname = current_database())
+    LOOP
+        EXECUTE format('ALTER ROLE %I RESET ALL', wanted.role);
+        EXECUTE format('ALTER ROLE %I IN DATABASE %I RESET ALL', wanted.role, current_database());
+        FOREACH setting IN ARRAY wanted.settings LOOP
+            EXECUTE format('ALTER ROLE %I SET %I = %L', wanted.role,
+                           split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1));
+        END LOOP;
+        changed := changed || wanted.role;
+    END LOOP;
+    RETURN changed;
+END
+$$
+"""
 ATTEMPTS = 5
 PAUSE_S = 0.2
 
@@ -75,6 +111,8 @@ def _apply(
         if role.name not in existing:
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT").format(name))
         _check_bounded(connection, role.name)
+        # What a role sets for itself holds for all processes of its kind.
+        connection.execute(sql.SQL("ALTER ROLE {} RESET ALL").format(name))
         limit = connections.get(process, role.connections)
         connection.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(name, limit))
         connection.execute(
@@ -91,8 +129,34 @@ def _apply(
             sql.Identifier(REQUESTS), sql.Identifier(ROLES["web"].name)
         )
     )
-    for statement in _privileges(connection):
+    harden(connection)
+    connection.execute(_restoring(connection))
+    for statement in (*_privileges(connection), *_membership(connection)):
         connection.execute(statement)
+
+
+def _restoring(connection: psycopg.Connection[Any]) -> sql.Composed:
+    """A function that puts the settings of the roles back to what they are now, for the controller:
+    any role may change its own, for all processes that connect with it."""
+    names = [role.name for role in ROLES.values()]
+    rows = connection.execute(_SETTINGS, [names]).fetchall()
+    wanted = sql.SQL(", ").join(
+        sql.SQL("({}, {}::text[])").format(sql.Literal(name), sql.Literal(settings))
+        for name, settings in rows
+    )
+    return sql.SQL(_RESTORE).format(wanted=wanted)
+
+
+def _membership(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
+    """Let the tables' owner see and end the sessions of every process, for the controller's watch.
+
+    It becomes none of them (`SET FALSE`). A superuser sees all sessions anyway.
+    """
+    if not is_superuser(connection):
+        for role in ROLES.values():
+            yield sql.SQL("GRANT {} TO CURRENT_USER WITH INHERIT TRUE, SET FALSE").format(
+                sql.Identifier(role.name)
+            )
 
 
 def _existing(connection: psycopg.Connection[Any]) -> set[str]:
@@ -151,6 +215,12 @@ def _privileges(connection: psycopg.Connection[Any]) -> Iterator[sql.Composed]:
     yield sql.SQL("REVOKE ALL ON ALL SEQUENCES IN SCHEMA {} FROM PUBLIC, {}").format(
         schema, everyone
     )
+    for function in OF_THE_CONTROLLER:
+        name = sql.SQL(function)
+        yield sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC, {}").format(name, everyone)
+        yield sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(
+            name, sql.Identifier(ROLES["controller"].name)
+        )
     for table, grant in TABLES.items():
         for role, privileges in grants_of(grant).items():
             if privileges:

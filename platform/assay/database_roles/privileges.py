@@ -86,6 +86,7 @@ _PEOPLE = {
     "governance_groupmapping": Grant(web=ALL),
     "governance_onetimelink": Grant(web=ALL),
     "governance_person": Grant(web=KEEP, controller=READ),
+    "governance_namedlock": Grant(web=ALL, controller=ALL),
     "governance_playgroundtoken": Grant(web=ALL, controller="SELECT, DELETE"),
     "governance_policyversion": Grant(web=KEEP, controller=READ),
     "governance_roleassignment": Grant(web=ALL, controller=READ),
@@ -101,10 +102,15 @@ _AUDIT = {
     "governance_auditcheckpoint": Grant(web=READ, controller=KEEP),
     "governance_auditcosignature": Grant(web=READ, controller=ADD),
     # A trigger holds workers to events about their own work (`workers.0007_worker_limits`).
+    # Nor do they choose its number: one that comes later would wait for theirs.
     "governance_auditevent": Grant(
         web=ADD,
         controller="SELECT, INSERT, UPDATE (sequence)",
-        worker="SELECT (id), INSERT",
+        worker=(
+            "SELECT (id), INSERT (actor_kind, actor_id, actor_name, department, action, outcome,"
+            " subject_type, subject_id, subject_name, reason, request_id, occurred_at,"
+            " policy_version, delivery, canonical, leaf_hash)"
+        ),
     ),
     "governance_auditexport": Grant(web=KEEP, controller="SELECT, UPDATE, DELETE"),
     "governance_auditfilter": Grant(web=ALL),
@@ -176,10 +182,14 @@ _REGISTRY = {
     # The controller drafts what follows a chain of jobs, and deletes unused drafts.
     "registry_releasedraft": Grant(web=ALL, controller=ALL),
     "registry_responseretention": Grant(web=KEEP, controller=READ),
-    "registry_storedresponse": Grant(web=ALL, controller="SELECT, DELETE"),
+    "registry_storedresponse": Grant(web=ALL, controller="SELECT, UPDATE (expires_at), DELETE"),
     "registry_release_departments": Grant(web=ALL, controller=READ, worker=READ),
 }
 
+_OF_A_REPLICA = (
+    "state, loaded_digest, message, load_seconds, failures, retry_at, started_at, heartbeat_at"
+)
+_OF_A_WORKER = "public_key, registered_at, engines, seen_at, memory, device, devices, labels"
 _WORK = {
     "workers_deployment": Grant(
         web=KEEP, controller=CHANGE, worker="SELECT, UPDATE (state, message, stopped_at)"
@@ -196,7 +206,14 @@ _WORK = {
             " queued_at, claimed_at, paused_at, started_at, finished_at)"
         ),
     ),
-    "workers_jobevent": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),
+    "workers_jobevent": Grant(
+        web=ADD,
+        requests=READ,
+        controller=READ,
+        worker="SELECT, INSERT (job_id, attempt, at, step, message, data)",
+    ),
+    # It has no rows. To lock it takes a privilege on the whole table.
+    "workers_jobline": Grant(web=CHANGE, controller=CHANGE, worker=CHANGE),
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes what nodes report, past what a request of a person may reach.
     # Compute workers leave to a node the jobs that it alone has the devices for.
@@ -210,8 +227,24 @@ _WORK = {
     "workers_nodetoken": Grant(web=KEEP),
     # Only the controller decides which worker loads what.
     "workers_placement": Grant(web=READ, controller=ALL, worker=READ),
-    "workers_replica": Grant(web=KEEP, requests=READ, controller=CHANGE, worker=KEEP),
-    "workers_workerkey": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE", worker=KEEP),
+    # By column: who may update a whole table may lock it against every reader.
+    "workers_replica": Grant(
+        web=KEEP,
+        requests=READ,
+        controller=CHANGE,
+        worker=(
+            f"SELECT, INSERT (deployment_id, worker, {_OF_A_REPLICA}), UPDATE ({_OF_A_REPLICA})"
+        ),
+    ),
+    "workers_servinglease": Grant(
+        web=ADD, controller="SELECT, UPDATE (servable_until)", worker=READ
+    ),
+    "workers_workerkey": Grant(
+        web=KEEP,
+        requests=READ,
+        controller="SELECT, DELETE",
+        worker=f"SELECT, INSERT (worker, {_OF_A_WORKER}), UPDATE ({_OF_A_WORKER})",
+    ),
     "workers_schedule": Grant(web=ALL, controller=CHANGE),
     "workers_schedulerun": Grant(web=ALL, controller=ALL),
     # Written with the move that it records, past what a request may reach.
@@ -219,9 +252,19 @@ _WORK = {
         web=KEEP,
         requests=READ,
         controller=KEEP,
-        worker="SELECT, INSERT, UPDATE (serving_until, ended_as, ended_event_id)",
+        worker=(
+            "SELECT, INSERT (deployment_id, digest, serving_from, began_event_id, serving_until,"
+            " ended_as, ended_event_id), UPDATE (serving_until, ended_as, ended_event_id)"
+        ),
     ),
 }
+
+# Functions that run as the tables' owner; no other process may call them.
+OF_THE_CONTROLLER = (
+    "assay_sessions()",
+    "assay_session_end(integer, timestamptz)",
+    "assay_role_settings_restore()",
+)
 
 TABLES: dict[str, Grant] = {
     **_ACCOUNTS,

@@ -28,7 +28,7 @@ from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
-from workers.sealing import NOT_ADDRESSED
+from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ _LAST_WORD_S = 2.0
 _WRITE_S = 5.0
 # How long the last word to a request that is cut may take to be written, in seconds.
 _CUT_S = 1.0
-# Time in which a request whose workers are gone learns of others, and the pause between looks (s).
-_HANDOVER_S, _HANDOVER_CHECK_S = 3.0, 0.2
+# Time in which a request whose workers are gone learns of others, and the pause between looks (s);
+# and how often it goes to others.
+_HANDOVER_S, _HANDOVER_CHECK_S, _HANDOVERS = 3.0, 0.2, 3
 _SSE_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -77,7 +78,7 @@ class Execution:
         # The most that it can cost; what it is charged when neither worker nor gateway can say.
         self._units = plan.units or plan.tokens
         self._quota_headers: Headers = []
-        self._called_off = self._handed_over = False
+        self._called_off, self._handed_over = False, 0
         # The moment at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
 
@@ -331,7 +332,8 @@ class Execution:
             DomainError: what admitted the request no longer holds.
         """
         event = await inbox.get()
-        if event is NOT_ADDRESSED and await self._hand_over():
+        given_back = event is GIVEN_BACK
+        if (given_back or event is NOT_ADDRESSED) and await self._hand_over(given_back):
             return await self._take(inbox)
         if isinstance(event, Delta):
             self._completion_tokens += event.tokens
@@ -363,22 +365,22 @@ class Execution:
             )
         raise ClientGone
 
-    async def _hand_over(self) -> bool:
+    async def _hand_over(self, given_back: bool) -> bool:
         """Send the request to the workers that hold the deployment now; return whether it went.
 
-        A worker that was not known here when it was sealed has read it. Once that one is known, it
-        is sent once more, under the same reservation.
+        A worker that was not known here when it was sealed has read it, so that it is sent once
+        that one is known; or one reads the queue no more. It goes under the same reservation.
         """
-        if self._handed_over:
+        self._handed_over += 1
+        if self._handed_over > _HANDOVERS:
             return False
-        self._handed_over = True
         until = time.monotonic() + _HANDOVER_S
         while time.monotonic() < until:
             snapshot = self._runtime.refresher.snapshot
             known = None if snapshot is None else snapshot.deployments.get(self._deployment.name)
             if known is None or known.id != self._deployment.id:
                 return False
-            if set(known.workers) - set(self._deployment.workers):
+            if given_back or set(known.workers) - set(self._deployment.workers):
                 try:
                     await self._runtime.quotas.send_again(self._queued(known))
                 except (redis.RedisError, OSError):

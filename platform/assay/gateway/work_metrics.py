@@ -17,6 +17,8 @@ from prometheus_client import Gauge
 
 from assay.gateway.snapshot import close_connection
 from workers.artifacts.collection import COLLECTION
+from workers.database_watch import ENDED
+from workers.dropped_messages import DROPPED_MESSAGES
 from workers.jobs.models import JobKind
 from workers.jobs.selectors import WAITING
 from workers.measurements.measuring import (
@@ -78,6 +80,15 @@ NODE_DENIED = Gauge(
     "Commands that the broker has denied to a node since it joined.",
     ("node",),
 )
+MESSAGES_DROPPED = Gauge(
+    "assay_broker_messages_dropped",
+    "Messages on the queues of workers that no process of Assay sent, and workers dropped.",
+)
+SESSIONS_ENDED = Gauge(
+    "assay_database_sessions_ended",
+    "Sessions of the database that the controller ended, by database role.",
+    ("role",),
+)
 STORE_OBJECTS = Gauge("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
 STORE_BYTES = Gauge("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
 STORE_UNNEEDED = Gauge("assay_store_unneeded_bytes", "Bytes in the store that nothing needs.")
@@ -138,6 +149,11 @@ async def measure_work() -> None:
     if newest:
         REPORT_AGE.set(age_s(max(newest)))
     _show_loops(loops_together(reports))
+    if dropped := rows.get(DROPPED_MESSAGES):
+        MESSAGES_DROPPED.set(dropped.figures["total"])
+    if ended := rows.get(ENDED):
+        for role, many in ended.figures["total"].items():
+            SESSIONS_ENDED.labels(role).set(many)
     if jobs := rows.get(JOBS):
         _show_jobs(jobs.figures)
     if replicas := rows.get(REPLICAS):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import connection
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -16,6 +18,9 @@ from governance.errors import NotAuthenticated
 from workers.nodes.models import Node
 from workers.nodes.sessions import session_node
 from workers.nodes.states import node_principal
+
+# The node tries again.
+LOCK_TIMEOUT_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +59,18 @@ class NodeEndpoint(Endpoint):
             raise NotAuthenticated("This needs the session of a node.")
         return self.request.user.node
 
-    def scope(self) -> AbstractContextManager[object]:
-        """Return an empty context: nodes belong to no department."""
-        return nullcontext()
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Wait only briefly for locks; nodes belong to no department.
+
+        Rows of jobs and replicas are shared with workers of the control plane. While one of those
+        holds them, many requests of nodes must not take all threads of the web process.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS:d}")
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute("RESET lock_timeout")
 
 
 class NodeSessionScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
+from governance.database.locks import lock
 from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
@@ -58,11 +59,8 @@ def release_draft_create(
     person = acting_person(actor)
     checked = checked_draft(content)
     check_trusted(version, "released")
-    with connection.cursor() as cursor:
-        # Two at once do not both take the last place.
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext(%s))", [f"assay:release-drafts:{owner.pk}"]
-        )
+    # Two at once do not both take the last place.
+    lock(f"release-drafts:{owner.pk}")
     if ReleaseDraft.objects.filter(department=owner).count() >= DRAFTS_MAX:
         raise WrongState(
             f"{owner.name} has {DRAFTS_MAX} release drafts; no other was saved.",

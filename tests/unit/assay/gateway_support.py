@@ -39,7 +39,13 @@ from registry.versions.models import Model, ModelVersion, VersionKind
 from tests.approvals import approve, give_dossier
 from tests.unit.workers.sealed import worker_seals
 from workers.app import app
-from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
+from workers.deployments.models import (
+    Deployment,
+    DeploymentState,
+    Replica,
+    ReplicaState,
+    ServingLease,
+)
 from workers.deployments.services import worker_key_register
 from workers.nodes.models import Node, NodeState
 from workers.sealing import NotAddressed, ReplySeals, WorkerSeals
@@ -221,7 +227,9 @@ class Stage:
             department=owner,
             state=DeploymentState.SERVING,
             created_by=self.person,
-            servable_until=timezone.now() + timedelta(days=1),
+        )
+        ServingLease.objects.create(
+            deployment=made, servable_until=timezone.now() + timedelta(days=1)
         )
         worker = f"responder-{made.pk}"
         if ready:

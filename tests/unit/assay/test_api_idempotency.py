@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -13,6 +12,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.utils import timezone
 
+from assay.api.idempotency import key_lock
 from assay.models import IdempotencyRecord
 from governance.people.models import Person
 from tests.unit.assay.api_support import Api, problem_of
@@ -126,13 +126,12 @@ def test_a_duplicate_while_the_first_is_under_way_is_told_to_wait(
     dev: Api, wanted: dict[str, Any], settings: Any
 ) -> None:
     caller = f"person:{Person.objects.get(name='Devi').pk}"
-    digest = hashlib.sha256(f"idempotency\n{caller}\nk1".encode()).digest()
-    number = int.from_bytes(digest[:8], "big", signed=True)
     parameters = connection.get_connection_params()
     known = {name: parameters[name] for name in ("dbname", "user", "host") if name in parameters}
     with psycopg.connect(**known) as other:
         # Another process is in the midst of the first request.
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+        name = key_lock(caller, "k1")
+        other.execute("INSERT INTO governance_namedlock (name) VALUES (%s)", [name])
 
         answer = dev.post("fine-tunes", wanted, **{"idempotency-key": "k1"})
 

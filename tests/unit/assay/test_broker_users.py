@@ -38,6 +38,17 @@ HELD = (
     ("EVAL", "return 1", "0"), ("EVALSHA", "0" * 40, "0"), ("SCRIPT", "LOAD", "return 1"),
     ("HGET", "unacked", "a"), ("HSET", "unacked", "a", "b"), ("ZADD", "unacked_index", "1", "a"),
 )  # fmt: skip
+
+
+def spoiling(key: str) -> tuple[tuple[str, ...], ...]:
+    """Commands that would add to a key, make it one of another type, or end it."""
+    return (
+        ("LPUSH", key, "x"), ("RPUSH", key, "x"), ("SET", key, "x"), ("SADD", key, "x"),
+        ("HSET", key, "a", "b"), ("XADD", key, "*", "a", "b"), ("DEL", key), ("EXPIRE", key, "1"),
+        ("GETDEL", key), ("APPEND", key, "x"), ("SETBIT", key, "1", "1"), ("PFADD", key, "x"),
+    )  # fmt: skip
+
+
 # What is none of a process's business, by process.
 FOREIGN: dict[str, tuple[tuple[Any, ...], ...]] = {
     "web": (
@@ -55,11 +66,15 @@ FOREIGN: dict[str, tuple[tuple[Any, ...], ...]] = {
         ("XADD", "assay:usage", "*", "entry", "{}"), ("XADD", "assay:reply:1", "*", "id", "r"),
         ("LPUSH", "deployment.1", "{}"), ("GET", "assay:quota:ready"),
         ("DEL", "assay:quota:ready"), ("PUBLISH", "assay:cancel", "r"), *HELD,
+        *spoiling("compute"), *spoiling("_kombu.binding.compute"), *spoiling("assay:workers"),
     ),
     "engine": (
         ("XADD", "assay:usage", "*", "entry", "{}"), ("LPUSH", "compute", "{}"),
         ("XREAD", "STREAMS", "assay:reply:1", "0"), ("XRANGE", "assay:reply:1", "-", "+"),
         ("DEL", "assay:quota:ready"), ("GET", "assay:cache:1"), *HELD,
+        *spoiling("deployment.1"), *spoiling("engine.none"), *spoiling("_kombu.binding.compute"),
+        *spoiling("assay:workers"), ("SADD", "assay:reply:1", "x"), ("SET", "assay:reply:1", "x"),
+        ("DEL", "assay:reply:1"), ("XADD", "assay:worker:1", "*", "a", "b"),
     ),
 }  # fmt: skip
 
@@ -97,7 +112,7 @@ def test_web_reserves_a_request_and_sends_it_in_one_call(broker: Valkey) -> None
     with client(broker, "web") as own, client(broker, "engine") as worker:
         for answer in (b"0", b"-2"):
             assert own.register_script(SCRIPT)(args=arguments).split()[0] == answer
-        assert worker.rpop("deployment.1") == b"message"
+        assert worker.brpop(["deployment.1"], 1) == (b"deployment.1", b"message")
 
 
 def test_web_takes_and_leaves_places_for_lines_of_batches(broker: Valkey) -> None:

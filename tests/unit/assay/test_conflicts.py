@@ -14,22 +14,22 @@ from django.test import RequestFactory
 
 from assay.conflicts import conflict_of
 from assay.portal.http import Screen
+from governance.database.locks import lock
 from governance.people.models import Person
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
-LOCK = "SELECT pg_advisory_xact_lock(%s)"
 
 
-def cross(first: int, second: int, both: threading.Barrier) -> None:
+def cross(first: str, second: str, both: threading.Barrier) -> None:
     """Takes one lock, waits until the other has taken theirs, and wants that."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(LOCK, [first])
+    with transaction.atomic():
+        lock(first)
         both.wait(20)
-        cursor.execute(LOCK, [second])
+        lock(second)
 
 
 def crossed(work: Callable[[threading.Barrier], None]) -> Any:
-    """Run `work` against somebody who takes the locks 71 and 72 in the order 72, 71."""
+    """Run `work` against another thread that takes the locks a and b in the order b, a."""
     both = threading.Barrier(2)
 
     def other() -> None:
@@ -37,7 +37,7 @@ def crossed(work: Callable[[threading.Barrier], None]) -> Any:
             with transaction.atomic(), connection.cursor() as cursor:
                 # The other one is ended: this one looks for a circle much later.
                 cursor.execute("SET LOCAL deadlock_timeout = '20s'")
-                cross(72, 71, both)
+                cross("b", "a", both)
         finally:
             connection.close()
 
@@ -51,7 +51,7 @@ def crossed(work: Callable[[threading.Barrier], None]) -> Any:
 
 def test_a_deadlock_is_a_conflict_and_a_lost_database_is_none(db: object) -> None:
     with pytest.raises(OperationalError) as ended:
-        crossed(lambda both: cross(71, 72, both))
+        crossed(lambda both: cross("a", "b", both))
     refusal = conflict_of(ended.value)
     assert refusal is not None
     assert (refusal.status, refusal.code) == (409, "conflict")
@@ -63,7 +63,7 @@ def test_a_screen_says_so_and_does_not_break(policy: object, person: Callable[..
         both: Any = None
 
         def post(self, request: HttpRequest) -> HttpResponse:
-            cross(71, 72, self.both)
+            cross("a", "b", self.both)
             raise AssertionError("It was to be ended.")
 
     request = RequestFactory().post("/crossing")

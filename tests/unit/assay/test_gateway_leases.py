@@ -12,7 +12,7 @@ from registry.canonical import json_digest
 from registry.releases.models import Release
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless, Stream
-from workers.deployments.models import Deployment
+from workers.deployments.models import ServingLease
 
 pytestmark = pytest.mark.sweep
 
@@ -23,7 +23,7 @@ def test_when_the_controller_is_dead_serving_ends_with_the_lease(stage: Stage) -
     stage.deployment(behaviour=Endless(stage))
     token = stage.key()
     ends = timezone.now() + timedelta(seconds=2)
-    Deployment.objects.update(servable_until=ends)
+    ServingLease.objects.update(servable_until=ends)
     stage.notify()
     stream = Stream(stage, token)
     # Nobody publishes anything: the gateway compares the lease with its own clock.
@@ -41,7 +41,7 @@ def test_when_the_controller_is_dead_serving_ends_with_the_lease(stage: Stage) -
 
 def test_a_deployment_without_a_lease_does_not_serve(stage: Stage) -> None:
     stage.deployment()
-    Deployment.objects.update(servable_until=None)
+    ServingLease.objects.all().delete()
     stage.notify()
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 503
 

@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from redis import Redis
 
 from assay.backups.backup import record_event
-from assay.cli.findings import Finding, run_checks
+from assay.cli import doctor
+from assay.cli.findings import CheckFailed, Finding, run_checks
 from assay.cli.production import GAPS
 from governance.audit.models import AuditEvent
 from governance.people.models import Person
@@ -29,8 +31,9 @@ def gaps() -> dict[str, Finding]:
 
 def test_a_new_installation_lacks_everything_and_each_gap_has_its_remedy(redis: Redis) -> None:
     found = gaps()
-    assert {name for name, gap in found.items() if gap.ok} == set()
-    assert all(gap.fix for gap in found.values())
+    # A superuser applied the roles of the tests.
+    assert {name for name, gap in found.items() if gap.ok} == {"Database roles"}
+    assert all(gap.fix for gap in found.values() if not gap.ok)
     assert "ASSAY_ENV=production" in found["Environment"].fix
     assert found["Last backup"].detail == "never"
 
@@ -61,6 +64,29 @@ def test_an_installation_that_has_everything_has_no_gap(
     )
     redis.zadd(presence_key(node.realm), {"engine@two": now})
     assert [gap for gap in gaps().values() if not gap.ok] == []
+
+
+def test_a_server_that_no_superuser_has_hardened_is_named() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO assay_worker")
+    gap = gaps()["Database roles"]
+    assert gap.detail.endswith("others, such as pg_advisory_lock(bigint)")
+    assert "--show-hardening" in gap.fix
+
+
+def test_an_owner_that_sees_no_session_is_named() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE plain CREATEROLE")
+        cursor.execute("GRANT CREATE ON SCHEMA public TO plain")
+        cursor.execute("ALTER TABLE governance_namedlock OWNER TO plain")
+    assert "neither see nor end sessions" in gaps()["Database roles"].detail
+
+
+def test_a_server_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_postgresql().startswith("PostgreSQL ")
+    monkeypatch.setattr(doctor, "POSTGRESQL_LEAST", 99)
+    with pytest.raises(CheckFailed, match="too old"):
+        doctor.check_postgresql()
 
 
 def test_one_administrator_who_left_does_not_count(person: Callable[..., Person]) -> None:

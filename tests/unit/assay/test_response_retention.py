@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.people.models import Department, Person
-from governance.principals import Principal, PrincipalKind
+from governance.principals import Principal, PrincipalKind, service_principal
 from registry.responses.models import ResponseRetention, StoredResponse
+from registry.responses.selectors import responses_visible_to
 from registry.responses.services import (
     response_create,
     responses_expire_due,
@@ -77,7 +78,7 @@ def test_a_response_that_is_being_stored_obeys_a_retention_that_is_set_meanwhile
                 ancestors=[], items=[], response={},
             )  # fmt: skip
             stored_one.set()
-            may_end.wait(0.5)
+            may_end.wait(10)
         connection.close()
 
     with ThreadPoolExecutor(1) as threads:
@@ -86,7 +87,21 @@ def test_a_response_that_is_being_stored_obeys_a_retention_that_is_set_meanwhile
         assert lead.post(PATH, {"days": 0}).status_code == 200
         may_end.set()
         storing.result(10)
+    # It is not found, and deleted within a minute.
+    assert not responses_visible_to(service_principal("controller")).exists()
+    responses_expire_due()
     assert not StoredResponse.objects.exists()
+
+
+def test_a_response_that_is_being_stored_lasts_no_longer_than_a_retention_that_is_set_meanwhile(
+    person: Callable[..., Person], department: Callable[[str], Department]
+) -> None:
+    clinical = department("clinical")
+    lead = Api(person("Lena", "lead@clinical"))
+    assert lead.post(PATH, {"days": 7}).status_code == 200
+    stored(clinical, "a")
+    assert responses_expire_due() == 0
+    assert StoredResponse.objects.get().expires_at < timezone.now() + timedelta(days=8)
 
 
 def test_others_do_not_set_the_retention_of_a_department(

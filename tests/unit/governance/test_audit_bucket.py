@@ -360,8 +360,8 @@ def seal_and_close():
 def lock_is_held():
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            "SELECT count(*) FROM governance_namedlock JOIN pg_stat_activity USING (pid)"
+            " WHERE name = %s",
             [PUBLISHER_LOCK],
         )
         return bool(cursor.fetchone()[0])

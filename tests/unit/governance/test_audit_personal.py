@@ -327,3 +327,11 @@ def test_what_goes_into_boxes_comes_out_again(
     whole = with_boxes(sealed, keys)
     whole.pop("personal", None)
     assert whole == body
+
+
+@pytest.mark.parametrize(
+    "canonical", [b'{"a": 1, "a": 2}', b'{"a": {"b": 1, "\\u0062": 2}}', b'{"a": NaN}']
+)
+def test_an_event_that_says_two_things_is_not_read(canonical: bytes) -> None:
+    with pytest.raises(ValueError, match=r"twice|NaN"):
+        sealed_body(AuditEvent(canonical=canonical))

@@ -31,7 +31,7 @@ def test_a_publisher_that_another_overtook_does_not_take_it_for_a_forger(
 
     def overtake(execute: Any, sql: str, *rest: Any) -> Any:
         """Between looking for what is to be published and being the one who publishes."""
-        if "pg_try_advisory_lock" in sql and not overtaken:
+        if "governance_namedlock" in sql and "publisher" in str(rest) and not overtaken:
             overtaken.append(sql)
             other = threading.Thread(target=other_publisher)
             other.start()

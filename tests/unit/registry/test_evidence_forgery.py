@@ -61,6 +61,14 @@ def test_any_changed_byte_of_any_file_is_found(files: Files) -> None:
             assert found, (name, place)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "decisions.json", "events.json"])
+def test_a_member_that_stands_twice_is_found(files: Files, name: str) -> None:
+    """This reader would take the last value, and another one the first."""
+    text = files[name].decode()
+    again = {**files, name: ('{"more": 1, "more": 2, ' + text[1:]).encode()}
+    assert "names a member twice" in " ".join(faults(again).values())
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -56,7 +56,7 @@ def test_a_pickle_is_refused_under_any_name(tmp_path: Path, name: str, content: 
         ("notes.txt", b"a\0b", "NUL"),
         ("config.json", b"{", "cannot be read"),
         ("config.json", b"[" * 100_000, "cannot be read"),
-        ("config.json", b'{"a": 1, "a": 2}', "names a key twice"),
+        ("config.json", b'{"a": 1, "a": 2}', "names the same member twice"),
         ("config.json", b'{"auto_map": {"AutoModel": "modeling.Model"}}', "auto_map"),
         ("config.json", b'{"a": [{"trust_remote_code": true}]}', "trust_remote_code"),
         ("model_index.json", b'{"custom_pipelines": {}}', "custom_pipelines"),
@@ -118,7 +118,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (safetensors(tensor(), b"\0" * 8), "its tensors end at byte 16 of 8"),
         (safetensors({**tensor(), "__metadata__": {"a": 1}}), "__metadata__"),
         (safetensors({"w": 3}), "malformed"),
-        (safetensors(b'{"w": {}, "w": {}}'), "names a key twice"),
+        (safetensors(b'{"w": {}, "w": {}}'), "names the same member twice"),
     ],
 )
 def test_a_malicious_safetensors_header_is_refused(

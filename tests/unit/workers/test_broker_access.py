@@ -29,6 +29,7 @@ from workers.wire import (
     alive_key,
     cancel_channel,
     deployment_queue,
+    dropped_key,
     presence_key,
     reply_stream,
     worker_address,
@@ -100,7 +101,6 @@ def test_a_node_reads_its_queues_and_answers_on_its_streams(stage: Stage) -> Non
     queue = deployment_queue(stage.own)
     stage.admin.lpush(queue, "one")
     assert own.brpop([queue, "compute", "engine.none"], timeout=1) == (queue.encode(), b"one")
-    own.lpush(queue, "one")
     stream = reply_stream(GATEWAY, realm)
     own.xadd(stream, {"id": "r"}, maxlen=10, approximate=True)
     own.expire(stream, 60)
@@ -108,6 +108,7 @@ def test_a_node_reads_its_queues_and_answers_on_its_streams(stage: Stage) -> Non
     own.delete(alive_key(worker_address(realm, "ab")))
     own.zadd(presence_key(realm), {"engine@a": 1})
     own.zremrangebyscore(presence_key(realm), "-inf", 0)
+    own.zadd(dropped_key(realm), {"engine@a": 1})
     with own.pubsub(ignore_subscribe_messages=True) as heard:
         heard.subscribe(cancel_channel(realm), "assay:deployments")
         heard.get_message(timeout=0.1)
@@ -140,6 +141,7 @@ def test_a_node_cannot_reach_what_is_another_nodes_or_the_control_planes(stage: 
         ("ZADD", "assay:workers", "1", "engine@a"), ("ZREM", presence_key(other), "engine@a"),
         # Its queues keep their type and their messages; jobs are queued by others.
         ("SET", queue, "x"), ("DEL", queue), ("EXPIRE", queue, "1"), ("LPUSH", "compute", "x"),
+        ("LPUSH", queue, "x"), ("RPUSH", queue, "x"), ("ZADD", dropped_key(other), "1", "a"),
         ("SADD", "_kombu.binding.compute", "x"), ("HGETALL", "unacked"),
         ("HSET", "unacked", "a", "b"), ("ZADD", "unacked_index", "1", "a"),
         # Keys of the gateway's counters and records.

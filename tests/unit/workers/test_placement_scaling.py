@@ -186,10 +186,11 @@ def test_a_controller_that_does_not_place_does_not_scale(redis: Redis) -> None:
     other, placer = connection.copy(), Placer()
     try:
         with other.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(hashtext('assay:placement'))")
+            cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO governance_namedlock (name) VALUES ('placement')")
             assert placer.run() is None
             assert Deployment.objects.get().replicas_wanted == 0
-            cursor.execute("SELECT pg_advisory_unlock(hashtext('assay:placement'))")
+            cursor.execute("ROLLBACK")
     finally:
         other.close()
     placer.run()

@@ -18,8 +18,10 @@ from django.conf import settings
 
 from tests.unit.workers.sealed import Wire, worker_seals
 from workers.sealing import (
+    GIVEN_BACK,
     NOT_ADDRESSED,
     GatewaySeals,
+    GivenBack,
     NotAddressed,
     ReplyReader,
     ReplySeals,
@@ -200,6 +202,37 @@ def test_a_request_that_is_sealed_for_others_goes_back_unopened() -> None:
         wire.gateway.seal(request("req_2"), [])[1].open(fields)
     with pytest.raises(Forged):
         reader.open({**fields, b"bounce": b"0" * 32})
+
+
+def test_a_request_that_is_given_back_is_not_begun_and_goes_to_another_worker() -> None:
+    wire, asked = Wire(), request()
+    message, reader = wire.gateway.seal(asked, [wire.worker.public_key])
+    unopened = wire.worker.give_back(travelled(message))
+    fields = {name.encode(): value for name, value in unopened.fields.items()}
+    assert reader.open(fields) == [GIVEN_BACK]
+    for call in (wire.worker.open, wire.worker.give_back):
+        with pytest.raises(GivenBack):
+            call(message)
+    # The gateway sends it again, and this worker may read the queue by then.
+    again, _ = wire.gateway.seal(asked, [wire.worker.public_key])
+    assert wire.worker.open(travelled(again))[0] == asked
+    wire = Wire()
+    message, _ = wire.gateway.seal(asked, [wire.worker.public_key])
+    wire.worker.give_back(message)
+    wire.worker.keep(message)
+    assert wire.worker.open(travelled(message))[0] == asked
+    with pytest.raises(Forged, match="begun"):
+        wire.worker.give_back(message)
+
+
+@pytest.mark.parametrize(
+    "change", [{"macs": {"": "AAAA"}}, {"request_id": "another"}, {"macs": {}}, {"macs": 7}]
+)
+def test_a_request_of_no_gateway_is_not_given_back(change: dict[str, Any]) -> None:
+    """What a worker gives back it signs."""
+    wire = Wire()
+    with pytest.raises(Forged):
+        wire.worker.give_back({**travelled(wire.seal(request())), **change})
 
 
 def test_only_a_worker_that_the_request_was_sealed_for_can_answer() -> None:

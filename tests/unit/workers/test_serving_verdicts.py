@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from assay.gateway.snapshot import read_snapshot
 from registry.canonical import json_digest
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
+from tests.live.celery_worker import database_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import Worker, worker
 from workers.deployments.alarms import leases_lapsed, releases_unreadable
 from workers.deployments.leases import leases_renew
-from workers.deployments.models import Deployment, Replica
+from workers.deployments.models import Deployment, Replica, ServingLease
 from workers.deployments.selectors import HEAVY, live_deployments
 from workers.deployments.services import deployment_create, deployments_stop_unservable
 
@@ -125,36 +126,23 @@ def test_a_lease_is_renewed_while_the_release_may_serve_and_no_longer() -> None:
     (first,) = live_deployments()
     assert 0 < first.lease_s <= 30  # type: ignore[attr-defined]
     assert leases_renew() == 0
-    Deployment.objects.update(servable_until=timezone.now() - timedelta(seconds=1))
+    ServingLease.objects.update(servable_until=timezone.now() - timedelta(seconds=1))
     Deployment.objects.update(state="serving")
     assert leases_lapsed() == "Not confirmed, so that they do not serve: docs."
     assert leases_renew() == 1
     assert leases_lapsed() == ""
     Release.objects.filter(pk=deployment.release_id).update(state="withdrawn")
-    Deployment.objects.update(servable_until=timezone.now() + timedelta(seconds=1))
+    ServingLease.objects.update(servable_until=timezone.now() + timedelta(seconds=1))
     assert leases_renew() == 0
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_deployment_that_is_locked_keeps_no_other_from_its_lease() -> None:
-    held, free = deployed("held"), deployed("free")
-    Deployment.objects.update(servable_until=timezone.now())
-    locked, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            Deployment.objects.select_for_update().get(pk=held.pk)
-            locked.set()
-            done.wait(60)
-        connection.close()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        assert locked.wait(60)
-        assert leases_renew() == 1
-    finally:
-        done.set()
-        holder.join(60)
-    left = {each.pk: each.lease_s > 0 for each in live_deployments()}  # type: ignore[attr-defined]
-    assert left == {held.pk: False, free.pk: True}
+def test_a_worker_that_locks_every_row_it_can_keeps_no_deployment_from_its_lease() -> None:
+    deployed("held"), deployed("free")
+    ServingLease.objects.update(servable_until=timezone.now())
+    with psycopg.connect(database_url("worker")) as worker:
+        worker.execute("SELECT * FROM workers_deployment FOR UPDATE")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), worker.transaction():
+            worker.execute("SELECT * FROM workers_servinglease FOR KEY SHARE")
+        assert leases_renew() == 2
+    assert all(each.lease_s > 0 for each in live_deployments())  # type: ignore[attr-defined]

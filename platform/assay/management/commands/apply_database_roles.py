@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from assay.database_roles.apply import RolesNotApplied, apply_roles
+from assay.database_roles.hardening import STATEMENTS, functions_left
 from assay.database_roles.privileges import ROLES
 
 
@@ -30,7 +31,16 @@ class Command(BaseCommand):
             help="connection limit of a process's role, such as worker=80",
         )
 
+        parser.add_argument(
+            "--show-hardening",
+            action="store_true",
+            help="print what a superuser of PostgreSQL can revoke in addition, and do nothing",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["show_hardening"]:
+            self.stdout.write(STATEMENTS)
+            return
         limits: dict[str, int] = {}
         for text in options["connections"]:
             process, _, number = text.partition("=")
@@ -52,3 +62,8 @@ class Command(BaseCommand):
         for process, role in ROLES.items():
             limit = limits.get(process, role.connections)
             self.stdout.write(f"{role.name}: at most {limit} connections.")
+        if left := functions_left(connection.connection):
+            self.stdout.write(
+                f"Workers may still call {len(left)} functions that hold up others. As a superuser "
+                "of PostgreSQL, run what `apply_database_roles --show-hardening` prints."
+            )

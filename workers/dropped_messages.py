@@ -1,0 +1,101 @@
+"""Messages on queues that no process of Assay sent, as workers count them; the controller looks.
+
+Whoever put them there is not known: web processes, the controller and administrators of the broker
+may write to queues. Each worker states its own count.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.alarms import Alarm, alarms_add
+from governance.audit.services import Subject, audit_record
+from governance.principals import background, service_principal
+from workers.broker import broker_client
+from workers.measurements.models import Measurement
+from workers.nodes.selectors import node_realms
+from workers.wire import dropped_key, node_of
+
+DROPPED_MESSAGES = "dropped-messages"
+ACTION = "worker:drop_messages"
+ALARM_FOR = timedelta(hours=1)
+# Of each realm, those that dropped the most.
+_WORKERS = 64
+_NAME_MAX = 120
+_COUNT_MAX = 2**31
+_TIMEOUT_S = 5.0
+_CONTROLLER = service_principal("controller")
+
+
+def dropped_messages_record() -> int:
+    """Record how many messages workers dropped since the last time, in one event; return how many.
+
+    Raises:
+        redis.RedisError: the broker does not answer.
+    """
+    counts = _counts()
+    row = Measurement.objects.filter(name=DROPPED_MESSAGES).first()
+    figures: dict[str, Any] = {"total": 0, "workers": {}} if row is None else row.figures
+    known = figures["workers"]
+    # A worker that started anew under its name counts from 0.
+    new = {
+        name: more
+        for name, count in counts.items()
+        if (more := count - known.get(name, 0) if count >= known.get(name, 0) else count)
+    }
+    if not new:
+        return 0
+    many = sum(new.values())
+    with transaction.atomic(), background("dropped-messages", _CONTROLLER):
+        audit_record(
+            actor=_CONTROLLER,
+            action=ACTION,
+            subject=Subject("broker", "queues", "the queues of workers"),
+            data={"count": many, "workers": dict(sorted(new.items())[:_WORKERS])},
+        )
+        Measurement.keep(
+            DROPPED_MESSAGES,
+            {"total": figures["total"] + many, "workers": counts, "last": sorted(new)},
+        )
+    return many
+
+
+def _counts() -> dict[str, int]:
+    """Return how many messages each worker has dropped since it started."""
+    found: dict[str, int] = {}
+    client = broker_client(socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+    try:
+        for realm in ("", *node_realms()):
+            rows: Any = client.zrange(
+                dropped_key(realm), 0, _WORKERS - 1, desc=True, withscores=True
+            )
+            # A node states the names of its own workers alone.
+            node = f"{node_of(realm)}/" if realm else ""
+            for name, count in rows:
+                label = f"{node}{name.decode(errors='replace')}"[:_NAME_MAX].replace("\0", "")
+                found[label] = int(min(max(count, 0), _COUNT_MAX))
+    finally:
+        client.close()
+    return found
+
+
+def messages_dropped() -> str:
+    """Name workers that dropped messages in the last hour."""
+    row = Measurement.objects.filter(
+        name=DROPPED_MESSAGES, measured_at__gte=timezone.now() - ALARM_FOR
+    ).first()
+    if row is None:
+        return ""
+    names = ", ".join(row.figures["last"][:5])
+    return f"Another program writes to the queues of workers. Messages were dropped by: {names}."
+
+
+def register_alarms() -> None:
+    """Have this watched with the others."""
+    alarms_add(
+        Alarm("messages_dropped", "Unknown messages on workers’ queues", messages_dropped, True)
+    )

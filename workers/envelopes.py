@@ -1,0 +1,128 @@
+"""The one form of message that workers take from their queues; all others are not Assay's.
+
+kombu and Celery believe what they read: a byte that is no JSON, a tag that is no text or a body
+that unpacks to gigabytes ends the one thread of a worker that reads. So every message is checked
+before they see it. `test_envelopes` holds the form to what gateways and Celery send. Knows neither
+Celery nor Django.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import uuid
+from typing import Any
+
+import orjson
+
+from workers.wire import INFERENCE_TASK, JOB_QUEUE, JOB_TASK
+
+# A request has its media elsewhere; its text has at most 2 MiB, sealed and encoded.
+LONGEST = 32 * 1024**2
+_PARTS = {"body", "content-encoding", "content-type", "headers", "properties"}
+_NOT_CHAINED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+# Headers that change what Celery does with a message, and their only values.
+_HEADERS: dict[str, tuple[Any, ...]] = {
+    "eta": (None,),
+    "group": (None,),
+    "group_index": (None,),
+    "retries": (0,),
+    "timelimit": ([None, None],),
+    "shadow": (None,),
+    "parent_id": (None,),
+    "replaced_task_nesting": (0,),
+    "stamped_headers": (None,),
+    "stamps": ({},),
+    "ignore_result": (None, True),
+}
+# Those that differ from message to message: names and times.
+_TEXTS = {"lang", "task", "id", "expires", "root_id", "argsrepr", "kwargsrepr", "origin"}
+# Celery itself shortens what it shows of arguments to 1,024 characters.
+_TEXT_MAX = 2_048
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?\+00:00", re.ASCII)
+
+
+class NotOurs(ValueError):
+    """A message that no process of Assay sends; says what is wrong with it."""
+
+
+def opened(queue: str, data: bytes) -> dict[str, Any]:
+    """Return the message from a queue as kombu delivers it, under a tag of this process's own.
+
+    Raises:
+        NotOurs: It has another form.
+    """
+    if len(data) > LONGEST:
+        raise NotOurs(f"it has {len(data):,} bytes")
+    message = _object(data, "it")
+    if message.keys() != _PARTS:
+        raise NotOurs("its parts are others")
+    if (message["content-type"], message["content-encoding"]) != ("application/json", "utf-8"):
+        raise NotOurs("its content is no JSON")
+    task = JOB_TASK if queue == JOB_QUEUE else INFERENCE_TASK
+    _check_headers(message["headers"], task)
+    _check_body(message["body"], task)
+    if not isinstance(message["properties"], dict):
+        raise NotOurs("its properties are no object")
+    # Nothing else of them concerns a worker.
+    message["properties"] = {
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "delivery_mode": 2,
+        "delivery_tag": uuid.uuid4().hex,
+        "body_encoding": "base64",
+        "priority": 0,
+        "correlation_id": message["headers"]["id"],
+        "reply_to": "",
+    }
+    return message
+
+
+def argument_of(message: dict[str, Any]) -> Any:
+    """Return the one argument of the task, of an opened message."""
+    return orjson.loads(binascii.a2b_base64(message["body"]))[0][0]
+
+
+def _object(data: bytes | str, what: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise NotOurs(f"{what} is no JSON") from error
+    if not isinstance(found, dict):
+        raise NotOurs(f"{what} is no object")
+    return found
+
+
+def _check_headers(headers: Any, task: str) -> None:
+    if not isinstance(headers, dict) or headers.keys() != _HEADERS.keys() | _TEXTS:
+        raise NotOurs("its headers are others")
+    for name, allowed in _HEADERS.items():
+        # 0 is False, and 1 is True.
+        if not any(headers[name] == one and type(headers[name]) is type(one) for one in allowed):
+            raise NotOurs(f"its header {name} is another")
+    expires = headers.pop("expires")
+    for name in _TEXTS - {"expires"}:
+        if not isinstance(headers[name], str) or len(headers[name]) > _TEXT_MAX:
+            raise NotOurs(f"its header {name} is no short text")
+    if expires is not None and not (isinstance(expires, str) and _TIME.fullmatch(expires)):
+        raise NotOurs("its header expires is no time")
+    headers["expires"] = expires
+    if headers["task"] != task or not headers["id"]:
+        raise NotOurs("it is for another task")
+
+
+def _check_body(body: Any, task: str) -> None:
+    try:
+        content = orjson.loads(binascii.a2b_base64(body, strict_mode=True))
+    except (ValueError, TypeError) as error:
+        raise NotOurs("its body is no JSON in Base64") from error
+    if not isinstance(content, list) or len(content) != 3 or content[1:] != [{}, _NOT_CHAINED]:
+        raise NotOurs("its body is no call of a task")
+    arguments = content[0]
+    kind = str if task == JOB_TASK else dict
+    if not isinstance(arguments, list) or [type(one) for one in arguments] != [kind]:
+        raise NotOurs("its body has other arguments")
+    if kind is str:
+        try:
+            uuid.UUID(arguments[0])
+        except ValueError as error:
+            raise NotOurs("it names no job") from error
