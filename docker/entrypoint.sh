@@ -1,5 +1,5 @@
 #!/bin/sh
-# The process is the first argument: web, controller, init, migrate, broker_users, node, worker
+# The process is the first argument: web, controller, init, migrate, backup, broker_users, node, worker
 # (ASSAY_WORKER_KIND: compute or engine).
 set -eu
 
@@ -25,6 +25,10 @@ migrate)
     assay manage migrate --no-input
     assay manage apply_database_roles
     exec assay manage bootstrap "$@"
+    ;;
+backup)
+    export ASSAY_PROCESS=migrate
+    exec assay backup "$@"
     ;;
 broker_users)
     # It reads no other setting, and no secret of the platform.
@@ -61,7 +65,7 @@ worker)
     esac
     ;;
 *)
-    echo "Process '$role' is not known; use web, controller, init, migrate, broker_users, node or worker." >&2
+    echo "Process '$role' is not known; use web, controller, init, migrate, backup, broker_users, node or worker." >&2
     exit 64
     ;;
 esac
