@@ -35,6 +35,14 @@ def check_migrations() -> str:
     from django.db import connection
     from django.db.migrations.executor import MigrationExecutor
 
+    from assay.database_roles.apply import is_unfinished
+
+    with connection.cursor() as cursor:
+        if is_unfinished(cursor):
+            raise CheckFailed(
+                "a restoration into this database has not ended",
+                "Run `assay backup restore` again.",
+            )
     executor = MigrationExecutor(connection)
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
