@@ -2,6 +2,8 @@
 # The process is the first argument: web, controller, init, migrate, backup, broker_users, node, worker
 # (ASSAY_WORKER_KIND: compute or engine).
 set -eu
+# What a process writes is for its own user, as in the units.
+umask 077
 
 role="${1:-web}"
 [ "$#" -gt 0 ] && shift

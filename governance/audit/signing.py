@@ -120,7 +120,7 @@ def audit_keys_by_log() -> dict[str, str]:
 def _local_seed(path: Path) -> str:
     if settings.PRODUCTION:
         raise ImproperlyConfigured("ASSAY_AUDIT_SIGNING_KEY is missing; production needs it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         draft = _draft(path, secrets.token_hex(SEED_BYTES), OWNERS_FILE)
         try:
