@@ -31,15 +31,28 @@ DJANGO = "import django; django.setup()\n"
 FILL = f"""{DJANGO}
 from datetime import timedelta
 from django.utils import timezone
-from governance.keys.services import key_create
-from governance.people.models import Department
+from governance.keys.services import access_token_create, key_create
+from governance.people.links import BOOTSTRAP, password_link_create
+from governance.people.models import Department, Person
+from tests.proofs import fresh_proof
 from tests.unit.workers import company
+from workers.nodes.services import node_enroll
 company.version(company.model("writer", "text-generation"))
 key_create(
     actor=company.person("lena", "lead", "clinical"), name="app", scopes=["deployment:invoke"],
     department=Department.objects.get(), expires_at=timezone.now() + timedelta(days=9),
 )
+# What works once, and may have been used after the backup.
+lena = Person.objects.get(email="lena@example.org")
+password_link_create(actor=BOOTSTRAP, person_id=lena.pk)
+access_token_create(person=lena, name="cli", proof=fresh_proof())
+node_enroll(actor=company.person("ada", "admin"), name="gpu-1")
 """
+SPENT = (
+    "SELECT count(*) FROM governance_onetimelink WHERE used_at IS NULL AND revoked_at IS NULL",
+    "SELECT count(*) FROM workers_nodetoken WHERE used_at IS NULL AND revoked_at IS NULL",
+    "SELECT count(*) FROM governance_apikey WHERE proved_at IS NOT NULL",
+)
 REVOKE = f"""{DJANGO}
 from governance.keys.models import ApiKey
 from governance.keys.services import key_revoke
@@ -249,6 +262,8 @@ def test_an_installation_comes_back_from_its_newest_backup_without_a_loss(
     # Both have one more event: of the backup, of the restoration.
     assert there.rows() == source.rows
     assert there.value(IN_FORCE) is False
+    assert [source.here.value(query) for query in SPENT] == [1, 1, 1]
+    assert [there.value(query) for query in SPENT] == [0, 0, 0]
     there.done("assay", "store", "fsck", process="controller")
     assert "never writes over" in there.refused(*restoring(source.second))
     # Its processes may use it.

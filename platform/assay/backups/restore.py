@@ -16,6 +16,8 @@ from django.contrib.sessions.models import Session
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.models import Q
+from django.utils import timezone
 
 from assay.backups import database
 from assay.backups.backup import (
@@ -37,11 +39,14 @@ from governance.audit.signing import audit_public_keys
 from governance.audit.tree.merkle import EMPTY_ROOT
 from governance.audit.verify import VerificationReport
 from governance.errors import Unavailable
+from governance.keys.models import ApiKey, PlaygroundToken
+from governance.people.models import OneTimeLink
 from registry import store
 from registry.storage.backend import Entry
 from workers.artifacts.copying import store_copy
 from workers.artifacts.inspection import store_faults
 from workers.deployments.models import Deployment
+from workers.nodes.models import NodeSession, NodeToken
 
 Step = Callable[[str], None]
 
@@ -216,6 +221,13 @@ def _verified(record: Backup, outside: Outside) -> VerificationReport:
 
 
 def _end_what_was_running() -> None:
-    """End sessions, and all serving until a controller has confirmed it anew."""
-    Session.objects.all().delete()
+    """End all serving until a controller has confirmed it anew, and what works once or for a short
+    time: sessions, links and tokens that may have been used since, and proofs of identity."""
+    now, open_ones = timezone.now(), Q(used_at=None, revoked_at=None)
     Deployment.objects.update(servable_until=None)
+    Session.objects.all().delete()
+    PlaygroundToken.objects.all().delete()
+    NodeSession.objects.filter(ended_at=None).delete()
+    OneTimeLink.objects.filter(open_ones).update(revoked_at=now)
+    NodeToken.objects.filter(open_ones).update(revoked_at=now)
+    ApiKey.objects.exclude(proof_method="").update(proof_method="", proved_at=None)
