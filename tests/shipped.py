@@ -7,10 +7,13 @@ folders, which differ on each machine, and adds nothing but what `CHOSEN` and th
 
 from __future__ import annotations
 
+import atexit
 import base64
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -262,11 +265,18 @@ class Machine:
             if re.match(rf"{elsewhere}(/|$)", value):
                 return f"{place}{value.removeprefix(elsewhere)}"
         if value.startswith("/var/"):
-            place = self.folder / value.strip("/").replace("/", "-")
-            if not place.suffix:
-                place.mkdir(parents=True, exist_ok=True)
+            place = _near(self.folder) / value.removeprefix("/var/").replace("/", "-")
+            place.mkdir(exist_ok=True)
             return str(place)
         return value
+
+
+@cache
+def _near(folder: Path) -> Path:
+    """A folder with a short path, such as sockets need, for what a machine keeps to itself."""
+    made = Path(tempfile.mkdtemp(prefix="assay-var-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def _interpolated(value: str) -> str:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from assay.database_roles.privileges import OWNER
 from assay.local.services import Postgres
@@ -170,3 +172,15 @@ class Installation(Machine):
         with self.controller(**settings):
             until(lambda: self.published() == self.value(waiting))
         return self.published()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """Not below pytest's folder, which PostgreSQL's user cannot reach where root runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="assay-test-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        started = Postgres(folder / "postgres")
+        started.configure_for_tests()
+        yield started
+        started.stop()

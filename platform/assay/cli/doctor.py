@@ -243,7 +243,8 @@ CHECKS: tuple[Check, ...] = (
     Check("Audit sealing", check_sealing, "Fix PostgreSQL first."),
     Check("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
     Check("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
-    Check("Workers", check_workers, "Fix Redis or Valkey first."),
+    # Signs of life are for the broker's user of web alone, which migrate has too.
+    Check("Workers", check_workers, "Fix Redis or Valkey first.", ("web", "migrate")),
     Check("Engines", check_engines, "Reinstall Assay."),
     Check("Tasks", check_tasks, "Reinstall Assay."),
     *OPTIONAL,

@@ -175,6 +175,11 @@ GAPS: tuple[Check, ...] = (
     Check("Notices", check_notices, "Set ASSAY_EMAIL_URL."),
     Check("Client addresses", check_addresses, "Set ASSAY_TRUSTED_PROXIES."),
     Check("Controller", check_controller, "Fix PostgreSQL first."),
-    Check("Kinds of workers", check_kinds_of_workers, "Fix Redis or Valkey first."),
+    Check(
+        "Kinds of workers",
+        check_kinds_of_workers,
+        "Fix Redis or Valkey first.",
+        ("web", "migrate"),
+    ),
     Check("Unneeded files", check_garbage, "Set ASSAY_STORE_GC_DAYS."),
 )
