@@ -57,6 +57,7 @@ READERS: dict[str, tuple[str, ...]] = {
     "ASSAY_AUDIT_PUBLISH_URL": ("web", "controller", "migrate"),
     "ASSAY_AUDIT_S3_ENDPOINT_URL": ("web", "controller", "migrate"),
     "ASSAY_AUDIT_S3_REGION": ("web", "controller", "migrate"),
+    "ASSAY_AUDIT_WITNESSES": ("web", "controller", "migrate"),
 }
 
 

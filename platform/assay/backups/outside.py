@@ -1,8 +1,9 @@
-"""What the second place of the audit log knows that a backup lacks.
+"""What the second place of the audit log and its witnesses know that a backup lacks.
 
 A backup is the state of a past moment: what was revoked, recalled or refused after it would be in
-force again. The second place has the number of events that came later. It holds hashes alone, so
-that the events themselves are in exports, in a SIEM, or nowhere.
+force again. The second place has the number of events that came later, and a witness remembers the
+largest log that it cosigned, if the place was reset. Both hold hashes alone, so that the events
+themselves are in exports, in a SIEM, or nowhere.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from django.core.exceptions import ImproperlyConfigured
 from assay.backups.backup import Backup
 from assay.backups.database import BackupFailed
 from governance.audit.checkpoint import BadCheckpoint, Checkpoint, Verifier
+from governance.audit.outside import witness
 from governance.audit.outside.places import Place, PublishRefused
 from governance.audit.outside.second_place import second_place
+from governance.audit.outside.witnessing import witness_endpoints
 from governance.audit.tree.tiles import (
     WIDTH,
     published_checkpoint,
@@ -35,12 +38,15 @@ class Outside:
     Attributes:
         place: The place; None without one.
         note: Its checkpoint, where the backup covers it; else empty.
-        lost: Events in it that the backup lacks, without the backup's own.
+        lost: Events in it, or in the log that a witness cosigned, that the backup lacks, without
+            the backup's own.
+        silent: Witnesses that did not say what they cosigned.
     """
 
     place: Place | None
     note: str
     lost: int
+    silent: tuple[str, ...]
 
 
 def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
@@ -52,11 +58,12 @@ def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
     """
     head = _own_head(record, verifier)
     with _answering():
+        cosigned, silent = _cosigned(record)
         place = second_place()
         note = published_checkpoint(place)
         if note is None:
             if without:
-                return Outside(None, "", 0)
+                return Outside(None, "", max(0, cosigned - record.events), silent)
             raise _missing(place, record)
         if without:
             raise BackupFailed(
@@ -79,7 +86,8 @@ def compare(record: Backup, verifier: Verifier, *, without: bool) -> Outside:
                 hint=f"Name the place that was in use. {SETTINGS}",
             )
         covered = outside.size <= record.events
-        return Outside(place, note if covered else "", _lost(place, outside, head, record))
+        lost = max(_lost(place, outside, head, record), cosigned - max(record.events, outside.size))
+        return Outside(place, note if covered else "", lost, silent)
 
 
 def _own_head(record: Backup, verifier: Verifier) -> Checkpoint | None:
@@ -97,6 +105,21 @@ def _own_head(record: Backup, verifier: Verifier) -> Checkpoint | None:
     if head.size != record.events:
         raise BackupFailed("The backup's record and its checkpoint state different sizes.")
     return head
+
+
+def _cosigned(record: Backup) -> tuple[int, tuple[str, ...]]:
+    """Return the size of the largest log that a witness says it has cosigned, and those witnesses
+    that say nothing. One that lies can only make the loss look larger."""
+    named = witness_endpoints() if record.events else []
+    asked = [witness.Asked(one, record.events, (), record.checkpoint) for one in named]
+    answers = witness.ask(asked)
+    sizes = [record.events if one.status == 200 else one.size() or 0 for one in answers]
+    silent = [
+        f"{one.witness.name} {answer.text}"
+        for one, answer in zip(named, answers, strict=True)
+        if answer.status not in {200, 409}
+    ]
+    return max(sizes, default=0), tuple(silent)
 
 
 def _missing(place: Place, record: Backup) -> BackupFailed:

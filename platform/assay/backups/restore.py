@@ -58,6 +58,7 @@ class Restored:
     Attributes:
         lost: Events that the second place has and the restored log lacks.
         second_place: Name of the second place; empty without one.
+        silent: Witnesses that did not say what they cosigned, and why.
         missing: Files that rows name and the store lacks.
     """
 
@@ -65,6 +66,7 @@ class Restored:
     files: int
     lost: int
     second_place: str
+    silent: tuple[str, ...]
     missing: int
     log: VerificationReport
 
@@ -126,7 +128,7 @@ def restore(
             )
             database.finish()
             call_command("apply_database_roles", stdout=io.StringIO())
-        return Restored(record, files, outside.lost, place, missing, log)
+        return Restored(record, files, outside.lost, place, outside.silent, missing, log)
 
 
 def _verifier() -> Verifier:
@@ -173,8 +175,8 @@ def _require_same_secrets(record: Backup, *, other_secrets: bool) -> None:
 def _require_accepted(outside: Outside, accepted: int) -> None:
     if outside.lost > accepted:
         raise BackupFailed(
-            f"The second place of the audit log has {outside.lost:,} events that this backup "
-            "lacks. What they revoked, recalled or refused would be in force again.",
+            f"The second place of the audit log, or a witness, has {outside.lost:,} events that "
+            "this backup lacks. What they revoked, recalled or refused would be in force again.",
             hint="Restore a newer backup. If there is none, learn from your SIEM, exports or mail "
             f"what they were, and run this with --accept-lost-events {outside.lost}.",
         )

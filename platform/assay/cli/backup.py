@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
 from assay.cli.output import console, errors, table
@@ -114,6 +115,8 @@ def restore(
             "is in force again.",
             soft_wrap=True,
         )
+    for one in done.silent:
+        errors.print(f"[yellow]Not compared with the witness {escape(one)}.[/]", soft_wrap=True)
     if done.lost:
         console.print(
             f"[red]{done.lost:,} events were recorded after it and are lost.[/] Revoke and recall "

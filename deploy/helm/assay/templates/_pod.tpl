@@ -173,6 +173,7 @@ spec:
 - {name: ASSAY_AUDIT_S3_ENDPOINT_URL, value: {{ .Values.audit.endpointUrl | quote }}}
 - {name: ASSAY_AUDIT_S3_REGION, value: {{ .Values.audit.region | quote }}}
 - {name: ASSAY_AUDIT_RETIRED_KEYS, value: {{ join "," .Values.audit.retiredKeys | quote }}}
+- {name: ASSAY_AUDIT_WITNESSES, value: {{ .Values.audit.witnesses | quote }}}
 {{- end }}
 
 {{/* Environment of the process migrate. */}}
@@ -187,5 +188,4 @@ spec:
 - {name: ASSAY_PORTAL_URL, value: {{ .Values.portal.url | quote }}}
 - {name: MLFLOW_TRACKING_URI, value: {{ include "assay.mlflowUrl" . | quote }}}
 {{ include "assay.secondPlace" . }}
-- {name: ASSAY_AUDIT_WITNESSES, value: {{ .Values.audit.witnesses | quote }}}
 {{- end }}
