@@ -128,6 +128,16 @@ def test_an_increase_is_the_number_of_requests(server: tuple[str, int], stage: S
     assert scraper.samples[-1][(INFLIGHT, frozenset())] == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_folder_goes_with_the_processes(stage: Stage, tmp_path: Path, workers: str) -> None:
+    with web(tmp_path, "--workers", workers, TMPDIR=str(tmp_path)) as (url, started):
+        assert httpx.get(f"{url}/v1/models", timeout=60).status_code == 401
+        (folder,) = tmp_path.glob("assay-metrics-*")
+        started.terminate()
+        assert started.wait(60) == 0
+        assert not folder.exists()
+
+
 def test_the_folder_is_private_and_files_of_the_dead_become_one(
     server: tuple[str, int], stage: Stage
 ) -> None:
