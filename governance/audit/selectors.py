@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -127,6 +127,11 @@ def _seconds_since(moment: datetime | None) -> float:
     return 0.0 if moment is None else max(0.0, (timezone.now() - moment).total_seconds())
 
 
+def verify_restored(*, checkpoints: Sequence[str], tiles: Place | None) -> VerificationReport:
+    """As `verify_live`, against checkpoints and tiles that the caller has."""
+    return _verify(tiles, checkpoints)
+
+
 def verify_live() -> VerificationReport:
     """Check the database itself: as `verify_export`, and that each search column repeats its event,
     and every checkpoint, subtree and person's key is what the events say.
@@ -137,9 +142,10 @@ def verify_live() -> VerificationReport:
     place = second_place()
     try:
         # Before the header: it is published after it is kept, so the header's head is never older.
-        return _verify(place, published_checkpoint(place))
+        outside = published_checkpoint(place)
+        return _verify(place, [] if outside is None else [outside])
     except OSError as error:
-        report = _verify(None, None)
+        report = _verify(None, [])
         if not report.ok:
             return report
         message = (
@@ -149,12 +155,12 @@ def verify_live() -> VerificationReport:
         return replace(report, ok=False, message=message)
 
 
-def _verify(place: Place | None, outside: str | None) -> VerificationReport:
+def _verify(place: Place | None, outside: Sequence[str]) -> VerificationReport:
     found: list[tuple[int, str]] = []
     report = verify_export(
         _checked_lines(found),
         public_keys=audit_public_keys(),
-        checkpoints=[] if outside is None else [outside],
+        checkpoints=outside,
         tiles=place,
     )
     if report.ok and not found and (stray := stray_event()) is not None:

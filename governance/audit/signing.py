@@ -89,16 +89,30 @@ def audit_public_keys() -> str:
     """The verifier keys that open this log's checkpoints: the signer's, then the retired ones.
 
     Raises:
-        ImproperlyConfigured, Unavailable: as `audit_public_key`; or a key is malformed or of
-            another log.
+        ImproperlyConfigured, Unavailable: as `audit_public_key`; or a key is malformed.
     """
-    keys = ",".join((audit_public_key(), *settings.AUDIT_RETIRED_KEYS))
+    keys = audit_keys_by_log()
+    return keys[settings.AUDIT_LOG_NAME]
+
+
+def audit_keys_by_log() -> dict[str, str]:
+    """The verifier keys by the log's name: the present one's, and those that it had before events
+    were lost, under which it signed its first checkpoints.
+
+    Raises:
+        ImproperlyConfigured, Unavailable: as `audit_public_keys`.
+    """
+    found: dict[str, list[str]] = {settings.AUDIT_LOG_NAME: []}
+    for text in (audit_public_key(), *settings.AUDIT_RETIRED_KEYS):
+        found.setdefault(text.partition("+")[0], []).append(text)
+    keys = {name: ",".join(texts) for name, texts in found.items()}
     try:
-        Verifier.from_text(keys)
+        for text in keys.values():
+            Verifier.from_text(text)
     except BadCheckpoint as error:
         raise ImproperlyConfigured(
-            "ASSAY_AUDIT_PUBLIC_KEY or ASSAY_AUDIT_RETIRED_KEYS holds what is no key of "
-            f"{settings.AUDIT_LOG_NAME}: {error}"
+            "ASSAY_AUDIT_PUBLIC_KEY or ASSAY_AUDIT_RETIRED_KEYS holds what is no key, or the first "
+            f"none of {settings.AUDIT_LOG_NAME}: {error}"
         ) from error
     return keys
 
@@ -106,7 +120,7 @@ def audit_public_keys() -> str:
 def _local_seed(path: Path) -> str:
     if settings.PRODUCTION:
         raise ImproperlyConfigured("ASSAY_AUDIT_SIGNING_KEY is missing; production needs it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         draft = _draft(path, secrets.token_hex(SEED_BYTES), OWNERS_FILE)
         try:

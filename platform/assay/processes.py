@@ -48,6 +48,19 @@ HOLDERS: dict[str, tuple[str, ...]] = {
 }
 
 
+# Settings that are no secrets, and the processes that cannot do their work without them. `migrate`
+# restores backups, and compares each with what was published after it.
+READERS: dict[str, tuple[str, ...]] = {
+    "ASSAY_AUDIT_PUBLIC_KEY": ("web", "migrate"),
+    "ASSAY_AUDIT_RETIRED_KEYS": ("web", "controller", "migrate"),
+    "ASSAY_AUDIT_PUBLISH_DIR": ("web", "controller", "migrate"),
+    "ASSAY_AUDIT_PUBLISH_URL": ("web", "controller", "migrate"),
+    "ASSAY_AUDIT_S3_ENDPOINT_URL": ("web", "controller", "migrate"),
+    "ASSAY_AUDIT_S3_REGION": ("web", "controller", "migrate"),
+    "ASSAY_AUDIT_WITNESSES": ("web", "controller", "migrate"),
+}
+
+
 def holds(process: str, secret: str) -> bool:
     """Return whether `process` uses the secret; one of no kind, as in development, uses all."""
     return not process or process in HOLDERS[secret]

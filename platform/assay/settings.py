@@ -748,8 +748,8 @@ LAUNCHER = env("ASSAY_LAUNCHER", "local")
 SLURM_PYTHON = env("ASSAY_SLURM_PYTHON", "")
 SLURM_PARTITION = env("ASSAY_SLURM_PARTITION", "")
 SLURM_ACCOUNT = env("ASSAY_SLURM_ACCOUNT", "")
-# Off where a device of a job is a process on CPUs.
-SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS", default=True)
+# Whether a device of a job is a GPU; else it is a process on CPUs.
+SLURM_GPUS = env_bool("ASSAY_SLURM_GPUS")
 SLURM_PORT = env_int("ASSAY_SLURM_PORT", 29_400, least=1024)
 KUBERNETES_NAMESPACE = env("ASSAY_KUBERNETES_NAMESPACE", "")
 KUBERNETES_RUNTIME = env("ASSAY_KUBERNETES_RUNTIME", "assay-run")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from assay.broker_users import PREFIX, USERS
 from assay.database_roles.privileges import OWNER, ROLES
-from assay.processes import HOLDERS, PROCESSES, check_process
+from assay.processes import HOLDERS, PROCESSES, READERS, check_process
 from governance.audit.checkpoint import Signer
 from tests.architecture.test_settings import NEEDED
 
@@ -155,7 +155,7 @@ def test_every_role_and_build_target_exists(compose: dict[str, Any]) -> None:
     dockerfile = (DOCKER / "Dockerfile").read_text()
     entrypoint = (DOCKER / "entrypoint.sh").read_text()
     roles = set(re.findall(r"^(\w+)\)$", entrypoint, re.MULTILINE))
-    assert roles == {*PROCESSES, "init"}
+    assert roles == {*PROCESSES, "init", "backup"}
     targets = set(re.findall(r"AS (\w+)$", dockerfile, re.MULTILINE))
     for name, service in compose["services"].items():
         build = service.get("build", {})
@@ -176,7 +176,8 @@ def test_every_folder_that_a_process_writes_to_is_its_own(compose: dict[str, Any
         if "target" not in service.get("build", {}):
             continue
         for volume in service.get("volumes", []):
-            assert place(volume) in owned, f"{name}: {volume}"
+            # Its folder on the host is made by hand.
+            assert volume == BACKUPS or place(volume) in owned, f"{name}: {volume}"
 
 
 def place(volume: str) -> str:
@@ -185,6 +186,7 @@ def place(volume: str) -> str:
     return parts[1] if len(parts) > 1 else parts[0]
 
 
+BACKUPS = "/srv/backups:/backups"
 # The volumes of each process; `:ro` where it only reads.
 STORES = {
     "web": {
@@ -199,6 +201,7 @@ STORES = {
     },
     "controller": {"artifacts", "quarantine", "media", "files", "work", "exports", "transparency"},
     "migrate": set(),
+    "backup": {"artifacts", "transparency:ro", "/srv/backups"},
     "worker-compute": {"artifacts:ro", "quarantine:ro", "work", "/var/lib/scratch"},
     "worker-engine": {"artifacts:ro", "media", "/var/lib/scratch"},
     "mlflow": {"mlflow"},
@@ -210,6 +213,7 @@ NETWORKS = {
     "web": {"edge", "database", "broker", "mlflow"},
     "controller": {"outside", "database", "broker", "mlflow"},
     "migrate": {"database", "broker"},
+    "backup": {"outside", "database", "broker"},
     "worker-compute": {"database", "broker"},
     "worker-engine": {"database", "broker"},
     "mlflow": {"mlflow", "mlflow-database"},
@@ -263,7 +267,7 @@ def test_every_process_holds_its_own_secrets_as_files(compose: dict[str, Any]) -
     hidden = set(HOLDERS) | {"DATABASE_PASSWORD", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
     for name, service in compose["services"].items():
         process = service.get("environment", {}).get("ASSAY_PROCESS", "")
-        own = name.replace("-", "_")
+        own = "migrate" if name == "backup" else name.replace("-", "_")
         assert process == ("worker" if "worker" in name else process if process == own else "")
         files = set()
         for variable, value in service.get("environment", {}).items():
@@ -283,6 +287,16 @@ def test_every_process_holds_its_own_secrets_as_files(compose: dict[str, Any]) -
         assert set(service.get("secrets", [])) == files, name
 
 
+def test_every_process_has_the_settings_that_it_cannot_do_without(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        given = service.get("environment", {})
+        process = given.get("ASSAY_PROCESS")
+        needed = {setting for setting, readers in READERS.items() if process in readers}
+        assert needed <= {each.removesuffix("_FILE") for each in given}, name
+    second_place = [name for name, volumes in STORES.items() if "transparency" in str(volumes)]
+    assert second_place == ["web", "controller", "backup"]
+
+
 def test_every_process_connects_in_its_own_database_role(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         process = service.get("environment", {}).get("ASSAY_PROCESS")
@@ -298,6 +312,7 @@ def test_every_process_connects_in_its_own_database_role(compose: dict[str, Any]
 BROKER_USERS = {
     "web": "web",
     "migrate": "web",
+    "backup": "web",
     "controller": "controller",
     "worker-compute": "compute",
     "worker-engine": "engine",
@@ -402,6 +417,7 @@ def test_images_can_be_pinned_by_digest(tmp_path: Path) -> None:
         f"python:3.11-slim-bookworm@{DIGEST}",
         f"python:3.11-slim-bookworm@{DIGEST}",
         "base",
+        "control",
         "base",
     ]
 
@@ -448,7 +464,7 @@ def test_an_unknown_process_is_refused_with_those_that_exist() -> None:
         ["sh", str(DOCKER / "entrypoint.sh"), "gpu"], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 64
-    assert "web, controller, init, migrate, broker_users, node or worker" in finished.stderr
+    assert "web, controller, init, migrate, backup, broker_users, node or worker" in finished.stderr
 
 
 def test_uploads_wait_on_a_disk_of_the_web_process_alone(compose: dict[str, Any]) -> None:

@@ -19,15 +19,17 @@ from kubeflow_trainer_api import models
 
 from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
-from assay.processes import HOLDERS
+from assay.processes import HOLDERS, READERS
+from tests import shipped
 from tests.architecture.interpreters import run_program
 from tests.architecture.test_docker import BROKER_USERS, NETWORKS, STORES
 from tests.architecture.test_monitoring import check
 from tests.architecture.test_settings import NEEDED
+from tests.shipped import CHART, chart
+from tests.shipped import pod_environment as environment
 from workers.launchers.trainjobs import checked, runtime_check
 
 ROOT = Path(__file__).resolve().parents[2]
-CHART = ROOT / "deploy" / "helm" / "assay"
 PROMETHEUS = ROOT / "docker" / "prometheus"
 # Our pods, and the services of compose.yaml that run the same process.
 PROCESSES = {
@@ -36,6 +38,13 @@ PROCESSES = {
     "compute-cpu": "worker-compute",
     "engine-cpu": "worker-engine",
     "migrate": "migrate",
+    "backup": "backup",
+    "restore": "backup",
+}
+BACKUP = {
+    "claim": "backups",
+    "restore": "2026-11-27T174200Z",
+    "options": ["--accept-lost-events", "3"],
 }
 POOL = {
     "replicas": 2,
@@ -57,6 +66,7 @@ FULL: dict[str, Any] = {
     "storage": {"data": {"existingClaim": "shared"}},
     "environment": {"ASSAY_EMAIL_FROM": "assay@example.org"},
     "recreate": True,
+    "backup": BACKUP,
     "web": {"autoscaling": {"enabled": True}},
     "compute": {"cpu": {"autoscaling": {"enabled": True}}, "gpu": POOL},
     "engine": {"gpu": POOL},
@@ -75,22 +85,15 @@ FULL: dict[str, Any] = {
         "labels": {"release": "prometheus"},
     },
 }
-VALUES = {"default": {}, "full": FULL}
+VALUES = {"default": {"backup": BACKUP}, "full": FULL}
 # The oldest Kubernetes that the chart takes, and the newest that is known.
 VERSIONS = {"default": "1.29", "full": "1.37"}
 
 
 @cache
-def chart() -> helm.Chart:
-    return helm.Chart.load(str(CHART))
-
-
-@cache
 def rendered(name: str) -> list[dict[str, Any]]:
     """The objects that the chart makes with `VALUES[name]`."""
-    texts = chart().render(VALUES[name], name="assay", namespace="models")
-    manifests = (text for path, text in texts.items() if path.endswith(".yaml"))
-    return [each for text in manifests for each in yaml.safe_load_all(text) if each]
+    return shipped.rendered(VALUES[name])
 
 
 def named(name: str, kind: str, component: str) -> dict[str, Any]:
@@ -104,15 +107,7 @@ def named(name: str, kind: str, component: str) -> dict[str, Any]:
 
 def pods(name: str) -> dict[str, dict[str, Any]]:
     """The pod specification of each Deployment and Job, by its component."""
-    return {
-        each["metadata"]["labels"]["app.kubernetes.io/component"]: each["spec"]["template"]["spec"]
-        for each in rendered(name)
-        if each["kind"] in {"Deployment", "Job"}
-    }
-
-
-def environment(pod: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    return shipped.pods(rendered(name))
 
 
 def test_the_chart_lints_without_warnings() -> None:
@@ -179,7 +174,8 @@ def test_every_process_holds_its_own_secrets_as_files(name: str) -> None:
                 assert process in HOLDERS[setting], f"{component}: {variable}"
                 assert variable.endswith("_FILE"), f"{component}: {variable} is in the environment"
         (volume,) = [each["secret"] for each in pod["volumes"] if each["name"] == "secrets"]
-        assert volume["secretName"] == f"assay-{component.partition('-')[0]}"
+        kind = "backup" if component == "restore" else component.partition("-")[0]
+        assert volume["secretName"] == f"assay-{kind}"
         held = {f"/run/secrets/assay/{item['path']}" for item in volume["items"]}
         assert held == {value for key, value in given.items() if key.endswith("_FILE")}
 
@@ -216,6 +212,7 @@ def test_every_process_starts_with_the_settings_that_the_chart_gives(tmp_path: P
         process = given["ASSAY_PROCESS"]
         needed = {each.removesuffix("_FILE") for each in given}
         assert NEEDED[process].keys() <= needed, component
+        assert {name for name, readers in READERS.items() if process in readers} <= needed
         started = run_program("import assay.settings", given)
         assert started.returncode == 0, f"{component}: {started.stderr}"
 
@@ -240,7 +237,7 @@ def test_every_process_mounts_what_it_does_in_the_compose_file() -> None:
             where = each["mountPath"]
             name = where if where == "/var/lib/scratch" else where.rpartition("/")[2]
             # The volume's name in compose.yaml.
-            name = name.replace("audit-exports", "exports")
+            name = name.replace("audit-exports", "exports").replace("backups", "/srv/backups")
             mounted.add(name + (":ro" if each.get("readOnly") else ""))
             assert each["name"] != "data" or each["subPath"] == where.rpartition("/")[2]
         assert mounted == STORES[service], component
@@ -284,9 +281,10 @@ def test_every_process_reaches_what_it_does_in_the_compose_file() -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_selectors_find_their_pods(name: str) -> None:
     templates = [
-        each["spec"]["template"]["metadata"]["labels"]
+        job["spec"]["template"]["metadata"]["labels"]
         for each in rendered(name)
-        if each["kind"] in {"Deployment", "Job"}
+        if each["kind"] in {"Deployment", "Job", "CronJob"}
+        for job in [each["spec"].get("jobTemplate", each)]
     ]
     templates += [
         job["template"]["spec"]["template"]["metadata"]["labels"]
@@ -373,6 +371,21 @@ def test_a_pool_with_gpus_asks_for_them_and_keeps_its_other_limits() -> None:
     assert "nvidia.com/gpu" not in str(pods("full")["engine-cpu"])
 
 
+def test_a_backup_is_made_each_night_and_restored_by_a_job_of_its_own() -> None:
+    cron = named("full", "CronJob", "backup")["spec"]
+    assert cron["concurrencyPolicy"] == "Forbid"
+    found = pods("full")
+    assert found["backup"]["containers"][0]["args"] == ["backup", "make", "/backups"]
+    assert found["restore"]["containers"][0]["args"] == [
+        "backup", "restore", "/backups/2026-11-27T174200Z", "--accept-lost-events", "3"
+    ]  # fmt: skip
+    for component in ("backup", "restore"):
+        (claim,) = [each for each in found[component]["volumes"] if each["name"] == "backups"]
+        assert claim["persistentVolumeClaim"] == {"claimName": "backups"}
+    without = shipped.pods(shipped.rendered())
+    assert not {"backup", "restore"} & without.keys()
+
+
 def test_the_database_is_migrated_before_an_install_and_an_upgrade() -> None:
     job = named("full", "Job", "migrate")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
@@ -399,6 +412,9 @@ WRONG: tuple[dict[str, Any], ...] = (
     {"runs": {"enabled": True, "claim": "shared", "namespace": "models"}},
     {"runs": {"backoffLimit": 6}},
     {"runs": {"admissionPolicy": "no"}},
+    {"backup": {"restore": "2026-11-27T174200Z"}},
+    {"backup": {"claim": "backups", "restore": "../other"}},
+    {"backup": {"claim": "backups", "schedule": "daily"}},
 )
 
 

@@ -14,6 +14,7 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from assay.gateway import metrics, probes, work_metrics
+from assay.gateway.exposition import Reading
 from governance.audit.alarms import ALARMS
 from workers.controller import DUTIES
 
@@ -38,6 +39,8 @@ def exposed() -> dict[str, set[str]]:
                     found[f"{name}_bucket"] = labels | {"le"}
                 else:
                     found[name] = labels
+            elif isinstance(each, Reading):
+                found[each.name + ("_total" if each.is_total else "")] = set(each.label_names)
     return found
 
 
@@ -83,6 +86,22 @@ def test_a_rule_asks_for_what_is_exposed_and_says_what_to_do(rule: dict[str, Any
     assert used <= offered
     for alarms in re.findall(r'alarm[!=]~?"([^"]*)"', rule["expr"]):
         assert set(alarms.split("|")) <= {alarm.name for alarm in ALARMS}
+
+
+def test_metrics_are_named_by_the_conventions_of_prometheus() -> None:
+    """And only what is counted ends in `_total` and is asked for its increase."""
+    asked = [rule["expr"] for rule in rules()]
+    asked += [target["expr"] for panel in PANELS for target in panel["targets"]]
+    for name in EXPOSED:
+        assert re.fullmatch(r"assay_[a-z][a-z0-9_]*[a-z0-9]", name), name
+        assert not re.search(r"_(ms|milliseconds|minutes|hours|kib|mib|count|info)$", name), name
+    rated = {
+        name for expression in asked for name in re.findall(r"(?:rate|increase)\((\w+)", expression)
+    }
+    assert rated
+    assert {name for name in rated if not name.endswith(("_total", "_bucket"))} == set()
+    deltas = {name for name in EXPOSED if name.endswith("_total")}
+    assert not {name for text in asked for name in re.findall(r"(?:max|min)\((\w+)", text)} & deltas
 
 
 def test_alerts_have_names_of_their_own() -> None:

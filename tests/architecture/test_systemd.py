@@ -6,22 +6,23 @@ import os
 import re
 import shutil
 import subprocess
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from assay.broker_users import PREFIX
 from assay.database_roles.privileges import OWNER, ROLES
-from assay.processes import HOLDERS, check_process
+from assay.processes import HOLDERS, READERS, check_process
 from tests.architecture.interpreters import run_program
 from tests.architecture.test_docker import BROKER_USERS, STORES
 from tests.architecture.test_settings import NEEDED
+from tests.shipped import HARDENING
+from tests.shipped import SYSTEMD as FOLDER
+from tests.shipped import of_systemd as environment
+from tests.shipped import unit as read
 from workers.launchers.memory import WORKER_GROUP
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "deploy" / "systemd"
-HARDENING = FOLDER / "assay-.service.d" / "10-hardening.conf"
 # Our units, and the services of compose.yaml that run the same process.
 UNITS = {
     "web": "web",
@@ -37,30 +38,6 @@ BACKUPS = "ReadWritePaths=/srv/backups"
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd is not installed"
 )
-
-
-def read(name: str) -> dict[str, list[str]]:
-    """The settings of a unit with its drop-ins, in the order of systemd; a name may occur often."""
-    found: dict[str, list[str]] = defaultdict(list)
-    own = sorted((FOLDER / f"assay-{name}.service.d").glob("*.conf"))
-    for file in (FOLDER / f"assay-{name}.service", HARDENING, *own):
-        for line in file.read_text().splitlines():
-            if "=" in line and not line.startswith("#"):
-                key, _, value = line.partition("=")
-                found[key].append(value)
-    return found
-
-
-def environment(name: str, credentials: str = "%d") -> dict[str, str]:
-    unit = read(name)
-    given: dict[str, str] = {}
-    for line in unit["Environment"]:
-        given |= dict(part.split("=", 1) for part in line.split(" "))
-    for file in unit["EnvironmentFile"]:
-        example = FOLDER / f"{Path(file).name}.example"
-        lines = [line for line in example.read_text().splitlines() if line[:1] != "#"]
-        given |= dict(line.split("=", 1) for line in lines)
-    return {key: value.replace("%d", credentials) for key, value in given.items()}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +99,22 @@ def test_a_unit_holds_its_own_secrets_as_credentials(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNITS)
+def test_a_unit_has_the_settings_that_its_process_cannot_do_without(name: str) -> None:
+    given = environment(name)
+    # What the operator may set there is commented out in the example.
+    offered = (FOLDER / "portal.env.example").read_text()
+    for setting, readers in READERS.items():
+        if given["ASSAY_PROCESS"] in readers:
+            own = {setting, f"{setting}_FILE"} & given.keys()
+            assert own or "/etc/assay/portal.env" in read(name)["EnvironmentFile"], setting
+            assert own or f"#{setting}=" in offered, setting
+
+
+@pytest.mark.parametrize("name", UNITS)
 def test_a_unit_sees_the_folders_that_its_process_uses(name: str) -> None:
-    unit, shared = read(name), STORES[UNITS[name]]
+    # It makes backups, too; the command names what only they use.
+    shared = {"transparency:ro"} if name == "migrate" else STORES[UNITS[name]]
+    unit = read(name)
     paths = [(path, "") for path in unit["BindPaths"]]
     paths += [(path, ":ro") for path in unit["BindReadOnlyPaths"]]
     bound = set()

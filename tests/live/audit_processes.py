@@ -82,7 +82,7 @@ class Nursery:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.live.audit_processes"],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}", **environment},
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -103,7 +103,7 @@ class Nursery:
 
 
 @contextmanager
-def nursery(log: Path, **environment: str) -> Iterator[Nursery]:
+def nursery(log: Path, environment: dict[str, str]) -> Iterator[Nursery]:
     made = Nursery(log, environment)
     try:
         yield made

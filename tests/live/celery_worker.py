@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,28 +11,39 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from django.conf import settings as tests_settings
 from django.db import connection
 
-from assay.database_roles.privileges import ROLES
+from assay.database_roles.privileges import OWNER
 from tests.live.preloaded import Process, start
 from tests.services import broker_url
+from tests.shipped import ROOT, Machine, write_secrets
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 40.0
 ENGINE_WORKER = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
 # Nothing that Celery tells all workers of by itself, as in production.
 QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 
 
-def database_url(process: str = "") -> str:
-    """The tests' database; with `process`, as the role of that process, as in production."""
+def of_tests(folder: Path) -> Machine:
+    """This machine, with the database, broker, data and secrets of the tests."""
+    write_secrets(folder / "secrets")
+    return Machine(
+        folder=folder,
+        data=Path(tests_settings.DATA_DIR),
+        outside=Path(tests_settings.AUDIT_PUBLISH_DIR),
+        # Not collected: `web_process.collected` does that.
+        static=folder / "static",
+        database=database_url,
+        broker=broker_url,
+    )
+
+
+def database_url(user: str = OWNER) -> str:
+    """The tests' database, whose tables belong to the tests' own user."""
     values = connection.settings_dict
-    user, name = quote(values["USER"]), quote(values["NAME"])
-    password = f":{quote(values['PASSWORD'])}" if values["PASSWORD"] else ""
-    if process:
-        user, password = ROLES[process].name, ""
-    port = f"&port={values['PORT']}" if values["PORT"] else ""
-    return f"postgresql://{user}{password}@/{name}?host={quote(values['HOST'], safe='/')}{port}"
+    user = quote(values["USER"]) if user == OWNER else user
+    return f"postgresql://{user}@/{quote(values['NAME'])}?host={quote(values['HOST'], safe='/')}"
 
 
 def end_database_connections() -> None:
@@ -71,16 +81,9 @@ def started(
     `process` is the kind that it plays, whose database role it has; `settings` are set in its
     environment.
     """
-    environment = {
-        **os.environ,
-        "ASSAY_PROCESS": process,
-        "DATABASE_URL": database_url(process),
-        "REDIS_URL": broker_url(_user(process, arguments)),
-        "PYTHONPATH": str(ROOT),
-        **settings,
-    }
+    given = of_tests(log.parent).environment(_kind(process, arguments), **settings)
     with log.open("ab") as output:
-        running = start(arguments, cwd=ROOT, env=environment, output=output)
+        running = start(arguments, cwd=ROOT, env=given, output=output)
     try:
         until(lambda: ready in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
@@ -98,20 +101,11 @@ def node_worker(
     """
     command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
     arguments = (*command, "-n", f"{log.stem}@%h", *options)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
-        "ASSAY_ENV": "test",
-        "ASSAY_PROCESS": "node",
-        "ASSAY_NODE_URL": url,
-        "ASSAY_NODE_KEY_FILE": str(key_file),
-        "ASSAY_DATA_DIR": str(key_file.parent / "data"),
-        # The control plane gives it a user; a controller must run.
-        "REDIS_URL": re.sub("//[^/@]*@", "//", broker_url("web")),
-        **settings,
-    }
+    # The control plane gives it a user of the broker; a controller must run.
+    given = of_tests(key_file.parent).environment("node", ASSAY_NODE_URL=url)
+    given |= {"ASSAY_NODE_KEY_FILE": str(key_file), **settings}
     with log.open("ab") as output:
-        running = start(arguments, cwd=key_file.parent, env=environment, output=output)
+        running = start(arguments, cwd=key_file.parent, env=given, output=output)
     try:
         until(lambda: b" ready." in log.read_bytes() or running.poll() is not None)
         assert running.poll() is None, log.read_text()
@@ -120,8 +114,8 @@ def node_worker(
         kill(running)
 
 
-def _user(process: str, arguments: tuple[str, ...]) -> str:
-    """The broker's user of a process; it knows two kinds of worker."""
+def _kind(process: str, arguments: tuple[str, ...]) -> str:
+    """The unit of a process; there are two for workers."""
     if process != "worker":
         return process
     return "engine" if any("workers.tasks.inference" in one for one in arguments) else "compute"

@@ -10,10 +10,22 @@ from uuid import uuid4
 
 import pytest
 import redis as redis_module
-from django.conf import settings
+from django.conf import global_settings
+from django.conf import settings as tests_settings
 
 from assay.local.services import MLflow
 from tests.services import broker_url
+
+
+@pytest.fixture(autouse=True)
+def _secrets_are_long_enough_for_production(settings: Any) -> None:
+    """Processes start with the environments that installations ship, and share them with tests."""
+    settings.SECRET_KEY = "a secret of the tests that signs sessions"
+    settings.KEY_PEPPERS = {1: b"a secret of the tests that makes key HMACs"}
+    settings.USAGE_KEY = "a secret of the tests for usage entries"
+    settings.WIRE_KEY = "a secret of the tests for what is sealed"
+    # Which other processes read.
+    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +58,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
     path, _, query = url.partition("?")
     server = MLflow(
         f"{path.rpartition('/')[0]}/{name}" + (f"?{query}" if query else ""),
-        Path(settings.DATA_DIR) / "artifacts",
+        Path(tests_settings.DATA_DIR) / "artifacts",
         tmp_path_factory.mktemp("mlflow") / "mlflow.log",
     )
     try:

@@ -36,7 +36,8 @@ MODULES = (
     *("django.contrib.staticfiles.handlers", "django.core.management.commands.check"),
     *("django.core.mail", "django.db.backends.postgresql.base", "django.forms", "markdown"),
     *("fido2.webauthn", "httpx", "jinja2", "markdown_it", "numpy", "nh3", "PIL.Image"),
-    *("opentelemetry.sdk.trace", "orjson", "prometheus_client", "psutil", "psycopg_pool"),
+    # Not prometheus_client, which looks for the folder of counts when it is imported.
+    *("opentelemetry.sdk.trace", "orjson", "psutil", "psycopg_pool"),
     *("pydantic.deprecated.class_validators", "redis.asyncio", "rich.console", "scim2_models"),
     *("typer", "uvicorn", "uvloop", "httptools", "whitenoise.middleware", "yaml"),
 )

@@ -26,6 +26,8 @@ from governance.audit.tree.merkle import Frontier
 from governance.audit.tree.tiles import WIDTH, read_tile, split_hashes
 from tests.live.audit_processes import ACTION, FragilePostgres, Nursery, end, gone, nursery
 from tests.live.celery_worker import ROOT, until
+from tests.services import broker_url
+from tests.shipped import DOCKER, Machine
 
 KILLS = int(os.environ.get("ASSAY_FAULT_KILLS", "100"))
 pytestmark = [pytest.mark.live, pytest.mark.sweep, pytest.mark.timeout(120 + 5 * KILLS)]
@@ -50,16 +52,29 @@ class Installation:
     def nursery(self, key: int = 0) -> Any:
         """A nursery of processes that sign with the key of that number; the earlier are retired.
         The clock of those with the second key is an hour slow."""
-        return nursery(
-            self.folder / "log.txt",
-            DATABASE_URL=self.postgres.url("postgres"),
-            ASSAY_AUDIT_SIGNING_KEY=SEEDS[key],
+        machine = Machine(
+            folder=self.folder / f"machine{key}",
+            data=self.folder / "data",
+            outside=self.published,
+            static=self.folder / "static",
+            # All of them as the owner: kills are tried here, not privileges.
+            database=lambda user: self.postgres.url("postgres"),
+            broker=broker_url,
+        )
+        if not machine.folder.exists():
+            machine.folder.mkdir()
+            program = DOCKER / "make-secrets.sh"
+            subprocess.run([program, machine.secrets], check=True, capture_output=True)
+            signing_key = machine.secrets / "audit_signing_key"
+            signing_key.chmod(0o600)
+            signing_key.write_text(SEEDS[key])
+        given = machine.environment(
+            "controller",
             ASSAY_AUDIT_RETIRED_KEYS=",".join(KEYS[:key]),
             ASSAY_AUDIT_LOG_NAME=NAME,
-            ASSAY_AUDIT_PUBLISH_DIR=str(self.published),
-            ASSAY_DATA_DIR=str(self.folder / "data"),
             TEST_CLOCK_BACK_S=str(3600 * key),
         )
+        return nursery(self.folder / "log.txt", given)
 
     def sealer(self, processes: Nursery, *words: object) -> int:
         return processes.start("seal", *words)
@@ -125,7 +140,8 @@ def installation() -> Iterator[Installation]:
         try:
             with made.nursery() as processes:
                 pid = processes.start("migrate")
-                until(lambda: gone(pid))
+                # Seconds of work, of which a busy machine makes a minute.
+                until(lambda: gone(pid), 300)
             yield made
         finally:
             made.close()

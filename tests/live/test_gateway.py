@@ -19,7 +19,6 @@ from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.live.celery_worker import QUIET
 from tests.live.web_process import process, web
-from tests.services import broker_url
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from workers.deployments.models import Replica, WorkerKey
 from workers.wire import SNAPSHOT_CHANNEL, deployment_queue
@@ -32,7 +31,7 @@ BODY = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max
 
 # An engine worker without an engine: Celery's own consumer, our own protocol, a fixed answer.
 ENGINE = """
-import os, redis
+import redis
 from celery.signals import worker_ready
 from django.conf import settings
 from workers.app import app
@@ -40,7 +39,7 @@ from workers.sealing import WorkerSeals
 from workers.wire_keys import WireKey
 from workers.wire import INFERENCE_TASK, Delta, Done
 
-client = redis.Redis.from_url(os.environ["REDIS_URL"])
+client = redis.Redis.from_url(settings.REDIS_URL)
 worker = WorkerSeals(WireKey(settings.WIRE_KEY))
 
 @worker_ready.connect
@@ -65,7 +64,7 @@ def engine(folder: Path, deployment_id: int) -> Iterator[None]:
     queue = deployment_queue(deployment_id)
     options = ("-I", "fixed_engine", "-Q", queue, "-P", "threads", "-c", "8")
     command = ("celery", "-A", "workers.app", "worker", *options, *QUIET)
-    with process(folder, "worker", *command, REDIS_URL=broker_url("engine")):
+    with process(folder, "engine", *command):
         wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
         # Nobody renews it, however long the other processes take to start.
         later = timezone.now() + timedelta(minutes=5)

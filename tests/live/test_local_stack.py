@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,11 +16,25 @@ from tests.live.celery_worker import until
 pytestmark = pytest.mark.live
 
 
+def open_to_others(folder: Path) -> Iterator[Path]:
+    """What another user of this machine can list or read, of the group or not."""
+    for path in folder.iterdir():
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            continue
+        if not stat.S_ISDIR(mode):
+            if mode & 0o066:
+                yield path
+        elif mode & 0o011:
+            yield path
+            yield from open_to_others(path)
+
+
 def test_every_process_of_the_local_stack_starts() -> None:
     # Not in pytest's folder: as root, PostgreSQL runs as a user who may not enter that one.
     with tempfile.TemporaryDirectory(prefix="assay-stack-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        folder.chmod(0o755)
+        Path(scratch).chmod(0o755)
+        folder = Path(scratch) / "demo"
         stack = Stack(folder)
         try:
             stack.start(lambda text: None)
@@ -27,5 +43,12 @@ def test_every_process_of_the_local_stack_starts() -> None:
                 log = folder / "logs" / f"{name}.log"
                 until(lambda log=log: b" ready." in log.read_bytes())
             stack.check_alive()
+            assert sum(1 for _ in folder.rglob("*")) > 100
+            assert list(open_to_others(Path(scratch))) == []
+            # Nor would it be with an open folder above it.
+            folder.chmod(0o755)
+            secret = {name for path in open_to_others(folder) for name in [path.name]}
+            assert not secret & {"secrets", "data", "valkey", "uploads", "logs"}
+            assert list(open_to_others(folder / "secrets")) == []
         finally:
             stack.stop()

@@ -148,9 +148,9 @@ def test_a_text_is_spoken_for_unmodified_clients_and_metered_in_characters(
 
     from tests.unit.tasks.test_text_to_speech import save_voice, stand_in
 
-    monkeypatch.setenv("ASSAY_ESPEAK_NG", str(stand_in(tmp_path)))
+    espeak = {"ASSAY_ESPEAK_NG": str(stand_in(tmp_path))}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    http = serve("text-to-speech", "voice", save_voice(tmp_path / "model"))
+    http = serve("text-to-speech", "voice", save_voice(tmp_path / "model"), **espeak)
     token = http.headers["authorization"].removeprefix("Bearer ")
     client = OpenAI(base_url=f"{http.base_url}/v1", api_key=token, max_retries=0)
     for form, name in (("mp3", "MP3"), ("opus", "OGG"), ("wav", "WAV")):

@@ -15,7 +15,7 @@ from redis import Redis
 from tests.live.celery_worker import ROOT, controller, node_worker, until
 from tests.live.network import broker_network, web_network
 from tests.live.test_nodes import join
-from tests.live.test_serving_faults import ENGINE, LEASE_S, key, measured
+from tests.live.test_serving_faults import ENGINE, LEASE, LEASE_S, key, measured
 from tests.live.web_process import web
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
@@ -42,14 +42,12 @@ class Stack:
 
     def __init__(self, folder: Path, stack: ExitStack, clock_s: int) -> None:
         self.folder, self.stack = folder, stack
-        os.environ["ASSAY_SERVING_LEASE_S"] = str(LEASE_S)
-        stack.callback(os.environ.pop, "ASSAY_SERVING_LEASE_S")
         (folder / "sitecustomize.py").write_text("import tests.live.echo_catalog\n")
         made = release(adapter())
         self.deployment = deployment_create(actor=company.developer(), release_id=made.pk)
         self.headers = {"authorization": f"Bearer {key()}"}
-        stack.enter_context(controller(folder / "controller.log"))
-        self.url, self.web = stack.enter_context(web(folder))
+        stack.enter_context(controller(folder / "controller.log", **LEASE))
+        self.url, self.web = stack.enter_context(web(folder, **LEASE))
         self.web_network, url = stack.enter_context(web_network(self.url))
         self.broker_network, broker = stack.enter_context(broker_network())
         settings = wrong_clock(folder / "clock", clock_s)

@@ -29,17 +29,16 @@ COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "
 
 
 def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(
-    redis: Redis, tmp_path: Path, mlflow_server: MLflow, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, tmp_path: Path, mlflow_server: MLflow
 ) -> None:
-    for name, value in mlflow_server.environment.items():
-        monkeypatch.setenv(name, value)
+    mlflow = mlflow_server.environment
     admin = company.person("ada", "admin")
     keys = []
     with (
-        web(tmp_path) as (url, _),
+        web(tmp_path, **mlflow) as (url, _),
         # Two, of which each would finish the job alone.
-        controller(tmp_path / "controller.log"),
-        controller(tmp_path / "controller2.log"),
+        controller(tmp_path / "controller.log", **mlflow),
+        controller(tmp_path / "controller2.log", **mlflow),
     ):
         for name in ("gpu-1", "gpu-2"):
             (tmp_path / name).mkdir()

@@ -18,7 +18,7 @@ from redis import Redis
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
 from tests.live.celery_worker import ROOT, controller, kill, node_worker, until
-from tests.live.test_serving_faults import ENGINE, LEASE_S, key
+from tests.live.test_serving_faults import ENGINE, LEASE, LEASE_S, key
 from tests.live.web_process import web
 from tests.unit.assay.node_support import node_made, place
 from tests.unit.workers import company
@@ -52,9 +52,8 @@ def join(folder: Path, url: str, token: str) -> subprocess.CompletedProcess[str]
 
 
 def test_two_nodes_without_database_serve_until_one_dies_and_the_other_is_revoked(
-    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("ASSAY_SERVING_LEASE_S", str(LEASE_S))
     # The plan of a load comes from the web process: it names the engine without a model.
     (tmp_path / "sitecustomize.py").write_text("import tests.live.echo_catalog\n")
     admin = company.person("ada", "admin")
@@ -63,7 +62,7 @@ def test_two_nodes_without_database_serve_until_one_dies_and_the_other_is_revoke
     deployment_place(actor=admin, deployment_id=deployment.pk, settings=both)
     body = {"model": "docs", "prompt": "one two", "max_tokens": 8}
     headers = {"authorization": f"Bearer {key()}"}
-    with controller(tmp_path / "controller.log"), web(tmp_path) as (url, _):
+    with controller(tmp_path / "controller.log", **LEASE), web(tmp_path, **LEASE) as (url, _):
 
         def ask() -> httpx.Response:
             return httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
@@ -85,8 +84,8 @@ def test_two_nodes_without_database_serve_until_one_dies_and_the_other_is_revoke
 
         logs = [tmp_path / "engine1.log", tmp_path / "engine2.log"]
         with (
-            node_worker(logs[0], url, keys[0], *ENGINE) as first,
-            node_worker(logs[1], url, keys[1], *ENGINE),
+            node_worker(logs[0], url, keys[0], *ENGINE, **LEASE) as first,
+            node_worker(logs[1], url, keys[1], *ENGINE, **LEASE),
         ):
             ready = Replica.objects.filter(state=ReplicaState.READY)
             until(lambda: ready.count() == 2)

@@ -62,17 +62,20 @@ def word_by_word(stage: Stage) -> Callable[[InferenceRequest, Reply], None]:
     return run
 
 
+# Its user and password are in the address.
+REACHED_BY_URL = {"REDIS_USERNAME": "", "REDIS_PASSWORD_FILE": ""}
+
+
 @pytest.fixture
 def urls(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: Valkey
 ) -> Iterator[list[str]]:
     """Four gateway processes on the tests' database and on a broker that a test may stop."""
     RoleAssignment.objects.create(person=stage.person, role="admin")
-    monkeypatch.setenv("ASSAY_GATEWAY_SNAPSHOT_TTL_S", str(TTL_S))
-    monkeypatch.setenv("REDIS_URL", broker.url)
     monkeypatch.setattr(settings, "REDIS_URL", broker.url)
+    given = {"ASSAY_GATEWAY_SNAPSHOT_TTL_S": str(TTL_S), **REACHED_BY_URL, "REDIS_URL": broker.url}
     with ExitStack() as stack:
-        yield [stack.enter_context(web(tmp_path))[0] for _ in range(PROCESSES)]
+        yield [stack.enter_context(web(tmp_path, **given))[0] for _ in range(PROCESSES)]
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ ENGINE = (
     *("-Q", "engine.none", "-P", "threads", "-c", "8"),
 )
 LEASE_S = 15
+LEASE = {"ASSAY_SERVING_LEASE_S": str(LEASE_S)}
 ADMITTED_UNTIL = "assay:quota:admitted:deadlines"
 
 
@@ -51,14 +52,12 @@ class Live:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder, self.stack = folder, stack
-        os.environ["ASSAY_SERVING_LEASE_S"] = str(LEASE_S)
-        stack.callback(os.environ.pop, "ASSAY_SERVING_LEASE_S")
         approved = release(adapter())
         self.deployment = deployment_create(actor=company.developer(), release_id=approved.pk)
         self.token = key()
-        self.controller = stack.enter_context(controller(folder / "controller.log"))
-        self.worker = stack.enter_context(worker(folder / "engine.log", *ENGINE))
-        self.url, self.web = stack.enter_context(web(folder))
+        self.controller = stack.enter_context(controller(folder / "controller.log", **LEASE))
+        self.worker = stack.enter_context(worker(folder / "engine.log", *ENGINE, **LEASE))
+        self.url, self.web = stack.enter_context(web(folder, **LEASE))
         until(lambda: self.state() == DeploymentState.SERVING)
         until(lambda: self.post("one two").status_code == 200)
 
@@ -144,7 +143,7 @@ def test_a_killed_worker_ends_its_requests_within_seconds_and_they_are_settled(l
     until(lambda: failed.exists())
     assert failed.get().completion_tokens == 2
     # Another one takes over.
-    with measured("served again"), worker(live.folder / "engine.log", *ENGINE):
+    with measured("served again"), worker(live.folder / "engine.log", *ENGINE, **LEASE):
         until(lambda: live.post("one two").status_code == 200)
 
 
@@ -156,7 +155,7 @@ def test_a_killed_controller_ends_all_serving_within_its_lease(live: Live) -> No
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "release_not_confirmed"
     refused = live.post("one two")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "release_not_confirmed")
-    with controller(live.folder / "controller.log"), measured("served again"):
+    with controller(live.folder / "controller.log", **LEASE), measured("served again"):
         until(lambda: live.post("one two").status_code == 200)
 
 

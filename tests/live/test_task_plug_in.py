@@ -113,18 +113,29 @@ class Company:
 
 
 class Browser(httpx.Client):
-    """A person's browser, signed in by password."""
+    """A person's browser, signed in by password, by way of a proxy that ends TLS."""
 
     def __init__(self, url: str, person: Person) -> None:
-        super().__init__(base_url=url, timeout=60)
+        # The proxy's own way to the web process is not encrypted, and cookies are for TLS alone.
+        super().__init__(
+            base_url=url,
+            timeout=60,
+            headers={"x-forwarded-proto": "https"},
+            event_hooks={"request": [self._carry_cookies]},
+        )
         answer = self.send_form("/sign-in", "/sign-in", email=person.email, password=PASSWORD)
         assert answer.status_code == 302, answer.text
+
+    def _carry_cookies(self, request: httpx.Request) -> None:
+        kept = (f"{cookie.name}={cookie.value}" for cookie in self.cookies.jar)
+        request.headers["cookie"] = "; ".join(kept)
 
     def send_form(self, page: str, path: str, **fields: str) -> httpx.Response:
         """Post to `path` from a page, with the page's CSRF token."""
         found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get(page).text)
         assert found is not None
-        headers = {"referer": f"{self.base_url}{page}"}
+        referer = str(self.base_url).replace("http:", "https:").rstrip("/")
+        headers = {"referer": f"{referer}{page}"}
         return self.post(path, data={**fields, "csrfmiddlewaretoken": found[1]}, headers=headers)
 
 
@@ -355,7 +366,7 @@ def pages_open(company: Company, version: int, release: int, deployment: int) ->
             assert page.status_code == 200, path
         assert "Language identification" in browser.get(f"/models/{NAME}").text
         example = browser.get(f"/deployments/{deployment}").text
-        assert f"{company.url}{PATH}/{NAME} " in example
+        assert f"{company.url.replace('http:', 'https:')}{PATH}/{NAME} " in example
     assert not AuditEvent.objects.filter(outcome="error").exists()
 
 

@@ -258,7 +258,7 @@ def test_a_connection_from_the_pool_remembers_nothing_of_the_last_request(
     settings = {"ASSAY_PROCESS": "web", "ASSAY_WEB_THREADS": "1"}
     finished = subprocess.run(
         [sys.executable, "-c", SESSIONS],
-        env={**environment(tmp_path, "web"), **settings},
+        env={**environment(tmp_path), **settings},
         capture_output=True,
         text=True,
         timeout=120,

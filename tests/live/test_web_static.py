@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.live.web_process import ROOT, environment, web
+from tests.live.web_process import web
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -22,17 +20,7 @@ YEAR_S = 365 * 24 * 3600
 
 
 def test_assets_are_compressed_fingerprinted_and_kept(policy: Any, tmp_path: Path) -> None:
-    settings = {"ASSAY_STATIC_ROOT": str(tmp_path / "static"), "ASSAY_STATIC_COLLECTED": "1"}
-    collected = subprocess.run(
-        [sys.executable, "manage.py", "collectstatic", "--no-input", "--verbosity", "0"],
-        cwd=ROOT,
-        env={**environment(tmp_path, "web"), **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert collected.returncode == 0, collected.stderr[-2000:]
-    with web(tmp_path, **settings) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+    with web(tmp_path) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
         page = client.get("/sign-in")
         assets = {path: client.get(path) for path in set(ASSET.findall(page.text))}
         documented = client.get("/api/docs/")

@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
 
 from assay.local.services import free_port, stop_process_group
-from tests.live.celery_worker import database_url
+from tests.live.celery_worker import of_tests
 from tests.live.preloaded import Process, start
-from tests.services import broker_url
+from tests.shipped import ROOT, unit
 from tests.unit.assay.gateway_support import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+
+def environment(folder: Path, kind: str = "web") -> dict[str, str]:
+    """The environment that is shipped for a process, on the tests' stores."""
+    return of_tests(folder).environment(kind)
 
 
-def environment(folder: Path, kind: str) -> dict[str, str]:
-    """Environment of a process of a kind (`web`, `worker`) in its role on the test's database."""
-    return {
-        **os.environ,
-        "ASSAY_PROCESS": kind,
-        "DATABASE_URL": database_url(kind),
-        "REDIS_URL": broker_url("web"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform"), str(folder)]),
-    }
+def shipped_options() -> tuple[str, ...]:
+    """Return the options of the web process in its unit, without its address."""
+    _, _, options = unit("web")["ExecStart"][0].partition("-m assay.server ")
+    found = iter(shlex.split(options))
+    return tuple(
+        word
+        for name, value in zip(found, found, strict=True)
+        if name not in {"--host", "--port"}
+        for word in (name, value)
+    )
+
+
+@cache
+def collected() -> str:
+    """Collect the static files once, as an installation does; return their folder."""
+    folder = Path(tempfile.mkdtemp(prefix="assay-static-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    given = {"ASSAY_ENV": "development", "ASSAY_STATIC_COLLECTED": "1"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "collectstatic", "--no-input", "--verbosity", "0"],
+        cwd=ROOT, env={**os.environ, **given, "ASSAY_STATIC_ROOT": str(folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return str(folder)
 
 
 @contextmanager
 def process(folder: Path, kind: str, *command: str, **settings: str) -> Iterator[Process]:
     """A Python module as a process of a kind, its output in `folder`/log; ended with the block."""
     with (folder / "log").open("ab") as log:
-        given = {**environment(folder, kind), **settings}
+        given = of_tests(folder).environment(kind, **settings)
         started = start(("-m", *command), cwd=ROOT, env=given, output=log)
     try:
         yield started
@@ -45,11 +71,12 @@ def process(folder: Path, kind: str, *command: str, **settings: str) -> Iterator
 
 
 @contextmanager
-def web(folder: Path, **settings: str) -> Iterator[tuple[str, Process]]:
-    """The web process, ready; its address and the process."""
+def web(folder: Path, *more: str, **settings: str) -> Iterator[tuple[str, Process]]:
+    """The web process, ready, with further options; its address and the process."""
     port = free_port()
-    options = ("--port", str(port), "--log-level", "warning")
-    with process(folder, "web", "assay.server", *options, **settings) as started:
+    options = ("--port", str(port), "--log-level", "warning", *more)
+    given = {"ASSAY_STATIC_ROOT": collected(), **settings}
+    with process(folder, "web", "assay.server", *options, **given) as started:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), 60)
         yield url, started

@@ -20,11 +20,12 @@ PASSES = 3
 
 @dataclass(slots=True)
 class Copied:
-    """`failed` has a sentence for each object that was not copied."""
+    """`objects` were copied; `entries` of the source are in the target now. `failed` has a sentence
+    for each object that was not copied."""
 
     objects: int = 0
     bytes: int = 0
-    present: int = 0
+    entries: int = 0
     failed: list[str] = field(default_factory=list)
 
 
@@ -51,7 +52,7 @@ def store_copy(
     done = Copied()
     for number in range(PASSES):
         before = done.objects
-        done.present, done.failed = 0, []
+        done.entries, done.failed = 0, []
         for entry in inside.entries():
             if progress is not None:
                 progress(entry)
@@ -64,7 +65,7 @@ def store_copy(
 def _copy(inside: Backend, outside: Backend, entry: Entry, done: Copied) -> None:
     present = outside.find(entry.key)
     if present is not None and present.size == entry.size:
-        done.present += 1
+        done.entries += 1
         return
     try:
         with _opened(inside, entry.key) as file:
@@ -78,6 +79,7 @@ def _copy(inside: Backend, outside: Backend, entry: Entry, done: Copied) -> None
         done.failed.append(f"{entry.key}: {error.message}")
         return
     done.objects += 1
+    done.entries += 1
     done.bytes += entry.size
 
 

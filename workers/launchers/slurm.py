@@ -59,7 +59,7 @@ class SlurmSettings:
     python: str
     partition: str = ""
     account: str = ""
-    gpus: bool = True
+    gpus: bool = False
     port: int = 29_400
 
     def __post_init__(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
-import time
 from collections.abc import Sequence
 
 import httpx
@@ -35,11 +35,16 @@ WORDS = {
 
 
 class HttpsSender:
-    """One connection, kept open between batches."""
+    """One connection, kept open between batches.
+
+    An exchange is one task of an event loop, because only a task can be ended as a whole: httpx
+    limits each read, and a receiver that drips keeps every one of them.
+    """
 
     def __init__(self, destination: Destination) -> None:
         self._to = destination
-        self._client: httpx.Client | None = None
+        self._loop: asyncio.Runner | None = None
+        self._client: httpx.AsyncClient | None = None
 
     def send(self, lines: Sequence[bytes]) -> None:
         body = b"".join(line + b"\n" for line in lines)
@@ -55,32 +60,47 @@ class HttpsSender:
         self._judge(answer)
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        loop, client, self._loop, self._client = self._loop, self._client, None, None
+        if loop is not None and client is not None:
+            with loop:
+                loop.run(client.aclose())
 
     def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         """The answer, of which no more than a bounded part is read, in bounded time."""
-        deadline, read = time.monotonic() + ANSWER_S, 0
-        with self._connected().stream(
-            "POST", self._to.url, content=body, headers=headers
-        ) as answer:
-            for chunk in answer.iter_raw():
-                read += len(chunk)
-                if read > ANSWER_BYTES_MAX or time.monotonic() > deadline:
-                    # Its status is known; leaving here closes the connection.
-                    break
+        if self._loop is None or self._client is None:
+            self._client = self._new_client()
+            self._loop = asyncio.Runner()
+        return self._loop.run(self._exchange(self._client, body, headers))
+
+    async def _exchange(
+        self, client: httpx.AsyncClient, body: bytes, headers: dict[str, str]
+    ) -> httpx.Response:
+        answer = None
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                request = client.build_request("POST", self._to.url, content=body, headers=headers)
+                answer = await client.send(request, stream=True)
+                read = 0
+                async for chunk in answer.aiter_raw():
+                    read += len(chunk)
+                    if read > ANSWER_BYTES_MAX:
+                        # Its status is known; closing it closes the connection.
+                        break
+        except (TimeoutError, httpx.TimeoutException):
+            if answer is None:
+                raise
+        finally:
+            if answer is not None:
+                await answer.aclose()
         return answer
 
-    def _connected(self) -> httpx.Client:
-        if self._client is None:
-            self._client = httpx.Client(
-                verify=tls_context(self._to) if self._to.encrypted else True,
-                timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-                follow_redirects=False,
-                limits=httpx.Limits(max_connections=1),
-            )
-        return self._client
+    def _new_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=tls_context(self._to) if self._to.encrypted else True,
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=1),
+        )
 
     def _headers(self) -> dict[str, str]:
         as_json = self._to.format == "ocsf" or self._to.auth == "splunk"

@@ -50,7 +50,7 @@ class Frontier:
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash at the right."""
-        self._push(leaf, 0)
+        self.push(leaf, 0)
 
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Add leaf hashes in order; a perfect subtree at a time where one fits."""
@@ -59,13 +59,13 @@ class Frontier:
         while start < len(rest):
             if self.size % SUBTREE == 0 and len(rest) - start >= SUBTREE:
                 node = _perfect_root(rest[start : start + SUBTREE])
-                self._push(node, SUBTREE.bit_length() - 1)
+                self.push(node, SUBTREE.bit_length() - 1)
                 start += SUBTREE
             else:
-                self._push(rest[start], 0)
+                self.push(rest[start], 0)
                 start += 1
 
-    def _push(self, node: bytes, height: int) -> None:
+    def push(self, node: bytes, height: int) -> None:
         """Add the root of a perfect subtree of 2^height leaves; `size` is a multiple of them."""
         carry = self.size >> height
         while carry & 1:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from governance.audit.outside.places import CHECKPOINT, Place, PublishRefused, as_place
-from governance.audit.tree.merkle import HASH_BYTES, SUBTREE, tree_root
+from governance.audit.tree.merkle import HASH_BYTES, SUBTREE, Frontier, tree_root
 
 WIDTH = SUBTREE
 TILE_BYTES = WIDTH * HASH_BYTES
+# An entry of level L is the root over WIDTH**L leaves, a tree of this height times L.
+TILE_HEIGHT = WIDTH.bit_length() - 1
 AT_ONCE = 64
 
 LeafRange = Callable[[int, int], bytes]
@@ -92,6 +94,40 @@ def read_tile(place: Place | Path, level: int, index: int, width: int) -> bytes 
         if widths:
             data = place.read(tile_path(level, index, max(widths)))
     return None if data is None else data[: width * HASH_BYTES]
+
+
+def published_root(place: Place | Path, size: int) -> bytes:
+    """The root over the first `size` leaves, from a few tiles; nothing says that they are true.
+
+    Raises:
+        PublishRefused: a tile of them is missing.
+        OSError: the place cannot be read.
+    """
+    place, tree = as_place(place), Frontier()
+    for level in range(max(size.bit_length() - 1, 0) // TILE_HEIGHT, -1, -1):
+        span = WIDTH**level
+        first, count = tree.size // span, (size - tree.size) // span
+        if not count:
+            continue
+        data = read_tile(place, level, first // WIDTH, count)
+        if data is None or len(data) != count * HASH_BYTES:
+            raise PublishRefused(
+                f"{tile_path(level, first // WIDTH)} is missing from {place.name}."
+            )
+        for node in split_hashes(data):
+            tree.push(node, level * TILE_HEIGHT)
+    return tree.root()
+
+
+def published_leaves(place: Place | Path, start: int, end: int) -> list[bytes]:
+    """The leaf hashes of a half-open range that lies in one tile, as far as they are published.
+
+    Raises:
+        OSError: the place cannot be read.
+    """
+    index, offset = divmod(start, WIDTH)
+    data = read_tile(place, 0, index, min(offset + end - start, WIDTH)) or b""
+    return split_hashes(data)[offset:]
 
 
 def _parents(place: Place, level: int, start: int, end: int, below: dict[int, bytes]) -> bytes:

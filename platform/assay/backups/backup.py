@@ -15,16 +15,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from django.db import transaction
+from django.conf import settings
+from django.db import connection, transaction
 
 from assay.backups import database
 from assay.backups.database import BackupFailed
+from assay.database_roles.apply import is_unfinished
 from governance.audit.models import AuditCheckpoint
 from governance.audit.services import Subject, audit_record
 from governance.principals import background, service_principal
@@ -50,24 +52,33 @@ class Backup:
     Attributes:
         made_at: In ISO 8601.
         assay: The release of Assay that made it.
+        postgresql: The server's major version.
         database_sha256: Of `database.dump`.
         events: Sealed audit events in it.
         checkpoint: The signed checkpoint over them; empty without one.
-        files: Files of the store that it covers.
+        published: How many of them were in the second place, as far as the database knew.
+        own_event: Leaf hash, in hexadecimal, of the event that records this backup, which the dump
+            lacks.
+        files: Files of the store that the pool had then.
         new_bytes: Bytes of those that the pool lacked before.
         secrets: A fingerprint of each secret that its data needs, by the setting's name.
+        mac: Of all of these under ASSAY_KEY_PEPPER, in hexadecimal.
     """
 
     made_at: str
     assay: str
+    postgresql: int
     database_sha256: str
     database_bytes: int
     events: int
     checkpoint: str
+    published: int
+    own_event: str
     files: int
     new_bytes: int
     secrets: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
+    mac: str = ""
 
 
 def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tuple[Path, Backup]:
@@ -77,9 +88,11 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
     leaves no folder that looks like a backup, and files that the next one uses.
 
     Raises:
-        BackupFailed: pg_dump failed, or a file of the store is missing or damaged.
+        BackupFailed: pg_dump failed, a file of the store is damaged, this process has no
+            ASSAY_KEY_PEPPER, or the database is not restored yet.
         StoreUnavailable: the store does not answer.
     """
+    _require_whole_database()
     moment = datetime.now(UTC)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     final = folder / moment.strftime("%Y-%m-%dT%H%M%SZ")
@@ -87,24 +100,28 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
     scratch.mkdir(mode=0o700)
     try:
         dump = scratch / DUMP
-        # Before the dump, which then has all that it covers.
-        head = AuditCheckpoint.objects.order_by("-tree_size").first()
-        database.dump(dump)
+        head, published = _dump(dump)
         copied = store_copy(
             source=store.store_url(), target=(folder / POOL).resolve().as_uri(), progress=progress
         )
         _require_whole(copied)
+        events = 0 if head is None else head.tree_size
+        data = {"backup": final.name, "events": events}
         record = Backup(
             made_at=moment.isoformat(timespec="seconds"),
             assay=version("assay"),
+            postgresql=database.server_version(),
             database_sha256=sha256_of(dump),
             database_bytes=dump.stat().st_size,
-            events=0 if head is None else head.tree_size,
+            events=events,
             checkpoint="" if head is None else head.note,
-            files=copied.objects + copied.present,
+            published=published,
+            own_event=record_event("installation:backup", data),
+            files=copied.entries,
             new_bytes=copied.bytes,
             secrets=fingerprints(),
         )
+        record = replace(record, mac=mac_of(record))
         (scratch / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
         for file in scratch.iterdir():
             file.chmod(0o400)
@@ -113,20 +130,53 @@ def make(folder: Path, *, progress: Callable[[Entry], None] | None = None) -> tu
         _sync(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    record_event("installation:backup", {"backup": final.name, "events": record.events})
     return final, record
 
 
-def record_event(action: str, data: dict[str, Any]) -> None:
-    """Record that the installation was backed up or restored, in the audit log."""
+def _dump(file: Path) -> tuple[AuditCheckpoint | None, int]:
+    """Dump the database; return the newest checkpoint in the dump, and how much was published."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT pg_export_snapshot()")
+        (snapshot,) = cursor.fetchone()
+        heads = AuditCheckpoint.objects.order_by("-tree_size")
+        published = heads.filter(published_at__isnull=False).first()
+        database.dump(file, snapshot)
+        return heads.first(), 0 if published is None else published.tree_size
+
+
+def record_event(action: str, data: dict[str, Any]) -> str:
+    """Record that the installation was backed up or restored, in the audit log; returns the leaf
+    hash of the event."""
     actor = service_principal("backup")
     with transaction.atomic(), background("backup", actor):
-        audit_record(
+        event = audit_record(
             actor=actor,
             action=action,
             subject=Subject("installation", "assay", "the installation"),
             data=data,
         )
+    return bytes(event.leaf_hash).hex()
+
+
+def mac_of(record: Backup) -> str:
+    """Return the MAC of a record, which who lacks the key pepper cannot make.
+
+    The record has the digests of dump and audit log, and rows of the dump those of the files, so
+    that it covers the whole backup.
+
+    Raises:
+        BackupFailed: this process does not hold the key pepper.
+    """
+    if not settings.KEY_PEPPERS:
+        raise BackupFailed(
+            "This process has no ASSAY_KEY_PEPPER, under which backups are authenticated.",
+            hint="Run this with the settings of the service migrate.",
+        )
+    content = {**asdict(record), "mac": ""}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    key = hmac.digest(settings.KEY_PEPPERS[1], b"assay backup record 1", "sha256")
+    return hmac.digest(key, text, "sha256").hex()
 
 
 def read(folder: Path) -> Backup:
@@ -172,6 +222,15 @@ def _secret(name: str) -> str:
 
 def _fingerprint(secret: str) -> str:
     return hmac.digest(secret.encode(), b"assay backup 1", "sha256").hex()[:16]
+
+
+def _require_whole_database() -> None:
+    with connection.cursor() as cursor:
+        if is_unfinished(cursor):
+            raise BackupFailed(
+                "A restoration into this database has not ended, so that it is nothing to back up.",
+                hint="Run `assay backup restore` again.",
+            )
 
 
 def _require_whole(copied: Copied) -> None:

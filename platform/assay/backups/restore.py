@@ -1,19 +1,24 @@
-"""`assay restore`: a backup into an empty installation, and the proof that it is whole.
+"""`assay backup restore`: a backup into an empty installation, and the proof that it is whole.
 
-A backup is the state of a past moment: what was revoked, recalled or refused after it would be in
-force again. The copy of the audit log in the second place knows how many events came later, so a
-restoration that loses events is refused unless they are named.
+Until it has ended, the database is marked (`database.begin`), and no process has privileges on its
+tables. Whatever interrupts it, the same command begins again.
 """
 
 from __future__ import annotations
 
+import hmac
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.contrib.sessions.models import Session
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.db import connection, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from assay.backups import database
 from assay.backups.backup import (
@@ -21,30 +26,49 @@ from assay.backups.backup import (
     POOL,
     Backup,
     fingerprints,
+    mac_of,
     read,
     record_event,
     sha256_of,
 )
 from assay.backups.database import BackupFailed
-from governance.audit.checkpoint import BadCheckpoint, parse
-from governance.audit.exports.log import export_lines
-from governance.audit.outside.places import CHECKPOINT, Place
-from governance.audit.outside.second_place import second_place
+from assay.backups.outside import Outside, compare
+from assay.database_roles.apply import is_unfinished
+from governance.audit.checkpoint import Verifier
+from governance.audit.selectors import verify_restored
 from governance.audit.signing import audit_public_keys
-from governance.audit.verify import VerificationReport, verify_export
+from governance.audit.tree.merkle import EMPTY_ROOT
+from governance.audit.verify import VerificationReport
+from governance.errors import Unavailable
+from governance.keys.models import ApiKey, PlaygroundToken
+from governance.people.models import OneTimeLink
 from registry import store
 from registry.storage.backend import Entry
 from workers.artifacts.copying import store_copy
+from workers.artifacts.inspection import store_faults
 from workers.deployments.models import ServingLease
+from workers.nodes.models import NodeSession, NodeToken
+
+Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A finished restoration. `lost` counts events that the second place knows and it lacks."""
+    """A finished restoration.
+
+    Attributes:
+        lost: Events that the second place has and the restored log lacks.
+        second_place: Name of the second place; empty without one.
+        silent: Witnesses that did not say what they cosigned, and why.
+        missing: Files that rows name and the store lacks.
+    """
 
     backup: Backup
     files: int
     lost: int
+    second_place: str
+    silent: tuple[str, ...]
+    missing: int
     log: VerificationReport
 
 
@@ -53,6 +77,8 @@ def restore(
     *,
     accept_lost_events: int = 0,
     other_secrets: bool = False,
+    no_second_place: bool = False,
+    step: Step = lambda name: None,
     progress: Callable[[Entry], None] | None = None,
 ) -> Restored:
     """Restore the backup in `folder`. Run it as the owner of the tables.
@@ -61,96 +87,150 @@ def restore(
         folder: Of one backup; the pool of files lies next to it.
         accept_lost_events: How many events may be lost that were recorded after the backup.
         other_secrets: Restore although this installation has other secrets.
+        no_second_place: The operator states that the audit log had no second place.
+        step: Called with the name of each step before it begins.
         progress: Called with each file of the store.
 
     Raises:
-        BackupFailed: the database is not empty, the backup is damaged, secrets differ, more events
-            would be lost, or the restored log is not the one that was signed.
+        BackupFailed: the database is not empty or in use, the backup is damaged or forged, secrets
+            differ, the second place is missing or contradicts it, more events would be lost, or the
+            restored log is not the one that was signed.
         StoreUnavailable: the store does not answer.
     """
+    step("Check the backup")
+    verifier = _verifier()
     record = read(folder)
-    _require_empty()
     _require_same_secrets(record, other_secrets=other_secrets)
-    outside = _outside()
-    lost = max(0, _size(outside) - record.events)
-    if lost > accept_lost_events:
+    with database.alone():
+        _require_empty()
+        outside = compare(record, verifier, without=no_second_place)
+        _require_accepted(outside, accept_lost_events)
+        _require_dump(folder / DUMP, record)
+        step("Copy the files")
+        files = _copy_files(folder.parent / POOL, record, progress)
+        step("Clear the database")
+        database.begin()
+        step("Restore the database")
+        database.restore(folder / DUMP)
+        step("Migrate the database")
+        call_command("migrate", verbosity=0)
+        step("End sessions and serving")
+        _end_what_was_running()
+        step("Verify the audit log")
+        log = _verified(record, outside)
+        step("Look for missing files")
+        missing = sum(fault.kind == "missing" for fault in store_faults(hashes=False))
+        step("Give the processes their privileges")
+        place = "" if outside.place is None else outside.place.name
+        with transaction.atomic():
+            record_event(
+                "installation:restore",
+                {"backup": record.made_at, "lost_events": outside.lost, "second_place": place},
+            )
+            database.finish()
+            call_command("apply_database_roles", stdout=io.StringIO())
+        return Restored(record, files, outside.lost, place, outside.silent, missing, log)
+
+
+def _verifier() -> Verifier:
+    """Return the verifier of this installation's audit log, without which nothing is begun."""
+    try:
+        return Verifier.from_text(audit_public_keys())
+    except (Unavailable, ImproperlyConfigured) as error:
         raise BackupFailed(
-            f"The second place of the audit log has {lost:,} events that this backup lacks. What "
-            "they revoked, recalled or refused would be in force again.",
-            hint="Restore a newer backup. If there is none, read the published events, and run "
-            f"this with --accept-lost-events {lost}.",
-        )
-    dump = folder / DUMP
-    if sha256_of(dump) != record.database_sha256:
-        raise BackupFailed(f"{dump} is damaged: its SHA-256 is not the one of the record.")
-    copied = store_copy(
-        source=(folder.parent / POOL).resolve().as_uri(),
-        target=store.store_url(),
-        progress=progress,
-    )
-    if copied.failed:
-        raise BackupFailed(
-            f"{len(copied.failed):,} files of the backup are damaged, such as {copied.failed[0]}. "
-            "The database was not restored."
-        )
-    database.restore(dump)
-    call_command("migrate", verbosity=0)
-    call_command("apply_database_roles", verbosity=0)
-    _end_what_was_running()
-    notes = [note for note in (record.checkpoint, "" if lost else outside) if note]
-    log = verify_export(export_lines(), public_keys=audit_public_keys(), checkpoints=notes)
-    if not log.ok:
-        raise BackupFailed(
-            f"The restored audit log is not the one that was signed: {log.message}",
-            hint="Start nothing on this database. Restore another backup into an empty one.",
-        )
-    record_event("installation:restore", {"backup": record.made_at, "lost_events": lost})
-    return Restored(record, copied.objects + copied.present, lost, log)
+            f"The audit log could not be verified after the restoration: {error}",
+            hint="Set ASSAY_AUDIT_PUBLIC_KEY to the key of the installation that made the backup.",
+        ) from error
 
 
 def _require_empty() -> None:
-    if not database.is_empty():
-        raise BackupFailed(
-            "The database has tables, and a restoration never writes over any.",
-            hint="Create an empty database, and name it in DATABASE_URL.",
-        )
+    with connection.cursor() as cursor:
+        if is_unfinished(cursor) or database.is_empty():
+            return
+    raise BackupFailed(
+        "The database has tables, and a restoration never writes over any.",
+        hint="Create an empty database, and name it in DATABASE_URL. A restoration into this one "
+        "that has ended is in its audit log, as installation:restore.",
+    )
 
 
 def _require_same_secrets(record: Backup, *, other_secrets: bool) -> None:
     here = fingerprints()
     differ = sorted(name for name, known in record.secrets.items() if here.get(name) != known)
-    if differ and not other_secrets:
+    if other_secrets:
+        return
+    if differ:
         raise BackupFailed(
             f"These secrets are missing here or not those of the backup: {', '.join(differ)}. Its "
             "API keys, sessions or signatures would not be valid.",
             hint="Use the secrets of that installation, or add --other-secrets.",
         )
-
-
-def _outside() -> str:
-    """Return the checkpoint in the second place; empty without one."""
-    place: Place = second_place()
-    try:
-        data = place.read(CHECKPOINT)
-    except OSError as error:
+    if not hmac.compare_digest(record.mac, mac_of(record)):
         raise BackupFailed(
-            "The second place of the audit log cannot be read, so that it is not known what was "
-            f"recorded after the backup: {error}",
-            hint="Make it reachable; ASSAY_AUDIT_PUBLISH_URL names it.",
-        ) from error
-    return "" if data is None else data.decode()
+            "The record of the backup was changed: its MAC is not the one under ASSAY_KEY_PEPPER.",
+            hint="Restore another backup. --other-secrets restores it nevertheless; then only the "
+            "audit log in it is verified.",
+        )
 
 
-def _size(note: str) -> int:
-    if not note:
-        return 0
-    try:
-        return parse(note).size
-    except BadCheckpoint as error:
-        raise BackupFailed(f"The second place holds no valid checkpoint: {error}") from error
+def _require_accepted(outside: Outside, accepted: int) -> None:
+    if outside.lost > accepted:
+        raise BackupFailed(
+            f"The second place of the audit log, or a witness, has {outside.lost:,} events that "
+            "this backup lacks. What they revoked, recalled or refused would be in force again.",
+            hint="Restore a newer backup. If there is none, learn from your SIEM, exports or mail "
+            f"what they were, and run this with --accept-lost-events {outside.lost}.",
+        )
+
+
+def _require_dump(dump: Path, record: Backup) -> None:
+    server = database.server_version()
+    if server < record.postgresql:
+        raise BackupFailed(
+            f"The backup is of PostgreSQL {record.postgresql}, and this server is {server}.",
+            hint=f"Restore it to PostgreSQL {record.postgresql} or newer.",
+        )
+    if not dump.is_file() or sha256_of(dump) != record.database_sha256:
+        raise BackupFailed(f"{dump} is damaged: its SHA-256 is not the one of the record.")
+
+
+def _copy_files(pool: Path, record: Backup, progress: Callable[[Entry], None] | None) -> int:
+    copied = store_copy(source=pool.resolve().as_uri(), target=store.store_url(), progress=progress)
+    if copied.failed:
+        raise BackupFailed(
+            f"{len(copied.failed):,} files of the backup are damaged, such as {copied.failed[0]}. "
+            "The database was not restored."
+        )
+    if copied.entries < record.files:
+        raise BackupFailed(
+            f"{pool} has {copied.entries:,} files, and the backup covers {record.files:,}. The "
+            "database was not restored.",
+            hint="Restore the folder of the backups as it was.",
+        )
+    return copied.entries
+
+
+def _verified(record: Backup, outside: Outside) -> VerificationReport:
+    if not record.events:
+        return VerificationReport(True, 0, None, "The audit log is empty.", EMPTY_ROOT.hex())
+    notes = [note for note in (record.checkpoint, outside.note) if note]
+    log = verify_restored(checkpoints=notes, tiles=outside.place)
+    if not log.ok:
+        raise BackupFailed(
+            f"The restored audit log is not the one that was signed: {log.message}",
+            hint="No process can use this database. Restore another backup into it, or drop it.",
+        )
+    return log
 
 
 def _end_what_was_running() -> None:
-    """End sessions, and all serving until a controller has confirmed it anew."""
-    Session.objects.all().delete()
+    """End all serving until a controller has confirmed it anew, and what works once or for a short
+    time: sessions, links and tokens that may have been used since, and proofs of identity."""
+    now, open_ones = timezone.now(), Q(used_at=None, revoked_at=None)
     ServingLease.objects.update(servable_until=Now())
+    Session.objects.all().delete()
+    PlaygroundToken.objects.all().delete()
+    NodeSession.objects.filter(ended_at=None).delete()
+    OneTimeLink.objects.filter(open_ones).update(revoked_at=now)
+    NodeToken.objects.filter(open_ones).update(revoked_at=now)
+    ApiKey.objects.exclude(proof_method="").update(proof_method="", proved_at=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
 from assay.cli.output import console, errors, table
@@ -71,21 +72,34 @@ def restore(
         int, typer.Option(min=0, help="How many events after the backup may be lost.")
     ] = 0,
     other_secrets: Annotated[
-        bool, typer.Option("--other-secrets", help="Restore although the secrets differ.")
+        bool,
+        typer.Option(
+            "--other-secrets", help="Restore although the secrets differ or it is not authentic."
+        ),
+    ] = False,
+    no_second_place: Annotated[
+        bool,
+        typer.Option(
+            "--i-have-no-second-place",
+            help="Restore although nothing says what was revoked after the backup.",
+        ),
     ] = False,
 ) -> None:
     """Restore a backup into an empty database, and prove that the audit log is whole.
 
-    Ends all sessions. Nothing serves before a controller has confirmed it anew.
+    Ends all sessions. Nothing serves before a controller has confirmed it anew. Whatever interrupts
+    it, run it again.
     """
     with prepared(), Progress(console=errors, transient=True) as bar:
         from assay.backups.restore import restore as run
 
-        task = bar.add_task("Copying files", total=None)
+        task = bar.add_task("", total=None)
         done = run(
             folder,
             accept_lost_events=accept_lost_events,
             other_secrets=other_secrets,
+            no_second_place=no_second_place,
+            step=lambda name: bar.update(task, description=name),
             progress=lambda entry: bar.update(task, advance=1),
         )
     console.print(
@@ -93,10 +107,26 @@ def restore(
         f"{done.log.message}",
         soft_wrap=True,
     )
+    if done.second_place:
+        console.print(f"Compared with the second place {done.second_place}.", soft_wrap=True)
+    else:
+        console.print(
+            "[red]Compared with no second place:[/] what was revoked or recalled after the backup "
+            "is in force again.",
+            soft_wrap=True,
+        )
+    for one in done.silent:
+        errors.print(f"[yellow]Not compared with the witness {escape(one)}.[/]", soft_wrap=True)
     if done.lost:
         console.print(
             f"[red]{done.lost:,} events were recorded after it and are lost.[/] Revoke and recall "
             "again what they revoked and recalled before you start the controller.",
+            soft_wrap=True,
+        )
+    if done.missing:
+        console.print(
+            f"[red]{done.missing:,} files that it needs are missing;[/] `assay store fsck` names "
+            "them.",
             soft_wrap=True,
         )
     console.print("Now start the controller, then `assay store fsck` and `assay doctor`.")

@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from assay.cli.findings import Check, CheckFailed, Finding, run_checks
+from assay.cli.findings import Check, CheckFailed, Finding, NotSetUp, State, run_checks
+from assay.cli.optional_checks import OPTIONAL
 from assay.cli.output import CliError, console, table
 from assay.cli.production import GAPS
 
-PING_TIMEOUT_S = 2.0
 POSTGRESQL_LEAST = 16
 MINIMUM_FREE_BYTES = 5 * 1024**3
 DATA_FOLDERS = ("artifacts", "quarantine", "media", "files", "work")
 SEALING_LAG_S = 30
-PUBLISH_LAG_S = 120
+MARKS = {State.WORKS: ("✓", "green"), State.FAILS: ("✗", "red"), State.OFF: ("–", "dim")}
 
 
 def check_postgresql() -> str:
@@ -44,6 +44,14 @@ def check_migrations() -> str:
     from django.db import connection
     from django.db.migrations.executor import MigrationExecutor
 
+    from assay.database_roles.apply import is_unfinished
+
+    with connection.cursor() as cursor:
+        if is_unfinished(cursor):
+            raise CheckFailed(
+                "a restoration into this database has not ended",
+                "Run `assay backup restore` again.",
+            )
     executor = MigrationExecutor(connection)
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
@@ -131,37 +139,6 @@ def check_sealing() -> str:
     return f"nothing waits longer than {SEALING_LAG_S} s"
 
 
-def check_second_place() -> str:
-    """Checkpoints can be published, and stay as they were published."""
-    from django.conf import settings
-
-    from governance.audit.outside.places import Folder
-    from governance.audit.outside.second_place import second_place
-    from governance.audit.selectors import publish_lag_s
-
-    place = second_place()
-    # Installations give the web process a folder that it can only read.
-    if not (settings.PROCESS == "web" and isinstance(place, Folder)) and (faults := place.faults()):
-        raise CheckFailed(
-            " ".join(faults),
-            "See docs/explanation/audit-log.md; or correct ASSAY_AUDIT_PUBLISH_URL.",
-        )
-    lag = publish_lag_s()
-    if lag > PUBLISH_LAG_S:
-        raise CheckFailed(
-            f"a checkpoint has waited {lag:.0f} s to be published to {place.name}",
-            "Start the controller: `assay manage run_controller`; its log says why, if it runs.",
-        )
-    return place.name
-
-
-def check_witnesses() -> str:
-    """The witnesses named are witnesses."""
-    from governance.audit.outside.witnessing import witness_endpoints
-
-    return ", ".join(one.witness.name for one in witness_endpoints()) or "none named"
-
-
 def check_disk() -> str:
     """The folders of data can be written and have room."""
     from django.conf import settings
@@ -209,21 +186,6 @@ def check_store() -> str:
     return backend.url
 
 
-def check_single_sign_on() -> str:
-    """The identity provider answers, under the name that it was configured by."""
-    import httpx
-    from django.conf import settings
-
-    if not settings.OIDC_ISSUER:
-        return "not set up"
-    address = f"{settings.OIDC_ISSUER}/.well-known/openid-configuration"
-    answer = httpx.get(address, timeout=PING_TIMEOUT_S)
-    issuer = str(answer.raise_for_status().json()["issuer"])
-    if issuer.rstrip("/") != settings.OIDC_ISSUER:
-        raise CheckFailed(f"{address} calls itself {issuer}", f"Set ASSAY_OIDC_ISSUER={issuer}.")
-    return issuer
-
-
 def check_workers() -> str:
     """At least one Celery worker gave a sign of life lately."""
     import redis
@@ -257,7 +219,10 @@ def check_engines() -> str:
             landlock.MISSING,
             "Run engine workers on Linux 6.2 or newer, or unset ASSAY_ENGINE_SERVER_UNCONFINED.",
         )
-    return f"not confined on this machine; only Assay's own are offered. {landlock.MISSING}"
+    raise NotSetUp(
+        f"this machine confines no engine: only Assay's own are offered. {landlock.MISSING}",
+        "Run engine workers on Linux 6.2 or newer.",
+    )
 
 
 def check_readers() -> str:
@@ -282,26 +247,25 @@ def check_tasks() -> str:
 
 
 CHECKS: tuple[Check, ...] = (
-    ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
-    ("Migrations", check_migrations, "Fix PostgreSQL first."),
-    ("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
-    ("MLflow", check_mlflow, "Start MLflow, or correct MLFLOW_TRACKING_URI."),
-    ("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
-    (
+    Check("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
+    Check("Migrations", check_migrations, "Fix PostgreSQL first."),
+    Check("Redis or Valkey", check_redis, "Start it, or correct REDIS_URL."),
+    Check("MLflow", check_mlflow, "Start MLflow, or correct MLFLOW_TRACKING_URI."),
+    Check("Policy", check_policy, "Run `assay manage migrate` and `assay manage bootstrap`."),
+    Check(
         "Signing key",
         check_signing_key,
         "Set ASSAY_AUDIT_SIGNING_KEY of the controller and ASSAY_AUDIT_PUBLIC_KEY of web.",
     ),
-    ("Audit sealing", check_sealing, "Fix PostgreSQL first."),
-    ("Second place", check_second_place, "Correct ASSAY_AUDIT_PUBLISH_URL, or the way to it."),
-    ("Witnesses", check_witnesses, "Correct ASSAY_AUDIT_WITNESSES."),
-    ("Single sign-on", check_single_sign_on, "Correct ASSAY_OIDC_ISSUER, or the way to it."),
-    ("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
-    ("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
-    ("Workers", check_workers, "Fix Redis or Valkey first."),
-    ("Engines", check_engines, "Reinstall Assay."),
-    ("File readers", check_readers, "Reinstall Assay."),
-    ("Tasks", check_tasks, "Reinstall Assay."),
+    Check("Audit sealing", check_sealing, "Fix PostgreSQL first."),
+    Check("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
+    Check("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
+    # Signs of life are for the broker's user of web alone, which migrate has too.
+    Check("Workers", check_workers, "Fix Redis or Valkey first.", ("web", "migrate")),
+    Check("Engines", check_engines, "Reinstall Assay."),
+    Check("File readers", check_readers, "Reinstall Assay."),
+    Check("Tasks", check_tasks, "Reinstall Assay."),
+    *OPTIONAL,
 )
 
 
@@ -348,6 +312,13 @@ def doctor(
     console.print("Every service works." if missing else "All checks passed.")
 
 
+def _words(finding: Finding) -> str:
+    if finding.state == State.WORKS:
+        return finding.detail
+    prefix = "not set up: " if finding.state == State.OFF else ""
+    return f"{prefix}{finding.detail}\n→ {finding.fix}"
+
+
 def _show(findings: list[Finding]) -> None:
     from rich.text import Text
 
@@ -355,9 +326,9 @@ def _show(findings: list[Finding]) -> None:
         ("", "check", "found"),
         (
             (
-                Text("✓", style="green") if finding.ok else Text("✗", style="red"),
+                Text(*MARKS[finding.state]),
                 finding.name,
-                finding.detail if finding.ok else f"{finding.detail}\n→ {finding.fix}",
+                _words(finding),
             )
             for finding in findings
         ),

@@ -193,15 +193,20 @@ def check_database_roles() -> str:
 
 
 GAPS: tuple[Check, ...] = (
-    ("Environment", check_environment, "Set ASSAY_ENV."),
-    ("Database roles", check_database_roles, "Run `assay manage apply_database_roles`."),
-    ("People", check_people, "Fix PostgreSQL first."),
-    ("Last backup", check_backup, "Fix PostgreSQL first."),
-    ("History outside", check_outside, "Correct ASSAY_AUDIT_PUBLISH_URL."),
-    ("Metrics", check_monitoring, MONITOR),
-    ("Notices", check_notices, "Set ASSAY_EMAIL_URL."),
-    ("Client addresses", check_addresses, "Set ASSAY_TRUSTED_PROXIES."),
-    ("Controller", check_controller, "Fix PostgreSQL first."),
-    ("Kinds of workers", check_kinds_of_workers, "Fix Redis or Valkey first."),
-    ("Unneeded files", check_garbage, "Set ASSAY_STORE_GC_DAYS."),
+    Check("Environment", check_environment, "Set ASSAY_ENV."),
+    Check("Database roles", check_database_roles, "Run `assay manage apply_database_roles`."),
+    Check("People", check_people, "Fix PostgreSQL first."),
+    Check("Last backup", check_backup, "Fix PostgreSQL first."),
+    Check("History outside", check_outside, "Correct ASSAY_AUDIT_PUBLISH_URL."),
+    Check("Metrics", check_monitoring, MONITOR),
+    Check("Notices", check_notices, "Set ASSAY_EMAIL_URL."),
+    Check("Client addresses", check_addresses, "Set ASSAY_TRUSTED_PROXIES."),
+    Check("Controller", check_controller, "Fix PostgreSQL first."),
+    Check(
+        "Kinds of workers",
+        check_kinds_of_workers,
+        "Fix Redis or Valkey first.",
+        ("web", "migrate"),
+    ),
+    Check("Unneeded files", check_garbage, "Set ASSAY_STORE_GC_DAYS."),
 )

@@ -156,7 +156,8 @@ def migrate(
         )
     for sentence in done.failed[:SHOWN]:
         errors.print(Text(sentence), soft_wrap=True)
-    console.print(f"Copied {done.objects:,} files, {gib(done.bytes)}; {done.present:,} were there.")
+    before = done.entries - done.objects
+    console.print(f"Copied {done.objects:,} files, {gib(done.bytes)}; {before:,} were there.")
     if done.failed:
         raise CliError(
             f"{len(done.failed):,} files were not copied.",

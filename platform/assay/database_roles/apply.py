@@ -51,6 +51,8 @@ $$
 """
 ATTEMPTS = 5
 PAUSE_S = 0.2
+# A schema that a restoration makes first and drops last. Until then processes get no privileges.
+UNFINISHED = "assay_restoring"
 
 
 class RolesNotApplied(DomainError):
@@ -78,8 +80,14 @@ def apply_roles(
         connections: Connection limits by process, in place of those in `ROLES`.
 
     Raises:
-        RolesNotApplied: the connection may not do it, or a process's role is over-privileged.
+        RolesNotApplied: the connection may not do it, a process's role is over-privileged, or a
+            restoration into this database has not ended.
     """
+    if is_unfinished(connection.cursor()):
+        raise RolesNotApplied(
+            "A restoration into this database has not ended, so that no process may use it.",
+            hint="Run `assay backup restore` again.",
+        )
     for attempt in range(ATTEMPTS):
         try:
             with connection.transaction():
@@ -98,6 +106,12 @@ def apply_roles(
                     f"`CREATE ROLE {OWNER} LOGIN CREATEROLE` as a superuser."
                 ),
             ) from error
+
+
+def is_unfinished(cursor: Any) -> bool:
+    """Return whether a restoration into this database has begun and not ended."""
+    cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", [UNFINISHED])
+    return cursor.fetchone() is not None
 
 
 def _apply(

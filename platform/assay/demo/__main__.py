@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import contextlib
 import signal
 import sys
 import time
@@ -17,6 +17,7 @@ from rich.panel import Panel
 from rich.progress import Progress
 
 from assay.demo.company import DEPARTMENTS, EVERYONE, open_for_business
+from assay.demo.patience import call_of
 from assay.demo.stage import FAULTS, Stage
 from assay.demo.story import (
     adapt,
@@ -82,10 +83,10 @@ def main(argv: list[str] | None = None) -> int:
     # A file or a pipe has no width; the tables need more than the usual 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120)
     folder = ROOT / ".assay" / ("check" if options.check else "demo")
-    if options.reset:
-        _remove(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     stack = Stack(folder, demo=True, port=options.port)
+    if options.reset:
+        stack.remove()
     try:
         steps = chosen(every=options.all, families=options.family or ())
         return _run(console, stack, folder, _fetch(console), check=options.check, steps=steps)
@@ -121,23 +122,56 @@ def _run(
             step = name
             run(stage)
         stage.authenticators.remove_all()
-    except (*FAULTS, RuntimeError) as error:
+    except (*FAULTS, materials.MaterialsUnavailable, RuntimeError) as error:
         _say_failed(console, f"Step “{step}” failed.", error)
         console.print(f"The logs are in {stack.logs}")
-        console.print("The next run goes on where this one stopped; with --reset it starts over.")
+        if not check and step != "start":
+            _stay_up_after(stage)
+        console.print("./demo goes on where this run stopped; ./demo --reset starts over.")
         return 1
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     console.print(f"\n[bold green]All steps passed in {minutes} min {seconds} s.[/]")
     if check:
         return 0
     _farewell(stage)
+    _stay_up(stage)
+    return 0
+
+
+def _stay_up(stage: Stage) -> None:
+    """Watch over the services until the person ends them.
+
+    Raises:
+        RuntimeError: a service stopped.
+    """
     while True:
-        stack.check_alive()
+        stage.stack.check_alive()
         time.sleep(1)
 
 
+def _stay_up_after(stage: Stage) -> None:
+    """Leave the portal running after a step has failed, with all that the steps before it made."""
+    with contextlib.suppress(*FAULTS, RuntimeError):
+        # Their personas sign in with one click.
+        stage.authenticators.remove_all()
+    url = stage.stack.url
+    stage.console.print(
+        f"\nThe portal stays up at [link={url}]{url}[/link] with what the steps before it made. "
+        "Press Ctrl-C to stop it.",
+        soft_wrap=True,
+    )
+    try:
+        _stay_up(stage)
+    except KeyboardInterrupt:
+        stage.console.print("\nStopping all services.")
+    except RuntimeError as error:
+        _say_failed(stage.console, "A service stopped.", error)
+
+
 def _say_failed(console: Console, what: str, error: Exception) -> None:
-    console.print(f"\n[bold red]{what}[/] {escape(str(error))}", highlight=False)
+    call = call_of(error)
+    words = f"{call}: {error}" if call else str(error)
+    console.print(f"\n[bold red]{what}[/] {escape(words)}", highlight=False)
 
 
 def _start(stage: Stage) -> None:
@@ -161,16 +195,6 @@ def _fetch(console: Console) -> dict[str, Path]:
             ROOT / ".cache" / "materials",
             progress=lambda text: progress.update(bar, description=text),
         )
-
-
-def _remove(folder: Path) -> None:
-    """Delete a demo's folder, including read-only artifacts."""
-    if not folder.exists():
-        return
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir() and not path.is_symlink():
-            path.chmod(0o700)
-    shutil.rmtree(folder)
 
 
 def _farewell(stage: Stage) -> None:

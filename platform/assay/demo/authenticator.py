@@ -22,6 +22,8 @@ from typing import Any
 
 import httpx
 
+from assay.demo.patience import patient_client, patiently
+
 STEP_S = 30
 # A proof holds for ten minutes; one that is about to run out is renewed.
 RENEWED_AFTER_S = 8 * 60
@@ -89,7 +91,7 @@ class Authenticators:
         """Take every app off again."""
         for handle in list(self._apps):
             browser = self._browser(handle)
-            found = _REMOVE.search(browser.get("/account").text)
+            found = _REMOVE.search(patiently(browser, "GET", "/account", again=True).text)
             if found is not None:
                 _posted(browser, found[1])
             del self._apps[handle]
@@ -97,7 +99,7 @@ class Authenticators:
 
     def accept(self, handle: str, link: str) -> None:
         """Set the person's password by an invitation, with an app where their roles require one."""
-        browser = httpx.Client(base_url=self._url, follow_redirects=True, timeout=60)
+        browser = patient_client(self._url, follow_redirects=True)
         page = _opened(browser, link)
         _, password = self._credentials(handle)
         given = {"password": password, "again": password}
@@ -119,8 +121,8 @@ class Authenticators:
 
     def _browser(self, handle: str) -> httpx.Client:
         """The portal, signed in to as that person, with the second factor if there is one."""
-        browser = httpx.Client(base_url=self._url, follow_redirects=True, timeout=60)
-        browser.get("/sign-in")
+        browser = patient_client(self._url, follow_redirects=True)
+        patiently(browser, "GET", "/sign-in", again=True)
         email, password = self._credentials(handle)
         # Who owes a second factor lands on a page that refuses them until their link is opened.
         answer = _sent(browser, "/sign-in", email=email, password=password)
@@ -137,7 +139,7 @@ class Authenticators:
 
 def _opened(browser: httpx.Client, link: str) -> str:
     """Open a one-time link as the page's script does; returns the page that it leads to."""
-    browser.get("/sign-in/link")
+    patiently(browser, "GET", "/sign-in/link", again=True)
     return _posted(browser, "/sign-in/link", link=link).text
 
 
@@ -147,4 +149,4 @@ def _posted(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
 
 def _sent(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:
     fields["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
-    return browser.post(path, data=fields)
+    return patiently(browser, "POST", path, data=fields)

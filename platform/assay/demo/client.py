@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from assay.demo.patience import patient_client, patiently
+
 _CHUNK = 8 * 1024 * 1024
 TERMINAL = {"succeeded", "failed", "cancelled", "dead"}
 
@@ -33,9 +35,7 @@ class Api:
 
     def __init__(self, base_url: str, token: str | None = None) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(
-            base_url=f"{base_url}/api/v1/", headers=headers, timeout=httpx.Timeout(60, write=300)
-        )
+        self._http = patient_client(f"{base_url}/api/v1/", headers=headers)
 
     @classmethod
     def sign_in(cls, base_url: str, email: str, password: str, code: str = "") -> Api:
@@ -45,11 +45,12 @@ class Api:
         return cls(base_url, token)
 
     def get(self, path: str, **params: Any) -> Any:
-        return self._answer(self._http.get(path, params=params))
+        return self._answer(self._sent("GET", path, again=True, params=params))
 
     def post(self, path: str, *, idempotency_key: str | None = None, **body: Any) -> Any:
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
-        return self._answer(self._http.post(path, json=body, headers=headers))
+        again = idempotency_key is not None
+        return self._answer(self._sent("POST", path, again=again, json=body, headers=headers))
 
     def queue(self, path: str, *, key: str, **body: Any) -> Any:
         """Queue a job once, and once more if an earlier run's ended without a result."""
@@ -60,13 +61,13 @@ class Api:
         return job
 
     def patch(self, path: str, **body: Any) -> Any:
-        return self._answer(self._http.patch(path, json=body))
+        return self._answer(self._sent("PATCH", path, json=body))
 
     def upload(self, path: str, *, fields: dict[str, str], files: list[tuple[str, Path]]) -> Any:
         """POST multipart form data, streaming each file from the disk."""
         handles = [(field, (file.name, file.open("rb"))) for field, file in files]
         try:
-            return self._answer(self._http.post(path, data=fields, files=handles))
+            return self._answer(self._sent("POST", path, data=fields, files=handles))
         finally:
             for _, (_, handle) in handles:
                 handle.close()
@@ -87,7 +88,9 @@ class Api:
                     "upload-checksum": f"sha256 {digest}",
                     "upload-offset": str(stream.tell() - len(chunk)),
                 }
-                self._answer(self._http.patch(f"uploads/{upload}", content=chunk, headers=headers))
+                self._answer(
+                    self._sent("PATCH", f"uploads/{upload}", content=chunk, headers=headers)
+                )
         return upload
 
     def text(self, path: str) -> str:
@@ -97,7 +100,7 @@ class Api:
         return self._got(path).content
 
     def _got(self, path: str) -> httpx.Response:
-        response = self._http.get(path)
+        response = self._sent("GET", path, again=True)
         if response.is_error:
             self._answer(response)
         return response
@@ -109,7 +112,7 @@ class Api:
             yield from page["results"]
             if not page.get("next"):
                 return
-            page = self._answer(self._http.get(page["next"]))
+            page = self._answer(self._sent("GET", page["next"], again=True))
 
     def find(self, path: str, **wanted: Any) -> dict[str, Any] | None:
         """The first item of a list whose fields equal `wanted`."""
@@ -127,13 +130,21 @@ class Api:
             TimeoutError: it did not end within `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
+        job: dict[str, Any] = {"state": "not known"}
         while time.monotonic() < deadline:
-            job: dict[str, Any] = self.get(f"jobs/{job_id}")
+            job = self.get(f"jobs/{job_id}")
             on_change(job)
             if job["state"] in TERMINAL:
                 return job
             time.sleep(0.5)
-        raise TimeoutError(f"Job {job_id} did not end within {timeout_s:.0f} s.")
+        raise TimeoutError(
+            f"Job {job_id} did not end within {timeout_s:.0f} s; it is {job['state']}."
+        )
+
+    def _sent(
+        self, method: str, path: str, *, again: bool = False, **options: Any
+    ) -> httpx.Response:
+        return patiently(self._http, method, path, again=again, **options)
 
     @staticmethod
     def _answer(response: httpx.Response) -> Any:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from assay.demo.authenticator import Authenticators
 from assay.demo.client import Api, Refused
+from assay.demo.patience import NoAnswer
 from assay.local.stack import Stack
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class StepFailed(Exception):
 
 
 # Errors that a step fails with; those of clients are OSError, too.
-FAULTS = (StepFailed, Refused, OSError, httpx.HTTPError, OpenAIError)
+FAULTS = (StepFailed, Refused, NoAnswer, OSError, httpx.HTTPError, OpenAIError)
 
 
 def job_seconds(job: dict[str, Any]) -> float:

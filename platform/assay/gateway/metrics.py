@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
+from assay.gateway.exposition import Reading
+
 Metric = TypeVar("Metric", Counter, Histogram)
 
 REQUESTS = Counter(
@@ -25,9 +27,13 @@ DURATION = Histogram(
 )
 TOKENS = Counter("assay_gateway_tokens", "Tokens settled.", ("kind",))
 UNITS = Counter("assay_gateway_units", "Use settled in units other than tokens.", ("unit",))
-INFLIGHT = Gauge("assay_gateway_inflight_requests", "Requests being answered now.")
-SNAPSHOT_AGE = Gauge(
-    "assay_gateway_snapshot_age_seconds", "Seconds since keys and policy were read."
+INFLIGHT = Gauge(
+    "assay_gateway_inflight_requests", "Requests being answered now.", multiprocess_mode="livesum"
+)
+SNAPSHOT_READ = Gauge(
+    "assay_gateway_snapshot_timestamp_seconds",
+    "When keys and policy were read, by the process that did so the longest time ago.",
+    multiprocess_mode="livemin",
 )
 UNRECORDED = Counter(
     "assay_gateway_unrecorded_refusals",
@@ -37,22 +43,22 @@ STOPPED = Counter("assay_gateway_stopped", "Requests that a limit stopped, by it
 SHADOWED = Counter(
     "assay_gateway_shadowed", "Requests that a shadow limit would have stopped.", ("kind",)
 )
-BUDGET_USED = Gauge(
+BUDGET_USED = Reading(
     "assay_budget_used_ratio",
     "Used of a budget in its present window; budgets of keys are left out.",
     ("subject", "kind"),
 )
-BUDGET_ALERT = Gauge(
+BUDGET_ALERT = Reading(
     "assay_budget_alert_percent",
     "The highest alert threshold (50, 80, 100) that the budget has reached; 0 for none.",
     ("subject", "kind"),
 )
-RELEASE_EXPIRES = Gauge(
+RELEASE_EXPIRES = Reading(
     "assay_release_expires_seconds",
     "Seconds until the approval ends that a deployment serves under; negative in its grace.",
     ("deployment",),
 )
-RELEASE_STOPS = Gauge(
+RELEASE_STOPS = Reading(
     "assay_release_stops_seconds",
     "Seconds until the deployment stops serving, with the grace of its release.",
     ("deployment",),
@@ -61,7 +67,11 @@ FORGED = Counter(
     "assay_gateway_forged_replies",
     "Replies that no worker made that holds the deployment, or that were changed on their way.",
 )
-HELD = Gauge("assay_gateway_held_settlements", "Settlements that Redis has not taken yet.")
+HELD = Gauge(
+    "assay_gateway_held_settlements",
+    "Settlements that Redis has not taken yet.",
+    multiprocess_mode="livesum",
+)
 
 
 @cache

@@ -13,9 +13,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db.models import Count
 from django.utils import timezone
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from assay.gateway.app import Gateway
+from assay.gateway.exposition import Reading, exposition
 from assay.gateway.http import Scope, Send, encode, respond
 from assay.gateway.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
 from assay.gateway.snapshot import Snapshot, close_connection
@@ -33,32 +34,32 @@ from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 
 Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
 # Read from the database at each scrape.
-INCIDENTS = Gauge(
+INCIDENTS = Reading(
     "assay_incidents_open", "Incidents that are not resolved yet, by severity.", ("severity",)
 )
-SUSPENDING = Gauge("assay_incidents_suspending", "Incidents that keep releases from serving.")
-BREAK_GLASS = Gauge("assay_break_glass_active", "Releases that serve by break-glass now.")
-REVIEWS_OVERDUE = Gauge(
+SUSPENDING = Reading("assay_incidents_suspending", "Incidents that keep releases from serving.")
+BREAK_GLASS = Reading("assay_break_glass_active", "Releases that serve by break-glass now.")
+REVIEWS_OVERDUE = Reading(
     "assay_break_glass_reviews_overdue", "Break-glasses whose review afterward is overdue."
 )
-SEALING_LAG = Gauge(
+SEALING_LAG = Reading(
     "assay_audit_sealing_lag_seconds", "Seconds that the oldest unsealed audit event has waited."
 )
-PUBLISH_LAG = Gauge(
+PUBLISH_LAG = Reading(
     "assay_audit_publish_lag_seconds",
     "Seconds that the oldest checkpoint which is not in the second place has waited.",
 )
-UNSEALED = Gauge("assay_audit_unsealed_events", "Audit events that wait for their seal.")
-STREAM_EVENTS = Gauge(
+UNSEALED = Reading("assay_audit_unsealed_events", "Audit events that wait for their seal.")
+STREAM_EVENTS = Reading(
     "assay_audit_stream_lag_events",
     "Sealed audit events that a SIEM has not accepted.",
     ("stream",),
 )
-STREAM_SECONDS = Gauge(
+STREAM_SECONDS = Reading(
     "assay_audit_stream_lag_seconds", "Age of the oldest of them in seconds.", ("stream",)
 )
-STORE_UP = Gauge("assay_store_up", "1 while the artifact store answers.")
-ALARM = Gauge("assay_audit_alarm", "1 while an alarm of the audit log is raised.", ("alarm",))
+STORE_UP = Reading("assay_store_up", "1 while the artifact store answers.")
+ALARM = Reading("assay_audit_alarm", "1 while an alarm of the audit log is raised.", ("alarm",))
 
 
 async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
@@ -134,7 +135,7 @@ STORE = StoreProbe()
 
 
 async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
-    """The metrics of this process, for those who may scrape."""
+    """The metrics of all web processes of this machine, for those who may scrape."""
     if not may_scrape(scope):
         await respond(send, 403, b"Metrics need ASSAY_METRICS_TOKEN.\n", [], b"text/plain")
         return
@@ -151,7 +152,8 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
         await measure_log()
         await measure_emergencies()
         await measure_work()
-    await respond(send, 200, generate_latest(), [], CONTENT_TYPE_LATEST.encode())
+    text = await asyncio.to_thread(exposition)
+    await respond(send, 200, text, [], CONTENT_TYPE_LATEST.encode())
 
 
 def _measure_releases(snapshot: Snapshot) -> None:

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from redis.asyncio.client import PubSub
 
-from assay.gateway.metrics import SNAPSHOT_AGE
+from assay.gateway.metrics import SNAPSHOT_READ
 from assay.gateway.snapshot import Snapshot, close_connection, read_keys, read_snapshot
 from governance.errors import Unavailable
 from governance.keys.notices import key_in_notice
@@ -71,7 +71,8 @@ class Refresher:
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._refresh()), asyncio.create_task(self._listen())]
-        SNAPSHOT_AGE.set_function(self.age_s)
+        # Its age counts from here until the first reading.
+        SNAPSHOT_READ.set(time.time())
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -79,10 +80,6 @@ class Refresher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._thread.submit(close_connection)
         await asyncio.to_thread(self._thread.shutdown)
-
-    def age_s(self) -> float:
-        """Seconds since the snapshot was read; infinite before the first."""
-        return float("inf") if self.snapshot is None else self.snapshot.age_s
 
     async def current(self) -> Snapshot:
         """The snapshot to decide by. Waits up to two seconds for the very first one.
@@ -185,6 +182,7 @@ class Refresher:
                 self._stale = True
                 raise
             self.readings += 1
+            SNAPSHOT_READ.set(time.time() - self.snapshot.age_s)
             self._first.set()
         elif changed:
             found = await loop.run_in_executor(self._thread, read_keys, changed)

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import redis.asyncio
-from prometheus_client import Gauge
 
+from assay.gateway.exposition import Reading
 from assay.gateway.snapshot import close_connection
 from workers.artifacts.collection import COLLECTION
 from workers.database_watch import ENDED
@@ -36,92 +36,97 @@ from workers.nodes.models import Node, NodeState
 from workers.nodes.states import WORKING
 from workers.wire import JOB_QUEUE, deployment_queue, node_of, presence_key
 
-JOB_COUNT = Gauge("assay_jobs", "Jobs that are not over, by kind and state.", ("kind", "state"))
-JOB_AGE = Gauge(
+JOB_COUNT = Reading("assay_jobs", "Jobs that are not over, by kind and state.", ("kind", "state"))
+JOB_AGE = Reading(
     "assay_job_oldest_age_seconds",
     "Seconds that the oldest job has waited (queued), or has run (running, finishing).",
     ("kind", "state"),
 )
-JOBS_ENDED = Gauge(
+JOBS_ENDED = Reading(
     "assay_jobs_ended_last_hour",
     "Jobs that ended in the last hour, by kind and state.",
     ("kind", "state"),
 )
-JOB_WAIT = Gauge(
+JOB_WAIT = Reading(
     "assay_job_wait_seconds",
     "Seconds that jobs waited for a worker: quantiles of those that ended in the last hour.",
     ("kind", "state", "quantile"),
 )
-JOB_RUN = Gauge(
+JOB_RUN = Reading(
     "assay_job_run_seconds",
     "Seconds that jobs ran: quantiles of those that ended in the last hour.",
     ("kind", "state", "quantile"),
 )
-REPLICA_COUNT = Gauge(
+REPLICA_COUNT = Reading(
     "assay_replicas",
     "Replicas of a live deployment: wanted, ready, and pending, which are still to come.",
     ("deployment", "state"),
 )
-QUEUE_DEPTH = Gauge(
+QUEUE_DEPTH = Reading(
     "assay_queue_depth", "Messages that no worker has taken yet, by queue.", ("queue",)
 )
-WORKER_SEEN = Gauge(
+WORKER_SEEN = Reading(
     "assay_worker_last_seen_seconds",
     "Seconds since the last sign of life of a worker; those that are gone drop out.",
     ("worker",),
 )
-NODE_SEEN = Gauge(
+NODE_SEEN = Reading(
     "assay_node_last_seen_seconds",
     "Seconds since the last report of a node that joined and was not revoked.",
     ("node", "state"),
 )
-NODE_DENIED = Gauge(
+NODE_DENIED = Reading(
     "assay_node_broker_denied",
     "Commands that the broker has denied to a node since it joined.",
     ("node",),
+    total=True,
 )
-MESSAGES_DROPPED = Gauge(
+MESSAGES_DROPPED = Reading(
     "assay_broker_messages_dropped",
     "Messages on the queues of workers that no process of Assay sent, and workers dropped.",
+    total=True,
 )
-SESSIONS_ENDED = Gauge(
+SESSIONS_ENDED = Reading(
     "assay_database_sessions_ended",
     "Sessions of the database that the controller ended, by database role.",
     ("role",),
+    total=True,
 )
-STORE_OBJECTS = Gauge("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
-STORE_BYTES = Gauge("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
-STORE_UNNEEDED = Gauge("assay_store_unneeded_bytes", "Bytes in the store that nothing needs.")
-STORE_FAULTS = Gauge(
+STORE_OBJECTS = Reading("assay_store_objects", "Objects in the artifact store, by part.", ("part",))
+STORE_BYTES = Reading("assay_store_bytes", "Bytes in the artifact store, by part.", ("part",))
+STORE_UNNEEDED = Reading("assay_store_unneeded_bytes", "Bytes in the store that nothing needs.")
+STORE_FAULTS = Reading(
     "assay_store_faults",
     "Files of the store that are missing, of the wrong size (damaged) or unknown.",
     ("kind",),
 )
-STORE_CHECK_AGE = Gauge(
+STORE_CHECK_AGE = Reading(
     "assay_store_check_age_seconds", "Seconds since the contents of the store were checked."
 )
-COLLECT_AGE = Gauge(
+COLLECT_AGE = Reading(
     "assay_store_collection_age_seconds", "Seconds since garbage collection of the store ran."
 )
-COLLECT_FAILED = Gauge(
+COLLECT_FAILED = Reading(
     "assay_store_collection_failed", "1 while the last garbage collection failed."
 )
-COLLECTED = Gauge("assay_store_collected_bytes", "Bytes that the last garbage collection removed.")
-REPORT_AGE = Gauge(
+COLLECTED = Reading(
+    "assay_store_collected_bytes", "Bytes that the last garbage collection removed."
+)
+REPORT_AGE = Reading(
     "assay_controller_report_age_seconds", "Seconds since a controller reported its figures."
 )
-LOOP_AGE = Gauge(
+LOOP_AGE = Reading(
     "assay_controller_loop_success_age_seconds",
     "Seconds since the last successful round of a loop.",
     ("loop",),
 )
-LOOP_EVERY = Gauge(
+LOOP_EVERY = Reading(
     "assay_controller_loop_interval_seconds", "Seconds between two rounds of a loop.", ("loop",)
 )
-LOOP_LAST = Gauge(
+LOOP_LAST = Reading(
     "assay_controller_loop_duration_seconds", "Seconds that a loop's last round took.", ("loop",)
 )
-LOOP_FAILING = Gauge(
+LOOP_FAILING = Reading(
     "assay_controller_loop_failing", "Failures of a loop since its last success.", ("loop",)
 )
 # More workers than a machine runs; a compromised one adds no labels without end.

@@ -67,6 +67,15 @@ class Postgres:
 
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._server = get_server(folder, cleanup_mode="stop")
+        self._close_sockets(folder)
+
+    def _close_sockets(self, data: Path) -> None:
+        """Let the server's user alone reach its socket, which asks for no password. Where the path
+        of the data is too long for one, the package puts it into a folder for everyone."""
+        sockets, owner = Path(self.socket_folder), data.stat()
+        if sockets != data:
+            os.chown(sockets, owner.st_uid, owner.st_gid)
+            sockets.chmod(0o700)
 
     @property
     def socket_folder(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -51,6 +52,9 @@ class Stack:
 
     def __init__(self, folder: Path, *, demo: bool = False, port: int | None = None) -> None:
         self.folder = folder
+        # Next to it: as root PostgreSQL runs as a user of its own, who has to pass through all
+        # folders above its data.
+        self.postgres = folder.with_name(f"{folder.name}-postgres")
         self.logs = folder / "logs"
         self.port = port or free_port()
         self._demo = demo
@@ -74,7 +78,7 @@ class Stack:
             RuntimeError: a part did not come up; names it and its log.
         """
         self.make_folders()
-        postgres = Postgres(self.folder / "postgres")
+        postgres = Postgres(self.postgres)
         self._stops.append(postgres.stop)
         postgres.create_database("assay", owner=OWNER, creates_roles=True)
         postgres.create_database("mlflow", owner=MLFLOW)
@@ -139,16 +143,25 @@ class Stack:
         self.wait_for_web()
 
     def make_folders(self) -> None:
-        """Make the folders that no other user of this machine may enter.
-
-        As root PostgreSQL runs as a user of its own, who passes through the folder above its data:
-        that folder may be passed through and not listed.
-        """
+        """Make the folders that no other user of this machine may enter."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self.folder.chmod(0o700)
         for name in ("data", "logs", "secrets", "uploads", "valkey"):
             (self.folder / name).mkdir(exist_ok=True)
             (self.folder / name).chmod(0o700)
+        earlier = self.folder / "postgres"
+        if earlier.is_dir() and not self.postgres.exists():
+            earlier.rename(self.postgres)
+
+    def remove(self) -> None:
+        """Delete all that earlier starts have left, read-only artifacts included."""
+        for folder in (self.folder, self.postgres):
+            if not folder.exists():
+                continue
+            for path in [folder, *folder.rglob("*")]:
+                if path.is_dir() and not path.is_symlink():
+                    path.chmod(0o700)
+            shutil.rmtree(folder)
 
     def _web(self) -> None:
         self._spawn(

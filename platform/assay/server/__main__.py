@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
+import signal
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -36,23 +41,38 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["ASSAY_PROCESS"] = "web"
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
     prepare()
-    uvicorn.run(
-        "assay.asgi:application",
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        log_config=settings.LOGGING,
-        log_level=options.log_level,
-        timeout_graceful_shutdown=options.grace,
-        access_log=False,
-        server_header=False,
-        # Only `ASSAY_TRUSTED_PROXIES` says whose word about a client's address is believed.
-        proxy_headers=False,
-        http=BoundedProtocol,
-        ws="none",
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
+    with counted_together():
+        uvicorn.run(
+            "assay.asgi:application",
+            host=options.host,
+            port=options.port,
+            workers=options.workers,
+            log_config=settings.LOGGING,
+            log_level=options.log_level,
+            timeout_graceful_shutdown=options.grace,
+            access_log=False,
+            server_header=False,
+            # Only `ASSAY_TRUSTED_PROXIES` says whose word about a client's address is believed.
+            proxy_headers=False,
+            http=BoundedProtocol,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
     return 0
+
+
+@contextmanager
+def counted_together() -> Iterator[None]:
+    """Have all processes count into one private folder, so that each shows the counts of all
+    (`assay.gateway.exposition`). prometheus_client looks for it when it is imported, later."""
+    # uvicorn raises the signal that ended it again, whose own effect would leave the folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    folder = tempfile.mkdtemp(prefix="assay-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare() -> None:

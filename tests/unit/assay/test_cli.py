@@ -17,9 +17,10 @@ import pytest
 
 from assay.cli import output
 from assay.cli.client import credentials_file
-from assay.cli.doctor import check_disk, check_policy, check_second_place
+from assay.cli.doctor import check_disk, check_policy
 from assay.cli.findings import CheckFailed
 from assay.cli.main import main
+from assay.cli.optional_checks import check_second_place
 from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.sealer import seal_once
 from governance.audit.signing import audit_signer
@@ -330,7 +331,7 @@ def test_doctor_says_what_is_wrong_and_what_mends_it(ada: Person, run: Run, sett
     assert lines["Redis or Valkey"].startswith("✓")
     assert lines["Migrations"].startswith("✓")
     assert lines["Policy"].startswith("✓")
-    assert lines["Second place"].startswith("✓")
+    assert lines["Second place"].startswith("–")
     assert lines["Witnesses"].startswith("✗")
     assert "ASSAY_AUDIT_WITNESSES" in out
     assert lines["MLflow"].startswith("✗")

@@ -126,7 +126,7 @@ def test_no_role_of_a_process_is_bound_by_less_than_the_tables_owner() -> None:
 @pytest.mark.parametrize("process", ROLES)
 def test_each_role_connects_within_its_bounds_and_becomes_no_other(process: str) -> None:
     role = ROLES[process]
-    with psycopg.connect(database_url(process), autocommit=True) as session:
+    with psycopg.connect(database_url(role.name), autocommit=True) as session:
         shown = session.execute("SHOW statement_timeout").fetchone()
         limit = session.execute(
             "SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user"

@@ -15,10 +15,10 @@ import pytest
 import redis as redis_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
 from redis.asyncio import Redis as AsyncRedis
 
 from assay.gateway.errors import error_headers
+from assay.gateway.exposition import exposition
 from assay.gateway.ledger import ANONYMOUS_PER_S, Ledger, RefusalLimiter, Settlement
 from assay.gateway.quotas import Quotas, QuotaStopped, Reservation
 from governance.errors import Unavailable
@@ -211,7 +211,7 @@ async def test_a_settlement_that_comes_after_the_reservation_ran_out_is_charged_
 async def test_metrics_tell_how_far_budgets_are_used(quotas: Quotas) -> None:
     await quotas.settle(entry(prompt_tokens=85, cost_micro=500_000, device_ms=10))
     await quotas.measure([MONEY, DAY, TOKENS, DEVICE, Limit("key:a", "tokens_per_day", 1)])
-    shown = generate_latest().decode()
+    shown = exposition().decode()
     for line in (
         'assay_budget_used_ratio{kind="tokens_per_day",subject="department:b"} 0.85',
         'assay_budget_alert_percent{kind="tokens_per_day",subject="department:b"} 80.0',
@@ -221,7 +221,7 @@ async def test_metrics_tell_how_far_budgets_are_used(quotas: Quotas) -> None:
         assert line in shown
     assert 'subject="key:' not in shown
     await quotas.measure([])
-    assert "assay_budget_used_ratio{" not in generate_latest().decode()
+    assert "assay_budget_used_ratio{" not in exposition().decode()
 
 
 async def test_after_a_flush_budgets_let_nothing_through_until_they_are_rebuilt(

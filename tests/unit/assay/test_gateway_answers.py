@@ -201,7 +201,7 @@ def test_probes_answer_without_a_key(
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
     assert ready.json()["store"] == "ok"
     metrics = httpx.get(f"{stage.url}/metrics").text
-    assert "assay_gateway_snapshot_age_seconds" in metrics
+    assert "assay_gateway_snapshot_timestamp_seconds" in metrics
     assert "\nassay_store_up 1.0\n" in metrics
     for name in ("sealing_lag_seconds", "publish_lag_seconds", "unsealed_events"):
         assert f"\nassay_audit_{name} " in metrics
@@ -214,7 +214,7 @@ def test_probes_answer_without_a_key(
         'assay_controller_loop_failing{loop="leases"} 0.0',
         'assay_store_faults{kind="missing"} 0.0',
         'assay_node_last_seen_seconds{node="gpu-1",state="cordoned"} 0.0',
-        'assay_node_broker_denied{node="gpu-1"} 5.0',
+        'assay_node_broker_denied_total{node="gpu-1"} 5.0',
     ):
         assert f"\n{line}\n" in metrics, line
     forwarded = {"x-forwarded-for": "203.0.113.9"}

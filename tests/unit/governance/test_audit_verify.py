@@ -12,11 +12,17 @@ from django.db import connection, transaction
 
 from governance.audit.checkpoint import Signer
 from governance.audit.exports.log import export_lines
+from governance.audit.outside.places import PublishRefused
 from governance.audit.sealer import seal_once
 from governance.audit.selectors import verify_live
 from governance.audit.services import AuditEntry, Subject, audit_record_many
 from governance.audit.tree.merkle import leaf_hash, tree_root
-from governance.audit.tree.tiles import publish_checkpoint, publish_tree
+from governance.audit.tree.tiles import (
+    publish_checkpoint,
+    publish_tree,
+    published_leaves,
+    published_root,
+)
 from governance.audit.verify import event_line, header_line, verify_export, verify_file
 from governance.principals import service_principal
 
@@ -246,3 +252,51 @@ def test_a_truncated_database_is_shown_by_the_published_checkpoint():
     report = verify_live()
     assert report.first_bad == 0
     assert "a checkpoint kept outside covers 6 events" in report.message
+
+
+def test_the_root_at_any_size_is_in_a_few_tiles(tmp_path):
+    leaves = [leaf_hash(str(number).encode()) for number in range(70_000)]
+    published = 0
+    # As it grew: partial tiles are gone once they are full.
+    for size in (3, 255, 256, 300, 600, 65_535, 65_536, 70_000):
+        publish_tree(
+            tmp_path, size=size, published=published, leaves=lambda a, b: b"".join(leaves[a:b])
+        )
+        published = size
+        for asked in {0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537, 69_999, size}:
+            if asked <= size:
+                assert published_root(tmp_path, asked) == tree_root(leaves[:asked]), (size, asked)
+    with pytest.raises(PublishRefused, match="is missing"):
+        published_root(tmp_path, 70_001)
+    assert published_leaves(tmp_path, 69_990, 70_100) == leaves[69_990:]
+    assert published_leaves(tmp_path, 250, 256) == leaves[250:256]
+    (tmp_path / "tile" / "2" / "000.p" / "1").write_bytes(b"x" * 32)
+    assert published_root(tmp_path, 70_000) != tree_root(leaves)
+
+
+def test_checkpoints_of_a_log_that_was_renamed_open_with_the_keys_of_both_names(
+    settings, db, tmp_path
+):
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "first"
+    settings.AUDIT_SIGNING_KEY = bytes(range(32)).hex()
+    record_made(3)
+    seal_once()
+    settings.AUDIT_LOG_NAME = "assay.example/audit-2"
+    settings.AUDIT_PUBLISH_DIR = tmp_path / "second"
+    record_made(2)
+    seal_once()
+    report = verify_live()
+    assert not report.ok
+    assert "of the log assay.example/audit, of which no key is known" in report.message
+    settings.AUDIT_RETIRED_KEYS = [KEY]
+    assert verify_live().ok
+    settings.AUDIT_RETIRED_KEYS = [Signer("assay.example/audit", b"x" * 32).public_key]
+    assert "carries no valid signature" in verify_live().message
+
+
+def record_made(count):
+    with transaction.atomic():
+        audit_record_many(
+            AuditEntry(service_principal("writer"), "model:create", Subject("model", "1", "one"))
+            for _ in range(count)
+        )

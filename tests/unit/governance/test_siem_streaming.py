@@ -14,8 +14,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
-from prometheus_client import REGISTRY
 
+from assay.gateway.exposition import READINGS
 from assay.gateway.probes import measure_log
 from governance.audit.alarms import ALARMS, siem_behind
 from governance.audit.streaming import https, streamer, syslog
@@ -544,6 +544,6 @@ def test_the_controller_streams_and_an_alarm_tells_of_who_is_behind(
     assert siem_behind() == ""
     async_to_sync(measure_log)()
     for unit, least in (("events", 30), ("seconds", 0)):
-        lag = REGISTRY.get_sample_value(f"assay_audit_stream_lag_{unit}", {"stream": "away"})
+        lag = READINGS.get_sample_value(f"assay_audit_stream_lag_{unit}", {"stream": "away"})
         assert lag is not None
         assert lag >= least

@@ -306,7 +306,7 @@ def test_a_copy_goes_on_is_verified_and_takes_what_was_stored_meanwhile(
     copied = FolderBackend(tmp_path / "target")
     assert len(list(copied.entries())) == 1
     done = store_copy(source=store.store_url(), target=target)
-    assert (done.present, done.failed) == (len(keys()), [])
+    assert (done.entries, done.failed) == (len(keys()), [])
     assert {entry.key for entry in copied.entries()} == keys()
     assert store_copy(source=store.store_url(), target=target).objects == 0
     (file,) = of(second) - {file_key(second.digest)}

@@ -23,7 +23,7 @@ from workers.run.outcome import STOPPED
 from workers.supervision.supervisor import Supervisor
 from workers.tasks.jobs import work_folder
 
-SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml")
+SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml", gpus=True)
 
 
 def test_a_run_of_several_machines_meets_at_the_first_one() -> None:
@@ -54,6 +54,8 @@ def test_a_run_of_one_process_needs_no_meeting_place() -> None:
     assert "srun /usr/bin/python3 -m workers.run /work/1\n" in script
     assert "torch.distributed" not in script
     assert "--partition" not in script
+    assert "#SBATCH --cpus-per-task=1\n" in script
+    assert "gpus" not in script
 
 
 def test_a_job_that_slurm_starts_again_does_no_work(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 {{/*
 The pod of one process. Arguments: root, kind (a key of assay.processes), component, image, args,
-environment (a list), resources, scratch and uploads (sizes, empty for none), pool (of a worker).
+environment (a list), resources, scratch and uploads (sizes, empty for none), pool (of a worker),
+backups (a claim).
 */}}
 {{- define "assay.pod" -}}
 {{- $root := .root -}}
@@ -27,7 +28,7 @@ spec:
   {{- with $pool.tolerations }}
   tolerations: {{ toJson . }}
   {{- end }}
-  {{- if eq .component "migrate" }}
+  {{- if eq $process.process "migrate" }}
   restartPolicy: Never
   {{- else }}
   topologySpreadConstraints:
@@ -116,6 +117,9 @@ spec:
         {{- if .uploads }}
         - {name: uploads, mountPath: /var/lib/uploads}
         {{- end }}
+        {{- if .backups }}
+        - {name: backups, mountPath: /backups}
+        {{- end }}
   volumes:
     - name: secrets
       secret:
@@ -140,7 +144,7 @@ spec:
     - name: data
       persistentVolumeClaim: {claimName: {{ include "assay.claim" (dict "root" $root "name" "data") }}}
     {{- end }}
-    {{- if and (or (eq .kind "web") (eq .kind "controller")) (not $values.audit.publishUrl) }}
+    {{- if and (has .kind (list "web" "controller" "backup")) (not $values.audit.publishUrl) }}
     - name: transparency
       persistentVolumeClaim: {claimName: {{ include "assay.claim" (dict "root" $root "name" "transparency") }}}
     {{- end }}
@@ -156,6 +160,26 @@ spec:
     - name: uploads
       emptyDir: {sizeLimit: {{ . }}}
     {{- end }}
+    {{- with .backups }}
+    - name: backups
+      persistentVolumeClaim: {claimName: {{ . }}}
+    {{- end }}
+{{- end }}
+
+{{/* Environment of the processes that publish the audit log, or compare backups with it. */}}
+{{- define "assay.secondPlace" -}}
+- {name: ASSAY_AUDIT_PUBLISH_DIR, value: /var/lib/transparency}
+- {name: ASSAY_AUDIT_PUBLISH_URL, value: {{ .Values.audit.publishUrl | quote }}}
+- {name: ASSAY_AUDIT_S3_ENDPOINT_URL, value: {{ .Values.audit.endpointUrl | quote }}}
+- {name: ASSAY_AUDIT_S3_REGION, value: {{ .Values.audit.region | quote }}}
+- {name: ASSAY_AUDIT_RETIRED_KEYS, value: {{ join "," .Values.audit.retiredKeys | quote }}}
+- {name: ASSAY_AUDIT_WITNESSES, value: {{ .Values.audit.witnesses | quote }}}
+{{- end }}
+
+{{/* Environment of the process migrate. */}}
+{{- define "assay.migrateEnvironment" -}}
+- {name: ASSAY_PORTAL_URL, value: {{ .Values.portal.url | quote }}}
+{{ include "assay.secondPlace" . }}
 {{- end }}
 
 {{/* Environment of web and controller, which know the portal and MLflow. */}}
@@ -163,7 +187,5 @@ spec:
 - {name: ASSAY_ALLOWED_HOSTS, value: {{ join "," .Values.portal.hosts | quote }}}
 - {name: ASSAY_PORTAL_URL, value: {{ .Values.portal.url | quote }}}
 - {name: MLFLOW_TRACKING_URI, value: {{ include "assay.mlflowUrl" . | quote }}}
-- {name: ASSAY_AUDIT_PUBLISH_DIR, value: /var/lib/transparency}
-- {name: ASSAY_AUDIT_PUBLISH_URL, value: {{ .Values.audit.publishUrl | quote }}}
-- {name: ASSAY_AUDIT_WITNESSES, value: {{ .Values.audit.witnesses | quote }}}
+{{ include "assay.secondPlace" . }}
 {{- end }}

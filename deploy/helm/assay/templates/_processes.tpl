@@ -35,9 +35,18 @@ migrate:
   process: migrate
   database: assay_owner
   broker: assay_web
-  files: {DATABASE_PASSWORD: database_password, REDIS_PASSWORD: valkey, ASSAY_KEY_PEPPER: key_pepper, ASSAY_DATABASE_PASSWORD_WEB: database_password_web, ASSAY_DATABASE_PASSWORD_CONTROLLER: database_password_controller, ASSAY_DATABASE_PASSWORD_WORKER: database_password_worker}
+  files: &migrateFiles {DATABASE_PASSWORD: database_password, REDIS_PASSWORD: valkey, ASSAY_KEY_PEPPER: key_pepper, ASSAY_DATABASE_PASSWORD_WEB: database_password_web, ASSAY_DATABASE_PASSWORD_CONTROLLER: database_password_controller, ASSAY_DATABASE_PASSWORD_WORKER: database_password_worker, ASSAY_AUDIT_PUBLIC_KEY: audit_public_key}
   store: ""
+  # Its first pod starts before any volume is made.
   volumes: []
+# The process migrate where backups are made and restored.
+backup:
+  process: migrate
+  database: assay_owner
+  broker: assay_web
+  files: *migrateFiles
+  store: writer
+  volumes: [artifacts, "transparency:ro"]
 {{- end }}
 
 {{- define "assay.labels" -}}

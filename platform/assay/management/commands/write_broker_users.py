@@ -39,6 +39,8 @@ class Command(BaseCommand):
             raise CommandError(f"Each user, {ADMIN} too, needs a password of its own.")
         new = file.with_name(f"{file.name}.new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        # Valkey's own user reads it, whatever the umask is.
+        os.fchmod(descriptor, 0o644)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
             handle.write(access_control_file(passwords))
         new.replace(file)

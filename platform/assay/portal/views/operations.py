@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from django.conf import settings
@@ -48,14 +49,16 @@ class HealthChecks(OperatorScreen):
         findings = [
             {
                 "name": found.name,
-                "ok": found.ok,
+                "state": found.state.name.lower(),
                 "detail": _CREDENTIALS.sub("//", found.detail),
                 "fix": found.fix,
             }
             for found in examine()
         ]
-        failed = sum(not found["ok"] for found in findings)
-        context = {"findings": findings, "failed": failed}
+        counts = Counter(found["state"] for found in findings)
+        # What fails first, what is not set up last.
+        findings.sort(key=lambda found: ("fails", "works", "off").index(found["state"]))
+        context = {"findings": findings, "counts": counts}
         return render(self.request, "portal/operations/health_checks.html", context)
 
 

@@ -1,0 +1,122 @@
+"""The text that Prometheus gets: from whichever web process it reaches, the counts of all of them.
+
+Each process counts into files of its own in one private folder (prometheus_client's multiprocess
+mode), and a scrape adds them up. What stores and other processes hold is read at the scrape, by the
+process that is asked (`Reading`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+# Set by `assay.server` before prometheus_client is imported, which looks for it then.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Files of processes that ended, above which they become one.
+_MOST_FILES = 32
+_ADDED = ("counter", "histogram")
+READINGS = CollectorRegistry()
+
+
+class Reading:
+    """A gauge, or with `total` a counter, of what is read at a scrape and belongs to no process.
+
+    It has the methods of prometheus_client's Gauge. In its files, what one process read before
+    would be added to what another one reads now.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str] = (), *, total: bool = False
+    ) -> None:
+        self.name, self.label_names, self.is_total = name, tuple(labels), total
+        self._documentation = documentation
+        self._values: dict[tuple[str, ...], float] = {}
+        READINGS.register(self)
+
+    def labels(self, *values: str) -> _Labeled:
+        """Return what sets the value for these labels."""
+        return _Labeled(self._values, tuple(map(str, values)))
+
+    def set(self, value: float) -> None:
+        self._values[()] = float(value)
+
+    def clear(self) -> None:
+        self._values.clear()
+
+    def collect(self) -> Iterator[Metric]:
+        kind = CounterMetricFamily if self.is_total else GaugeMetricFamily
+        family = kind(self.name, self._documentation, labels=self.label_names)
+        # A copy, because a scrape may run in another thread.
+        for values, value in list(self._values.items()):
+            family.add_metric(values, value)
+        yield family
+
+
+class _Labeled:
+    def __init__(self, values: dict[tuple[str, ...], float], key: tuple[str, ...]) -> None:
+        self._values, self._key = values, key
+
+    def set(self, value: float) -> None:
+        self._values[self._key] = float(value)
+
+
+def exposition() -> bytes:
+    """Return the metrics of all processes, and this one's readings. It blocks for milliseconds."""
+    return _counts() + generate_latest(READINGS)
+
+
+def _counts() -> bytes:
+    folder = os.environ.get(FOLDER)
+    if folder is None:
+        return generate_latest(REGISTRY)
+    with (Path(folder) / "lock").open("a") as lock:
+        # Scrapes of two processes at the same time would tidy up twice.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _tidy(folder)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, folder)
+        return generate_latest(registry)
+
+
+def _tidy(folder: str) -> None:
+    """Forget what processes that ended were doing, and keep what they counted in few files."""
+    ended: defaultdict[str, list[str]] = defaultdict(list)
+    for file in glob.glob(os.path.join(folder, "*_*.db")):
+        kind, *_, number = Path(file).stem.split("_")
+        if not _runs(int(number)):
+            mark_process_dead(int(number), folder)
+            ended[kind].append(file)
+    for kind in _ADDED:
+        if len(ended[kind]) > _MOST_FILES:
+            _merge(ended[kind], os.path.join(folder, f"{kind}_0.db"))
+
+
+def _runs(pid: int) -> bool:
+    # The file of those that ended has the number 0.
+    return pid > 0 and Path(f"/proc/{pid}").exists()
+
+
+def _merge(files: list[str], into: str) -> None:
+    """Add the values of `files` up in one file."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for file in files:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(file):
+            sums[key] += value
+    scratch = f"{into}.new"
+    Path(scratch).unlink(missing_ok=True)
+    merged = MmapedDict(scratch)
+    for key, value in sums.items():
+        merged.write_value(key, value, 0.0)
+    merged.close()
+    for file in files:
+        os.unlink(file)
+    os.replace(scratch, into)
