@@ -16,7 +16,6 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.urls import reverse
 
-from assay.accounts.factors import checked_reason
 from governance.audit.services import Subject, audit_record
 from governance.errors import (
     DomainError,
@@ -28,6 +27,7 @@ from governance.errors import (
 from governance.people.groups import roles_from_groups
 from governance.people.models import Person
 from governance.people.proof import proof_facts
+from governance.people.recoveries.services import checked_reason
 from governance.people.selectors import person_get, person_resource
 from governance.people.services import person_create
 from governance.people.sessions import sessions_end

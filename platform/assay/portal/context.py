@@ -13,12 +13,13 @@ from assay.middleware import principal_of
 from assay.portal.access import may, may_somewhere
 from assay.portal.reads import after_reviews, audit_alarms, policies_awaiting
 from assay.portal.templatetags.opens import Viewer
+from governance.people.recoveries.selectors import recoveries_announced
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_awaiting
 from registry.releases.breakglass.selectors import break_glasses_active
 
-# Break-glasses that every page names; more stand on their own page.
+# Break-glasses and recoveries that every page names; more stand on their own page.
 BANNERS = 5
 
 
@@ -175,6 +176,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         "viewer": Viewer(actor),
         # On every page of everybody who may see their releases: that is the price of an emergency.
         "break_glasses": list(break_glasses_active(actor)[:BANNERS]),
+        "recoveries": list(recoveries_announced(actor)[:BANNERS]),
         # Read only by the pages that show them.
         "after_reviews": SimpleLazyObject(lambda: after_reviews(actor)),
         "audit_alarms": SimpleLazyObject(lambda: audit_alarms(actor)),
