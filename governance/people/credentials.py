@@ -15,6 +15,7 @@ from governance.audit.services import Subject, audit_record
 from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.models import PLATFORM_ROLES, OneTimeLink, Person
+from governance.people.sessions import sessions_end
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import SNAPSHOT_CHANNEL
@@ -48,6 +49,17 @@ def sign_in_unconfirmed(person: Person, at: datetime | None = None) -> None:
     if person.unconfirmed_at is None:
         person.unconfirmed_at = at or timezone.now()
         person.save(update_fields=["unconfirmed_at"])
+
+
+def second_factor_begins(*, actor: Principal, person: Person, role: str) -> None:
+    """End what a person without a second factor had opened before they got a role that requires
+    one: a session or token of a leaked password must not outlive it. Their row is locked.
+    """
+    if role not in settings.SECOND_FACTOR_ROLES or has_factor(person.pk):
+        return
+    reason = f"The role {role} requires a second factor, and the account has none."
+    sessions_end(person_id=person.pk)
+    access_tokens_revoke(actor=actor, person=person, reason=reason)
 
 
 def makers_of(people: Iterable[int]) -> set[int]:

@@ -18,7 +18,12 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.bounds import EMAIL_MAX
 from governance.errors import InvalidInput, NotFound, WrongState
-from governance.people.models import EXTERNAL_ID_MAX, Person
+from governance.people.credentials import privileged_roles
+from governance.people.links import links_revoke
+from governance.people.models import EXTERNAL_ID_MAX, Person, RoleSource
+from governance.people.recoveries.models import NoticeKind
+from governance.people.recoveries.notices import account_tell
+from governance.people.recoveries.services import recoveries_end
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import people_visible_to, person_resource
 from governance.people.services import (
@@ -96,12 +101,13 @@ def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
         )
         _forget_credentials(actor, former, decision)
         former.deprovisioned_at = None
-        former.save(update_fields=["password", "deprovisioned_at", "changed_at"])
+        former.save(update_fields=["password", "unconfirmed_at", "deprovisioned_at", "changed_at"])
         return _apply(actor, former, record)
 
 
 def _forget_credentials(actor: Principal, person: Person, decision: Authorization) -> None:
     person.set_unusable_password()
+    person.unconfirmed_at = None
     audit_record(
         actor=actor,
         action="person:forget_credentials",
@@ -214,6 +220,31 @@ def _uniqueness(what: str) -> WrongState:
     )
 
 
+def _address_leaves(actor: Principal, person: Person) -> None:
+    """Prepare a person, whose row is locked, for another e-mail address.
+
+    Whoever has the address gets the account's links, and is matched to it by single sign-on. The
+    provider does not move it where administrators gave the account roles that decide for others.
+
+    Raises:
+        WrongState: it does (code `privileged_address`).
+    """
+    held = person.role_assignments.filter(role__in=privileged_roles())
+    if held.filter(source=RoleSource.MANUAL).exists():
+        raise WrongState(
+            f"{person.name} holds a role that decides for others and that administrators granted; "
+            "the provider does not change the account's e-mail address.",
+            code="privileged_address",
+            hint="Revoke that role, change the address, and grant the role again.",
+        )
+    links_revoke(person_id=person.pk)
+    recoveries_end(actor=actor, person=person, reason="The e-mail address is changed.")
+    if held.exists():
+        person.empowered_at = timezone.now()
+        person.save(update_fields=["empowered_at"])
+        account_tell(NoticeKind.ADDRESS, person, address=person.email)
+
+
 def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person))
     wanted = {
@@ -227,6 +258,8 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     changed = {field: value for field, value in wanted.items() if getattr(person, field) != value}
     if changed:
         _refuse_taken(record, person)
+        if "email" in changed:
+            _address_leaves(actor, person)
         before = {field: getattr(person, field) for field in changed}
         for field, value in changed.items():
             setattr(person, field, value)

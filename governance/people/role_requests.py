@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.credentials import makers_of
+from governance.people.credentials import makers_of, second_factor_begins
 from governance.people.groups import group_mapping_give
 from governance.people.models import (
     REASON_MAX,
@@ -232,6 +232,7 @@ def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> No
             )
     except IntegrityError as error:
         raise WrongState(f"{person.name} is {words} already.") from error
+    second_factor_begins(actor=actor, person=person, role=request.role)
     if person.unconfirmed_at is not None and not makers_of({person.pk}):
         # Two administrators know the person, and neither of them could act as the account.
         person.unconfirmed_at = None

@@ -10,6 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from governance.audit.services import Attempt, AuditEntry, Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.notify import notify
+from governance.people.credentials import second_factor_begins
 from governance.people.models import (
     DEPARTMENT_ROLES,
     PLATFORM_ROLES,
@@ -102,6 +103,7 @@ def role_grant(
                 )
         except IntegrityError as error:
             raise WrongState(f"{person.name} is {words} already.") from error
+        second_factor_begins(actor=actor, person=person, role=role)
         record_role(
             actor,
             Action.ROLE_GRANT.value,
