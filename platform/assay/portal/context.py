@@ -177,8 +177,8 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         "viewer": Viewer(actor),
         # On every page of everybody who may see their releases: that is the price of an emergency.
         "break_glasses": list(break_glasses_active(actor)[:BANNERS]),
-        "recoveries": list(recoveries_announced(actor)[:BANNERS]),
         # Read only by the pages that show them.
+        "recoveries": SimpleLazyObject(lambda: list(recoveries_announced(actor)[:BANNERS])),
         "after_reviews": SimpleLazyObject(lambda: after_reviews(actor)),
         "audit_alarms": SimpleLazyObject(lambda: audit_alarms(actor)),
     }
