@@ -96,7 +96,7 @@ def password_link_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLi
             decision=decision,
         )
         if (server := settings.MAIL_SERVER) is not None:
-            transaction.on_commit(lambda: _mail_beside(server, link, address))
+            transaction.on_commit(lambda: _mail_too(server, link, address))
     return link, address
 
 
@@ -204,7 +204,7 @@ def is_mailed() -> bool:
     return settings.MAIL_SERVER is not None
 
 
-def _mail_beside(server: MailServer, link: OneTimeLink, address: str) -> None:
+def _mail_too(server: MailServer, link: OneTimeLink, address: str) -> None:
     """Mail the link; whoever made it has it as well, so a failure is only logged."""
     try:
         link_mail(server, link, address)

@@ -104,7 +104,7 @@ def recovery_on_server(
             raise NotFound(f"There is no person {person_id}.")
         require_active(person)
         recoveries_end_expired(person)
-        able = administrators_able(beside=person).count()
+        able = administrators_able(other_than=person).count()
         if able >= TWO:
             raise NotPermitted(
                 f"{able} administrators can recover the account of {person.name} together; the "

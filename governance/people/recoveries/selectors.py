@@ -54,9 +54,9 @@ def recoveries_announced(actor: Principal) -> QuerySet[AccountRecovery]:
     return rows.order_by("pk")
 
 
-def administrators_able(*, beside: Person) -> QuerySet[Person]:
-    """Return administrators other than `beside` who can request or approve a recovery: active, with
-    a second factor, and confirmed.
+def administrators_able(*, other_than: Person) -> QuerySet[Person]:
+    """Return administrators who can request or approve a recovery of this person: active, with a
+    second factor, and confirmed.
     """
     factors = Authenticator.objects.filter(user=OuterRef("pk"), type__in=STRONG)
     admins = Person.objects.filter(
@@ -65,7 +65,7 @@ def administrators_able(*, beside: Person) -> QuerySet[Person]:
         unconfirmed_at=None,
         role_assignments__role=Role.ADMIN,
     )
-    return admins.exclude(pk=beside.pk).distinct()
+    return admins.exclude(pk=other_than.pk).distinct()
 
 
 def never_set_up(person: Person) -> bool:

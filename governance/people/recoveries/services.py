@@ -99,7 +99,7 @@ def recovery_reject(*, actor: Principal, recovery_id: int, reason: str) -> Accou
     """Reject a recovery before its link is opened; its requester withdraws it the same way.
 
     The account's owner may, and everyone who may approve recoveries. It needs no second factor: it
-    must be possible at once, and gives nobody anything.
+    must be possible at once, and gives no access.
 
     Raises:
         InvalidInput: no reason.

@@ -25,7 +25,6 @@ from django.views.decorators.debug import sensitive_post_parameters
 from assay.accounts import crypto, passkeys
 from assay.accounts.factor_requirement import factor_added
 from assay.accounts.factors import (
-    STRONG,
     factor_remove,
     factors_of,
     first_factor_refused,
@@ -52,6 +51,7 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import access_token_create, key_revoke
+from governance.people.credentials import STRONG
 from governance.people.models import LinkPurpose, Person
 from governance.people.proof import FRESH, proof_fresh
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to

@@ -15,7 +15,7 @@ from assay.portal.views.sessions import PersonSignIn
 from governance.errors import InvalidInput
 from governance.people.models import OneTimeLink
 from governance.people.recoveries.approving import recovery_approve
-from governance.people.recoveries.models import AccountRecovery
+from governance.people.recoveries.models import AccountRecovery, RecoveryState
 from governance.people.recoveries.selectors import recoveries_live, recoveries_visible_to
 from governance.people.recoveries.services import recovery_reject, recovery_request
 from governance.people.selectors import sees_everyone
@@ -28,14 +28,22 @@ class Recoveries(ActionScreen):
     template_name = "portal/people/recoveries.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        live = recoveries_live(self.actor)
+        live, me = recoveries_live(self.actor), self.actor.person_id
         closed = recoveries_visible_to(self.actor).exclude(pk__in=live.values("pk"))
+        decides = may(self.actor, Action.ROLE_GRANT, kind="person")
         return {
             "live": live,
             "page": page_of(self.request, closed),
             "everyone": sees_everyone(self.actor),
-            "decides": may(self.actor, Action.ROLE_GRANT, kind="person"),
-            "me": self.actor.person_id,
+            "decides": decides,
+            "approvable": {
+                row.pk
+                for row in live
+                if decides
+                and row.state == RecoveryState.PENDING
+                and me not in (row.person_id, row.requested_by_id)
+            },
+            "me": me,
         }
 
 
