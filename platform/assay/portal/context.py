@@ -82,7 +82,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "People",
                 "portal:people",
                 "users",
-                ("people", "person", "group"),
+                ("people", "person", "group", "recoveries"),
                 (Action.PERSON_VIEW, "person"),
                 at_large=True,
             ),

@@ -19,6 +19,7 @@ from assay.accounts.tokens import no_second_factor
 from assay.middleware import session_principal
 from assay.portal.forms.account import CodeForm
 from governance.errors import DomainError
+from governance.people.proof import CODE as STEP_UP_REQUIRED
 from governance.people.proof import LOCAL
 from governance.people.signing_in import own_account, step_up_record
 from governance.principals import Principal
@@ -113,7 +114,9 @@ def second_factor_page(
     """
     context = {
         **second_factor_context(request, actor),
-        "error": refusal,
+        # The heading says why a factor is needed; an alert, why the one that was given is refused.
+        "why": refusal.message if refusal.code == STEP_UP_REQUIRED else "",
+        "error": None if refusal.code == STEP_UP_REQUIRED else refusal,
         "action": request.get_full_path(),
         "hidden": [(MARK, "yes"), *typed_fields(request)],
         "lost": "files, which you choose again" if request.FILES else "",

@@ -60,6 +60,7 @@ from governance.principals import Principal
 from governance.rowsecurity import scope
 
 TOKENS_SHOWN = 50
+STALE = "confirmation_required"
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -117,7 +118,7 @@ class FreshScreen(Account):
     def stale(self) -> DomainError:
         return NotPermitted(
             "Verify your identity first: the next step changes how you sign in.",
-            code="confirmation_required",
+            code=STALE,
         )
 
     def asking(self, refusal: DomainError) -> HttpResponse:
@@ -127,7 +128,7 @@ class FreshScreen(Account):
             "hidden": [(MARK, "yes"), *typed_fields(self.request)],
             "next": reverse("portal:account"),
             "kept": True,
-            "error": refusal,
+            "error": None if refusal.code == STALE else refusal,
         }
         response = render(self.request, Confirm.template_name, context, status=refusal.status)
         add_never_cache_headers(response)

@@ -78,7 +78,9 @@ class LinkOpen(View):
     def page(self, request: HttpRequest, error: DomainError | None = None) -> HttpResponse:
         needs_code = getattr(error, "code", "") in {"recovery_code_needed", "wrong_recovery_code"}
         typed = {"link": request.POST.get("link", "")[:TEXT_MAX]} if needs_code else None
-        context = {"form": LinkForm(initial=typed), "error": error, "needs_code": needs_code}
+        form = LinkForm(initial=typed)
+        form.fields["code"].required = needs_code
+        context = {"form": form, "error": error, "needs_code": needs_code}
         status = 200 if error is None else error.status
         response = render(request, "portal/account/link.html", context, status=status)
         if error is not None and error.retry_after is not None:
