@@ -27,6 +27,9 @@ from governance.people.recoveries.services import recoveries_end
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import people_visible_to, person_resource
 from governance.people.services import (
+    BY_PROVIDER,
+    REASON_DELETED,
+    REASON_INACTIVE,
     check_email,
     check_name,
     person_create,
@@ -39,10 +42,6 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 
 UNIQUENESS = "uniqueness"
-REASON_INACTIVE = "The identity provider set the account inactive."
-REASON_DELETED = "The identity provider deleted the account."
-# Only an administrator reactivates whom an administrator deactivated: every push says "active".
-_ITS_OWN = frozenset({REASON_INACTIVE, REASON_DELETED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +276,7 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
         )
     if person.is_active and not record.active:
         return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
-    if record.active and not person.is_active and person.deactivation_reason in _ITS_OWN:
+    if record.active and not person.is_active and person.deactivation_reason in BY_PROVIDER:
+        # Only an administrator reactivates whom an administrator deactivated: every push says so.
         return person_reactivate(actor=actor, person_id=person.pk)
     return person

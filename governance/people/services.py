@@ -42,6 +42,11 @@ from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_bi
 from governance.principals import Principal, background
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
+REASON_INACTIVE = "The identity provider set the account inactive."
+REASON_DELETED = "The identity provider deleted the account."
+# The provider takes these back. An administrator who deactivates the account, too, does not leave
+# that to it.
+BY_PROVIDER = frozenset({REASON_INACTIVE, REASON_DELETED})
 _STANDING = (
     "is_active",
     "deactivated_at",
@@ -253,7 +258,8 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
                 f"{person.name} may not deactivate their own account.",
                 hint="Another administrator can.",
             )
-        if not person.is_active:
+        overrides = actor.person_id is not None and person.deactivation_reason in BY_PROVIDER
+        if not person.is_active and not overrides:
             raise WrongState(
                 f"The account of {person.name} is inactive; it cannot be deactivated again."
             )

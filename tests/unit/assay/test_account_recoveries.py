@@ -531,6 +531,7 @@ def test_the_portal_requests_approves_and_shows_each_half_once(people: dict[str,
     assert ada.post(f"/people/recoveries/{recovery.pk}", {"do": "approve"}).status_code == 403
     shown = bea.post(f"/people/recoveries/{recovery.pk}", {"do": "approve"})
     assert shown.status_code == 201
+    assert all("no-store" in page["Cache-Control"] for page in (made, shown))
     text = shown.content.decode()
     assert "code that Ada has" in text
     assert code[0] not in text

@@ -8,6 +8,7 @@ from typing import Any
 from allauth.mfa.adapter import get_adapter
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.cache import add_never_cache_headers
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
@@ -53,7 +54,7 @@ def app_shown(person: Person, secret: str) -> dict[str, str]:
     }
 
 
-@method_decorator([never_cache, sensitive_post_parameters("link")], name="dispatch")
+@method_decorator([never_cache, sensitive_post_parameters("link", "code")], name="dispatch")
 class LinkOpen(View):
     """The page behind a one-time link. Its script posts what stands behind the `#`."""
 
@@ -150,4 +151,11 @@ def link_page(request: HttpRequest, link: OneTimeLink, address: str) -> HttpResp
         "mailed": is_mailed(),
         "for_password": link.purpose == LinkPurpose.PASSWORD,
     }
-    return render(request, "portal/account/link_made.html", context, status=201)
+    return shown_once(request, "portal/account/link_made.html", context)
+
+
+def shown_once(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    """Return a page with a secret that no address shows again, and that no cache keeps."""
+    response = render(request, template, context, status=201)
+    add_never_cache_headers(response)
+    return response

@@ -6,11 +6,12 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.account import RecoveryForm
 from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.views.one_time_links import shown_once
 from assay.portal.views.sessions import PersonSignIn
 from governance.errors import InvalidInput
 from governance.people.models import OneTimeLink
@@ -79,7 +80,7 @@ def recovery_link_page(
         "recovery": recovery,
         "for_password": link.purpose == "password",
     }
-    return render(screen.request, "portal/account/link_made.html", context, status=201)
+    return shown_once(screen.request, "portal/account/link_made.html", context)
 
 
 class RecoveryRequest(PersonSignIn):
@@ -89,4 +90,4 @@ class RecoveryRequest(PersonSignIn):
         given = cleaned(RecoveryForm(self.request.POST, prefix=RecoveryForm.PREFIX))
         recovery, code = recovery_request(actor=self.actor, person_id=id, **given)
         context = {"recovery": recovery, "person": recovery.person, "code": code}
-        return render(self.request, "portal/account/recovery_code.html", context, status=201)
+        return shown_once(self.request, "portal/account/recovery_code.html", context)
