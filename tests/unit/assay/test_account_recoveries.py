@@ -331,10 +331,16 @@ def test_two_administrators_who_name_a_person_confirm_a_factor_of_their_own(
         person=new, role="reviewer", speciality="privacy", source="scim", group="g"
     )
     assert proven(new).unconfirmed
+    assert "Your account is not confirmed" in visitor.get("/account").content.decode()
+    ada = signed_in(Client(), people["ada"])
+    assert "Unconfirmed" in ada.get(f"/people/{new.pk}/sign-in").content.decode()
     made = role_grant(actor=proven(people["ada"]), person=new, role="admin")
+    page = signed_in(Client(), people["bea"]).get("/people/role-requests").content.decode()
+    assert "in person before you approve" in page
     role_request_approve(actor=proven(people["bea"]), request_id=made.pk)
     new.refresh_from_db()
     assert not proven(new).unconfirmed
+    assert "Your account is not confirmed" not in visitor.get("/account").content.decode()
 
 
 @pytest.fixture

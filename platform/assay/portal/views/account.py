@@ -78,6 +78,7 @@ class Account(ActionScreen):
         return {
             "person": person,
             "factors": factors,
+            "unconfirmed": self.actor.unconfirmed,
             "factor_refused": None if may_add else first_factor_refused(person),
             "page": page,
             "sessions": [shown(row, self.request) for row in page],

@@ -80,7 +80,7 @@ class PersonSignIn(ActionScreen):
 
     def recovery_form(self, person: Person) -> RecoveryForm | None:
         """Return the form that requests a recovery, for who may."""
-        if person.pk == self.actor.person_id or not person.is_active:
+        if person.pk == self.actor.person_id or not (person.is_active and is_privileged(person)):
             return None
         if not may(self.actor, Action.ROLE_GRANT, kind="person"):
             return None
