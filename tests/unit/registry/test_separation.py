@@ -142,8 +142,8 @@ def test_who_alone_set_the_account_of_a_part_up_decides_as_little(
             actor=proven(maker), release_id=release.pk, verdict="approve",
             reason="Fine.", digest=release.dossier_digest,
         )  # fmt: skip
+    review = Review.objects.get()
     with pytest.raises(IntegrityError), transaction.atomic():
-        review = Review.objects.get()
         Decision.objects.create(
             review=review, submitter=review.opened_by, person=maker, verdict="approve",
             speciality="compliance", reason="r", digest=review.digest, round=review.round,
