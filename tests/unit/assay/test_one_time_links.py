@@ -309,11 +309,13 @@ def test_an_older_session_of_the_password_alone_adds_nothing_to_an_account_with_
     mark = with_password(person("Mark", "operator"))
     thief = Visitor().sign_in(mark)
     give_totp(mark)
-    for path in ("/account/passkeys", "/account/recovery-codes", "/account/authenticator"):
+    row = Authenticator.objects.get(type="totp")
+    for path in ("/account/passkeys", "/account/authenticator"):
         answer = thief.post(path, name="x", credential="{}", code="1")
         assert answer["Location"].startswith("/account/confirm"), path
-    row = Authenticator.objects.get(type="totp")
-    assert thief.post(f"/account/factors/{row.pk}/remove").status_code == 302
+    for path in ("/account/recovery-codes", f"/account/factors/{row.pk}/remove"):
+        assert thief.post(path).status_code == 403
+        assert thief.post(path, step_up="yes", password=PASSWORD).status_code == 401
     assert Authenticator.objects.filter(pk=row.pk).exists()
     assert thief.post("/account/confirm", password=PASSWORD).status_code == 400
 
