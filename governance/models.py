@@ -24,6 +24,7 @@ from governance.people.models import (
     RoleAssignment,
     RoleRequest,
 )
+from governance.people.recoveries.models import AccountNotice, AccountRecovery
 from governance.policy.models import PolicyVersion
 from governance.quotas.models import BudgetHold, Price, QuotaAlert, QuotaLimit
 from governance.reviews.absences.models import Absence
@@ -38,6 +39,8 @@ from governance.usage.models import UsageRecord
 __all__ = [
     "Absence",
     "AccessRequest",
+    "AccountNotice",
+    "AccountRecovery",
     "ApiKey",
     "AuditAlarm",
     "AuditCheckpoint",

@@ -45,6 +45,8 @@ class Principal:
     `scopes` narrows what a token may do (None: no narrowing). `person_id` is set for people, and
     for personal tokens too, so that separation of duties always sees the human being. `proof` is
     the newest of the session or token, however old; it says nothing about who they are.
+    `unconfirmed` is True for a person who may decide for others while how the account signs in
+    rests on one administrator: no proof of theirs counts for such a decision.
     """
 
     kind: PrincipalKind
@@ -56,6 +58,7 @@ class Principal:
     person_id: int | None = None
     key_id: int | None = None
     proof: Proof | None = field(default=None, compare=False)
+    unconfirmed: bool = field(default=False, compare=False)
 
     @property
     def departments(self) -> frozenset[str]:

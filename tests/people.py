@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from governance.people.models import Department, Person, RoleAssignment
+from django.utils import timezone
+
+from governance.people.models import Department, OneTimeLink, Person, RoleAssignment
 
 
 def find_or_make(slug: str) -> Department:
@@ -26,3 +28,20 @@ def make_person(name: str, *roles: str) -> Person:
             department=find_or_make(slug) if slug else None,
         )
     return made
+
+
+def set_up_alone(maker: Person, person: Person) -> Person:
+    """The person, whose password was set by a link that `maker` alone made."""
+    now = timezone.now()
+    Person.objects.filter(pk=person.pk).update(unconfirmed_at=now)
+    OneTimeLink.objects.create(
+        person=person,
+        purpose="password",
+        public_id=f"{person.pk:012}",
+        secret_hmac=b"x" * 32,
+        pepper_version=1,
+        created_by=maker,
+        expires_at=now,
+        used_at=now,
+    )
+    return person

@@ -16,6 +16,7 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from django.contrib.sessions.models import Session
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from governance.audit.exports.models import AuditExport
@@ -27,6 +28,7 @@ from governance.keys.models import ApiKey
 from governance.notify import notify
 from governance.people.models import REASON_MAX, AccessRequest, OneTimeLink, Person
 from governance.people.proof import proof_facts
+from governance.people.recoveries.models import AccountNotice, AccountRecovery
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import person_resource
 from governance.people.sessions import sessions_end
@@ -143,10 +145,12 @@ def _credentials_end(person: Person) -> dict[str, Any]:
         # A session of an unfinished sign-in has no row of its own.
         if _is_of(session.get_decoded(), person):
             session.delete()
+    AccountNotice.objects.filter(Q(person=person) | Q(about=person)).delete()
     return {
         "sessions": sessions_end(person_id=person.pk),
         "factors": Authenticator.objects.filter(user=person).delete()[0],
         "links": SocialAccount.objects.filter(user=person).delete()[0],
+        "recoveries": AccountRecovery.objects.filter(person=person).delete()[0],
         "one_time_links": OneTimeLink.objects.filter(person=person).delete()[0],
         "access_requests": AccessRequest.objects.filter(person=person).delete()[0],
         "addresses": EmailAddress.objects.filter(user=person).delete()[0],

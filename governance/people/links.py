@@ -1,5 +1,8 @@
 """One-time links: set a password as an invited person or after losing one, or add a first factor.
 
+One administrator makes a link that sets a password. A link with which an account that decides for
+others gets a first second factor belongs to a recovery, which takes two parties (ADR 41).
+
 The link carries its secret behind a `#`, which no browser sends: it stands in no access log, in no
 proxy's and in no Referer. The page posts it. The database keeps an HMAC.
 """
@@ -8,9 +11,8 @@ from __future__ import annotations
 
 import hmac
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
@@ -18,12 +20,21 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.audit.streaming.sending import SendFailed
-from governance.errors import DomainError, NotFound, NotPermitted, WrongState
+from governance.errors import (
+    DomainError,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    WrongState,
+)
 from governance.keys.tokens import ALPHABET, ID_LENGTH, SECRET_LENGTH, mint, secret_hmac
 from governance.mail import mail_send
 from governance.people.attempts import forget_address_failure, refuse_address_when_locked
-from governance.people.models import PLATFORM_ROLES, LinkPurpose, OneTimeLink, Person
+from governance.people.credentials import has_factor, is_privileged
+from governance.people.models import LinkPurpose, OneTimeLink, Person
 from governance.people.proof import require_proof
+from governance.people.recoveries.models import AccountRecovery, RecoveryState
 from governance.people.selectors import PEOPLE_AT_LARGE, person_get, person_resource
 from governance.permissions import Action
 from governance.policy.context import base_context
@@ -51,25 +62,8 @@ PATH = "/sign-in/link"
 TEXT_MAX = 300
 INVITE = "person:invite"
 RESET = "person:reset_password"
-PERMIT = "person:permit_factor"
 USE = "person:use_link"
 _OPEN = Q(used_at=None, revoked_at=None)
-
-
-def is_privileged(person: Person) -> bool:
-    """Return whether a first second factor of theirs needs a one-time link.
-
-    True for platform-wide roles and for roles that `ASSAY_SECOND_FACTOR_ROLES` names: with a
-    factor, these decide for others, so a leaked password alone must not be able to add one.
-    """
-    roles = {*PLATFORM_ROLES, *settings.SECOND_FACTOR_ROLES}
-    return person.role_assignments.filter(role__in=roles).exists()
-
-
-def has_factor(person_id: int) -> bool:
-    """Return whether the account has an authenticator app or a passkey."""
-    strong = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
-    return bool(Authenticator.objects.filter(user_id=person_id, type__in=strong).exists())
 
 
 def password_link_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLink, str]:
@@ -80,35 +74,44 @@ def password_link_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLi
 
     Raises:
         NotFound, NotPermitted: the actor may not see or change that person, it is their own
-            account, or they gave no second factor lately.
+            account, or they gave no second factor lately; or the account would get a first second
+            factor by it, and decides for others (code `recovery_needed`).
         WrongState: the account is inactive.
     """
     with transaction.atomic():
-        person, decision = _authorized(actor, person_id, "sends links to set a password")
-        action = RESET if person.has_usable_password() else INVITE
-        return _made(actor, person, LinkPurpose.PASSWORD, action, decision)
-
-
-def factor_permit_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLink, str]:
-    """Make a link with which a person adds a first second factor; returns its address.
-
-    Raises:
-        NotFound, NotPermitted: as `password_link_create`.
-        WrongState: the account is inactive, or has a second factor.
-    """
-    with transaction.atomic():
-        person, decision = _authorized(actor, person_id, "permits second factors")
-        if has_factor(person.pk):
+        person, decision = _authorized(actor, person_id)
+        if is_privileged(person) and not has_factor(person.pk):
+            raise recovery_needed(person, "a link that adds its first second factor")
+        if person.recoveries.filter(state=RecoveryState.APPROVED).exists():
             raise WrongState(
-                f"{person.name} has a second factor; no first one can be permitted.",
-                hint="Reset the second factors first when they are lost.",
+                f"A recovery of the account of {person.name} is approved; it gets no other link.",
+                hint="Wait until it is over, or reject the recovery.",
             )
-        return _made(actor, person, LinkPurpose.FACTOR, PERMIT, decision)
+        action = RESET if person.has_usable_password() else INVITE
+        link, address = link_make(
+            actor=actor,
+            person=person,
+            purpose=LinkPurpose.PASSWORD,
+            action=action,
+            decision=decision,
+        )
+        if (server := settings.MAIL_SERVER) is not None:
+            transaction.on_commit(lambda: _mail_too(server, link, address))
+    return link, address
 
 
-def _authorized(
-    actor: Principal, person_id: int, doing: str
-) -> tuple[Person, Authorization | None]:
+def recovery_needed(person: Person, what: str) -> NotPermitted:
+    """Return the refusal of what takes a recovery, to be raised."""
+    return NotPermitted(
+        f"The account of {person.name} has a role that decides for others; {what} takes two "
+        "parties.",
+        code="recovery_needed",
+        hint="Request a recovery: People → the person → Sign-in → Recover the account, or "
+        "`assay people request-recovery`. Another administrator approves it.",
+    )
+
+
+def _authorized(actor: Principal, person_id: int) -> tuple[Person, Authorization | None]:
     """Lock the person and return them with the decision that allows the link."""
     if actor == BOOTSTRAP:
         # A person with a shell on the server needs no account for this.
@@ -153,16 +156,23 @@ def _authorized(
     return person, decision
 
 
-def _made(
+def link_make(
+    *,
     actor: Principal,
     person: Person,
     purpose: LinkPurpose,
     action: str,
     decision: Authorization | None,
+    recovery: AccountRecovery | None = None,
 ) -> tuple[OneTimeLink, str]:
-    links_revoke(person_id=person.pk, purpose=purpose)
+    """Make a link in the caller's transaction, which has authorized the actor, and record `action`.
+
+    Open links of the person are revoked. Returns the link and its address.
+    """
+    links_revoke(person_id=person.pk)
     public_id, secret = mint()
     newest = max(settings.KEY_PEPPERS)
+    starts_at = timezone.now() if recovery is None else recovery.effective_at or timezone.now()
     link = OneTimeLink.objects.create(
         person=person,
         purpose=purpose,
@@ -170,9 +180,9 @@ def _made(
         secret_hmac=secret_hmac(secret, settings.KEY_PEPPERS[newest]),
         pepper_version=newest,
         created_by_id=actor.person_id,
-        expires_at=timezone.now() + LIFETIMES[purpose],
+        expires_at=starts_at + LIFETIMES[purpose],
+        recovery=recovery,
     )
-    address = f"{settings.PORTAL_URL}{PATH}#{public_id}_{secret}"
     with background("bootstrap", actor):
         audit_record(
             actor=actor,
@@ -182,12 +192,11 @@ def _made(
                 "link": public_id,
                 "expires_at": link.expires_at.isoformat(timespec="seconds"),
                 "mailed": is_mailed(),
+                **({} if recovery is None else {"recovery": recovery.pk}),
             },
             decision=decision,
         )
-    if (server := settings.MAIL_SERVER) is not None:
-        transaction.on_commit(lambda: _mail(server, link, address))
-    return link, address
+    return link, f"{settings.PORTAL_URL}{PATH}#{public_id}_{secret}"
 
 
 def is_mailed() -> bool:
@@ -195,58 +204,111 @@ def is_mailed() -> bool:
     return settings.MAIL_SERVER is not None
 
 
-def _mail(server: MailServer, link: OneTimeLink, address: str) -> None:
+def _mail_too(server: MailServer, link: OneTimeLink, address: str) -> None:
     """Mail the link; whoever made it has it as well, so a failure is only logged."""
-    subject = {
-        LinkPurpose.PASSWORD: "Set your password for Assay",
-        LinkPurpose.FACTOR: "Add a second factor for Assay",
-    }[LinkPurpose(link.purpose)]
-    text = (
-        f"{subject} with this link. It works once, until "
-        f"{link.expires_at:%-d %B %Y, %H:%M} UTC.\n\n{address}\n\n"
-        "If you did not expect this mail, tell your administrator.\n"
-    )
     try:
-        mail_send(
-            server,
-            to=link.person.email,
-            subject=subject,
-            text=text,
-            message_id=f"assay-link-{link.pk}",
-        )
+        link_mail(server, link, address)
     except SendFailed as error:
         logger.warning("The one-time link %s was not mailed: %s", link.public_id, error.words)
 
 
-def link_open(*, text: str) -> OneTimeLink:
+def link_mail(server: MailServer, link: OneTimeLink, address: str) -> None:
+    """Mail the link to its person. Raises SendFailed."""
+    subject = {
+        LinkPurpose.PASSWORD: "Set your password for Assay",
+        LinkPurpose.FACTOR: "Add a second factor for Assay",
+    }[LinkPurpose(link.purpose)]
+    lines = [f"{subject} with this link. It works once, until {_moment(link.expires_at)}."]
+    if (recovery := link.recovery) is not None:
+        if recovery.effective_at is not None and recovery.effective_at > timezone.now():
+            lines.append(f"It does not work before {_moment(recovery.effective_at)}.")
+        if recovery.requested_by is not None:
+            asker = " ".join(recovery.requested_by.name.split())
+            lines.append(f"You also need a code: ask {asker} for it, in person or by phone.")
+    lines += ["", address, "", "If you did not expect this mail, tell your administrator."]
+    mail_send(
+        server,
+        to=link.person.email,
+        subject=subject,
+        text="\n".join(lines) + "\n",
+        message_id=f"assay-link-{link.pk}",
+    )
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%-d %B %Y, %H:%M} UTC"
+
+
+def link_open(*, text: str, code: str = "") -> OneTimeLink:
     """Find the open link of this text (`#…` of its address, or the whole address); not used yet.
 
     The answer is the same for a wrong, used, replaced and expired link, and for one of an inactive
-    account. Failures are counted as those of signing in.
+    account. `code` is the recovery's, where its requester got one. Failures are counted as those of
+    signing in.
 
     Raises:
         NotFound: there is no such link (code `link_not_valid`).
+        InvalidInput, NotAuthenticated: the recovery's code is missing, or wrong.
+        WrongState: the recovery waits until a later time.
         QuotaExceeded, Unavailable: too many failures, or they cannot be counted.
     """
     public_id, _, secret = text.strip()[:TEXT_MAX].rpartition("#")[2].partition("_")
     if not (_is_text(public_id, ID_LENGTH) and _is_text(secret, SECRET_LENGTH)):
         public_id, secret = "", ""
     address = request_context.get().client_address
-    link = OneTimeLink.objects.select_related("person").filter(public_id=public_id).first()
+    rows = OneTimeLink.objects.select_related("person", "recovery")
+    link = rows.filter(public_id=public_id).first()
     try:
         refuse_address_when_locked(address)
     except DomainError as error:
         error.attempt = _attempt(link)
         raise
     version = max(settings.KEY_PEPPERS) if link is None else link.pepper_version
-    # Computed for an unknown link too, so that time tells nothing.
-    given = secret_hmac(secret, settings.KEY_PEPPERS.get(version, b""))
     kept = b"" if link is None else bytes(link.secret_hmac)
-    right = hmac.compare_digest(given, kept) and version in settings.KEY_PEPPERS
+    # Compared for an unknown link too, so that time tells nothing.
+    right = secret_matches(secret, kept, version)
     if link is None or not right or not _is_open(link):
         raise not_valid(link)
+    if (recovery := link.recovery) is not None:
+        _require_code(link, recovery, code, address)
+        if recovery.effective_at is not None and recovery.effective_at > timezone.now():
+            raise WrongState(
+                f"The recovery of this account waits until {_moment(recovery.effective_at)}.",
+                hint="Open the link again after that time.",
+                attempt=_attempt(link),
+            )
     forget_address_failure(address)
     return link
+
+
+def _require_code(link: OneTimeLink, recovery: AccountRecovery, code: str, address: str) -> None:
+    """Raise unless `code` is the one that the recovery's requester got, if they got one."""
+    kept = bytes(recovery.code_hmac)
+    if not kept:
+        return
+    typed = "".join(each for each in code.upper() if each.isalnum())
+    if not typed:
+        forget_address_failure(address)
+        raise InvalidInput(
+            "This link needs the code of the recovery, too.",
+            code="recovery_code_needed",
+            hint="The administrator who requested the recovery has it.",
+            fields={"code": ["is needed"]},
+        )
+    if not secret_matches(typed, kept, recovery.pepper_version):
+        raise NotAuthenticated(
+            "The code of the recovery is wrong.",
+            code="wrong_recovery_code",
+            hint="The administrator who requested the recovery has it.",
+            attempt=_attempt(link),
+        )
+
+
+def secret_matches(secret: str, kept: bytes, pepper_version: int) -> bool:
+    """Return whether `kept` is the HMAC of the secret under the pepper of that version."""
+    pepper = settings.KEY_PEPPERS.get(pepper_version)
+    right = hmac.compare_digest(secret_hmac(secret, pepper or b""), kept)
+    return right and pepper is not None
 
 
 def link_claim(*, link_id: int | None, purpose: LinkPurpose) -> OneTimeLink:
@@ -257,23 +319,26 @@ def link_claim(*, link_id: int | None, purpose: LinkPurpose) -> OneTimeLink:
     Raises:
         NotFound: it was used, replaced or expired meanwhile (code `link_not_valid`).
     """
-    rows = OneTimeLink.objects.select_for_update(of=("self",))
+    rows = OneTimeLink.objects.select_for_update(of=("self",)).select_related("recovery")
     link = rows.filter(pk=link_id or 0, purpose=purpose).first()
     if link is None:
         raise not_valid(None)
     link.person = Person.objects.select_for_update(no_key=True).get(pk=link.person_id)
-    if not _is_open(link):
+    if link.recovery is None:
+        # A previous release let one administrator permit a first second factor.
+        allowed = purpose != LinkPurpose.FACTOR
+    else:
+        allowed = link.recovery.state == RecoveryState.OPENED
+    if not _is_open(link) or not allowed:
         raise not_valid(link)
     link.used_at = timezone.now()
     link.save(update_fields=["used_at"])
     return link
 
 
-def links_revoke(*, person_id: int, purpose: LinkPurpose | None = None) -> int:
+def links_revoke(*, person_id: int) -> int:
     """Revoke a person's open links; the caller audits why."""
     links = OneTimeLink.objects.filter(_OPEN, person_id=person_id)
-    if purpose is not None:
-        links = links.filter(purpose=purpose)
     return links.update(revoked_at=timezone.now())
 
 

@@ -60,8 +60,11 @@ class Person(AbstractBaseUser):
     deprovisioned_at = models.DateTimeField(null=True, blank=True)
     # When what is personal of them was erased; nothing brings it back.
     erased_at = models.DateTimeField(null=True, blank=True)
-    # When the account last came back to power: reactivated, or its second factors reset.
+    # When the account last came back to power: reactivated, or its second factors replaced.
     empowered_at = models.DateTimeField(null=True, blank=True)
+    # Since when how it signs in rests on one administrator, or on its owner alone. Its second
+    # factors then decide nothing for others, until two parties have confirmed the account.
+    unconfirmed_at = models.DateTimeField(null=True, blank=True)
     # Raised when every session that they have must end; a session carries the number it began at.
     session_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -339,7 +342,8 @@ class LinkPurpose(models.TextChoices):
 class OneTimeLink(models.Model):
     """A link that works once, for one person: to set a password, or to add a first second factor.
 
-    Its secret is shown when it is made, and kept as an HMAC under the pepper of that version.
+    Its secret is shown or mailed when it is made, and kept as an HMAC under the pepper of that
+    version. A link of a `recovery` also takes the recovery's code.
     """
 
     person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="one_time_links")
@@ -355,6 +359,13 @@ class OneTimeLink(models.Model):
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    recovery = models.ForeignKey(
+        "governance.AccountRecovery",
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="links",
+    )
 
     class Meta:
         ordering = ("-pk",)

@@ -23,6 +23,7 @@ FRESH = timedelta(minutes=10)
 LOCAL = "local"
 METHODS = ("webauthn", "totp", "recovery_codes", LOCAL)
 CODE = "step_up_required"
+UNCONFIRMED = "sign_in_unconfirmed"
 # Of the clocks of two web processes.
 _SKEW = timedelta(seconds=30)
 
@@ -35,13 +36,27 @@ def proof_fresh(actor: Principal) -> bool:
     return -_SKEW <= timezone.now() - proof.at < FRESH
 
 
-def require_proof(actor: Principal, doing: str, *, attempt: Attempt | None = None) -> Proof:
-    """The actor's fresh proof, to be recorded with what they do. `doing` is such as "approving
-    release 7".
+def require_proof(
+    actor: Principal, doing: str, *, attempt: Attempt | None = None, own: bool = False
+) -> Proof:
+    """Return the actor's fresh proof, to be recorded with what they do.
+
+    `doing` is such as "approving release 7". With `own`, it concerns their own account alone.
 
     Raises:
-        NotPermitted: there is none, or it is older than `FRESH` (code `step_up_required`).
+        NotPermitted: there is none, or it is older than `FRESH` (code `step_up_required`); or it
+            is of an account that two parties have yet to confirm (code `sign_in_unconfirmed`).
     """
+    if actor.unconfirmed and not own:
+        raise NotPermitted(
+            f"{doing[:1].upper()}{doing[1:]} needs a confirmed account. How {actor.name} signs in "
+            "rests on one administrator, or on a factor that was added before the account held a "
+            "role that decides for others.",
+            code=UNCONFIRMED,
+            hint="Ask two administrators for a recovery of the account: People → your name → "
+            "Sign-in → Recover the account.",
+            attempt=attempt,
+        )
     if actor.proof is None or not proof_fresh(actor):
         raise NotPermitted(
             f"{doing[:1].upper()}{doing[1:]} needs a second factor, given within the last "

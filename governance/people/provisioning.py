@@ -18,10 +18,18 @@ from django.utils import timezone
 from governance.audit.services import audit_record
 from governance.bounds import EMAIL_MAX
 from governance.errors import InvalidInput, NotFound, WrongState
-from governance.people.models import EXTERNAL_ID_MAX, Person
+from governance.people.credentials import privileged_roles
+from governance.people.links import links_revoke
+from governance.people.models import EXTERNAL_ID_MAX, Person, RoleSource
+from governance.people.recoveries.models import NoticeKind
+from governance.people.recoveries.notices import account_tell
+from governance.people.recoveries.services import recoveries_end
 from governance.people.roles import person_subject, record_role
 from governance.people.selectors import people_visible_to, person_resource
 from governance.people.services import (
+    BY_PROVIDER,
+    REASON_DELETED,
+    REASON_INACTIVE,
     check_email,
     check_name,
     person_create,
@@ -34,10 +42,6 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 
 UNIQUENESS = "uniqueness"
-REASON_INACTIVE = "The identity provider set the account inactive."
-REASON_DELETED = "The identity provider deleted the account."
-# Only an administrator reactivates whom an administrator deactivated: every push says "active".
-_ITS_OWN = frozenset({REASON_INACTIVE, REASON_DELETED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,13 @@ def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
         )
         _forget_credentials(actor, former, decision)
         former.deprovisioned_at = None
-        former.save(update_fields=["password", "deprovisioned_at", "changed_at"])
+        former.save(update_fields=["password", "unconfirmed_at", "deprovisioned_at", "changed_at"])
         return _apply(actor, former, record)
 
 
 def _forget_credentials(actor: Principal, person: Person, decision: Authorization) -> None:
     person.set_unusable_password()
+    person.unconfirmed_at = None
     audit_record(
         actor=actor,
         action="person:forget_credentials",
@@ -214,6 +219,31 @@ def _uniqueness(what: str) -> WrongState:
     )
 
 
+def _address_leaves(actor: Principal, person: Person) -> None:
+    """Prepare a person, whose row is locked, for another e-mail address.
+
+    Whoever has the address gets the account's links, and is matched to it by single sign-on. The
+    provider does not move it where administrators gave the account roles that decide for others.
+
+    Raises:
+        WrongState: it does (code `privileged_address`).
+    """
+    held = person.role_assignments.filter(role__in=privileged_roles())
+    if held.filter(source=RoleSource.MANUAL).exists():
+        raise WrongState(
+            f"{person.name} holds a role that decides for others and that administrators granted; "
+            "the provider does not change the account's e-mail address.",
+            code="privileged_address",
+            hint="Revoke that role, change the address, and grant the role again.",
+        )
+    links_revoke(person_id=person.pk)
+    recoveries_end(actor=actor, person=person, reason="The e-mail address is changed.")
+    if held.exists():
+        person.empowered_at = timezone.now()
+        person.save(update_fields=["empowered_at"])
+        account_tell(NoticeKind.ADDRESS, person, address=person.email)
+
+
 def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person))
     wanted = {
@@ -227,6 +257,8 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     changed = {field: value for field, value in wanted.items() if getattr(person, field) != value}
     if changed:
         _refuse_taken(record, person)
+        if "email" in changed:
+            _address_leaves(actor, person)
         before = {field: getattr(person, field) for field in changed}
         for field, value in changed.items():
             setattr(person, field, value)
@@ -244,6 +276,7 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
         )
     if person.is_active and not record.active:
         return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
-    if record.active and not person.is_active and person.deactivation_reason in _ITS_OWN:
+    if record.active and not person.is_active and person.deactivation_reason in BY_PROVIDER:
+        # Only an administrator reactivates whom an administrator deactivated: every push says so.
         return person_reactivate(actor=actor, person_id=person.pk)
     return person

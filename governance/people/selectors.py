@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from django.db.models import Count, Q, QuerySet
 
 from governance.errors import NotFound
+from governance.people.credentials import privileged_roles
 from governance.people.models import (
     Department,
     DirectoryGroup,
     GroupMapping,
     Person,
+    Role,
     RoleAssignment,
 )
 from governance.permissions import Action
@@ -20,6 +22,8 @@ from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy
 from governance.principals import HeldRole, Principal, PrincipalKind, Proof
+
+ADMINISTRATORS_MAX = 100
 
 
 def principal_for_person(
@@ -50,6 +54,8 @@ def principal_for_person(
         person_id=person.pk,
         key_id=key_id,
         proof=proof,
+        unconfirmed=person.unconfirmed_at is not None
+        and not privileged_roles().isdisjoint(held.role for held in roles),
     )
 
 
@@ -164,3 +170,9 @@ def person_get(*, actor: Principal, person_id: int) -> Person:
     if found is None:
         raise NotFound(f"There is no person {person_id}.")
     return found
+
+
+def administrators() -> list[Person]:
+    """Return everyone who administers the platform, for notices."""
+    admins = Person.objects.filter(is_active=True, role_assignments__role=Role.ADMIN)
+    return list(admins.distinct().order_by("pk")[:ADMINISTRATORS_MAX])

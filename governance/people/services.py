@@ -18,8 +18,8 @@ from governance.errors import (
     NotPermitted,
     WrongState,
 )
-from governance.keys.models import ApiKey
 from governance.notify import notify
+from governance.people.credentials import access_tokens_revoke
 from governance.people.groups import members_sync
 from governance.people.links import BOOTSTRAP, links_revoke
 from governance.people.models import (
@@ -31,19 +31,23 @@ from governance.people.models import (
     RoleAssignment,
 )
 from governance.people.proof import proof_facts
+from governance.people.recoveries.services import recoveries_end
 from governance.people.roles import another_admin_remains, person_subject
 from governance.people.roles import role_grant as role_grant
 from governance.people.roles import role_revoke as role_revoke
 from governance.people.selectors import person_resource
 from governance.people.sessions import sessions_end
 from governance.permissions import Action
-from governance.policy.decisions import Authorization
 from governance.policy.engine import Resource
 from governance.policy.services import SNAPSHOT_CHANNEL, authorize, authorize_binding
 from governance.principals import Principal, background
-from governance.rowsecurity import lifted
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
+REASON_INACTIVE = "The identity provider set the account inactive."
+REASON_DELETED = "The identity provider deleted the account."
+# The provider takes these back. An administrator who deactivates the account, too, does not leave
+# that to it.
+BY_PROVIDER = frozenset({REASON_INACTIVE, REASON_DELETED})
 _STANDING = (
     "is_active",
     "deactivated_at",
@@ -254,7 +258,8 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
                 f"{person.name} may not deactivate their own account.",
                 hint="Another administrator can.",
             )
-        if not person.is_active:
+        overrides = actor.person_id is not None and person.deactivation_reason in BY_PROVIDER
+        if not person.is_active and not overrides:
             raise WrongState(
                 f"The account of {person.name} is inactive; it cannot be deactivated again."
             )
@@ -283,6 +288,9 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
                 ),
                 "sessions_ended": sessions_end(person_id=person.pk),
                 "links_revoked": links_revoke(person_id=person.pk),
+                "recoveries_ended": recoveries_end(
+                    actor=actor, person=person, reason="The account is deactivated."
+                ),
                 **proof_facts(actor.proof),
             },
             decision=decision,
@@ -353,24 +361,3 @@ def _check_reason(reason: str, *, needed: bool = True) -> str:
             fields={"reason": ["is empty, too long or not printable"]},
         )
     return reason
-
-
-def access_tokens_revoke(
-    *, actor: Principal, person: Person, reason: str, decision: Authorization | None = None
-) -> int:
-    """Revoke every access token of theirs that is alive; returns how many there were."""
-    alive = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
-    # Row security hides another person's tokens from the actor; they end all the same.
-    with lifted():
-        keys = list(alive.select_for_update(of=("self",)).order_by("pk"))
-        ApiKey.objects.filter(pk__in=[key.pk for key in keys]).update(revoked_at=timezone.now())
-    for key in keys:
-        audit_record(
-            actor=actor,
-            action=Action.KEY_REVOKE,
-            subject=Subject("key", key.public_id, key.name, person=person.pk),
-            reason=reason,
-            decision=decision,
-        )
-    transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
-    return len(keys)

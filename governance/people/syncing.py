@@ -13,6 +13,7 @@ from django.db import transaction
 from governance.audit.services import AuditEntry, audit_record_many
 from governance.bounds import GROUP_MAX
 from governance.notify import notify
+from governance.people.credentials import second_factor_begins
 from governance.people.models import GroupMapping, Person, Role, RoleAssignment
 from governance.people.roles import another_admin_remains, role_entry, role_words
 from governance.permissions import Action
@@ -64,6 +65,8 @@ class RoleSync:
                     row.person = person
                     gone.append(row)
         RoleAssignment.objects.bulk_create(made)
+        for row in made:
+            second_factor_begins(actor=self.actor, person=row.person, role=row.role)
         self.take_away(gone)
         return self.finish()
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 from governance.audit.services import Attempt, Subject, audit_record
 from governance.database.locks import lock
 from governance.errors import InvalidInput, NotPermitted, WrongState
+from governance.people.credentials import with_makers
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -124,10 +125,11 @@ class PolicyLifecycle(Generic[Policy]):
         action = Action.POLICY_DECIDE
         attempt = self._attempt(policy, actor, decision, action)
         # First: no second factor makes an author a second person.
-        if self.person(policy, actor=actor, decision=decision, action=action) in policy.authors:
+        person = self.person(policy, actor=actor, decision=decision, action=action)
+        if person in with_makers(policy.authors):
             raise NotPermitted(
-                f"Separation of duties: {actor.name} edited {self.states.name(policy)} and may "
-                f"not {verb} it.",
+                f"Separation of duties: {actor.name} edited {self.states.name(policy)}, or set up "
+                f"the account of one of its authors, and may not {verb} it.",
                 code="separation_of_duties",
                 hint="A person who did not edit it must decide; its authors can withdraw it.",
                 attempt=attempt,

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, WrongState
+from governance.people.credentials import with_makers
 from governance.people.models import Department, Speciality
 from governance.people.proof import proof_facts
 from governance.permissions import Action
@@ -85,7 +86,7 @@ def review_open(
                     tier=tier,
                     digest=digest,
                     required_approvals=required_approvals,
-                    excluded_people=sorted({*excluded_people, submitter_id}),
+                    excluded_people=sorted(with_makers({*excluded_people, submitter_id})),
                     policy_version=decision.policy_version,
                     review_policy=review_policy,
                     opened_by_id=submitter_id,
@@ -283,7 +284,7 @@ def review_answer(
                 hint="An answer follows a request for changes.",
             )
         # Who changed what is under review has had a part in it.
-        excluded = sorted({*review.excluded_people, *excluded_people, answering_id})
+        excluded = sorted({*review.excluded_people, *with_makers({*excluded_people, answering_id})})
         attested = review.checklist.filter(automatic=False)
         if digest == review.digest:
             # No other person has checked what they attested before.

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, TooLarge, WrongState
+from governance.people.credentials import with_makers
 from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.engine import Resource
@@ -287,9 +288,11 @@ def _reviewed(
     decision = authorize(
         actor=actor, action=Action.FEEDBACK_REVIEW, resource=feedback_resource(feedback)
     )
-    if feedback.person_id == person.pk:
+    if feedback.person_id is not None and person.pk in with_makers({feedback.person_id}):
         raise NotPermitted(
-            f"{person.name} sent {feedback}; another person must review it.", code="own_feedback"
+            f"{person.name} sent {feedback}, or set up the account that did; another person must "
+            "review it.",
+            code="own_feedback",
         )
     sent = right_answer(feedback)
     state = FeedbackState.ACCEPTED if accept else FeedbackState.REJECTED

@@ -13,6 +13,7 @@ from typing import Any
 from django.utils.text import get_text_list
 
 from governance.errors import InvalidInput, Unavailable, WrongState
+from governance.people.credentials import with_makers
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
@@ -199,7 +200,7 @@ def _reviewers(
 ) -> list[ReviewerCount]:
     excluded = people_behind(version)
     if actor.person_id is not None:
-        excluded.add(actor.person_id)
+        excluded |= with_makers({actor.person_id})
     return reviewer_counts(
         policy.required_approvals({}),
         resource=Resource(

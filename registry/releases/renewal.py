@@ -9,6 +9,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from governance.errors import DomainError
+from governance.people.credentials import with_makers
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -84,7 +85,7 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
         engine=release.engine,
         precision=release.precision,
     )
-    excluded = people_behind(release.version) | {submitter}
+    excluded = people_behind(release.version) | with_makers({submitter})
     asked = {
         item.code: item for item in policy.document.items_for(answers) if item.kind == "attested"
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from governance.people.credentials import with_makers
 from governance.rowsecurity import lifted
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain
@@ -14,7 +15,8 @@ def people_behind(version: ModelVersion) -> set[int]:
     For it and everything that it stands on: who started the job that made it, who registered the
     line of versions that it is in, who brought in its bytes or its training data. For itself also
     who measured it, and who brought in the data that it was measured on. An application's key makes
-    none of that, and an access token is its person.
+    none of that, and an access token is its person. Who alone set up one of these accounts counts,
+    too.
     """
     people: set[int] = set()
     for each in (version, *base_chain(version)):
@@ -25,4 +27,4 @@ def people_behind(version: ModelVersion) -> set[int]:
             people.add(intake.submitted_by_id)
     for evaluation in version.evaluations.select_related("dataset_version"):
         people |= {evaluation.created_by_id, evaluation.dataset_version.created_by_id}
-    return people
+    return with_makers(people)

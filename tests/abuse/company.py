@@ -32,6 +32,7 @@ from governance.people.models import (
     RoleAssignment,
     RoleRequest,
 )
+from governance.people.recoveries.models import AccountRecovery
 from governance.people.selectors import principal_for_person
 from governance.permissions import Action
 from governance.policy.lifecycle import draft_create, policy_propose
@@ -151,6 +152,10 @@ def attacked_company() -> Company:
     things["role_request"] = RoleRequest.objects.create(
         person=company.devi, role="reviewer", speciality="privacy", requested_by=company.ada,
         expires_at=timezone.now() + timedelta(days=7),
+    )  # fmt: skip
+    things["recovery"] = AccountRecovery.objects.create(
+        person=company.devi, purpose="password", reason=SECRET, requested_by=company.ada,
+        expires_at=timezone.now() + timedelta(days=3), code_hmac=b"x" * 32, pepper_version=1,
     )  # fmt: skip
     things["access_request"] = AccessRequest.objects.create(person=company.devi, text=SECRET)
     things["session"] = open_session(company.enzo)
@@ -383,7 +388,9 @@ def address_book(company: Company) -> dict[str, Any]:
         "reviews": company.review_open.pk,
         "reviews/absences": company.absence.pk,
         "people/access-requests": company.access_request.pk,
+        "people/recoveries": company.recovery.pk,
         "people/role-requests": company.role_request.pk,
+        "recoveries": company.recovery.pk,
         "role-requests": company.role_request.pk,
         "roles": company.role.pk,
         "rows": 1,

@@ -40,6 +40,7 @@ EXEMPT = {
     "_whose": HELPER,
     "_allowed": HELPER,
     "absence_end": PROTECTS,
+    "recovery_reject": PROTECTS,
     "access_request_decline": "closes a request, and gives nobody anything",
     "break_glass_request": ASKS,
     "checklist_attest": "counts only with an approval, which needs a second factor",

@@ -1,6 +1,6 @@
 """`manage.py account_link EMAIL`: a one-time link, for whoever has a shell on the server.
 
-The way back in when no administrator can sign in.
+For an account that decides for others, `recover_account` takes its place.
 """
 
 from __future__ import annotations
@@ -10,29 +10,24 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from governance.errors import DomainError
-from governance.people.links import BOOTSTRAP, factor_permit_create, password_link_create
+from governance.people.links import BOOTSTRAP, password_link_create
 from governance.people.models import Person
 
 
 class Command(BaseCommand):
     """Prints the link; the audit log holds that the installation made it."""
 
-    help = (
-        "Print a one-time link by which a person sets a new password, or with --factor adds a "
-        "first second factor."
-    )
+    help = "Print a one-time link by which a person sets a new password."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("email", help="the person's e-mail address")
-        parser.add_argument("--factor", action="store_true", help="for a first second factor")
 
     def handle(self, *args: Any, **options: Any) -> None:
         person = Person.objects.filter(email=options["email"].strip().lower()).first()
         if person is None:
             raise CommandError("There is no person with this e-mail address.")
-        make = factor_permit_create if options["factor"] else password_link_create
         try:
-            link, address = make(actor=BOOTSTRAP, person_id=person.pk)
+            link, address = password_link_create(actor=BOOTSTRAP, person_id=person.pk)
         except DomainError as error:
             raise CommandError(f"{error.message} {error.hint}".strip()) from error
         self.stdout.write(f"Works once, until {link.expires_at:%Y-%m-%d %H:%M} UTC:")

@@ -7,8 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from governance.errors import DomainError
-from governance.people.links import BOOTSTRAP, has_factor, password_link_create
+from governance.people.credentials import has_factor
 from governance.people.models import Person, Role, RoleAssignment
+from governance.people.recoveries.approving import recovery_on_server
 from governance.people.services import first_admin_create
 from governance.policy.services import policy_bootstrap
 from governance.reviews.policies.shipping import review_policies_bootstrap
@@ -45,12 +46,14 @@ class Command(BaseCommand):
         try:
             if person is None:
                 person = first_admin_create(email=email, name=name)
-            link, address = password_link_create(actor=BOOTSTRAP, person_id=person.pk)
+            recovery, address = recovery_on_server(
+                person_id=person.pk, reason="The first administrator sets the account up."
+            )
         except DomainError as error:
             faults = [fault for faults in error.fields.values() for fault in faults]
             raise CommandError(" ".join([error.message, *faults, error.hint]).strip()) from error
         self.stdout.write(
             f"{person.email} is the first administrator. Set the password and a second factor with "
-            f"this link; it works once, until {link.expires_at:%Y-%m-%d %H:%M} UTC:"
+            f"this link; it works once, until {recovery.expires_at:%Y-%m-%d %H:%M} UTC:"
         )
-        self.stdout.write(address)
+        self.stdout.write(address or f"It is mailed to {person.email}.")

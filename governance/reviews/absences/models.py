@@ -35,6 +35,10 @@ class Absence(models.Model):
                 name="nobody_is_their_own_deputy", condition=~Q(person=F("deputy"))
             ),
             models.CheckConstraint(
+                name="nobody_makes_themselves_anothers_deputy",
+                condition=Q(set_by=F("person")) | ~Q(set_by=F("deputy")),
+            ),
+            models.CheckConstraint(
                 name="an_absence_ends_after_it_starts", condition=Q(ends_at__gt=F("starts_at"))
             ),
         )

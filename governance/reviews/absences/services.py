@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
+from governance.people.credentials import with_makers
 from governance.people.models import Person, Role, RoleAssignment, Speciality
 from governance.people.proof import proof_facts, require_proof
 from governance.people.roles import person_subject
@@ -42,7 +43,8 @@ def absence_set(
     Raises:
         InvalidInput: an unknown speciality, or times in the wrong order, over, or too far away.
         NotFound, NotPermitted: it is of a person whose account the actor may not change; or
-            the actor is not a person, or has no fresh second factor.
+            the actor is not a person, has no fresh second factor, or would name themselves the
+            deputy of another person.
         WrongState: the person does not review for it, the deputy is no reviewer, or it overlaps
             another absence.
     """
@@ -56,6 +58,14 @@ def absence_set(
         absent, set_by_id, decision = _whose(actor, person)
         attempt = _attempt(actor, absent, decision)
         proof = require_proof(actor, "naming a deputy", attempt=attempt)
+        if absent.pk != set_by_id and deputy.pk in with_makers({set_by_id}):
+            raise NotPermitted(
+                f"Separation of duties: {actor.name} may not become the deputy of {absent.name} by "
+                "their own act.",
+                code="separation_of_duties",
+                hint="Another administrator names the deputy, or the absent reviewer does.",
+                attempt=attempt,
+            )
         _check_people(absent, deputy, speciality)
         overlapping = Absence.objects.filter(
             person=absent,

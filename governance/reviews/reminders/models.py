@@ -7,6 +7,8 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
+from governance.outgoing import Outgoing
+
 
 class ReminderKind(models.TextChoices):
     """Which moment of a review it is about. `escalated` goes to administrators; `emergency` says
@@ -54,20 +56,14 @@ class Channel(models.TextChoices):
     WEBHOOK = "webhook"
 
 
-class ReviewNotice(models.Model):
-    """One message on its way. It is sent at `next_at` and again until it is accepted or given up;
-    a process moves `next_at` ahead before it sends, so that no other process sends it meanwhile.
-    """
+class ReviewNotice(Outgoing):
+    """One message about a review."""
 
     reminder = models.ForeignKey(ReviewReminder, on_delete=models.CASCADE, related_name="notices")
     channel = models.CharField(max_length=8, choices=Channel.choices)
     person = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
-    attempts = models.PositiveSmallIntegerField(default=0)
-    next_at = models.DateTimeField(null=True)
-    sent_at = models.DateTimeField(null=True, blank=True)
-    error = models.CharField(max_length=200, blank=True)
 
     class Meta:
         ordering = ("id",)

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from governance.audit.services import audit_record
 from governance.people.models import Person, Role
-from governance.people.selectors import principal_for_person
+from governance.people.selectors import administrators, principal_for_person
 from governance.principals import Principal, background, service_principal
 from governance.reviews.absences.models import Absence
 from governance.reviews.inbox import WAITING, missing_specialities, reviews_awaiting
@@ -171,9 +171,3 @@ def told(review: Review) -> list[Person]:
         if len(found) == PEOPLE_MAX:
             break
     return found
-
-
-def administrators() -> list[Person]:
-    """Everybody who administers the platform."""
-    admins = Person.objects.filter(is_active=True, role_assignments__role=Role.ADMIN)
-    return list(admins.distinct().order_by("pk")[:PEOPLE_MAX])

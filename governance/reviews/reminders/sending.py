@@ -1,22 +1,21 @@
-"""Notices on their way: each is tried until it is accepted, a bounded number of times."""
+"""Sending notices: about reviews by mail and webhook, about accounts by mail."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import threading
 import time
-from datetime import datetime, timedelta
 
 import httpx
 from django.conf import settings
-from django.db import close_old_connections, transaction
-from django.utils import timezone
+from django.db import close_old_connections
 
 from governance.audit.streaming.https import HttpsSender
 from governance.audit.streaming.sending import SendFailed, failure_words
 from governance.mail import mail_send
+from governance.outgoing import outgoing_send_due
+from governance.people.recoveries.notices import account_notices_send_due
 from governance.reviews.inbox import WAITING
 from governance.reviews.reminders.channels import MailServer, Webhook
 from governance.reviews.reminders.messages import (
@@ -28,13 +27,6 @@ from governance.reviews.reminders.messages import (
 from governance.reviews.reminders.models import Channel, ReminderKind, ReviewNotice
 from governance.reviews.reminders.schedule import reminders_record_due
 
-logger = logging.getLogger(__name__)
-ATTEMPTS_MAX = 8
-# How long one process has a notice to itself; longer than both time limits of sending together.
-LEASE = timedelta(minutes=3)
-FIRST_WAIT = timedelta(minutes=1)
-LONGEST_WAIT = timedelta(hours=3)
-PER_ROUND = 50
 EVERY_S = 20.0
 
 
@@ -46,57 +38,14 @@ def run(stop: threading.Event) -> None:
         close_old_connections()
         reminders_record_due()
         notices_send_due()
+        account_notices_send_due()
         stop.wait(EVERY_S)
 
 
 def notices_send_due() -> int:
-    """Send what is due; returns how many were accepted.
-
-    A notice is one process's while it sends it; one that dies meanwhile leaves it to be sent again,
-    so that a receiver may see it twice, with the same delivery number.
-    """
-    sent = 0
-    for _ in range(PER_ROUND):
-        notice = _claimed(timezone.now())
-        if notice is None:
-            break
-        sent += _tried(notice)
-    return sent
-
-
-def _claimed(now: datetime) -> ReviewNotice | None:
-    with transaction.atomic():
-        notice = (
-            ReviewNotice.objects.select_for_update(of=("self",), skip_locked=True)
-            .select_related("reminder__review__department", "person")
-            .filter(next_at__lte=now, attempts__lt=ATTEMPTS_MAX)
-            .order_by("next_at", "pk")
-            .first()
-        )
-        if notice is not None:
-            notice.attempts += 1
-            notice.next_at = now + LEASE
-            notice.save(update_fields=["attempts", "next_at"])
-    return notice
-
-
-def _tried(notice: ReviewNotice) -> bool:
-    """Send it and record the result, unless another process has taken it."""
-    mine = ReviewNotice.objects.filter(pk=notice.pk, attempts=notice.attempts)
-    needless = _needless(notice)
-    if needless:
-        mine.update(next_at=None, error=needless)
-        return False
-    try:
-        _sent(notice)
-    except SendFailed as error:
-        over = notice.attempts >= ATTEMPTS_MAX
-        wait = min(FIRST_WAIT * 2 ** (notice.attempts - 1), LONGEST_WAIT)
-        mine.update(next_at=None if over else timezone.now() + wait, error=error.words[:200])
-        logger.warning("Notice %s was not taken: %s", notice.pk, error.words)
-        return False
-    mine.update(next_at=None, sent_at=timezone.now(), error="")
-    return True
+    """Send what is due about reviews; returns how many messages were accepted."""
+    rows = ReviewNotice.objects.select_related("reminder__review__department", "person")
+    return outgoing_send_due(rows, send=_sent, needless=_needless)
 
 
 def _needless(notice: ReviewNotice) -> str:

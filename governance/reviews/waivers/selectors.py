@@ -8,6 +8,7 @@ from django.db.models import Min, Prefetch, QuerySet
 
 from governance.audit.services import Attempt
 from governance.errors import DomainError, NotFound, NotPermitted, WrongState
+from governance.people.credentials import with_makers
 from governance.people.proof import require_proof
 from governance.permissions import Action
 from governance.policy.services import authorize
@@ -89,12 +90,12 @@ def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
     """
     review, action = waiver.review, Action.WAIVER_DECIDE
     separation = separation_obstacle(actor, review, "decide on a waiver in", action)
-    if separation is None and actor.person_id == waiver.asked_by_id:
+    if separation is None and actor.person_id in with_makers({waiver.asked_by_id}):
         separation = _refused(
             actor,
             review,
-            f"Separation of duties: {actor.name} requested the waiver of “{waiver.item.title}” and "
-            "may not decide on it.",
+            f"Separation of duties: {actor.name} requested the waiver of “{waiver.item.title}”, or "
+            "set up the account that did, and may not decide on it.",
             "A second person decides.",
             "separation_of_duties",
         )

@@ -10,7 +10,7 @@ from allauth.account.internal.flows.login import get_authentication_records
 from django.conf import settings
 from django.http import HttpRequest
 
-from governance.people.links import has_factor
+from governance.people.credentials import has_factor
 from governance.people.models import Person
 
 OWES = "assay_owes_second_factor"

@@ -27,9 +27,12 @@ from assay.accounts import crypto
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, Unavailable, WrongState
 from governance.people.attempts import forget_codes
-from governance.people.links import has_factor, is_privileged, link_claim
-from governance.people.models import REASON_MAX, LinkPurpose, Person
+from governance.people.credentials import STRONG, has_factor, is_privileged, sign_in_unconfirmed
+from governance.people.links import link_claim, not_valid, recovery_needed
+from governance.people.models import LinkPurpose, Person
 from governance.people.proof import proof_facts, require_proof
+from governance.people.recoveries.opening import sign_in_confirmed
+from governance.people.recoveries.services import checked_reason, require_active
 from governance.people.selectors import person_get, person_resource, principal_for_person
 from governance.people.sessions import sessions_end
 from governance.people.signing_in import code_attempt, code_refused, own_account
@@ -38,7 +41,6 @@ from governance.policy.services import authorize_binding
 from governance.principals import Principal
 
 Type = Authenticator.Type
-STRONG = (Type.TOTP, Type.WEBAUTHN)
 CODE_MAX = 32
 
 
@@ -192,35 +194,37 @@ def first_factor_refused(person: Person) -> NotPermitted | None:
         return None
     return NotPermitted(
         f"{person.name} holds a role that decides for others; adding the first second factor to "
-        "this account needs a one-time link from an administrator.",
+        "this account needs a one-time link of a recovery, which two administrators make.",
         code="factor_link_required",
-        hint="Ask another administrator for one: People → your name → Sign-in → Permit a second "
-        "factor. On the server, `assay manage account_link EMAIL --factor` prints one.",
+        hint="Ask an administrator to request one: People → your name → Sign-in → Recover the "
+        "account. Another one approves it.",
     )
 
 
 def addition_permitted(actor: Principal, person: Person, link_id: int | None) -> None:
     """Check that one more factor may be added to one's own account, whose row is locked.
 
-    A first one on a privileged account uses the one-time link up; a further one on any account
-    needs a fresh proof by one that is there. Otherwise a leaked password would add a factor, and
-    decide with it.
+    A first one on a privileged account uses up a recovery's link, which two parties made; a further
+    one on any account needs a fresh proof by one that is there. Otherwise a leaked password, or one
+    administrator, would add a factor and decide with it. A first one that its owner adds alone
+    leaves the account unconfirmed.
 
     Raises:
         NotPermitted: there is no open link for this account, or no fresh proof.
     """
     if has_factor(person.pk):
-        require_proof(actor, "adding another second factor")
+        require_proof(actor, "adding another second factor", own=True)
         return
     refused = first_factor_refused(person)
-    if refused is None:
+    if link_id is None:
+        if refused is not None:
+            raise refused
+        sign_in_unconfirmed(person)
         return
-    try:
-        link = link_claim(link_id=link_id, purpose=LinkPurpose.FACTOR)
-    except NotFound:
-        raise refused from None
+    link = link_claim(link_id=link_id, purpose=LinkPurpose.FACTOR)
     if link.person_id != person.pk:
-        raise refused
+        raise not_valid(link)
+    sign_in_confirmed(person)
 
 
 def recovery_codes_renew(*, actor: Principal) -> list[str]:
@@ -237,7 +241,7 @@ def recovery_codes_renew(*, actor: Principal) -> list[str]:
                 f"{person.name} has no second factor; recovery codes would stand in for none.",
                 hint="Add an authenticator app or a passkey first.",
             )
-        require_proof(actor, "making new recovery codes")
+        require_proof(actor, "making new recovery codes", own=True)
         Authenticator.objects.filter(user=person, type=Type.RECOVERY_CODES).delete()
         codes: list[str] = RecoveryCodes.activate(person).generate_codes()
         factor_record(actor, person, "person:renew_recovery_codes", {})
@@ -256,7 +260,7 @@ def factor_remove(*, actor: Principal, factor_id: int) -> None:
         row = Authenticator.objects.filter(user=person, type__in=STRONG, pk=factor_id).first()
         if row is None:
             raise NotFound(f"There is no second factor {factor_id} on your account.")
-        require_proof(actor, "removing a second factor")
+        require_proof(actor, "removing a second factor", own=True)
         facts = {"type": str(row.type), "name": _name(row)}
         row.delete()
         if not has_factor(person.pk):
@@ -269,12 +273,14 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
 
     Raises:
         NotFound, NotPermitted: the actor may not see or change that person, has no fresh second
-            factor, or it is their own account.
+            factor, or it is their own account; or it decides for others (code `recovery_needed`).
         InvalidInput: no reason.
-        WrongState: there is none.
+        WrongState: there is none, or the account is inactive.
     """
     with transaction.atomic():
         person = person_get(actor=actor, person_id=person_id)
+        # Locked, so that no role comes to the account between the question and the reset.
+        person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         decision = authorize_binding(
             actor=actor,
             action=Action.PERSON_UPDATE,
@@ -287,6 +293,10 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
                 hint="Remove them on your account's page; another administrator can reset them.",
             )
         reason = checked_reason(reason)
+        if is_privileged(person):
+            raise recovery_needed(person, "resetting its second factors")
+        # Reactivating an account may give it the roles of its groups.
+        require_active(person)
         gone, _ = Authenticator.objects.filter(user=person).delete()
         if not gone:
             raise WrongState(f"{person.name} has no second factor; there is none to reset.")
@@ -302,21 +312,6 @@ def factors_reset(*, actor: Principal, person_id: int, reason: str) -> Person:
             decision=decision,
         )
     return person
-
-
-def checked_reason(reason: str) -> str:
-    """Return the reason for a change to another person's account, in the form that is recorded.
-
-    Raises:
-        InvalidInput: it is empty, too long or not printable.
-    """
-    reason = reason.strip()
-    if not reason or len(reason) > REASON_MAX or not reason.isprintable():
-        raise InvalidInput(
-            f"Give a reason of 1 to {REASON_MAX} printable characters.",
-            fields={"reason": ["is empty, too long or not printable"]},
-        )
-    return reason
 
 
 def credential_of(text: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from allauth.account.internal.flows.login import get_authentication_records
 from django.http import HttpRequest
 
 from assay.accounts.personas import personas_allowed
-from governance.people.links import has_factor
+from governance.people.credentials import has_factor
 from governance.people.proof import FRESH, LOCAL, METHODS
 from governance.principals import Proof
 

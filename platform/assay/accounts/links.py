@@ -11,12 +11,18 @@ import time
 from django.db import transaction
 from django.http import HttpRequest
 
-from assay.accounts.factors import app_add, code_counter
+from assay.accounts.factors import app_add, code_check, code_counter
 from governance.audit.services import Subject, audit_record
-from governance.people.links import USE, has_factor, is_privileged, link_claim
+from governance.people.credentials import (
+    access_tokens_revoke,
+    has_factor,
+    is_privileged,
+    sign_in_unconfirmed,
+)
+from governance.people.links import USE, link_claim, recovery_needed
 from governance.people.models import LinkPurpose, OneTimeLink, Person
+from governance.people.recoveries.opening import sign_in_confirmed
 from governance.people.selectors import principal_for_person
-from governance.people.services import access_tokens_revoke
 from governance.people.sessions import sessions_end
 from governance.people.signing_in import password_checked
 
@@ -62,12 +68,17 @@ def password_set(
 ) -> tuple[OneTimeLink, list[str]]:
     """Set a person's password by an opened link; returns their recovery codes when they are new.
 
-    `secret` and `code` are of the authenticator app, for a person whose roles require one. Their
-    sessions end, and their access tokens too: whoever knew the old password may have made them.
+    `code` is of a second factor that the account has: whoever made the link has none. For a person
+    whose roles require a factor and who has none, `secret` and `code` are of the app that they add.
+    Their sessions end, and their access tokens too: whoever knew the old password may have made
+    them.
 
     Raises:
         NotFound: the link was used, replaced or expired (code `link_not_valid`).
-        InvalidInput: the password is too weak, or the code is wrong; the link stays usable.
+        NotPermitted: the link is of one administrator, and the account now takes a recovery.
+        InvalidInput, NotAuthenticated: the password is too weak, or the code is wrong; the link
+            stays usable.
+        QuotaExceeded, Unavailable: as `code_check`.
     """
     with transaction.atomic():
         link = link_claim(link_id=link_id, purpose=LinkPurpose.PASSWORD)
@@ -75,9 +86,17 @@ def password_set(
         password_checked(password, person, field="password")
         actor = principal_for_person(person)
         codes: list[str] = []
-        added = needs_first_factor(person)
-        if added:
+        secured, added = has_factor(person.pk), needs_first_factor(person)
+        if added and link.recovery_id is None:
+            raise recovery_needed(person, "a link that adds its first second factor")
+        if secured:
+            code_check(person=person, code=code)
+        elif added:
             codes = app_add(person, secret, code_counter(secret, code))
+        if link.recovery_id is not None:
+            sign_in_confirmed(person)
+        elif not secured and link.created_by_id is not None:
+            sign_in_unconfirmed(person, at=link.used_at)
         person.set_password(password)
         person.save(update_fields=["password"])
         audit_record(

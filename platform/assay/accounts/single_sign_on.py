@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
 
-from assay.accounts.factors import checked_reason
 from governance.audit.services import Subject, audit_record
 from governance.errors import (
     DomainError,
@@ -28,6 +28,7 @@ from governance.errors import (
 from governance.people.groups import roles_from_groups
 from governance.people.models import Person
 from governance.people.proof import proof_facts
+from governance.people.recoveries.services import checked_reason
 from governance.people.selectors import person_get, person_resource
 from governance.people.services import person_create
 from governance.people.sessions import sessions_end
@@ -93,6 +94,9 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
         gone, _ = SocialAccount.objects.filter(user=person).delete()
         if not gone:
             raise WrongState(f"{person.name} is not linked with an identity provider.")
+        # Whoever signs in there next may be another person: their votes wait.
+        person.empowered_at = timezone.now()
+        person.save(update_fields=["empowered_at", "changed_at"])
         audit_record(
             actor=actor,
             action="person:unlink",

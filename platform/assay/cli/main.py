@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -27,6 +26,7 @@ from assay.cli import (
     uploads,
     versions,
 )
+from assay.cli.django_commands import manage
 from assay.cli.doctor import doctor
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
@@ -86,19 +86,6 @@ def manage_command(
 ) -> None:
     """Django's own commands: `assay manage migrate`, …"""
     manage(["assay manage", *(arguments or [])])
-
-
-def manage(argv: list[str]) -> None:
-    """Run Django's own commands (`manage.py migrate`, …)."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
-    from django.core.exceptions import ImproperlyConfigured
-    from django.core.management import execute_from_command_line
-
-    try:
-        execute_from_command_line(argv)
-    except ImproperlyConfigured as error:
-        show_error(CliError(f"The settings are not right: {error}"))
-        sys.exit(1)
 
 
 def main() -> NoReturn:

@@ -1,4 +1,4 @@
-"""`assay people`: list, invite, reset passwords, role requests, end access, erase."""
+"""`assay people`: list, invite, recover, role requests, end access, erase."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
+from assay.cli.django_commands import manage
 from assay.cli.models import Limit
 from assay.cli.output import CliError, console, state, table
 
@@ -72,14 +73,6 @@ def reset_password(who: Who) -> None:
     _show_link(made, "They set their password")
 
 
-@app.command("permit-factor")
-def permit_factor(who: Who) -> None:
-    """Print a one-time link by which a person adds their first second factor."""
-    client = Client.signed_in()
-    made = client.post(f"people/{_id(client, who)}/factor-link")
-    _show_link(made, "They add their first second factor")
-
-
 def _show_link(made: dict[str, Any], what: str) -> None:
     console.print(
         f"{what} with this link. It works once, until {made['expires_at'][:16]}, and is shown "
@@ -87,6 +80,106 @@ def _show_link(made: dict[str, Any], what: str) -> None:
         markup=False,
     )
     console.print(made["link"], markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("request-recovery")
+def request_recovery(
+    who: Who,
+    reason: Annotated[str, typer.Option(prompt=True, help="For the audit log.")],
+    factor: Annotated[
+        bool, typer.Option("--factor", help="For a second factor alone, without a password.")
+    ] = False,
+) -> None:
+    """Request that a person's account gets a new password and second factor. Another administrator
+    approves it."""
+    client = Client.signed_in()
+    purpose = "factor" if factor else "password"
+    path = f"people/{_id(client, who)}/recoveries"
+    made = client.post(path, purpose=purpose, reason=reason)
+    number, name = made["recovery"]["id"], made["recovery"]["person"]["name"]
+    console.print(
+        f"Recovery {number} is requested. Give this code to {name} yourself; it is shown only now:",
+        markup=False,
+    )
+    console.print(made["code"], markup=False, highlight=False)
+    console.print(
+        f"Another administrator approves it: assay people approve-recovery {number}. On the "
+        f"server, where there is none: assay people recover {made['recovery']['person']['id']}.",
+        markup=False,
+    )
+
+
+@app.command()
+def recoveries(
+    every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    limit: Limit = 100,
+) -> None:
+    """Recoveries of accounts that are requested or approved."""
+    rows = Client.signed_in().all("recoveries", limit=limit)
+    live = ("pending", "approved")
+    table(
+        ("id", "account", "state", "requested by", "approved by", "effective", "expires"),
+        (
+            (
+                one["id"],
+                one["person"]["name"],
+                state(one["state"]),
+                (one["requested_by"] or {}).get("name") or "the server",
+                "the server" if one["on_server"] else (one["approved_by"] or {}).get("name"),
+                one["effective_at"],
+                one["expires_at"],
+            )
+            for one in rows
+            if every or one["state"] in live
+        ),
+        empty="No recoveries that you may see.",
+    )
+
+
+RecoveryId = Annotated[int, typer.Argument(help="The recovery's id: `assay people recoveries`.")]
+
+
+@app.command("approve-recovery")
+def approve_recovery(recovery_id: RecoveryId) -> None:
+    """Approve a recovery that another administrator requested, and print its link."""
+    made = Client.signed_in().post(f"recoveries/{recovery_id}/approve")
+    name = made["recovery"]["person"]["name"]
+    if made["link"] is None:
+        console.print(f"Approved. The link is mailed to {name}.", markup=False)
+        return
+    console.print(
+        f"Approved. Give this link to {name} yourself; it works once, with the code of "
+        f"{made['recovery']['requested_by']['name']}, and is shown only now:",
+        markup=False,
+    )
+    console.print(made["link"], markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("reject-recovery")
+def reject_recovery(
+    recovery_id: RecoveryId,
+    reason: Annotated[str, typer.Option(prompt=True, help="For the audit log.")],
+) -> None:
+    """Reject a recovery of an account, also of your own, before its link is opened."""
+    rejected = Client.signed_in().post(f"recoveries/{recovery_id}/reject", reason=reason)
+    console.print(f"Recovery {rejected['id']} is rejected.", markup=False)
+
+
+@app.command()
+def recover(
+    who: Who,
+    reason: Annotated[str, typer.Option(help="For the audit log.")] = "",
+    factor: Annotated[
+        bool, typer.Option("--factor", help="For a second factor alone, without a password.")
+    ] = False,
+) -> None:
+    """On the server: approve the recovery of an account that two administrators cannot recover.
+
+    Where no other administrator has a second factor, it needs no request. The recovery is announced
+    to all administrators, and its link works after the waiting time of the review policies.
+    """
+    options = [*(["--reason", reason] if reason else []), *(["--factor"] if factor else [])]
+    manage(["assay", "recover_account", who, *options])
 
 
 @app.command()

@@ -35,7 +35,7 @@ def check_people() -> str:
     if admins < 2:
         raise CheckFailed(
             f"{admins} of the two administrators who grant the privileged roles together",
-            "Invite a second one: People → Invite a person.",
+            "Add a second one: docs/how-to/recover-accounts.md.",
         )
     if not reviewers:
         raise CheckFailed(

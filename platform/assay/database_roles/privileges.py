@@ -79,6 +79,13 @@ _ACCOUNTS = {
 _PEOPLE = {
     "governance_absence": Grant(web=KEEP, controller=READ),
     "governance_accessrequest": Grant(web=ALL),
+    "governance_accountnotice": Grant(
+        web=ALL, controller="SELECT, UPDATE (attempts, next_at, sent_at, error)"
+    ),
+    # The controller closes those whose time is over.
+    "governance_accountrecovery": Grant(
+        web=ALL, controller="SELECT, UPDATE (state, ended_by_id, ended_at, end_reason)"
+    ),
     "governance_apikey": Grant(web=KEEP, controller="SELECT, UPDATE (last_used_at)"),
     "governance_department": Grant(web=KEEP, controller=READ, worker=READ),
     "governance_directorygroup": Grant(web=ALL),

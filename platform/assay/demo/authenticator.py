@@ -48,12 +48,12 @@ class Authenticators:
         url: str,
         file: Path,
         credentials: Callable[[str], tuple[str, str]],
-        permit: Callable[[str], str],
+        permit: Callable[[str], tuple[str, str]],
     ) -> None:
         self._url = url
         self._file = file
         self._credentials = credentials
-        # Returns a one-time link for a first second factor, by handle.
+        # Returns the link and the code of a recovery for a first second factor, by handle.
         self._permit = permit
         self._apps: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         self._proved: dict[str, float] = {}
@@ -97,10 +97,10 @@ class Authenticators:
             del self._apps[handle]
             self._save()
 
-    def accept(self, handle: str, link: str) -> None:
+    def accept(self, handle: str, link: str, code: str = "") -> None:
         """Set the person's password by an invitation, with an app where their roles require one."""
         browser = patient_client(self._url, follow_redirects=True)
-        page = _opened(browser, link)
+        page = _opened(browser, link, code)
         _, password = self._credentials(handle)
         given = {"password": password, "again": password}
         if (shown := _SECRET.search(page)) is not None:
@@ -109,7 +109,7 @@ class Authenticators:
 
     def _add(self, handle: str) -> None:
         browser = self._browser(handle)
-        shown = _SECRET.search(_opened(browser, self._permit(handle)))
+        shown = _SECRET.search(_opened(browser, *self._permit(handle)))
         if shown is None:
             raise RuntimeError(f"The portal shows no secret for the app of {handle}.")
         _posted(browser, "/account/authenticator", code=self._keep(handle, shown[1]))
@@ -137,10 +137,12 @@ class Authenticators:
             json.dump(self._apps, file)
 
 
-def _opened(browser: httpx.Client, link: str) -> str:
-    """Open a one-time link as the page's script does; returns the page that it leads to."""
+def _opened(browser: httpx.Client, link: str, code: str) -> str:
+    """Open a one-time link as the page's script does; returns the page that it leads to. `code` is
+    of a recovery; empty where there is none.
+    """
     patiently(browser, "GET", "/sign-in/link", again=True)
-    return _posted(browser, "/sign-in/link", link=link).text
+    return _posted(browser, "/sign-in/link", link=link, code=code).text
 
 
 def _posted(browser: httpx.Client, path: str, **fields: str) -> httpx.Response:

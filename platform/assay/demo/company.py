@@ -46,6 +46,8 @@ PEOPLE = (
     Persona("fay", "Fay Finance", (("lead", "finance", ""),)),
 )
 EVERYONE = (ADMIN, *PEOPLE)
+# Two administrators set up an account with one of these roles.
+PRIVILEGED = frozenset({"admin", "operator", "auditor", "reviewer"})
 
 
 class Passwords:
@@ -89,8 +91,36 @@ def found_company(stage: Stage, second: Callable[[], Api]) -> None:
             if granted.get("state") == "pending":
                 # A second administrator approves who administers or reviews.
                 second().post(f"role-requests/{granted['id']}/approve")
-        invitation = admin.post(f"people/{made['id']}/password-link")
-        stage.authenticators.accept(person.handle, invitation["link"])
+        if PRIVILEGED.isdisjoint(role for role, _, _ in person.roles):
+            invitation = admin.post(f"people/{made['id']}/password-link")
+            stage.authenticators.accept(person.handle, invitation["link"])
+        else:
+            stage.authenticators.accept(
+                person.handle, *recover(stage, person, made["id"], "password", second)
+            )
+
+
+def recover(
+    stage: Stage, person: Persona, person_id: int, purpose: str, second: Callable[[], Api]
+) -> tuple[str, str]:
+    """Return the link and the code of a recovery, which the first administrator requests.
+
+    The second one approves it; for their own account, a command on the server does.
+    """
+    stage.prove(ADMIN.handle)
+    admin = stage[ADMIN.handle]
+    for state in ("pending", "approved"):
+        # Of an earlier run that was interrupted.
+        for old in admin.all("recoveries", state=state):
+            if old["person"]["id"] == person_id:
+                admin.post(f"recoveries/{old['id']}/reject", reason="The demo starts again.")
+    reason = f"The demo sets up the account of {person.name}."
+    made = admin.post(f"people/{person_id}/recoveries", purpose=purpose, reason=reason)
+    if person == SECOND:
+        printed = _printed_link(stage.stack.manage("recover_account", person.email))
+        return stage.found(printed, "recover_account prints a link"), made["code"]
+    approved = second().post(f"recoveries/{made['recovery']['id']}/approve")
+    return approved["link"], made["code"]
 
 
 def _printed_link(output: str) -> str | None:
@@ -105,21 +135,20 @@ def open_for_business(stage: Stage) -> None:
         stage.stack.manage("bootstrap", "--admin", ADMIN.email, "--name", ADMIN.name)
     )
     url = stage.stack.url
+    personas = {person.handle: person for person in EVERYONE}
     emails = {person.handle: person.email for person in EVERYONE}
 
-    def permit(handle: str) -> str:
-        """Return a one-time link that enrolls an authenticator app.
+    def permit(handle: str) -> tuple[str, str]:
+        """Return the link and the code with which a person enrolls an authenticator app.
 
-        The shell makes the first administrator's; she makes everyone else's.
+        The shell makes the first administrator's.
         """
         if handle == ADMIN.handle:
-            printed = stage.stack.manage("account_link", ADMIN.email, "--factor")
-            return stage.found(_printed_link(printed), "account_link prints a link")
+            printed = stage.stack.manage("recover_account", ADMIN.email, "--factor")
+            return stage.found(_printed_link(printed), "recover_account prints a link"), ""
         admin = stage[ADMIN.handle]
         person = stage.found(admin.find("people", email=emails[handle]), f"{handle} has an account")
-        stage.prove(ADMIN.handle)
-        link: str = admin.post(f"people/{person['id']}/factor-link")["link"]
-        return link
+        return recover(stage, personas[handle], person["id"], "factor", second)
 
     stage.authenticators = Authenticators(
         url,

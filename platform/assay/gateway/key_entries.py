@@ -130,12 +130,16 @@ def _key_entry(row: ApiKey, limits: dict[str, list[Limit]]) -> KeyEntry:
 
 
 def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) -> KeyEntry:
-    """A token of the playground; its principal is the person, as they are at this reading."""
+    """A token of the playground; its principal is the person, as they are at this reading, in the
+    department that pays: else its answers, which that department keeps, could hold another one's
+    documents.
+    """
     slug = token.department.slug
     subjects = subjects_of(department=slug, key=COUNTED_AS)
     roles = frozenset(
         HeldRole(held.role, held.department.slug if held.department else None, held.speciality)
         for held in token.person.role_assignments.all()
+        if held.department is None or held.department.slug == slug
     )
     return KeyEntry(
         public_id=token.public_id,

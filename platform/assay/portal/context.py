@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
@@ -13,12 +12,14 @@ from assay.middleware import principal_of
 from assay.portal.access import may, may_somewhere
 from assay.portal.reads import after_reviews, audit_alarms, policies_awaiting
 from assay.portal.templatetags.opens import Viewer
+from governance.people.proof import LOCAL
+from governance.people.recoveries.selectors import recoveries_announced
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_awaiting
 from registry.releases.breakglass.selectors import break_glasses_active
 
-# Break-glasses that every page names; more stand on their own page.
+# Break-glasses and recoveries that every page names; more stand on their own page.
 BANNERS = 5
 
 
@@ -81,7 +82,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "People",
                 "portal:people",
                 "users",
-                ("people", "person", "group"),
+                ("people", "person", "group", "recoveries"),
                 (Action.PERSON_VIEW, "person"),
                 at_large=True,
             ),
@@ -146,7 +147,7 @@ def waiting_behind(entry: Entry, actor: Principal) -> int:
 def navigation(request: HttpRequest) -> dict[str, Any]:
     """Menu, badge and roles for the signed-in person; nothing for anyone else."""
     if not getattr(request, "user", None) or not request.user.is_authenticated:
-        return {"demo": settings.DEMO}
+        return {}
     actor = principal_of(request)
     match = request.resolver_match
     section = (match.url_name or "").split("_")[0].rstrip("s") if match else ""
@@ -170,12 +171,14 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
     return {
         "menu": menu,
         "role_words": role_words(actor),
-        "demo": settings.DEMO,
+        # In the demonstration a click replaces the factor; every page says so.
+        "one_click": actor.proof is not None and actor.proof.method == LOCAL,
         "actor": actor,
         "viewer": Viewer(actor),
         # On every page of everybody who may see their releases: that is the price of an emergency.
         "break_glasses": list(break_glasses_active(actor)[:BANNERS]),
         # Read only by the pages that show them.
+        "recoveries": SimpleLazyObject(lambda: list(recoveries_announced(actor)[:BANNERS])),
         "after_reviews": SimpleLazyObject(lambda: after_reviews(actor)),
         "audit_alarms": SimpleLazyObject(lambda: audit_alarms(actor)),
     }

@@ -66,7 +66,7 @@ class Screen(View):
         proving = permit is None and brings_second_factor(request)
         try:
             if proving:
-                self.actor = second_factor_taken(request, self.actor)
+                self.actor = self.verified()
                 proving = False
             with scope(self.actor, reads=request.method in SAFE_METHODS):
                 if permit is not None:
@@ -84,7 +84,7 @@ class Screen(View):
         self.recorded(refusal)
         if proving or (refusal.code == STEP_UP_REQUIRED and request.method == "POST"):
             with scope(self.actor):
-                return second_factor_page(request, self.actor, refusal)
+                return self.asking(refusal)
         if self.shows(refusal):
             try:
                 with scope(self.actor, reads=True):
@@ -101,6 +101,14 @@ class Screen(View):
         Raises:
             DomainError: what `act` would raise without looking into the form.
         """
+
+    def verified(self) -> Principal:
+        """Return the actor with the second factor that came with the form. Raises DomainError."""
+        return second_factor_taken(self.request, self.actor)
+
+    def asking(self, refusal: DomainError) -> HttpResponse:
+        """Return the page that asks for a second factor, and keeps what was typed."""
+        return second_factor_page(self.request, self.actor, refusal)
 
     def recorded(self, refusal: DomainError) -> None:
         """Audit what was refused. Whoever would change something has tried, also where no service

@@ -19,6 +19,7 @@ from assay.accounts.tokens import no_second_factor
 from assay.middleware import session_principal
 from assay.portal.forms.account import CodeForm
 from governance.errors import DomainError
+from governance.people.proof import CODE as STEP_UP_REQUIRED
 from governance.people.proof import LOCAL
 from governance.people.signing_in import own_account, step_up_record
 from governance.principals import Principal
@@ -28,6 +29,8 @@ from governance.rowsecurity import scope
 MARK = "step_up"
 # Fields of the request for a second factor; the rest is what the form itself says.
 _OWN = frozenset({MARK, "code", "credential", "local", "csrfmiddlewaretoken"})
+# Never written into a page.
+SECRETS = frozenset({"again", "code", "credential", "current", "new", "password"})
 
 
 def give_second_factor(request: HttpRequest, actor: Principal) -> None:
@@ -89,21 +92,34 @@ def second_factor_context(request: HttpRequest, actor: Principal) -> dict[str, A
     }
 
 
+def typed_fields(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return what was typed into the posted form, without secrets: each value of each field."""
+    left_out = _OWN | SECRETS
+    return [
+        (name, value)
+        for name, values in request.POST.lists()
+        if name not in left_out
+        for value in values
+    ]
+
+
 def second_factor_page(
     request: HttpRequest, actor: Principal, refusal: DomainError
 ) -> HttpResponse:
-    """The page that asks for a second factor, and then sends the refused form again."""
-    typed = [
-        (name, value)
-        for name, values in request.POST.lists()
-        if name not in _OWN
-        for value in values
-    ]
+    """The page that asks for a second factor, and then sends the refused form again.
+
+    The page itself carries what was typed, to the address that it was typed for: no other session
+    gets it, and it is gone with the page. A browser hands no file to a form, so files are chosen
+    again.
+    """
     context = {
         **second_factor_context(request, actor),
-        "error": refusal,
+        # The heading says why a factor is needed; an alert, why the one that was given is refused.
+        "why": refusal.message if refusal.code == STEP_UP_REQUIRED else "",
+        "error": None if refusal.code == STEP_UP_REQUIRED else refusal,
         "action": request.get_full_path(),
-        "hidden": [(MARK, "yes"), *typed],
+        "hidden": [(MARK, "yes"), *typed_fields(request)],
+        "lost": "files, which you choose again" if request.FILES else "",
     }
     response = render(request, "portal/account/step_up.html", context, status=refusal.status)
     add_never_cache_headers(response)

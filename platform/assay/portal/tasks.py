@@ -15,6 +15,8 @@ from django.utils import timezone
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.reads import after_reviews
 from governance.people.access_requests import access_requests_open
+from governance.people.recoveries.models import RecoveryState
+from governance.people.recoveries.selectors import recoveries_live
 from governance.permissions import Action
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
@@ -211,6 +213,23 @@ def _requested_changes(actor: Principal) -> Iterator[Task]:
         )
 
 
+def _recoveries(actor: Principal) -> Iterator[Task]:
+    if not may(actor, Action.ROLE_GRANT, kind="person"):
+        return
+    pending = recoveries_live(actor).filter(state=RecoveryState.PENDING)
+    mine = Q(person_id=actor.person_id) | Q(requested_by_id=actor.person_id)
+    for recovery in pending.exclude(mine)[:SHOWN]:
+        asked = recovery.requested_by.name if recovery.requested_by else "the server"
+        yield Task(
+            "warn",
+            "shield-lock",
+            f"Approve the recovery of the account of {recovery.person.name}",
+            f"{recovery.reason} · requested by {asked}",
+            _href("recoveries"),
+            recovery.requested_at,
+        )
+
+
 def _access_requests(actor: Principal) -> Iterator[Task]:
     for request in access_requests_open(actor)[:SHOWN]:
         yield Task(
@@ -339,6 +358,7 @@ SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _policies,
     _requested_changes,
     _access_requests,
+    _recoveries,
     _intakes,
     _failed_jobs,
     _feedback,

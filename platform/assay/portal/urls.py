@@ -36,6 +36,7 @@ from assay.portal.views import (
     policy_editor,
     policy_inquiries,
     prompts,
+    recoveries,
     releases,
     review_policies,
     review_threads,
@@ -419,10 +420,13 @@ urlpatterns = [
         groups.GroupMappingDelete.as_view(),
         name="group_mapping",
     ),
+    path("people/recoveries", recoveries.Recoveries.as_view(), name="recoveries"),
+    path("people/recoveries/<int:id>", recoveries.RecoveryAct.as_view(), name="recovery"),
     path("people/role-requests", people.RoleRequests.as_view(), name="role_requests"),
     path("people/role-requests/<int:id>", people.RoleRequestAct.as_view(), name="role_request"),
     path("people/<int:id>", people.PersonPage.as_view(), name="person"),
     path("people/<int:id>/link", one_time_links.PersonLink.as_view(), name="person_link"),
+    path("people/<int:id>/recover", recoveries.RecoveryRequest.as_view(), name="person_recover"),
     path("people/<int:id>/sign-in", sessions.PersonSignIn.as_view(), name="person_sign_in"),
     path(
         "people/<int:id>/sessions/end", sessions.PersonSessionEnd.as_view(), name="person_session"

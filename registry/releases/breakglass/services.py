@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from governance.audit.services import Attempt, audit_record
 from governance.errors import DomainError, InvalidInput, NotPermitted
+from governance.people.credentials import makers_of
 from governance.people.models import Person
 from governance.people.proof import proof_facts, require_proof
 from governance.permissions import Action
@@ -90,7 +91,9 @@ def break_glass_request(
                 dossier_digest=release.dossier_digest,
                 reason=reason,
                 hours=hours,
-                excluded_people=sorted({*review.excluded_people, release.submitted_by_id}),
+                excluded_people=sorted(
+                    {*review.excluded_people, release.submitted_by_id, *makers_of({person.pk})}
+                ),
                 asked_by=person,
                 asked_at=now,
             )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
+from django.db import transaction
 from django.test import Client
+from django.utils import timezone
 
 from assay.accounts import crypto
-from assay.accounts.factors import new_secret, totp_activate
-from governance.people.links import BOOTSTRAP, factor_permit_create, has_factor, is_privileged
-from governance.people.models import OneTimeLink, Person
-from governance.people.selectors import principal_for_person
+from assay.accounts.factors import app_add, code_counter, new_secret
+from governance.people.credentials import has_factor, is_privileged
+from governance.people.links import BOOTSTRAP, link_make
+from governance.people.models import LinkPurpose, OneTimeLink, Person
+from governance.people.recoveries.models import AccountRecovery
+from governance.people.recoveries.opening import one_time_link_open
 from tests.proofs import signed_in
 from tests.unit.assay.soft_passkey import SoftPasskey
 
@@ -69,28 +74,41 @@ def code_of(secret: str, *, step: int = 0) -> str:
     return text
 
 
+def recovery_address(person: Person, purpose: str = LinkPurpose.FACTOR) -> str:
+    """Return the address of the link of a recovery that the server approved, without a code."""
+    now = timezone.now()
+    recovery = AccountRecovery.objects.create(
+        person=person, purpose=purpose, reason="A test.", state="approved", on_server=True,
+        pepper_version=1, expires_at=now + timedelta(days=1), approved_at=now, effective_at=now,
+    )  # fmt: skip
+    with transaction.atomic():
+        return link_make(
+            actor=BOOTSTRAP,
+            person=person,
+            purpose=LinkPurpose(purpose),
+            action="person:reset_password",
+            decision=None,
+            recovery=recovery,
+        )[1]
+
+
 def factor_link(person: Person) -> OneTimeLink:
-    """An open one-time link with which the person adds a first second factor."""
-    return factor_permit_create(actor=BOOTSTRAP, person_id=person.pk)[0]
+    """An opened one-time link with which the person adds a first second factor."""
+    return one_time_link_open(text=recovery_address(person))
 
 
 def give_totp(person: Person) -> str:
     """Puts an app on the account; returns its secret. The present code has been used by then."""
     secret = new_secret()
-    # The code of the step before: those of this step and the next stay usable.
-    totp_activate(
-        actor=principal_for_person(person),
-        secret=secret,
-        code=code_of(secret, step=-1),
-        link_id=factor_link(person).pk if is_privileged(person) else None,
-    )
+    with transaction.atomic():
+        # The code of the step before: those of this step and the next stay usable.
+        app_add(person, secret, code_counter(secret, code_of(secret, step=-1)))
     return secret
 
 
 def open_factor_link(visitor: Visitor, person: Person) -> Visitor:
-    """A signed-in visitor opens the link that an administrator made for them."""
-    _, address = factor_permit_create(actor=BOOTSTRAP, person_id=person.pk)
-    answer = visitor.post("/sign-in/link", link=address)
+    """A signed-in visitor without a second factor opens a recovery's link."""
+    answer = visitor.post("/sign-in/link", link=recovery_address(person))
     assert answer["Location"] == "/account/authenticator"
     return visitor
 

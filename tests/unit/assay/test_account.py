@@ -109,13 +109,18 @@ def test_a_change_to_how_one_signs_in_needs_a_fresh_proof(
         visitor.post("/account/authenticator", code="1"),
         visitor.get("/account/passkeys/options"),
         visitor.post("/account/passkeys", name="x", credential="{}"),
-        visitor.post("/account/recovery-codes"),
-        visitor.post("/account/factors/1/remove"),
-        visitor.post("/account/tokens", name="x", days=7),
         visitor.post("/account/password", current=PASSWORD, new=NEW),
     ):
         assert answer.status_code == 302
         assert answer["Location"].startswith("/account/confirm?next=")
+    for answer in (
+        visitor.post("/account/recovery-codes"),
+        visitor.post("/account/factors/1/remove"),
+        visitor.post("/account/tokens", name="x", days=7),
+    ):
+        assert answer.status_code == 403
+        assert "Your input is kept" in answer.content.decode()
+    assert not ApiKey.objects.exists()
 
 
 def test_the_proof_is_the_password_or_with_a_second_factor_that(

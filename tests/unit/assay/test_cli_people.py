@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 from governance.people.models import Department, GroupMapping, Person, RoleAssignment
+from governance.people.recoveries.models import AccountRecovery
+from governance.people.recoveries.services import recovery_request
+from tests.proofs import proven
 from tests.unit.assay import test_cli
 from tests.unit.assay.test_cli import Run
 from tests.unit.dump import found
@@ -73,3 +77,40 @@ def test_the_command_line_erases_whom_one_names_twice(
     assert found(("Zebedee", "Quillfrost")) == []
     _, _, err = signed_in("people", "erase", who, *why, "--confirm", who, code=1)
     assert "No person that you may see has the address" in err
+
+
+def test_recoveries_are_requested_approved_and_rejected(
+    signed_in: Run, person: Callable[..., Person]
+) -> None:
+    bea, cleo = person("Bea", "admin"), person("Cleo", "admin")
+    _, out, _ = signed_in("people", "request-recovery", cleo.email, "--reason", "Lost.", code=0)
+    assert re.search(r"^[A-Z2-9]{5}-[A-Z2-9]{5}$", out, re.MULTILINE)
+    mine = AccountRecovery.objects.get()
+    assert f"assay people approve-recovery {mine.pk}" in out
+    _, _, err = signed_in("people", "approve-recovery", str(mine.pk), code=1)
+    assert "Separation of duties" in err
+    _, out, _ = signed_in("people", "recoveries", code=0)
+    assert "Cleo" in out
+    _, out, _ = signed_in("people", "reject-recovery", str(mine.pk), "--reason", "Found.", code=0)
+    assert "is rejected" in out
+    _, out, _ = signed_in("people", "recoveries", code=0)
+    assert "No recoveries" in out
+
+    recovery, _ = recovery_request(
+        actor=proven(bea), person_id=cleo.pk, purpose="password", reason="Lost."
+    )
+    _, out, _ = signed_in("people", "approve-recovery", str(recovery.pk), code=0)
+    assert re.search(r"http\S+/sign-in/link#\w+", out)
+    assert "with the code of Bea" in out
+
+
+def test_the_server_recovers_whom_no_administrator_can(
+    run: Run, person: Callable[..., Person]
+) -> None:
+    person("Cleo", "admin")
+    words = ("cleo@example.org", "--factor", "--reason", "The phone is gone.")
+    _, out, _ = run("people", "recover", *words, code=0)
+    recovery = AccountRecovery.objects.get()
+    assert (recovery.on_server, recovery.purpose) == (True, "factor")
+    assert recovery.reason == "The phone is gone."
+    assert "/sign-in/link#" in out

@@ -13,9 +13,9 @@ from assay.accounts.factors import factors_of
 from assay.demo.authenticator import Authenticators, totp
 from assay.demo.client import Api
 from governance.keys.models import ApiKey
-from governance.people.links import BOOTSTRAP, factor_permit_create, password_link_create
+from governance.people.links import BOOTSTRAP, password_link_create
 from governance.people.models import Person
-from tests.unit.assay.sign_in_support import PASSWORD, with_password
+from tests.unit.assay.sign_in_support import PASSWORD, recovery_address, with_password
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 
@@ -34,8 +34,8 @@ def test_an_app_proves_a_token_and_is_gone_afterwards(
     file = tmp_path / "secrets" / "apps.json"
     api = Api.sign_in(live_server.url, carla.email, PASSWORD)
 
-    def permit(handle: str) -> str:
-        return factor_permit_create(actor=BOOTSTRAP, person_id=carla.pk)[1]
+    def permit(handle: str) -> tuple[str, str]:
+        return recovery_address(carla), ""
 
     def made() -> Authenticators:
         return Authenticators(live_server.url, file, lambda handle: (carla.email, PASSWORD), permit)
@@ -63,7 +63,10 @@ def test_an_invitation_sets_the_password_and_the_app_of_who_decides_for_others(
         ("fay", ("lead@finance",), False),
     ):
         invited = person(handle.title(), *roles)
-        link = password_link_create(actor=BOOTSTRAP, person_id=invited.pk)[1]
+        if has_app:
+            link = recovery_address(invited, "password")
+        else:
+            link = password_link_create(actor=BOOTSTRAP, person_id=invited.pk)[1]
         email = invited.email
         apps = Authenticators(
             live_server.url,
@@ -85,7 +88,7 @@ def test_an_administrator_without_a_factor_gets_one_by_a_link(
         live_server.url,
         tmp_path / "apps.json",
         lambda handle: (ada.email, PASSWORD),
-        lambda handle: factor_permit_create(actor=BOOTSTRAP, person_id=ada.pk)[1],
+        lambda handle: (recovery_address(ada), ""),
     )
     apps.enroll("ada")
     assert factors_of(ada.pk).any

@@ -20,8 +20,10 @@ from registry.releases.breakglass.services import (
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
 from tests import proofs
+from tests.abuse.test_kept_input import asked
 from tests.proofs import proven
 from tests.unit.assay.api_support import Api, problem_of
+from tests.unit.assay.sign_in_support import give_totp, totp_now
 from tests.unit.assay.test_portal_pages import inline_in, queries
 from tests.unit.registry.office import Office
 from tests.unit.registry.test_break_glass import backdate
@@ -242,8 +244,8 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
 
     unproved = Client()
     unproved.force_login(ada)
-    assert "Verify your identity" in unproved.get(path).content.decode()
-    assert unproved.post(f"{path}/confirm").status_code == 403
+    asking = unproved.post(f"{path}/confirm")
+    assert (asking.status_code, "Verify your identity" in asking.content.decode()) == (403, True)
     assert signed_in(ada).post(f"{path}/confirm").status_code == 302
     for who, address, seen in (
         (viewer, "/models", True),
@@ -265,6 +267,32 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
     assert signed_in(office.compliance).post(f"{path}/review", review).status_code == 302
     assert "It could have waited." in page(viewer, path)
     assert "Break-glass to review" not in page(office.compliance, "/reviews")
+
+
+def test_a_review_afterward_keeps_what_was_typed_while_the_person_verifies(
+    office: Office, ada: Person, redis: Any
+) -> None:
+    """The page led away from its form, promised to keep the input, and came back empty."""
+    glass = break_glass_request(
+        actor=proven(office.operator), release_id=office.submit().pk, reason="Night.", hours=1
+    )
+    break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
+    break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")
+    reviewer, path = office.compliance, f"/break-glass/{glass.pk}"
+    give_totp(reviewer)
+    client = Client()
+    client.force_login(reviewer)
+    page = client.get(path).content.decode()
+    assert "/account/prove" not in page
+    assert 'name="lessons"' in page
+    lessons = "More staff at “night” & <less> haste.\r\nAnd a second line."
+    asking = client.post(f"{path}/review", {"verdict": "not_justified", "lessons": lessons})
+    action, fields = asked(asking)
+    assert dict(fields) == {"verdict": "not_justified", "lessons": lessons}
+    done = client.post(action, {**dict(fields), "step_up": "yes", "code": totp_now(reviewer)})
+    assert done.status_code == 302
+    glass.refresh_from_db()
+    assert (glass.verdict, glass.lessons) == ("not_justified", lessons)
 
 
 def test_who_may_not_confirm_or_review_is_told_why(

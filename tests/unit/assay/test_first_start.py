@@ -48,7 +48,7 @@ def test_init_makes_an_installation_and_prints_the_first_link(redis: Any) -> Non
     address = re.search(r"http\S+/sign-in/link#\w+", text)
     assert address is not None
     assert link_open(text=address[0]).person_id == ada.pk
-    assert "Invite a second administrator" in text
+    assert "Add a second administrator" in text
     again = printed(admin="ada@example.org")
     assert "/sign-in/link#" in again
     assert Person.objects.count() == 1
@@ -81,7 +81,7 @@ def test_an_administrator_of_an_empty_installation_sees_the_first_steps(
     page = ada.get("/").content.decode()
     assert inline_in(page) == []
     assert page.count('class="tag tag-ok">Done') == 0
-    assert "Invite a second administrator" in page
+    assert "Add a second administrator" in page
     person("Adil", "admin")
     lena = person("Lena", "lead@clinical")
     assert ada.get("/").content.decode().count('class="tag tag-ok">Done') == 3

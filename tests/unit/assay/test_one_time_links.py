@@ -20,11 +20,7 @@ from governance.audit.sealer import seal_once
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.keys.models import ApiKey
 from governance.keys.services import access_token_create
-from governance.people.links import (
-    factor_permit_create,
-    link_open,
-    password_link_create,
-)
+from governance.people.links import link_open, password_link_create
 from governance.people.models import OneTimeLink, Person, RoleAssignment
 from governance.people.selectors import principal_for_person
 from governance.people.services import person_deactivate, person_reactivate
@@ -37,8 +33,10 @@ from tests.unit.assay.sign_in_support import (
     PASSWORD,
     Visitor,
     code_of,
+    factor_link,
     give_totp,
     open_factor_link,
+    recovery_address,
     with_password,
 )
 from tests.unit.assay.soft_passkey import SoftPasskey
@@ -92,11 +90,10 @@ def test_an_invited_person_sets_their_own_password_once(
 
 
 def test_who_decides_for_others_adds_a_second_factor_in_the_same_step(
-    admin: Principal, person: Callable[..., Person]
+    person: Callable[..., Person],
 ) -> None:
     carla = person("Carla", "reviewer:security")
-    _, address = password_link_create(actor=admin, person_id=carla.pk)
-    visitor = opened(address)
+    visitor = opened(recovery_address(carla, "password"))
     page = visitor.get("/sign-in/link/password").content.decode()
     assert "Scan the picture" in page
     secret = crypto.decrypt(visitor.client.session["assay_totp_secret"])
@@ -197,19 +194,17 @@ def test_only_another_administrator_with_a_fresh_factor_makes_a_link(
 ) -> None:
     vera = person("Vera", "viewer@finance")
     ada = Person.objects.get(name="Ada")
-    for make in (password_link_create, factor_permit_create):
-        with pytest.raises(NotPermitted) as caught:
-            make(actor=principal_for_person(ada), person_id=vera.pk)
-        assert caught.value.code == "step_up_required"
-        with pytest.raises(NotPermitted, match="their own account"):
-            make(actor=admin, person_id=ada.pk)
-        for name, role in (("Lena", "lead@finance"), ("Asha", "auditor"), ("Omar", "operator")):
-            other = Person.objects.filter(name=name).first()
-            asking = proven(other) if other else actor(name, role)
-            with pytest.raises(NotPermitted):
-                make(actor=asking, person_id=vera.pk)
-        with pytest.raises(NotFound):
-            make(actor=proven(Person.objects.get(name="Lena")), person_id=ada.pk)
+    make = password_link_create
+    with pytest.raises(NotPermitted) as caught:
+        make(actor=principal_for_person(ada), person_id=vera.pk)
+    assert caught.value.code == "step_up_required"
+    with pytest.raises(NotPermitted, match="their own account"):
+        make(actor=admin, person_id=ada.pk)
+    for name, role in (("Lena", "lead@finance"), ("Asha", "auditor"), ("Omar", "operator")):
+        with pytest.raises(NotPermitted):
+            make(actor=actor(name, role), person_id=vera.pk)
+    with pytest.raises(NotFound):
+        make(actor=proven(Person.objects.get(name="Lena")), person_id=ada.pk)
     assert not OneTimeLink.objects.exists()
     Person.objects.filter(pk=vera.pk).update(is_active=False)
     with pytest.raises(WrongState, match="inactive"):
@@ -227,7 +222,7 @@ def test_a_leaked_password_adds_no_first_factor_to_a_privileged_account(
     thief = Visitor().sign_in(mark)
     shown = thief.get("/account/authenticator")
     assert shown.status_code == 403
-    assert "one-time link from an administrator" in shown.content.decode()
+    assert "one-time link of a recovery" in shown.content.decode()
     assert "Add an app" not in thief.get("/account").content.decode()
     session = thief.client.session
     secret = new_secret()
@@ -267,14 +262,14 @@ def _views(patterns: Any) -> Any:
             yield pattern
 
 
-def test_a_permit_adds_one_first_factor_for_its_own_person(
-    admin: Principal, person: Callable[..., Person]
+def test_a_recovery_adds_one_first_factor_for_its_own_person(
+    person: Callable[..., Person],
 ) -> None:
     mark = with_password(person("Mark", "operator"))
     olga = with_password(person("Olga", "operator"))
-    other, _ = factor_permit_create(actor=admin, person_id=olga.pk)
+    other = factor_link(olga)
     secret = new_secret()
-    with pytest.raises(NotPermitted):
+    with pytest.raises(NotFound):
         totp_activate(
             actor=principal_for_person(mark),
             secret=secret,
@@ -290,9 +285,7 @@ def test_a_permit_adds_one_first_factor_for_its_own_person(
     secret = crypto.decrypt(visitor.client.session["assay_totp_secret"])
     assert visitor.post("/account/authenticator", code=code_of(secret)).status_code == 200
     assert factors_of(mark.pk).totp is not None
-    with pytest.raises(WrongState, match="has a second factor"):
-        factor_permit_create(actor=admin, person_id=mark.pk)
-    # Removed again, it takes another permit.
+    # Removed again, it takes another recovery.
     visitor.post("/account/prove", code=code_of(secret, step=1))
     row = Authenticator.objects.get(type="totp")
     assert visitor.post(f"/account/factors/{row.pk}/remove").status_code == 302
@@ -316,11 +309,13 @@ def test_an_older_session_of_the_password_alone_adds_nothing_to_an_account_with_
     mark = with_password(person("Mark", "operator"))
     thief = Visitor().sign_in(mark)
     give_totp(mark)
-    for path in ("/account/passkeys", "/account/recovery-codes", "/account/authenticator"):
+    row = Authenticator.objects.get(type="totp")
+    for path in ("/account/passkeys", "/account/authenticator"):
         answer = thief.post(path, name="x", credential="{}", code="1")
         assert answer["Location"].startswith("/account/confirm"), path
-    row = Authenticator.objects.get(type="totp")
-    assert thief.post(f"/account/factors/{row.pk}/remove").status_code == 302
+    for path in ("/account/recovery-codes", f"/account/factors/{row.pk}/remove"):
+        assert thief.post(path).status_code == 403
+        assert thief.post(path, step_up="yes", password=PASSWORD).status_code == 401
     assert Authenticator.objects.filter(pk=row.pk).exists()
     assert thief.post("/account/confirm", password=PASSWORD).status_code == 400
 
@@ -356,16 +351,15 @@ def test_a_mail_server_that_is_down_does_not_keep_the_admin_from_the_link(
     assert event["data"]["mailed"] is True
 
 
-def test_the_api_invites_resets_and_permits(person: Callable[..., Person]) -> None:
-    api, vera = Api(person("Ada", "admin")), person("Vera", "operator")
-    for path, purpose in (("password-link", "password"), ("factor-link", "factor")):
-        answer = api.post(f"people/{vera.pk}/{path}", {})
-        assert answer.status_code == 201, answer.body
-        assert answer.body["purpose"] == purpose
-        assert answer.body["mailed"] is False
-        assert link_open(text=answer.body["link"]).person_id == vera.pk
+def test_the_api_invites_and_resets(person: Callable[..., Person]) -> None:
+    api, vera = Api(person("Ada", "admin")), person("Vera", "lead@finance")
+    answer = api.post(f"people/{vera.pk}/password-link", {})
+    assert answer.status_code == 201, answer.body
+    assert answer.body["purpose"] == "password"
+    assert answer.body["mailed"] is False
+    assert link_open(text=answer.body["link"]).person_id == vera.pk
     problem_of(api.post("people", {"email": "x@y.org", "name": "X", "password": PASSWORD}), 400)
-    outsider = Api(person("Fay", "lead@finance"))
+    outsider = Api(person("Fay", "lead@media"))
     problem_of(outsider.post(f"people/{vera.pk}/password-link", {}), 404)
 
 
@@ -378,8 +372,6 @@ def test_the_portal_invites_and_shows_the_link_once(person: Callable[..., Person
     assert link_open(text=address[0]).person.email == "new@example.org"
     new = Person.objects.get(email="new@example.org")
     assert "/sign-in/link#" not in ada.get(f"/people/{new.pk}/link").content.decode()
-    made = ada.post(f"/people/{new.pk}/link", {"purpose": "factor"})
-    assert made.status_code == 201
     plain = ada.post("/people", {"email": "sso@example.org", "name": "S", "without_password": "1"})
     assert plain.status_code == 302
     assert RoleAssignment.objects.filter(person=new).count() == 0

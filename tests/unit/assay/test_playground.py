@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,8 @@ import httpx
 import pytest
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db import connection
+from django.db import connection, connections
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from redis import Redis
@@ -282,6 +284,71 @@ def test_who_is_in_two_departments_chooses_the_one_that_pays(stage: Stage) -> No
     assert browser.open(department="legal").status_code == 400
     assert browser.ask(browser.token(department="finance")).status_code == 200
     assert [entry.department for entry in stage.entries()] == ["finance"]
+
+
+def test_a_department_pays_only_while_its_own_role_permits_the_use(stage: Stage) -> None:
+    """Else a person who lost the role there goes on at its cost, by a role somewhere else."""
+    stage.deployment(departments=("engineering", "finance"))
+    person = member(stage)
+    member(stage, "lead", "finance")
+    stage.notify()
+    browser = Browser(stage, person)
+    token, other = browser.token(department="engineering"), browser.token(department="finance")
+    assert browser.ask(token).status_code == 200
+    person.role_assignments.filter(department__slug="engineering").update(role="viewer")
+    stage.notify()
+    assert code(browser.ask(token)) == (403, "policy_denied")
+    assert browser.ask(other).status_code == 200
+
+
+def test_a_token_with_the_cookie_of_another_persons_session(stage: Stage) -> None:
+    stage.deployment()
+    browser = Browser(stage, member(stage))
+    mallory = with_password(Person.objects.create(name="Mallory", email="mallory@example.org"))
+    RoleAssignment.objects.create(
+        person=mallory, role="developer", department=stage.department("engineering")
+    )
+    other = Browser(stage, mallory)
+    token = browser.token()
+    assert code(other.ask(token)) == (401, "session_required")
+    # Both cookies, in either order: the one that Django takes counts.
+    for cookie in (f"{browser.cookie}; {other.cookie}", f"{other.cookie}; {browser.cookie}"):
+        status = browser.ask(token, cookie=cookie).status_code
+        assert status == (200 if cookie.endswith(browser.cookie) else 401)
+
+
+def test_a_session_that_owes_a_second_factor_gets_no_token(stage: Stage, settings: Any) -> None:
+    stage.deployment()
+    settings.SECOND_FACTOR_ROLES = ["developer"]
+    person = member(stage)
+    visitor = Visitor(address="127.0.0.1")
+    assert visitor.password(person).status_code == 302
+    answer = visitor.post("/playground/token", deployment="writer")
+    assert (answer.status_code, answer["Location"]) == (302, "/account/authenticator")
+    assert not PlaygroundToken.objects.exists()
+
+
+def test_tokens_made_at_the_same_time_are_capped_too(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playground, "TOKENS_MAX", 2)
+    stage.deployment()
+    browser = Browser(stage, member(stage))
+    key = browser.visitor.client.session.session_key
+
+    def one(_: int) -> int:
+        client = Client(REMOTE_ADDR="127.0.0.1")
+        client.cookies[settings.SESSION_COOKIE_NAME] = key
+        try:
+            form = {"deployment": "writer"}
+            return client.post("/playground/token", form, secure=True).status_code
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(one, range(6)))
+    assert sorted(statuses) == [200, 200, 429, 429, 429, 429]
+    assert PlaygroundToken.objects.count() == 2
 
 
 def test_a_request_is_held_to_the_budget_of_the_department_that_pays(stage: Stage) -> None:

@@ -244,9 +244,13 @@ def test_signing_in_never_leads_to_another_site(company: Company) -> None:
 def test_personas_walk_in_on_loopback_in_the_demonstration(company: Company) -> None:
     client = Client(**LOOPBACK)
 
-    assert "personas without passwords" in client.get("/sign-in").content.decode()
+    assert "without password or second factor" in client.get("/sign-in").content.decode()
     assert client.post("/demo/sign-in", {"person": company.enzo.pk}).status_code == 302
-    assert client.get("/").status_code == 200
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "by one click, without a" in page.content.decode()
+    plain = signed_in(company.enzo).get("/").content.decode()
+    assert "by one click" not in plain
 
 
 @pytest.mark.parametrize(
@@ -264,5 +268,5 @@ def test_personas_do_not_exist_elsewhere(
     with override_settings(DEMO=demo, ALLOWED_HOSTS=["*"]):
         client = Client(**where)  # type: ignore[arg-type]
         assert client.post("/demo/sign-in", {"person": company.enzo.pk}).status_code == 404
-        assert "personas without passwords" not in client.get("/sign-in").content.decode()
+        assert "without password or second factor" not in client.get("/sign-in").content.decode()
         assert "_auth_user_id" not in client.session

@@ -19,6 +19,7 @@ from registry.catalog.formats import sample_lines
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.services import dataset_version_add
 from tests.unit.assay.portal_data import Company
+from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.registry.media_files import animated, archive, container, picture, sound
 from tests.unit.registry.media_tasks import PICTURES, SPEECH, register
@@ -291,4 +292,4 @@ def test_pages_of_files_cost_as_many_queries_for_many_rows(
     lead = signed_in(company.enzo)
     address = shown(lead, pictures)[0]
     lead.get(address)
-    assert (few - SCOPE, queries(lead, address) - SCOPE) == (11, 8)
+    assert (few - SCOPE, queries(lead, address) - API_SCOPE) == (11, 8)

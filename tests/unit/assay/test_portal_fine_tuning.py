@@ -9,7 +9,8 @@ from django.test import Client
 
 from governance.quotas.models import BudgetHold, Price
 from tests.unit.assay.portal_data import Company
-from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
+from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
+from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
 from workers.jobs.budgets import reference_of
 from workers.jobs.models import Job, JobEvent
 
@@ -166,7 +167,7 @@ def test_the_form_costs_as_many_queries_whatever_has_run(company: Company) -> No
     for seconds in range(100, 110):
         trained(company, seconds)
     assert queries(client, address) == few
-    assert few - SCOPE == 18  # One reads what nodes report.
+    assert few - API_SCOPE == 18  # One reads what nodes report.
 
 
 def test_the_page_of_a_job_shows_what_was_left_out(company: Company) -> None:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from registry.datasets.models import DatasetVersion
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
+from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_cli import Run, run
 from tests.unit.assay.test_cli_recall import signed_in as cli_signed_in
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
@@ -199,7 +200,7 @@ def test_schedules_by_the_api(company: Company) -> None:
         requested_by=company.devi,
     )  # fmt: skip
     assert queries(enzo, f"{path}/runs") == few
-    assert few - SCOPE == QUERIES["runs by API"]
+    assert few - API_SCOPE == QUERIES["runs by API"]
     assert enzo.delete(path).status_code == 204
     problem_of(enzo.get(path), 404)
 

@@ -336,3 +336,31 @@ def test_of_changes_that_come_at_once_none_is_lost(
     assert [answer.status_code for answer in answers] == [200] * 3
     changed = Person.objects.get(pk=one)
     assert (changed.name, changed.is_active, changed.external_id) == ("New Name", False, "e-1")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_one_person_who_is_made_many_times_at_once_there_is_one(scim: Scim) -> None:
+    answers = at_once([lambda: Scim().user("Twin") for _ in range(5)])
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
+    assert Person.objects.filter(email="twin@example.org").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("leads")
+def test_who_joins_a_group_while_their_account_ends_has_no_role(
+    scim: Scim, person: Callable[..., Person]
+) -> None:
+    group = scim.group("clinical-leads").body["id"]
+    for round_ in range(5):
+        one = person(f"Q{round_}").pk
+        join = {"op": "add", "path": "members", "value": [{"value": str(one)}]}
+        answers = at_once(
+            [
+                lambda join=join: Scim().patch(f"Groups/{group}", join),  # type: ignore[misc]
+                lambda one=one: Scim().call("DELETE", f"Users/{one}"),  # type: ignore[misc]
+            ]
+        )
+        assert {answer.status_code for answer in answers} <= {204, 400, 409}
+        gone = Person.objects.get(pk=one)
+        assert not gone.is_active
+        assert not gone.role_assignments.exists()

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from governance.audit.models import AuditEvent
-from governance.errors import NotAuthenticated
+from governance.errors import NotAuthenticated, WrongState
 from governance.keys.selectors import principal_for_token
 from governance.keys.services import access_token_create
 from governance.people.models import Person
@@ -243,6 +243,25 @@ def test_a_routine_push_does_not_let_in_whom_an_administrator_shut_out(
     assert scim.call("POST", "Users", OKTA).body["active"] is False
     person_reactivate(actor=ada, person_id=int(made), reason="A new laptop.")
     assert scim.get(f"Users/{made}").body["active"] is True
+
+
+def test_an_administrator_shuts_out_whom_the_provider_had_set_inactive(
+    scim: Scim, person: Callable[..., Person]
+) -> None:
+    """Else the provider alone decides when they come back."""
+    made = scim.call("POST", "Users", OKTA).body["id"]
+    ada = proven(person("Ada", "admin"))
+    set_inactive = {"op": "replace", "path": "active", "value": False}
+    assert scim.patch(f"Users/{made}", set_inactive).body["active"] is False
+    person_deactivate(actor=ada, person_id=int(made), reason="Under investigation.")
+    with pytest.raises(WrongState, match="cannot be deactivated again"):
+        person_deactivate(actor=ada, person_id=int(made), reason="Twice.")
+    set_active = {"op": "replace", "path": "active", "value": True}
+    assert scim.patch(f"Users/{made}", set_active).body["active"] is False
+    assert Person.objects.get(pk=made).deactivation_reason == "Under investigation."
+    # The provider says no more of whom an administrator shut out.
+    scim.patch(f"Users/{made}", set_inactive)
+    assert Person.objects.get(pk=made).deactivation_reason == "Under investigation."
 
 
 @pytest.mark.parametrize(

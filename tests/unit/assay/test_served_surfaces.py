@@ -19,6 +19,7 @@ from governance.principals import service_principal
 from governance.usage.models import UsageRecord
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
+from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in
 from workers.deployments.models import Deployment, ServingPeriod
 
@@ -175,7 +176,7 @@ def test_an_answer_costs_as_many_queries_for_many_periods_as_for_one(company: Co
     for since in (days_ago(1), days_ago(30)):
         with CaptureQueriesContext(connection) as captured:
             answer = api.get("served", department="engineering", since=since)
-        costs.append((len(answer.body["results"]), len(captured) - SCOPE))
+        costs.append((len(answer.body["results"]), len(captured) - API_SCOPE))
     # The key, the caller's roles, and what the selectors ask.
     assert costs == [(1, 14), (3, 14)], [query["sql"][:100] for query in captured]
 

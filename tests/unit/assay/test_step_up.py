@@ -151,7 +151,7 @@ def test_a_password_is_no_proof_even_where_there_is_no_second_factor(
     company: Company, carla: Person
 ) -> None:
     visitor = Visitor().sign_in(carla)
-    assert "one-time link from" in visitor.get("/account/prove").content.decode()
+    assert "one-time link of a recovery" in visitor.get("/account/prove").content.decode()
     for given in ({"password": "correct horse battery staple"}, {"local": "yes"}, {"code": "1"}):
         answer = visitor.post("/account/prove", **given)
         assert answer.status_code == 403

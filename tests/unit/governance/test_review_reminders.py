@@ -22,6 +22,7 @@ from django.utils import timezone
 from governance.audit.models import AuditEvent
 from governance.audit.services import Subject
 from governance.audit.streaming.destinations import Destination
+from governance.outgoing import ATTEMPTS_MAX, LEASE
 from governance.people.models import Person
 from governance.principals import Principal
 from governance.reviews.absences.services import absence_set
@@ -35,8 +36,6 @@ from governance.reviews.reminders.channels import (
 from governance.reviews.reminders.models import ReminderKind, ReviewNotice, ReviewReminder
 from governance.reviews.reminders.schedule import reminders_record_due
 from governance.reviews.reminders.sending import (
-    ATTEMPTS_MAX,
-    LEASE,
     notices_send_due,
     signature,
 )

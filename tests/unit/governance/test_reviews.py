@@ -8,7 +8,7 @@ import pytest
 
 from governance.audit.models import AuditEvent
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
-from governance.people.models import Department, RoleAssignment
+from governance.people.models import Department, Person, RoleAssignment
 from governance.principals import Principal
 from governance.reviews.checklist import ChecklistEntry, CheckOutcome, checklist_attest
 from governance.reviews.models import Decision, Review, ReviewState
@@ -24,6 +24,7 @@ from governance.reviews.services import (
 )
 from governance.reviews.states import ALLOWED_TRANSITIONS, review_set_state
 from governance.reviews.threads import limits
+from tests.people import set_up_alone
 from tests.proofs import proven
 
 DIGEST, OTHER = "a" * 64, "b" * 64
@@ -411,3 +412,16 @@ def test_every_decision_is_audited_with_what_it_was_about(
     body = bytes(event.canonical).decode()
     assert DIGEST in body
     assert '"speciality":"compliance"' in body
+
+
+def test_who_set_an_authors_account_up_alone_is_excluded(
+    opened: Callable[..., Review], person: Callable[..., Person], compliance: Principal
+) -> None:
+    """An administrator who could act as the author must not review as themselves."""
+    maker, author = Person.objects.get(pk=compliance.person_id), person("Ana", "developer@clinical")
+    set_up_alone(maker, author)
+    review = opened(excluded_people=[author.pk])
+    assert maker.pk in review.excluded_people
+    with pytest.raises(NotPermitted) as caught:
+        decide(compliance, review, "approve")
+    assert caught.value.code == "separation_of_duties"

@@ -38,6 +38,7 @@ from governance.reviews.waivers.states import (
     waiver_locked,
     waiver_set_state,
 )
+from tests.people import set_up_alone
 from tests.unit.audit_support import recorded
 
 pytestmark = pytest.mark.sweep
@@ -481,3 +482,14 @@ def test_two_who_decide_at_once_have_one_order(
     assert said[waiver.state] == waiver.state
     assert "there is nothing to decide" in said[lost]
     assert AuditEvent.objects.filter(action__in=("waiver:granted", "waiver:refused")).count() == 1
+
+
+def test_who_set_the_requesters_account_up_alone_decides_on_nothing_of_theirs(
+    review: Review, lead: Principal, compliance: Principal
+) -> None:
+    asker = Person.objects.get(pk=lead.person_id)
+    set_up_alone(Person.objects.get(pk=compliance.person_id), asker)
+    waiver = ask(lead, review)
+    with pytest.raises(NotPermitted) as caught:
+        decide(compliance, waiver)
+    assert caught.value.code == "separation_of_duties"

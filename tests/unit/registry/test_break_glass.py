@@ -47,6 +47,7 @@ from registry.releases.services import (
     release_withdraw,
 )
 from registry.versions.recall import recall_radius, version_recall
+from tests.people import set_up_alone
 from tests.proofs import proven
 from tests.stored import stored_file
 from tests.unit.audit_support import recorded, recorded_all
@@ -582,3 +583,16 @@ def test_the_evidence_pack_says_that_it_served_so(
         "break_glass:requested",
         "break_glass:active",
     ]
+
+
+def test_who_set_the_requesters_account_up_alone_does_not_confirm(
+    person: Callable[..., Person], release: Release
+) -> None:
+    """Else one administrator makes a lead, asks as that lead, and confirms as themselves."""
+    maker, lead = person("Mara", "admin"), person("Lea", "lead@finance")
+    lead.role_assignments.update(department=release.department)
+    glass = ask(proven(set_up_alone(maker, lead)), release)
+    with pytest.raises(NotPermitted) as caught:
+        break_glass_confirm(actor=proven(maker), break_glass_id=glass.pk)
+    assert caught.value.code == "separation_of_duties"
+    break_glass_confirm(actor=proven(person("Nora", "admin")), break_glass_id=glass.pk)

@@ -32,7 +32,7 @@ from registry.feedback.services import (
     feedback_erase,
     feedback_review,
 )
-from tests.people import make_person
+from tests.people import make_person, set_up_alone
 from tests.proofs import proven
 from tests.stored import stored_file
 from tests.unit.registry.feedback_world import FeedbackOffice, open_feedback_office
@@ -163,6 +163,13 @@ def test_nobody_reviews_their_own_feedback(office: FeedbackOffice):
     feedback_review(actor=proven(office.submitter), feedback_ids=[given.pk], accept=True)
     with pytest.raises(DatabaseError, match="feedback_reviewed_by_another"), transaction.atomic():
         Feedback.objects.filter(pk=given.pk).update(reviewed_by=office.trainer)
+
+
+def test_nobody_reviews_the_feedback_of_an_account_that_they_set_up_alone(office: FeedbackOffice):
+    given = office.feedback(10, office.submitter)
+    set_up_alone(office.trainer, office.submitter)
+    with pytest.raises(NotPermitted, match="set up the account"):
+        accept(office, given)
 
 
 def test_only_the_department_sees_its_feedback(office: FeedbackOffice):

@@ -15,6 +15,7 @@ from governance.reviews.models import Decision, Review
 from registry.releases.models import Release
 from registry.releases.separation import people_behind
 from registry.releases.services import release_decide, release_submit
+from tests.people import set_up_alone
 from tests.proofs import fresh_proof, proven, vote_proof
 from tests.unit.registry.objects import data, evaluation, model, taken_in, version
 from tests.unit.registry.office import ANSWERS, FIELDS
@@ -121,4 +122,30 @@ def test_an_access_token_is_its_person(works: Works, release: Release) -> None:
         release_decide(
             actor=principal_for_token(token), release_id=release.pk, verdict="approve",
             reason="By token.", digest=release.dossier_digest,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_who_alone_set_the_account_of_a_part_up_decides_as_little(
+    works: Works, person: Callable[..., Person], part: str
+) -> None:
+    """Else an administrator works as a person whom they invented, and reviews as themselves."""
+    maker = person("Maker", "reviewer:compliance")
+    set_up_alone(maker, works.people[part])
+    release = release_submit(
+        actor=proven(works.people["submitted the release"]), version=works.tuned,
+        environment="production", deployment_name="tuned", departments=[works.clinical],
+        purpose="Sort reviews.", risk_answers=ANSWERS, dossier_fields=FIELDS,
+    )  # fmt: skip
+    with pytest.raises(NotPermitted, match="Separation of duties"):
+        release_decide(
+            actor=proven(maker), release_id=release.pk, verdict="approve",
+            reason="Fine.", digest=release.dossier_digest,
+        )  # fmt: skip
+    review = Review.objects.get()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Decision.objects.create(
+            review=review, submitter=review.opened_by, person=maker, verdict="approve",
+            speciality="compliance", reason="r", digest=review.digest, round=review.round,
+            **vote_proof(),
         )  # fmt: skip

@@ -62,6 +62,42 @@ class OneTimeLinkAnswer(serializers.Serializer[Any]):
     mailed = serializers.BooleanField()
 
 
+class RecoveryAnswer(serializers.Serializer[Any]):
+    """A recovery of an account. `state` is pending, approved, opened, rejected or expired; from
+    `effective_at` on, its link works."""
+
+    id = serializers.IntegerField()
+    person = PersonReference()
+    purpose = serializers.CharField(help_text="`password` or `factor`.")
+    reason = serializers.CharField()
+    state = serializers.CharField()
+    requested_by = PersonReference(allow_null=True)
+    requested_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+    approved_by = PersonReference(allow_null=True)
+    on_server = serializers.BooleanField(help_text="Approved by a command on the server.")
+    approved_at = serializers.DateTimeField(allow_null=True)
+    effective_at = serializers.DateTimeField(allow_null=True)
+    opened_at = serializers.DateTimeField(allow_null=True)
+    ended_by = PersonReference(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
+    end_reason = serializers.CharField()
+
+
+class RecoveryRequestAnswer(serializers.Serializer[Any]):
+    """A requested recovery with its code; the code is shown this once."""
+
+    recovery = RecoveryAnswer()
+    code = serializers.CharField()
+
+
+class RecoveryLinkAnswer(serializers.Serializer[Any]):
+    """An approved recovery with its link, shown this once; null when the link was mailed."""
+
+    recovery = RecoveryAnswer()
+    link = serializers.CharField(allow_null=True)
+
+
 class RoleRequestAnswer(serializers.Serializer[Any]):
     """A request to make a person, or everyone in a group, administrator or reviewer. `state` is
     pending, approved, rejected, withdrawn or expired."""

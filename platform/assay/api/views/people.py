@@ -18,8 +18,8 @@ from assay.api.representations.governance import (
     PersonAnswer,
 )
 from governance.bounds import DEPARTMENT_MAX, EMAIL_MAX, TITLE_MAX
-from governance.people.links import factor_permit_create, is_mailed, password_link_create
-from governance.people.models import JOBS_AT_ONCE_MAX, REASON_MAX, OneTimeLink
+from governance.people.links import is_mailed, password_link_create
+from governance.people.models import JOBS_AT_ONCE_MAX, REASON_MAX
 from governance.people.selectors import (
     department_get,
     departments_visible_to,
@@ -207,42 +207,22 @@ class PersonPasswordLinkView(Endpoint):
         answer=OneTimeLinkAnswer,
         status=201,
         description="Needs a fresh second factor of yours (403 `step_up_required`). The link is "
-        "shown this once, replaces an earlier one, and is mailed where a mail server is set.",
+        "shown this once, replaces an earlier one, and is mailed where a mail server is set. An "
+        "account that holds a platform-wide role and has no second factor takes a recovery instead "
+        "(403 `recovery_needed`).",
     )
     def post(self, request: Request, person_id: int) -> Response:
         self.nothing()
-        made = password_link_create(actor=self.actor, person_id=person_id)
-        return one_time_link_answer(self, *made)
-
-
-class PersonFactorLinkView(Endpoint):
-    """The one-time link by which a person adds a first second factor."""
-
-    @operation(
-        "People",
-        "Permit a person a first second factor, by a one-time link",
-        answer=OneTimeLinkAnswer,
-        status=201,
-        description="A first second factor on an account with a platform-wide role takes such a "
-        "link of another administrator, who gives a fresh second factor for it.",
-    )
-    def post(self, request: Request, person_id: int) -> Response:
-        self.nothing()
-        made = factor_permit_create(actor=self.actor, person_id=person_id)
-        return one_time_link_answer(self, *made)
-
-
-def one_time_link_answer(view: Endpoint, link: OneTimeLink, address: str) -> Response:
-    """Return a new link as the API shows it, this once."""
-    answer = {
-        "purpose": str(link.purpose),
-        "link": address,
-        "expires_at": link.expires_at,
-        "mailed": is_mailed(),
-    }
-    response = view.answer(answer, OneTimeLinkAnswer, status=201)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+        link, address = password_link_create(actor=self.actor, person_id=person_id)
+        answer = {
+            "purpose": str(link.purpose),
+            "link": address,
+            "expires_at": link.expires_at,
+            "mailed": is_mailed(),
+        }
+        response = self.answer(answer, OneTimeLinkAnswer, status=201)
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
 
 class RetentionBody(StrictSerializer):

@@ -21,7 +21,8 @@ NEEDED: tuple[tuple[str, Callable[[], str], str], ...] = (
 FIRST_STEPS = """
 First steps:
   1. Open the link above: set your password and add an authenticator app.
-  2. Invite a second administrator: People → Invite a person.
+  2. Add a second administrator under People; `assay people recover` sets the account up with you
+     (docs/how-to/recover-accounts.md).
   3. Create a department and give it a lead: Departments.
   4. Start the controller and the workers, then look at Health and Workers in the portal.
   5. Bring in a base model: Models → Upload for checks.

@@ -60,6 +60,26 @@ class ReasonForm(TablerForm):
     reason = forms.CharField(max_length=REASON_MAX)
 
 
+class RecoveryForm(TablerForm):
+    """A recovery of another person's account."""
+
+    PREFIX = "recovery"
+
+    purpose = forms.ChoiceField(
+        label="What the link sets",
+        choices=[
+            ("password", "A password and a second factor"),
+            ("factor", "A second factor; they sign in otherwise as before"),
+        ],
+        initial="password",
+    )
+    reason = forms.CharField(
+        max_length=REASON_MAX,
+        help_text="Administrators and the person see it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
 class AccessRequestForm(TablerForm):
     """A request for a first role."""
 
@@ -78,6 +98,13 @@ class LinkForm(TablerForm):
         label="One-time link",
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
         help_text="Paste the whole link.",
+    )
+    code = forms.CharField(
+        required=False,
+        max_length=CODE_MAX,
+        label="Code of the recovery",
+        help_text="The administrator who requested it has it.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
 

@@ -41,7 +41,8 @@
       button.disabled = true;
       try {
         form.elements.credential.value = JSON.stringify(await ask(form));
-        form.submit();
+        // A field that is called "submit" would hide the form's own method.
+        HTMLFormElement.prototype.submit.call(form);
       } catch (error) {
         say(form, words(error));
         button.disabled = false;

@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.cache import add_never_cache_headers
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -24,7 +25,6 @@ from django.views.decorators.debug import sensitive_post_parameters
 from assay.accounts import crypto, passkeys
 from assay.accounts.factor_requirement import factor_added
 from assay.accounts.factors import (
-    STRONG,
     factor_remove,
     factors_of,
     first_factor_refused,
@@ -34,22 +34,33 @@ from assay.accounts.factors import (
 from assay.accounts.freshness import is_fresh
 from assay.accounts.links import link_forget, link_opened
 from assay.accounts.pages import destination
+from assay.middleware import principal_of
 from assay.portal.forms.account import CodeForm, ConfirmForm, PasskeyForm, PasswordForm, TokenForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
-from assay.portal.second_factor import give_second_factor, second_factor_context
+from assay.portal.second_factor import (
+    MARK,
+    SECRETS,
+    brings_second_factor,
+    give_second_factor,
+    second_factor_context,
+    typed_fields,
+)
 from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
 from assay.portal.views.sessions import session_id_of, shown
-from governance.errors import InvalidInput, NotFound
+from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
 from governance.keys.services import access_token_create, key_revoke
+from governance.people.credentials import STRONG
 from governance.people.models import LinkPurpose, Person
 from governance.people.proof import FRESH, proof_fresh
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
 from governance.people.signing_in import own_account, password_change, password_check
 from governance.principals import Principal
+from governance.rowsecurity import scope
 
 TOKENS_SHOWN = 50
+STALE = "confirmation_required"
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -67,6 +78,7 @@ class Account(ActionScreen):
         return {
             "person": person,
             "factors": factors,
+            "unconfirmed": self.actor.unconfirmed,
             "factor_refused": None if may_add else first_factor_refused(person),
             "page": page,
             "sessions": [shown(row, self.request) for row in page],
@@ -81,13 +93,70 @@ class Account(ActionScreen):
 
 
 class FreshScreen(Account):
-    """Requires a recent identity check; redirects to that check otherwise."""
+    """Requires a recent identity check. A form without one is answered with a page that makes it
+    and sends the form again; one that holds a password or a code is not kept.
+    """
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated and not is_fresh(request):
-            back = request.path if request.method == "GET" else reverse("portal:account")
-            return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
-        return super().dispatch(request, *args, **kwargs)
+        if not request.user.is_authenticated or is_fresh(request) or brings_second_factor(request):
+            return super().dispatch(request, *args, **kwargs)
+        if request.method == "POST" and SECRETS.isdisjoint(request.POST):
+            self.actor = principal_of(request)
+            with scope(self.actor):
+                return self.asking(self.stale())
+        back = request.path if request.method == "GET" else reverse("portal:account")
+        if request.method == "POST":
+            messages.info(request, "Type it again: passwords and codes are not kept.")
+        return redirect(f"{reverse('portal:account_confirm')}?{urlencode({'next': back})}")
+
+    def verified(self) -> Principal:
+        person = own_account(self.actor)
+        if factors_of(person.pk).any:
+            return super().verified()
+        password_confirmed(self.request, person)
+        return self.actor
+
+    def stale(self) -> DomainError:
+        return NotPermitted(
+            "Verify your identity first: the next step changes how you sign in.",
+            code=STALE,
+        )
+
+    def asking(self, refusal: DomainError) -> HttpResponse:
+        context = {
+            **confirm_context(self.request, self.actor),
+            "action": self.request.get_full_path(),
+            "hidden": [(MARK, "yes"), *typed_fields(self.request)],
+            "next": reverse("portal:account"),
+            "kept": True,
+            "error": None if refusal.code == STALE else refusal,
+        }
+        response = render(self.request, Confirm.template_name, context, status=refusal.status)
+        add_never_cache_headers(response)
+        return response
+
+
+def password_confirmed(request: HttpRequest, person: Person) -> None:
+    """Check the password that was posted, and note in the session that it was right.
+
+    Raises:
+        NotAuthenticated, QuotaExceeded, Unavailable: as `password_check`.
+    """
+    password_check(email=person.email, password=request.POST.get("password", ""))
+    record_authentication(request, request.user, "password", reauthenticated=True)
+
+
+def confirm_context(request: HttpRequest, actor: Principal) -> dict[str, Any]:
+    """Context of the page on which a person confirms who they are."""
+    person = own_account(actor)
+    return {
+        "person": person,
+        "factors": factors_of(person.pk),
+        "form": ConfirmForm(),
+        "code_form": CodeForm(),
+        "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
+        "linked": SocialAccount.objects.filter(user=person).exists(),
+    }
 
 
 @method_decorator(sensitive_post_parameters("current", "new"), name="dispatch")
@@ -126,15 +195,12 @@ class Confirm(ActionScreen):
     template_name = "portal/account/confirm.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        person = own_account(self.actor)
+        target = destination(self.request)
         return {
-            "person": person,
-            "factors": factors_of(person.pk),
-            "form": ConfirmForm(),
-            "code_form": CodeForm(),
-            "next": destination(self.request),
-            "sso": settings.OIDC_NAME if settings.OIDC_ISSUER else "",
-            "linked": SocialAccount.objects.filter(user=person).exists(),
+            **confirm_context(self.request, self.actor),
+            "action": reverse("portal:account_confirm"),
+            "hidden": [("next", target)],
+            "next": target,
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
@@ -148,8 +214,7 @@ class Confirm(ActionScreen):
                 hint="Use the code of your app, a recovery code or a passkey.",
             )
         else:
-            password_check(email=person.email, password=given.get("password", ""))
-            record_authentication(self.request, self.request.user, "password", reauthenticated=True)
+            password_confirmed(self.request, person)
         return redirect(destination(self.request))
 
 

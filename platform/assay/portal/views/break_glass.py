@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.access import may
 from assay.portal.forms.emergency import AfterReviewForm, BreakGlassForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
-from governance.people.proof import proof_fresh
 from governance.permissions import Action
 from registry.releases.breakglass.checks import separation
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
@@ -73,13 +70,10 @@ class BreakGlassPage(ActionScreen):
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         glass = break_glass_get(actor=self.actor, id=id)
-        here = reverse("portal:break_glass", args=[glass.pk])
         confirms = self.may(glass, Action.RELEASE_BREAK_GLASS_CONFIRM)
         return {
             "glass": glass,
             "release": glass.release,
-            "proven": proof_fresh(self.actor),
-            "prove": f"{reverse('portal:account_prove')}?{urlencode({'next': here})}",
             "confirm": self.offered(glass, BreakGlassState.REQUESTED, "confirm", confirms),
             "may_refuse": glass.state == BreakGlassState.REQUESTED
             and (confirms or glass.asked_by_id == self.actor.person_id),

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.access import may
 from assay.portal.forms.emergency import IncidentForm, IncidentRateForm, IncidentTextForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
 from governance.errors import InvalidInput
-from governance.people.proof import proof_fresh
 from governance.permissions import Action
 from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentState, NoteKind
@@ -135,7 +132,7 @@ class IncidentPage(ActionScreen):
             attributes=found.attributes,
         )  # fmt: skip
 
-    def lift(self, incident: Incident, standing: Any) -> dict[str, Any] | None:
+    def lift(self, incident: Incident, standing: Any) -> dict[str, str] | None:
         """Return the offer to lift, and the obstacle when it is shown but impossible."""
         if standing is None or not self.may(incident, Action.INCIDENT_LIFT):
             return None
@@ -146,12 +143,7 @@ class IncidentPage(ActionScreen):
             )
         elif incident.state in STANDING:
             blocked = "Resolve it first."
-        here = reverse("portal:incident", args=[incident.pk])
-        return {
-            "blocked": blocked,
-            "proven": proof_fresh(self.actor),
-            "prove": f"{reverse('portal:account_prove')}?{urlencode({'next': here})}",
-        }
+        return {"blocked": blocked}
 
 
 class IncidentNoteNew(IncidentPage):

@@ -8,6 +8,7 @@ from typing import Any
 from allauth.mfa.adapter import get_adapter
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.cache import add_never_cache_headers
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
@@ -28,14 +29,10 @@ from assay.portal.views.sessions import PersonSignIn
 from assay.portal.views.sign_in import leave
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError
-from governance.people.links import (
-    factor_permit_create,
-    is_mailed,
-    link_open,
-    not_valid,
-    password_link_create,
-)
+from governance.people.credentials import has_factor
+from governance.people.links import TEXT_MAX, is_mailed, not_valid, password_link_create
 from governance.people.models import LinkPurpose, OneTimeLink, Person
+from governance.people.recoveries.opening import one_time_link_open
 
 SECRET = "assay_totp_secret"  # noqa: S105 (the name of the place in the session)
 
@@ -57,7 +54,7 @@ def app_shown(person: Person, secret: str) -> dict[str, str]:
     }
 
 
-@method_decorator([never_cache, sensitive_post_parameters("link")], name="dispatch")
+@method_decorator([never_cache, sensitive_post_parameters("link", "code")], name="dispatch")
 class LinkOpen(View):
     """The page behind a one-time link. Its script posts what stands behind the `#`."""
 
@@ -66,19 +63,25 @@ class LinkOpen(View):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         try:
-            link = link_open(text=request.POST.get("link", ""))
+            link = one_time_link_open(
+                text=request.POST.get("link", ""), code=request.POST.get("code", "")
+            )
         except DomainError as error:
             refusal_record(error)
             return self.page(request, error)
-        if link.purpose == LinkPurpose.PASSWORD:
+        of_password = link.purpose == LinkPurpose.PASSWORD
+        # A recovery may have ended this very session.
+        if of_password or not request.session.exists(request.session.session_key or ""):
             leave(request)
-            link_remember(request, link)
-            return redirect("portal:link_password")
         link_remember(request, link)
-        return redirect("portal:account_authenticator")
+        return redirect("portal:link_password" if of_password else "portal:account_authenticator")
 
     def page(self, request: HttpRequest, error: DomainError | None = None) -> HttpResponse:
-        context = {"form": LinkForm(), "error": error}
+        needs_code = getattr(error, "code", "") in {"recovery_code_needed", "wrong_recovery_code"}
+        typed = {"link": request.POST.get("link", "")[:TEXT_MAX]} if needs_code else None
+        form = LinkForm(initial=typed)
+        form.fields["code"].required = needs_code
+        context = {"form": form, "error": error, "needs_code": needs_code}
         status = 200 if error is None else error.status
         response = render(request, "portal/account/link.html", context, status=status)
         if error is not None and error.retry_after is not None:
@@ -122,21 +125,20 @@ class LinkPassword(View):
             return render(request, "portal/account/link.html", context, status=gone.status)
         person = link.person
         form = NewPasswordForm(request.POST or None)
-        context = {"person": person, "form": form, "error": error, "needs_factor": False}
-        if needs_first_factor(person):
+        context = {"person": person, "form": form, "error": error, "has_factor": False}
+        if has_factor(person.pk):
+            context["has_factor"] = True
+        elif needs_first_factor(person):
             context |= {"needs_factor": True, **app_shown(person, app_secret(request))}
         status = 200 if error is None else error.status
         return render(request, "portal/account/link_password.html", context, status=status)
 
 
 class PersonLink(PersonSignIn):
-    """Makes a one-time link for a person, and shows it this once."""
+    """Makes a one-time link with which a person sets their password, and shows it this once."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        if self.request.POST.get("purpose") == LinkPurpose.FACTOR:
-            link, address = factor_permit_create(actor=self.actor, person_id=id)
-        else:
-            link, address = password_link_create(actor=self.actor, person_id=id)
+        link, address = password_link_create(actor=self.actor, person_id=id)
         return link_page(self.request, link, address)
 
 
@@ -149,4 +151,11 @@ def link_page(request: HttpRequest, link: OneTimeLink, address: str) -> HttpResp
         "mailed": is_mailed(),
         "for_password": link.purpose == LinkPurpose.PASSWORD,
     }
-    return render(request, "portal/account/link_made.html", context, status=201)
+    return shown_once(request, "portal/account/link_made.html", context)
+
+
+def shown_once(request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    """Return a page with a secret that no address shows again, and that no cache keeps."""
+    response = render(request, template, context, status=201)
+    add_never_cache_headers(response)
+    return response

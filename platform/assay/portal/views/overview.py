@@ -207,8 +207,9 @@ def first_steps(actor: Principal) -> list[Step]:
     held = set(RoleAssignment.objects.order_by().values_list("role", flat=True).distinct())
     steps = [
         Step(
-            "Invite a second administrator",
-            "Two people can then approve each other's changes, and let each other back in.",
+            "Add a second administrator",
+            "Two people can then approve each other's changes. A command on the server sets the "
+            "account up with you; with a third one, two recover the other.",
             "portal:people",
             several,
         ),

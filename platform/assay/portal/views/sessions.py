@@ -14,8 +14,11 @@ from assay.accounts.devices import device_words
 from assay.accounts.factors import factors_of, factors_reset
 from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
-from assay.portal.forms.account import ReasonForm
+from assay.portal.forms.account import ReasonForm, RecoveryForm
 from assay.portal.http import ActionScreen, cleaned, page_of
+from governance.people.credentials import is_privileged
+from governance.people.models import Person
+from governance.people.recoveries.selectors import recoveries_live
 from governance.people.selectors import person_get, sees_everyone
 from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
 from governance.permissions import Action
@@ -66,11 +69,23 @@ class PersonSignIn(ActionScreen):
             "sessions": [shown(row, self.request) for row in page],
             "may_end": may(self.actor, Action.SESSION_REVOKE, kind="session", attributes=owned),
             "form": ReasonForm() if may_reset and person.pk != self.actor.person_id else None,
+            "privileged": is_privileged(person),
+            "recovery_form": self.recovery_form(person),
+            "recovery": recoveries_live(self.actor).filter(person=person).first(),
             "sso": settings.OIDC_NAME,
             "link_form": ReasonForm(auto_id="link_%s")
             if may_reset and SocialAccount.objects.filter(user=person).exists()
             else None,
         }
+
+    def recovery_form(self, person: Person) -> RecoveryForm | None:
+        """Return the form that requests a recovery, for who may."""
+        if person.pk == self.actor.person_id or not (person.is_active and is_privileged(person)):
+            return None
+        if not may(self.actor, Action.ROLE_GRANT, kind="person"):
+            return None
+        posted = self.request.POST if f"{RecoveryForm.PREFIX}-reason" in self.request.POST else None
+        return RecoveryForm(posted, prefix=RecoveryForm.PREFIX)
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]

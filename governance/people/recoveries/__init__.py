@@ -1,0 +1,1 @@
+"""Recovery of an account: two parties together replace how it signs in."""
