@@ -356,12 +356,14 @@ class _Run:
 
 
 def _outcome(number: int, pending: _Pending) -> Outcome:
-    if pending.done is None:
-        failed = pending.failed
+    done, failed = pending.done, pending.failed
+    # Nothing cancels a row, so that an answer that was ended so is only a part of one.
+    if done is None or done.finish_reason == "cancelled":
         raise BadMaterial(
-            f"The model failed on row {number + 1}: {failed.message if failed else 'no answer'}"
+            f"The model failed on row {number + 1}: "
+            f"{failed.message if failed else 'its answer was broken off'}"
         )
-    return Outcome("".join(pending.parts), pending.done.results or [])
+    return Outcome("".join(pending.parts), done.results or [])
 
 
 def _answered(outcome: Outcome | None) -> Outcome:
