@@ -252,10 +252,11 @@ class Execution:
         choices: dict[int, Choice] = {}
         while isinstance(event := await self._take(inbox), Delta):
             choices.setdefault(event.index, Choice(event.index)).add(piece(event))
-        units = await self._settle(event)
         answer = answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
+        # Before the settlement: a request that does not fit what was computed is refused.
         shown = self._plan.renderer.whole(answer)
+        units = await self._settle(event)
         if not isinstance(shown, Rendered):
             shown = Rendered(encode(dumps(shown)), "application/json")
         self._call.responding = True
@@ -376,8 +377,10 @@ class Execution:
         if isinstance(error, ReplyForged):
             self._call.outcome = error.code
             await self._runtime.cancellations.publish(self._call.request_id)
-        if isinstance(error, EngineFailed) and error.used is not None:
-            await self._charge("failed", error.used, error.message)
+        used = error.used if isinstance(error, EngineFailed) else None
+        if used is not None and self._call.responding:
+            # The caller has what was made until then.
+            await self._charge("failed", used, error.message)
             return
         refused = error.status < 500
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
@@ -389,7 +392,9 @@ class Execution:
             completion_tokens=self._completion_tokens,
             units=self._units if self._completion_tokens else 0,
         )
-        await self._runtime.ledger.settle(Settlement(entry, units=entry.units))
+        # A refusal costs nothing; on limits per minute counts what was computed until then.
+        computed = entry.units if used is None else used.units
+        await self._runtime.ledger.settle(Settlement(entry, units=computed))
         self._call.settled = entry
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
