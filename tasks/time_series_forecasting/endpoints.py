@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -38,11 +38,14 @@ class SeriesInput(Strict):
 
 
 class Parameters(Strict):
-    """Steps to forecast, quantiles to return, and the frequency that all series have."""
+    """Steps to forecast, quantiles to return, and the frequency that all series have. `truncate`
+    START takes the end of a series that is longer than the model reads; it is refused otherwise.
+    """
 
     prediction_length: Horizon = DEFAULT_HORIZON
     quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
     freq: Frequency | None = None
+    truncate: Literal["NONE", "START"] | None = None
 
     @field_validator("quantile_levels")
     @classmethod
@@ -84,7 +87,9 @@ def read_forecast(body: Body, request_id: str, name: str) -> Plan:
         prompt_tokens=0,
         units=points,
         options=ForecastOptions(
-            prediction_length=steps, quantile_levels=request.parameters.quantile_levels
+            prediction_length=steps,
+            quantile_levels=request.parameters.quantile_levels,
+            truncate="start" if request.parameters.truncate == "START" else "none",
         ),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 from workers.trainers.evaluation import Outcome, ask
 from workers.trainers.protocol import BadMaterial, Judge, Progress
 
@@ -25,7 +25,7 @@ def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
     """
     starts = range(0, len(texts), TEXTS_PER_REQUEST)
     parts = [list(texts[start : start + TEXTS_PER_REQUEST]) for start in starts]
-    asked = [(TextInputs(input=part), NoOptions()) for part in parts]
+    asked = [(TextInputs(input=part), TextOptions()) for part in parts]
     outcomes = ask(model, asked, progress, _as_arrays)
     rows = [row for part, found in zip(parts, outcomes, strict=True) for row in _rows(part, found)]
     alike = len({row.shape for row in rows}) == 1

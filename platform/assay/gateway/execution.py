@@ -13,7 +13,7 @@ import redis
 from django.conf import settings
 
 from assay.gateway.admission import Admitted, Application, Ticket
-from assay.gateway.answers import answer_of, piece, used
+from assay.gateway.answers import answer_of, cut_headers, piece, used
 from assay.gateway.call import Call
 from assay.gateway.errors import DeadlinePassed, EngineFailed, NoUsableKey, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
@@ -261,7 +261,7 @@ class Execution:
             shown = Rendered(encode(dumps(shown)), "application/json")
         self._call.responding = True
         used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
-        headers = [*self._call.headers(), *self._quota_headers, used]
+        headers = [*self._call.headers(), *self._quota_headers, used, *cut_headers(answer)]
         await respond(send, 200, shown.body, headers, shown.content_type.encode())
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:

@@ -87,8 +87,8 @@ def test_it_is_cancelled_resumed_served_and_measured(
     result = train(minilm, tmp_path, progress, [*rows(), rows()[0]], cut.checkpoints[-1])
     assert any("Resuming from checkpoint-" in line for line in progress.lines)
     assert any("1 repeated" in line for line in progress.warnings)
-    kept = [result.parameters[f"rows{each}"] for each in ("", "_left_out", "_shortened")]
-    assert kept == [31, 1, 0]
+    assert [result.parameters[f"rows{each}"] for each in ("", "_left_out")] == [31, 1]
+    assert result.rows_cut == 0
     assert result.metrics["validation_accuracy"] >= 0.5
     output = tmp_path / "output"
     config = json.loads((output / "config.json").read_text())
@@ -191,9 +191,9 @@ def test_texts_that_are_cut_are_counted_in_a_warning(
     long = [{"text": f"{'very ' * 40}{n}", "label": "good"} for n in range(4)]
     result = train(minilm, tmp_path, progress, [*rows(), *long], epochs=1)
     (warning,) = progress.warnings
-    assert "4 of 34 texts are longer than max_length 16" in warning
+    assert "4 of 34 rows are longer than is read: the first 16 tokens" in warning
     assert "The longest has 43 tokens" in warning
-    assert result.parameters["rows_shortened"] == 4
+    assert result.rows_cut == 4
 
 
 def test_an_answer_that_is_broken_off_is_not_measured(
