@@ -52,8 +52,6 @@ from tasks.text_generation.tools import (
 )
 
 DEFAULT_CHAT_TOKENS = 512
-# A longer question is searched for by its beginning.
-QUERY_CHARACTERS = 4_000
 
 
 class TextPart(Strict):
@@ -228,7 +226,7 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
 
     grounding = Grounding(
         knowledge_base=request.knowledge_base,
-        query=asked[-1][:QUERY_CHARACTERS],
+        query=asked[-1],
         most=request.max_passages or DEFAULT_PASSAGES,
         plan_with=plan_with,
     )

@@ -200,6 +200,10 @@ class PromptProcesses:
             raise _broken("it answered out of form")
         return self._within(lengths, tokens, kinds, truncate, "pair")
 
+    def lengths(self, request_id: str, texts: list[str]) -> list[int]:
+        """The number of tokens of each text, however long. Raises as `encode`."""
+        return self._read(request_id, {"texts": texts}, "none", 1 + len(texts))[0]
+
     def _read(
         self, request_id: str, asked: dict[str, Any], truncate: Truncate, count: int
     ) -> list[list[int]]:

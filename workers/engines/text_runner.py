@@ -40,7 +40,7 @@ class TextRunner:
         self.model = load_model(folder, architectures, dtype=dtype, device=device)
         tokenizer = load_tokenizer(folder)
         self._pad = tokenizer.pad_token_id
-        self.max_length = _max_length(folder, self.model, tokenizer)
+        self.max_length = reading_limit(folder, self.model.config, tokenizer)
         self._prompts = PromptProcesses(tokenizer, max_length=self.max_length)
 
     def prepare(self, request_id: str, inputs: TextInputs, options: TextOptions) -> Prepared:
@@ -108,9 +108,8 @@ def label_names(model: Any) -> list[str]:
     return [str(names[index]) for index in range(len(names))]
 
 
-def _max_length(folder: Path, model: Any, tokenizer: Any) -> int:
+def reading_limit(folder: Path, config: Any, tokenizer: Any) -> int:
     """Return how many tokens of a text are read: the least of what the files state."""
-    config = model.config
     positions = int(config.max_position_embeddings)
     if config.model_type in _OFFSET:
         # Their positions are counted from the padding token on.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from openai import APIStatusError, NotFoundError, OpenAI, PermissionDeniedError
+from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, PermissionDeniedError
 
 from assay.gateway import index_cache
 from governance.keys.models import ApiKey
@@ -28,7 +28,7 @@ from tests.unit.assay.knowledge_stage import (
     knowledge_base,
 )
 from tests.unit.assay.test_gateway_prompts import prompt_behind
-from workers.wire import Delta, Done, InferenceRequest
+from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
 
@@ -83,6 +83,37 @@ def test_a_search_returns_passages_in_openais_shape(stage: Stage, handbook: Know
         "handbook",
     )
     assert searched.decision["rules"] == ["departments-search-their-knowledge"]
+
+
+def test_a_question_that_the_embedding_model_cannot_read_whole_is_refused(stage: Stage) -> None:
+    """Neither cut by characters nor by tokens; and a refusal costs nothing."""
+
+    def refuse(request: InferenceRequest, reply: Reply) -> None:
+        words = len(request.inputs["input"][0].split())
+        assert request.options == {}
+        message = f"This model's maximum context length is 256 tokens; the input has {words}."
+        reply(Failed("context_length_exceeded", message, 400))
+
+    deployed = stage.deployment("embedder", task="embeddings", behaviour=refuse)
+    base = knowledge_base(stage, deployed.release.version)
+    add(stage, base, LEAVE, "leave")
+    index(base)
+    stage.deployment(behaviour=cites)
+    stage.notify()
+    client = stage.client(stage.key(scopes=SCOPES))
+    for words in (5_000, 60_000):
+        question = "How " + "a " * (words - 1)
+        with pytest.raises(BadRequestError, match=r"maximum|at most") as refused:
+            client.vector_stores.search("handbook", query=question)
+        assert refused.value.code == "context_length_exceeded"
+        with pytest.raises(BadRequestError, match=r"maximum|at most") as refused:
+            client.chat.completions.create(
+                model="writer",
+                messages=[{"role": "user", "content": question}],
+                extra_body={"knowledge_base": "handbook"},
+            )
+        assert refused.value.code == "context_length_exceeded"
+    assert {entry.units for entry in stage.entries(6)} == {0}
 
 
 def test_a_chat_is_answered_with_citations_that_open_at_the_passage(

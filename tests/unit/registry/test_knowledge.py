@@ -17,7 +17,7 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Department
 from governance.principals import Principal
 from governance.rowsecurity import scope
-from registry.knowledge.chunks import chunk_spans
+from registry.knowledge.chunks import chunk_spans, fitted_spans
 from registry.knowledge.documents import (
     ALLOWED_TRANSITIONS,
     DOCUMENT_STATES,
@@ -293,6 +293,30 @@ def test_the_list_of_bases_takes_three_queries(
         (found,) = knowledge_bases_visible_to(lead)
         assert found.current_count == 1
         assert list(found.departments.all()) == []
+
+
+@given(st.text(alphabet="ab 漢.\n", max_size=3000), st.integers(10, 400))
+def test_chunks_are_split_until_each_fits_and_still_cover_every_word(text: str, most: int) -> None:
+    def weight(piece: str) -> int:
+        return sum(7 if letter == "漢" else 1 for letter in piece)
+
+    spans = fitted_spans(
+        text,
+        chunk_spans(text, 200, 40),
+        40,
+        lambda pieces: [weight(each) <= most for each in pieces],
+    )
+    covered: set[int] = set()
+    for start, end in spans:
+        assert weight(text[start:end]) <= most
+        covered.update(range(start, end))
+    assert all(at in covered for at, each in enumerate(text) if not each.isspace())
+    assert spans == sorted(spans)
+
+
+def test_a_character_that_no_chunk_can_hold_is_told() -> None:
+    with pytest.raises(ValueError, match="the character 'a' is longer"):
+        fitted_spans("aaa", [(0, 3)], 0, lambda pieces: [False for _ in pieces])
 
 
 @given(st.text(alphabet="ab .\n", max_size=3000))
