@@ -52,6 +52,13 @@ def pipeline_side(truncation: Truncation | None) -> Truncate:
     return "none" if truncation in (None, "do_not_truncate") else "end"
 
 
+def cut_counts(answer: Answer) -> dict[str, int]:
+    """Return how much was cut off, as fields of an answer; nothing where nothing was."""
+    if not answer.cut_inputs:
+        return {}
+    return {"truncated_inputs": answer.cut_inputs, "truncated_tokens": answer.cut_tokens}
+
+
 def cohere_warnings(answer: Answer) -> dict[str, list[str]]:
     """Return the part of Cohere's `meta` that tells what was cut off; nothing where nothing was."""
     if not answer.cut_inputs:

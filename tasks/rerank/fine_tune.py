@@ -16,7 +16,7 @@ from tasks.rerank import TASK, CrossEncoderHyperparameters
 from tasks.rerank.score import reciprocal_rank
 from workers.engines.loading import load_tokenizer
 from workers.trainers.bases import check_length, load_base
-from workers.trainers.lengths import long_places, warn_of_cut
+from workers.trainers.lengths import token_lengths, warn_of_cut
 from workers.trainers.material import distinct, hold_out
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
@@ -149,7 +149,8 @@ def _model(request: TrainingRequest, max_length: int) -> tuple[Any, Any]:
 def _cut_queries(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> int:
     """Return how many queries have a document with which they are too long."""
     queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
-    return len({queries[at] for at in long_places(tokenizer, max_length, queries, documents)})
+    lengths = token_lengths(tokenizer, queries, documents)
+    return len({each for each, n in zip(queries, lengths, strict=True) if n > max_length})
 
 
 def _encoded(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:

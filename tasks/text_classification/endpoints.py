@@ -19,7 +19,12 @@ from registry.catalog.requests import (
     estimate_tokens,
     parse,
 )
-from registry.catalog.truncation import CohereTruncate, TruncatedRequest, cohere_side
+from registry.catalog.truncation import (
+    CohereTruncate,
+    TruncatedRequest,
+    cohere_side,
+    cut_counts,
+)
 
 
 class ClassifyRequest(Strict):
@@ -102,4 +107,5 @@ class ClassifyRenderer:
                 for index, scores in enumerate(answer.results)
             ],
             "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
+            **cut_counts(answer),
         }

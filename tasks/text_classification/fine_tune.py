@@ -10,7 +10,7 @@ from tasks.text_classification import TASK, FineTuneHyperparameters
 from workers.engines.loading import load_tokenizer
 from workers.trainers.bases import check_length, load_base
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
-from workers.trainers.lengths import long_places, warn_of_cut
+from workers.trainers.lengths import token_lengths, warn_of_cut
 from workers.trainers.protocol import Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import parse_settings, read_rows
 
@@ -43,8 +43,10 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, split.labels, settings.max_length)
-    cut = len(long_places(tokenizer, settings.max_length, [row["text"] for row in rows]))
-    warn_of_cut(progress, cut, len(rows), f"the first {settings.max_length} tokens (max_length)")
+    lengths = token_lengths(tokenizer, [row["text"] for row in rows])
+    cut = sum(length > settings.max_length for length in lengths)
+    read = f"the first {settings.max_length} tokens (max_length). The longest has {max(lengths)}"
+    warn_of_cut(progress, cut, len(rows), read)
     return fit_classifier(
         request,
         progress,

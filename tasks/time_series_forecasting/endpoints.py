@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.requests import Body, RequestInvalid, Strict, parse
 from registry.catalog.series import Frequency, Moment, moment_after
+from registry.catalog.truncation import cut_counts
 from tasks.time_series_forecasting.schema import (
     DEFAULT_HORIZON,
     DEFAULT_LEVELS,
@@ -134,5 +135,6 @@ class PredictionsRenderer:
                     **({"start": start} if start is not None else {}),
                 }
                 for found, name, start in zip(answer.results, self.names, self.starts, strict=True)
-            ]
+            ],
+            **cut_counts(answer),
         }

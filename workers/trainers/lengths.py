@@ -12,13 +12,12 @@ from workers.trainers.protocol import Progress
 _CHUNK = 1_000
 
 
-def long_places(
-    tokenizer: Any, max_length: int, texts: Sequence[str], seconds: Sequence[str] | None = None
+def token_lengths(
+    tokenizer: Any, texts: Sequence[str], seconds: Sequence[str] | None = None
 ) -> list[int]:
-    """Return the places of the texts, or pairs of texts, with more than `max_length` tokens."""
+    """Return the number of tokens of each text, or of each pair of texts."""
     asked = (list(texts),) if seconds is None else (list(texts), list(seconds))
-    tokens = tokenizer(*asked, truncation=False, verbose=False)["input_ids"]
-    return [at for at, ids in enumerate(tokens) if len(ids) > max_length]
+    return [len(ids) for ids in tokenizer(*asked, truncation=False, verbose=False)["input_ids"]]
 
 
 def read_captions(

@@ -13,7 +13,7 @@ from workers.engines.architectures import UnsupportedModel, architecture_of
 from workers.engines.loading import check_shards, load_tokenizer
 from workers.hyperparameters import SequenceSettings
 from workers.trainers.head_training import HeadTrainer
-from workers.trainers.lengths import long_places, warn_of_cut
+from workers.trainers.lengths import token_lengths, warn_of_cut
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import arguments, fast_bfloat16, run_trainer
 
@@ -117,8 +117,8 @@ def _model(
 
 def _cut(pairs: Pairs, tokenizer: Any, max_length: int) -> int:
     """Return how many rows have a text or a target that is too long."""
-    sides = ([text for text, _ in pairs], [target for _, target in pairs])
-    return len({at for texts in sides for at in long_places(tokenizer, max_length, texts)})
+    sides = (token_lengths(tokenizer, texts) for texts in zip(*pairs, strict=True))
+    return sum(max(lengths) > max_length for lengths in zip(*sides, strict=True))
 
 
 def _encoded(pairs: Pairs, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
