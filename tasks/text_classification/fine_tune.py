@@ -45,8 +45,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     model, tokenizer = _model(request, split.labels, settings.max_length)
     lengths = token_lengths(tokenizer, [row["text"] for row in rows])
     cut = sum(length > settings.max_length for length in lengths)
-    read = f"the first {settings.max_length} tokens (max_length). The longest has {max(lengths)}"
-    warn_of_cut(progress, cut, len(rows), read)
+    read = f"the first {settings.max_length} tokens (max_length)"
+    warn_of_cut(progress, cut, len(rows), f"{read}. The longest has {max(lengths)} tokens")
     return fit_classifier(
         request,
         progress,

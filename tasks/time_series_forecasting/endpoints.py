@@ -29,7 +29,8 @@ MAX_POINTS = 100_000
 
 
 class SeriesInput(Strict):
-    """One history. `start` is the time of its first value; with `freq` it dates the forecast."""
+    """One history. `start` is the time of its first value, which dates the forecast with the
+    parameter `freq`."""
 
     target: History
     start: Moment | None = None
@@ -100,9 +101,16 @@ def _starts(request: ForecastRequest) -> list[str | None]:
     freq = request.parameters.freq
     starts: list[str | None] = []
     for number, each in enumerate(request.inputs):
-        if each.start is None or freq is None:
+        if each.start is None:
             starts.append(None)
             continue
+        if freq is None:
+            raise RequestInvalid(
+                f"inputs[{number}].start is a time, and parameters.freq, which tells how far its "
+                "values are apart, is missing. Send both, or neither.",
+                param="parameters.freq",
+                code="missing_parameter",
+            )
         try:
             # The last step is dated too, so that callers can count on all of them.
             moment_after(each.start, freq, len(each.target) + request.parameters.prediction_length)
