@@ -85,6 +85,29 @@ def test_a_search_returns_passages_in_openais_shape(stage: Stage, handbook: Know
     assert searched.decision["rules"] == ["departments-search-their-knowledge"]
 
 
+def test_a_search_takes_its_options_or_refuses_them(stage: Stage, handbook: KnowledgeBase) -> None:
+    client = stage.client(stage.key(scopes=SCOPES))
+
+    def search(**options: Any) -> list[float]:
+        asked: Any = {"query": ["days", "of leave"], **options}
+        return [each.score for each in client.vector_stores.search("handbook", **asked).data]
+
+    best, other = search(max_num_results=2, rewrite_query=False)
+    assert best > other
+    assert search(max_num_results=1) == [best]
+    for ranker in ("auto", "none"):
+        options = {"ranker": ranker, "score_threshold": (max(other, 0) + best) / 2}
+        assert search(ranking_options=options) == [best]
+    for refused in (
+        {"rewrite_query": True},
+        {"ranking_options": {"ranker": "default-2024-11-15"}},
+        {"ranking_options": {"hybrid_search": {"embedding_weight": 1, "text_weight": 1}}},
+        {"filters": {"type": "eq", "key": "document", "value": "leave"}},
+    ):
+        with pytest.raises(BadRequestError):
+            search(**refused)
+
+
 def test_a_question_that_the_embedding_model_cannot_read_whole_is_refused(stage: Stage) -> None:
     """Neither cut by characters nor by tokens; and a refusal costs nothing."""
 
