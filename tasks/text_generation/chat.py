@@ -37,7 +37,7 @@ from registry.catalog.requests import (
     one_or_many,
     parse,
 )
-from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_text
+from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_passage
 from tasks.text_generation.rendering import ChatRenderer
 from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount
 from tasks.text_generation.stored_chats import stored_plan
@@ -250,7 +250,7 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
 
     def plan_with(passages: Sequence[Passage], own_system: bool) -> Plan:
         found = grounded_messages(messages, passages, own_system=own_system)
-        plan = _chat_plan(request, request_id, found, [shown_text(each) for each in passages])
+        plan = _chat_plan(request, request_id, found, list(map(shown_passage, passages)))
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,

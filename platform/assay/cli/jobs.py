@@ -51,7 +51,8 @@ def watch(
     job = follow(Client.signed_in(), job_id, log=log)
     made = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     if job["state"] == "succeeded":
-        console.print(f"{job['title']}: succeeded" + (f", made {made}." if made else "."))
+        end = f", made {made}." if made else "."
+        console.print(f"{job['title']}: succeeded{end}", markup=False)
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
 

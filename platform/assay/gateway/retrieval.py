@@ -250,14 +250,17 @@ async def ground(
     own = NO_PROMPT if named is None else named.own_prompt
     plan = with_prompt(grounding.plan_with(passages, own.has_system), own)
     declared = [circumstances.classification, *(each.classification for each in passages)]
+    sensitive = max(declared, key=CLASSIFICATIONS.index)
+    if circumstances.kept_as and sensitive != circumstances.kept_as:
+        raise NotPermitted(
+            f"The passages are {sensitive}, and the file of the answer is {circumstances.kept_as}.",
+            code="classification_too_low",
+            hint=f"Upload the input of the batch with `Assay-Data-Classification: {sensitive}`.",
+        )
     sources = frozenset(each.version for each in passages)
     application = replace(
         application,
-        circumstances=replace(
-            circumstances,
-            tokens=plan.tokens,
-            classification=max(declared, key=CLASSIFICATIONS.index),
-        ),
+        circumstances=replace(circumstances, tokens=plan.tokens, classification=sensitive),
         sources=sources,
     )
     call.policy = snapshot.policy.version

@@ -15,9 +15,9 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from governance.errors import WrongState
+from governance.errors import NotFound, WrongState
 from registry import store
-from registry.knowledge.documents import document_version_recall
+from registry.knowledge.documents import document_draft_delete, document_version_recall
 from registry.knowledge.index_files import best_rows, read_index
 from registry.knowledge.index_format import LoadedIndex
 from registry.knowledge.models import KnowledgeBase, KnowledgeIndex
@@ -31,6 +31,7 @@ from tests.unit.workers import company
 from workers.jobs import orders
 from workers.jobs.finishing import job_finish
 from workers.jobs.knowledge import document_publish_request, index_request
+from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
 from workers.tasks.jobs import run
 
@@ -292,3 +293,61 @@ def test_a_recalled_embedding_version_indexes_nothing(handbook: KnowledgeBase) -
     lead = company.person("Lena", "lead", "clinical")
     with pytest.raises(WrongState):
         index_request(actor=lead, base=handbook)
+
+
+def test_an_index_holds_documents_of_its_own_base_alone(handbook: KnowledgeBase) -> None:
+    """A worker states which documents are in it; the next one is given their texts."""
+    lead = company.person("Lena", "lead", "clinical")
+    finance = company.person("Fred", "lead", "finance")
+    other = company.version(company.model("other", "embeddings", "finance"))
+    theirs = base(finance, company.department("finance"), other, name="ledger")
+    secret = document(finance, theirs, b"The merger is in May.", "secret.txt")
+    document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
+    job = Job.objects.get(spec__base=handbook.pk)
+    run(str(job.pk))
+    job.refresh_from_db()
+    assert job.result is not None
+    job.result["versions"].append(secret.pk)
+    job.save(update_fields=["result"])
+    assert job_finish(job.pk) == JobState.FAILED
+    job.refresh_from_db()
+    assert "documents of Index handbook that handbook does not have" in job.error
+    # And should one have been registered, it takes no text along.
+    index_request(actor=lead, base=handbook)
+    built(handbook)
+    KnowledgeIndex.objects.update(versions=[secret.pk])
+    index_request(actor=lead, base=handbook)
+    (waiting,) = Job.objects.filter(spec__base=handbook.pk, state="queued")
+    claim = job_claim(job_id=waiting.pk, worker="w1")
+    assert claim is not None
+    order = orders.order_make(claim)
+    assert secret.text_sha256 not in order.model_dump_json()
+
+
+def test_a_draft_that_is_deleted_meanwhile_is_not_published(handbook: KnowledgeBase) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    draft = document(lead, handbook, publish=False)
+
+    def publish() -> str:
+        try:
+            document_publish_request(actor=lead, version_id=draft.pk)
+        except NotFound as error:
+            return error.message
+        finally:
+            connection.close()
+        return "published"
+
+    with ThreadPoolExecutor(1) as another:
+        with transaction.atomic():
+            document_draft_delete(actor=lead, version_id=draft.pk)
+            said = another.submit(publish)
+            while not someone_waits():
+                assert not said.done()
+        assert said.result(20) == "The document was deleted meanwhile."
+
+
+def someone_waits() -> bool:
+    """Return whether another transaction waits for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
