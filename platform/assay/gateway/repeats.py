@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis
 from django.conf import settings
@@ -68,7 +68,8 @@ async def _take(runtime: Runtime, call: Call, name: str) -> None:
         mine = call.request_id.encode()
         if await runtime.client.set(name, mine, nx=True, px=int(lifetime_s * 1000)):
             return
-        other = await runtime.client.get(name) or b""
+        found: Any = await runtime.client.get(name)
+        other: bytes = found or b""
     except (redis.RedisError, OSError) as error:
         raise Unavailable("The Idempotency-Key cannot be looked up now.", retry_after=2) from error
     if other.startswith(_ANSWERED):

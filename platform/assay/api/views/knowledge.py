@@ -96,7 +96,7 @@ class DocumentVersionAnswer(serializers.Serializer[Any]):
     recall_reason = serializers.CharField()
 
 
-class RecalledAnswer(DocumentVersionAnswer):
+class DocumentRecalledAnswer(DocumentVersionAnswer):
     """A recalled version. `same_text` are the ids of versions that you may see, of any knowledge
     base, that have its text and stay in force."""
 
@@ -278,7 +278,7 @@ class DocumentRecallView(Endpoint):
         "Knowledge",
         "Recall a document version",
         body=DocumentRecallBody,
-        answer=RecalledAnswer,
+        answer=DocumentRecalledAnswer,
     )
     def post(self, request: Request, document_id: int) -> Response:
         given = self.body(DocumentRecallBody)
@@ -286,7 +286,7 @@ class DocumentRecallView(Endpoint):
         document_version_recall(actor=self.actor, version_id=document_id, reason=given["reason"])
         found: Any = document_version_get(actor=self.actor, id=document_id)
         found.same_text = list(same_text(self.actor, found).values_list("pk", flat=True))
-        return self.answer(found, RecalledAnswer)
+        return self.answer(found, DocumentRecalledAnswer)
 
 
 class DocumentAnswersView(Endpoint):

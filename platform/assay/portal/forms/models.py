@@ -131,8 +131,10 @@ class FineTuneForm(TablerForm):
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = super().clean() or {}
         measured, base = given.get("then"), given.get("base_version")
+        if not measured:
+            return given
         learned = [given.get("dataset_version"), *(training_data(base) if base else [])]
-        if measured and measured.digest in {each.digest for each in learned if each is not None}:
+        if measured.digest in {each.digest for each in learned if each is not None}:
             self.add_error(
                 "then",
                 f"{measured} is training data of this fine-tune or of its base. A result on it "
