@@ -186,7 +186,7 @@ def verify(options: argparse.Namespace) -> None:
     if options.key:
         _check_signature(text, folder / SIGNATURE, options.key)
     try:
-        index = json.loads(text)
+        index = json.loads(text, object_pairs_hook=_unique)
         faults = list(compare(folder, index))
         about = [
             f"model {each['name']}: {each['digest']}{_facts(each)}" for each in index["models"]
@@ -202,6 +202,14 @@ def verify(options: argparse.Namespace) -> None:
     say(f"{len(index['files'])} files are what {INDEX} says.")
     if not (options.key or options.digest):
         say(f"Compare with the sender: the SHA-256 of {INDEX} is\n{digest}")
+
+
+def _unique(pairs: list) -> dict:
+    """Return an object of the index; programs differ in which of two equal names they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object names a key twice")
+    return found
 
 
 def _facts(model: dict) -> str:
@@ -232,7 +240,12 @@ def compare(folder: Path, index: dict) -> Iterator[str]:
     found = {each["path"]: each for each in entries(folder)}
     for extra in sorted(found.keys() - named.keys() - {INDEX, SIGNATURE}):
         yield f"{extra} is not in the index."
+    folded: dict = {}
     for path, known in named.items():
+        if folded.setdefault(path.lower(), path) != path:
+            yield f"{path} and {folded[path.lower()]} differ in case alone."
+        if "\\" in path or any(ord(each) < 32 for each in path):
+            yield f"{path!r} is not the same file on every system."
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             yield f"{path!r} leads out of the bundle."
         elif path not in found:

@@ -159,6 +159,8 @@ class Done:
     share of the device's time: of what runs at once each takes an equal part. `units` is how much
     was used in the unit of the task; where that is tokens, the two counts of tokens say it.
     `stop` is the stop text that ended the answer, for requests whose options set `name_stop`.
+    `cut_inputs` of the request's inputs lost `cut_tokens` that the model cannot read, as its
+    options say.
     """
 
     finish_reason: str
@@ -169,6 +171,8 @@ class Done:
     device_ms: int = 0
     units: int = 0
     stop: str = ""
+    cut_inputs: int = 0
+    cut_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +211,15 @@ _REQUIRED = {
     kind: frozenset(each.name for each in fields(kind) if each.default is MISSING)
     for kind in _NAMES
 }
-# Counts in events that are charged, and the most of each: the ledger takes no more in one request.
-CHARGED = {
+# Counts in events, and the most of each: the ledger takes no more in one request.
+COUNTS = {
     "tokens": 100_000_000,
     "prompt_tokens": 100_000_000,
     "completion_tokens": 100_000_000,
     "device_ms": 3_600_000,
     "units": 1_000_000_000,
+    "cut_inputs": 100_000_000,
+    "cut_tokens": 1_000_000_000,
 }
 
 
@@ -256,7 +262,7 @@ def event_from_json(body: dict[str, Any]) -> Event:
     event = _KINDS[body.pop("type")](**body)
     if isinstance(event, Done) and not isinstance(event.stop, str):
         raise TypeError("stop is not a string")
-    for name, most in CHARGED.items():
+    for name, most in COUNTS.items():
         count = getattr(event, name, 0)
         if type(count) is not int or not 0 <= count <= most:
             raise ValueError(f"{name} is not a whole number from 0 to {most}")

@@ -30,7 +30,7 @@ from assay.local import materials  # noqa: E402
 from benchmarks.ideas.films import Rows, written  # noqa: E402
 from benchmarks.progress import Quiet  # noqa: E402
 from benchmarks.table import Row, show  # noqa: E402
-from tasks.text_generation.conversations import ConversationReader  # noqa: E402
+from tasks.text_generation.conversations import ConversationReader, cut_to  # noqa: E402
 from tasks.text_generation.dpo import train  # noqa: E402
 from workers.trainers.convert import convert  # noqa: E402
 from workers.trainers.protocol import TrainingRequest  # noqa: E402
@@ -79,7 +79,7 @@ def preferred(model: Any, tokenizer: Any, rows: Rows) -> float:
 def _likelihood(model: Any, reader: ConversationReader, row: dict[str, Any], kind: str) -> float:
     question = {"role": "user", "content": row["prompt"]}
     answer = {"role": "assistant", "content": row[kind]}
-    example = reader.example({"messages": [question, answer]}, 512)
+    example = cut_to(reader.whole({"messages": [question, answer]}), 512)
     assert example is not None  # noqa: S101 (the prompts are short)
     tokens = torch.tensor([example.tokens])
     with torch.inference_mode():

@@ -74,6 +74,7 @@ USERS: dict[str, BrokerUser] = {
             "assay:leak-reports:*",
             "assay:attest:*",
             "assay:batch-lines:*",
+            "assay:repeats:*",
             "assay:wanted",
             "assay:in-use",
         ),

@@ -87,7 +87,8 @@ class Choice:
 class Answer:
     """The engine's whole answer. `choices` are what was generated; `results` is what a batch runner
     returned, one entry for each of its items. `units` counts in the unit of the task. `stop` is the
-    stop text that ended the only choice, if the options request it."""
+    stop text that ended the only choice, if the options request it. `cut_inputs` inputs lost
+    `cut_tokens`, as the options say."""
 
     finish_reason: str
     prompt_tokens: int
@@ -96,6 +97,8 @@ class Answer:
     results: list[Any] = field(default_factory=list)
     units: int = 0
     stop: str = ""
+    cut_inputs: int = 0
+    cut_tokens: int = 0
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from registry.catalog.grounding import MAX_PASSAGES
 from registry.catalog.inputs import ImageInput, Inputs, Options
-from registry.catalog.json_bounds import bounded_json
+from registry.catalog.json_bounds import bounded_json, bounded_schema
 
 MAX_TOKENS = 32_768
 MAX_STOPS = 16
@@ -27,6 +27,7 @@ MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(bounded_json)]
+JsonSchema = Annotated[dict[str, Any], AfterValidator(bounded_schema)]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,39}$")]
@@ -60,7 +61,7 @@ class Tool(Inputs):
 
     name: FunctionName
     description: Annotated[str, Field(max_length=8_192)] = ""
-    parameters: JsonObject = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    parameters: JsonSchema = Field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool = False
 
 
@@ -185,7 +186,7 @@ class SamplingOptions(Options):
     ] = Field(default_factory=dict, max_length=MAX_BIASES)
     presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] = 0.0
-    json_schema: JsonObject | None = None
+    json_schema: JsonSchema | None = None
     tool_choice: Literal["auto", "required"] = "auto"
     tool_name: FunctionName | None = None
     parallel_tool_calls: bool = True

@@ -7,7 +7,7 @@ a runner sees them. Loads neither Django nor torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -65,9 +65,30 @@ class Inputs(_Part):
 class Options(_Part):
     """Settings of a request. A subclass names them; each has a default."""
 
+    def cutting(self) -> Self:
+        """Return the settings with which inputs that a model cannot read whole are cut, where the
+        task has such: for measuring, which counts them."""
+        return self
+
 
 class NoOptions(Options):
     """The options of a task that has none."""
+
+
+# The side on which a text that a model cannot read whole loses tokens.
+Truncate = Literal["none", "end", "start"]
+
+
+class TextOptions(Options):
+    """Settings of a task whose models read texts up to a length.
+
+    `truncate` says what is cut off a longer one; with "none", the request is refused.
+    """
+
+    truncate: Truncate = "none"
+
+    def cutting(self) -> Self:
+        return self.model_copy(update={"truncate": "end"})
 
 
 class TextInputs(Inputs):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 24
@@ -35,3 +37,85 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, list) else []
+
+
+# Keywords of JSON Schema by what they hold: schemas of the same value, which a `$ref` must not lead
+# back to, and schemas of its parts.
+_SAME_IN_LISTS = ("allOf", "anyOf", "oneOf")
+_SAME = ("not", "if", "then", "else")
+_PARTS_BY_NAME = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+_PARTS = (
+    "items",
+    "prefixItems",
+    "contains",
+    "additionalProperties",
+    "additionalItems",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
+
+
+def bounded_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return `schema` if it is bounded, and no `$ref` leads to itself without a property or an item
+    in between: no value can be held to such a schema. Raises ValueError.
+    """
+    bounded_json(schema)
+    ended: set[int] = set()
+    # Schemas of one value that lead to each other, from the first to the one that is looked at.
+    path: dict[int, None] = {}
+    pending: list[tuple[dict[str, Any], bool]] = [(each, True) for each in _schemas(schema)]
+    while pending:
+        each, enters = pending.pop()
+        if not enters:
+            del path[id(each)]
+            ended.add(id(each))
+        elif id(each) in path:
+            raise ValueError("a $ref leads to itself, without a property or an item in between")
+        elif id(each) not in ended:
+            path[id(each)] = None
+            pending.append((each, False))
+            pending += [(other, True) for other in _same(schema, each)]
+    return schema
+
+
+def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a schema and all those within it."""
+    pending: list[Any] = [schema]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, list):
+            pending += each
+        elif isinstance(each, dict):
+            yield each
+            pending += [each.get(name) for name in (*_SAME_IN_LISTS, *_SAME, *_PARTS)]
+            for name in _PARTS_BY_NAME:
+                if isinstance(named := each.get(name), dict):
+                    pending += named.values()
+
+
+def _same(root: dict[str, Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the schemas that a value must be held to where it is held to `schema`."""
+    found = [schema.get(name) for name in _SAME]
+    for name in _SAME_IN_LISTS:
+        if isinstance(several := schema.get(name), list):
+            found += several
+    if isinstance(reference := schema.get("$ref"), str):
+        found.append(_referred(root, reference))
+    yield from (each for each in found if isinstance(each, dict))
+
+
+def _referred(root: dict[str, Any], reference: str) -> Any:
+    """Return the part of a schema that a JSON pointer names; None for another reference."""
+    if not reference.startswith("#") or reference[1:2] not in ("", "/"):
+        return None
+    found: Any = root
+    for name in unquote(reference[1:]).split("/")[1:]:
+        name = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name[:6]) < len(found):
+            found = found[int(name[:6])]
+        else:
+            return None
+    return found

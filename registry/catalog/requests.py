@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import PydanticCustomError
 
 from governance.errors import InvalidInput
 
@@ -119,6 +120,12 @@ def parse(schema: type[Request], body: bytes) -> Request:
         raise invalid(error) from None
 
 
+def idle(message: str, param: str) -> PydanticCustomError:
+    """Return the fault of a field that would have no effect with the others; a validator of the
+    whole request raises it."""
+    return PydanticCustomError("idle_field", "{sentence}", {"sentence": message, "param": param})
+
+
 def invalid(error: ValidationError) -> RequestInvalid:
     """Return the refusal that names the first fault."""
     if (faults := error.error_count()) > MAX_FAULTS:
@@ -142,6 +149,8 @@ def invalid(error: ValidationError) -> RequestInvalid:
             param=path,
             code="unsupported_parameter",
         )
+    if kind == "idle_field":
+        return RequestInvalid(first["ctx"]["sentence"], param=first["ctx"]["param"])
     if kind == "missing":
         return RequestInvalid(
             f"You must provide the parameter {path}.", param=path, code="missing_parameter"

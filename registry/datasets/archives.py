@@ -8,13 +8,21 @@ from __future__ import annotations
 import json
 import re
 import stat
-import struct
-import zipfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO
 
 from governance.errors import InvalidInput, TooLarge
+from governance.zips import (
+    DEFLATED,
+    STORED,
+    Entry,
+    ZipRefused,
+    ZipTooMany,
+    zip_entries,
+    zip_unpacked,
+)
 from registry.datasets.media_files import MediaFolder
 
 MAX_ENTRIES = 100_000
@@ -25,7 +33,6 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 # Text compresses ten to twenty times, media hardly at all. Beyond this an entry is a bomb.
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 1024**2
-CHUNK = 1024 * 1024
 # Entries that desktops add to archives by themselves.
 _IGNORED = re.compile(r"(^|/)(__MACOSX/.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.gitattributes)$")
 _ARCHIVE_HEADS = (
@@ -37,7 +44,6 @@ _ARCHIVE_HEADS = (
     b"BZh",
     b"\xfd7zXZ",
 )
-_END = struct.Struct("<4s4H2LH")
 _HINT = "Lay out the archive as docs/how-to/datasets.md shows, and send it again."
 
 
@@ -50,68 +56,63 @@ def unpack_archive(source: Path, folder: MediaFolder, max_bytes: int) -> None:
     Raises:
         InvalidInput, TooLarge: the sentence names the entry.
     """
-    _check_count(source)
     try:
-        with zipfile.ZipFile(source) as archive:
-            entries = list(_checked(archive.infolist()))
-            base = _common_folder([name for name, _ in entries])
+        with source.open("rb") as file:
+            entries = list(_checked(zip_entries(file, most=MAX_ENTRIES)))
+            base = _common_folder([entry.name for entry in entries])
             left = max_bytes
             with (folder.root / "entries.jsonl").open("w", encoding="utf-8") as listing:
-                for name, entry in entries:
-                    left -= _unpack(archive, entry, name, base, folder, listing, left)
-    except (zipfile.BadZipFile, EOFError, struct.error, NotImplementedError, UnicodeError) as error:
-        raise InvalidInput(
-            f"The archive cannot be read as a zip file: {str(error)[:200] or 'it is damaged'}.",
-            hint="Make the archive again; it may have been cut off on its way.",
-        ) from error
-
-
-def _check_count(source: Path) -> None:
-    """Read how many entries the archive states, before its directory is read into memory."""
-    size = source.stat().st_size
-    with source.open("rb") as file:
-        file.seek(max(0, size - _END.size - 65_535))
-        tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < _END.size:
-        raise InvalidInput("The file is not a zip archive.", hint="Send a zip archive.")
-    stated = _END.unpack_from(tail, at)[4]
-    # 0xFFFF stands for more; the record that counts further is 20 + 56 bytes before.
-    wide = tail.rfind(b"PK\x06\x06", 0, at)
-    if stated == 0xFFFF and wide >= 0 and wide + 40 <= len(tail):
-        stated = struct.unpack_from("<Q", tail, wide + 32)[0]
-    _bound_count(stated)
-
-
-def _bound_count(count: int) -> None:
-    if count > MAX_ENTRIES:
+                for entry in entries:
+                    left -= _unpack(file, entry, base, folder, listing, left)
+    except ZipTooMany as many:
         raise TooLarge(
-            f"The archive has {count:,} entries; at most {MAX_ENTRIES:,} are accepted.",
+            f"The archive has {many.entries:,} entries; at most {MAX_ENTRIES:,} are accepted.",
             hint="Send the files as Parquet, or split them into several datasets.",
-        )
+        ) from many
+    except ZipRefused as refused:
+        raise InvalidInput(
+            f"The archive cannot be read as a zip file: {refused}.",
+            hint="Make the archive again, or with another program; it may have been cut off on its "
+            "way.",
+        ) from refused
 
 
-def _checked(infos: list[zipfile.ZipInfo]) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+def _checked(entries: Sequence[Entry]) -> Iterator[Entry]:
     """Yield the files that count, with names that are safe, in the order of their names."""
-    _bound_count(len(infos))
-    seen: set[str] = set()
-    for entry in infos:
-        # `filename` ends at a NUL, and may differ from what other programs show.
-        name = entry.orig_filename
-        shown = repr(name[:120])
-        if reason := _why_not(name, entry):
+    names: dict[str, str] = {}
+    for entry in entries:
+        shown = repr(entry.name[:120])
+        if reason := _why_not(entry):
             raise InvalidInput(f"The archive's entry {shown} {reason}.", hint=_HINT)
-        if name.rstrip("/") in seen:
-            raise InvalidInput(f"The archive's entry {shown} is there twice.", hint=_HINT)
-        seen.add(name.rstrip("/"))
-    files = [entry for entry in infos if not entry.is_dir() and not _IGNORED.search(entry.filename)]
+        # As file systems compare that know no difference of case, or of composed letters.
+        plain = entry.name.rstrip("/")
+        other = names.setdefault(unicodedata.normalize("NFC", plain).casefold(), plain)
+        if other is not plain:
+            told = (
+                "is there twice" if other == plain else f"and {other[:120]!r} differ in case alone"
+            )
+            raise InvalidInput(f"The archive's entry {shown} {told}.", hint=_HINT)
+    files = [each for each in entries if not each.is_folder and not _IGNORED.search(each.name)]
     if not files:
         raise InvalidInput("The archive holds no file.", hint=_HINT)
-    yield from sorted((entry.filename, entry) for entry in files)
+    _check_folders(entries)
+    yield from sorted(files, key=lambda each: each.name)
 
 
-def _why_not(name: str, entry: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(entry.external_attr >> 16)
+def _check_folders(entries: Sequence[Entry]) -> None:
+    """Raise InvalidInput where a file has the name of a folder."""
+    files = {each.name for each in entries if not each.is_folder}
+    for each in entries:
+        for parent in PurePosixPath(each.name).parents:
+            if str(parent) in files:
+                raise InvalidInput(
+                    f"The archive's entry {str(parent)[:120]!r} is a file and a folder.",
+                    hint=_HINT,
+                )
+
+
+def _why_not(entry: Entry) -> str:
+    name, kind = entry.name, stat.S_IFMT(entry.mode)
     parts = name.rstrip("/").split("/")
     if len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
         return f"has a name of more than {MAX_NAME_BYTES} bytes"
@@ -127,13 +128,11 @@ def _why_not(name: str, entry: zipfile.ZipInfo) -> str:
         return "is a symbolic link"
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
         return "is neither a file nor a folder"
-    if entry.flag_bits & 0x1:
+    if entry.encrypted:
         return "is encrypted"
-    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+    if entry.method not in (STORED, DEFLATED):
         return "is compressed by a method other than deflate"
-    if entry.file_size > RATIO_FROM_BYTES and entry.file_size > MAX_RATIO * max(
-        entry.compress_size, 1
-    ):
+    if entry.size > RATIO_FROM_BYTES and entry.size > MAX_RATIO * max(entry.packed, 1):
         return f"would unpack to more than {MAX_RATIO} times its size"
     return ""
 
@@ -156,15 +155,10 @@ def _common_folder(names: list[str]) -> str:
 
 
 def _unpack(
-    archive: zipfile.ZipFile,
-    entry: zipfile.ZipInfo,
-    name: str,
-    base: str,
-    folder: MediaFolder,
-    listing: IO[str],
-    left: int,
+    file: BinaryIO, entry: Entry, base: str, folder: MediaFolder, listing: IO[str], left: int
 ) -> int:
     """Write one entry; return how many bytes it has."""
+    name = entry.name
     if not name.startswith(base):
         raise InvalidInput(
             f"The archive's entry {name[:120]!r} lies outside {base!r}, "
@@ -175,10 +169,10 @@ def _unpack(
     metadata = relative in METADATA
     limit = min(left, MAX_METADATA_BYTES if metadata else folder.limits.bytes)
     target = folder.root / (relative if metadata else "entry.part")
-    size = _copy(archive, entry, name, target, limit)
+    size = _copy(file, entry, target, limit)
     if not metadata:
-        with target.open("rb") as file:
-            if file.read(8).startswith(_ARCHIVE_HEADS):
+        with target.open("rb") as unpacked:
+            if unpacked.read(8).startswith(_ARCHIVE_HEADS):
                 raise InvalidInput(
                     f"The archive's entry {name[:120]!r} is an archive itself.", hint=_HINT
                 )
@@ -187,24 +181,22 @@ def _unpack(
     return size
 
 
-def _copy(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, target: Path, limit: int
-) -> int:
+def _copy(file: BinaryIO, entry: Entry, target: Path, limit: int) -> int:
     size = 0
     # The unpacked bytes count: the sizes in the directory are only the sender's claim.
-    with archive.open(entry) as source, target.open("wb") as output:
-        while chunk := source.read(CHUNK):
+    with target.open("wb") as output:
+        for chunk in zip_unpacked(file, entry):
             size += len(chunk)
             if size > limit:
                 raise TooLarge(
-                    f"The archive's entry {name[:120]!r} unpacks to more than the {limit:,} bytes "
-                    "that are left for it.",
+                    f"The archive's entry {entry.name[:120]!r} unpacks to more than the {limit:,} "
+                    "bytes that are left for it.",
                     hint="Send smaller files, or fewer of them at a time.",
                 )
-            if size > RATIO_FROM_BYTES and size > MAX_RATIO * max(entry.compress_size, 1):
+            if size > RATIO_FROM_BYTES and size > MAX_RATIO * max(entry.packed, 1):
                 raise InvalidInput(
-                    f"The archive's entry {name[:120]!r} unpacks to more than {MAX_RATIO} times "
-                    "its size.",
+                    f"The archive's entry {entry.name[:120]!r} unpacks to more than {MAX_RATIO} "
+                    "times its size.",
                     hint=_HINT,
                 )
             output.write(chunk)

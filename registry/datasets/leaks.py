@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,8 +18,8 @@ from registry.datasets.similar import Looks
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Rows of the second version: `same` have an input of the first, `alike` an image that looks
-    like one of the first without being it. `complete` is false where comparing images was cut
+    """Rows of the second version: `same` have an input of the first ones, `alike` an image that
+    looks like one of theirs without being it. `complete` is false where comparing images was cut
     short."""
 
     same: int
@@ -27,8 +27,8 @@ class Overlap:
     complete: bool = True
 
 
-def overlap(a: DatasetVersion, b: DatasetVersion) -> Overlap:
-    """Count rows of `b` whose input stands in `a` too.
+def overlap(a: Sequence[DatasetVersion], b: DatasetVersion) -> Overlap:
+    """Count rows of `b` whose input stands in one of `a` too.
 
     Texts are compared without regard to letter case and white space, files by their SHA-256, both
     without the answer. Where an image is the whole input, images that look alike are counted too.
@@ -37,10 +37,11 @@ def overlap(a: DatasetVersion, b: DatasetVersion) -> Overlap:
         Unavailable: the store does not hold the rows of one of them.
     """
     try:
-        return _overlap(_Rows.of(a), _Rows.of(b))
+        return _overlap(frozenset(map(_Rows.of, a)), _Rows.of(b))
     except FileNotFoundError as error:
+        named = ", ".join(map(str, a))
         raise Unavailable(
-            f"The rows of {a} or {b} are not in the artifact store; the leak check cannot run.",
+            f"The rows of {named} or {b} are not in the artifact store; the leak check cannot run.",
             hint=store.RESTORE,
         ) from error
 
@@ -74,9 +75,9 @@ class _Rows:
 
 
 @lru_cache(maxsize=256)
-def _overlap(a: _Rows, b: _Rows) -> Overlap:
-    known = {input_fingerprint(given) for given in a.inputs()}
-    looks, b_looks = Looks(a.looks().values()), b.looks()
+def _overlap(a: frozenset[_Rows], b: _Rows) -> Overlap:
+    known = {input_fingerprint(given) for each in a for given in each.inputs()}
+    looks, b_looks = Looks([each for rows in a for each in rows.looks().values()]), b.looks()
     same = alike = 0
     for given in b.inputs():
         if input_fingerprint(given) in known:

@@ -68,6 +68,11 @@ class Evaluation(models.Model):
         default=list, help_text="One metric on each part of the data, with its interval."
     )
     sample_size = models.PositiveIntegerField()
+    on_training_data = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="The version, or what it stands on, was trained on exactly these data.",
+    )
     digest = models.CharField(max_length=64, help_text="SHA-256 of the results, canonical JSON.")
     job_id = models.UUIDField(unique=True)
     created_by = models.ForeignKey(
@@ -81,6 +86,12 @@ class Evaluation(models.Model):
 
     def __str__(self) -> str:
         return f"evaluation {self.pk} of {self.version}"
+
+    @property
+    def rows_cut(self) -> int:
+        """Return how many rows were longer than the model reads; 0 in results from before this was
+        counted."""
+        return int(self.details.get("rows_cut") or 0)
 
 
 class GateResult(models.Model):

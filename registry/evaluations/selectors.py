@@ -38,13 +38,14 @@ def gates_visible_to(actor: Principal) -> QuerySet[Gate]:
 
 
 def newest_evaluations(actor: Principal, model_ids: Collection[int]) -> dict[int, Evaluation]:
-    """Return the newest evaluation of each model that has one, by model, in one query."""
+    """Return the newest evaluation of each model that has one, by model, in one query; one on
+    training data only where there is no other."""
     rows = (
         evaluations_visible_to(actor)
         .filter(version__model__in=model_ids)
-        .order_by("version__model_id", "-pk")
+        .order_by("version__model_id", "on_training_data", "-pk")
         .distinct("version__model_id")
-        .defer("details", "slices", "intervals", "version__manifest", "version__card")
+        .defer("slices", "intervals", "version__manifest", "version__card")
         .prefetch_related(None)
     )
     return {each.version.model_id: each for each in rows}

@@ -32,6 +32,7 @@ from registry.resources import (
 )
 from registry.validation import checked_choice, checked_numbers, checked_text, storable_json
 from registry.versions.models import Model, ModelVersion
+from registry.versions.selectors import training_data
 
 
 def gate_set(
@@ -162,6 +163,9 @@ def evaluation_record(
                 "details": shown,
                 **confidence,
                 "sample_size": sample_size,
+                "on_training_data": any(
+                    each.digest == dataset_version.digest for each in training_data(version)
+                ),
                 "digest": json_digest(
                     {
                         "version": version.digest,

@@ -38,6 +38,11 @@ class GateStanding:
         return self.state is GateState.PASSED
 
     @property
+    def on_training_data(self) -> bool:
+        """Return whether the newest evaluation measured data that the version was trained on."""
+        return self.evaluation is not None and self.evaluation.on_training_data
+
+    @property
     def why(self) -> str:
         """The state in words."""
         if self.state is GateState.SET_LATER:

@@ -146,13 +146,33 @@ def check_text(path: Path) -> str:
 
 
 def check_sentencepiece(path: Path) -> str:
-    """Raises Refused when it does not begin as a SentencePiece model does (a protobuf message)."""
+    """Raises Refused unless the fields of a SentencePiece model fill the file: a protobuf message
+    of pieces, settings and tests. Anything after them would be read by other programs alone."""
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise Refused(f"it is larger than {MAX_TEXT_BYTES // 2**20} MiB")
-    with path.open("rb") as file:
-        if file.read(1) != b"\x0a":
+    data, at, pieces = path.read_bytes(), 0, 0
+    while at < len(data):
+        # Fields 1 to 5, each a message of a length that follows.
+        if data[at] not in (0x0A, 0x12, 0x1A, 0x22, 0x2A):
             raise Refused("it is not a SentencePiece model")
+        pieces += data[at] == 0x0A
+        length, at = _varint(data, at + 1)
+        at += length
+    if at != len(data) or not pieces:
+        raise Refused("it is not a SentencePiece model, or is cut off")
     return "SentencePiece model"
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return a length of at most four bytes, and the position after it."""
+    value = 0
+    for place in range(4):
+        if at + place >= len(data):
+            break
+        value |= (data[at + place] & 0x7F) << 7 * place
+        if data[at + place] < 0x80:
+            return value, at + place + 1
+    raise Refused("it is not a SentencePiece model, or is cut off")
 
 
 def check_safetensors(path: Path) -> str:

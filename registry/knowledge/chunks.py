@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 # Ends of a chunk, the best first: a paragraph, a sentence, a line, a word.
 _ENDS = (
@@ -35,6 +36,31 @@ def chunk_spans(text: str, size: int, overlap: int) -> list[tuple[int, int]]:
             break
         start = max(start + 1, _after_space(text, _word_start(text, end - overlap, end)))
     return spans
+
+
+def fitted_spans(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    overlap: int,
+    fits: Callable[[list[str]], list[bool]],
+) -> list[tuple[int, int]]:
+    """Return the spans, those that do not fit in parts, and these in parts until all do.
+
+    Raises ValueError for a character that does not fit.
+    """
+    found: list[tuple[int, int]] = []
+    pieces = [text[start:end] for start, end in spans]
+    for (start, end), piece, fit in zip(spans, pieces, fits(pieces), strict=True):
+        if fit:
+            found.append((start, end))
+            continue
+        half = (end - start) // 2
+        if not half:
+            raise ValueError(f"the character {piece[:1]!r} is longer than the model reads")
+        shared = min(overlap, half // 4)
+        parts = [(start + a, start + b) for a, b in chunk_spans(piece, half, shared)]
+        found += fitted_spans(text, parts, shared, fits)
+    return found
 
 
 def _end(text: str, earliest: int, latest: int) -> int:

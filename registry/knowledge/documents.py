@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from governance.audit.services import audit_record
@@ -33,6 +33,7 @@ from registry.knowledge.models import (
 )
 from registry.knowledge.selectors import document_versions_visible_to
 from registry.knowledge.services import base_changed
+from registry.knowledge.visible import visible_line
 from registry.resources import (
     acting_person,
     document_resource,
@@ -87,8 +88,10 @@ def document_version_add(
         QuotaExceeded, Unavailable: too many uploads are being read.
     """
     checked_choice(classification, list(Classification.values), field="classification")
-    filename = checked_text(Path(file.name or "").name, field="file", limit=FILENAME_MAX)
-    title = checked_text(title or Path(filename).stem, field="title", limit=TITLE_MAX)
+    named = visible_line(Path(file.name or "").name)
+    filename = checked_text(named, field="file", limit=FILENAME_MAX)
+    title = visible_line(title or Path(filename).stem)
+    title = checked_text(title, field="title", limit=TITLE_MAX)
     person = document_version_allow(actor=actor, base=base)
     resource = knowledge_resource(base)
     _replaced(actor, base, replaces)
@@ -108,6 +111,7 @@ def document_version_add(
             decision = authorize(actor=actor, action=Action.KNOWLEDGE_CREATE, resource=resource)
             KnowledgeBase.objects.select_for_update().get(pk=base.pk)
             document = _replaced(actor, base, replaces)
+            _refuse_recalled(base, sha256, text_sha256)
             _refuse_known(base, document, sha256)
             if document is None:
                 document = _document(base, title, person.pk)
@@ -167,14 +171,20 @@ def _document(base: KnowledgeBase, title: str, owner: int) -> Document:
     return document
 
 
-def _refuse_known(base: KnowledgeBase, document: Document | None, sha256: str) -> None:
-    same = DocumentVersion.objects.filter(document__base=base, sha256=sha256)
-    if recalled := same.filter(state=DocumentState.RECALLED).select_related("document").first():
+def _refuse_recalled(base: KnowledgeBase, sha256: str, text_sha256: str) -> None:
+    """Refuse bytes that were recalled, and other bytes of the same text: it is what is found."""
+    same = DocumentVersion.objects.filter(Q(sha256=sha256) | Q(text_sha256=text_sha256))
+    recalled = same.filter(document__base=base, state=DocumentState.RECALLED)
+    if found := recalled.select_related("document").first():
         raise WrongState(
-            f"These bytes are {recalled}, which was recalled from {base.name}.",
+            f"This is the text of {found}, which was recalled from {base.name}.",
             code="recalled_document",
             hint="Correct the document first.",
         )
+
+
+def _refuse_known(base: KnowledgeBase, document: Document | None, sha256: str) -> None:
+    same = DocumentVersion.objects.filter(document__base=base, sha256=sha256)
     known = same.filter(document=document).exclude(state=DocumentState.SUPERSEDED).first()
     if document is not None and known is not None:
         raise WrongState(
@@ -204,7 +214,7 @@ def document_version_publish(*, actor: Principal, version_id: int) -> DocumentVe
 
     Raises:
         NotFound, NotPermitted: the policy refuses.
-        WrongState: it is no draft.
+        WrongState: it is no draft, or has a text that was recalled from the base.
     """
     with transaction.atomic():
         version = _locked(version_id)
@@ -214,6 +224,7 @@ def document_version_publish(*, actor: Principal, version_id: int) -> DocumentVe
             resource=knowledge_resource(version.document.base),
         )
         DOCUMENT_STATES.require(version, DocumentState.CURRENT)
+        _refuse_recalled(version.document.base, version.sha256, version.text_sha256)
         before = version.document.versions.filter(state=DocumentState.CURRENT).first()
         if before is not None:
             DOCUMENT_STATES.save_state(before, DocumentState.SUPERSEDED, [])
@@ -312,4 +323,7 @@ def _locked(version_id: int) -> DocumentVersion:
     if found is None:
         raise NotFound("There is no such document.")
     KnowledgeBase.objects.select_for_update().get(pk=found.document.base_id)
-    return rows.select_for_update(of=("self",)).get(pk=version_id)
+    locked = rows.select_for_update(of=("self",)).filter(pk=version_id).first()
+    if locked is None:
+        raise NotFound("The document was deleted meanwhile.")
+    return locked

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from governance.errors import InvalidInput, TooLarge
+from registry.knowledge.visible import visible
 from registry.sandbox.readers import Reach, bound_process, run_bounded, upload_places
 
 SECONDS = 120
@@ -132,9 +133,11 @@ def _pdf_text(source: Path) -> str:
 
 
 def _tidied(text: str) -> str:
-    """Return the text with plain line ends, and without NULs, lone surrogates and runs of space."""
+    """Return the text with plain line ends, and without lone surrogates, runs of space and what a
+    reader does not see."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\N{REPLACEMENT CHARACTER}")
-    text = text.encode("utf-8", "replace").decode()
+    text = re.sub("[\f\v]", " ", text)
+    text = visible(text.encode("utf-8", "replace").decode())
     text = re.sub(r"[ \t\f\v\u00a0]+", " ", text)
     return re.sub(r"\n\s*\n\s*", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
 

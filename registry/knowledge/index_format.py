@@ -2,7 +2,8 @@
 
 `vectors.safetensors` holds one tensor `vectors`, float32 [chunks, dimensions], each of length 1.
 `chunks.json` holds `documents`: [{version, text_sha256, spans: [[start, end], …]}], whose chunks
-are in the order of the vectors. The texts themselves lie in the store under their SHA-256, so that
+are in the order of the vectors, and `window`, the number of tokens that the embedding model reads
+and that no chunk exceeds. The texts themselves lie in the store under their SHA-256, so that
 they are stored once. Loads numpy and no torch.
 """
 
@@ -36,20 +37,24 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True)
 class LoadedIndex:
-    """A verified index in memory. `rows` has the position of its document for each vector."""
+    """A verified index in memory. `rows` has the position of its document for each vector.
+    `window` is 0 where chunks may exceed what the model reads."""
 
     digest: str
     vectors: Vectors
     documents: tuple[IndexedDocument, ...]
     rows: npt.NDArray[np.int32]
     spans: npt.NDArray[np.int32]
+    window: int = 0
 
     @property
     def size_bytes(self) -> int:
         return int(self.vectors.nbytes + self.rows.nbytes + self.spans.nbytes)
 
 
-def write_index(folder: Path, vectors: Vectors, documents: Sequence[IndexedDocument]) -> None:
+def write_index(
+    folder: Path, vectors: Vectors, documents: Sequence[IndexedDocument], window: int
+) -> None:
     """Write the two files; the same input gives the same bytes."""
     header = json.dumps(
         {
@@ -70,7 +75,8 @@ def write_index(folder: Path, vectors: Vectors, documents: Sequence[IndexedDocum
         for each in documents
     ]
     (folder / CHUNKS).write_text(
-        json.dumps({"documents": table}, separators=(",", ":")), encoding="utf-8"
+        json.dumps({"documents": table, "window": window}, separators=(",", ":")),
+        encoding="utf-8",
     )
 
 
@@ -101,15 +107,17 @@ def _parsed(digest: str, vectors: bytes, chunks: bytes) -> LoadedIndex:
     ):
         raise ValueError("its vectors have another type or shape")
     found = np.frombuffer(vectors, dtype="<f4", offset=8 + length).reshape(rows, dimensions)
+    table = json.loads(chunks)
     documents = tuple(
         IndexedDocument(
             int(each["version"]), str(each["text_sha256"]), tuple((a, b) for a, b in each["spans"])
         )
-        for each in json.loads(chunks)["documents"]
+        for each in table["documents"]
     )
     counts = [len(each.spans) for each in documents]
     if sum(counts) != rows:
         raise ValueError("it has another number of chunks than of vectors")
     spans = np.array([span for each in documents for span in each.spans], dtype=np.int32)
     owners = np.repeat(np.arange(len(documents), dtype=np.int32), counts)
-    return LoadedIndex(digest, found, documents, owners, spans.reshape(rows, 2))
+    window = int(table.get("window", 0))
+    return LoadedIndex(digest, found, documents, owners, spans.reshape(rows, 2), window)

@@ -14,7 +14,6 @@ from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 from registry import store
-from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.models import DocumentState, DocumentVersion, KnowledgeBase
 from registry.manifests import ManifestMismatch
 from registry.resources import document_resource, knowledge_resource
@@ -89,18 +88,16 @@ def may_read(actor: Principal, version: DocumentVersion) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A window of a version's text. `start` and `end` of the window and of `passages` count
-    characters of the whole text."""
+    """A window of a version's text, from character `start` to `end` of the whole."""
 
     version: DocumentVersion
     text: str
     start: int
     end: int
-    passages: list[tuple[int, int]]
 
 
 def document_read(*, actor: Principal, version: DocumentVersion, start: int, end: int) -> Reading:
-    """Return the text from `start` to `end`, and the passages that begin in it.
+    """Return the text from `start` to `end`.
 
     Raises:
         NotFound, NotPermitted: the policy does not let `actor` read it, or it is recalled or a
@@ -114,11 +111,8 @@ def document_read(*, actor: Principal, version: DocumentVersion, start: int, end
     if version.state == DocumentState.RECALLED:
         authorize(actor=actor, action=Action.KNOWLEDGE_RECALL, resource=resource)
     text = stored_text(version.text_sha256)
-    base = version.document.base
     start, end = max(0, min(start, len(text))), max(0, min(end, len(text)))
-    spans = chunk_spans(text, base.chunk_characters, base.overlap_characters)
-    within = [span for span in spans if start <= span[0] < end]
-    return Reading(version, text[start:end], start, end, within)
+    return Reading(version, text[start:end], start, end)
 
 
 def stored_text(text_sha256: str) -> str:
@@ -134,6 +128,13 @@ def stored_text(text_sha256: str) -> str:
         raise Unavailable("The document's text is not in the artifact store.", hint=hint) from error
     except ManifestMismatch as error:
         raise Unavailable("The document's text in the store has other bytes.", hint=hint) from error
+
+
+def same_text(actor: Principal, version: DocumentVersion) -> QuerySet[DocumentVersion]:
+    """Return the other versions in force, in any knowledge base that `actor` may see, that have
+    exactly the text of `version`. A recall of one leaves the others."""
+    rows = document_versions_visible_to(actor).filter(text_sha256=version.text_sha256)
+    return rows.filter(state=DocumentState.CURRENT).exclude(pk=version.pk).order_by("pk")
 
 
 def current_versions(base: KnowledgeBase) -> QuerySet[DocumentVersion]:

@@ -114,21 +114,30 @@ def _license(case: Case) -> Result:
 
 
 def _evaluated(case: Case) -> Result:
-    data, task = case.dossier["data"], case.version.model.task
-    trained_on = data["digest"] if data else None
+    task, tier = case.version.model.task, case.policy.name
     evaluations = case.dossier["evaluations"]
-    held_out = [each for each in evaluations if each["dataset_digest"] != trained_on]
+    held_out = [each for each in evaluations if not each.get("on_training_data")]
     if held_out:
         sizes = ", ".join(f"{each['dataset']}: {each['sample_size']} rows" for each in held_out)
-        return CheckOutcome.PASSED, f"Measured on {sizes}."
+        note = f"Measured on {sizes}."
+        if cut := [each for each in held_out if each.get("rows_cut")]:
+            told = ", ".join(f"{each['rows_cut']} of {each['dataset']}" for each in cut)
+            return CheckOutcome.NEEDS_JUDGMENT, (
+                f"{note} Longer than the model reads, so that a part of each was measured: {told} "
+                "rows. Judge whether the results hold."
+            )
+        return CheckOutcome.PASSED, note
     known = TASKS.get(task)
     if known is not None and known.evaluation is None:
         return CheckOutcome.NOT_APPLICABLE, f"The task {task} has no evaluation."
+    said, other = "It was not evaluated", "it"
+    if evaluations:
+        names = {f"{each['dataset']} v{each['dataset_version']}" for each in evaluations}
+        said = f"Only evaluated on training data ({', '.join(sorted(names))})"
+        other = "other data"
     if not case.policy.gates.held_out:
-        return CheckOutcome.NOT_APPLICABLE, (
-            f"It was not evaluated, and the tier {case.policy.name} does not require it."
-        )
-    return CheckOutcome.FAILED, "The version has no evaluation on data that it was not trained on."
+        return CheckOutcome.NOT_APPLICABLE, f"{said}, and the tier {tier} does not require {other}."
+    return CheckOutcome.FAILED, f"{said}. Evaluate it on data that it was not trained on."
 
 
 def version_gates(version: ModelVersion) -> list[GateStanding]:
@@ -157,7 +166,12 @@ def _gates(case: Case) -> Result:
         note = f"All {len(gates)} gates passed."
     if len(gates) < wanted:
         note += f" The tier {case.policy.name} requires {wanted}."
-    return _decided(not unmet and len(gates) >= wanted, note)
+    if unmet or len(gates) < wanted:
+        return CheckOutcome.FAILED, note
+    if learned := [each for each in gates if each.on_training_data]:
+        told = ", ".join(f"{each.gate} on {each.gate.dataset.name}" for each in learned)
+        return CheckOutcome.NEEDS_JUDGMENT, f"{note} Measured on training data: {told}."
+    return CheckOutcome.PASSED, note
 
 
 def _as_served(check: Callable[[Case], Result]) -> Callable[[Case], Result]:
@@ -194,9 +208,10 @@ def _leak(case: Case) -> Result:
             judged = judged or shared + alike > rows * LEAK_TOLERANCE
     if not notes:
         return CheckOutcome.NOT_APPLICABLE, "It was not evaluated; there are no rows to compare."
-    if case.dossier["data"] is None:
+    if not trained_levels(case.chain):
         return CheckOutcome.NOT_APPLICABLE, (
-            "No training data is registered for this version; there are no rows to compare."
+            "No training data is registered for this version, or for what it stands on; there are "
+            "no rows to compare."
         )
     note = f"{' '.join(notes)} At most {LEAK_TOLERANCE:.0%} may."
     return (CheckOutcome.NEEDS_JUDGMENT, note) if passed and judged else _decided(passed, note)

@@ -21,7 +21,7 @@ from registry.releases.engines import Precision, serving_section
 from registry.releases.live import release_live
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
-from registry.versions.selectors import base_chain
+from registry.versions.selectors import base_chain, training_data
 
 # 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model; 4:
 # with the engine.
@@ -104,11 +104,10 @@ def dossier_evidence(version: ModelVersion, *, leaks: bool = True) -> dict[str, 
     Raises:
         Unavailable: the store does not hold the rows of a dataset that leaks are looked for in.
     """
+    learned = training_data(version) if leaks else []
     return {
         "data": _data(version.dataset_version),
-        "evaluations": [
-            _evaluation(each, version, leaks=leaks) for each in version_evaluations(version)
-        ],
+        "evaluations": [_evaluation(each, learned) for each in version_evaluations(version)],
         "card": version.card,
     }
 
@@ -190,9 +189,9 @@ def _baselines(evaluation: Evaluation) -> dict[str, Any]:
     return {"baselines": [{name: each[name] for name in kept} for each in found]} if found else {}
 
 
-def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -> dict[str, Any]:
-    trained_on, tested_on = version.dataset_version, evaluation.dataset_version
-    leak = overlap(trained_on, tested_on) if leaks and trained_on is not None else Overlap(0)
+def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> dict[str, Any]:
+    tested_on = evaluation.dataset_version
+    leak = overlap(learned, tested_on) if learned else Overlap(0)
     return {
         "id": evaluation.pk,
         "digest": evaluation.digest,
@@ -217,6 +216,9 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -
         "started_at": evaluation.started_at.isoformat(),
         "started_by": f"person {evaluation.created_by_id}",
         "rows_in_training_data": leak.same,
+        # Absent where they do not apply, so that older dossiers keep their digest.
+        **({"on_training_data": True} if evaluation.on_training_data else {}),
+        **({"rows_cut": evaluation.rows_cut} if evaluation.rows_cut else {}),
         # Absent where rows name no files, so that older dossiers keep their digest.
         **({"rows_alike_in_training_data": leak.alike} if tested_on.profile.get("media") else {}),
         "gates": [

@@ -232,6 +232,8 @@ def evaluations_document(evaluations: Sequence[Evaluation], names: Names) -> dic
                 "dataset_version": each.dataset_version.number,
                 "dataset_digest": each.dataset_version.digest,
                 "sample_size": each.sample_size,
+                "on_training_data": each.on_training_data,
+                "rows_cut": each.rows_cut,
                 "metrics": each.metrics,
                 "baseline": each.baseline,
                 "baseline_name": each.baseline_name,

@@ -274,6 +274,7 @@ def _slice(evaluation: Mapping[str, Any]) -> str:
     return (
         f"{evaluation['dataset']} v{evaluation['dataset_version']}, "
         f"{evaluation['sample_size']} rows"
+        f"{', training data' if evaluation.get('on_training_data') else ''}"
     )
 
 

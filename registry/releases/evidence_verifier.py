@@ -21,9 +21,11 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import struct
 import sys
-import zipfile
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 FORMAT = "assay-evidence/1"
@@ -609,6 +611,55 @@ def check(
     return rows
 
 
+_PLAIN = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
+_LOCAL, _CENTRAL = struct.Struct("<4s5H3L2H"), struct.Struct("<4s6H3L5H2L")
+
+
+def unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file of an archive in the one form that packs have.
+
+    Entries fill it from the first byte to the directory, and the directory to the end, without
+    comments and extra fields. Programs that read other parts of an archive would find other files
+    in any other form.
+
+    Raises:
+        Fault, struct.error, zlib.error: it has another form, or is damaged.
+    """
+    if data[-22:-12] != b"PK\5\6" + bytes(4) + data[-12:-10] or data[-2:] != bytes(2):
+        raise Fault("it does not end as the archive of a pack does")
+    count, size, start = struct.unpack("<HLL", data[-12:-2])
+    if start + size != len(data) - 22:
+        raise Fault("there are bytes before, between or after its files")
+    at, listed = 0, start
+    for _ in range(count):
+        central = _CENTRAL.unpack_from(data, listed)
+        name_length, rest, offset = central[10], central[11:15], central[16]
+        packed, length = central[8:10]
+        listed += _CENTRAL.size + name_length
+        name = data[listed - name_length : listed]
+        content = at + _LOCAL.size + name_length
+        # Version, flags, method, time, date, checksum, both sizes and the length of the name.
+        local = _LOCAL.pack(b"PK\3\4", *central[2:11], 0)
+        if central[0] != b"PK\1\2" or any(rest) or central[3] or offset != at:
+            raise Fault("there are bytes before, between or after its files")
+        if data[at:content] != local + name or central[4] not in (0, 8):
+            raise Fault("one of its files is described in two ways, or packed in another way")
+        if central[15] >> 16 & 0o170000 not in (0, 0o100000):
+            raise Fault("something in it is no file")
+        at = content + packed
+        found = data[content:at]
+        if central[4]:
+            inflate = zlib.decompressobj(-15)
+            found = inflate.decompress(found, MAX_BYTES + 1)
+            if len(found) <= MAX_BYTES and (not inflate.eof or inflate.unused_data):
+                raise Fault("there are bytes between its files")
+        if (len(found), zlib.crc32(found)) != (length, central[7]) and len(found) <= MAX_BYTES:
+            raise Fault("one of its files is damaged")
+        yield name.decode("ascii"), found
+    if at != start or listed != len(data) - 22:
+        raise Fault("there are bytes before, between or after its files")
+
+
 def load(path: str) -> dict[str, bytes]:
     """The files of a pack by their names, out of an archive or a folder. Nothing is unpacked.
 
@@ -616,32 +667,38 @@ def load(path: str) -> dict[str, bytes]:
         Fault, OSError: it cannot be read, is too large, or a name stands in it twice.
     """
     files: dict[str, bytes] = {}
-    left = MAX_BYTES
+    names, left = set(), MAX_BYTES
 
-    def keep(name: str, file: Any) -> None:
+    def keep(name: str, data: bytes) -> None:
         nonlocal left
-        if name in files:
+        if name.lower() in names:
             raise Fault(f"{name} stands in it twice")
-        files[name] = file.read(left + 1)
-        left -= len(files[name])
+        if not all(_PLAIN.fullmatch(part) for part in name.split("/")):
+            raise Fault(f"{name!r} is no name of a file of a pack")
+        names.add(name.lower())
+        files[name] = data
+        left -= len(data)
         if left < 0:
             raise Fault(f"it holds more than {MAX_BYTES} bytes")
 
     if os.path.isdir(path):
-        for folder, _, names in os.walk(path):
-            for full in (os.path.join(folder, name) for name in names):
-                with open(full, "rb") as file:
-                    keep(os.path.relpath(full, path).replace(os.sep, "/"), file)
+        for folder, folders, inside in os.walk(path):
+            for full in (os.path.join(folder, name) for name in [*folders, *inside]):
+                # Links to folders are not followed, and would hide what they lead to.
+                if os.path.islink(full) or not (os.path.isfile(full) or os.path.isdir(full)):
+                    raise Fault(f"{os.path.relpath(full, path)} is no file")
+                if os.path.isfile(full):
+                    with open(full, "rb") as file:
+                        keep(os.path.relpath(full, path).replace(os.sep, "/"), file.read(left + 1))
         return files
+    with open(path, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise Fault(f"it holds more than {MAX_BYTES} bytes")
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as packed:
-                    keep(entry.filename, packed)
-    except (Fault, OSError):
-        raise
-    except Exception as error:
-        # Each way of packing has errors of its own, and names may be no text.
+        for name, content in unpacked(data):
+            keep(name, content)
+    except (struct.error, zlib.error, UnicodeError) as error:
         raise Fault(f"it is no archive, or is damaged ({error})") from error
     return files
 

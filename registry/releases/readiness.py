@@ -351,6 +351,11 @@ def _data(version: ModelVersion) -> Requirement:
     title, data = "Training data is linked", version.dataset_version
     if data is not None:
         said = f"{data}, {data.rows:,} rows, {data.dataset.classification}, {data.dataset.licence}."
+        if version.rows_cut:
+            said += (
+                f" {version.rows_cut:,} rows were longer than is read in training; a part of each "
+                "was learned."
+            )
         return Requirement("data", title, ReadinessState.READY, said)
     note = "No training data is registered for this version."
     if version.kind == VersionKind.BASE:

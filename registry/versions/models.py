@@ -117,3 +117,9 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model.name} v{self.number}"
+
+    @property
+    def rows_cut(self) -> int:
+        """Return how many training rows were longer than is read; 0 where that is not known."""
+        count = self.parameters.get("rows_cut", 0)
+        return count if isinstance(count, int) else 0

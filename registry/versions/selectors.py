@@ -11,6 +11,7 @@ from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from governance.rowsecurity import lifted
 from registry.datasets.models import DatasetVersion
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
@@ -78,6 +79,15 @@ def base_chain(version: ModelVersion) -> list[ModelVersion]:
         chain.append(base)
         base_id = base.base_id
     return chain
+
+
+@lifted()
+def training_data(version: ModelVersion) -> list[DatasetVersion]:
+    """Return the data that `version` and all that it stands on were trained on, nearest first;
+    those of a shared base's department too.
+    """
+    chain = [version, *base_chain(version)]
+    return [each.dataset_version for each in chain if each.dataset_version is not None]
 
 
 def base_chains(versions: Iterable[ModelVersion]) -> dict[int, list[ModelVersion]]:

@@ -53,12 +53,16 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> MediaModel:
         label2id={label: index for index, label in enumerate(labels)},
     )
 
+    cut: set[str] = set()
+
     def read(path: Path) -> Tensor:
         try:
-            values: Tensor = features(read_audio(path, features.rate))[0][0]
+            windows: Tensor = features(read_audio(path, features.rate))[0]
         except UnreadableAudio as error:
             raise BadMaterial(f"Recording {path.name}: {error}") from error
-        return values
+        if len(windows) > 1:
+            cut.add(path.name)
+        return windows[0]
 
     def shifted(values: Tensor) -> Tensor:
         time = -1 if features.time_last else 0
@@ -77,5 +81,10 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> MediaModel:
         return {model.main_input_name: together, "labels": labels}
 
     return MediaModel(
-        model, features.extractor, read=read, collate=stacked, vary=shifted if shift else None
+        model,
+        features.extractor,
+        read=read,
+        collate=stacked,
+        vary=shifted if shift else None,
+        cut=cut,
     )

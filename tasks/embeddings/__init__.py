@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.declaration import BATCH, Modality, Playground, Task, Unit
 from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 from tasks.embeddings.endpoints import (
     EmbeddingsRequest,
     FeatureExtractionRequest,
@@ -45,6 +45,7 @@ TASK = Task(
     runner="tasks.embeddings.runner:EmbeddingsRunner",
     unit=Unit.TOKENS,
     input_schema=TextInputs,
+    option_schema=TextOptions,
     result_type=list[float],
     endpoints=(
         Endpoint(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 from registry.catalog.requests import (
     MAX_INPUTS,
     Body,
@@ -26,6 +26,7 @@ from registry.catalog.requests import (
     estimate_tokens,
     parse,
 )
+from registry.catalog.truncation import TruncatedRequest
 
 
 class EmbeddingsRequest(Strict):
@@ -56,14 +57,11 @@ def read_embeddings(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-class FeatureExtractionRequest(Strict):
-    """POST /v1/tasks/feature-extraction/{model}. Vectors always have length 1, and texts longer
-    than the model reads are cut at the right."""
+class FeatureExtractionRequest(TruncatedRequest):
+    """POST /v1/tasks/feature-extraction/{model}. Vectors always have length 1."""
 
     inputs: Texts
     normalize: Literal[True] | None = None
-    truncate: Literal[True] | None = None
-    truncation_direction: Literal["right", "Right"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
     encoding_format: Literal["float"] | None = None
     prompt_name: None = None
@@ -77,6 +75,7 @@ def read_feature_extraction(body: Body, request_id: str, name: str) -> Plan:
     return Plan(
         model=name,
         inputs=TextInputs(input=texts),
+        options=TextOptions(truncate=request.side),
         renderer=VectorsRenderer(model=name, dimensions=request.dimensions),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -94,17 +93,18 @@ class SentenceSimilarityRequest(Strict):
     """POST /v1/tasks/sentence-similarity/{model}."""
 
     inputs: SentencePair
-    parameters: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    parameters: TruncatedRequest | None = None
 
 
 def read_sentence_similarity(body: Body, request_id: str, name: str) -> Plan:
     """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
-    inputs = parse(SentenceSimilarityRequest, body.data).inputs
-    texts = [inputs.source_sentence, *inputs.sentences]
+    request = parse(SentenceSimilarityRequest, body.data)
+    texts = [request.inputs.source_sentence, *request.inputs.sentences]
     tokens = estimate_tokens(texts)
     return Plan(
         model=name,
         inputs=TextInputs(input=texts),
+        options=TextOptions(truncate=request.parameters.side if request.parameters else "none"),
         renderer=SimilarityRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,

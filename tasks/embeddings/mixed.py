@@ -34,7 +34,7 @@ class ImageURL(Strict):
     """An image as OpenAI's chat has it; `url` is a `data:` URL."""
 
     url: Annotated[str, Field(min_length=1)]
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto"] | None = None
 
 
 class InputPart(Strict):

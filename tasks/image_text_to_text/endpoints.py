@@ -30,10 +30,10 @@ IMAGE_TOKENS = 576
 
 
 class ImageURL(Strict):
-    """An image; `url` is a `data:` URL. The model has one level of detail."""
+    """An image; `url` is a `data:` URL. The model has one level of detail, its own."""
 
     url: Annotated[str, Field(min_length=1)]
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto"] | None = None
 
 
 class ImageContent(Strict):
@@ -66,8 +66,10 @@ class VisionMessage(Message):
         """
         role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
-            return ChatMessage(role=role, content=self.content)
+            return ChatMessage(role=role, content=self.named(self.content))
         parts: list[Part] = []
+        if self.name is not None:
+            parts.append(TextPart(type="text", text=f"{self.name}:"))
         for number, part in enumerate(self.content):
             if isinstance(part, TextContent):
                 parts.append(TextPart(type="text", text=part.text))
@@ -95,6 +97,8 @@ class VisionChatRequest(ChatRequest):
     parallel_tool_calls: None = None
     store: Literal[False] | None = None
     metadata: None = None
+    knowledge_base: None = None
+    max_passages: None = None
 
 
 def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:
@@ -125,6 +129,7 @@ def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:
             created=int(time.time()),
             include_usage=request.include_usage,
             choices=options.choices,
+            tier="default" if request.service_tier else "",
         ),
         tokens=prompt_tokens + request.token_limit * options.made,
         prompt_tokens=prompt_tokens,

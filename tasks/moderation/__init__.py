@@ -16,7 +16,7 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 from tasks.moderation.endpoints import ModerationRequest, read_moderation
 from tasks.moderation.schema import (
     Judged,
@@ -65,7 +65,7 @@ TASK = Task(
         ),
     ),
     input_schema=TextInputs,
-    option_schema=NoOptions,
+    option_schema=TextOptions,
     result_type=Judged,
     sample={"input": [_TEXT]},
     playground=Playground(body={"model": "$model", "input": "$text"}, text=_TEXT),

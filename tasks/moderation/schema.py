@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 
 MAX_CHARACTERS = 100_000
 # Names that a label for harmless texts has; scores of all other labels are categories.
@@ -40,9 +40,9 @@ def row_input(row: dict[str, Any]) -> str:
     return str(row["text"])
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, TextOptions]:
     """Return the request that judges the row's text."""
-    return TextInputs(input=[row["text"]]), NoOptions()
+    return TextInputs(input=[row["text"]]), TextOptions()
 
 
 def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:

@@ -21,8 +21,6 @@ from tasks.question_answering.schema import (
 # A long text is read in windows, each with the question, of about so many tokens of the text.
 _WINDOW_TOKENS = 192
 
-_Ignored = Annotated[int, Field(ge=1, le=65_536)] | None
-
 
 class AskedQuestion(Strict):
     """A question and the text that answers it."""
@@ -32,16 +30,16 @@ class AskedQuestion(Strict):
 
 
 class Parameters(Strict):
-    """`doc_stride`, `max_seq_len` and `max_question_len` have no effect: how a long text is cut is
-    chosen here."""
+    """Settings of the answers. How a long text is cut is chosen here, so that `doc_stride`,
+    `max_seq_len` and `max_question_len` are not taken."""
 
     top_k: TopK | None = None
     max_answer_len: AnswerTokens | None = None
     handle_impossible_answer: bool | None = None
     align_to_words: bool | None = None
-    doc_stride: _Ignored = None
-    max_seq_len: _Ignored = None
-    max_question_len: _Ignored = None
+    doc_stride: None = None
+    max_seq_len: None = None
+    max_question_len: None = None
 
 
 class QuestionRequest(Strict):

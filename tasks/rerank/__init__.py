@@ -17,7 +17,7 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import NoOptions
+from registry.catalog.inputs import TextOptions
 from tasks.rerank.endpoints import RerankRequest, read_rerank, read_rerank_v2
 from tasks.rerank.schema import RankedDocuments, RerankInputs
 
@@ -45,9 +45,9 @@ def row_input(row: dict[str, Any]) -> str:
     return str(row["query"])
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[RerankInputs, NoOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[RerankInputs, TextOptions]:
     """Return the request that scores the row's documents."""
-    return RerankInputs(query=row["query"], documents=row["documents"]), NoOptions()
+    return RerankInputs(query=row["query"], documents=row["documents"]), TextOptions()
 
 
 TASK = Task(
@@ -68,6 +68,7 @@ TASK = Task(
     runner="tasks.rerank.runner:RerankRunner",
     unit=Unit.TOKENS,
     input_schema=RerankInputs,
+    option_schema=TextOptions,
     result_type=float,
     endpoints=(
         Endpoint(

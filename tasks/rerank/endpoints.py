@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from registry.catalog.endpoints import Answer, Plan
+from registry.catalog.inputs import TextOptions
 from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, parse
+from registry.catalog.truncation import CohereTruncate, cohere_side, cohere_warnings
 from tasks.rerank.schema import MAX_DOCUMENTS, RerankInputs
 
 # Query and documents together; the query counts once per document, because each pair is read.
@@ -36,13 +38,18 @@ Document = Annotated[
 
 
 class RerankRequest(Strict):
-    """POST /v1/rerank and /v2/rerank. `top_n` keeps the best documents; all by default."""
+    """POST /v1/rerank and /v2/rerank. `top_n` keeps the best documents; all by default.
+
+    `truncate` cuts pairs of query and document that are longer than the model reads, the longer
+    text of each.
+    """
 
     model: Name
     query: Query
     documents: Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS)]
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None
+    truncate: CohereTruncate | None = None
     user: User | None = None
     rank_fields: None = None
     max_chunks_per_doc: None = None
@@ -79,6 +86,7 @@ def _plan(body: Body, request_id: str, api_version: str) -> Plan:
     return Plan(
         model=request.model,
         inputs=RerankInputs(query=request.query, documents=documents),
+        options=TextOptions(truncate=cohere_side(request.truncate)),
         renderer=RerankRenderer(
             id=f"rerank-{request_id[4:]}",
             model=request.model,
@@ -121,5 +129,6 @@ class RerankRenderer:
             "meta": {
                 "api_version": {"version": self.api_version},
                 "tokens": {"input_tokens": answer.prompt_tokens, "output_tokens": 0},
+                **cohere_warnings(answer),
             },
         }

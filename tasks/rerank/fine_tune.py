@@ -16,6 +16,7 @@ from tasks.rerank import TASK, CrossEncoderHyperparameters
 from tasks.rerank.score import reciprocal_rank
 from workers.engines.loading import load_tokenizer
 from workers.trainers.bases import check_length, load_base
+from workers.trainers.lengths import token_lengths, warn_of_cut
 from workers.trainers.material import distinct, hold_out
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
@@ -65,6 +66,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, settings.max_length)
+    cut = _cut_queries([*train_pairs, *validation_pairs], tokenizer, settings.max_length)
+    read = f"{settings.max_length} tokens (max_length) of a query with a document"
+    warn_of_cut(progress, cut, len(rows), read)
     trainer = MonitoredTrainer(
         progress=progress,
         model=model,
@@ -91,6 +95,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "rows_left_out": dropped,
         },
         notes=notes,
+        rows_cut=cut,
     )
 
 
@@ -139,6 +144,13 @@ def _model(request: TrainingRequest, max_length: int) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(request.base)
     tokenizer.model_max_length = max_length
     return model, tokenizer
+
+
+def _cut_queries(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> int:
+    """Return how many queries have a document with which they are too long."""
+    queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
+    lengths = token_lengths(tokenizer, queries, documents)
+    return len({each for each, n in zip(queries, lengths, strict=True) if n > max_length})
 
 
 def _encoded(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.catalog.inputs import NoOptions
+from registry.catalog.inputs import TextOptions
 from tasks.rerank.schema import RerankInputs
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import RequestRefused
@@ -20,8 +20,8 @@ from workers.engines.text_runner import TextRunner
 class RerankRunner(TextRunner):
     """Scores each document for the query: the sigmoid of the model's one logit.
 
-    A pair longer than the model reads loses tokens of its longer text, as sentence-transformers'
-    CrossEncoder cuts it; usage counts the tokens that were read.
+    A pair longer than the model reads is refused, or loses tokens of its longer text where the
+    options say so; usage counts the tokens that were read.
     """
 
     def __init__(
@@ -41,15 +41,17 @@ class RerankRunner(TextRunner):
         # Models without kinds of tokens ignore the pair's second half being marked.
         self._kinds = int(getattr(self.model.config, "type_vocab_size", 0) or 0)
 
-    def prepare(self, request_id: str, inputs: RerankInputs, options: NoOptions) -> Prepared:  # type: ignore[override]
-        pairs = self.encode_pairs(request_id, inputs.query, inputs.documents)
-        if any(kinds and max(kinds) >= self._kinds for _, kinds in pairs if self._kinds > 1):
+    def prepare(self, request_id: str, inputs: RerankInputs, options: TextOptions) -> Prepared:  # type: ignore[override]
+        pairs = [(inputs.query, document) for document in inputs.documents]
+        read = self.read_pairs(request_id, pairs, options.truncate)
+        if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in read.kinds):
             raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
-        tokens = sum(len(ids) for ids, _ in pairs)
         return Prepared(
-            items=[Item(pair, size=len(pair[0])) for pair in pairs],
-            prompt_tokens=tokens,
-            units=tokens,
+            items=[
+                Item((tokens, kinds), size=len(tokens))
+                for tokens, kinds in zip(read.tokens, read.kinds, strict=True)
+            ],
+            **self.usage(read),
         )
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:

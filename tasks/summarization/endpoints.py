@@ -9,6 +9,7 @@ from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.requests import Body, Strict, estimate_tokens, parse
+from registry.catalog.truncation import Truncation, pipeline_side
 from tasks.summarization.schema import (
     MAX_CHARACTERS,
     Beams,
@@ -31,9 +32,9 @@ class Parameters(Strict):
     Spaces are always cleaned up as the model's tokenizer does.
     """
 
-    truncation: Literal["do_not_truncate", "longest_first", "only_first"] | None = None
+    truncation: Truncation | None = None
     generate_parameters: GenerateParameters | None = None
-    clean_up_tokenization_spaces: bool | None = None
+    clean_up_tokenization_spaces: Literal[True] | None = None
 
 
 class SummaryRequest(Strict):
@@ -48,7 +49,7 @@ def read_summary(body: Body, request_id: str, name: str) -> Plan:
     request = parse(SummaryRequest, body.data)
     parameters = request.parameters or Parameters()
     given = (parameters.generate_parameters or GenerateParameters()).model_dump(exclude_none=True)
-    options = SummaryOptions(cut=parameters.truncation not in (None, "do_not_truncate"), **given)
+    options = SummaryOptions(truncate=pipeline_side(parameters.truncation), **given)
     tokens = estimate_tokens([request.inputs])
     return Plan(
         model=name,

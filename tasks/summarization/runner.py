@@ -14,7 +14,7 @@ class SummaryRunner(SequenceRunner):
         return self.written(
             request_id,
             inputs.text,
-            cut=options.cut,
+            truncate=options.truncate,
             beams=options.num_beams,
             new_tokens=options.max_new_tokens,
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.inputs import Inputs, Options
+from registry.catalog.inputs import Inputs, TextOptions
 
 MAX_CHARACTERS = 100_000
 
@@ -29,11 +29,9 @@ class SummaryInputs(Inputs):
     text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
 
 
-class SummaryOptions(Options):
-    """`cut` shortens a text that is longer than the model reads; it is refused otherwise. Without
-    `max_new_tokens` the length follows that of the text."""
+class SummaryOptions(TextOptions):
+    """Without `max_new_tokens` the length follows that of the text."""
 
-    cut: bool = False
     num_beams: Beams = 1
     max_new_tokens: NewTokens | None = None
 
@@ -45,7 +43,7 @@ def row_input(row: dict[str, Any]) -> str:
 
 def evaluation_request(row: dict[str, Any]) -> tuple[SummaryInputs, SummaryOptions]:
     """Return the request that summarizes the row's text."""
-    return SummaryInputs(text=row["text"]), SummaryOptions(cut=True)
+    return SummaryInputs(text=row["text"]), SummaryOptions()
 
 
 def feedback_row(inputs: SummaryInputs, answer: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from registry.catalog.declaration import (
     Unit,
 )
 from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 from registry.catalog.results import Label
 from tasks.text_classification.endpoints import (
     ClassifyRequest,
@@ -46,9 +46,9 @@ class FineTuneHyperparameters(ClassifierSettings):
     max_length: int = Field(default=128, ge=8, le=8192)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, TextOptions]:
     """Return the request that classifies the row's text."""
-    return TextInputs(input=[row["text"]]), NoOptions()
+    return TextInputs(input=[row["text"]]), TextOptions()
 
 
 def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
@@ -74,6 +74,7 @@ TASK = Task(
     runner="tasks.text_classification.runner:ClassifierRunner",
     unit=Unit.TOKENS,
     input_schema=TextInputs,
+    option_schema=TextOptions,
     result_type=list[Label],
     endpoints=(
         Endpoint(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
 from registry.catalog.requests import (
     Body,
     Name,
@@ -19,13 +19,20 @@ from registry.catalog.requests import (
     estimate_tokens,
     parse,
 )
+from registry.catalog.truncation import (
+    CohereTruncate,
+    TruncatedRequest,
+    cohere_side,
+    cut_counts,
+)
 
 
 class ClassifyRequest(Strict):
-    """POST /v1/classify."""
+    """POST /v1/classify. `truncate` cuts texts that are longer than the model reads."""
 
     model: Name
     input: Texts
+    truncate: CohereTruncate | None = None
     user: User | None = None
 
 
@@ -37,6 +44,7 @@ def read_classify(body: Body, request_id: str, name: str) -> Plan:
     return Plan(
         model=request.model,
         inputs=TextInputs(input=texts),
+        options=TextOptions(truncate=cohere_side(request.truncate)),
         renderer=ClassifyRenderer(id=f"classify-{request_id[4:]}", model=request.model),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -50,7 +58,7 @@ class Parameters(Strict):
     function_to_apply: Literal["softmax"] | None = None
 
 
-class TextClassificationRequest(Strict):
+class TextClassificationRequest(TruncatedRequest):
     """POST /v1/tasks/text-classification/{model}."""
 
     inputs: Texts
@@ -65,6 +73,7 @@ def read_text_classification(body: Body, request_id: str, name: str) -> Plan:
     return Plan(
         model=name,
         inputs=TextInputs(input=texts),
+        options=TextOptions(truncate=request.side),
         renderer=LabelsRenderer(request.parameters.top_k if request.parameters else None),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -98,4 +107,5 @@ class ClassifyRenderer:
                 for index, scores in enumerate(answer.results)
             ],
             "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
+            **cut_counts(answer),
         }

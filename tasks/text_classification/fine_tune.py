@@ -10,6 +10,7 @@ from tasks.text_classification import TASK, FineTuneHyperparameters
 from workers.engines.loading import load_tokenizer
 from workers.trainers.bases import check_length, load_base
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
+from workers.trainers.lengths import token_lengths, warn_of_cut
 from workers.trainers.protocol import Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import parse_settings, read_rows
 
@@ -42,12 +43,10 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, split.labels, settings.max_length)
-    shortened, longest = _too_long(rows, tokenizer, settings.max_length)
-    if shortened:
-        progress.warn(
-            f"{shortened} of {len(rows)} texts are longer than max_length {settings.max_length}; "
-            f"only their beginning is read. The longest has {longest} tokens."
-        )
+    lengths = token_lengths(tokenizer, [row["text"] for row in rows])
+    cut = sum(length > settings.max_length for length in lengths)
+    read = f"the first {settings.max_length} tokens (max_length)"
+    warn_of_cut(progress, cut, len(rows), f"{read}. The longest has {max(lengths)} tokens")
     return fit_classifier(
         request,
         progress,
@@ -58,11 +57,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         settings=settings,
         examples=lambda part: _encoded(part, tokenizer, split.labels, settings.max_length),
         collator=transformers.DataCollatorWithPadding(tokenizer),
-        parameters={
-            "rows": len(rows) + dropped,
-            "rows_left_out": dropped,
-            "rows_shortened": shortened,
-        },
+        parameters={"rows": len(rows) + dropped, "rows_left_out": dropped},
+        rows_cut=lambda: cut,
         sampling="group_by_length",
     )
 
@@ -99,15 +95,3 @@ def _encoded(
         {"input_ids": ids, "attention_mask": mask, "labels": number[row["label"]]}
         for ids, mask, row in zip(tokens["input_ids"], tokens["attention_mask"], rows, strict=True)
     ]
-
-
-def _too_long(rows: list[dict[str, Any]], tokenizer: Any, max_length: int) -> tuple[int, int]:
-    """Count the texts over `max_length` tokens, and the tokens of the longest one."""
-    texts = [row["text"] for row in rows]
-    cut = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
-    # Only those that fill the room may be longer.
-    full = [text for text, ids in zip(texts, cut, strict=True) if len(ids) >= max_length]
-    if not full:
-        return 0, max(map(len, cut))
-    lengths = [len(ids) for ids in tokenizer(full, truncation=False, verbose=False)["input_ids"]]
-    return sum(length > max_length for length in lengths), max(lengths)

@@ -75,6 +75,7 @@ def fit_adapter(
     adapter: peft.PeftConfig,
     noun: str,
     parameters: dict[str, Any],
+    rows_cut: int,
     options: dict[str, Any],
 ) -> TrainingResult:
     """Train a new adapter and save it alone; it names no path of this machine.
@@ -91,6 +92,7 @@ def fit_adapter(
         adapter: The adapter to train.
         noun: What the examples are, in the plural.
         parameters: Recorded with the version in addition to the settings.
+        rows_cut: How many rows lost a part.
         options: Arguments of this kind of trainer.
 
     Raises:
@@ -160,6 +162,7 @@ def fit_adapter(
             **parameters,
         },
         notes=notes,
+        rows_cut=rows_cut,
     )
 
 

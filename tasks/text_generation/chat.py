@@ -33,10 +33,11 @@ from registry.catalog.requests import (
     Strict,
     Text,
     User,
+    idle,
     one_or_many,
     parse,
 )
-from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_text
+from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_passage
 from tasks.text_generation.rendering import ChatRenderer
 from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount
 from tasks.text_generation.stored_chats import stored_plan
@@ -52,8 +53,6 @@ from tasks.text_generation.tools import (
 )
 
 DEFAULT_CHAT_TOKENS = 512
-# A longer question is searched for by its beginning.
-QUERY_CHARACTERS = 4_000
 
 
 class TextPart(Strict):
@@ -70,12 +69,20 @@ Content = Annotated[
 ]
 
 
+# OpenAI's: nothing that could end a turn.
+ParticipantName = Annotated[str, Field(max_length=64, pattern=r"^[^\s<|\\/>]+$")]
+
+
 class Message(Strict):
-    """One turn. `developer` is read as `system`; a turn of `tool` answers a call."""
+    """One turn. `developer` is read as `system`; a turn of `tool` answers a call.
+
+    `name` tells participants of one role apart: the model reads it before the turn's text. In a
+    turn of `tool` it is the name of the function that was called.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
-    name: Name | None = None
+    name: ParticipantName | None = None
     tool_calls: Annotated[list[CalledTool], Field(max_length=MAX_CALLS)] | None = None
     tool_call_id: Name | None = None
     # Fields of the client's own answer, when it is sent back as history.
@@ -94,6 +101,10 @@ class Message(Strict):
             raise ValueError("content is missing")
         return self
 
+    def named(self, text: str) -> str:
+        """Return the text of the turn with the participant before it, if one is named."""
+        return f"{self.name}: {text}" if self.name and text and self.role != "tool" else text
+
     def plain(self) -> ChatMessage:
         """Return the turn as an engine takes it. Raises RequestInvalid."""
         if isinstance(self.content, str):
@@ -103,7 +114,7 @@ class Message(Strict):
         role = "system" if self.role == "developer" else self.role
         return ChatMessage(
             role=role,
-            content=text,
+            content=self.named(text),
             tool_calls=[call.plain() for call in self.tool_calls or ()],
             tool_call_id=self.tool_call_id,
         )
@@ -149,6 +160,30 @@ class ChatRequest(Generation):
             raise ValueError("metadata goes with store: true")
         if self.store and self.knowledge_base is not None:
             raise ValueError("store and knowledge_base exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_idle_field(self) -> Self:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            both = "'max_tokens' and 'max_completion_tokens' at the same time"
+            raise idle(f"Setting {both} is not supported.", "max_tokens")
+        if self.tool_choice is not None and not self.tools:
+            alone = "'tool_choice' is only allowed when 'tools' are specified."
+            raise idle(f"Invalid value for 'tool_choice': {alone}", "tool_choice")
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_function(self) -> Self:
+        """Hold the name in a turn of `tool` to the call that it answers."""
+        called: dict[str, str] = {}
+        for number, message in enumerate(self.messages):
+            called |= {call.id: call.function.name for call in message.tool_calls or ()}
+            known = called.get(message.tool_call_id or "", message.name)
+            if message.role == "tool" and message.name not in (None, known):
+                raise idle(
+                    f"messages[{number}] answers a call of '{known}', not of '{message.name}'.",
+                    f"messages[{number}].name",
+                )
         return self
 
     @property
@@ -215,12 +250,13 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
 
     def plan_with(passages: Sequence[Passage], own_system: bool) -> Plan:
         found = grounded_messages(messages, passages, own_system=own_system)
-        plan = _chat_plan(request, request_id, found, [shown_text(each) for each in passages])
+        plan = _chat_plan(request, request_id, found, list(map(shown_passage, passages)))
         renderer = GroundedRenderer(
             id=f"chatcmpl-{request_id[4:]}",
             model=request.model,
             created=int(time.time()),
             include_usage=request.include_usage,
+            tier="default" if request.service_tier else "",
             knowledge_base=request.knowledge_base or "",
             passages=passages,
         )
@@ -228,7 +264,7 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
 
     grounding = Grounding(
         knowledge_base=request.knowledge_base,
-        query=asked[-1][:QUERY_CHARACTERS],
+        query=asked[-1],
         most=request.max_passages or DEFAULT_PASSAGES,
         plan_with=plan_with,
     )

@@ -108,11 +108,8 @@ class ConversationReader:
         except (RequestRefused, ValidationError) as error:
             raise BadMaterial(f"A conversation cannot be read. {error}") from error
 
-    def example(self, row: dict[str, Any], max_length: int) -> Example | None:
-        """The conversation; None when there is no room for any of the answer."""
-        return _cut(self._whole(row), max_length)
-
-    def _whole(self, row: dict[str, Any]) -> Example:
+    def whole(self, row: dict[str, Any]) -> Example:
+        """The conversation, however long. Raises BadMaterial."""
         prompt = self.prompt(row)
         try:
             (answer,) = self._prompts.encode_texts(
@@ -127,9 +124,9 @@ class ConversationReader:
         kept: list[Example] = []
         shortened = longest = 0
         for row in rows:
-            whole = self._whole(row)
+            whole = self.whole(row)
             longest = max(longest, len(whole.tokens))
-            if (example := _cut(whole, max_length)) is not None:
+            if (example := cut_to(whole, max_length)) is not None:
                 kept.append(example)
                 shortened += len(example.tokens) < len(whole.tokens)
         if not kept:
@@ -141,7 +138,8 @@ class ConversationReader:
         self._prompts.close()
 
 
-def _cut(whole: Example, max_length: int) -> Example | None:
+def cut_to(whole: Example, max_length: int) -> Example | None:
+    """The conversation cut to a length; None when there is no room for any of the answer."""
     tokens = whole.tokens[:max_length]
     return Example(tokens, whole.start) if len(tokens) > whole.start else None
 

@@ -8,12 +8,13 @@ from typing import Any
 from trl import DPOConfig
 
 from tasks.text_generation.adapters import Examples, fit_adapter, load_adaptable, lora
-from tasks.text_generation.conversations import MIN_ROWS, ConversationReader
+from tasks.text_generation.conversations import MIN_ROWS, ConversationReader, cut_to
 from tasks.text_generation.schema import (
     DpoHyperparameters,
     PreferencePair,
     preference_messages,
 )
+from workers.trainers.lengths import warn_of_cut
 from workers.trainers.material import read_valid_rows
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.tokenized import PreferenceTrainer
@@ -33,7 +34,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         raise BadMaterial(f"There are {len(rows)} pairs; at least {MIN_ROWS} are needed.")
     model, tokenizer = load_adaptable(request.base, settings)
     with closing(ConversationReader(tokenizer)) as reader:
-        examples = _examples(reader, rows, settings.max_length)
+        examples, cut = _examples(reader, rows, settings.max_length)
     left_out = len(rows) - len(examples)
     if len(examples) < max(MIN_ROWS, len(rows) / 2):
         raise BadMaterial(
@@ -46,6 +47,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             f"{left_out} of {len(rows)} pairs are left out: their prompts leave no room for an "
             f"answer within {settings.max_length} tokens."
         )
+    warn_of_cut(progress, cut, len(rows), f"{settings.max_length} tokens (max_length) of a pair")
     return fit_adapter(
         request,
         progress,
@@ -58,22 +60,27 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         adapter=lora(settings),
         noun="pairs",
         parameters={"rows": len(rows), "rows_left_out": left_out},
+        rows_cut=cut,
         options={"beta": settings.beta},
     )
 
 
-def _examples(reader: ConversationReader, rows: list[dict[str, Any]], max_length: int) -> Examples:
-    """Return the pairs that have room for an answer, as tokens."""
+def _examples(
+    reader: ConversationReader, rows: list[dict[str, Any]], max_length: int
+) -> tuple[Examples, int]:
+    """Return the pairs that have room for an answer, as tokens, and how many answers of them are
+    cut short."""
     examples: Examples = []
+    cut = 0
     for row in rows:
         messages = preference_messages(row)
-        chosen, rejected = (
-            reader.example(
-                {"messages": [*messages, {"role": "assistant", "content": row[kind]}]}, max_length
-            )
+        wholes = [
+            reader.whole({"messages": [*messages, {"role": "assistant", "content": row[kind]}]})
             for kind in ("chosen", "rejected")
-        )
+        ]
+        chosen, rejected = (cut_to(whole, max_length) for whole in wholes)
         if chosen is not None and rejected is not None:
+            cut += any(len(whole.tokens) > max_length for whole in wholes)
             examples.append(
                 {
                     "prompt_ids": chosen.tokens[: chosen.start],
@@ -81,4 +88,4 @@ def _examples(reader: ConversationReader, rows: list[dict[str, Any]], max_length
                     "rejected_ids": rejected.tokens[rejected.start :],
                 }
             )
-    return examples
+    return examples, cut

@@ -2,7 +2,8 @@
 
 Passages are data. They are delimited, the model is told to follow nothing in them, and a passage
 cannot close its own delimiter. That makes an instruction in a document less likely to be followed;
-it does not prevent it.
+it does not prevent it. A bracketed number in a document is written in other brackets, so that a
+model that quotes it cites nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ INSTRUCTION = (
 _NOTHING = "No passage was found."
 # The delimiter, and control tokens of most models, such as <|im_end|> and <｜User｜>.
 _TAG = re.compile(r"<(?=/?\s*passage|[|｜])", re.IGNORECASE)
-_MARK = re.compile(r"\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
-_BEGUN = re.compile(r"\[[\d,\s]{0,30}")
+_MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
+# Of what may yet become a mark. None is longer.
+_BEGUN = re.compile(r"\[[\d,\s]{0,75}")
 
 
-def shown_text(passage: Passage) -> str:
-    """Return a passage as it stands in the prompt."""
-    return _TAG.sub("&lt;", passage.text)
+def shown_passage(passage: Passage) -> str:
+    """Return a passage as it stands in the prompt, with its delimiters.
+
+    None stands inside of another one, whatever their texts: a text holds no delimiter.
+    """
+    text = _MARK.sub(r"(\1)", _TAG.sub("&lt;", passage.text))
+    return f'<passage number="{passage.number}">\n{text}\n</passage>'
 
 
 def grounded_messages(
@@ -41,9 +47,7 @@ def grounded_messages(
 
     With `own_system` the deployment has a system message, so the instruction joins the question.
     """
-    shown = "\n\n".join(
-        f'<passage number="{each.number}">\n{shown_text(each)}\n</passage>' for each in passages
-    )
+    shown = "\n\n".join(map(shown_passage, passages))
     found = list(messages)
     last = max(index for index, each in enumerate(found) if each.role == "user")
     question = f"{shown or _NOTHING}\n\nQuestion: {found[last].text}"
@@ -85,7 +89,7 @@ class Marks:
         parts: list[str] = []
         end = 0
         for found in _MARK.finditer(text):
-            numbers = [int(each) for each in re.findall(r"\d+", found.group())]
+            numbers = [int(each) for each in re.findall(r"\d+", found[1])]
             kept = [each for each in numbers if each in self.known]
             before = text[end : found.start()]
             end = found.end()

@@ -42,10 +42,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         settings=settings,
         adapter=lora(settings),
         noun="conversations",
-        parameters={
-            "rows": len(rows),
-            "rows_left_out": fitted.left_out,
-            "rows_shortened": fitted.shortened,
-        },
+        parameters={"rows": len(rows), "rows_left_out": fitted.left_out},
+        rows_cut=fitted.shortened,
         options={"label_names": ["labels"]},
     )

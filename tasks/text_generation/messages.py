@@ -32,6 +32,7 @@ from registry.catalog.requests import (
     Strict,
     Text,
     User,
+    idle,
     one_or_many,
     parse,
 )
@@ -222,6 +223,12 @@ class CountRequest(Strict):
     cache_control: CacheControl | None = None
     context_management: None = None
     mcp_servers: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _chooses_among_tools(self) -> Self:
+        if self.tool_choice is not None and not self.tools:
+            raise idle("tool_choice may only be specified while providing tools", "tool_choice")
+        return self
 
     def prompt(self) -> tuple[GenerationInputs, dict[str, Any], int]:
         """Return what the model reads, the options of the answer's form, and the estimated tokens

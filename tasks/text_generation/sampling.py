@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from registry.catalog.generation import (
     MAX_BIASES,
@@ -12,7 +12,7 @@ from registry.catalog.generation import (
     MAX_TOKENS,
     SamplingOptions,
 )
-from registry.catalog.requests import Name, Strict, User, one_or_many
+from registry.catalog.requests import Name, Strict, User, idle, one_or_many
 
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -61,6 +61,15 @@ class Generation(Strict):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] | None = None
+
+    @model_validator(mode="after")
+    def _streams_with_options(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise idle(
+                "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+                "stream_options",
+            )
+        return self
 
     def options(self, max_tokens: int, **more: Any) -> SamplingOptions:
         """Return the settings as an engine takes them."""

@@ -104,7 +104,9 @@ def chosen_tools(
             f"tool_choice names {name}, which is not among the tools.", param="tool_choice"
         )
     if not tools and choice == "required":
-        raise RequestInvalid("tool_choice needs tools.", param="tool_choice")
+        raise RequestInvalid(
+            "Tool choice 'required' must be specified with 'tools' parameter.", param="tool_choice"
+        )
     if choice == "none":
         return [], "auto"
     return tools, "required" if choice == "required" or name is not None else "auto"

@@ -24,7 +24,7 @@ from tasks.text_to_image.pipeline import (
 )
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.images import UnreadableImage, read_image
-from workers.engines.prompts import PromptProcesses
+from workers.trainers.lengths import read_captions, warn_of_cut
 from workers.trainers.protocol import (
     BadMaterial,
     Cancelled,
@@ -68,7 +68,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         )
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
-    examples, states = _encoded(pipe, request.base, rows, progress)
+    examples, states, cut = _encoded(pipe, request.base, rows, progress)
+    warn_of_cut(progress, cut, len(rows), "the beginning of each caption")
     train_set, validation_set = hold_out(
         examples, settings.validation_fraction, settings.seed, MAX_VALIDATION_ROWS
     )
@@ -110,6 +111,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             "parameters_trained": sum(each.numel() for each in model.unet.parameters()),
         },
         notes=notes,
+        rows_cut=cut,
     )
 
 
@@ -141,12 +143,12 @@ def pixels(path: Path, width: int, height: int) -> torch.Tensor:
 
 def _encoded(
     pipe: Any, base: Path, rows: Sequence[dict[str, Any]], progress: Progress
-) -> tuple[list[dict[str, Any]], torch.Tensor]:
-    """Return each image's latents with the number of its caption, and the captions' states; the
-    last state is that of the empty caption."""
+) -> tuple[list[dict[str, Any]], torch.Tensor, int]:
+    """Return each image's latents with the number of its caption, the captions' states, the last of
+    which is that of the empty caption, and how many rows have a caption that was cut."""
     captions = sorted({row["text"] for row in rows})
     number = {caption: index for index, caption in enumerate(captions)}
-    states = _caption_states(pipe, base, [*captions, ""])
+    states, cut = _caption_states(pipe, base, [*captions, ""])
     width, height = native_size(pipe)
     examples: list[dict[str, Any]] = []
     with torch.inference_mode():
@@ -161,30 +163,25 @@ def _encoded(
                 {"latents": each.clone(), "caption": number[row["text"]]}
                 for each, row in zip(latents, chunk, strict=True)
             ]
-    return examples, states.clone()
+    return examples, states.clone(), sum(row["text"] in cut for row in rows)
 
 
-def _caption_states(pipe: Any, base: Path, captions: list[str]) -> torch.Tensor:
+def _caption_states(pipe: Any, base: Path, captions: list[str]) -> tuple[torch.Tensor, set[str]]:
+    """Return the state of each caption, and the captions that were cut."""
     tokenizer = load_prompt_tokenizer(base)
     length = min(
         int(tokenizer.model_max_length), int(pipe.text_encoder.config.max_position_embeddings)
     )
-    prompts = PromptProcesses(tokenizer, max_length=length)
-    try:
-        found = [
-            prompts.encode_texts("captions", captions[at : at + 1_000])
-            for at in range(0, len(captions), 1_000)
-        ]
-    finally:
-        prompts.close()
-    rows = [padded(row, length, tokenizer.pad_token_id) for part in found for row in part]
+    tokens, cut = read_captions(tokenizer, length, captions)
+    rows = [padded(row, length, tokenizer.pad_token_id) for row in tokens]
     with torch.no_grad():
-        return torch.cat(
+        states = torch.cat(
             [
                 text_states(pipe, torch.tensor(rows[at : at + _CHUNK])).cpu()
                 for at in range(0, len(rows), _CHUNK)
             ]
         )
+    return states, cut
 
 
 def _collated(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

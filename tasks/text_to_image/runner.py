@@ -97,10 +97,10 @@ class TextToImageRunner:
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         settings = (*self._size(inputs), options.steps, options.guidance)
         try:
-            tokens = self._prompts.encode_texts(request_id, prompts)
+            read = self._prompts.read_texts(request_id, prompts, options.truncate)
         except PromptCancelled:
             raise Cancelled from None
-        prompt, negative = (padded(row, self._length, self._pad) for row in tokens)
+        prompt, negative = (padded(row, self._length, self._pad) for row in read.tokens)
         items = [
             Item(
                 _Drawing(request_id, prompt, negative, (seed + number) % (MAX_SEED + 1), settings),
@@ -109,7 +109,13 @@ class TextToImageRunner:
             )
             for number in range(inputs.n)
         ]
-        return Prepared(items=items, prompt_tokens=len(tokens[0]), units=inputs.n)
+        return Prepared(
+            items=items,
+            prompt_tokens=len(read.tokens[0]),
+            units=inputs.n,
+            cut_inputs=read.cut_inputs,
+            cut_tokens=read.cut_tokens,
+        )
 
     def collate(self, items: Sequence[Item]) -> _Batch:
         drawings: list[_Drawing] = [item.payload for item in items]

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import Inputs, Options
+from registry.catalog.inputs import Inputs, TextOptions
 
 MAX_IMAGES = 10
 MAX_SIDE = 2_048
@@ -45,7 +45,7 @@ class DrawingInputs(Inputs):
     seed: Seed | None = None
 
 
-class DrawingOptions(Options):
+class DrawingOptions(TextOptions):
     """Settings of the denoising: number of steps, and weight of classifier-free guidance."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = DEFAULT_STEPS

@@ -79,17 +79,19 @@ class TextToVideoRunner:
                 f"num_frames must be one more than a multiple of {step}, such as {4 * step + 1}."
             )
         try:
-            prompt, negative = self._prompts.encode_texts(
-                request_id, [inputs.prompt, inputs.negative_prompt or ""]
-            )
+            texts = [inputs.prompt, inputs.negative_prompt or ""]
+            read = self._prompts.read_texts(request_id, texts, options.truncate)
         except PromptCancelled:
             raise Cancelled from None
+        prompt, negative = read.tokens
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         pixels = inputs.width * inputs.height * inputs.frames
         return Prepared(
             items=[Item(_Request(request_id, prompt, negative, seed, inputs, options))],
             prompt_tokens=len(prompt),
             units=math.ceil(pixels / 1_000_000),
+            cut_inputs=read.cut_inputs,
+            cut_tokens=read.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> list[_Request]:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.columns import VideoFile
-from registry.catalog.inputs import Inputs, Options
+from registry.catalog.inputs import Inputs, TextOptions
 
 MAX_SIDE = 1_280
 MAX_FRAMES = 121
@@ -51,7 +51,7 @@ class VideoInputs(Inputs):
     seed: Seed | None = None
 
 
-class VideoOptions(Options):
+class VideoOptions(TextOptions):
     """Settings of the denoising: number of steps, and weight of classifier-free guidance."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = DEFAULT_STEPS

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.requests import Body, RequestInvalid, Strict, parse
 from registry.catalog.series import Frequency, Moment, moment_after
+from registry.catalog.truncation import cut_counts
 from tasks.time_series_forecasting.schema import (
     DEFAULT_HORIZON,
     DEFAULT_LEVELS,
@@ -28,7 +29,8 @@ MAX_POINTS = 100_000
 
 
 class SeriesInput(Strict):
-    """One history. `start` is the time of its first value; with `freq` it dates the forecast."""
+    """One history. `start` is the time of its first value, which dates the forecast with the
+    parameter `freq`."""
 
     target: History
     start: Moment | None = None
@@ -38,11 +40,14 @@ class SeriesInput(Strict):
 
 
 class Parameters(Strict):
-    """Steps to forecast, quantiles to return, and the frequency that all series have."""
+    """Steps to forecast, quantiles to return, and the frequency that all series have. `truncate`
+    START takes the end of a series that is longer than the model reads; it is refused otherwise.
+    """
 
     prediction_length: Horizon = DEFAULT_HORIZON
     quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
     freq: Frequency | None = None
+    truncate: Literal["NONE", "START"] | None = None
 
     @field_validator("quantile_levels")
     @classmethod
@@ -84,7 +89,9 @@ def read_forecast(body: Body, request_id: str, name: str) -> Plan:
         prompt_tokens=0,
         units=points,
         options=ForecastOptions(
-            prediction_length=steps, quantile_levels=request.parameters.quantile_levels
+            prediction_length=steps,
+            quantile_levels=request.parameters.quantile_levels,
+            truncate="start" if request.parameters.truncate == "START" else "none",
         ),
     )
 
@@ -94,9 +101,16 @@ def _starts(request: ForecastRequest) -> list[str | None]:
     freq = request.parameters.freq
     starts: list[str | None] = []
     for number, each in enumerate(request.inputs):
-        if each.start is None or freq is None:
+        if each.start is None:
             starts.append(None)
             continue
+        if freq is None:
+            raise RequestInvalid(
+                f"inputs[{number}].start is a time, and parameters.freq, which tells how far its "
+                "values are apart, is missing. Send both, or neither.",
+                param="parameters.freq",
+                code="missing_parameter",
+            )
         try:
             # The last step is dated too, so that callers can count on all of them.
             moment_after(each.start, freq, len(each.target) + request.parameters.prediction_length)
@@ -129,5 +143,6 @@ class PredictionsRenderer:
                     **({"start": start} if start is not None else {}),
                 }
                 for found, name, start in zip(answer.results, self.names, self.starts, strict=True)
-            ]
+            ],
+            **cut_counts(answer),
         }

@@ -18,7 +18,7 @@ from workers.engines.runner import BatchLimits, Item, Prepared
 class ForecastRunner:
     """Returns one `Forecast` for each history.
 
-    A history longer than the model reads is cut to its end.
+    A history longer than the model reads is refused, or cut to its end where the options say so.
     """
 
     def __init__(
@@ -43,20 +43,30 @@ class ForecastRunner:
                 "requested.",
                 code="prediction_too_long",
             )
+        context = self._forecaster.context
+        long = [len(history) - context for history in inputs.histories if len(history) > context]
+        if long and options.truncate == "none":
+            raise RequestRefused(
+                f"This model's maximum context length is {context:,} values; a series has "
+                f"{context + long[0]:,}. Send the last {context:,}, or set truncate to START.",
+                code="context_length_exceeded",
+            )
         return Prepared(
             items=[
                 Item(
                     (
-                        Scaled.of(history, self._forecaster.context),
+                        Scaled.of(history, context),
                         inputs.frequency,
                         steps,
                         options.quantile_levels,
                     ),
-                    size=self._forecaster.context,
+                    size=context,
                 )
                 for history in inputs.histories
             ],
             units=sum(len(history) + steps for history in inputs.histories),
+            cut_inputs=len(long),
+            cut_tokens=sum(long),
         )
 
     def collate(self, items: Sequence[Item]) -> tuple[list[np.ndarray], list[str | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -41,10 +41,15 @@ class ForecastInputs(Inputs):
 
 
 class ForecastOptions(Options):
-    """Steps to forecast, and the quantiles to return."""
+    """Steps to forecast, and the quantiles to return. A history longer than the model reads is
+    refused, or loses its start where `truncate` says so."""
 
     prediction_length: Horizon = DEFAULT_HORIZON
     quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
+    truncate: Literal["none", "start"] = "none"
+
+    def cutting(self) -> Self:
+        return self.model_copy(update={"truncate": "start"})
 
 
 class Forecast(TypedDict):

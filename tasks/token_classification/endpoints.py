@@ -22,12 +22,12 @@ _SHARED = 1.25
 
 
 class Parameters(Strict):
-    """`stride` is that of transformers; the windows of a long text are chosen here, so it has no
-    effect."""
+    """Settings of the passages. The windows of a long text are chosen here, so that `stride` is not
+    taken."""
 
     aggregation_strategy: Strategy | None = None
     ignore_labels: IgnoredLabels | None = None
-    stride: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    stride: None = None
 
 
 class TokenClassificationRequest(Strict):
@@ -41,7 +41,6 @@ def read_text(body: Body, request_id: str, name: str) -> Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
     request = parse(TokenClassificationRequest, body.data)
     given = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
-    given.pop("stride", None)
     tokens = round(estimate_tokens([request.inputs]) * _SHARED) + 2
     return Plan(
         model=name,

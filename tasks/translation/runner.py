@@ -16,7 +16,7 @@ class TranslationRunner(SequenceRunner):
         return self.written(
             request_id,
             inputs.text,
-            cut=options.cut,
+            truncate=options.truncate,
             beams=options.num_beams,
             new_tokens=options.max_new_tokens,
         )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, parse
+from registry.catalog.truncation import Truncation, pipeline_side
 from tasks.zero_shot_classification.schema import (
     MAX_CHARACTERS,
     CandidateLabels,
@@ -22,11 +23,13 @@ MAX_READ = 2_000_000
 
 
 class Parameters(Strict):
-    """`candidate_labels` are the labels to choose from."""
+    """`candidate_labels` are the labels to choose from. `truncation` cuts a text that is longer
+    than the model reads."""
 
     candidate_labels: CandidateLabels
     hypothesis_template: Template | None = None
     multi_label: bool | None = None
+    truncation: Truncation | None = None
 
 
 class ZeroShotRequest(Strict):
@@ -50,8 +53,9 @@ def read_choice(body: Body, request_id: str, name: str) -> Plan:
             "characters are accepted. Send a shorter text or fewer labels.",
             param="inputs",
         )
-    given = request.parameters.model_dump(exclude_none=True, exclude={"candidate_labels"})
-    options = ZeroShotOptions(**given)
+    other = {"candidate_labels", "truncation"}
+    given = request.parameters.model_dump(exclude_none=True, exclude=other)
+    options = ZeroShotOptions(truncate=pipeline_side(request.parameters.truncation), **given)
     each = estimate_tokens([request.inputs, options.hypothesis_template, max(labels, key=len)])
     tokens = (each + 4) * len(labels)
     return Plan(

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from registry.catalog.inputs import Truncate
 from registry.catalog.results import Label
 from tasks.embeddings.runner import EmbeddingsRunner
 from tasks.zero_shot_classification.schema import ZeroShotInputs, ZeroShotOptions
 from workers.engines.architectures import UnsupportedModel, architecture_of
+from workers.engines.prompts import Reading
 from workers.engines.runner import BatchLimits, Item, Prepared
 from workers.engines.text_runner import TextRunner, label_names
 
@@ -52,13 +54,12 @@ class ZeroShotRunner:
     ) -> Prepared:
         labels = inputs.candidate_labels
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in labels]
-        rows = self._judge.read(request_id, inputs.text, hypotheses)
-        tokens = sum(map(len, rows))
-        return Prepared(
-            items=[Item((rows, labels, options.multi_label), size=tokens)],
-            prompt_tokens=tokens,
-            units=tokens,
-        )
+        read, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
+        usage = self._judge.texts.usage(read)
+        # The text is one input, however many labels it is read with.
+        usage["cut_inputs"] = min(1, usage["cut_inputs"])
+        item = Item((rows, labels, options.multi_label), size=usage["units"])
+        return Prepared(items=[item], **usage)
 
     def collate(self, items: Sequence[Item]) -> list[Item]:
         return list(items)
@@ -106,9 +107,12 @@ class _Entailment:
         self._against = against[0] if against else None
         self._kinds = int(getattr(self.texts.model.config, "type_vocab_size", 1))
 
-    def read(self, request_id: str, text: str, hypotheses: list[str]) -> list[Any]:
-        pairs = self.texts.encode_pairs(request_id, text, hypotheses)
-        return [_Pair(tokens, kinds) for tokens, kinds in pairs]
+    def read(
+        self, request_id: str, text: str, hypotheses: list[str], truncate: Truncate
+    ) -> tuple[Reading, list[Any]]:
+        pairs = [(text, hypothesis) for hypothesis in hypotheses]
+        read = self.texts.read_pairs(request_id, pairs, truncate)
+        return read, [_Pair(*each) for each in zip(read.tokens, read.kinds, strict=True)]
 
     def scores(self, logits: Tensor, *, multi_label: bool) -> Tensor:
         entails = logits[:, self._entails]
@@ -146,8 +150,11 @@ class _Similarity:
     def __init__(self, folder: Path, settings: _Settings) -> None:
         self.texts = EmbeddingsRunner(folder, **settings)
 
-    def read(self, request_id: str, text: str, hypotheses: list[str]) -> list[Any]:
-        return self.texts.encode(request_id, [text, *hypotheses])
+    def read(
+        self, request_id: str, text: str, hypotheses: list[str], truncate: Truncate
+    ) -> tuple[Reading, list[Any]]:
+        read = self.texts.read(request_id, [text, *hypotheses], truncate)
+        return read, read.tokens
 
     def scores(self, vectors: Tensor, *, multi_label: bool) -> Tensor:
         cosines = vectors[1:] @ vectors[0]

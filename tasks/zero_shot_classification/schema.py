@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.catalog.inputs import Inputs, Options
+from registry.catalog.inputs import Inputs, TextOptions
 
 MAX_CHARACTERS = 100_000
 MAX_LABELS = 100
@@ -42,7 +42,7 @@ class ZeroShotInputs(Inputs):
     candidate_labels: CandidateLabels
 
 
-class ZeroShotOptions(Options):
+class ZeroShotOptions(TextOptions):
     """`hypothesis_template` makes a sentence of each label. With `multi_label` each label is judged
     by itself, and the scores do not sum to 1."""
 

@@ -18,8 +18,8 @@ from tasks.zero_shot_image_classification import TASK
 from tasks.zero_shot_image_classification.schema import ContrastiveHyperparameters
 from tasks.zero_shot_image_classification.towers import Towers
 from workers.engines.architectures import UnsupportedModel
-from workers.engines.prompts import PromptProcesses
 from workers.trainers.kept import kept_images
+from workers.trainers.lengths import read_captions, warn_of_cut
 from workers.trainers.protocol import (
     BadMaterial,
     Progress,
@@ -63,7 +63,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         towers = Towers(request.base, TASK.architectures, device=device, dtype=torch.float32)
     except UnsupportedModel as error:
         raise BadMaterial(f"The base cannot be trained. {error}") from error
-    captions, tokens = _tokens(towers, rows)
+    captions, tokens, cut = _tokens(towers, rows)
+    read = f"the first {towers.max_tokens} tokens of each caption"
+    warn_of_cut(progress, cut, len(rows), read)
     random.Random(settings.seed).shuffle(rows)
     size = min(max(2, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
     validation = _Pairs(rows[:size], captions, towers.processor)
@@ -103,6 +105,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             f"For {found:.1%} of the validation images, their own caption is among the {TOP} that "
             f"fit best, of {len(captions)}."
         ),
+        rows_cut=cut,
     )
 
 
@@ -120,21 +123,15 @@ def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
 
 def _tokens(
     towers: Towers, rows: Sequence[dict[str, Any]]
-) -> tuple[dict[str, int], list[list[int]]]:
-    """Return the number of each caption, and the captions' tokens by that number."""
+) -> tuple[dict[str, int], list[list[int]], int]:
+    """Return the number of each caption, the captions' tokens by that number, and how many rows
+    have a caption that was cut."""
     captions = sorted({row["text"] for row in rows})
     if len(captions) < 2:
         raise BadMaterial("All images have one caption; there is nothing to tell apart.")
-    prompts = PromptProcesses(towers.tokenizer, max_length=towers.max_tokens)
-    try:
-        tokens = [
-            row
-            for at in range(0, len(captions), 1_000)
-            for row in prompts.encode_texts("captions", captions[at : at + 1_000])
-        ]
-    finally:
-        prompts.close()
-    return {caption: number for number, caption in enumerate(captions)}, tokens
+    tokens, cut = read_captions(towers.tokenizer, towers.max_tokens, captions)
+    numbers = {caption: number for number, caption in enumerate(captions)}
+    return numbers, tokens, sum(row["text"] in cut for row in rows)
 
 
 def _found(model: _Contrastive, validation: _Pairs) -> float:

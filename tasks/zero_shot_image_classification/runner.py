@@ -13,7 +13,7 @@ from torch import Tensor
 from tasks.zero_shot_image_classification.schema import ImagesAndTexts, RankingOptions
 from tasks.zero_shot_image_classification.towers import Towers
 from workers.engines.images import UnreadableImage, pixels, read_image
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCancelled, PromptProcesses, Reading
 from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
 
@@ -59,12 +59,14 @@ class ImageTextRunner:
             raise RequestRefused("A request needs at least one image or text.")
         try:
             images = [pixels(self._towers.processor, read_image(each)) for each in inputs.images]
-            rows = self._prompts.encode_texts(request_id, inputs.texts) if inputs.texts else []
+            read = Reading([])
+            if inputs.texts:
+                read = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
         except UnreadableImage as error:
             raise RequestRefused(str(error)) from error
         except PromptCancelled:
             raise Cancelled from None
-        texts = [tuple(row) for row in rows]
+        texts = [tuple(row) for row in read.tokens]
         if not all(texts):
             raise RequestRefused("A text has no tokens that the model knows.")
         if options.labels is not None:
@@ -77,6 +79,8 @@ class ImageTextRunner:
             items=[_item(each) for each in pieces],
             prompt_tokens=sum(map(len, texts)),
             units=1 if options.labels is not None else len(pieces),
+            cut_inputs=read.cut_inputs,
+            cut_tokens=read.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> _Batch:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import MAX_TEXTS, ImageInput, Inputs, Options, TextInput
+from registry.catalog.inputs import MAX_TEXTS, ImageInput, Inputs, TextInput, TextOptions
 
 MAX_LABELS = 1_000
 MAX_IMAGES = 16
@@ -31,7 +31,7 @@ class ImagesAndTexts(Inputs):
     texts: list[TextInput] = Field(default_factory=list, max_length=MAX_TEXTS)
 
 
-class RankingOptions(Options):
+class RankingOptions(TextOptions):
     """With `labels`, one for each text, the one image is sorted into them instead of returning
     vectors."""
 

@@ -126,6 +126,14 @@ def reindexed(folder: Path, change: Callable[[dict], None]) -> None:
     path.write_text(json.dumps(index))
 
 
+def with_file(folder: Path, name: str) -> None:
+    """Add a file, and list it."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"another")
+    facts = {"path": name, "size": 7, "sha256": hashlib.sha256(b"another").hexdigest()}
+    reindexed(folder, lambda index: index["files"].append(facts))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a changed file": (
         lambda folder: (folder / "models/minilm/model.safetensors").write_bytes(b"Weights"),
@@ -148,6 +156,20 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a path that leads out": (
         lambda folder: reindexed(folder, lambda i: i["files"][0].update(path="../up")),
         "leads out",
+    ),
+    "two names that some systems take for one": (
+        lambda folder: with_file(folder, "Evidence/release-7.zip"),
+        "differ in case alone",
+    ),
+    "a name that is a path elsewhere": (
+        lambda folder: with_file(folder, "evidence\\release-7.zip"),
+        "is not the same file on every system",
+    ),
+    "a key that stands twice": (
+        lambda folder: (folder / "index.json").write_text(
+            (folder / "index.json").read_text().replace('"path"', '"size": 1, "path"', 1)
+        ),
+        "names a key twice",
     ),
     "another digest of a model": (
         lambda folder: reindexed(folder, lambda i: i["models"][0].update(digest="0" * 64)),

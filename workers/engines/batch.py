@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -218,9 +219,13 @@ class Row:
         try:
             action()
         except Exception:
-            # The listener is gone: remove the row at this step, and go on with the others.
+            # An event is lost: the row leaves at this step, the others go on, and the request must
+            # not look complete to whoever reads its end.
             logger.exception("the sink of request %s failed", self.request_id)
-            self.finish = self.finish or "cancelled"
+            lost = RequestRefused("A part of the answer was lost.", code="engine_error", status=500)
+            self._break(lost)
+            with contextlib.suppress(Exception):
+                self.choices.fail(lost.code, str(lost), lost.status)
 
 
 class Batch:

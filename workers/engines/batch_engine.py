@@ -22,7 +22,7 @@ import torch
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
-from workers.engines.runner import BatchLimits, Cancelled, Item, Runner
+from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared, Runner
 from workers.wire import Done, Failed
 
 logger = logging.getLogger(__name__)
@@ -35,15 +35,17 @@ class _Work:
     """One request: its items, and their results as they are filled in."""
 
     request_id: str
-    items: list[Item]
-    prompt_tokens: int
-    units: int
+    prepared: Prepared
     sink: Sink
     submitted: float = field(default_factory=time.monotonic)
     started: float = 0.0
     results: list[Any] = field(default_factory=list)
     missing: int = 0
     cancelled: bool = False
+
+    @property
+    def items(self) -> list[Item]:
+        return self.prepared.items
 
 
 _Place = tuple[_Work, int]
@@ -155,9 +157,7 @@ class BatchEngine:
             raise RequestRefused("The request holds no input.")
         return _Work(
             request_id=request.request_id,
-            items=prepared.items,
-            prompt_tokens=prepared.prompt_tokens,
-            units=prepared.units,
+            prepared=prepared,
             sink=sink,
             results=[None] * len(prepared.items),
             missing=len(prepared.items),
@@ -263,9 +263,11 @@ def _item(place: _Place) -> Item:
 def _done(work: _Work, finish: str) -> Done:
     return Done(
         finish_reason=finish,
-        prompt_tokens=work.prompt_tokens,
+        prompt_tokens=work.prepared.prompt_tokens,
         completion_tokens=0,
         queue_ms=round((work.started - work.submitted) * 1000),
         results=work.results if finish == "stop" else None,
-        units=work.units,
+        units=work.prepared.units,
+        cut_inputs=work.prepared.cut_inputs,
+        cut_tokens=work.prepared.cut_tokens,
     )

@@ -68,7 +68,8 @@ class Choices:
     def fail(self, code: str, message: str, status: int) -> None:
         """Send the last event of a request that broke; the rows that are left leave by `over`.
 
-        A failure by the request's fault, whose status is below 500, is charged.
+        A failure by the request's fault, whose status is below 500, states what was used until
+        then: of a stream, the caller has that.
         """
         if self.over:
             return

@@ -167,7 +167,6 @@ def _try_all(found: list[_Found]) -> None:
             "special_tokens": {},
             "split_special_tokens": False,
             "max_length": None,
-            "truncation_side": "right",
         },
         TRIAL,
     )

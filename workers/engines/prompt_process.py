@@ -52,12 +52,6 @@ class Prompts:
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = setup["split_special_tokens"]
             self._max_length: int | None = setup["max_length"]
-            self._side: str = setup["truncation_side"]
-            self._truncate()
-
-    def _truncate(self) -> None:
-        if self._max_length is not None:
-            self._tokenizer.enable_truncation(self._max_length, direction=self._side)
 
     def messages(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
@@ -82,13 +76,33 @@ class Prompts:
         """The tokens of each text, with the special tokens that the tokenizer adds or without."""
         return self._encoded(texts, special_tokens=special_tokens)
 
-    def pairs(self, first: str, seconds: list[str]) -> bytes:
-        """The tokens of `first` with each of `seconds`, then the kind of each token, all in rows.
+    def read(
+        self, texts: list[str], seconds: list[str] | None = None, side: str | None = None
+    ) -> bytes:
+        """The number of tokens of each text and the tokens, then the kind of each token, in rows.
 
-        A pair over the limit loses tokens of whichever text is longer.
+        Texts come with one of `seconds` each, where these are given. One over the limit is cut on
+        a `side`, `left` or `right`, a pair at whichever text is longer; without a side, its rows
+        are empty.
         """
-        rows = self._tokenizer.encode_batch_fast([(first, second) for second in seconds])
-        return packed([row.ids for row in rows] + [row.type_ids for row in rows])
+        asked = texts if seconds is None else list(zip(texts, seconds, strict=True))
+        rows = self._tokenizer.encode_batch_fast(asked)
+        lengths = [len(row.ids) for row in rows]
+        limit = max(lengths) if self._max_length is None else self._max_length
+        long = [at for at, length in enumerate(lengths) if length > limit]
+        ids, kinds = [row.ids for row in rows], [row.type_ids for row in rows]
+        if long and side is not None:
+            self._tokenizer.enable_truncation(limit, direction=side)
+            try:
+                cut = self._tokenizer.encode_batch_fast([asked[at] for at in long])
+            finally:
+                self._tokenizer.no_truncation()
+            for at, row in zip(long, cut, strict=True):
+                ids[at], kinds[at] = row.ids, row.type_ids
+        elif long:
+            for at in long:
+                ids[at], kinds[at] = [], []
+        return packed([lengths, *ids, *(kinds if seconds is not None else [])])
 
     def windows(self, first: str, second: str | None, stride: int) -> bytes:
         """The tokens of a text, or of a text with parts of a second one, cut into windows.
@@ -112,7 +126,7 @@ class Prompts:
         try:
             whole = self._tokenizer.encode(first, second)
         finally:
-            self._truncate()
+            self._tokenizer.no_truncation()
         rows: list[list[int]] = []
         for window in [whole, *whole.overflowing]:
             rows += [

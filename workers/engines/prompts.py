@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import threading
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.catalog.generation import ChatMessage, GenerationInputs, Tool
+from registry.catalog.inputs import Truncate
 from registry.sandbox.source import BoundedProcess, Declined, Ended
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.bounded import Limits, prompt_source
@@ -64,6 +65,28 @@ class Window:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Tokens of texts or of pairs of texts, with the kind of each token for pairs.
+
+    `cut` are the places of those that lost `cut_tokens` together, as the request says.
+    """
+
+    tokens: list[list[int]]
+    kinds: list[list[int]] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+    cut_tokens: int = 0
+
+    @property
+    def cut_inputs(self) -> int:
+        """Return how many inputs were cut."""
+        return len(self.cut)
+
+
+# Sides by what tokenizers call them.
+_SIDES: dict[Truncate, str | None] = {"none": None, "end": "right", "start": "left"}
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     process: BoundedProcess | None = None
@@ -75,7 +98,8 @@ class PromptProcesses:
 
     Args:
         tokenizer: A fast tokenizer of transformers, with the chat template.
-        max_length: Texts are cut to so many tokens; None leaves them whole.
+        max_length: The most tokens that the model reads of what `read_texts` and `read_pairs` get,
+            and of one window.
         limits: Bounds on each request.
 
     Raises:
@@ -87,6 +111,7 @@ class PromptProcesses:
     ) -> None:
         self._limits = limits or Limits()
         self._setup = _setup(tokenizer, max_length)
+        self._max_length = max_length
         self._tokens = len(tokenizer)
         self._fill = fill_tokens(tokenizer)
         self._changed = threading.Condition()
@@ -155,17 +180,66 @@ class PromptProcesses:
         request = {"do": "texts", "texts": texts, "special_tokens": special_tokens}
         return self._rows(self._ask(request_id, request), len(texts))
 
-    def encode_pairs(
-        self, request_id: str, first: str, seconds: list[str]
-    ) -> list[tuple[list[int], list[int]]]:
-        """The tokens of `first` with each of `seconds`, and the kind of each token: 0 in the first
-        text, 1 in the second, for most models. Raises as `encode`."""
-        request = {"do": "pairs", "first": first, "seconds": seconds}
-        rows = self._rows(self._ask(request_id, request), 2 * len(seconds))
-        pairs = list(zip(rows[: len(seconds)], rows[len(seconds) :], strict=True))
-        if any(len(tokens) != len(kinds) for tokens, kinds in pairs):
+    def read_texts(self, request_id: str, texts: list[str], truncate: Truncate = "none") -> Reading:
+        """The tokens of each text, as long as the model can read them.
+
+        Raises as `encode`, and RequestRefused for a text that is too long and may not be cut.
+        """
+        (lengths, *rows) = self._read(request_id, {"texts": texts}, truncate, 1 + len(texts))
+        return self._within(lengths, rows, [], truncate, "input")
+
+    def read_pairs(
+        self, request_id: str, pairs: list[tuple[str, str]], truncate: Truncate = "none"
+    ) -> Reading:
+        """The tokens of each pair of texts, and the kind of each token: 0 in the first text, 1 in
+        the second, for most models. Raises as `read_texts`."""
+        firsts, seconds = map(list, zip(*pairs, strict=True))
+        asked = {"texts": firsts, "seconds": seconds}
+        (lengths, *rows) = self._read(request_id, asked, truncate, 1 + 2 * len(pairs))
+        tokens, kinds = rows[: len(pairs)], rows[len(pairs) :]
+        if any(len(each) != len(kind) for each, kind in zip(tokens, kinds, strict=True)):
             raise _broken("it answered out of form")
-        return pairs
+        return self._within(lengths, tokens, kinds, truncate, "pair")
+
+    def lengths(self, request_id: str, texts: list[str]) -> list[int]:
+        """The number of tokens of each text, however long. Raises as `encode`."""
+        return self._read(request_id, {"texts": texts}, "none", 1 + len(texts))[0]
+
+    def _read(
+        self, request_id: str, asked: dict[str, Any], truncate: Truncate, count: int
+    ) -> list[list[int]]:
+        request = {"do": "read", **asked, "side": _SIDES[truncate]}
+        rows = self._unpacked(self._ask(request_id, request))
+        if len(rows) != count or len(rows[0]) != len(asked["texts"]):
+            raise _broken("it answered out of form")
+        return rows
+
+    def _within(
+        self,
+        lengths: list[int],
+        tokens: list[list[int]],
+        kinds: list[list[int]],
+        truncate: Truncate,
+        noun: str,
+    ) -> Reading:
+        """Return what was read. Raises RequestRefused for what is too long and was not cut."""
+        limit = self._max_length
+        for row in tokens:
+            self._check_tokens(row)
+        if limit is None:
+            return Reading(tokens, kinds)
+        if any(len(row) > limit for row in tokens):
+            raise _broken("it answered out of form")
+        long = [at for at, length in enumerate(lengths) if length > limit]
+        if long and truncate == "none":
+            which = f"the {noun}" if len(lengths) == 1 else f"{noun} {long[0] + 1}"
+            raise RequestRefused(
+                f"This model's maximum context length is {limit:,} tokens; {which} has "
+                f"{lengths[long[0]]:,}. Shorten it, or send it in parts.",
+                code="context_length_exceeded",
+            )
+        lost = sum(lengths[at] - len(tokens[at]) for at in long)
+        return Reading(tokens, kinds, long, lost)
 
     def encode_windows(
         self, request_id: str, first: str, second: str | None = None, *, stride: int
@@ -358,7 +432,6 @@ def _setup(tokenizer: Any, max_length: int | None) -> dict[str, Any]:
         },
         "split_special_tokens": bool(tokenizer.split_special_tokens),
         "max_length": max_length,
-        "truncation_side": tokenizer.truncation_side,
     }
 
 

@@ -28,11 +28,17 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One request, validated: its items, and what it costs. `units` counts in the task's unit."""
+    """One request, validated: its items, and what it costs. `units` counts in the task's unit.
+
+    `cut_inputs` of its inputs lost `cut_tokens` (or values, or frames) that the model cannot read,
+    as the request's options say; a runner refuses what is too long otherwise.
+    """
 
     items: list[Item]
     prompt_tokens: int = 0
     units: int = 0
+    cut_inputs: int = 0
+    cut_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

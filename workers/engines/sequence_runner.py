@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from registry.catalog.inputs import Truncate
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer
 from workers.engines.prompts import PromptCancelled, PromptProcesses
-from workers.engines.protocol import RequestRefused
 from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
 
 # Tokens of a model that states no limit of its own.
@@ -54,12 +54,16 @@ class SequenceRunner:
         if config.decoder_start_token_id is None or config.eos_token_id is None:
             raise UnsupportedModel("config.json names no first and last token of what is written.")
         self.max_length = _max_length(config, self.tokenizer)
-        self._end = _first(config.eos_token_id)
-        # One token more tells a text that fits from one that does not.
-        self._prompts = PromptProcesses(self.tokenizer, max_length=self.max_length + 1)
+        self._prompts = PromptProcesses(self.tokenizer, max_length=self.max_length)
 
     def written(
-        self, request_id: str, text: str, *, cut: bool, beams: int, new_tokens: int | None
+        self,
+        request_id: str,
+        text: str,
+        *,
+        truncate: Truncate,
+        beams: int,
+        new_tokens: int | None,
     ) -> Prepared:
         """Return the request that reads `text`. Its units are characters.
 
@@ -68,17 +72,10 @@ class SequenceRunner:
             Cancelled: `cancel` was called meanwhile.
         """
         try:
-            (tokens,) = self._prompts.encode_texts(request_id, [text])
+            read = self._prompts.read_texts(request_id, [text], truncate)
         except PromptCancelled:
             raise Cancelled from None
-        if len(tokens) > self.max_length:
-            if not cut:
-                raise RequestRefused(
-                    f"The text has over {self.max_length} tokens, which is all that this model "
-                    "reads. Send it in parts, or set truncation to longest_first.",
-                    code="context_length_exceeded",
-                )
-            tokens = [*tokens[: self.max_length - 1], self._end]
+        (tokens,) = read.tokens
         limit = min(new_tokens or _GROWTH * len(tokens) + _SPARE, self.max_length)
         # Rounded up, so that requests without a limit of their own share batches.
         rounded = limit if new_tokens else min(-(-limit // 32) * 32, self.max_length)
@@ -86,6 +83,8 @@ class SequenceRunner:
             items=[Item(tokens, size=len(tokens), bucket=Writing(beams, rounded))],
             prompt_tokens=len(tokens),
             units=len(text),
+            cut_inputs=read.cut_inputs,
+            cut_tokens=read.cut_tokens,
         )
 
     def collate(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], Writing]:
@@ -126,10 +125,6 @@ class SequenceRunner:
 
     def close(self) -> None:
         self._prompts.close()
-
-
-def _first(value: Any) -> int:
-    return int(value[0] if isinstance(value, list) else value)
 
 
 def _max_length(config: Any, tokenizer: Any) -> int:

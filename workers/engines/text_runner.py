@@ -9,18 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions, Truncate
 from registry.catalog.results import Label
 from workers.engines.architectures import read_json
 from workers.engines.loading import load_model, load_tokenizer
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCancelled, PromptProcesses, Reading
 from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
+
+# Models whose table of positions has room for the padding token and those before it.
+_OFFSET = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 
 
 class TextRunner:
     """Turns `TextInputs` into tokens and pads them; a subclass adds `run` and `split`.
 
-    Texts longer than the model reads are cut, as sentence-transformers cuts them; usage counts the
+    Texts longer than the model reads are refused, or cut where the options say so; usage counts the
     tokens that were read.
     """
 
@@ -37,30 +40,39 @@ class TextRunner:
         self.model = load_model(folder, architectures, dtype=dtype, device=device)
         tokenizer = load_tokenizer(folder)
         self._pad = tokenizer.pad_token_id
-        self.max_length = _max_length(folder, self.model, tokenizer)
+        self.max_length = reading_limit(folder, self.model.config, tokenizer)
         self._prompts = PromptProcesses(tokenizer, max_length=self.max_length)
 
-    def prepare(self, request_id: str, inputs: TextInputs, options: NoOptions) -> Prepared:
-        rows = self.encode(request_id, inputs.input)
+    def prepare(self, request_id: str, inputs: TextInputs, options: TextOptions) -> Prepared:
+        read = self.read(request_id, inputs.input, options.truncate)
         return Prepared(
-            items=[Item(row, size=len(row)) for row in rows],
-            prompt_tokens=sum(map(len, rows)),
-            units=sum(map(len, rows)),
+            items=[Item(row, size=len(row)) for row in read.tokens],
+            **self.usage(read),
         )
 
-    def encode(self, request_id: str, texts: list[str]) -> list[list[int]]:
+    def usage(self, read: Reading) -> dict[str, int]:
+        """Return what a request costs, and what was cut, as `Prepared` has it."""
+        tokens = sum(map(len, read.tokens))
+        return {
+            "prompt_tokens": tokens,
+            "units": tokens,
+            "cut_inputs": read.cut_inputs,
+            "cut_tokens": read.cut_tokens,
+        }
+
+    def read(self, request_id: str, texts: list[str], truncate: Truncate) -> Reading:
         """Return the tokens of each text. Raises RequestRefused and Cancelled."""
         try:
-            return self._prompts.encode_texts(request_id, texts)
+            return self._prompts.read_texts(request_id, texts, truncate)
         except PromptCancelled:
             raise Cancelled from None
 
-    def encode_pairs(
-        self, request_id: str, first: str, seconds: list[str]
-    ) -> list[tuple[list[int], list[int]]]:
-        """Return tokens and their kinds of each pair. Raises RequestRefused and Cancelled."""
+    def read_pairs(
+        self, request_id: str, pairs: list[tuple[str, str]], truncate: Truncate
+    ) -> Reading:
+        """Return the tokens of each pair and their kinds. Raises RequestRefused and Cancelled."""
         try:
-            return self._prompts.encode_pairs(request_id, first, seconds)
+            return self._prompts.read_pairs(request_id, pairs, truncate)
         except PromptCancelled:
             raise Cancelled from None
 
@@ -96,9 +108,13 @@ def label_names(model: Any) -> list[str]:
     return [str(names[index]) for index in range(len(names))]
 
 
-def _max_length(folder: Path, model: Any, tokenizer: Any) -> int:
+def reading_limit(folder: Path, config: Any, tokenizer: Any) -> int:
     """Return how many tokens of a text are read: the least of what the files state."""
-    limits = [int(model.config.max_position_embeddings), int(tokenizer.model_max_length)]
+    positions = int(config.max_position_embeddings)
+    if config.model_type in _OFFSET:
+        # Their positions are counted from the padding token on.
+        positions -= int(config.pad_token_id or 0) + 1
+    limits = [positions, int(tokenizer.model_max_length)]
     if (folder / "sentence_bert_config.json").is_file():
         stated = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
         limits += [stated] if isinstance(stated, int) and stated > 0 else []

@@ -71,7 +71,8 @@ def fine_tune_then(
         InvalidInput: more than `LINKS_MAX` evaluations, data that do not fit, or no rows.
         DomainError: as `fine_tune_request` and `chain_draft_checked`.
     """
-    job = fine_tune_request(actor=actor, model=model, **request)
+    measured = [step.dataset_version for step in then]
+    job = fine_tune_request(actor=actor, model=model, measured=measured, **request)
     content = chain_checked(actor, model, then, release)
     ChainLink.objects.bulk_create(
         ChainLink(

@@ -108,6 +108,9 @@ def index_register(job: Job) -> str:
         return f"{base.embedding_name} was recalled meanwhile; the index is not used."
     if base.index is not None and revision < base.index.revision:
         return f"{base.name} has a newer index in use; this one is not used."
+    known = DocumentVersion.objects.filter(document__base=base, pk__in=result["versions"])
+    if known.count() != len(result["versions"]):
+        return f"The worker states documents of {job.title} that {base.name} does not have."
     if not has_version(manifest.digest):
         return f"The artifact store does not have the files of {job.title}."
     index = KnowledgeIndex.objects.create(

@@ -177,7 +177,8 @@ def _index(spec: dict[str, Any]) -> _Draft:
     index = base.index
     if index is not None and index.embedding_digest == embedding.digest:
         folders.append(Folder(name="index", manifest=index.manifest, required=False))
-        indexed = DocumentVersion.objects.filter(pk__in=index.versions)
+        # A worker stated them, so that they are held to the base.
+        indexed = DocumentVersion.objects.filter(pk__in=index.versions, document__base=base)
         others = set(indexed.values_list("text_sha256", flat=True)) - texts
         files.append(LooseFiles(name=TEXTS, sha256s=tuple(sorted(others)), required=False))
     return _Draft(

@@ -25,7 +25,7 @@ from registry.intake.states import INTAKE_STATES
 from registry.uploads.models import UploadKind
 from registry.uploads.services import uploads_use
 from registry.versions.models import Model, ModelVersion, VersionState
-from registry.versions.selectors import versions_visible_to
+from registry.versions.selectors import training_data, versions_visible_to
 from registry.versions.weights import WeightsFormat, weights_format
 from workers.jobs.models import Job, JobKind, JobPriority
 from workers.jobs.resources import resources_checked
@@ -106,8 +106,11 @@ def fine_tune_request(
     hyperparameters: Mapping[str, Any] | None,
     resources: Mapping[str, Any] | None = None,
     priority: JobPriority = JobPriority.NORMAL,
+    measured: Sequence[DatasetVersion] = (),
 ) -> Job:
     """Queue an adaptation of `base_version` on `dataset_version`, as the next version of `model`.
+
+    `measured` are the data that the new version will be evaluated on.
 
     Raises:
         InvalidInput: method, settings, base or data do not fit the task, the model is tested on
@@ -125,6 +128,8 @@ def fine_tune_request(
         hyperparameters=hyperparameters,
         resources=resources,
     )
+    learned = [dataset_version, *training_data(base_version)]
+    spec |= warned(measured, learned, "the new version")
     return job_create(
         actor=actor,
         kind=JobKind.FINE_TUNE,
@@ -243,7 +248,23 @@ def evaluation_spec(
         "dataset_digest": dataset_version.digest,
         "max_rows": part,
         **_judge(actor, task),
+        **warned([dataset_version], training_data(version), str(version)),
     }
+
+
+def warned(
+    measured: Sequence[DatasetVersion], learned: Sequence[DatasetVersion], version: str
+) -> dict[str, list[str]]:
+    """Return the warnings of a spec about data to measure on that were `learned`; nothing without
+    any."""
+    digests = {each.digest for each in learned}
+    found = [
+        f"{each} is training data of {version}, or of what it stands on. A result on it says "
+        "nothing about new data."
+        for each in measured
+        if each.digest in digests
+    ]
+    return {"warnings": found} if found else {}
 
 
 def _judge(actor: Principal, task: Task) -> dict[str, Any]:

@@ -141,7 +141,11 @@ def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     progress.enter("hashing")
     return {
         "metrics": _finite(result.metrics),
-        "parameters": {**result.parameters, **_made_with(task, recipe.train)},
+        "parameters": {
+            **result.parameters,
+            "rows_cut": result.rows_cut,
+            **_made_with(task, recipe.train),
+        },
         "notes": result.notes,
         "code": [each.to_json() for each in model_code(request.output)],
         "manifest": build_manifest(request.output, base_digest=work.base_digest).to_json(),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from registry.knowledge.chunks import chunk_spans
+from registry.knowledge.chunks import chunk_spans, fitted_spans
 from registry.knowledge.index_format import (
     IndexedDocument,
     Vectors,
@@ -17,8 +18,8 @@ from registry.knowledge.index_format import (
 from registry.manifests import ManifestMismatch, build_manifest
 from workers.run.attempt import Attempt
 from workers.run.order import IndexWork
-from workers.trainers.embedding import embed
-from workers.trainers.protocol import BadMaterial
+from workers.trainers.embedding import TextWindow, embed
+from workers.trainers.protocol import BadMaterial, Cancelled
 
 
 def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
@@ -33,8 +34,10 @@ def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
     """
     progress = attempt.progress
     progress.enter("reading")
-    documents, texts = _cut(attempt, work)
-    known = _known_vectors(attempt)
+    model = attempt.served(work.embedding, "embedding")
+    with TextWindow(model.folder) as window:
+        known = _known_vectors(attempt, window.limit)
+        documents, texts = _cut(attempt, work, window, known)
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     pairs = dict(zip(digests, texts, strict=True))
     missing = {digest: text for digest, text in pairs.items() if digest not in known}
@@ -43,7 +46,6 @@ def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
     if missing:
         progress.enter("embedding")
         attempt.set_threads()
-        model = attempt.served(work.embedding, "embedding")
         vectors = embed(model, list(missing.values()), progress)
         known |= dict(zip(missing, vectors, strict=True))
     matrix = (
@@ -53,7 +55,7 @@ def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
     )
     progress.enter("writing")
     output = attempt.make_output()
-    write_index(output, matrix, documents)
+    write_index(output, matrix, documents, window.limit)
     return {
         "manifest": build_manifest(output).to_json(),
         "dimensions": int(matrix.shape[1]),
@@ -64,25 +66,52 @@ def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
     }
 
 
-def _cut(attempt: Attempt, work: IndexWork) -> tuple[list[IndexedDocument], list[str]]:
+def _cut(
+    attempt: Attempt, work: IndexWork, window: TextWindow, known: Mapping[bytes, Vectors]
+) -> tuple[list[IndexedDocument], list[str]]:
+    """Return the documents in chunks that the model can read whole, and the chunks' texts."""
     documents, texts = [], []
+    split = 0
+
+    def fits(pieces: list[str]) -> list[bool]:
+        # What has a vector was measured when it got it.
+        new = [each for each in pieces if hashlib.sha256(each.encode()).digest() not in known]
+        long = {
+            each
+            for each, length in zip(new, window.lengths(new), strict=True)
+            if length > window.limit
+        }
+        return [each not in long for each in pieces]
+
     for document in work.documents:
         text = attempt.text(document.text_sha256)
         if text is None:
             raise BadMaterial(f"The text of document version {document.version} is missing.")
+        if attempt.progress.should_stop():
+            raise Cancelled
         spans = chunk_spans(text, work.chunk_characters, work.overlap_characters)
-        documents.append(IndexedDocument(document.version, document.text_sha256, tuple(spans)))
-        texts += [text[start:end] for start, end in spans]
+        try:
+            fitted = fitted_spans(text, spans, work.overlap_characters, fits)
+        except ValueError as error:
+            raise BadMaterial(f"Document version {document.version}: {error}.") from error
+        split += len(fitted) - len(spans)
+        documents.append(IndexedDocument(document.version, document.text_sha256, tuple(fitted)))
+        texts += [text[start:end] for start, end in fitted]
         if len(texts) > work.max_chunks:
             raise BadMaterial(
                 f"{work.name} has more than {work.max_chunks:,} chunks, the most that an index "
                 "holds. Remove documents, or create a second knowledge base."
             )
+    if split:
+        attempt.progress.log(
+            f"{split:,} more chunks than by characters: the model reads {window.limit:,} tokens."
+        )
     return documents, texts
 
 
-def _known_vectors(attempt: Attempt) -> dict[bytes, Vectors]:
-    """Vectors of the present index by the SHA-256 of their chunk; none if it cannot be read."""
+def _known_vectors(attempt: Attempt, limit: int) -> dict[bytes, Vectors]:
+    """Vectors of the present index by the SHA-256 of their chunk; none if it cannot be read, or was
+    made for models that read more."""
     present = attempt.order.named("index")
     if present is None or not attempt.has("index"):
         return {}
@@ -92,6 +121,8 @@ def _known_vectors(attempt: Attempt) -> dict[bytes, Vectors]:
         attempt.progress.warn(
             f"The present index is not used: {error.message} Everything is embedded."
         )
+        return {}
+    if not 0 < loaded.window <= limit:
         return {}
     found: dict[bytes, Vectors] = {}
     row = 0

@@ -91,6 +91,7 @@ def fit_classifier(
     examples: Callable[[Rows], Any],
     collator: Callable[[list[Any]], dict[str, Any]],
     parameters: Mapping[str, Any],
+    rows_cut: Callable[[], int] = lambda: 0,
     sampling: str = "random",
 ) -> TrainingResult:
     """Train, keep the epoch with the best macro-F1 on the validation rows, and save it.
@@ -106,6 +107,7 @@ def fit_classifier(
         examples: Makes a dataset of {…, "labels": number} from rows.
         collator: Makes a batch from examples.
         parameters: Recorded with the version in addition to the settings.
+        rows_cut: Returns how many rows lost a part, once all were read.
         sampling: Order of the training rows: "random" or "group_by_length".
 
     Raises:
@@ -154,6 +156,7 @@ def fit_classifier(
             **parameters,
         },
         notes=notes,
+        rows_cut=rows_cut(),
     )
 
 

@@ -3,17 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import transformers
 
-from registry.catalog.inputs import NoOptions, TextInputs
+from registry.catalog.inputs import TextInputs, TextOptions
+from workers.engines.architectures import UnsupportedModel
+from workers.engines.loading import load_tokenizer
+from workers.engines.prompts import PromptProcesses
+from workers.engines.protocol import RequestRefused
+from workers.engines.text_runner import reading_limit
 from workers.trainers.evaluation import Outcome, ask
 from workers.trainers.protocol import BadMaterial, Judge, Progress
 
 TEXTS_PER_REQUEST = 16
+TEXTS_MEASURED = 256
 Vectors = npt.NDArray[np.float32]
+
+
+class TextWindow:
+    """The tokens of texts as an embedding model counts them, and how many of them it reads. Use it
+    as a context.
+
+    Raises:
+        BadMaterial: the model has no tokenizer that can be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            tokenizer = load_tokenizer(folder)
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            self.limit = reading_limit(folder, config, tokenizer)
+            self._prompts = PromptProcesses(tokenizer)
+        except (UnsupportedModel, OSError, ValueError) as error:
+            raise BadMaterial(f"The embedding model cannot be used. {error}") from error
+
+    def __enter__(self) -> TextWindow:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._prompts.close()
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text. Raises BadMaterial for one that breaks the
+        tokenizer."""
+        found: list[int] = []
+        try:
+            for start in range(0, len(texts), TEXTS_MEASURED):
+                part = list(texts[start : start + TEXTS_MEASURED])
+                found += self._prompts.lengths("chunks", part)
+        except RequestRefused as error:
+            raise BadMaterial(f"A text cannot be read. {error}") from error
+        return found
 
 
 def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
@@ -25,7 +69,7 @@ def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
     """
     starts = range(0, len(texts), TEXTS_PER_REQUEST)
     parts = [list(texts[start : start + TEXTS_PER_REQUEST]) for start in starts]
-    asked = [(TextInputs(input=part), NoOptions()) for part in parts]
+    asked = [(TextInputs(input=part), TextOptions()) for part in parts]
     outcomes = ask(model, asked, progress, _as_arrays)
     rows = [row for part, found in zip(parts, outcomes, strict=True) for row in _rows(part, found)]
     alike = len({row.shape for row in rows}) == 1

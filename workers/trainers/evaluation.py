@@ -22,6 +22,7 @@ from registry.catalog.requests import RequestInvalid, invalid
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.trainers.lengths import warn_of_cut
 from workers.trainers.material import read_rows
 from workers.trainers.protocol import (
     BadMaterial,
@@ -45,10 +46,12 @@ _RESULTS = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to one row: generated text, and the results of a batch runner."""
+    """The answer to one row: generated text, and the results of a batch runner. `is_cut`: the row
+    was longer than the model reads, and lost a part."""
 
     text: str
     results: list[Any]
+    is_cut: bool = False
 
 
 # Returns the results of one request in a smaller form; must not raise.
@@ -134,12 +137,16 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         result.details["judge"] = {"version": request.judge.name, "digest": request.judge.digest}
     if left_out:
         result.details["rows_left_out"] = left_out
+    cut = sum(_answered(found[index]).is_cut for index in kept)
+    result.details["rows_cut"] = cut
+    warn_of_cut(progress, cut, len(kept), "what the model reads of each was measured")
     return result
 
 
 def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[Inputs, Options]:
     try:
-        return plan.request(row)
+        inputs, options = plan.request(row)
+        return inputs, options.cutting()
     except ValidationError as error:
         raise BadMaterial(f"Row {number + 1} makes no request: {invalid(error)}") from error
 
@@ -222,7 +229,11 @@ def ask(
 def _judge(judge: Judge, progress: Progress) -> Asked:
     def judged(asked: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
         progress.log(f"{judge.name} judges {len(asked)} answers.")
-        return ask(judge, asked, progress)
+        outcomes = ask(judge, [(inputs, options.cutting()) for inputs, options in asked], progress)
+        warn_of_cut(
+            progress, sum(each.is_cut for each in outcomes), len(asked), f"as {judge.name} reads"
+        )
+        return outcomes
 
     return judged
 
@@ -356,12 +367,14 @@ class _Run:
 
 
 def _outcome(number: int, pending: _Pending) -> Outcome:
-    if pending.done is None:
-        failed = pending.failed
+    done, failed = pending.done, pending.failed
+    # Nothing cancels a row, so that an answer that was ended so is only a part of one.
+    if done is None or done.finish_reason == "cancelled":
         raise BadMaterial(
-            f"The model failed on row {number + 1}: {failed.message if failed else 'no answer'}"
+            f"The model failed on row {number + 1}: "
+            f"{failed.message if failed else 'its answer was broken off'}"
         )
-    return Outcome("".join(pending.parts), pending.done.results or [])
+    return Outcome("".join(pending.parts), done.results or [], is_cut=bool(done.cut_inputs))
 
 
 def _answered(outcome: Outcome | None) -> Outcome:

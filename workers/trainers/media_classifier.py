@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from workers.hyperparameters import ClassifierSettings
 from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
 from workers.trainers.kept import Kept
+from workers.trainers.lengths import warn_of_cut
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import read_rows
 
@@ -31,6 +32,7 @@ class MediaModel:
         read: Returns the values of one file. Raises BadMaterial.
         collate: Makes a batch from examples {"values": tensor, "labels": number}.
         vary: Changes the values of a training row at each look; None leaves them.
+        cut: Names of files of which `read` left out a part.
     """
 
     model: Any
@@ -38,6 +40,7 @@ class MediaModel:
     read: Callable[[Path], Tensor]
     collate: Callable[[Sequence[Example]], dict[str, Tensor]]
     vary: Callable[[Tensor], Tensor] | None = None
+    cut: set[str] = field(default_factory=set)
 
 
 def train_media_classifier(
@@ -91,6 +94,11 @@ def train_media_classifier(
             loaded.vary if part is split.train else None,
         )
 
+    def counted(rows: list[dict[str, Any]]) -> int:
+        count = sum(row[column] in loaded.cut for row in rows)
+        warn_of_cut(progress, count, len(rows), f"the beginning of each {noun}")
+        return count
+
     return fit_classifier(
         request,
         progress,
@@ -102,6 +110,7 @@ def train_media_classifier(
         examples=examples,
         collator=loaded.collate,
         parameters={"rows": len(given), "rows_left_out": dropped},
+        rows_cut=lambda: counted(rows),
     )
 
 

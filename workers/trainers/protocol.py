@@ -66,12 +66,13 @@ class TrainingRequest:
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
     """Result of a training run: `metrics` measured on the validation split, `parameters` as
-    actually used.
+    actually used. `rows_cut` rows were longer than is read, and lost a part.
     """
 
     metrics: dict[str, float]
     parameters: dict[str, Any]
     notes: str = ""
+    rows_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from workers.engines.architectures import UnsupportedModel, architecture_of
 from workers.engines.loading import check_shards, load_tokenizer
 from workers.hyperparameters import SequenceSettings
 from workers.trainers.head_training import HeadTrainer
+from workers.trainers.lengths import token_lengths, warn_of_cut
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import arguments, fast_bfloat16, run_trainer
 
@@ -48,6 +49,9 @@ def fit_sequences(
     progress.log(f"{len(train)} texts to train on and {len(validation)} to validate on.")
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, architectures, settings.max_length)
+    cut = _cut(distinct, tokenizer, settings.max_length)
+    read = f"the first {settings.max_length} tokens (max_length) of each text"
+    warn_of_cut(progress, cut, len(distinct), read)
     steps = -(-len(train) // settings.batch_size) * settings.epochs
     trainer = HeadTrainer(
         head=(),
@@ -89,6 +93,7 @@ def fit_sequences(
             "steps": trainer.state.max_steps,
         },
         notes=notes,
+        rows_cut=cut,
     )
 
 
@@ -108,6 +113,12 @@ def _model(
     if isinstance(reads, int) and max_length > reads:
         raise BadMaterial(f"max_length is {max_length}; this base reads {reads}.")
     return model, tokenizer
+
+
+def _cut(pairs: Pairs, tokenizer: Any, max_length: int) -> int:
+    """Return how many rows have a text or a target that is too long."""
+    sides = (token_lengths(tokenizer, texts) for texts in zip(*pairs, strict=True))
+    return sum(max(lengths) > max_length for lengths in zip(*sides, strict=True))
 
 
 def _encoded(pairs: Pairs, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:

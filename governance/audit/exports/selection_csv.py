@@ -8,16 +8,13 @@ anything but these three files, or one that says too much of itself, is not open
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import re
-import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from governance.audit.boxes import Body
 from governance.audit.exports.selection import (
@@ -28,18 +25,9 @@ from governance.audit.exports.selection import (
     verify_selection,
 )
 from governance.audit.verify import VerificationReport
+from governance.zips import DEFLATED, STORED, Entry, ZipRefused, zip_entries, zip_unpacked
 
 TABLE, PROOF, README = "events.csv", "proof.jsonl", "README.txt"
-# What reading a damaged zip raises, each part of it in a way of its own.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OSError,
-)
 # Spreadsheets read a file without a byte order mark in the codepage of the machine.
 BOM = b"\xef\xbb\xbf"
 COLUMNS = (
@@ -67,9 +55,6 @@ _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 # there must begin no formula either.
 _INNER = re.compile("([;\t\r\n][\\s\"'\xa0]*+)([-=+@＝＋－＠]?)")
 _NOT_OURS = f"The zip is not an export: it does not hold {TABLE}, {PROOF} and {README} alone."
-_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_END_OF_ZIP = 22
-_DIRECTORY_MAX = 1024
 
 
 def cell(value: object) -> str:
@@ -175,78 +160,69 @@ def verify_zip(
     try:
         with path.open("rb") as file:
             archive = _archive(file)
-            with archive.open(TABLE) as table, archive.open(PROOF) as proof:
-                report = verify_selection(
-                    io.BufferedReader(_Whole(proof)),
-                    public_keys=public_keys,
-                    checkpoints=checkpoints,
-                    tiles=tiles,
-                    observer=lambda reader: _comparing(archive, table, reader),
-                )
+            proof = archive.file(PROOF)
+            report = verify_selection(
+                proof,
+                public_keys=public_keys,
+                checkpoints=checkpoints,
+                tiles=tiles,
+                observer=lambda reader: _comparing(archive, reader),
+            )
+            if report.ok and proof.read(1):
+                raise BadSelection(f"{PROOF} has more in it than proofs.")
     except BadSelection as bad:
         return _damaged(bad.message)
-    except _DAMAGE as error:
-        if not _is_damage(error):
-            raise
-        return _damaged(f"The zip is damaged: {error}.")
+    except ZipRefused as refused:
+        return _damaged(f"The zip is damaged: {refused}.")
     return report
 
 
 def keys_in_zip(path: Path) -> str:
     """The public keys that the proofs name of themselves; empty when there are none."""
     try:
-        with path.open("rb") as file, _archive(file).open(PROOF) as proof:
-            return str(json.loads(proof.readline(64 * 1024))["public_keys"])
-    except (BadSelection, KeyError, TypeError, *_DAMAGE) as error:
-        if not _is_damage(error):
-            raise
+        with path.open("rb") as file:
+            line = _archive(file).file(PROOF).readline(64 * 1024)
+            return str(json.loads(line)["public_keys"])
+    except (BadSelection, ZipRefused, KeyError, TypeError, ValueError):
         return ""
-
-
-def _is_damage(error: Exception) -> bool:
-    """Tell a damaged zip, which may point before its own beginning, from a fault of the disk."""
-    return not isinstance(error, OSError) or error.errno == errno.EINVAL
 
 
 def _damaged(message: str) -> VerificationReport:
     return VerificationReport(ok=False, events=0, first_bad=None, message=message, root="")
 
 
-def _archive(file: BinaryIO) -> zipfile.ZipFile:
-    """The zip, once its directory is known to be as short as ours: reading it costs memory."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _END_OF_ZIP - 20))
-    end = file.read()
-    locator, last = end[:-_END_OF_ZIP], end[-_END_OF_ZIP:]
-    entries, directory = last[10:12], int.from_bytes(last[12:16], "little")
-    if (
-        last[:4] != b"PK\x05\x06"
-        or locator[:4] == b"PK\x06\x07"
-        or entries != (3).to_bytes(2, "little")
-        or directory > _DIRECTORY_MAX
-    ):
-        raise BadSelection(
-            f"The zip is not an export: it holds not just {TABLE}, {PROOF}, {README}."
-        )
-    file.seek(0)
-    archive = zipfile.ZipFile(file)
-    for entry in archive.infolist():
-        if entry.flag_bits & 1 or entry.compress_type not in (
-            zipfile.ZIP_STORED,
-            zipfile.ZIP_DEFLATED,
-        ):
-            raise BadSelection("The zip is not an export: a file in it is packed in another way.")
-    if [entry.filename for entry in archive.infolist()] != [TABLE, PROOF, README]:
-        raise BadSelection(
-            f"The zip is not an export: it holds not just {TABLE}, {PROOF}, {README}."
-        )
-    return archive
+class _Archive:
+    """The three files of an export, each as a stream."""
+
+    def __init__(self, source: BinaryIO, entries: dict[str, Entry]) -> None:
+        self._source = source
+        self._entries = entries
+
+    def file(self, name: str) -> io.BufferedReader:
+        """Return a file from its beginning; its last reading raises ZipRefused for damage."""
+        return io.BufferedReader(_Whole(zip_unpacked(self._source, self._entries[name])))
 
 
-def _comparing(
-    archive: zipfile.ZipFile, table: IO[bytes], reader: Reader
-) -> Callable[[Row | None], None]:
+def _archive(file: BinaryIO) -> _Archive:
+    """The zip, once it is known to hold our three files and nothing else, packed as ours.
+
+    Raises:
+        BadSelection: it does not.
+    """
+    try:
+        entries = zip_entries(file, most=3)
+    except ZipRefused as refused:
+        raise BadSelection(f"The zip is damaged, or no export: {refused}.") from refused
+    if [entry.name for entry in entries] != [TABLE, PROOF, README]:
+        raise BadSelection(_NOT_OURS)
+    if not all(entry.plain and entry.method in (STORED, DEFLATED) for entry in entries):
+        raise BadSelection("The zip is not an export: a file in it is packed in another way.")
+    return _Archive(file, {entry.name: entry for entry in entries})
+
+
+def _comparing(archive: _Archive, reader: Reader) -> Callable[[Row | None], None]:
     """Compares the table with every proven row, and at the end the file that explains both."""
+    table = archive.file(TABLE)
     if table.read(len(table_head())) != table_head():
         raise BadSelection(f"{TABLE} does not begin as exported.")
 
@@ -255,9 +231,8 @@ def _comparing(
             if table.read(1):
                 raise BadSelection(f"{TABLE} has lines that no proof goes with.")
             expected = readme(reader)
-            with archive.open(README) as text:
-                if text.read(len(expected) + 1) != expected:
-                    raise BadSelection(f"{README} is not as exported.")
+            if archive.file(README).read(len(expected) + 1) != expected:
+                raise BadSelection(f"{README} is not as exported.")
             return
         expected = table_line(row)
         if table.read(len(expected)) != expected:
@@ -270,15 +245,17 @@ def _comparing(
 
 
 class _Whole(io.RawIOBase):
-    """A file in a zip as a stream that lines can be read of quickly."""
+    """The pieces of a file as a stream that lines can be read of quickly."""
 
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
+        self._rest = self._rest or memoryview(next(self._pieces, b""))
+        data, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(data)] = data
         return len(data)

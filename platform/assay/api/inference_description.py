@@ -57,6 +57,14 @@ _SCHEMAS: dict[str, Any] = {
         },
     },
 }
+_ONCE = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Send the same key again within an hour, and a request that was answered is "
+    "refused with 409, which names it; one that failed is answered.",
+}
 _REFUSALS = {
     "400": "The request is not valid; `param` names the field.",
     "401": "The key is missing, unknown, expired or revoked.",
@@ -88,6 +96,9 @@ def inference_description() -> dict[str, Any]:
             paths[path] = {"post": made if known is None else _joined(known["post"], made)}
     for path, operations in chat_paths(schemas, _refusals()).items():
         paths[path] = {**paths.get(path, {}), **operations}
+    for operations in paths.values():
+        if (post := operations.get("post")) is not None:
+            operations["post"] = _once(post)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -102,6 +113,16 @@ def inference_description() -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas,
         },
+    }
+
+
+def _once(post: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation with the key under which it is answered once."""
+    conflict = {"description": "The Idempotency-Key belongs to a request that was answered, or is."}
+    return {
+        **post,
+        "parameters": [*post.get("parameters", ()), _ONCE],
+        "responses": {"409": conflict, **post["responses"]},
     }
 
 

@@ -51,7 +51,8 @@ def watch(
     job = follow(Client.signed_in(), job_id, log=log)
     made = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     if job["state"] == "succeeded":
-        console.print(f"{job['title']}: succeeded" + (f", made {made}." if made else "."))
+        end = f", made {made}." if made else "."
+        console.print(f"{job['title']}: succeeded{end}", markup=False)
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
 
@@ -117,13 +118,17 @@ def follow(client: Client, job_id: str, *, log: bool) -> dict[str, Any]:
         TextColumn("{task.fields[measured]}", markup=False),
         TimeElapsedColumn(),
     )
-    after, loss = 0, ""
+    after, loss, warned = 0, "", False
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("…", total=None, measured="")
         while True:
             job: dict[str, Any] = client.get(f"jobs/{job_id}")
             page = client.get(f"jobs/{job_id}/events", after=after, limit=500)
             after = page["last"]
+            if not warned:
+                for warning in job["warnings"]:
+                    progress.console.print(f"Warning: {warning}", markup=False)
+                warned = True
             for event in page["results"]:
                 loss = _loss(event) or loss
                 if log and event["message"]:

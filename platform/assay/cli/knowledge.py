@@ -78,7 +78,8 @@ def create(
 def publish(version: Version) -> None:
     """Publish a draft and index it."""
     made = Client.signed_in().post(f"documents/{version}/publish")
-    console.print(f"{made['title']} v{made['number']} is {made['state']}; it is being indexed.")
+    said = f"{made['title']} v{made['number']} is {made['state']}; it is being indexed."
+    console.print(said, markup=False)
 
 
 @app.command()
@@ -87,7 +88,9 @@ def recall(
 ) -> None:
     """Recall a document version for good."""
     made = Client.signed_in().post(f"documents/{version}/recall", reason=reason)
-    console.print(f"{made['title']} v{made['number']} is {made['state']}.")
+    console.print(f"{made['title']} v{made['number']} is {made['state']}.", markup=False)
+    if others := ", ".join(map(str, made["same_text"])):
+        console.print(f"The same text stays in force; recall it too: {others}.")
 
 
 @app.command()

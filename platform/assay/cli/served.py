@@ -129,7 +129,7 @@ def _show_approval(approval: dict[str, Any]) -> None:
         ("measured on", "rows", "metrics", "digest of the results"),
         (
             (
-                each["dataset"],
+                _measured_on(each),
                 each["sample_size"],
                 "  ".join(f"{name} {value:.4g}" for name, value in each["metrics"].items()),
                 each["digest"],
@@ -152,3 +152,10 @@ def _show_approval(approval: dict[str, Any]) -> None:
         ),
         empty="The log has no event of the decision.",
     )
+
+
+def _measured_on(evaluation: dict[str, Any]) -> str:
+    marks = ["training data"] if evaluation["on_training_data"] else []
+    if cut := evaluation["rows_cut"]:
+        marks.append(f"{cut} rows cut")
+    return f"{evaluation['dataset']} ({', '.join(marks)})" if marks else evaluation["dataset"]

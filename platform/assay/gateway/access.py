@@ -55,12 +55,14 @@ def declared_classification(scope: Scope) -> str:
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """Properties of a request besides its key and deployment. `tokens` is the estimate of its
-    prompt plus the longest possible answer.
+    prompt plus the longest possible answer. `kept_as` is the classification of the file that the
+    answer goes into, which may hold nothing that is more sensitive; empty where there is none.
     """
 
     client_address: str
     classification: str = UNDECLARED_CLASSIFICATION
     tokens: int = 1
+    kept_as: str = ""
 
     def context(self, entry: DeploymentEntry) -> dict[str, Any]:
         """The context of a decision about `entry`, now."""

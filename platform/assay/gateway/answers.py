@@ -24,6 +24,16 @@ def used(failed: Failed) -> Done | None:
     )
 
 
+def cut_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return how many inputs were cut, and what they lost together, where any was."""
+    if not answer.cut_inputs:
+        return []
+    return [
+        (b"x-assay-truncated-inputs", str(answer.cut_inputs).encode()),
+        (b"x-assay-truncated-tokens", str(answer.cut_tokens).encode()),
+    ]
+
+
 def answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
     """Return the answer; choices without an end of their own have the request's."""
     made = choices or {0: Choice()}
@@ -37,4 +47,6 @@ def answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
         results=done.results or [],
         units=done.units,
         stop=done.stop,
+        cut_inputs=done.cut_inputs,
+        cut_tokens=done.cut_tokens,
     )

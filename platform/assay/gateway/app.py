@@ -43,6 +43,7 @@ from assay.gateway.inference import Opening, deployment_path, infer, record_refu
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS, bound
 from assay.gateway.quotas import QuotaStopped
+from assay.gateway.repeats import once
 from assay.gateway.retrieval import Asker
 from assay.gateway.runtime import Runtime
 from assay.gateway.snapshot import DeploymentEntry
@@ -157,19 +158,28 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
     call.key = authenticate(snapshot, token, call.client_address, session)
     prove(scope, holder_of(call.key.principal))
     circumstances = Circumstances(call.client_address, declared_classification(scope))
-    if route is not None:
-        opening = Opening(route, name, token, session, circumstances)
-        await infer(runtime, call, opening, scope, receive, send)
-        return
-    if path == FEEDBACK:
-        await _take_feedback(runtime, call, call.key, scope, receive, send)
-        return
-    if surface is not None:
-        asker = Asker(token, session, circumstances)
-        asked = Asked(runtime, call, snapshot, call.key, asker, scope, receive, send)
-        await surface.answer(asked)
-        return
-    visible = visible_deployments(snapshot, call.key, circumstances)
+    async with once(runtime, call, scope):
+        if route is not None:
+            opening = Opening(route, name, token, session, circumstances)
+            await infer(runtime, call, opening, scope, receive, send)
+        elif path == FEEDBACK:
+            await _take_feedback(runtime, call, call.key, scope, receive, send)
+        elif surface is not None:
+            asker = Asker(token, session, circumstances)
+            asked = Asked(runtime, call, snapshot, call.key, asker, scope, receive, send)
+            await surface.answer(asked)
+        else:
+            visible = visible_deployments(snapshot, call.key, circumstances)
+            await _answer_models(runtime, call, visible, path, send)
+
+
+async def _answer_models(
+    runtime: Runtime,
+    call: Call,
+    visible: list[tuple[DeploymentEntry, bool]],
+    path: str,
+    send: Send,
+) -> None:
     if path == _MODELS:
         await _list_models(call, visible, send)
     else:

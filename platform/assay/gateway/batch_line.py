@@ -140,7 +140,8 @@ async def _ask(
             (b"content-length", str(len(body)).encode()),
         ],
     }
-    circumstances = Circumstances(batch.client_address, batch.classification)
+    kept_as = batch.classification
+    circumstances = Circumstances(batch.client_address, kept_as, kept_as=kept_as)
     opening = Opening(route, name, token, b"", circumstances)
     receive = _receiver(runtime, batch, taken, body, stopping)
     await infer(runtime, call, opening, scope, receive, answer)

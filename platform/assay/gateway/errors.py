@@ -157,6 +157,7 @@ def error_headers(error: DomainError) -> list[tuple[bytes, bytes]]:
     if error.retry_after is not None and math.isfinite(error.retry_after):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     waits = error.retry_after is not None and error.retry_after <= RETRY_PATIENCE_S
-    if error.status == 429 and (getattr(error, "budget", False) or not waits):
+    # OpenAI's client sends what these refuse again, unless it is told not to.
+    if error.status in {409, 429} and (getattr(error, "budget", False) or not waits):
         headers.append((b"x-should-retry", b"false"))
     return headers

@@ -13,7 +13,7 @@ import redis
 from django.conf import settings
 
 from assay.gateway.admission import Admitted, Application, Ticket
-from assay.gateway.answers import answer_of, piece, used
+from assay.gateway.answers import answer_of, cut_headers, piece, used
 from assay.gateway.call import Call
 from assay.gateway.errors import DeadlinePassed, EngineFailed, NoUsableKey, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
@@ -282,15 +282,16 @@ class Execution:
         choices: dict[int, Choice] = {}
         while isinstance(event := await self._take(inbox), Delta):
             choices.setdefault(event.index, Choice(event.index)).add(piece(event))
-        units = await self._settle(event)
         answer = answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
+        # Before the settlement: a request that does not fit what was computed is refused.
         shown = self._plan.renderer.whole(answer)
+        units = await self._settle(event)
         if not isinstance(shown, Rendered):
             shown = Rendered(encode(dumps(shown)), "application/json")
         self._call.responding = True
         used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
-        headers = [*self._call.headers(), *self._quota_headers, used]
+        headers = [*self._call.headers(), *self._quota_headers, used, *cut_headers(answer)]
         await respond(send, 200, shown.body, headers, shown.content_type.encode())
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:
@@ -407,8 +408,10 @@ class Execution:
         if isinstance(error, ReplyForged):
             self._call.outcome = error.code
             await self._runtime.cancellations.publish(self._call.request_id)
-        if isinstance(error, EngineFailed) and error.used is not None:
-            await self._charge("failed", error.used, error.message)
+        used = error.used if isinstance(error, EngineFailed) else None
+        if used is not None and self._call.responding:
+            # The caller has what was made until then.
+            await self._charge("failed", used, error.message)
             return
         refused = error.status < 500
         prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
@@ -420,7 +423,9 @@ class Execution:
             completion_tokens=self._completion_tokens,
             units=self._units if self._completion_tokens else 0,
         )
-        await self._runtime.ledger.settle(Settlement(entry, units=entry.units))
+        # A refusal costs nothing; on limits per minute counts what was computed until then.
+        computed = entry.units if used is None else used.units
+        await self._runtime.ledger.settle(Settlement(entry, units=computed))
         self._call.settled = entry
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:

@@ -43,7 +43,8 @@ class IndexCache:
     async def search(
         self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
     ) -> list[tuple[int, str, tuple[int, int], str, float]]:
-        """Return (version, text SHA-256, span, text, cosine) of the best chunks, best first.
+        """Return (version, text SHA-256, span, text, cosine) of the best chunks, best first; of
+        those with one text, the first alone.
 
         Raises:
             IndexRefused: the index has other bytes than its manifest, or cannot be read.
@@ -62,17 +63,23 @@ class IndexCache:
         self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
     ) -> list[tuple[int, str, tuple[int, int], str, float]]:
         index = self._index(manifest)
-        try:
-            rows = best_rows(index, query, allowed, most)
-        except ValueError as error:
-            raise IndexRefused(f"The index does not fit the question: {error}.") from error
-        found = []
-        for row, score in rows:
-            document = index.documents[int(index.rows[row])]
-            start, end = (int(each) for each in index.spans[row])
-            text = self._text(document.text_sha256)[start:end]
-            found.append((document.version, document.text_sha256, (start, end), text, score))
-        return found
+        found: dict[str, tuple[int, str, tuple[int, int], str, float]] = {}
+        looked_at, all_seen = most, False
+        # A text that stands in many documents would leave no room for others.
+        while len(found) < most and not all_seen:
+            try:
+                rows = best_rows(index, query, allowed, looked_at)
+            except ValueError as error:
+                raise IndexRefused(f"The index does not fit the question: {error}.") from error
+            for row, score in rows:
+                document = index.documents[int(index.rows[row])]
+                start, end = (int(each) for each in index.spans[row])
+                text = self._text(document.text_sha256)[start:end]
+                place = (document.version, document.text_sha256, (start, end), text, score)
+                found.setdefault(text, place)
+            all_seen = len(rows) < looked_at
+            looked_at *= 8
+        return list(found.values())[:most]
 
     def _index(self, manifest: Manifest) -> LoadedIndex:
         def load() -> tuple[int, LoadedIndex]:

@@ -18,6 +18,7 @@ from assay.gateway.access import Circumstances, ModelUnknown, NotReady, Refused,
 from assay.gateway.admission import Admitted, Application
 from assay.gateway.authentication import authenticate
 from assay.gateway.call import Call
+from assay.gateway.errors import EngineFailed
 from assay.gateway.execution import Execution
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.knowledge_entries import KnowledgeEntry
@@ -32,7 +33,7 @@ from governance.policy.engine import decide
 from registry.catalog.endpoints import Answer, Plan
 from registry.catalog.grounding import Passage
 from registry.catalog.inputs import TextInputs
-from registry.catalog.requests import estimate_tokens, printable
+from registry.catalog.requests import RequestInvalid, estimate_tokens, printable
 from registry.knowledge.index_format import Vectors
 from registry.knowledge.services import EMBEDDINGS
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
 
 _EMBEDDINGS_PATH = "/v1/embeddings"
+_TOO_LONG = "context_length_exceeded"
+# As many as one text of a request may have.
+MAX_QUERY_CHARACTERS = 100_000
 
 
 class KnowledgeUnknown(NotFound):
@@ -246,14 +250,17 @@ async def ground(
     own = NO_PROMPT if named is None else named.own_prompt
     plan = with_prompt(grounding.plan_with(passages, own.has_system), own)
     declared = [circumstances.classification, *(each.classification for each in passages)]
+    sensitive = max(declared, key=CLASSIFICATIONS.index)
+    if circumstances.kept_as and sensitive != circumstances.kept_as:
+        raise NotPermitted(
+            f"The passages are {sensitive}, and the file of the answer is {circumstances.kept_as}.",
+            code="classification_too_low",
+            hint=f"Upload the input of the batch with `Assay-Data-Classification: {sensitive}`.",
+        )
     sources = frozenset(each.version for each in passages)
     application = replace(
         application,
-        circumstances=replace(
-            circumstances,
-            tokens=plan.tokens,
-            classification=max(declared, key=CLASSIFICATIONS.index),
-        ),
+        circumstances=replace(circumstances, tokens=plan.tokens, classification=sensitive),
         sources=sources,
     )
     call.policy = snapshot.policy.version
@@ -277,6 +284,12 @@ class _Vector:
 async def _embed(
     runtime: Runtime, call: Call, asker: Asker, snapshot: Snapshot, base: KnowledgeEntry, query: str
 ) -> Vectors:
+    if len(query) > MAX_QUERY_CHARACTERS:
+        raise RequestInvalid(
+            f"The question has {len(query):,} characters; at most {MAX_QUERY_CHARACTERS:,} are "
+            "searched for. Shorten it.",
+            code=_TOO_LONG,
+        )
     tokens = estimate_tokens([query])
     circumstances = replace(asker.circumstances, tokens=tokens)
     renderer = _Vector()
@@ -307,7 +320,16 @@ async def _embed(
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
     media = runtime.media.answering(admitted.key.owner)
-    await Execution(runtime, part, plan, application, admitted, media).run(_hear_nothing, _send)
+    try:
+        await Execution(runtime, part, plan, application, admitted, media).run(_hear_nothing, _send)
+    except EngineFailed as error:
+        if error.code != _TOO_LONG:
+            raise
+        raise RequestInvalid(
+            f"The question is longer than {base.embedding_name}, which embeds {base.name}, reads. "
+            f"{error.message}",
+            code=_TOO_LONG,
+        ) from error
     vector = np.array(renderer.results[0] if renderer.results else [], dtype=np.float32)
     length = float(np.linalg.norm(vector))
     if vector.ndim != 1 or not np.isfinite(length) or length == 0.0:

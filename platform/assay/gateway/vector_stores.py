@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 PATH = "/v1/vector_stores"
 DEFAULT_RESULTS = 10
 MAX_RESULTS = 50
-_QUERY_CHARACTERS = 4_000
 
 
 class RankingOptions(Strict):
@@ -99,7 +98,7 @@ async def _search(
     body = await read_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES, ("application/json",))
     request = parse(SearchRequest, body.data)
     queries = [request.query] if isinstance(request.query, str) else list(request.query)
-    query = "\n".join(queries)[:_QUERY_CHARACTERS]
+    query = "\n".join(queries)
     most = request.max_num_results or DEFAULT_RESULTS
     found = await retrieve(runtime, call, asker, name, query, most)
     options = request.ranking_options

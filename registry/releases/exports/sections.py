@@ -5,7 +5,7 @@ Of every format that was ever frozen: what an older one does not have is shown a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from registry.catalog.engines import ENGINE_TITLES
@@ -136,6 +136,13 @@ def _alike(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return () if alike is None else (("Images like one of the training data", worded(alike)),)
 
 
+def _marks(each: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if each.get("on_training_data"):
+        yield "Training data", "Trained on exactly these data; says nothing about new data."
+    if cut := each.get("rows_cut"):
+        yield "Rows cut", f"{cut} are longer than the model reads; a part of each was measured."
+
+
 def _evaluation(each: Mapping[str, Any]) -> list[Block]:
     intervals = (each.get("intervals") or {}).get("metrics") or {}
     baseline, named = each.get("baseline") or {}, each.get("baseline_name") or "Baseline"
@@ -146,6 +153,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
                 ("Rows measured", f"{each['sample_size']} of {each['rows']}"),
                 ("Of these in the training data", worded(each["rows_in_training_data"])),
                 *_alike(each),
+                *_marks(each),
                 ("Started", f"{moment(each['started_at'])} by {each['started_by']}"),
                 ("Data digest", each["dataset_digest"]),
                 ("Result digest", each["digest"]),

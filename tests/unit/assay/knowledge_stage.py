@@ -109,7 +109,8 @@ def index(base: KnowledgeBase) -> KnowledgeIndex:
         texts += [text[start:end] for start, end in spans]
     folder = Path(settings.DATA_DIR) / "making" / uuid4().hex
     folder.mkdir(parents=True)
-    write_index(folder, np.array([vector(text) for text in texts], dtype=np.float32), documents)
+    vectors = np.array([vector(text) for text in texts], dtype=np.float32)
+    write_index(folder, vectors, documents, window=256)
     manifest = build_manifest(folder)
     store.adopt(folder, manifest)
     made = KnowledgeIndex.objects.create(

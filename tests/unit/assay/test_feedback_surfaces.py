@@ -73,6 +73,14 @@ def test_an_application_corrects_an_answer_of_its_own_department(stage: Stage) -
     assert (event.actor_kind, event.request_id) == ("key", first.headers["x-request-id"])
 
 
+def test_every_field_of_feedback_is_kept(stage: Stage) -> None:
+    stage.deployment()
+    key = stage.key()
+    said = {"rating": "down", "input": ASKED, "answer": "Ho", "correction": "Hi", "comment": "No."}
+    assert stage.post(PATH, key, json={"request_id": ask(stage, key), **said}).status_code == 201
+    assert Feedback.objects.values(*said).get() == said
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [

@@ -72,6 +72,22 @@ def test_a_batch_answers_every_line_once_and_bills_it_once(stage: Stage) -> None
     assert [batch.id for batch in page.data] == [made.id]
 
 
+def test_the_files_of_a_batch_expire_when_its_creation_says(stage: Stage) -> None:
+    stage.deployment()
+    client = stage.client(stage.key())
+    expiry = {"anchor": "created_at", "seconds": 7200}
+    made = create(client, [line("a")], output_expires_after=expiry)
+    output = client.files.retrieve(ended(client, made.id).output_file_id)
+    assert output.expires_at == output.created_at + 7200
+
+
+def test_a_list_of_batches_goes_on_after_one(stage: Stage) -> None:
+    stage.deployment(ready=False, behaviour=None)
+    client = stage.client(stage.key())
+    made = [create(client, [line("a")]).id for _ in range(3)]
+    assert [batch.id for batch in client.batches.list(limit=1)] == made[::-1]
+
+
 def test_lines_that_fail_go_into_the_error_file(stage: Stage) -> None:
     def answer(request: InferenceRequest, reply: Any) -> None:
         if request.inputs["messages"][0]["content"] == "bad":

@@ -47,6 +47,8 @@ def test_a_stored_chat_is_read_listed_labeled_and_deleted(stage: Stage) -> None:
         ("system", "Be brief."),
         ("user", "Hi"),
     ]
+    newest = loose.messages.list(first.id, order="desc")
+    assert [each.role for each in newest] == ["user", "system"]
     changed: Any = chats.update(first.id, metadata={"topic": "other", "seen": "yes"})
     assert changed.metadata == {"topic": "other", "seen": "yes"}
     assert chats.update(first.id, metadata=None).metadata == {}  # type: ignore[attr-defined]

@@ -282,7 +282,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "assistant", "content": "I"}]}, "beginning of an answer"),
     ({"messages": [{"role": "system", "content": "I"}]}, "messages[0].role"),
     ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content"),
-    ({"tool_choice": {"type": "any"}}, "tool_choice needs tools"),
+    ({"tool_choice": {"type": "any"}}, "tool_choice may only be specified while providing tools"),
     ({"max_tokens": None}, "max_tokens"),
     ({"unheard_of": 1}, "unheard_of"),
 ]

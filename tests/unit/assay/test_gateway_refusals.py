@@ -13,11 +13,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from governance.keys.models import ApiKey
+from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
 from registry.releases.models import Release
 from registry.versions.models import ModelVersion, VersionKind
 from tests.unit.assay.gateway_support import Stage, stage
-from workers.wire import Failed
+from workers.wire import Delta, Done, Failed
 
 __all__ = ["stage"]
 
@@ -251,17 +252,51 @@ def test_what_the_engine_refuses_reaches_the_client_with_its_status(stage: Stage
     assert {entry.ran for entry in stage.entries(2)} == {False}
 
 
-def test_an_answer_that_fails_by_the_requests_fault_is_charged(stage: Stage) -> None:
-    stage.deployment(
-        behaviour=lambda request, reply: reply(
-            Failed("schema_too_complex", "Simplify its schema.", 400, 9, 40, 7, 49)
-        )
-    )
-    refused = stage.post(CHAT, stage.key(), json=GOOD)
+LATE = Failed("schema_too_complex", "Simplify its schema.", 400, 9, 40, 7, 49)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_refused_before_a_byte_of_it_was_sent_costs_nothing(
+    stage: Stage, stream: bool
+) -> None:
+    """What was computed counts on limits per minute, so that refusals are no free work."""
+    stage.deployment(behaviour=lambda request, reply: reply(LATE))
+    stage.limit("tokens_per_minute", 10_000)
+    stage.limit("tokens_per_day", 10_000)
+    refused = stage.post(CHAT, stage.key(), json={**GOOD, "stream": stream})
     assert (refused.status_code, error_of(refused)["code"]) == (400, "schema_too_complex")
     (entry,) = stage.entries()
+    assert (entry.outcome, entry.ran, entry.units) == ("schema_too_complex", False, 0)
+    assert (entry.cost_micro, entry.device_ms, entry.prompt_tokens) == (0, 0, 0)
+    kinds = ("tokens_per_minute", "tokens_per_day")
+    counts = read_counts([("department:engineering", kind) for kind in kinds]).counts
+    assert [(count.used, count.reserved) for count in counts] == [(49, 0), (0, 0)]
+
+
+def test_a_stream_that_is_refused_after_its_beginning_costs_what_was_sent(stage: Stage) -> None:
+    def behaviour(request: Any, reply: Any) -> None:
+        reply(Delta("Hello", 1))
+        reply(LATE)
+
+    stage.deployment(behaviour=behaviour)
+    answer = stage.post(CHAT, stage.key(), json={**GOOD, "stream": True})
+    assert answer.status_code == 200
+    assert "schema_too_complex" in answer.text
+    (entry,) = stage.entries()
     assert (entry.outcome, entry.ran, entry.units, entry.device_ms) == ("failed", True, 49, 7)
-    assert (entry.prompt_tokens, entry.completion_tokens) == (9, 40)
+
+
+def test_a_request_that_does_not_fit_what_was_computed_costs_nothing(stage: Stage) -> None:
+    stage.deployment(
+        "vectors",
+        task="embeddings",
+        behaviour=lambda request, reply: reply(Done("stop", 5, 0, results=[[1.0, 0.0]], units=5)),
+    )
+    body = {"model": "vectors", "input": "a", "dimensions": 3}
+    refused = stage.post("/v1/embeddings", stage.key(), json=body)
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "dimensions")
+    (entry,) = stage.entries()
+    assert (entry.ran, entry.units, entry.cost_micro) == (False, 0, 0)
 
 
 def test_strangers_cannot_flood_the_log(stage: Stage) -> None:

@@ -95,6 +95,41 @@ def test_a_base_is_created_and_a_document_added_published_and_read(
     assert Job.objects.count() == 1
 
 
+def test_a_document_of_markup_is_shown_and_not_run(lead: Person, handbook: KnowledgeBase) -> None:
+    markup = "<img src=x onerror=alert(1)>"
+    text = f"</mark></div><script>alert(2)</script>{markup}{{{{ 7|add:7 }}}}".encode()
+    made = document(acting(lead), handbook, text, "page.txt", title=markup)
+    client = browser(lead)
+    recalled = client.post(
+        f"/api/v1/documents/{made.pk}/recall", {"reason": markup}, content_type="application/json"
+    )
+    assert recalled.status_code == 200, recalled.content
+    pages = [
+        client.get(f"/knowledge/handbook{path}").content.decode()
+        for path in ("", f"/documents/{made.pk}?start=0&end=20", f"/documents/{made.pk}/recall")
+    ]
+    for page in pages:
+        assert "&lt;img src=x onerror=alert(1)&gt;" in page
+        assert "<img src=x" not in page
+        assert "<script>alert" not in page
+    assert "{{ 7|add:7 }}" in pages[1]
+
+
+def test_a_recall_names_where_the_text_stays(lead: Person, handbook: KnowledgeBase) -> None:
+    made = document(acting(lead), handbook, LEAVE, "first.txt")
+    copy = document(acting(lead), handbook, LEAVE, "copy.txt")
+    client = browser(lead)
+    page = client.get(f"/knowledge/handbook/documents/{made.pk}/recall").content.decode()
+    assert f"/knowledge/handbook/documents/{copy.pk}" in page
+    assert "Recall it there too" in page
+    recalled = client.post(
+        f"/api/v1/documents/{made.pk}/recall", {"reason": "Wrong."}, content_type="application/json"
+    )
+    assert recalled.json()["same_text"] == [copy.pk]
+    alone = client.get(f"/knowledge/handbook/documents/{copy.pk}/recall").content.decode()
+    assert "stays in force elsewhere" not in alone
+
+
 def test_a_file_without_text_is_refused_on_its_field(lead: Person, handbook: KnowledgeBase) -> None:
     sent = {"file": SimpleUploadedFile("empty.txt", b" "), "classification": "internal"}
     page = browser(lead).post("/knowledge/handbook", sent)

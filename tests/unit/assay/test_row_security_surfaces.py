@@ -132,6 +132,9 @@ MEANT: tuple[Callable[[str, str], bool], ...] = (
         and sql.startswith("SELECT")
         and "FOR UPDATE" not in sql
     ),
+    # What trained a version, and what it stands on, marks the data that the form offers; only data
+    # that the asker may see is offered.
+    lambda address, sql: address.endswith("/evaluate") and sql.startswith("SELECT"),
     # The verdict on a release does not depend on who asks; who may deploy it is decided before.
     lambda address, sql: address.endswith("/deploy"),
     lambda address, sql: "registry_incidentsuspension" in sql,

@@ -33,7 +33,9 @@ from governance.audit.signing import audit_signer
 from governance.audit.tree.bulk import Tree, levels_of, path_in
 from governance.audit.tree.merkle import tree_root
 from governance.principals import Principal
+from governance.zips import zip_entries
 from tests.unit.governance.exports_support import bytes_of, checked, made, seal, write
+from tests.unit.governance.zip_files import FORGED
 
 pytestmark = pytest.mark.django_db
 # Enough that lines drawn from it, some bits of each, are a fair sample of a file's bits.
@@ -291,6 +293,29 @@ def test_a_table_that_says_anything_else_than_the_proofs_is_found(
         assert words in checked(packed(path, {**archive, **changes})).message
 
 
+def _with_more(whole: bytes, name: str) -> bytes:
+    """Return the zip with bytes after the compressed data of a file, which it counts as packed."""
+    file = io.BytesIO(whole)
+    entry = next(each for each in zip_entries(file, most=3) if each.name == name)
+    more = b"PK\x03\x04 of another archive"
+    end = entry.start + entry.packed
+    made = bytearray(whole[:end] + more + whole[end:])
+    packed = struct.pack("<L", entry.packed + len(more))
+    made[entry.header + 18 : entry.header + 22] = packed
+    at = made.index(b"PK\x01\x02")
+    while at >= 0:
+        (offset,) = struct.unpack_from("<L", made, at + 42)
+        if offset == entry.header:
+            made[at + 20 : at + 24] = packed
+        elif offset > entry.header:
+            made[at + 42 : at + 46] = struct.pack("<L", offset + len(more))
+        at = made.find(b"PK\x01\x02", at + 1)
+    end = made.rindex(b"PK\x05\x06")
+    (start,) = struct.unpack_from("<L", made, end + 16)
+    made[end + 16 : end + 20] = struct.pack("<L", start + len(more))
+    return bytes(made)
+
+
 def test_a_hostile_zip_is_refused_before_it_costs_anything(
     archive: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -320,6 +345,12 @@ def test_a_hostile_zip_is_refused_before_it_costs_anything(
         report = checked(path)
         assert not report.ok, number
         assert report.message, number
+    for forged in FORGED.values():
+        path.write_bytes(forged())
+        assert not checked(path).ok
+    for name in (PROOF, TABLE):
+        path.write_bytes(_with_more(whole, name))
+        assert "has bytes after its data" in checked(path).message
     drawn = random.Random(9)
     for _ in range(200):
         at = drawn.randrange(len(whole))

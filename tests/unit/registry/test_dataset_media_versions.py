@@ -205,15 +205,15 @@ def test_a_leak_between_datasets_is_found_by_content_and_by_looks(add: Add) -> N
             "cat/plain.png": saved(Image.new("RGB", (64, 64), "red"), "PNG"),
         }
     )
-    assert overlap(train, test) == Overlap(same=1, alike=1)
-    assert overlap(test, train) == Overlap(same=1, alike=1)
+    assert overlap([train], test) == Overlap(same=1, alike=1)
+    assert overlap([test], train) == Overlap(same=1, alike=1)
 
 
 def test_a_leak_check_without_the_list_of_files_cannot_run(add: Add) -> None:
     train, test = add({"cat/a.png": picture(8)}), add({"cat/b.png": picture(9)})
     media_list(test.digest).unlink()
     with pytest.raises(Unavailable, match="leak check cannot run"):
-        overlap(train, test)
+        overlap([train], test)
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,8 @@ def test_a_leak_is_found_whatever_its_label_case_and_spaces(
     other = create(developer, department("clinical"), name="test")
     text = "text,label\nFINE &amp; quick,negative\nNew,positive\n"
     test = add(developer, other, "test.csv", text)
-    assert overlap(train, test) == Overlap(1)
-    assert overlap(test, train) == Overlap(2)
+    assert overlap([train], test) == Overlap(1)
+    assert overlap([test], train) == Overlap(2)
 
 
 def test_only_a_departments_own_people_add_and_see_its_data(

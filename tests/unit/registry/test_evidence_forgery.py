@@ -31,6 +31,7 @@ from registry.releases.selectors import release_review
 from registry.releases.services import release_withdraw
 from tests.proofs import proven
 from tests.unit.governance.witness_server import WitnessServer
+from tests.unit.governance.zip_files import EVIL, FORGED, GOOD, Part, zipped
 from tests.unit.registry.evidence_world import (
     Files,
     decided,
@@ -91,19 +92,92 @@ def test_a_file_that_is_gone_new_or_renamed_is_found(
         assert faults(files)
 
 
-def test_an_archive_with_a_name_twice_or_damaged_is_refused(files: Files, tmp_path: Path) -> None:
-    twice = tmp_path / "twice.zip"
-    with zipfile.ZipFile(twice, "w") as made:
-        for name, data in files.items():
-            made.writestr(name, data)
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            made.writestr("dossier.html", b"another")
-    with pytest.raises(Fault, match=r"dossier\.html stands in it twice"):
-        load(str(twice))
+def test_a_damaged_archive_is_refused(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "pack.zip"
     for content in (b"", b"PK", archive(files)[:-30], archive(files)[500:]):
-        twice.write_bytes(content)
+        path.write_bytes(content)
         with pytest.raises((Fault, OSError)):
-            load(str(twice))
+            load(str(path))
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_an_archive_in_which_another_program_may_find_other_files_is_refused(
+    what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pack.zip").write_bytes(FORGED[what]())
+    with pytest.raises(Fault):
+        load(str(tmp_path / "pack.zip"))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [Part(local={"extra": b"UT\5\0\3abcd"})],
+        [Part(central={"extra": b"UT\5\0\3abcd"})],
+        [Part(central={"comment": b"hello"})],
+        [Part(descriptor="signed")],
+        [Part(), Part()],
+        [Part(), Part(b"MODEL.bin")],
+        [Part(b"/model.bin")],
+        [Part(b"../model.bin")],
+        [Part(b"a\\model.bin")],
+        [Part(b"C:model.bin")],
+        [Part("é.bin".encode(), flags=0x800)],
+        [Part(b"model/", content=b"", method=0)],
+        [Part(flags=1)],
+        [Part(central={"mode": 0o120777})],
+        [Part(method=0, local={"method": 12}, central={"method": 12})],
+    ],
+)
+def test_a_pack_has_one_form_alone(parts: list[Part], tmp_path: Path) -> None:
+    path = tmp_path / "pack.zip"
+    path.write_bytes(zipped(Part(), Part(b"README.txt", method=0)))
+    assert load(str(path)) == {"model.bin": GOOD, "README.txt": GOOD}
+    for content in (zipped(*parts), zipped(Part(b"first"), *parts)):
+        path.write_bytes(content)
+        with pytest.raises(Fault):
+            load(str(path))
+    path.write_bytes(zipped(Part(), comment=b"hello"))
+    with pytest.raises(Fault, match="does not end as"):
+        load(str(path))
+
+
+def test_every_byte_of_a_pack_counts(files: Files, tmp_path: Path) -> None:
+    """A byte more, less or changed is found by reading the archive, or changes a file."""
+    path, whole = tmp_path / "pack.zip", archive({"README.txt": files["README.txt"]})
+    path.write_bytes(whole)
+    told = load(str(path))
+    directory = whole.rindex(b"PK\1\2")
+    # The writer's version and the mode; and the same text may be compressed in several ways.
+    free = {directory + at for at in (4, 5, 38, 39, 40, 41)} | {*range(40, directory)}
+    for at in range(len(whole)):
+        changed = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        for content in (whole[:at] + whole[at + 1 :], whole[:at] + b"\0" + whole[at:], changed):
+            path.write_bytes(content)
+            if content == whole or (content is changed and at in free):
+                continue
+            try:
+                assert load(str(path)) != told, at
+            except (Fault, OSError):
+                continue
+    for content in (b"\0" + whole, whole + b"\0", whole + whole):
+        path.write_bytes(content)
+        with pytest.raises(Fault):
+            load(str(path))
+
+
+def test_a_folder_with_a_link_is_no_pack(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "pack", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "model.bin").write_bytes(EVIL)
+    (folder / "README.txt").write_bytes(b"read me")
+    assert load(str(folder)) == {"README.txt": b"read me"}
+    for target in (elsewhere, elsewhere / "model.bin", tmp_path / "nothing"):
+        (folder / "model").symlink_to(target)
+        with pytest.raises(Fault, match="model is no file"):
+            load(str(folder))
+        (folder / "model").unlink()
 
 
 def test_a_pack_that_would_fill_the_memory_is_not_read(

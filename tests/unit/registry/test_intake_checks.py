@@ -15,6 +15,8 @@ import pytest
 from registry.intake.checks import Finding, Limits, check_delivery, check_file, check_names
 from tests.unit.registry.objects import gguf, gguf_string, safetensors
 
+# Two pieces, and the settings of a trainer.
+PIECES = b"\x0a\x05\x0a\x03the" + b"\x0a\x83\x01\x0a\x80\x01" + b"x" * 128 + b"\x12\x02\x18\x05"
 LIMITS = Limits(max_bytes=10_000_000)
 
 
@@ -61,6 +63,11 @@ def test_a_pickle_is_refused_under_any_name(tmp_path: Path, name: str, content: 
         ("config.json", b'{"a": [{"trust_remote_code": true}]}', "trust_remote_code"),
         ("model_index.json", b'{"custom_pipelines": {}}', "custom_pipelines"),
         ("spiece.model", b"hello", "SentencePiece"),
+        ("spiece.model", b"", "SentencePiece"),
+        ("spiece.model", PIECES[:-1], "cut off"),
+        ("spiece.model", PIECES + b"\x0a\xff\xff\xff\xff\x0f", "cut off"),
+        ("spiece.model", b"\x12\x02\x18\x05", "SentencePiece"),
+        ("spiece.model", PIECES + zipped("model.safetensors"), "SentencePiece"),
         ("config.json", b"[" + b"[]," * 4_000_000 + b"[]]", "more than 8,000,000 values"),
     ],
 )
@@ -209,3 +216,8 @@ def test_a_delivery_over_its_bounds_is_refused_before_it_is_read(tmp_path: Path)
     findings = check_delivery(tmp_path, Limits(max_bytes=99))
     assert [each.check for each in findings if not each.passed] == ["size"]
     assert not any(each.check == "format" for each in findings)
+
+
+def test_a_sentencepiece_model_is_read_to_its_end(tmp_path: Path) -> None:
+    finding = check(tmp_path, "spiece.model", PIECES)
+    assert (finding.passed, "SentencePiece model" in finding.detail) == (True, True)

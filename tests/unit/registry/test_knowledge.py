@@ -17,7 +17,7 @@ from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted,
 from governance.people.models import Department
 from governance.principals import Principal
 from governance.rowsecurity import scope
-from registry.knowledge.chunks import chunk_spans
+from registry.knowledge.chunks import chunk_spans, fitted_spans
 from registry.knowledge.documents import (
     ALLOWED_TRANSITIONS,
     DOCUMENT_STATES,
@@ -34,6 +34,7 @@ from registry.knowledge.selectors import (
     knowledge_bases_visible_to,
     may_read,
     newest_versions,
+    same_text,
     stored_text,
 )
 from registry.knowledge.services import knowledge_base_share
@@ -88,6 +89,42 @@ def test_text_is_taken_out_of_a_document(
     assert made.characters == len(found)
     assert stored_file(made.sha256).read_bytes() == content
     assert str(made) == f"{name.split('.')[0]} v1"
+
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f\u200d\U0001f525"
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        # Words in characters that no screen shows, and marks that show a text in another order.
+        ("a" + "".join(chr(0xE0000 + ord(each)) for each in "obey") + "b", "ab"),
+        ("a" + "".join(chr(0xFE00 + number) for number in range(16)) + "b", "a\ufe00b"),
+        ("\u202e\u2066Pay 03\u2069\u202c", "Pay 03"),
+        ("pay\u200b\u2060\u00adment \u3164x", "payment x"),
+        ("a\u200d\u200c\u200d\u200cb", "ab"),
+        ("\x1b[31mred\x07\x9b", "[31mred"),
+        ("one\u2028two\u2029three", "one\ntwo\n\nthree"),
+        (FAMILY, FAMILY),
+        (PERSIAN, PERSIAN),
+    ],
+)
+def test_a_model_reads_what_a_publisher_sees(
+    lead: Principal, handbook: KnowledgeBase, written: str, read: str
+) -> None:
+    made = document(lead, handbook, written.encode(), "text.txt")
+    assert stored_text(made.text_sha256) == read
+
+
+def test_a_title_shows_what_it_holds(lead: Principal, handbook: KnowledgeBase) -> None:
+    made = document(lead, handbook, name="a\u202etxt.exe\n\x1b[2J.txt")
+    assert (made.filename, made.document.title) == ("atxt.exe [2J.txt", "atxt.exe [2J")
+    with pytest.raises(InvalidInput, match="title is empty"):
+        document(lead, handbook, TRAVEL, title="\u200b\u2060")
+    document(lead, handbook, LEAVE, title="leave")
+    with pytest.raises(WrongState, match="called 'leave' already"):
+        document(lead, handbook, TRAVEL, title="le\u200bave")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +193,38 @@ def test_a_recall_needs_a_reason_and_a_second_factor_and_is_final(
     assert again.value.code == "recalled_document"
     with pytest.raises(DatabaseError), transaction.atomic():
         DocumentVersion.objects.update(state="current", recall_reason="")
+
+
+def test_a_recalled_text_comes_back_neither_in_another_file_nor_as_a_draft(
+    lead: Principal, handbook: KnowledgeBase
+) -> None:
+    made = document(lead, handbook)
+    draft = document(lead, handbook, LEAVE, "copy.txt", publish=False)
+    padded = document(lead, handbook, LEAVE + b" \n\n ", "padded.txt", publish=False)
+    assert padded.text_sha256 == made.text_sha256 != padded.sha256
+    document_version_recall(actor=lead, version_id=made.pk, reason="Wrong.")
+    for each in (draft, padded):
+        with pytest.raises(WrongState, match="leave v1, which was recalled") as refused:
+            document_version_publish(actor=lead, version_id=each.pk)
+        assert refused.value.code == "recalled_document"
+    for content in (b"\n" + LEAVE, "\u200b".encode() + LEAVE):
+        with pytest.raises(WrongState) as again:
+            document(lead, handbook, content, "new.txt")
+        assert again.value.code == "recalled_document"
+
+
+def test_a_recall_says_where_the_text_stays_in_force(
+    lead: Principal, handbook: KnowledgeBase, department: Callable[[str], Department]
+) -> None:
+    made, copy = document(lead, handbook), document(lead, handbook, LEAVE, "copy.txt")
+    second = base(lead, department("clinical"), handbook.embedding_version, name="second")
+    elsewhere = document(lead, second, LEAVE)
+    document(lead, second, LEAVE, "draft.txt", publish=False)
+    document(lead, second, TRAVEL, "travel.txt")
+    document_version_recall(actor=lead, version_id=made.pk, reason="Wrong.")
+    assert list(same_text(lead, made)) == [copy, elsewhere]
+    document_version_recall(actor=lead, version_id=copy.pk, reason="Wrong.")
+    assert list(same_text(lead, copy)) == [elsewhere]
 
 
 def test_a_document_moves_only_as_its_table_allows() -> None:
@@ -293,6 +362,30 @@ def test_the_list_of_bases_takes_three_queries(
         (found,) = knowledge_bases_visible_to(lead)
         assert found.current_count == 1
         assert list(found.departments.all()) == []
+
+
+@given(st.text(alphabet="ab 漢.\n", max_size=3000), st.integers(10, 400))
+def test_chunks_are_split_until_each_fits_and_still_cover_every_word(text: str, most: int) -> None:
+    def weight(piece: str) -> int:
+        return sum(7 if letter == "漢" else 1 for letter in piece)
+
+    spans = fitted_spans(
+        text,
+        chunk_spans(text, 200, 40),
+        40,
+        lambda pieces: [weight(each) <= most for each in pieces],
+    )
+    covered: set[int] = set()
+    for start, end in spans:
+        assert weight(text[start:end]) <= most
+        covered.update(range(start, end))
+    assert all(at in covered for at, each in enumerate(text) if not each.isspace())
+    assert spans == sorted(spans)
+
+
+def test_a_character_that_no_chunk_can_hold_is_told() -> None:
+    with pytest.raises(ValueError, match="the character 'a' is longer"):
+        fitted_spans("aaa", [(0, 3)], 0, lambda pieces: [False for _ in pieces])
 
 
 @given(st.text(alphabet="ab .\n", max_size=3000))

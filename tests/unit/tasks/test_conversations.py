@@ -30,7 +30,7 @@ def tokenizer(smollm2: Path) -> Any:
 
 
 def test_a_conversation_is_the_tokens_that_transformers_makes(tokenizer: Any) -> None:
-    from tasks.text_generation.conversations import ConversationReader
+    from tasks.text_generation.conversations import ConversationReader, cut_to
 
     text = tokenizer.apply_chat_template(
         ROW["messages"][:1], tokenize=False, add_generation_prompt=True
@@ -42,7 +42,7 @@ def test_a_conversation_is_the_tokens_that_transformers_makes(tokenizer: Any) ->
         assert reader.prompt(ROW) == prompt
         assert example.tokens == [*prompt, *answer, tokenizer.eos_token_id]
         assert example.start == len(prompt)
-        assert reader.example(ROW, len(prompt)) is None
+        assert cut_to(reader.whole(ROW), len(prompt)) is None
         fitted = reader.examples([ROW, ROW], len(example.tokens) - 1)
         assert (len(fitted.examples), fitted.left_out, fitted.shortened) == (2, 0, 2)
         assert fitted.longest == len(example.tokens)

@@ -53,7 +53,11 @@ def test_a_text_has_the_same_vector_alone_and_among_longer_ones(encoder: Any) ->
 
 def test_usage_counts_the_tokens_that_were_read(encoder: Any) -> None:
     assert embed(encoder, ["hello world"]).prompt_tokens == 4  # with [CLS] and [SEP]
-    assert embed(encoder, ["word " * 1000]).prompt_tokens == 256
+    answer = Answer()
+    long = asked("embeddings", "r", {"input": ["word " * 1000]}, {"truncate": "end"})
+    encoder.submit(long, answer)
+    done = answer.done()
+    assert (done.prompt_tokens, done.cut_inputs, done.cut_tokens) == (256, 1, 1002 - 256)
 
 
 def test_many_requests_at_once_each_get_their_own(encoder: Any) -> None:

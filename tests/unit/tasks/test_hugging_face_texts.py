@@ -71,7 +71,7 @@ def test_the_client_gets_vectors() -> None:
         ),
         (VECTORS, {"inputs": [3]}, "inputs[0]"),
         (VECTORS, {"inputs": "a", "normalize": False}, "normalize"),
-        (VECTORS, {"inputs": "a", "truncation_direction": "left"}, "truncation_direction"),
+        (VECTORS, {"inputs": "a", "truncation_direction": "up"}, "truncation_direction"),
         (VECTORS, {"inputs": "a", "prompt_name": "query"}, "prompt_name"),
         (VECTORS, {"inputs": "a", "parameters": {}}, "parameters"),
         (SIMILARITY, {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs.sentences"),

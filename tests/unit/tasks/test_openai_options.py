@@ -180,8 +180,18 @@ def test_an_answer_fits_its_json_schema(plain: Any, stream: bool) -> None:
         ({"type": "object", "$ref": "#/nowhere"}, "does not exist"),
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
         ({"type": "object", "properties": {str(n): {} for n in range(5000)}}, "more than 4,096"),
+        ({"$ref": "#"}, "leads to itself"),
+        (
+            {
+                "$ref": "#/$defs/a",
+                "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+            },
+            "leads to itself",
+        ),
+        ({"allOf": [{"$ref": "#"}]}, "leads to itself"),
+        ({"anyOf": [{"$ref": "#"}]}, "leads to itself"),
     ],
-    ids=["keyword", "reference", "pattern", "size"],
+    ids=["keyword", "reference", "pattern", "size", "itself", "two", "all", "any"],
 )
 def test_a_schema_that_cannot_be_enforced_is_refused_with_its_reason(
     plain: Any, schema: dict[str, Any], reason: str
@@ -190,6 +200,22 @@ def test_a_schema_that_cannot_be_enforced_is_refused_with_its_reason(
     with pytest.raises(openai.BadRequestError, match=reason):
         client_of(plain, TASK).chat.completions.create(
             model="m", messages=HI, response_format=form, max_tokens=9
+        )
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_tools_whose_schema_has_no_end_are_refused(calling: Any, strict: bool) -> None:
+    """Their answer begins with a mark and a name, so that the engine would notice late."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/properties/a"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    tool: Any = {"name": "look", "parameters": schema, "strict": strict}
+    with pytest.raises(openai.BadRequestError, match="leads to itself"):
+        client_of(calling, TASK).chat.completions.create(
+            model="m", messages=HI, tools=[{"type": "function", "function": tool}], max_tokens=9
         )
 
 

@@ -49,7 +49,7 @@ def test_the_client_of_hugging_face_gets_answers(
     answer = EngineAnswer("stop", 7, 0, results=[[FOUND, FOUND][: top_k or 1]])
     with served(TASK.endpoints[0], answer) as (url, plans):
         found = InferenceClient(model=f"{url}/reader").question_answering(
-            "Where?", "Ana lives in Porto.", top_k=top_k, max_answer_len=9, doc_stride=32
+            "Where?", "Ana lives in Porto.", top_k=top_k, max_answer_len=9
         )
     first = found[0] if isinstance(found, list) else found
     assert isinstance(found, list) is (top_k == 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,8 @@ def test_it_is_cancelled_resumed_served_and_measured(
     result = train(minilm, tmp_path, progress, [*rows(), rows()[0]], cut.checkpoints[-1])
     assert any("Resuming from checkpoint-" in line for line in progress.lines)
     assert any("1 repeated" in line for line in progress.warnings)
-    kept = [result.parameters[f"rows{each}"] for each in ("", "_left_out", "_shortened")]
-    assert kept == [31, 1, 0]
+    assert [result.parameters[f"rows{each}"] for each in ("", "_left_out")] == [31, 1]
+    assert result.rows_cut == 0
     assert result.metrics["validation_accuracy"] >= 0.5
     output = tmp_path / "output"
     config = json.loads((output / "config.json").read_text())
@@ -189,6 +191,28 @@ def test_texts_that_are_cut_are_counted_in_a_warning(
     long = [{"text": f"{'very ' * 40}{n}", "label": "good"} for n in range(4)]
     result = train(minilm, tmp_path, progress, [*rows(), *long], epochs=1)
     (warning,) = progress.warnings
-    assert "4 of 34 texts are longer than max_length 16" in warning
+    assert "4 of 34 rows are longer than is read: the first 16 tokens" in warning
     assert "The longest has 43 tokens" in warning
-    assert result.parameters["rows_shortened"] == 4
+    assert result.rows_cut == 4
+
+
+def test_an_answer_that_is_broken_off_is_not_measured(
+    minilm: Path, tmp_path: Path, progress: Recorder
+) -> None:
+    """A batch ends as cancelled while nothing was cancelled, as when a runner closes."""
+    from tasks.text_classification.runner import ClassifierRunner
+    from workers.engines.runner import Cancelled as BatchCancelled
+    from workers.trainers.evaluation import evaluate
+
+    train(minilm, tmp_path, progress, rows(), epochs=1)
+
+    class Stopping(ClassifierRunner):
+        def run(self, batch: Any) -> Any:
+            raise BatchCancelled
+
+    here = sys.modules[__name__]
+    here.Stopping = Stopping  # type: ignore[attr-defined]
+    stopping = replace(plan(), runner=f"{__name__}:Stopping")
+    data = write(tmp_path / "test.jsonl", rows())
+    with pytest.raises(BadMaterial, match="row 1: its answer was broken off"):
+        evaluate(EvaluationRequest(stopping, tmp_path / "output", None, data), progress)

@@ -150,7 +150,7 @@ def test_rows_that_do_not_fit_are_counted_in_a_warning_and_in_the_parameters(
     assert "10 of 40 conversations are left out" in warning
     assert "within 100 tokens" in warning
     found = {name: result.parameters[name] for name in result.parameters if "rows" in name}
-    assert (found["rows"], found["rows_left_out"], found["rows_shortened"]) == (40, 10, 0)
+    assert (found["rows"], found["rows_left_out"]) == (40, 10)
     assert found["train_rows"] + found["validation_rows"] == 30
 
 

@@ -51,7 +51,7 @@ def test_a_request_names_prompt_size_and_frames() -> None:
     )
     inputs = plan.inputs.model_dump()
     assert (inputs["frames"], inputs["negative_prompt"], inputs["seed"]) == (9, "blur, noise", 7)
-    assert plan.options.model_dump() == {"steps": 4, "guidance": 3.0}
+    assert plan.options.to_wire() == {"steps": 4, "guidance": 3.0}
     assert plan.units == 3
 
 

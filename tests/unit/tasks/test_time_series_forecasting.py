@@ -248,7 +248,7 @@ def load(folder: Path) -> Any:
 def forecast(engine: Any, *histories: list[float], **options: Any) -> list[dict[str, Any]]:
     answer = Answer()
     inputs = ForecastInputs(histories=list(histories))
-    engine.submit(EngineRequest("r", inputs, ForecastOptions(**options)), answer)
+    engine.submit(EngineRequest("r", inputs, ForecastOptions(truncate="start", **options)), answer)
     return list(answer.done().results or [])
 
 

@@ -48,7 +48,7 @@ def test_the_client_of_hugging_face_gets_passages(monkeypatch: pytest.MonkeyPatc
     answer = EngineAnswer("stop", 7, 0, results=[[FOUND]])
     with served(TASK.endpoints[0], answer) as (url, plans):
         found = InferenceClient(model=f"{url}/marker").token_classification(
-            "Ana lives here.", aggregation_strategy="max", ignore_labels=["CITY"], stride=4
+            "Ana lives here.", aggregation_strategy="max", ignore_labels=["CITY"]
         )
     assert (found[0].entity_group, found[0].start, found[0].end) == ("NAME", 0, 3)
     (plan,) = plans
@@ -79,7 +79,7 @@ def test_passages_are_joined_and_what_is_outside_is_left_out_by_default() -> Non
             "parameters.aggregation_strategy",
         ),
         ({"inputs": "a", "parameters": {"ignore_labels": "O"}}, "parameters.ignore_labels"),
-        ({"inputs": "a", "parameters": {"stride": -1}}, "parameters.stride"),
+        ({"inputs": "a", "parameters": {"stride": 4}}, "parameters.stride"),
         ({"inputs": "a", "extra": 1}, "extra"),
     ],
 )

@@ -63,7 +63,7 @@ def test_the_client_of_hugging_face_gets_a_text(name: str, monkeypatch: pytest.M
     (plan,) = plans
     assert (plan.model, plan.units) == ("writer", 5)
     assert plan.inputs.model_dump() == {"text": "Hello"}
-    assert plan.options.model_dump() == {"cut": True, "num_beams": 2, "max_new_tokens": 9}
+    assert plan.options.model_dump() == {"truncate": "end", "num_beams": 2, "max_new_tokens": 9}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,10 +225,13 @@ def test_what_is_written_is_that_of_the_library(
 def test_a_text_that_is_too_long_is_refused_or_cut(engine: Any) -> None:
     fits = " ".join(["one"] * (LENGTH - 1))
     assert ask(engine, fits).prompt_tokens == LENGTH
-    with pytest.raises(RequestRefused, match=f"over {LENGTH} tokens") as caught:
+    with pytest.raises(
+        RequestRefused, match=f"is {LENGTH} tokens; the input has {LENGTH + 1}"
+    ) as caught:
         ask(engine, f"{fits} two")
     assert caught.value.code == "context_length_exceeded"
-    assert ask(engine, f"{fits} two", cut=True).prompt_tokens == LENGTH
+    cut = ask(engine, f"{fits} two", truncate="end")
+    assert (cut.prompt_tokens, cut.cut_inputs, cut.cut_tokens) == (LENGTH, 1, 1)
 
 
 @pytest.mark.torch

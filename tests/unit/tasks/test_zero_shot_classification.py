@@ -47,7 +47,7 @@ def test_the_client_of_hugging_face_gets_ranked_labels(monkeypatch: pytest.Monke
     (plan,) = plans
     assert plan.model == "sorter"
     assert plan.inputs.model_dump() == {"text": "a text", "candidate_labels": ["a", "b"]}
-    assert plan.options.model_dump() == {"hypothesis_template": "It is {}.", "multi_label": True}
+    assert plan.options.to_wire() == {"hypothesis_template": "It is {}.", "multi_label": True}
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,25 @@ def test_a_sink_that_raises_ends_its_own_request_only(engine: Any) -> None:
     assert ask(engine, PROMPTS[:1], max_tokens=20, temperature=0)[0].text == alone.text
 
 
+@pytest.mark.parametrize("options", [{}, {"choices": 2}, {"best_of": 2}])
+def test_an_answer_of_which_an_event_was_lost_is_not_reported_as_complete(
+    engine: Any, options: dict[str, Any]
+) -> None:
+    failures = 0
+
+    def fail_once() -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise ConnectionError("the broker did not answer")
+
+    answer = Answer(fail_once)
+    engine.submit(prompted("r", {"prompt": "a"}, {"max_tokens": 20, **options}), answer)
+    end = answer.wait()
+    assert isinstance(end, Failed)
+    assert (end.code, end.status) == ("engine_error", 500)
+
+
 def test_closing_fails_what_runs(tiny: Path) -> None:
     from workers.engines.generation import GenerationEngine
 

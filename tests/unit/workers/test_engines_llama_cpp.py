@@ -7,8 +7,9 @@ import math
 import os
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, Recorder, ask, prompted
 from workers.trainers.kept_gguf import keep_gguf
 from workers.trainers.protocol import BadMaterial
+from workers.wire import Failed
 
 pytestmark = pytest.mark.torch
 LLAMA = ("LlamaForCausalLM",)
@@ -225,17 +227,33 @@ def test_a_server_that_dies_ends_its_requests_and_names_the_fault(kept: Path) ->
     from workers.engines.protocol import RequestRefused
 
     engine = started(kept)
-    answer = Answer(lambda: os.kill(engine._server.pid, signal.SIGKILL))
-    engine.submit(prompted("r", {"prompt": "Once"}, {"max_tokens": 200, "seed": 1}), answer)
+    killed = threading.Event()
+
+    def kill() -> None:
+        """Kill the server at the first token, and read on once it is gone."""
+        if not killed.is_set():
+            killed.set()
+            os.kill(engine._server.pid, signal.SIGKILL)
+            assert wait_for(lambda: bool(engine.fault))
+
+    answer = Answer(kill)
+    # Each event is some kilobytes, so that the socket cannot hold the whole answer.
+    asked = {"max_tokens": 200, "seed": 1, "logprobs": 20}
+    engine.submit(prompted("r", {"prompt": "Once"}, asked), answer)
     end = answer.wait()
-    assert (end.code, end.status) == ("engine_error", 503)  # type: ignore[union-attr]
-    until = time.monotonic() + 10
-    while not engine.fault and time.monotonic() < until:
-        time.sleep(0.05)
+    assert isinstance(end, Failed)
+    assert (end.code, end.status) == ("engine_error", 503)
     assert "ended with status" in engine.fault
     with pytest.raises(RequestRefused, match="server ended"):
         engine.submit(prompted("s", {"prompt": "Once"}), Answer())
     engine.close()
+
+
+def wait_for(holds: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 60
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.01)
+    return holds()
 
 
 def test_a_server_that_takes_too_much_memory_does_not_start(kept: Path) -> None:

@@ -90,8 +90,23 @@ def test_texts_are_cut_as_transformers_cuts_them(minilm: Path) -> None:
     ours = PromptProcesses(tokenizer, max_length=12)
     try:
         texts = [*TEXTS, "many words " * 40]
-        theirs = tokenizer(texts, truncation=True, max_length=12)["input_ids"]
-        assert ours.encode_texts("r", texts) == theirs
+        whole = tokenizer(texts)["input_ids"]
+        long = [at for at, row in enumerate(whole) if len(row) > 12]
+        for side, direction in (("end", "right"), ("start", "left")):
+            tokenizer.truncation_side = direction
+            theirs = tokenizer(texts, truncation=True, max_length=12)["input_ids"]
+            read = ours.read_texts("r", texts, side)
+            assert (read.tokens, read.cut) == (theirs, long)
+            assert read.cut_tokens == sum(len(whole[at]) - 12 for at in long)
+            both = [("many words", text) for text in texts]
+            theirs = tokenizer(*map(list, zip(*both, strict=True)), truncation=True, max_length=12)
+            pairs = ours.read_pairs("r", both, side)
+            assert (pairs.tokens, pairs.kinds) == (theirs["input_ids"], theirs["token_type_ids"])
+        assert ours.read_texts("r", ["many words"]).tokens == tokenizer(["many words"])["input_ids"]
+        with pytest.raises(RequestRefused, match=r"is 12 tokens; the input has 82\."):
+            ours.read_texts("r", ["many words " * 40])
+        with pytest.raises(RequestRefused, match=r"is 12 tokens; pair 2 has 8\d\."):
+            ours.read_pairs("r", [("a", "b"), ("a", "many words " * 40)])
     finally:
         ours.close()
 

@@ -161,6 +161,10 @@ def test_an_end_has_the_reason_and_the_count_that_the_server_states(
         ("llama.cpp", [token(), over("none", 1)]),
         ("llama.cpp", [token(), over("word", 1)]),
         ("llama.cpp", [token()]),
+        ("vllm", [choice(None, A)]),
+        ("vllm", [choice(None, A), choice(None, A)]),
+        ("vllm", []),
+        ("llama.cpp", []),
         ("vllm", [choice("abort", A)]),
         ("vllm", [choice("error", A)]),
         ("sglang", [part(None, 1, A), part("abort", 1)]),
@@ -174,6 +178,38 @@ def test_an_answer_that_was_cut_off_is_not_reported_as_complete(
 ) -> None:
     end, _ = said(tiny, tmp_path, *events, name=name)
     assert isinstance(end, Failed)
+
+
+@pytest.mark.parametrize(
+    ("events", "options"),
+    [
+        ([token(), token(made=2), over("limit", 4)], {}),
+        ([token(), token(made=2)], {}),
+        ([token(), over("eos", 2)], {"choices": 1, "best_of": 2}),
+    ],
+)
+def test_an_answer_of_which_an_event_was_lost_is_not_reported_as_complete(
+    tiny: Path, tmp_path: Path, events: list[Any], options: dict[str, Any]
+) -> None:
+    """Whoever reads it fails on one piece, and goes on: the end tells of the hole."""
+    failures = 0
+
+    def fail_once() -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise ConnectionError("the broker did not answer")
+
+    def write(send: Callable[[dict[str, Any]], None]) -> None:
+        for event in events:
+            send(event)
+
+    answer = Answer(fail_once)
+    with served(tiny, tmp_path, write, "llama.cpp") as engine:
+        engine.submit(prompted("r", {"prompt": "Hi"}, {"max_tokens": 4, **options}), answer)
+        end = answer.wait()
+    assert isinstance(end, Failed)
+    assert (end.code, end.status) == ("engine_error", 500)
 
 
 def test_a_cancelled_answer_ends_at_the_next_event(tiny: Path, tmp_path: Path) -> None:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from governance.errors import WrongState
-from registry.knowledge.documents import document_version_recall
+from governance.errors import NotFound, WrongState
+from registry import store
+from registry.knowledge.documents import document_draft_delete, document_version_recall
 from registry.knowledge.index_files import best_rows, read_index
 from registry.knowledge.index_format import LoadedIndex
-from registry.knowledge.models import KnowledgeBase
+from registry.knowledge.models import KnowledgeBase, KnowledgeIndex
 from registry.knowledge.selectors import index_is_stale
-from registry.manifests import Manifest, ManifestMismatch
+from registry.manifests import Manifest, ManifestMismatch, build_manifest
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
-from tests.unit.tasks.tiny_encoders import save_encoder
+from tests.unit.tasks.tiny_encoders import LENGTH, save_encoder
 from tests.unit.workers import company
 from workers.jobs import orders
 from workers.jobs.finishing import job_finish
 from workers.jobs.knowledge import document_publish_request, index_request
+from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
 from workers.tasks.jobs import run
 
@@ -39,6 +45,19 @@ def handbook(tmp_path: Path, minilm: Path) -> KnowledgeBase:
     embedding = company.version(company.model("tiny", "embeddings"), files=files)
     return base(
         company.person("Lena", "lead", "clinical"), company.department("clinical"), embedding
+    )
+
+
+@contextmanager
+def version_changed(handbook: KnowledgeBase) -> Iterator[Path]:
+    """Make what is written to a folder the index of the base."""
+    with tempfile.TemporaryDirectory(dir=settings.DATA_DIR.parent) as scratch:
+        yield Path(scratch)
+        manifest = build_manifest(Path(scratch))
+        store.adopt(Path(scratch), manifest)
+    assert handbook.index is not None
+    KnowledgeIndex.objects.filter(pk=handbook.index.pk).update(
+        digest=manifest.digest, manifest=manifest.to_json()
     )
 
 
@@ -92,6 +111,54 @@ def test_unchanged_chunks_keep_their_vectors_and_the_same_documents_the_same_dig
     assert built(handbook).result["reused"] == first.chunks  # type: ignore[index]
     assert handbook.index is not None
     assert handbook.index.digest == first.digest
+
+
+def test_no_passage_is_longer_than_the_embedding_model_reads(
+    handbook: KnowledgeBase, minilm: Path
+) -> None:
+    """The model reads 64 tokens; chunks by characters have up to 800."""
+    import transformers
+
+    lead = company.person("Lena", "lead", "clinical")
+    rules = " ".join(
+        f"Rule {n}: form #{n * 7919:x}/{n} is due on day {n % 28 + 1}." for n in range(90)
+    )
+    text = f"{rules}\n\n{'漢字仮名' * 120}\n\n{'Supercalifragilistic' * 60}"
+    version = document(lead, handbook, text.encode(), "rules.txt", publish=False)
+    document_publish_request(actor=lead, version_id=version.pk)
+    job = built(handbook)
+    index = loaded(handbook)
+    assert index.window == LENGTH
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    pieces = [text[start:end] for start, end in index.spans.tolist()]
+    lengths = [len(ids) for ids in tokenizer(pieces, verbose=False)["input_ids"]]
+    assert max(lengths) <= LENGTH < sum(lengths)
+    covered = set()
+    for start, end in index.spans.tolist():
+        covered |= set(range(start, end))
+    assert {at for at, letter in enumerate(text) if not letter.isspace()} <= covered
+    assert job.events.filter(message__contains="more chunks than by characters").exists()
+    assert not job.events.filter(message__contains="longer than").exists()
+    # And again, from the vectors that are known.
+    index_request(actor=lead, base=handbook)
+    assert built(handbook).result["reused"] == len(pieces)  # type: ignore[index]
+    assert loaded(handbook).digest == index.digest
+
+
+def test_an_index_whose_passages_were_cut_is_not_reused(handbook: KnowledgeBase) -> None:
+    """One from before windows were recorded may hold vectors of parts of its chunks."""
+    from registry.knowledge.index_format import write_index
+
+    lead = company.person("Lena", "lead", "clinical")
+    version = document(lead, handbook, publish=False)
+    document_publish_request(actor=lead, version_id=version.pk)
+    built(handbook)
+    index = loaded(handbook)
+    for window, reused in ((0, 0), (LENGTH + 1, 0), (LENGTH, len(index.spans))):
+        with version_changed(handbook) as folder:
+            write_index(folder, index.vectors, index.documents, window)
+        index_request(actor=lead, base=handbook)
+        assert built(handbook).result["reused"] == reused, window  # type: ignore[index]
 
 
 def test_publications_in_a_row_share_one_job_and_a_recalled_version_leaves_with_the_next(
@@ -226,3 +293,61 @@ def test_a_recalled_embedding_version_indexes_nothing(handbook: KnowledgeBase) -
     lead = company.person("Lena", "lead", "clinical")
     with pytest.raises(WrongState):
         index_request(actor=lead, base=handbook)
+
+
+def test_an_index_holds_documents_of_its_own_base_alone(handbook: KnowledgeBase) -> None:
+    """A worker states which documents are in it; the next one is given their texts."""
+    lead = company.person("Lena", "lead", "clinical")
+    finance = company.person("Fred", "lead", "finance")
+    other = company.version(company.model("other", "embeddings", "finance"))
+    theirs = base(finance, company.department("finance"), other, name="ledger")
+    secret = document(finance, theirs, b"The merger is in May.", "secret.txt")
+    document_publish_request(actor=lead, version_id=document(lead, handbook, publish=False).pk)
+    job = Job.objects.get(spec__base=handbook.pk)
+    run(str(job.pk))
+    job.refresh_from_db()
+    assert job.result is not None
+    job.result["versions"].append(secret.pk)
+    job.save(update_fields=["result"])
+    assert job_finish(job.pk) == JobState.FAILED
+    job.refresh_from_db()
+    assert "documents of Index handbook that handbook does not have" in job.error
+    # And should one have been registered, it takes no text along.
+    index_request(actor=lead, base=handbook)
+    built(handbook)
+    KnowledgeIndex.objects.update(versions=[secret.pk])
+    index_request(actor=lead, base=handbook)
+    (waiting,) = Job.objects.filter(spec__base=handbook.pk, state="queued")
+    claim = job_claim(job_id=waiting.pk, worker="w1")
+    assert claim is not None
+    order = orders.order_make(claim)
+    assert secret.text_sha256 not in order.model_dump_json()
+
+
+def test_a_draft_that_is_deleted_meanwhile_is_not_published(handbook: KnowledgeBase) -> None:
+    lead = company.person("Lena", "lead", "clinical")
+    draft = document(lead, handbook, publish=False)
+
+    def publish() -> str:
+        try:
+            document_publish_request(actor=lead, version_id=draft.pk)
+        except NotFound as error:
+            return error.message
+        finally:
+            connection.close()
+        return "published"
+
+    with ThreadPoolExecutor(1) as another:
+        with transaction.atomic():
+            document_draft_delete(actor=lead, version_id=draft.pk)
+            said = another.submit(publish)
+            while not someone_waits():
+                assert not said.done()
+        assert said.result(20) == "The document was deleted meanwhile."
+
+
+def someone_waits() -> bool:
+    """Return whether another transaction waits for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])

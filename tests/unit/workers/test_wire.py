@@ -9,7 +9,7 @@ import pytest
 
 from governance.usage.records import MOST_REQUEST_DEVICE_MS, MOST_TOKENS, MOST_UNITS
 from workers.wire import (
-    CHARGED,
+    COUNTS,
     Delta,
     Done,
     Event,
@@ -60,7 +60,7 @@ def test_a_worker_gives_no_credit_and_charges_no_fractions(changes: dict[str, An
 def test_a_worker_can_charge_as_much_as_the_ledger_takes() -> None:
     bounds = {"tokens": MOST_TOKENS, "device_ms": MOST_REQUEST_DEVICE_MS, "units": MOST_UNITS}
     same = dict.fromkeys(("prompt_tokens", "completion_tokens"), MOST_TOKENS)
-    assert {**bounds, **same} == CHARGED
+    assert {**bounds, **same}.items() <= COUNTS.items()
 
 
 def test_a_request_survives_the_broker_and_unknown_fields_are_refused() -> None:

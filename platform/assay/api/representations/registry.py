@@ -164,6 +164,13 @@ class EvaluationSummary(serializers.Serializer[Any]):
     baseline = serializers.JSONField()
     baseline_name = serializers.CharField()
     sample_size = serializers.IntegerField()
+    on_training_data = serializers.BooleanField(
+        help_text="The version, or what it stands on, was trained on these data: the result says "
+        "nothing about new data."
+    )
+    rows_cut = serializers.IntegerField(
+        help_text="Rows that were longer than the model reads; a part of each was measured."
+    )
     digest = serializers.CharField()
     gates = GateResultAnswer(many=True, source="gate_results")
     job = serializers.UUIDField(source="job_id")

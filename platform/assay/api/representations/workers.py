@@ -37,6 +37,9 @@ class JobAnswer(serializers.Serializer[Any]):
     )
     version = serializers.SerializerMethodField()
     evaluation = serializers.SerializerMethodField()
+    warnings = serializers.SerializerMethodField(
+        help_text="What is questionable about the request, such as training data as test data."
+    )
     created_by = PersonReference()
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
@@ -44,6 +47,9 @@ class JobAnswer(serializers.Serializer[Any]):
     finished_at = serializers.DateTimeField(allow_null=True)
     url = Link("jobs/{0.id}")
     events_url = Link("jobs/{0.id}/events")
+
+    def get_warnings(self, job: Any) -> list[str]:
+        return list(job.spec.get("warnings", []))
 
     def get_version(self, job: Any) -> int | None:
         return _made(job, "version")

@@ -32,6 +32,7 @@ from registry.knowledge.selectors import (
     document_versions_visible_to,
     knowledge_base_get,
     knowledge_bases_visible_to,
+    same_text,
 )
 from registry.knowledge.services import knowledge_base_create, knowledge_base_share
 from registry.versions.selectors import version_get
@@ -94,6 +95,13 @@ class DocumentVersionAnswer(serializers.Serializer[Any]):
     recalled_at = serializers.DateTimeField(allow_null=True)
     recalled_by = PersonReference(allow_null=True)
     recall_reason = serializers.CharField()
+
+
+class DocumentRecalledAnswer(DocumentVersionAnswer):
+    """A recalled version. `same_text` are the ids of versions that you may see, of any knowledge
+    base, that have its text and stay in force."""
+
+    same_text = serializers.ListField(child=serializers.IntegerField())
 
 
 class UseAnswer(serializers.Serializer[Any]):
@@ -276,14 +284,15 @@ class DocumentRecallView(Endpoint):
         "Knowledge",
         "Recall a document version",
         body=DocumentRecallBody,
-        answer=DocumentVersionAnswer,
+        answer=DocumentRecalledAnswer,
     )
     def post(self, request: Request, document_id: int) -> Response:
         given = self.body(DocumentRecallBody)
         document_version_get(actor=self.actor, id=document_id)
         document_version_recall(actor=self.actor, version_id=document_id, reason=given["reason"])
-        found = document_version_get(actor=self.actor, id=document_id)
-        return self.answer(found, DocumentVersionAnswer)
+        found: Any = document_version_get(actor=self.actor, id=document_id)
+        found.same_text = list(same_text(self.actor, found).values_list("pk", flat=True))
+        return self.answer(found, DocumentRecalledAnswer)
 
 
 class DocumentAnswersView(Endpoint):

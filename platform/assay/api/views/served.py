@@ -68,6 +68,12 @@ class MeasuredAnswer(serializers.Serializer[Any]):
     dataset = serializers.SerializerMethodField()
     dataset_digest = serializers.SerializerMethodField()
     sample_size = serializers.SerializerMethodField()
+    on_training_data = serializers.SerializerMethodField(
+        help_text="Whether the version, or what it stands on, was trained on these data."
+    )
+    rows_cut = serializers.SerializerMethodField(
+        help_text="Rows that were longer than the model reads."
+    )
     metrics = serializers.SerializerMethodField()
     gates_failed = serializers.SerializerMethodField()
 
@@ -85,6 +91,12 @@ class MeasuredAnswer(serializers.Serializer[Any]):
 
     def get_sample_size(self, measured: dict[str, Any]) -> int | None:
         return measured.get("sample_size")
+
+    def get_on_training_data(self, measured: dict[str, Any]) -> bool:
+        return bool(measured.get("on_training_data"))
+
+    def get_rows_cut(self, measured: dict[str, Any]) -> int:
+        return int(measured.get("rows_cut") or 0)
 
     def get_metrics(self, measured: dict[str, Any]) -> dict[str, float]:
         return dict(measured.get("metrics") or {})

@@ -16,6 +16,7 @@ from registry.intake.models import SOURCE_MAX
 from registry.releases.models import Environment
 from registry.versions.models import LICENSE_MAX as VERSION_LICENSE_MAX
 from registry.versions.models import REASON_MAX as RECALL_REASON_MAX
+from registry.versions.selectors import training_data
 from workers.jobs.models import PRIORITIES
 from workers.jobs.resources import resources_offered
 from workers.run.order import MAX_MEMORY_GIB, MAX_MINUTES
@@ -121,11 +122,25 @@ class FineTuneForm(TablerForm):
                 empty_label="No evaluation",
                 required=False,
                 label="Then evaluate on",
-                help_text="Starts when the fine-tune has succeeded.",
+                help_text="Starts when the fine-tune has succeeded. Training data is refused here.",
                 widget=forms.Select(attrs={"class": "form-select"}),
             )
         if may_release:
             self.fields["release"] = draft_field()
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = super().clean() or {}
+        measured, base = given.get("then"), given.get("base_version")
+        if not measured:
+            return given
+        learned = [given.get("dataset_version"), *(training_data(base) if base else [])]
+        if measured.digest in {each.digest for each in learned if each is not None}:
+            self.add_error(
+                "then",
+                f"{measured} is training data of this fine-tune or of its base. A result on it "
+                "says nothing about new data. Choose other data.",
+            )
+        return given
 
     def resource_values(self) -> dict[str, Any]:
         """Return the requested resources that were filled in."""
@@ -189,18 +204,35 @@ def max_rows_field() -> forms.IntegerField:
     )
 
 
-class EvaluateForm(TablerForm):
-    """Data to measure on, and how many of its rows."""
+class MeasuredData(forms.ModelChoiceField):  # type: ignore[type-arg]
+    """Data to measure on. Those that the version was trained on are named so."""
 
-    dataset_version: forms.ModelChoiceField[Any] = forms.ModelChoiceField(
-        queryset=None, empty_label="Choose the data", label="Held-out data"
+    learned: frozenset[str] = frozenset()
+
+    def label_from_instance(self, data: Any) -> str:
+        return f"{data} (training data)" if data.digest in self.learned else str(data)
+
+
+class EvaluateForm(TablerForm):
+    """Data to measure on, and how many of its rows. `learned` are the digests of training data."""
+
+    dataset_version = MeasuredData(
+        queryset=None,
+        empty_label="Choose the data",
+        label="Data to measure on",
+        help_text="Choose data that the version was not trained on. A result on training data says "
+        "nothing about new data.",
     )
     max_rows = max_rows_field()
     priority = priority_field()
 
-    def __init__(self, *args: Any, dataset_versions: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, dataset_versions: Any, learned: frozenset[str], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["dataset_version"].queryset = dataset_versions  # type: ignore[attr-defined]
+        data = self.fields["dataset_version"]
+        data.learned = learned  # type: ignore[attr-defined]
+        data.queryset = dataset_versions  # type: ignore[attr-defined]
 
 
 class ManyFilesInput(forms.ClearableFileInput):

@@ -49,7 +49,7 @@ class ScheduleForm(TablerForm):
     then = forms.ChoiceField(
         required=False,
         label="Then evaluate on",
-        help_text="Starts when the fine-tune has succeeded.",
+        help_text="Starts when the fine-tune has succeeded. Its training data is refused here.",
     )
 
     def __init__(
@@ -75,6 +75,16 @@ class ScheduleForm(TablerForm):
         self.fields["then"].choices = [("", "No evaluation"), *then]  # type: ignore[attr-defined]
         if may_release:
             self.fields["release"] = draft_field()
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = super().clean() or {}
+        if self.tunes and given.get("then") and given["then"] == given.get("dataset"):
+            self.add_error(
+                "then",
+                "The fine-tune trains on these data. A result on them says nothing about new "
+                "data. Choose other data.",
+            )
+        return given
 
     def request(self) -> dict[str, Any]:
         """Return the parts of the request that the form decides."""

@@ -24,6 +24,7 @@ from registry.knowledge.selectors import (
     document_version_get,
     document_versions_visible_to,
     may_read,
+    same_text,
 )
 from workers.jobs.knowledge import document_publish_request, index_job_shown
 
@@ -43,7 +44,6 @@ class Shown:
     after: str
     start: int
     end: int
-    passages: list[tuple[int, int]]
     earlier: int | None
     later: int | None
 
@@ -68,7 +68,6 @@ def shown_text(actor: Principal, version: DocumentVersion, start: int, end: int)
         after=read.text[last:],
         start=read.start,
         end=read.end,
-        passages=read.passages,
         earlier=max(0, read.start - WINDOW) if read.start > 0 else None,
         later=read.end if read.end < version.characters else None,
     )
@@ -144,8 +143,13 @@ class DocumentRecall(ActionScreen):
     def context(self, *, name: str, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_of(self.actor, name, id)
         answers, _ = answers_from_source(self.actor, version.pk)
-        return {"version": version, "base": version.document.base, "answers": answers,
-                "form": self.form()}  # fmt: skip
+        return {
+            "version": version,
+            "base": version.document.base,
+            "answers": answers,
+            "same": same_text(self.actor, version),
+            "form": self.form(),
+        }
 
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)

@@ -72,7 +72,10 @@ class JobPage(Screen):
             "job": job,
             "live": is_live(job),
             "events": [event for event in events if event.message],
-            "warnings": [event.message for event in events if event.data.get(WARNING)],
+            "warnings": [
+                *job.spec.get("warnings", []),
+                *(event.message for event in events if event.data.get(WARNING)),
+            ],
             "after": events[-1].pk if events else 0,
             "curves": curves(events),
             "result": result_of(self, job),

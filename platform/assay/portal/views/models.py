@@ -162,7 +162,11 @@ class ModelPage(ActionScreen):
             release__version=OuterRef("pk"), state=DeploymentState.SERVING
         )
         measured = evaluations_visible_to(self.actor).filter(version=OuterRef("pk"))
-        versions = versions.annotate(evaluated=Exists(measured), live=Exists(serving))
+        versions = versions.annotate(
+            evaluated=Exists(measured),
+            held_out=Exists(measured.filter(on_training_data=False)),
+            live=Exists(serving),
+        )
         page = page_of(self.request, versions)
         gates = list(gates_visible_to(self.actor).filter(model=model))
         task = TASKS.get(model.task)
@@ -185,13 +189,17 @@ class ModelPage(ActionScreen):
         }
 
     def trend(self, model: Model) -> dict[str, Any] | None:
-        """The task's first metric by version, when two or more were measured."""
+        """The task's first metric by version on data that it was not trained on, when two or more
+        were measured."""
         task = TASKS.get(model.task)
         if task is None or not task.metrics:
             return None
         metric = task.metric(task.primary_metric)
         points: dict[int, float] = {}
-        rows = evaluations_visible_to(self.actor).filter(version__model=model).order_by("-pk")
+        rows = evaluations_visible_to(self.actor).filter(
+            version__model=model, on_training_data=False
+        )
+        rows = rows.order_by("-pk")
         for number, metrics in rows.values_list("version__number", "metrics")[:200]:
             if isinstance(metrics.get(metric.name), (int, float)):
                 points.setdefault(number, float(metrics[metric.name]))

@@ -32,7 +32,7 @@ from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.versions.features import version_features
 from registry.versions.models import ModelVersion, VersionKind, VersionState
 from registry.versions.recall import version_recall
-from registry.versions.selectors import version_get, versions_visible_to
+from registry.versions.selectors import training_data, version_get, versions_visible_to
 from workers.deployments.radius import blast_radius
 from workers.jobs.models import JobPriority
 from workers.jobs.requests import evaluate_request
@@ -69,6 +69,7 @@ class VersionPage(Screen):
         version = version_get(actor=self.actor, id=id)
         department = version.model.department.slug
         evaluations = evaluations_visible_to(self.actor).filter(version=version)
+        measured = list(evaluations[:EVALUATIONS_SHOWN])
         job = (
             jobs_visible_to(self.actor).filter(pk=version.job_id).first()
             if version.job_id
@@ -90,9 +91,9 @@ class VersionPage(Screen):
             "job": job,
             "curves": curves(job_events(job)[:5000]) if job else None,
             "evidence": [
-                drawn(evaluation_compare(evaluation, version.model.task))
-                for evaluation in evaluations[:EVALUATIONS_SHOWN]
+                drawn(evaluation_compare(evaluation, version.model.task)) for evaluation in measured
             ],
+            "held_out": any(not each.on_training_data for each in measured),
             "releases": releases_visible_to(self.actor).filter(version=version)[:20],
             "drafts": self.drafts(version),
             "like": release_to_repeat(self.actor, version) if trusted else None,
@@ -133,7 +134,8 @@ class Evaluate(ActionScreen):
         data = dataset_versions_visible_to(self.actor).filter(
             dataset__task=version.model.task, dataset__row_kind=""
         )
-        return EvaluateForm(self.request.POST or None, dataset_versions=data)
+        learned = frozenset(each.digest for each in training_data(version))
+        return EvaluateForm(self.request.POST or None, dataset_versions=data, learned=learned)
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
