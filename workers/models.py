@@ -1,13 +1,15 @@
 """Every model of this context, gathered where Django looks for them."""
 
 from workers.deployments.models import Deployment, Replica, ServingPeriod, WorkerKey
-from workers.jobs.models import ChainDraft, ChainLink, Job, JobEvent
+from workers.jobs.models import AttemptLog, ChainDraft, ChainLink, Job, JobEvent
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
+from workers.offers.models import WorkerTasks
 from workers.placement.models import Placement
 from workers.schedules.models import Schedule, ScheduleRun
 
 __all__ = [
+    "AttemptLog",
     "ChainDraft",
     "ChainLink",
     "Deployment",
@@ -24,4 +26,5 @@ __all__ = [
     "ScheduleRun",
     "ServingPeriod",
     "WorkerKey",
+    "WorkerTasks",
 ]

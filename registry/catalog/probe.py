@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 from typing import IO, cast
 
@@ -37,22 +38,31 @@ def probe(point: EntryPoint) -> list[Fault]:
     return trial(module, point, seconds=SECONDS, memory=MEMORY_BYTES)
 
 
-def trial(module: str, point: EntryPoint, *, seconds: float, memory: int | None) -> list[Fault]:
+def trial(
+    module: str,
+    point: EntryPoint,
+    *,
+    seconds: float,
+    memory: int | None,
+    environment: Mapping[str, str] | None = None,
+) -> list[Fault]:
     """Return the faults that `python -m module` writes about an entry point, or the one of its end.
 
     Its standard output is read as outside input. All that it started ends with it.
+    `environment` is that of the process; by default, none of the variables of Assay.
 
     Raises:
         OSError: no process can be started.
     """
-    kept = {name: value for name, value in os.environ.items() if name in _VARIABLES}
+    if environment is None:
+        environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**kept, "PYTHONPATH": paths},
+        env={**environment, "PYTHONPATH": paths},
         start_new_session=True,
     )
     late = threading.Event()

@@ -196,7 +196,8 @@ _WORK = {
             " queued_at, claimed_at, paused_at, started_at, finished_at)"
         ),
     ),
-    "workers_jobevent": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),
+    "workers_attemptlog": Grant(web=ADD, requests=READ, controller="SELECT, DELETE", worker=ADD),
+    "workers_jobevent": Grant(web=ADD, requests=READ, controller=ADD, worker=ADD),
     "workers_measurement": Grant(web=READ, controller=ALL),
     # The web process writes what nodes report, past what a request of a person may reach.
     # Compute workers leave to a node the jobs that it alone has the devices for.
@@ -211,6 +212,7 @@ _WORK = {
     # Only the controller decides which worker loads what.
     "workers_placement": Grant(web=READ, controller=ALL, worker=READ),
     "workers_replica": Grant(web=KEEP, requests=READ, controller=CHANGE, worker=KEEP),
+    "workers_workertasks": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE", worker=KEEP),
     "workers_workerkey": Grant(web=KEEP, requests=READ, controller="SELECT, DELETE", worker=KEEP),
     "workers_schedule": Grant(web=ALL, controller=CHANGE),
     "workers_schedulerun": Grant(web=ALL, controller=ALL),

@@ -207,7 +207,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _evaluation(task: Task) -> Iterator[Fault]:
-    evaluation = task.evaluation
+    evaluation: Any = task.evaluation
     if evaluation is None:
         return
     yield from check.member_faults("evaluation", evaluation, Evaluation)
@@ -243,7 +243,7 @@ def _evaluation(task: Task) -> Iterator[Fault]:
 
 
 def _playground(task: Task) -> Iterator[Fault]:
-    playground = task.playground
+    playground: Any = task.playground
     if playground is None:
         return
     yield from check.member_faults("playground", playground, Playground)

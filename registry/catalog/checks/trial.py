@@ -104,7 +104,7 @@ def _holds_media(value: Any) -> bool:
 def _rows(where: str, kind: RowKind) -> Iterator[Fault]:
     for number, example in enumerate(kind.examples):
         row = kind.row.model_validate(example).model_dump()
-        text = kind.row_input(row)
+        text: Any = kind.row_input(row)
         if not isinstance(text, str):
             yield Fault(
                 f"{where}[{number}]", f"`row_input` returned {check.shown(text)}.", "Return a str."

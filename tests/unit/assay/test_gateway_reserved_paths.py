@@ -12,7 +12,6 @@ from registry.catalog import TASKS
 from registry.catalog.discovery import discover, installed
 from tests.plug_ins import install_task
 
-
 TASK_PATHS = {endpoint.path_to("{model}") for task in TASKS.values() for endpoint in task.endpoints}
 
 
