@@ -18,7 +18,8 @@ from registry.catalog.declaration import Metric, Recipe, RowKind, Task
 from registry.catalog.discovery import GROUP as GROUP
 from registry.catalog.discovery import Discovered, Entry, PathCheck, Refused
 
-_lock = threading.Lock()
+# Reentrant, so that a module that looks at the catalog while it is imported is refused.
+_lock = threading.RLock()
 _answered: list[PathCheck] = []
 
 
@@ -47,8 +48,13 @@ def paths_answered_by(check: PathCheck) -> None:
 
 
 def discovered() -> Discovered:
-    """Return all tasks of this process, and what was left out. The first call tries plug-ins."""
+    """Return all tasks of this process, and what was left out. The first call tries plug-ins.
+
+    Raises:
+        RuntimeError: the module of a declaration called it while it was imported.
+    """
     with _lock:
+        discovery.refuse_while_importing()
         return _discovered()
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
@@ -28,6 +29,9 @@ OWN_PACKAGES = frozenset({"assay", "governance", "registry", "tasks", "workers"}
 _PROBES_AT_ONCE = 4
 
 logger = logging.getLogger(__name__)
+_importing: list[bool] = []
+# In a process that tries one declaration, no other is tried.
+only_own = False
 # Returns what else answers a path, or one with a deployment's name behind it; empty for nothing.
 PathCheck = Callable[[str, bool], str]
 
@@ -48,6 +52,11 @@ class Entry:
     def is_own(self) -> bool:
         """Return whether the task ships with Assay."""
         return self.distribution is not None and self.distribution.name == OWN
+
+    @property
+    def distribution_name(self) -> str:
+        """Name of the distribution; empty for none."""
+        return "" if self.distribution is None else str(self.distribution.name)
 
     @property
     def package(self) -> str:
@@ -103,7 +112,8 @@ def installed() -> list[Entry]:
         for point in distribution.entry_points.select(group=GROUP):
             key = (_folder(distribution), distribution.name, point.name, point.value)
             found.setdefault(key, Entry(point, distribution))
-    return sorted(found.values(), key=lambda each: (not each.is_own, each.name))
+    kept = [each for each in found.values() if each.is_own or not only_own]
+    return sorted(kept, key=lambda each: (not each.is_own, each.name))
 
 
 def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
@@ -167,6 +177,22 @@ def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Dis
     return found
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Mark the time in which a declaration is imported, for `refuse_while_importing`."""
+    _importing.append(True)
+    try:
+        yield
+    finally:
+        _importing.pop()
+
+
+def refuse_while_importing() -> None:
+    """Raise RuntimeError while a declaration is imported: no task is known before all are."""
+    if _importing:
+        raise RuntimeError("A declaration cannot look at the catalog while it is imported.")
+
+
 def load(entry: Entry) -> Task:
     """Import a declaration into this process.
 
@@ -174,7 +200,8 @@ def load(entry: Entry) -> Task:
         ImportError: it cannot be imported, or is none; whatever its module raised is the cause.
     """
     try:
-        task = entry.point.load()
+        with importing():
+            task = entry.point.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -1,8 +1,10 @@
-"""Paths that this process answers itself, as its route tables have them."""
+"""Paths that the gateway answers itself, as its route tables have them.
+
+Tasks have their paths below `/v1/` and `/v2/` (`registry.catalog.checks.declaration`), which
+`assay.asgi` hands to the gateway alone: no task can take a path of the portal or of the API.
+"""
 
 from __future__ import annotations
-
-from django.urls import Resolver404, resolve
 
 from assay.gateway.feedback import PATH as FEEDBACK
 from assay.gateway.surfaces import surface_of
@@ -26,15 +28,10 @@ def own_label(method: str, path: str) -> str:
 
 def answered_by(path: str, named: bool) -> str:
     """Return what answers `path`, or with `named` the path with a deployment behind it; empty for
-    nothing, so that a task may have it."""
+    nothing, so that a task may have it. Imports nothing, since a discovery is going on."""
     for each in (path, f"{path}/{_NAME}") if named else (path,):
         if any(own_label(method, each) for method in _METHODS):
             return "the gateway"
-        try:
-            resolve(each)
-        except Resolver404:
-            continue
-        return "the portal or the management API"
     return ""
 
 

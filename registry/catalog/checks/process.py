@@ -17,6 +17,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from typing import Any
 
+from registry.catalog import discovery
 from registry.catalog.checks import faults as check
 from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
@@ -29,6 +30,7 @@ def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
     """Write the faults that `work` finds: the main part of a module that `trial` runs. Ends the
     process, whatever threads the plug-in has left."""
     request = json.load(sys.stdin)
+    discovery.only_own = True
     # Whatever the plug-in prints is not the answer.
     pipe = os.dup(1)
     os.dup2(2, 1)
@@ -47,7 +49,8 @@ def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
     fix = "Let the module only define things."
     before = _surroundings()
     try:
-        task = point.load()
+        with discovery.importing():
+            task = point.load()
     except BaseException as error:
         return None, [Fault("import", f"{point.value} raised {check.raised(error)}.", fix)]
     found = [

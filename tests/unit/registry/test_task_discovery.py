@@ -57,6 +57,7 @@ HOSTILE = {
     "replaces": "import sys\nsys.stdout = None",
     "forks": "import os, time\nif os.fork() == 0:\n    time.sleep(600)\nraise KeyError('forked')",
     "loads": "import sys\nsys.modules['torch'] = sys",
+    "looks": "from registry.catalog import TASKS\nlist(TASKS)",
     "odd": "class Odd(BaseException):\n    def __str__(self): raise Odd\nraise Odd",
 }
 REASONS = {
@@ -74,6 +75,7 @@ REASONS = {
     "replaces": "changes standard output or error",
     "forks": "KeyError: 'forked'",
     "loads": "loads torch",
+    "looks": "cannot look at the catalog while it is imported",
     "odd": "raised Odd",
 }
 
@@ -256,6 +258,17 @@ def test_what_passes_the_trial_and_raises_here_is_left_out_too(site: Path) -> No
     install_task(site, "changes-its-mind", before=code)
     found = discover(installed())
     assert "SystemExit: only here" in found.unavailable["changes-its-mind"]
+
+
+def test_a_module_that_looks_at_the_catalog_here_alone_stops_nothing(site: Path) -> None:
+    code = (
+        "import os\nif os.environ.get('ASSAY_ENV') == 'test':\n"
+        "    from registry.catalog import TASKS\n    list(TASKS)\n"
+    )
+    install_task(site, "looks-here", before=code)
+    found = discover(installed())
+    assert "cannot look at the catalog" in found.unavailable["looks-here"]
+    assert "embeddings" in found.tasks
 
 
 def test_a_run_loads_its_own_task_and_looks_at_no_other(
