@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from registry.bounded_process import Broken, output_of
+from registry.bounded_process import Broken, machine_failed, output_of
 from registry.intake.checks import Finding, Limits, check_delivery
 
 SECONDS = 120
@@ -31,7 +31,11 @@ _slots = threading.BoundedSemaphore(AT_ONCE)
 
 
 def check_bounded(folder: Path, limits: Limits) -> list[Finding]:
-    """As `check_delivery`, within the limits of this module; exceeding one is a failed finding."""
+    """As `check_delivery`, within the limits of this module; exceeding one is a failed finding.
+
+    Raises:
+        Unavailable: the machine failed, which says nothing about the delivery.
+    """
     bounds = {"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES}
     with _slots:
         try:
@@ -42,7 +46,9 @@ def check_bounded(folder: Path, limits: Limits) -> list[Finding]:
             )
         except subprocess.TimeoutExpired:
             return [_exceeded(f"The checks took longer than {SECONDS} seconds")]
-        except Broken:
+        except Broken as broken:
+            if broken.machine:
+                raise machine_failed() from broken
             gibibytes = MEMORY_BYTES / 1024**3
             return [_exceeded(f"The checks broke, or needed more than {gibibytes:g} GiB of memory")]
 
@@ -69,7 +75,8 @@ def main() -> None:
     """Check the delivery that standard input names; the findings go to standard output."""
     given = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    # SIGXCPU comes first, which is told from a kill by the system.
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limits = Limits(given["max_bytes"], given["max_files"], given["adapter"])

@@ -78,7 +78,8 @@ def failure_of(error: BaseException, *, material: type[BaseException] | tuple[()
         return _made(Ending.BROKEN, sentence, error)
     if isinstance(error, OSError) and error.errno in _MACHINE:
         return _made(Ending.LACKING, f"The machine failed. {told}", error)
-    if isinstance(error, _PROGRAM):
+    closed = isinstance(error, OSError) and error.errno == errno.EBADF
+    if closed or isinstance(error, _PROGRAM):
         return _made(Ending.FAULTY, f"The code of the work failed. {told}", error)
     return _made(Ending.BROKEN, told, error)
 
