@@ -172,7 +172,7 @@ def _broken(name: str, reason: str) -> InvalidInput:
 
 def _unknown(name: str) -> InvalidInput:
     return InvalidInput(
-        f"There is no task {name[:60]!r}: no package that is installed here provides it.",
+        f"There is no task {name[:60]!r}: no installed package provides it.",
         hint=f"Choose one of {', '.join(sorted(_claims()))}.",
         fields={"task": ["Not a task of the catalog."]},
     )

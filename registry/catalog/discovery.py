@@ -94,7 +94,7 @@ class Discovered:
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Return the reason for each name that has no task which can be used."""
+        """Return the reason for each name whose task cannot be used."""
         return {
             each.entry.name: each.reason
             for each in self.refused

@@ -282,7 +282,7 @@ def test_a_run_loads_its_own_task_and_looks_at_no_other(
     catalog._claims.cache_clear()
     try:
         assert catalog.task_alone("mine-alone").name == "mine-alone"
-        with pytest.raises(InvalidInput, match="no package that is installed here provides it"):
+        with pytest.raises(InvalidInput, match="no installed package provides it"):
             catalog.task_alone("never-there")
     finally:
         catalog._claims.cache_clear()

@@ -65,7 +65,13 @@ LETHAL = {
 }
 
 
-@pytest.mark.parametrize("action", LETHAL)
+ALWAYS = {"hang", "end", "grow"}
+
+
+@pytest.mark.parametrize(
+    "action",
+    [pytest.param(each, marks=() if each in ALWAYS else pytest.mark.long) for each in LETHAL],
+)
 def test_code_that_ends_or_hangs_its_process_fails_its_own_requests_alone(
     groups: Groups, action: str
 ) -> None:

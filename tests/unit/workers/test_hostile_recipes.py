@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,7 +273,16 @@ ENDS: dict[str, tuple[bool, Cause, str]] = {
 }
 
 
-@pytest.mark.parametrize("action", ENDS)
+# The others end by the same ways.
+ALWAYS = {"bad_name", "type_error", "leaves", "full", "prints_on", "few", "not_finite"}
+
+
+def variants(names: Iterable[str]) -> list[Any]:
+    """Return the names as parameters; those that are not always run are marked as long."""
+    return [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.long) for name in names]
+
+
+@pytest.mark.parametrize("action", variants(ENDS))
 def test_a_recipe_that_fails_ends_its_attempt_with_the_reason_and_the_cause(
     launcher: LocalLauncher, tmp_path: Path, action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +308,7 @@ def test_the_end_has_the_last_lines_and_a_traceback(
     assert "line 499" not in caplog.text
 
 
-@pytest.mark.parametrize("action", ["nothing", "thread", "moves", "forks", "beside"])
+@pytest.mark.parametrize("action", ["thread", *variants(["nothing", "moves", "forks", "beside"])])
 def test_a_recipe_that_changes_its_process_or_leaves_something_behind_delivers(
     launcher: LocalLauncher, tmp_path: Path, action: str
 ) -> None:
@@ -341,7 +351,7 @@ SCORED: dict[str, tuple[Cause, str]] = {
 }
 
 
-@pytest.mark.parametrize("action", SCORED)
+@pytest.mark.parametrize("action", variants(SCORED))
 def test_an_evaluation_that_measures_nothing_fails_and_names_the_code(
     launcher: LocalLauncher, tmp_path: Path, action: str
 ) -> None:
@@ -355,6 +365,7 @@ def test_an_evaluation_that_measures_nothing_fails_and_names_the_code(
         assert "of hostile-package 2.1.0." in told
 
 
+@pytest.mark.long
 def test_an_evaluation_may_return_more_than_the_declared_metrics(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
@@ -377,6 +388,5 @@ def test_a_machine_without_the_package_says_so_and_is_tried_elsewhere(
     kind, told, retry = control.told[-1]
     assert (kind, retry, control.causes) == ("fail", True, [Cause.MACHINE])
     assert told == (
-        "On compute@a: There is no task 'not-installed': no package that is installed here "
-        "provides it."
+        "On compute@a: There is no task 'not-installed': no installed package provides it."
     )
