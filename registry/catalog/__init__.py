@@ -42,9 +42,11 @@ TASKS: Mapping[str, Task] = _Catalog()
 def paths_answered_by(check: PathCheck) -> None:
     """Have `check` keep tasks of other packages from the paths that this process answers itself.
 
-    Call it before anything looks at a task.
+    Call it before anything looks at a task; else all are looked at again.
     """
-    _answered[:] = [check]
+    if _answered != [check]:
+        _answered[:] = [check]
+        _discovered.cache_clear()
 
 
 def discovered() -> Discovered:

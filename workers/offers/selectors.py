@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -38,6 +39,28 @@ OFFERED = f"""(
 def tasks_by_worker() -> dict[str, dict[str, Any]]:
     """Return what every worker reported last: its tasks by name, by the name of the worker."""
     return dict(WorkerTasks.objects.values_list("worker", "tasks"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A task that a worker knows of and does not offer."""
+
+    worker: str
+    task: str
+    package: str
+    lacks: str
+
+
+def tasks_lacking() -> list[Lacking]:
+    """Return the tasks that workers which report do not offer, and why."""
+    since = timezone.now() - PRESENT
+    rows = WorkerTasks.objects.filter(seen_at__gt=since).values_list("worker", "tasks")
+    return [
+        Lacking(worker, name, offer["package"], offer["lacks"])
+        for worker, tasks in rows
+        for name, offer in tasks.items()
+        if offer["lacks"]
+    ]
 
 
 def tasks_needed(spec: dict[str, Any]) -> list[str]:

@@ -77,6 +77,6 @@ def _faults(entry: Entry) -> list[Fault]:
     from workers.offers.self_test import self_test
 
     for refused in refused_entries():
-        if refused.entry == entry:
+        if (refused.entry.point, refused.entry.place) == (entry.point, entry.place):
             return list(refused.faults)
     return self_test(entry.point)

@@ -26,6 +26,7 @@ from workers.jobs.sweeping import job_sweep
 from workers.offers import reporting
 from workers.offers.models import WorkerRole, WorkerTasks
 from workers.offers.reporting import TESTING, OfferReports, offers_now
+from workers.offers.selectors import tasks_lacking
 from workers.offers.services import worker_tasks_expire, worker_tasks_report
 from workers.offers.values import Offers, TaskOffer, offers_from_json, offers_to_json
 from workers.placement.assigning import placements_update
@@ -273,3 +274,13 @@ def test_the_supervisor_reports_by_the_same_interface() -> None:
     DirectJobs().tasks_report("w9", OWN)
     row = WorkerTasks.objects.get()
     assert (row.worker, row.role, row.tasks["embeddings"]["lacks"]) == ("w9", "compute", "")
+
+
+@pytest.mark.django_db
+def test_tasks_that_workers_lack_are_listed_for_operators() -> None:
+    report("w1", LACKING)
+    report("w2", OWN)
+    (lacking,) = tasks_lacking()
+    assert (lacking.worker, lacking.task, lacking.package) == ("w1", "embeddings", "assay 0.1.0")
+    WorkerTasks.objects.update(seen_at=timezone.now() - timedelta(minutes=5))
+    assert tasks_lacking() == []

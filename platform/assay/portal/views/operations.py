@@ -18,6 +18,7 @@ from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from registry.catalog import TASKS, package_of, refused_entries
 from workers.jobs.selectors import backlog
+from workers.offers.selectors import tasks_lacking
 
 # An address may hold a user name and a password.
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
@@ -38,7 +39,12 @@ class Health(OperatorScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         tasks = [(task, package_of(task.name)) for task in TASKS.values()]
-        return {"queues": backlog(), "tasks": tasks, "refused": refused_entries()}
+        return {
+            "queues": backlog(),
+            "tasks": tasks,
+            "refused": refused_entries(),
+            "lacking": tasks_lacking(),
+        }
 
 
 class HealthChecks(OperatorScreen):
