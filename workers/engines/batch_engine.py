@@ -260,6 +260,9 @@ class BatchEngine:
             results = self._runner.split(output, items)
         finally:
             self._began = None
+        if len(results) != len(items):
+            # Before any is handed out: none may go to the request of another item.
+            raise ValueError(f"`split` returned {len(results)} results for {len(items)} items.")
         for result, (work, index) in zip(results, batch, strict=True):
             work.results[index] = result
             work.missing -= 1
