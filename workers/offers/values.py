@@ -84,7 +84,10 @@ def lacks_sentence(
     if len(lacking) < len(faults):
         return ""
     name = next(iter(lacking.values()))[0] if lacking else next(iter(needed), "")
-    package = package_of(name)
+    # The web process may lack the package that workers know.
+    package = package_of(name) or next(
+        (str(tasks[name]["package"]) for tasks in reported.values() if name in tasks), ""
+    )
     of_package = f" (package {package})" if package else ""
     told = [f"{worker} lacks it: {what}" for worker, (_, what) in sorted(lacking.items())]
     more = len(told) - SHOWN_MAX

@@ -28,7 +28,13 @@ from workers.offers.models import WorkerRole, WorkerTasks
 from workers.offers.reporting import TESTING, OfferReports, offers_now
 from workers.offers.selectors import tasks_lacking
 from workers.offers.services import worker_tasks_expire, worker_tasks_report
-from workers.offers.values import Offers, TaskOffer, offers_from_json, offers_to_json
+from workers.offers.values import (
+    Offers,
+    TaskOffer,
+    lacks_sentence,
+    offers_from_json,
+    offers_to_json,
+)
 from workers.placement.assigning import placements_update
 from workers.placement.models import Placement
 
@@ -112,6 +118,13 @@ def test_a_waiting_job_says_what_each_worker_lacks() -> None:
     assert job_waits(waiting).startswith("Waits for a worker.")
     report("w1", OWN)
     assert job_waits(waiting) == "Next in line."
+
+
+def test_a_task_that_the_web_process_lacks_is_named_with_the_workers_package() -> None:
+    reported = {"w1": {}, "w2": {"acme": {"package": "acme-tasks 2.1", "lacks": "It hung."}}}
+    assert lacks_sentence(("acme",), reported, "compute worker").startswith(
+        "No compute worker offers the task acme (package acme-tasks 2.1)."
+    )
 
 
 @pytest.mark.django_db
