@@ -64,6 +64,7 @@ from workers.measurements.measuring import (
 from workers.nodes.broker_access import BrokerAccess
 from workers.nodes.broker_denials import broker_denials_record
 from workers.nodes.services import node_records_expire
+from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
@@ -87,6 +88,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("broker-denials", MEASURE_S, broker_denials_record),
     ("dropped-messages", MEASURE_S, dropped_messages_record),
     ("workers", 60.0, worker_keys_expire),
+    ("worker-tasks", 60.0, worker_tasks_expire),
     ("uploads", 60.0, uploads_expire_due),
     ("media", 60.0, media_expire_due),
     ("schedules", 5.0, schedules_start_due),

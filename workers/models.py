@@ -7,13 +7,15 @@ from workers.deployments.models import (
     ServingPeriod,
     WorkerKey,
 )
-from workers.jobs.models import ChainDraft, ChainLink, Job, JobEvent, JobLine
+from workers.jobs.models import AttemptLog, ChainDraft, ChainLink, Job, JobEvent, JobLine
 from workers.measurements.models import Measurement
 from workers.nodes.models import Node, NodeSample, NodeSession, NodeToken
+from workers.offers.models import WorkerTasks
 from workers.placement.models import Placement
 from workers.schedules.models import Schedule, ScheduleRun
 
 __all__ = [
+    "AttemptLog",
     "ChainDraft",
     "ChainLink",
     "Deployment",
@@ -32,4 +34,5 @@ __all__ = [
     "ServingLease",
     "ServingPeriod",
     "WorkerKey",
+    "WorkerTasks",
 ]

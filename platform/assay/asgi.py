@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 
@@ -15,12 +16,16 @@ django.setup(set_prefix=False)
 # The gateway reads models, and those exist only once Django is set up.
 from assay.gateway.app import Gateway  # noqa: E402
 from assay.gateway.http import Receive, Scope, Send  # noqa: E402
+from assay.gateway.paths import keep_paths  # noqa: E402
 from assay.gateway.probes import PROBES  # noqa: E402
 from assay.server.django_application import DjangoApplication  # noqa: E402
 from assay.server.heads import check_head  # noqa: E402
 from assay.server.refusals import refuse  # noqa: E402
 from governance.errors import DomainError  # noqa: E402
+from registry.catalog import discovered  # noqa: E402
 from registry.catalog.endpoints import INFERENCE_PATHS  # noqa: E402
+
+keep_paths()
 
 
 class Application:
@@ -54,6 +59,8 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                # Packages of tasks are tried in processes of their own, which takes a while.
+                await asyncio.to_thread(discovered)
                 self.gateway.start()
                 self.django.warm()
                 if settings.WEB:

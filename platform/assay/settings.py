@@ -777,6 +777,8 @@ ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
 # offer them.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
 SGLANG_PYTHON = env("ASSAY_SGLANG_PYTHON", "")
+# A batch that takes longer is taken to hang, in seconds.
+ENGINE_BATCH_TIMEOUT_S = env_int("ASSAY_ENGINE_BATCH_TIMEOUT_S", 300, least=1)
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.
 ENGINE_REQUESTS = env_int("ASSAY_ENGINE_REQUESTS", 128, least=1)
 # Percentage of the memory of its GPU, or of its machine or container, that the models of an engine

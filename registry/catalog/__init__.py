@@ -1,63 +1,78 @@
 """The catalog of tasks, found under the entry-point group `assay.tasks`.
 
-The tasks in `tasks/` and those of other packages come through the same door. A plug-in that cannot
-be loaded makes its task unavailable, with the reason, and nothing else.
+The tasks in `tasks/` and those of other packages come through the same door
+(`registry.catalog.discovery`). A plug-in that cannot be used makes its task unavailable, with the
+reason, and nothing else.
 """
 
 from __future__ import annotations
 
-import logging
-import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
-
-from pydantic import BaseModel
 
 from governance.errors import InvalidInput
+from registry.catalog import discovery
 from registry.catalog.declaration import Metric, Recipe, RowKind, Task
-from registry.catalog.endpoints import INFERENCE_PATHS, Endpoint
-from registry.catalog.inputs import Inputs, Options
+from registry.catalog.discovery import GROUP as GROUP
+from registry.catalog.discovery import Discovered, Entry, PathCheck, Refused
 
-GROUP = "assay.tasks"
-# The column of models and datasets takes as many characters.
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-
-logger = logging.getLogger(__name__)
+# Reentrant, so that a module that looks at the catalog while it is imported is refused.
+_lock = threading.RLock()
+_answered: list[PathCheck] = []
 
 
 class _Catalog(Mapping[str, Task]):
     """Tasks by name, loaded at the first look."""
 
     def __getitem__(self, name: str) -> Task:
-        return discovered()[0][name]
+        return discovered().tasks[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(discovered()[0])
+        return iter(discovered().tasks)
 
     def __len__(self) -> int:
-        return len(discovered()[0])
+        return len(discovered().tasks)
 
 
 TASKS: Mapping[str, Task] = _Catalog()
 
 
+def paths_answered_by(check: PathCheck) -> None:
+    """Have `check` keep tasks of other packages from the paths that this process answers itself.
+
+    Call it before anything looks at a task; else all are looked at again.
+    """
+    if _answered != [check]:
+        _answered[:] = [check]
+        _discovered.cache_clear()
+
+
+def discovered() -> Discovered:
+    """Return all tasks of this process, and what was left out. The first call tries plug-ins.
+
+    Raises:
+        RuntimeError: the module of a declaration called it while it was imported.
+    """
+    with _lock:
+        discovery.refuse_while_importing()
+        return _discovered()
+
+
 @cache
-def discovered() -> tuple[dict[str, Task], dict[str, str]]:
-    """Return the tasks by name, and the reason for each plug-in that cannot be used."""
-    return load_tasks(sorted(entry_points(group=GROUP), key=_order))
-
-
-def _order(point: EntryPoint) -> tuple[bool, str]:
-    """Assay's own tasks first, so that no other package can take a name or a path from them."""
-    return (point.dist is None or point.dist.name != "assay", point.name)
+def _discovered() -> Discovered:
+    return discovery.discover(discovery.installed(), next(iter(_answered), None))
 
 
 def unavailable_tasks() -> dict[str, str]:
     """Return the reason for each registered task that cannot be used, by its name."""
-    return discovered()[1]
+    return discovered().unavailable
+
+
+def refused_entries() -> list[Refused]:
+    """Return every entry point that is left out, also those whose name another package serves."""
+    return discovered().refused
 
 
 def unavailable_reason(name: str) -> str:
@@ -96,89 +111,42 @@ def listed_tasks() -> list[Task | UnavailableTask]:
     return [listed[name] for name in sorted(listed)]
 
 
+def entry_of(name: str) -> Entry | None:
+    """Return the entry point that provides a task, with its distribution. Imports no plug-in."""
+    return _claims().get(name)
+
+
+@cache
+def _claims() -> dict[str, Entry]:
+    return discovery.claims(discovery.installed())[0]
+
+
 def package_of(name: str) -> str:
     """Return the installed package that provides a task, as `name version`; empty for none."""
-    points = sorted(entry_points(group=GROUP, name=name), key=_order)
-    found = points[0].dist if points else None
-    return "" if found is None else f"{found.name} {found.version}"
+    entry = entry_of(name)
+    return "" if entry is None else entry.package
 
 
-def load_tasks(points: list[EntryPoint]) -> tuple[dict[str, Task], dict[str, str]]:
-    """Load each entry point; return the tasks, and the reason for each that fails."""
-    tasks: dict[str, Task] = {}
-    unavailable: dict[str, str] = {}
-    paths: dict[str, str] = {}
-    for point in points:
-        try:
-            task = _load(point, tasks, paths)
-        except Exception as error:
-            # The code of a plug-in can raise anything; the platform starts without its task.
-            logger.exception("Task %s cannot be loaded", point.name)
-            unavailable[point.name] = f"{type(error).__name__}: {error}"[:500]
-        else:
-            tasks[task.name] = task
-            for endpoint in task.endpoints:
-                paths.setdefault(endpoint.path, task.name)
-    return tasks, unavailable
+def is_own(name: str) -> bool:
+    """Return whether the task called `name` ships with Assay."""
+    entry = entry_of(name)
+    return entry is not None and entry.is_own
 
 
-def _load(point: EntryPoint, tasks: Mapping[str, Task], paths: Mapping[str, str]) -> Task:
-    task = point.load()
-    if not isinstance(task, Task):
-        raise TypeError(f"{point.value} is not a registry.catalog.declaration.Task.")
-    if task.name != point.name:
-        raise ValueError(
-            f"{point.value} declares {task.name!r}; its entry point is {point.name!r}."
-        )
-    if task.name in tasks:
-        raise ValueError(f"Another package already provides {task.name}.")
-    for endpoint in task.endpoints:
-        if endpoint.path in paths and not _shared(endpoint, tasks[paths[endpoint.path]]):
-            raise ValueError(f"{endpoint.path} already serves {paths[endpoint.path]}.")
-    if fault := _fault(task):
-        raise ValueError(fault)
-    return task
+def task_alone(name: str) -> Task:
+    """Return the task for which this process works alone, such as a run's: its module may do to the
+    process what it likes, and no other plug-in is looked at.
 
-
-def _shared(endpoint: Endpoint, other: Task) -> bool:
-    """Return whether a path that another task declares can be declared again: bodies in JSON name
-    the deployment, whose task decides."""
-    declared = [endpoint, *(each for each in other.endpoints if each.path == endpoint.path)]
-    return all(not each.named and each.content_types == ("application/json",) for each in declared)
-
-
-def _fault(task: Task) -> str:
-    """Return the first part of a declaration that the platform cannot work with; empty for none."""
-    if not NAME.fullmatch(task.name):
-        return f"{task.name!r} is not a name of 1 to 40 lowercase letters, digits and hyphens."
-    schemas: tuple[tuple[Any, type[BaseModel]], ...] = (
-        (task.input_schema, Inputs),
-        (task.option_schema, Options),
-    )
-    for schema, base in schemas:
-        if not (isinstance(schema, type) and issubclass(schema, base)):
-            return f"{schema!r} does not derive from {base.__name__}."
-    if not task.endpoints:
-        return "It declares no endpoint."
-    for endpoint in task.endpoints:
-        if not endpoint.path.startswith(INFERENCE_PATHS):
-            return f"The endpoint {endpoint.path} is not below {' or '.join(INFERENCE_PATHS)}."
-    methods = [recipe.method for recipe in task.recipes]
-    if len(set(methods)) < len(methods):
-        return "Two of its recipes have the same method."
-    metrics = {metric.name for metric in task.metrics}
-    if task.evaluation is not None and task.primary_metric not in metrics:
-        return f"Its primary metric {task.primary_metric!r} is none of its metrics."
-    kinds = [kind.name for kind in task.row_kinds]
-    if len(set(kinds)) < len(kinds):
-        return "Two of its kinds of rows have the same name."
-    for recipe in task.recipes:
-        if recipe.row_kind not in kinds:
-            return f"Its recipe {recipe.method!r} learns from {recipe.row_kind!r}, no kind of rows."
-    for kind in task.row_kinds:
-        for row in kind.examples:
-            kind.row.model_validate(row)
-    return ""
+    Raises:
+        InvalidInput: no package provides it here, or its module cannot be imported.
+    """
+    entry = entry_of(name)
+    if entry is None:
+        raise _unknown(name)
+    try:
+        return discovery.load(entry)
+    except ImportError as error:
+        raise _broken(name, str(error)) from error
 
 
 def get_task(name: str) -> Task:
@@ -191,15 +159,23 @@ def get_task(name: str) -> Task:
     if task is not None:
         return task
     if reason := unavailable_tasks().get(name):
-        raise InvalidInput(
-            f"The task {name} is unavailable: {reason}",
-            code="task_unavailable",
-            hint="Ask your operators to fix or remove the package that provides it.",
-            fields={"task": ["Its plug-in cannot be loaded."]},
-        )
-    raise InvalidInput(
-        f"There is no task {name[:60]!r}.",
-        hint=f"Choose one of {', '.join(sorted(TASKS))}.",
+        raise _broken(name, reason)
+    raise _unknown(name)
+
+
+def _broken(name: str, reason: str) -> InvalidInput:
+    return InvalidInput(
+        f"The task {name} is unavailable: {reason}",
+        code="task_unavailable",
+        hint="Ask your operators to fix or remove the package that provides it.",
+        fields={"task": ["Its plug-in cannot be loaded."]},
+    )
+
+
+def _unknown(name: str) -> InvalidInput:
+    return InvalidInput(
+        f"There is no task {name[:60]!r}: no installed package provides it.",
+        hint=f"Choose one of {', '.join(sorted(_claims()))}.",
         fields={"task": ["Not a task of the catalog."]},
     )
 

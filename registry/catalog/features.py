@@ -66,7 +66,9 @@ FeatureName = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 FeatureValue = Annotated[
     Any,
     BeforeValidator(checked_value),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": MAX_TEXT}, {"type": "null"}]}
+    ),
 ]
 # The values of one record by the names of its features.
 Features = Annotated[

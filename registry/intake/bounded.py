@@ -16,7 +16,7 @@ from typing import Any
 
 from registry.intake.checks import Finding, Limits, check_delivery
 from registry.sandbox.places import FairPlaces
-from registry.sandbox.readers import AT_ONCE, Broken, Reach, output_of
+from registry.sandbox.readers import AT_ONCE, Broken, Reach, machine_failed, output_of
 
 SECONDS = 120
 # The largest JSON file that may come in takes about 1 GiB while it is read.
@@ -34,7 +34,9 @@ def check_bounded(folder: Path, limits: Limits, *, owner: str = "") -> list[Find
     """As `check_delivery`, within the limits of this module; exceeding one is a failed finding.
 
     Raises:
-        QuotaExceeded, Unavailable: too many deliveries are being checked, of `owner` or in all.
+        QuotaExceeded: too many deliveries of `owner` are being checked.
+        Unavailable: too many deliveries are being checked, or the machine failed, which says
+            nothing about the delivery.
     """
     bounds = {"folder": str(folder), **asdict(limits), "memory": MEMORY_BYTES}
     with _places.place(owner):
@@ -50,7 +52,9 @@ def check_bounded(folder: Path, limits: Limits, *, owner: str = "") -> list[Find
             )
         except subprocess.TimeoutExpired:
             return [_exceeded(f"The checks took longer than {SECONDS} seconds")]
-        except Broken:
+        except Broken as broken:
+            if broken.machine:
+                raise machine_failed() from broken
             gibibytes = MEMORY_BYTES / 1024**3
             return [_exceeded(f"The checks broke, or needed more than {gibibytes:g} GiB of memory")]
 
@@ -77,7 +81,8 @@ def main() -> None:
     """Check the delivery that standard input names; the findings go to standard output."""
     given = json.load(sys.stdin)
     resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    # SIGXCPU comes first, which is told from a kill by the system.
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     limits = Limits(given["max_bytes"], given["max_files"], given["adapter"])
     findings = check_delivery(Path(given["folder"]), limits)

@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from governance.errors import DomainError, InvalidInput, TooLarge
+from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable
 from registry.sandbox import landlock
 from registry.sandbox.code import code_paths
 from registry.sandbox.places import FairPlaces
@@ -74,7 +75,24 @@ class Reach:
 
 
 class Broken(Exception):
-    """The process failed, or what it wrote is not what it should write."""
+    """The process failed, or what it wrote is not what it should write.
+
+    `machine`: the machine ended it, or had no time for it, which says nothing about the file.
+    """
+
+    def __init__(self, message: str, *, machine: bool = False) -> None:
+        super().__init__(message)
+        self.machine = machine
+
+
+def machine_failed() -> Unavailable:
+    """Return the refusal of a file that could not be read for want of memory or time."""
+    return Unavailable(
+        "The process that reads the file was ended by the system, as happens when memory runs out, "
+        "or had no time on a busy machine. That says nothing about the file.",
+        hint="Try again later.",
+        retry_after=30,
+    )
 
 
 def run_bounded(
@@ -112,6 +130,8 @@ def run_bounded(
             hint="Send fewer rows or files at a time.",
         ) from expired
     except Broken as broken:
+        if broken.machine:
+            raise machine_failed() from broken
         raise InvalidInput(
             "The file broke the process that reads it, or needed more than "
             f"{memory_bytes / 1024**3:g} GiB of memory.",
@@ -174,7 +194,8 @@ def output_of(
 
     Raises:
         TimeoutExpired: it took longer than `seconds`.
-        Broken: it failed, or wrote more than `max_bytes` or no JSON.
+        Broken: it failed, or wrote more than `max_bytes` or no JSON; or `seconds` were over and the
+            machine had given it less than half of them.
     """
     deadline = time.monotonic() + seconds
     command = reader_command(module, reach, nice=_NICE)
@@ -194,16 +215,29 @@ def output_of(
                 stdin.write(json.dumps(request).encode())
             written = _read(stdout.fileno(), max_bytes, deadline)
             if written is None:
+                if _processor_s(process.pid) < seconds / 2:
+                    raise Broken("the machine had no time for it", machine=True)
                 raise subprocess.TimeoutExpired(command, seconds)
             failed = process.wait(max(0.0, deadline - time.monotonic()))
         finally:
             process.kill()
     if failed:
-        raise Broken(f"it ended with status {failed}")
+        # Its own limits end it in other ways.
+        killed = failed == -signal.SIGKILL
+        raise Broken(f"it ended with status {failed}", machine=killed)
     try:
         return json.loads(written)
     except (ValueError, RecursionError) as error:
         raise Broken("it wrote no JSON") from error
+
+
+def _processor_s(pid: int) -> float:
+    """Return the processor time of a process in seconds; infinite where that cannot be read."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _read(pipe: int, max_bytes: int, deadline: float) -> bytes | None:
@@ -230,7 +264,8 @@ def bound_process(
 ) -> dict[str, Any] | None:
     """Do what `given` asks within its bounds; return what was refused, for `run_bounded`."""
     resource.setrlimit(resource.RLIMIT_AS, (given["memory"], given["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (given["seconds"], given["seconds"]))
+    # SIGXCPU comes first, which is told from a kill by the system.
+    resource.setrlimit(resource.RLIMIT_CPU, (given["seconds"], given["seconds"] + 5))
     try:
         do(given)
     except DomainError as refused:

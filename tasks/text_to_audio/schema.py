@@ -47,7 +47,7 @@ class MusicInputs(Inputs):
 
     key: Annotated[str, Field(pattern=r"^[A-G][#b]? (major|minor)$")] = "C major"
     tempo: Annotated[int, Field(ge=MIN_TEMPO, le=MAX_TEMPO)] = 96
-    opening: list[Annotated[str, AfterValidator(_note)]] = Field(
+    opening: list[Annotated[str, Field(max_length=8), AfterValidator(_note)]] = Field(
         default_factory=list, max_length=MAX_OPENING
     )
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None

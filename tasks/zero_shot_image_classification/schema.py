@@ -35,7 +35,7 @@ class RankingOptions(TextOptions):
     """With `labels`, one for each text, the one image is sorted into them instead of returning
     vectors."""
 
-    labels: list[Label] | None = None
+    labels: Annotated[list[Label], Field(max_length=MAX_LABELS)] | None = None
 
 
 class ContrastiveHyperparameters(BaseModel):

@@ -6,7 +6,7 @@ import dataclasses
 
 from registry.catalog import discovered
 
-_tasks, _ = discovered()
+_tasks = discovered().tasks
 _tasks["text-generation"] = dataclasses.replace(
     _tasks["text-generation"], engine="tests.unit.workers.echo:EchoEngine"
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -67,16 +68,44 @@ def _client_may_connect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the package is installed, and nothing else."""
-    folder = tmp_path_factory.mktemp("site")
+    """A folder into which the package is installed, and nothing else. Its runner ends its process,
+    or hangs, for two texts."""
+    folder, package = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / "package"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+    with (package / "language_identification" / "runner.py").open("a") as file:
+        file.write(HOSTILE)
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
-            *("--no-build-isolation", "--target", str(folder), str(PACKAGE)),
+            *("--no-build-isolation", "--target", str(folder), str(package)),
         ],
         check=True,
     )
     return folder
+
+
+HOSTILE = """
+
+import os, time
+
+_prepare, _run = LanguageRunner.prepare, LanguageRunner.run
+
+
+def prepare(self, request_id, inputs, options):
+    self.asked = inputs.input[0]
+    return _prepare(self, request_id, inputs, options)
+
+
+def run(self, batch):
+    if self.asked == "please exit":
+        os._exit(3)
+    if self.asked == "please hang":
+        time.sleep(600)
+    return _run(self, batch)
+
+
+LanguageRunner.prepare, LanguageRunner.run = prepare, run
+"""
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +191,8 @@ def company(
         processes.enter_context(controller(tmp_path / "controller.log", **shared))
         url, _ = processes.enter_context(web(tmp_path, **shared))
         processes.enter_context(worker(tmp_path / "compute.log", *COMPUTE, **shared))
-        processes.enter_context(worker(tmp_path / "engine.log", *ENGINE_WORKER, **shared))
+        engine = {**shared, "ASSAY_ENGINE_BATCH_TIMEOUT_S": "4"}
+        processes.enter_context(worker(tmp_path / "engine.log", *ENGINE_WORKER, **engine))
         yield Company(
             url,
             {
@@ -191,6 +221,7 @@ def test_a_task_of_another_package_goes_from_intake_to_a_metered_answer(
     answers_are_right(company, key["key"])
     use_is_metered_in_characters(company, key["key"])
     playground_serves_it(company)
+    a_runner_that_ends_or_hangs_is_loaded_again(company, key["key"], deployment["id"])
     pages_open(company, version["id"], release["id"], deployment["id"])
     assert tree_of_assay() == before
 
@@ -318,6 +349,23 @@ def answers_are_right(company: Company, key: str) -> None:
     for body in ({}, {"inputs": []}, {"inputs": [3]}, {"inputs": "x", "more": 1}, [1]):
         assert ask(company, key, body).status_code == 400, body
     assert ask(company, key, {"inputs": "x"}, name="another").status_code == 404
+
+
+def a_runner_that_ends_or_hangs_is_loaded_again(company: Company, key: str, pk: int) -> None:
+    for text, reason in (
+        ("please exit", "its exit status is 3"),
+        ("please hang", "A batch took longer than 4 s."),
+    ):
+        assert ask(company, key, {"inputs": text}).status_code == 503
+        told = []
+
+        def failed(told: list[str] = told, reason: str = reason) -> bool:
+            places = company["devi"].get(f"deployments/{pk}")["replicas"]
+            told[:] = [each["message"] for each in places]
+            return any(reason in each for each in told)
+
+        until(failed)
+        until(lambda: ask(company, key, {"inputs": SENTENCES["de"]}).status_code == 200)
 
 
 def use_is_metered_in_characters(company: Company, key: str) -> None:

@@ -18,6 +18,9 @@ from workers.deployments import services
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_deployments
+from workers.offers.models import WorkerRole
+from workers.offers.services import worker_tasks_report
+from workers.offers.values import Offers
 from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 
@@ -52,6 +55,9 @@ class DirectControl:
         services.worker_key_register(
             worker=worker, public_key=public_key, engines=engines, capacity=capacity
         )
+
+    def tasks_report(self, *, worker: str, offers: Offers) -> None:
+        worker_tasks_report(worker=worker, role=WorkerRole.ENGINE, offers=offers)
 
     def drop_broken(self) -> None:
         close_old_connections()

@@ -14,10 +14,15 @@ from django.db import DataError, Error, close_old_connections, connections
 from governance.errors import DomainError, InvalidInput, Unavailable
 from registry import store
 from registry.manifests import copy_verified
-from workers.control.jobs import Claim, HeartbeatReply, NoAnswer, Report
+from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
 from workers.jobs import leases, workspace
 from workers.jobs.orders import order_make
+from workers.offers.models import WorkerRole
+from workers.offers.services import worker_tasks_report
+from workers.offers.values import Offers
+from workers.run.failures import failure_of, is_lack
 from workers.run.order import Folder, LooseFiles, Order
+from workers.run.outcome import Ending
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -63,11 +68,28 @@ class DirectJobs:
         except Error:
             raise
         except DomainError as error:
-            leases.job_fail(claim, error.message, retry=isinstance(error, Unavailable))
+            lacking = is_lack(error)
+            leases.job_fail(
+                claim,
+                error.message,
+                retry=lacking,
+                cause=Cause.MACHINE if lacking else Cause.WORK,
+            )
         except Exception as error:
             logger.exception("Job %s has no order", claim.job_id)
-            leases.job_fail(claim, f"{type(error).__name__}: {error}", retry=True)
+            found = failure_of(error)
+            leases.job_fail(
+                claim,
+                found.sentence,
+                retry=True,
+                cause=Cause.MACHINE if found.ending is Ending.LACKING else Cause.WORK,
+            )
         return None
+
+    @_answered
+    def tasks_report(self, worker: str, offers: Offers) -> None:
+        """Record the tasks that the worker offers."""
+        worker_tasks_report(worker=worker, role=WorkerRole.COMPUTE, offers=offers)
 
     @_answered
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
@@ -97,9 +119,17 @@ class DirectJobs:
         leases.job_deliver(claim, result)
 
     @_answered
-    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
+    def fail(
+        self,
+        claim: Claim,
+        sentence: str,
+        *,
+        retry: bool,
+        cause: Cause = Cause.WORK,
+        lines: str = "",
+    ) -> None:
         """End the attempt without a result."""
-        leases.job_fail(claim, sentence, retry=retry)
+        leases.job_fail(claim, sentence, retry=retry, cause=cause, lines=lines)
 
     @_answered
     def cancelled(self, claim: Claim) -> None:

@@ -7,15 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
 from governance.errors import WrongState
+from workers.offers.values import Offers
 from workers.run.order import Order
 
 # In an event's data: the line is a warning.
 WARNING = "warning"
+
+
+class Cause(StrEnum):
+    """Cause of an attempt's end without a result.
+
+    `work`: the material or the settings. `code`: the code of the work, which would fail again.
+    `limit`: a limit of the job or the machine, which another attempt would reach, too. `machine`:
+    the machine lacks something for now, such as room on its disk, the store, a network or a
+    package; such an attempt does not count. Only `work` says anything about the material.
+    """
+
+    WORK = "work"
+    CODE = "code"
+    LIMIT = "limit"
+    MACHINE = "machine"
 
 
 class LeaseLost(WrongState):
@@ -72,6 +89,9 @@ class JobControl(Protocol):
         `job_id` is the one that the message names, which woke the worker.
         """
 
+    def tasks_report(self, worker: str, offers: Offers) -> None:
+        """Record the tasks that `worker` offers: it claims jobs of no others."""
+
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         """Renew the lease."""
 
@@ -93,8 +113,17 @@ class JobControl(Protocol):
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         """Hand over the result. Raises InvalidInput when it is malformed."""
 
-    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
-        """End the attempt without a result."""
+    def fail(
+        self,
+        claim: Claim,
+        sentence: str,
+        *,
+        retry: bool,
+        cause: Cause = Cause.WORK,
+        lines: str = "",
+    ) -> None:
+        """End the attempt without a result. `lines` are the last that the run printed, and its
+        traceback."""
 
     def cancelled(self, claim: Claim) -> None:
         """Confirm that the run stopped as a person requested."""

@@ -17,6 +17,12 @@ def one_line(text: str, most: int) -> str:
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:most]
 
 
+def many_lines(text: str, most: int) -> str:
+    """Return at most the last `most` characters of a text, without control characters."""
+    kept = (each if each.isprintable() or each in "\n\t" else " " for each in text[-most:])
+    return "".join(kept).strip()
+
+
 def signed_text(challenge: str, name: str) -> bytes:
     """Return the bytes that a node signs to answer a challenge."""
     return f"assay node session 1\n{name}\n{challenge}".encode()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
+from workers.offers.values import Offers
 from workers.placement.capacity import Capacity
 
 if TYPE_CHECKING:
@@ -147,6 +148,9 @@ class EngineControl(Protocol):
         """Make `public_key` the one that gateways seal this worker's requests for, and record what
         the worker offers and has.
         """
+
+    def tasks_report(self, *, worker: str, offers: Offers) -> None:
+        """Record the tasks that `worker` offers."""
 
     def drop_broken(self) -> None:
         """Drop a failed connection of this thread; called before each round."""

@@ -1,99 +1,90 @@
-"""The engine worker's side of the process in which its engines run.
+"""The engine worker's side of the processes in which its engines run.
 
-All engines of one worker share one process: torch and a GPU's context are loaded once. It starts
-with the first engine and ends with the last one. The worker reads messages, seals and keeps time
+The engines of Assay's tasks share one process: torch and a GPU's context are loaded once. Each task
+of another package has one of its own, so that its code harms no other task. A process starts with
+its first engine and ends with the last one. The worker reads messages, seals and keeps time
 meanwhile, which would take the interpreter's lock from a model about 150 times in one step.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import json
 import logging
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from registry.sandbox import landlock
-from workers.engine_process.confinement import paths_allowed
-from workers.engine_process.frames import BadFrame, Channel, Message
-from workers.engine_process.messages import (
-    EngineFailed,
-    error_from_message,
-    event_from_message,
-    has_files,
-    request_to_message,
-)
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink
-from workers.run.environment import run_environment
-from workers.wire import Done, Event, Failed
+from workers.engine_process.process import EngineProcess
+from workers.engine_process.watch import NO_LIMITS, ProcessLimits
+from workers.engines.protocol import EngineRequest, Sink
 
 logger = logging.getLogger(__name__)
-_STANDARD_ERROR = 2
 # An engine ends at its next step. The thread that waits also renews the leases of its worker.
 END_S = 60.0
-_FILES_AT_ONCE = 4
-_SERVER = "workers.engine_process.server"
-_INVALID = Failed("engine_error", "The engine made an answer that is not valid.", 500)
-_ENDED = "The process of the model's engine ended; the request can be sent again."
+# The group of engines that run Assay's own code.
+OWN = ""
 
 
 class OwnEngines:
-    """The engines of one worker that run in a process of their own.
+    """The engines of one worker that run in processes of their own, one for each group.
 
     Any number of threads may load engines, use them and close them.
 
     Args:
-        logs: Configuration of the process's log, as `logging.config.dictConfig` takes it.
+        logs: Configuration of a process's log, as `logging.config.dictConfig` takes it.
+        limits: Limits of the process of Assay's own code.
+        foreign: Limits of each process of another package's code.
     """
 
-    def __init__(self, logs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        logs: Mapping[str, Any] | None = None,
+        *,
+        limits: ProcessLimits = NO_LIMITS,
+        foreign: ProcessLimits = NO_LIMITS,
+    ) -> None:
         self._logs = logs
+        self._limits, self._foreign = limits, foreign
         self._lock = threading.Lock()
-        self._process: EngineProcess | None = None
+        self._processes: dict[str, EngineProcess] = {}
 
-    def load(self, name: str, folder: Path, *, root: Path, **settings: Any) -> ProcessEngine:
+    def load(
+        self, name: str, folder: Path, *, root: Path, group: str = OWN, **settings: Any
+    ) -> ProcessEngine:
         """Return the engine that the class of a dotted name makes of `folder` and `settings`.
 
-        `root` holds the folders of all engines and adapters; the process can read no others.
+        `root` holds the folders of all engines and adapters of the group; its process can read no
+        others. A group that is not `OWN` is a task of another package.
 
         Raises:
             UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class does.
             EngineFailed: any other error of the engine, or the end of the process.
         """
-        process = self._joined(name, root)
+        process = self._joined(name, root, group)
         try:
             number = process.load(name, folder, settings)
         except BaseException:
-            self._leave(process)
+            self._leave(process, group)
             raise
-        return ProcessEngine(process, number, lambda: self._leave(process))
+        return ProcessEngine(process, number, lambda: self._leave(process, group))
 
-    def _joined(self, name: str, root: Path) -> EngineProcess:
+    def _joined(self, name: str, root: Path, group: str) -> EngineProcess:
         with self._lock:
-            process = self._process
+            process = self._processes.get(group)
             if process is None or process.fault or process.root != root:
-                process = self._process = EngineProcess(name, root, self._logs)
+                limits = self._limits if group == OWN else self._foreign
+                process = EngineProcess(name, root, self._logs, limits, group)
+                self._processes[group] = process
             process.users += 1
             return process
 
-    def _leave(self, process: EngineProcess) -> None:
+    def _leave(self, process: EngineProcess, group: str) -> None:
         with self._lock:
             process.users -= 1
             if process.users:
                 return
-            if self._process is process:
-                self._process = None
+            if self._processes.get(group) is process:
+                del self._processes[group]
         process.close()
 
 
@@ -113,9 +104,14 @@ class ProcessEngine:
         """Return why the process has ended; empty while it runs."""
         return self._process.fault
 
+    @property
+    def working_s(self) -> float:
+        """Return 0: the process itself is watched."""
+        return 0.0
+
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter; returns when it can be used. Raises as `OwnEngines.load`."""
-        self._ask("add_adapter", name=name, folder=str(folder))
+        self._ask("add_adapter", self._process.limits.load_s, name=name, folder=str(folder))
 
     def remove_adapter(self, name: str) -> None:
         """Unload an adapter; with the process, it has ended already."""
@@ -142,193 +138,3 @@ class ProcessEngine:
 
     def _ask(self, do: str, within: float | None = None, **arguments: Any) -> None:
         self._process.ask({"do": do, "engine": self._number, **arguments}, within)
-
-
-class EngineProcess:
-    """One process, and what the worker waits for from it.
-
-    Attributes:
-        users: How many engines use it.
-        root: The folder that holds all weights that it may read.
-        fault: Why it has ended; empty while it runs.
-    """
-
-    def __init__(self, engine: str, root: Path, logs: Mapping[str, Any] | None) -> None:
-        """Start the process. Raises OSError, ValueError, or ImportError."""
-        self.users = 0
-        self.root = root
-        self.fault = ""
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._calls: dict[int, Future[None]] = {}
-        self._sinks: dict[tuple[int, str], Sink] = {}
-        self._files = ThreadPoolExecutor(_FILES_AT_ONCE, "engine-files")
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        self._started: Future[subprocess.Popen[bytes]] = Future()
-        self._scratch = Path(tempfile.mkdtemp(prefix="assay-engine-"))
-        self._reader = threading.Thread(
-            target=self._run, args=(engine, theirs), name="engine-process", daemon=True
-        )
-        self._reader.start()
-        self.pid = self._started.result().pid
-        self.send({"do": "begin", "logs": logs})
-
-    def load(self, name: str, folder: Path, settings: Mapping[str, Any]) -> int:
-        """Return the number of a new engine. Raises as `OwnEngines.load`."""
-        number = next(self._numbers)
-        self.ask(
-            {
-                "do": "load",
-                "engine": number,
-                "name": name,
-                "folder": str(folder),
-                "settings": settings,
-            }
-        )
-        return number
-
-    def submit(self, engine: int, request: EngineRequest, sink: Sink) -> None:
-        """Send a request, whose events `sink` gets from the reader's thread."""
-        key = engine, request.request_id
-        message = {"do": "submit", "engine": engine, **request_to_message(request)}
-        with self._lock:
-            if self.fault:
-                raise RequestRefused(_ENDED, code="engine_error", status=503)
-            if key in self._sinks:
-                raise RequestRefused(f"Request {request.request_id} is running already.")
-            self._sinks[key] = sink
-        try:
-            self._channel.send(message)
-        except BadFrame as error:
-            with self._lock:
-                self._sinks.pop(key, None)
-            raise RequestRefused(str(error), code="request_too_large", status=413) from error
-
-    def send(self, message: Message) -> None:
-        """Send a message that has no answer."""
-        self._channel.send(message)
-
-    def ask(self, message: Message, within: float | None = None) -> None:
-        """Send a message and wait until it is done; kill the process if that is not so `within`
-        seconds. Raises as `OwnEngines.load`.
-        """
-        number, done = next(self._numbers), Future[None]()
-        with self._lock:
-            if self.fault:
-                raise EngineFailed(self.fault)
-            self._calls[number] = done
-        self.send({**message, "call": number})
-        try:
-            done.result(within)
-        except TimeoutError:
-            self._started.result().kill()
-            raise EngineFailed(f"It did not end within {within:g} s and was killed.") from None
-
-    def close(self) -> None:
-        """End the process and wait for its end."""
-        self._channel.close()
-        self._reader.join()
-
-    # The methods below run in the reader's thread.
-
-    def _run(self, engine: str, theirs: socket.socket) -> None:
-        """Start the process and read what it sends, until it ends.
-
-        The thread that starts it must live as long as it does: the kernel kills it with the thread.
-        """
-        try:
-            with theirs:
-                process = _started(theirs, engine, self.root, self._scratch)
-        except BaseException as error:
-            self._channel.close()
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self.fault = "It did not start."
-            self._started.set_exception(error)
-            return
-        self._started.set_result(process)
-        try:
-            for message in self._channel.messages():
-                self._take(message)
-        except Exception:
-            logger.exception("The process of the engines sent an unreadable message")
-        process.kill()
-        self._over(process.wait())
-        self._channel.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _take(self, message: Message) -> None:
-        if (number := message.get("call")) is not None:
-            with self._lock:
-                done = self._calls.pop(number)
-            error = message.get("error")
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error_from_message(error))
-            return
-        key = message["engine"], message["request_id"]
-        event: Event
-        try:
-            event = event_from_message(message["event"])
-        except Exception as error:
-            # An engine that answers nonsense ends its own request, and none of the others.
-            logger.error("Request %s got an invalid event: %r", key[1], error)
-            event = _INVALID
-            self.send({"do": "cancel", "engine": key[0], "request_id": key[1]})
-        with self._lock:
-            if isinstance(event, Done | Failed):
-                sink = self._sinks.pop(key, None)
-            else:
-                sink = self._sinks.get(key)
-        if sink is None:
-            return
-        if has_files(event):
-            # A node sends them to the control plane, which must not hold up other events.
-            self._files.submit(_tell, sink, event, key[1])
-        else:
-            _tell(sink, event, key[1])
-
-    def _over(self, status: int) -> None:
-        """End everything that waits, once."""
-        with self._lock:
-            self.fault = f"The process of the engines ended: {_said(status)}."
-            calls, self._calls = list(self._calls.values()), {}
-            sinks, self._sinks = self._sinks, {}
-        self._files.shutdown(wait=False)
-        for done in calls:
-            done.set_exception(EngineFailed(self.fault))
-        for (_, request_id), sink in sinks.items():
-            _tell(sink, Failed("engine_error", _ENDED, 503), request_id)
-
-
-def _tell(sink: Sink, event: Event, request_id: str) -> None:
-    try:
-        sink(event)
-    except Exception:
-        logger.exception("the sink of request %s failed", request_id)
-
-
-def _said(status: int) -> str:
-    if status == -signal.SIGKILL:
-        return "it was killed, or memory ran out"
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"it got {signal.Signals(-status).name}"
-    return f"its exit status is {status}"
-
-
-def _started(end: socket.socket, engine: str, root: Path, scratch: Path) -> subprocess.Popen[bytes]:
-    """Start the server on its end of the socket, without the secrets of this process."""
-    allowed = None
-    if landlock.abi() >= landlock.LEAST_ABI:
-        allowed = paths_allowed(engine, root, scratch)
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    # Libraries write caches to these places.
-    folders = dict.fromkeys(("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME"), str(scratch))
-    return subprocess.Popen(
-        [sys.executable, "-m", _SERVER, json.dumps(allowed)],
-        stdin=end.fileno(),
-        stdout=_STANDARD_ERROR,
-        env={**run_environment(os.environ), **folders, "PYTHONPATH": paths},
-    )

@@ -8,6 +8,7 @@ that it may open (`landlock.ruleset`); `null` where the kernel has no Landlock.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import logging.config
@@ -17,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -46,17 +48,28 @@ from workers.wire import Done, Event, Failed
 logger = logging.getLogger(__name__)
 # Requests of one engine whose prompts are read at a time.
 PREPARING = 16
+BEAT_S = 1.0
+# PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
+_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(slots=True)
 class _Served:
     """One engine, the threads that read prompts for it, and its requests that they still have:
-    true once one was cancelled."""
+    true once one was cancelled. `begun` are the moments at which they began with one."""
 
     engine: Engine
     pool: ThreadPoolExecutor
     lock: threading.Lock = field(default_factory=threading.Lock)
     preparing: dict[str, bool] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+
+    def age(self) -> float:
+        """Return how long the engine has worked on its present step, or on the oldest prompt."""
+        with self.lock:
+            oldest = min(self.begun.values(), default=None)
+        preparing = 0.0 if oldest is None else time.monotonic() - oldest
+        return max(self.engine.working_s, preparing)
 
 
 class Server:
@@ -70,8 +83,16 @@ class Server:
 
     def run(self) -> None:
         """Serve until the worker ends. Raises BadFrame."""
+        threading.Thread(target=self._beat, name="engine-beat", daemon=True).start()
         for message in self._channel.messages():
             getattr(self, f"_{message['do']}")(message)
+
+    def _beat(self) -> None:
+        """Say every second how long each engine has worked on its present step, or a prompt."""
+        while True:
+            time.sleep(BEAT_S)
+            ages = {str(number): served.age() for number, served in list(self._served.items())}
+            self._channel.send({"beat": ages})
 
     def _begin(self, message: Message) -> None:
         if message["logs"]:
@@ -93,6 +114,8 @@ class Server:
         def sink(event: Event) -> None:
             self._tell(message, event)
 
+        with served.lock:
+            served.begun[request_id] = time.monotonic()
         with serving(request_id):
             try:
                 if served.preparing[request_id]:
@@ -106,6 +129,7 @@ class Server:
                 sink(Failed("engine_error", "The engine could not answer this request.", 500))
         with served.lock:
             cancelled = served.preparing.pop(request_id)
+            del served.begun[request_id]
         if cancelled:
             served.engine.cancel(request_id)  # It may not have known the request before.
 
@@ -193,6 +217,8 @@ def main() -> None:
     """Serve the worker on standard input until it ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     die_first()
+    # What the code of an engine starts stays below this process, so that it can be ended with it.
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _confine(json.loads(sys.argv[1]))
     # The kernel forgets this when a process gets other privileges.
     _end_with_worker()

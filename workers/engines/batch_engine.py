@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import operator
 import threading
 import time
 from collections import defaultdict, deque
@@ -21,7 +22,7 @@ import torch
 
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
-from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
+from workers.engines.protocol import EngineRequest, RequestRefused, Sink
 from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared, Runner
 from workers.wire import Done, Failed
 
@@ -89,6 +90,7 @@ class BatchEngine:
         self._waiting: deque[_Work] = deque()
         self._known: dict[str, _Work] = {}
         self._closing = False
+        self._began: float | None = None
         self._thread = threading.Thread(target=self._run, name="batch-engine", daemon=True)
         self._thread.start()
 
@@ -96,6 +98,12 @@ class BatchEngine:
     def fault(self) -> str:
         """Return nothing: this engine ends with its process alone."""
         return ""
+
+    @property
+    def working_s(self) -> float:
+        """Return how long the present batch has taken; 0 while none runs."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Raise ValueError: this engine serves one set of weights."""
@@ -155,6 +163,10 @@ class BatchEngine:
         prepared = self._runner.prepare(request.request_id, request.inputs, request.options)
         if not prepared.items:
             raise RequestRefused("The request holds no input.")
+        for item in prepared.items:
+            # What cannot be sorted into batches must not get to the thread that does it.
+            hash(item.bucket)
+            operator.index(item.size)
         return _Work(
             request_id=request.request_id,
             prepared=prepared,
@@ -168,8 +180,13 @@ class BatchEngine:
     def _run(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP counts threads for each calling thread
         while works := self._take():
-            with torch.inference_mode():
-                self._answer(works)
+            try:
+                with torch.inference_mode():
+                    self._answer(works)
+            except BaseException:
+                logger.exception("%s requests failed", len(works))
+                for work in works:
+                    self._finish(work, Failed("engine_error", "The model failed; try again."))
         stopped = Failed("engine_stopped", "The engine was stopped.", 503)
         for work in list(self._known.values()):
             self._finish(work, stopped)
@@ -225,11 +242,11 @@ class BatchEngine:
                 # The runner may learn of it before `cancel` marks the request.
                 for work, _ in batch:
                     work.cancelled = True
-            except BaseException as error:
+            except BaseException:
+                # A runner that raises SystemExit would end this thread, and with it all answers.
                 logger.exception("a batch of %s inputs failed", len(batch))
                 for work, _ in batch:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
-                raise_exits(error)
 
     def _wanted(self, work: _Work) -> bool:
         """Return whether the request has neither been cancelled nor ended."""
@@ -237,8 +254,15 @@ class BatchEngine:
 
     def _answer_batch(self, batch: Sequence[_Place]) -> None:
         items = [_item(place) for place in batch]
-        output = self._runner.run(self._runner.collate(items))
-        results = self._runner.split(output, items)
+        self._began = time.monotonic()
+        try:
+            output = self._runner.run(self._runner.collate(items))
+            results = self._runner.split(output, items)
+        finally:
+            self._began = None
+        if len(results) != len(items):
+            # Before any is handed out: none may go to the request of another item.
+            raise ValueError(f"`split` returned {len(results)} results for {len(items)} items.")
         for result, (work, index) in zip(results, batch, strict=True):
             work.results[index] = result
             work.missing -= 1

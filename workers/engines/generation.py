@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -108,6 +109,7 @@ class GenerationEngine:
         self._known: Counter[str] = Counter()  # rows of requests that have not ended
         self._adapters: set[str] = set()
         self._closing = False
+        self._began: float | None = None
         self._batch: Batch | None = None
         self._thread = threading.Thread(target=self._run, name="generation-engine", daemon=True)
         self._thread.start()
@@ -121,6 +123,12 @@ class GenerationEngine:
     def fault(self) -> str:
         """Return nothing: this engine ends with its process alone."""
         return ""
+
+    @property
+    def working_s(self) -> float:
+        """Return how long the present turn has taken; 0 while none runs."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter between two steps; returns when it can be used. Raises ValueError."""
@@ -213,6 +221,7 @@ class GenerationEngine:
     def _run(self) -> None:
         torch.set_num_threads(self._threads)  # OpenMP counts threads for each calling thread
         while self._work_arrives():
+            self._began = time.monotonic()
             try:
                 self._do_commands()
                 with torch.inference_mode():
@@ -221,6 +230,8 @@ class GenerationEngine:
                 logger.exception("a turn of the engine failed")
                 self._fail_all("engine_error", "The engine failed; the request can be sent again.")
                 raise_exits(error)
+            finally:
+                self._began = None
         self._fail_all("engine_stopped", "The engine was stopped.", 503)
         self._batch = None
 

@@ -65,6 +65,11 @@ class Engine(Protocol):
         """Reason for which the engine ended by itself and must be loaded again; empty while it
         works."""
 
+    @property
+    def working_s(self) -> float:
+        """How long it has worked on its present step, such as a batch, in seconds; 0 while it
+        waits for requests."""
+
     def add_adapter(self, name: str, folder: Path) -> None:
         """Load an adapter under a name. Raises ValueError where the engine takes none."""
 

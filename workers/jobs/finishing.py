@@ -26,7 +26,8 @@ from workers.jobs import workspace
 from workers.jobs.leases import backoff_s
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.states import job_move
-from workers.run.outcome import SENTENCE_CHARACTERS
+from workers.run.failures import failure_of, is_lack
+from workers.run.outcome import SENTENCE_CHARACTERS, Ending
 
 logger = logging.getLogger(__name__)
 # Attempts after an unexpected error (about three minutes) before the job fails.
@@ -52,8 +53,9 @@ def jobs_finish_due() -> int:
 def job_finish(job_id: UUID | str) -> JobState | None:
     """Store what a job delivered, then register it and close the job, in one transaction.
 
-    A store that does not answer leaves the job `finishing`, to be tried again; a refusal for good
-    fails it with the sentence.
+    A store that does not answer, or a full disk, leaves the job `finishing`, to be tried again. A
+    result that is refused fails it with the sentence; anything else that keeps it from being
+    registered says nothing about the work, so that the job is `dead`.
 
     Returns:
         The state it is in now; None when there was nothing to do or another controller is at it.
@@ -85,13 +87,18 @@ def job_finish(job_id: UUID | str) -> JobState | None:
     except Unavailable as error:
         return _try_later(job_id, error.message)
     except DomainError as error:
-        return _give_up(job_id, error.message)
+        if is_lack(error):
+            return _try_later(job_id, error.message)
+        return _give_up(job_id, error.message, JobState.FAILED)
     except Exception as error:
+        found = failure_of(error)
+        if found.ending is Ending.LACKING:
+            return _try_later(job_id, found.sentence)
         logger.exception("Job %s could not be registered", job_id)
         sentence = f"The result could not be registered: {type(error).__name__}: {error}"
         tried = Job.objects.values_list("dispatches", flat=True).get(pk=job_id)
         if tried + 1 >= UNFORESEEN_TRIES:
-            return _give_up(job_id, sentence)
+            return _give_up(job_id, sentence, JobState.DEAD)
         return _try_later(job_id, sentence)
 
 
@@ -107,15 +114,15 @@ def _try_later(job_id: UUID | str, sentence: str) -> JobState:
     return JobState(job.state)
 
 
-def _give_up(job_id: UUID | str, sentence: str) -> JobState:
+def _give_up(job_id: UUID | str, sentence: str, to: JobState) -> JobState:
     job_move(
         job_id=job_id,
-        to=JobState.FAILED,
+        to=to,
         actor=_CONTROLLER,
         reason=sentence,
         error=sentence[:SENTENCE_CHARACTERS],
     )
-    return JobState.FAILED
+    return to
 
 
 def _result(job: Job) -> dict[str, Any]:
@@ -261,10 +268,11 @@ _REGISTER = {
 
 
 def intakes_settle() -> None:
-    """Reject every delivery whose job ended without a verdict, so that none waits for ever."""
-    over = Job.objects.filter(
-        kind=JobKind.INTAKE, state__in=(JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
-    )
+    """Reject every delivery whose job failed or was cancelled, so that none waits for ever.
+
+    A job that is `dead` says nothing about the bytes: its delivery can be checked again.
+    """
+    over = Job.objects.filter(kind=JobKind.INTAKE, state__in=(JobState.FAILED, JobState.CANCELLED))
     waiting = Intake.objects.filter(
         state__in=(IntakeState.QUARANTINED, IntakeState.CHECKING),
         job_id__in=over.values("pk"),

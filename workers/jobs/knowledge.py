@@ -74,6 +74,7 @@ def index_request(*, actor: Principal, base: KnowledgeBase) -> Job:
             "embedding": base.embedding_version_id,
             "embedding_name": base.embedding_name,
             "embedding_digest": base.embedding_digest,
+            "task": locked.embedding_version.model.task,
         },
         decision=decision,
     )

@@ -17,12 +17,12 @@ from django.utils import timezone
 from governance.errors import InvalidInput
 from governance.principals import Principal, service_principal
 from registry.manifests import Manifest
-from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
+from workers.control.jobs import Cause, Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import wake_controller
 from workers.jobs.budgets import budget_clock, budget_follow
 from workers.jobs.line import Bound, first_claim
-from workers.jobs.models import Job, JobEvent, JobState, StopRequest
-from workers.jobs.states import job_audit, job_lock, job_move
+from workers.jobs.models import LINES_MAX, AttemptLog, Job, JobEvent, JobState, StopRequest
+from workers.jobs.states import attempt_ended, job_audit, job_lock, job_move
 from workers.run.events import MESSAGE_CHARACTERS
 from workers.run.outcome import SENTENCE_CHARACTERS, UNREQUESTED, result_checked
 from workers.run.storable import cleaned
@@ -30,6 +30,9 @@ from workers.run.storable import cleaned
 EVENTS_PER_JOB = 5_000
 BACKOFF_FIRST_S = 5
 BACKOFF_LONGEST_S = 60
+# Pauses after an attempt whose machine lacked something, and how many such attempts do not count:
+# those of about two hours.
+LACKING_FIRST_S, LACKING_LONGEST_S, LACKING_MOST = 30, 900, 12
 
 
 def backoff_s(tries: int) -> int:
@@ -57,10 +60,13 @@ def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) ->
         row = first_claim(worker=worker, bound=bound)
         if row is None:
             return None
-        taken, fence, attempt, kind, title = row
+        taken, fence, attempt, kind, title, silent = row
         job = job_lock(taken)
         budget_follow(job, before=JobState.QUEUED)
         job_audit(job, actor=worker_principal(), to=JobState.RUNNING, worker=worker)
+        if silent:
+            reason = f"The lease of {silent} ran out; {worker} takes over."
+            attempt_ended(job, reason, attempt=attempt - 1)
     return Claim(
         job_id=job.pk,
         fence=fence,
@@ -240,9 +246,15 @@ def job_paused(claim: Claim) -> JobState:
     return to
 
 
-def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
+def job_fail(
+    claim: Claim, error: str, *, retry: bool, cause: Cause = Cause.WORK, lines: str = ""
+) -> JobState:
     """The attempt broke. With `retry` it is queued again until its attempts are used up (`dead`),
     or paused where a person requested that.
+
+    An attempt whose machine lacked something counts as no failed one, `LACKING_MOST` times. Without
+    `retry` the job has failed if its work is the cause; another cause says nothing about that, so
+    that the job is `dead`. `lines` are the last that its run printed, for its department.
 
     Raises:
         LeaseLost: the claim no longer holds; nothing was written.
@@ -250,11 +262,21 @@ def job_fail(claim: Claim, error: str, *, retry: bool) -> JobState:
     error = cleaned(error)
     with transaction.atomic():
         job = _held(claim)
-        to = after_attempt(job) if retry else JobState.FAILED
         changes: dict[str, Any] = {"error": error[:SENTENCE_CHARACTERS]}
+        wait_s = backoff_s(job.tries - 1)
+        if retry and cause is Cause.MACHINE and job.attempt <= LACKING_MOST:
+            job.interruptions += 1
+            changes["interruptions"] = job.interruptions
+            wait_s = min(LACKING_LONGEST_S, LACKING_FIRST_S * 2 ** (job.attempt - 1))
+        if retry:
+            to = after_attempt(job)
+        else:
+            to = JobState.FAILED if cause is Cause.WORK else JobState.DEAD
         if to is JobState.QUEUED:
-            wait = timedelta(seconds=backoff_s(job.tries - 1))
+            wait = timedelta(seconds=wait_s)
             changes |= {"dispatches": 0, "dispatch_after": timezone.now() + wait}
+        if lines := cleaned(lines)[-LINES_MAX:]:
+            AttemptLog.objects.create(job=job, attempt=job.attempt, lines=lines)
         job_move(job_id=claim.job_id, to=to, actor=worker_principal(), reason=error, **changes)
         transaction.on_commit(wake_controller)
     return to

@@ -21,6 +21,7 @@ from governance.errors import WrongState
 from governance.rowsecurity import lifted
 from workers.jobs.budgets import REFERENCE
 from workers.jobs.models import Job, JobState
+from workers.offers.selectors import OFFERED_BY_WORKER, compute_lacks, tasks_needed
 
 SHARE_HOURS = 6
 # Another machine that had a job within this time counts as one that works, as does a node that
@@ -110,20 +111,20 @@ SELECT DISTINCT
 _CLAIM = f"""
 WITH {SHARES}, first AS (
     SELECT job.* FROM governance_department d CROSS JOIN LATERAL (
-        SELECT id, department_id, priority, created_at FROM workers_job
+        SELECT id, department_id, priority, created_at, '' AS silent FROM workers_job
          WHERE department_id = d.id AND {CLAIMABLE}
-           AND {_FITS} AND NOT {_SPARED} AND NOT {_A_NODES}
+           AND {_FITS} AND NOT {_SPARED} AND NOT {_A_NODES} AND {OFFERED_BY_WORKER}
          ORDER BY {ORDER} LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
     ) job
 ), lost AS (
-    SELECT id, department_id, priority, created_at FROM workers_job
+    SELECT id, department_id, priority, created_at, worker AS silent FROM workers_job
      WHERE state = 'running' AND lease_until < statement_timestamp() AND NOT cancel_requested
        AND stop_request <> 'pause'
        AND attempt - interruptions < %(attempts)s AND NOT {_SPARED}
-       AND {_FITS} AND NOT {_A_NODES}
+       AND {_FITS} AND NOT {_A_NODES} AND {OFFERED_BY_WORKER}
        FOR NO KEY UPDATE SKIP LOCKED
 ), best AS (
-    SELECT c.id FROM (SELECT * FROM first UNION ALL SELECT * FROM lost) c
+    SELECT c.id, c.silent FROM (SELECT * FROM first UNION ALL SELECT * FROM lost) c
       JOIN governance_department d ON d.id = c.department_id
       LEFT JOIN running r ON r.department_id = d.id
       LEFT JOIN used u ON u.department = d.slug
@@ -137,7 +138,7 @@ UPDATE workers_job j
        started_at = COALESCE(started_at, statement_timestamp()), error = '',
        claimed_at = statement_timestamp(), stop_request = '', stop_reason = ''
   FROM best WHERE j.id = best.id
-RETURNING j.id, j.fence, j.attempt, j.kind, j.title
+RETURNING j.id, j.fence, j.attempt, j.kind, j.title, best.silent
 """  # noqa: S608
 
 _FULL = """
@@ -190,11 +191,12 @@ class Bound:
 
 def first_claim(
     *, worker: str, bound: Bound | None = None
-) -> tuple[UUID, int, int, str, str] | None:
+) -> tuple[UUID, int, int, str, str, str] | None:
     """Move the first claimable job to `running` in the caller's transaction.
 
     Returns:
-        Its ID, fence, attempt, kind and title; None when no job is claimable.
+        Its ID, fence, attempt, kind and title, and the worker whose lease on it had run out; None
+        when no job is claimable.
 
     Raises:
         WrongState: the bound is reached.
@@ -218,7 +220,7 @@ def first_claim(
         if bound is not None:
             _check_bound(bound)
         cursor.execute(_CLAIM, values)
-        row: tuple[UUID, int, int, str, str] | None = cursor.fetchone()
+        row: tuple[UUID, int, int, str, str, str] | None = cursor.fetchone()
     return row
 
 
@@ -283,6 +285,8 @@ def job_waits(job: Job) -> str:
         return ""
     if job.dispatches == 0 and job.dispatch_after > timezone.now():
         return f"The next attempt starts {_moment(job.dispatch_after)} or later."
+    if lacks := compute_lacks(tasks_needed(job.spec)):
+        return f"Waits for a worker. {lacks}"
     values = {
         **common(),
         "priority": job.priority,

@@ -61,6 +61,8 @@ class StopRequest(models.TextChoices):
     PREEMPT = "preempt"
 
 
+# The last lines of a run and its traceback, in characters.
+LINES_MAX = 40_000
 PRIORITIES = tuple(priority.word for priority in JobPriority)
 
 
@@ -184,6 +186,28 @@ class JobEvent(models.Model):
 
     def __str__(self) -> str:
         return self.message or str(self.data)
+
+
+class AttemptLog(models.Model):
+    """The last lines that the run of a failed attempt printed, and its traceback.
+
+    They may hold training data: only the job's department reads them (row security), and they are
+    removed with the job's folder.
+    """
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempt_logs")
+    attempt = models.PositiveIntegerField()
+    at = models.DateTimeField(auto_now_add=True)
+    lines = models.TextField(max_length=LINES_MAX)
+
+    class Meta:
+        ordering = ("job", "attempt")
+        constraints = (
+            models.UniqueConstraint(fields=("job", "attempt"), name="one_log_per_attempt"),
+        )
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} of {self.job_id}"
 
 
 class ChainState(models.TextChoices):

@@ -10,6 +10,7 @@ waiting one, or the waiting one has a higher priority in the same department.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from workers.jobs.line import (
 )
 from workers.jobs.models import Job, JobPriority, JobState, StopRequest
 from workers.jobs.states import job_subject
+from workers.offers.selectors import OFFERED, PRESENT, tasks_by_worker, tasks_needed
+from workers.offers.values import lack
 
 logger = logging.getLogger(__name__)
 # An attempt is not preempted before it has run for so long.
@@ -51,7 +54,7 @@ _NODE = "coalesce(substring(worker FROM '^([^/]+)/'), '')"
 _DEPARTMENTS = f"""
 WITH {SHARES}
 SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0), coalesce(u.ms, 0),
-       j.id, j.priority, j.created_at, j.waited, j.wants, j.avoids
+       j.id, j.priority, j.created_at, j.waited, j.wants, j.avoids, j.spec
   FROM governance_department d
   LEFT JOIN running r ON r.department_id = d.id
   LEFT JOIN used u ON u.department = d.slug
@@ -59,9 +62,9 @@ SELECT d.id, d.name, coalesce(d.jobs_at_once, %(at_once)s), coalesce(r.jobs, 0),
         SELECT id, priority, created_at, CASE WHEN dispatches > 0 THEN extract(
                  epoch FROM statement_timestamp() - coalesce(queued_at, created_at)) ELSE 0 END
                AS waited, {_WANTS} AS wants,
-               CASE WHEN {LAST_ATTEMPT} THEN {_NODE} ELSE '' END AS avoids
+               CASE WHEN {LAST_ATTEMPT} THEN {_NODE} ELSE '' END AS avoids, spec
           FROM workers_job
-         WHERE department_id = d.id AND {CLAIMABLE} ORDER BY {ORDER} LIMIT 1
+         WHERE department_id = d.id AND {CLAIMABLE} AND {OFFERED} ORDER BY {ORDER} LIMIT 1
   ) j ON true
  WHERE j.id IS NOT NULL OR r.jobs > 0
 """  # noqa: S608
@@ -73,7 +76,7 @@ SELECT j.id, j.department_id, j.priority, j.claimed_at, j.stop_request, j.cancel
        j.checkpoints <> jsonb_build_object() AND j.claimed_at < statement_timestamp() - %(least)s
        AND NOT EXISTS (SELECT FROM workers_node n
                         WHERE starts_with(j.worker, n.name || '/') AND n.state <> 'enrolled'),
-       {_NODE}
+       {_NODE}, j.worker
   FROM workers_job j WHERE j.state = 'running' AND j.lease_until >= statement_timestamp()
 """  # noqa: S608
 
@@ -83,7 +86,8 @@ class Waiting:
     """The first queued job of a department; it has waited for `waited_s` seconds.
 
     `wants` are the devices, GiB of memory and machines that it requests. `avoids` is the node that
-    may not claim its last attempt, having had the one before.
+    may not claim its last attempt, having had the one before. `needs` are the tasks whose packages
+    it loads.
     """
 
     job: UUID
@@ -92,6 +96,7 @@ class Waiting:
     waited_s: float
     wants: tuple[int, ...] = (1, 0, 1)
     avoids: str = ""
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,8 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Running:
     """A running job. `stops` when it was asked to, for the job `yields_to` if the controller did;
-    `may_stop` when it has a checkpoint and has run for long enough."""
+    `may_stop` when it has a checkpoint and has run for long enough. `tasks` are those that its
+    worker reported; None for a worker that reported none."""
 
     job: UUID
     department: int
@@ -120,6 +126,7 @@ class Running:
     may_stop: bool
     wants: tuple[int, ...] = (1, 0, 1)
     node: str = ""
+    tasks: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +213,8 @@ def _first_after(by_key: Mapping[int, Line], taker: Line, waiting: Waiting, job:
         return False
     if waiting.avoids and waiting.avoids == job.node:
         return False
+    if job.tasks is not None and any(lack(job.tasks, name) for name in waiting.needs):
+        return False
     giver = by_key[job.department]
     if giver.department == taker.department:
         if job.priority >= waiting.priority:
@@ -274,7 +283,8 @@ def _waits_long(after_s: int) -> bool:
 
 def _lines() -> list[Line]:
     with connection.cursor() as cursor:
-        cursor.execute(_DEPARTMENTS, common())
+        values: dict[str, Any] = {**common(), "present": PRESENT}
+        cursor.execute(_DEPARTMENTS, values)
         rows = cursor.fetchall()
     return [
         Line(
@@ -290,13 +300,21 @@ def _lines() -> list[Line]:
 
 
 def _waiting(
-    job: UUID, priority: int, created_at: datetime, waited_s: Any, wants: list[int], avoids: str
+    job: UUID,
+    priority: int,
+    created_at: datetime,
+    waited_s: Any,
+    wants: list[int],
+    avoids: str,
+    spec: str,
 ) -> Waiting:
-    return Waiting(job, priority, created_at, float(waited_s), tuple(wants), avoids)
+    needs = tuple(tasks_needed(json.loads(spec)))
+    return Waiting(job, priority, created_at, float(waited_s), tuple(wants), avoids, needs)
 
 
 def _running() -> list[Running]:
     values: dict[str, Any] = {"least": timedelta(seconds=LEAST_RUN_S)}
+    tasks = tasks_by_worker()
     with connection.cursor() as cursor:
         cursor.execute(_RUNNING, values)
         return [
@@ -310,6 +328,7 @@ def _running() -> list[Running]:
                 wants=tuple(row[7]),
                 may_stop=bool(row[8]),
                 node=row[9],
+                tasks=tasks.get(row[10]),
             )
             for row in cursor.fetchall()
         ]

@@ -289,7 +289,12 @@ def _judge(actor: Principal, task: Task) -> dict[str, Any]:
             f"{task.title} is measured by a model of the task {task.evaluation.judge}, and there "
             "is none that you may see. Deliver one first."
         )
-    return {"judge": judge.pk, "judge_name": str(judge), "judge_digest": judge.digest}
+    return {
+        "judge": judge.pk,
+        "judge_name": str(judge),
+        "judge_digest": judge.digest,
+        "judge_task": judge.model.task,
+    }
 
 
 def _authorize_in(actor: Principal, model: Model, title: str) -> None:

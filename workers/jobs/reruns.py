@@ -14,14 +14,17 @@ from django.db import transaction
 from governance.audit.services import audit_record
 from governance.errors import InvalidInput, WrongState
 from governance.permissions import Action
+from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal
 from registry.datasets.selectors import dataset_version_get
+from registry.intake.models import IntakeState
+from registry.intake.states import INTAKE_STATES
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.requests import evaluate_request, fine_tune_request
 from workers.jobs.selectors import job_get
-from workers.jobs.services import job_resource
+from workers.jobs.services import job_add, job_resource
 from workers.jobs.states import job_subject
 
 # Fields of a request of each kind that a clone may change.
@@ -64,7 +67,8 @@ def request_of(job: Job) -> dict[str, Any]:
 
 @transaction.atomic
 def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
-    """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint.
+    """Queue again what a failed or dead job requested; a fine-tune goes on from its checkpoint, and
+    the files of a delivery whose checks came to no verdict are checked again.
 
     The checkpoints stay where they are until the first attempt has begun (`workers.jobs.orders`):
     no transaction that is rolled back later leaves them in the folder of a job that does not exist.
@@ -83,7 +87,10 @@ def job_retry(*, actor: Principal, job_id: UUID | str) -> Job:
             f"Job {old.title!r} is {old.state}; only one that failed is retried.",
             hint="Clone it to run the same again.",
         )
-    job = _requested_again(actor, old, {})
+    if old.kind == JobKind.INTAKE:
+        job = _checked_again(actor, old, decision)
+    else:
+        job = _requested_again(actor, old, {})
     if job.spec == old.spec and old.checkpoints:
         # One that failed before it began has them where the job has them that it retried.
         job.continues = old.continues if old.claimed_at is None and old.continues else old.pk
@@ -121,6 +128,27 @@ def job_clone(*, actor: Principal, job_id: UUID | str, changes: Mapping[str, Any
         data={"clones": str(old.pk), "changed": sorted(changes)},
         decision=decision,
     )
+    return job
+
+
+def _checked_again(actor: Principal, old: Job, decision: Authorization) -> Job:
+    """Queue the checks of a delivery again. Raises WrongState when they came to a verdict."""
+    intake = INTAKE_STATES.locked(old.spec["intake"])
+    if intake.state != IntakeState.CHECKING or intake.job_id != old.pk:
+        raise WrongState(
+            f"Intake {intake.pk} is {intake.get_state_display().lower()}; it is not checked again.",
+            hint="Deliver the files again.",
+        )
+    job = job_add(
+        actor=actor,
+        kind=JobKind.INTAKE,
+        department=old.department,
+        title=old.title,
+        spec=old.spec,
+        decision=decision,
+    )
+    intake.job_id = job.pk
+    intake.save(update_fields=["job_id"])
     return job
 
 

@@ -16,7 +16,7 @@ from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
 from governance.usage.records import USAGE_STREAM
-from workers.jobs.models import Job, JobEvent, JobState
+from workers.jobs.models import AttemptLog, Job, JobEvent, JobState
 
 WAITING = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
@@ -46,6 +46,16 @@ def job_get(*, actor: Principal, job_id: UUID | str) -> Job:
 def job_events(job: Job, after: int = 0) -> QuerySet[JobEvent]:
     """The job's log lines and curve points with an id over `after`, oldest first."""
     return job.events.filter(pk__gt=after).order_by("pk")
+
+
+def attempt_logs(*, actor: Principal, job: Job) -> QuerySet[AttemptLog]:
+    """Return the last lines of failed attempts of a job that the actor sees, oldest first.
+
+    They may hold training data: none for actors outside of the job's department.
+    """
+    if job.department.slug not in actor.departments:
+        return AttemptLog.objects.none()
+    return AttemptLog.objects.filter(job=job).order_by("attempt")
 
 
 @dataclass(frozen=True, slots=True)

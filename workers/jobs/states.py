@@ -14,7 +14,8 @@ from governance.principals import Principal, background
 from governance.state_machine import StateMachine
 from workers.jobs import workspace
 from workers.jobs.budgets import budget_follow
-from workers.jobs.models import Job, JobState
+from workers.jobs.models import Job, JobEvent, JobState
+from workers.run.events import MESSAGE_CHARACTERS
 
 ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
@@ -31,7 +32,7 @@ ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
         }
     ),
     JobState.PAUSED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.FINISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.FINISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
@@ -117,10 +118,20 @@ def job_move(
     before = JOB_STATES.save_state(job, to, list(changes))
     budget_follow(job, before=before)
     job_audit(job, actor=actor, to=to, reason=reason, decision=decision, verb=verb)
+    if before == JobState.RUNNING and to not in (JobState.RUNNING, JobState.FINISHING):
+        attempt_ended(job, reason)
     if to in TERMINAL:
         keep = to in _BAD and bool(job.checkpoints)
         transaction.on_commit(lambda: workspace.discard(job.pk, keep_checkpoints=keep))
     return job
+
+
+def attempt_ended(job: Job, reason: str, *, attempt: int = 0) -> None:
+    """Add a line to the job's log that says why an attempt ended, by default the present one."""
+    line = f"Attempt {attempt or job.attempt} ended. {reason}"
+    JobEvent.objects.create(
+        job=job, attempt=attempt or job.attempt, message=line[:MESSAGE_CHARACTERS]
+    )
 
 
 def _follows(to: JobState) -> dict[str, Any]:

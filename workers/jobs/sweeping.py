@@ -20,7 +20,7 @@ from workers.jobs.budgets import budgets_lower
 from workers.jobs.finishing import intakes_settle, jobs_finish_due
 from workers.jobs.leases import after_attempt, backoff_s
 from workers.jobs.line import full_departments
-from workers.jobs.models import Job, JobState
+from workers.jobs.models import AttemptLog, Job, JobState
 from workers.jobs.preemption import job_preempt_due
 from workers.jobs.states import job_move
 
@@ -32,11 +32,13 @@ _CONTROLLER = service_principal("controller")
 
 
 def work_folders_expire() -> int:
-    """Remove the folders of jobs that ended `KEPT_DAYS` days ago; returns how many.
+    """Remove the folders of jobs that ended `KEPT_DAYS` days ago, and the last lines that attempts
+    printed before that; returns how many folders.
 
     Those that a retry goes on from are kept until it has begun.
     """
     late = timezone.now() - timedelta(days=workspace.KEPT_DAYS)
+    AttemptLog.objects.filter(at__lt=late).delete()
     needed = Job.objects.filter(
         state__in=(JobState.QUEUED, JobState.PAUSED), continues__isnull=False
     )

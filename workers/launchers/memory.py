@@ -123,16 +123,30 @@ class Watch:
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_S):
             processes = _tree(self._process)
-            # This is cheap to read, and never less than what is measured exactly.
-            if _sum(_used, processes) <= self._limit.size:
-                continue
-            if (used := _sum(_kept, processes)) <= self._limit.size:
+            if not (used := memory_of(processes, self._limit.size)):
                 continue
             self._sentence = self._limit.sentence(used)
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
             return
+
+
+def memory_of(processes: list[psutil.Process], most: int) -> int:
+    """Return the bytes of memory that processes take, if they take more than `most`; else 0."""
+    # This is cheap to read, and never less than what is measured exactly.
+    if _sum(_used, processes) <= most:
+        return 0
+    used = _sum(_kept, processes)
+    return used if used > most else 0
+
+
+def tree_of(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it started; nothing once it has ended."""
+    try:
+        return _tree(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _tree(first: psutil.Process) -> list[psutil.Process]:

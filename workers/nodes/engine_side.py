@@ -21,6 +21,9 @@ from workers.deployments.selectors import live_deployments
 from workers.deployments.services import replicas_stop, worker_key_register
 from workers.nodes.models import WORKER_NAME_MAX, Node
 from workers.nodes.states import node_principal, node_working
+from workers.offers.models import WorkerRole, WorkerTasks
+from workers.offers.services import worker_tasks_report
+from workers.offers.values import Offers
 from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 
@@ -89,6 +92,25 @@ def node_worker_register(
             capacity=capacity,
             actor=node_principal(node.name),
         )
+
+
+def node_worker_tasks(*, node: Node, worker: str, role: WorkerRole, offers: Offers) -> None:
+    """Record the tasks of a worker, whose name `worker_of` made.
+
+    Raises:
+        NotAuthenticated: the node was revoked.
+        WrongState: the node has as many other workers as one may have.
+    """
+    with node_working(node):
+        rows = WorkerTasks.objects.filter(worker__startswith=node.prefix).exclude(worker=worker)
+        if rows.count() >= 2 * WORKERS_MAX:
+            raise WrongState(
+                f"Node {node.name} has {2 * WORKERS_MAX} workers; the tasks of {worker} were not "
+                "recorded.",
+                hint="Give workers the same names at each start. Silent ones are forgotten after "
+                "an hour.",
+            )
+        worker_tasks_report(worker=worker, role=role, offers=offers)
 
 
 def node_worker_stop(*, node: Node, worker: str) -> None:

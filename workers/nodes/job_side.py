@@ -17,7 +17,7 @@ from django.utils import timezone
 from governance.errors import InvalidInput, NotFound, WrongState
 from registry.manifests import Manifest
 from workers.control.direct_jobs import DirectJobs
-from workers.control.jobs import Claim
+from workers.control.jobs import Cause, Claim
 from workers.jobs import workspace
 from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
 from workers.jobs.leases import attempts_left, job_checkpoint, job_claim, job_deliver, job_fail
@@ -66,7 +66,8 @@ def node_job_claim(*, node: Node, job_id: UUID, worker: str) -> tuple[Claim, Ord
         order_files_write(claim, order)
     except (OSError, sqlite3.Error) as error:
         logger.warning("The files of job %s cannot be written down: %s", claim.job_id, error)
-        job_fail(claim, f"The control plane has no folder for the attempt: {error}.", retry=True)
+        sentence = f"The control plane has no folder for the attempt: {error}."
+        job_fail(claim, sentence, retry=True, cause=Cause.MACHINE)
         return None
     return claim, order
 
@@ -104,7 +105,9 @@ def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
     )
 
 
-def node_job_fail(*, claim: Claim, sentence: str, retry: bool) -> JobState:
+def node_job_fail(
+    *, claim: Claim, sentence: str, retry: bool, cause: Cause = Cause.WORK, lines: str = ""
+) -> JobState:
     """End an attempt without a result.
 
     Without `retry` too, other attempts follow until they are used up: a node alone does not decide
@@ -114,7 +117,7 @@ def node_job_fail(*, claim: Claim, sentence: str, retry: bool) -> JobState:
         LeaseLost: the claim no longer holds.
     """
     left = attempts_left(Job.objects.get(pk=claim.job_id))
-    return job_fail(claim, sentence, retry=retry or left)
+    return job_fail(claim, sentence, retry=retry or left, cause=cause, lines=lines)
 
 
 def node_job_file(*, node: Node, job_id: UUID, fence: int, sha256: str) -> JobFile:

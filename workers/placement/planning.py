@@ -8,11 +8,13 @@ ready as are wanted, so that a request always finds one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from registry.catalog.engines import ENGINE_TITLES, EngineName
+from workers.offers.values import lack, lacks_sentence
 
 WAITS = "Waiting for an engine worker to load it."
 
@@ -30,7 +32,9 @@ class Availability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that reports. `memory` is in bytes; `node` is the machine that it runs on."""
+    """A worker that reports. `memory` is in bytes; `node` is the machine that it runs on. `tasks`
+    are those that it reported (`workers.offers.values`); None for a worker that reported none,
+    which may try any."""
 
     name: str
     memory: int
@@ -39,6 +43,7 @@ class Worker:
     labels: frozenset[str] = frozenset()
     engines: frozenset[str] = frozenset({EngineName.OWN})
     availability: Availability = Availability.OPEN
+    tasks: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Wanted:
     """A deployment, how many copies it is to have, and where they may be.
 
     `avoid` are workers that failed to load it and are not to try again yet. A `device` of "" is any
-    kind.
+    kind, and a `task` of "" needs no package.
     """
 
     id: int
@@ -70,6 +75,7 @@ class Wanted:
     device: str = ""
     labels: frozenset[str] = frozenset()
     avoid: frozenset[str] = frozenset()
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ class _Planner:
         self._removals: list[Move] = []
         self._additions: list[Move] = []
         self._shortages: dict[int, str] = {}
-        self._fitting: dict[tuple[str, str, frozenset[str]], list[_Room]] = {}
+        self._fitting: dict[tuple[str, str, frozenset[str], str], list[_Room]] = {}
 
     def plan(self) -> Plan:
         for copy in self._current:
@@ -296,7 +302,7 @@ class _Planner:
 
     def _fits(self, wanted: Wanted) -> list[_Room]:
         """Return the workers that may be given it, whatever room they have."""
-        key = (wanted.engine, wanted.device, wanted.labels)
+        key = (wanted.engine, wanted.device, wanted.labels, wanted.task)
         if key not in self._fitting:
             self._fitting[key] = [
                 room
@@ -315,6 +321,10 @@ class _Planner:
         if not offering:
             title = ENGINE_TITLES[EngineName(wanted.engine)]
             return f"No running engine worker offers {title}. Start one that has it installed."
+        offering = [each for each in offering if not _task_lack(each, wanted)]
+        if not offering:
+            reported = {each.name: each.tasks for each in workers if each.tasks is not None}
+            return lacks_sentence((wanted.task,), reported, "engine worker")
         if lacking := _requirement(offering, wanted):
             return lacking
         fitting = self._fits(wanted)
@@ -341,11 +351,18 @@ def _misfit(worker: Worker, wanted: Wanted) -> str:
         return "Its worker is draining."
     if wanted.engine not in worker.engines:
         return "Its worker no longer offers the engine."
+    if _task_lack(worker, wanted):
+        return f"Its worker does not offer the task {wanted.task}."
     if wanted.device and wanted.device != worker.device:
         return f"It needs a worker with {wanted.device}."
     if missing := wanted.labels - worker.labels:
         return f"It needs a worker with the label{_s(len(missing))} {', '.join(sorted(missing))}."
     return ""
+
+
+def _task_lack(worker: Worker, wanted: Wanted) -> str:
+    """Return why a worker does not offer the deployment's task; empty when it does."""
+    return lack(worker.tasks, wanted.task) if wanted.task and worker.tasks is not None else ""
 
 
 def _requirement(workers: Sequence[Worker], wanted: Wanted) -> str:

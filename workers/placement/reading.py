@@ -11,6 +11,7 @@ from django.utils import timezone
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.states import LIVE
 from workers.nodes.models import Node, NodeState
+from workers.offers.selectors import tasks_by_worker
 from workers.placement.models import Placement
 from workers.placement.needs import Layer, need_of
 from workers.placement.planning import Availability, Copy, Wanted, Worker
@@ -43,6 +44,7 @@ def workers_reporting(*, trusting: bool = False) -> list[Worker]:
     nothing new."""
     since = timezone.now() - timedelta(seconds=SILENCE_S)
     states = dict(Node.objects.values_list("name", "state"))
+    tasks = tasks_by_worker()
     found = []
     rows = WorkerKey.objects.all() if trusting else WorkerKey.objects.filter(seen_at__gte=since)
     for row in rows:
@@ -62,6 +64,7 @@ def workers_reporting(*, trusting: bool = False) -> list[Worker]:
                 labels=frozenset(row.labels),
                 engines=frozenset(row.engines),
                 availability=availability,
+                tasks=tasks.get(row.worker),
             )
         )
     return found
@@ -112,6 +115,7 @@ def _of_row(row: dict[str, Any], avoid: frozenset[str]) -> Wanted:
         device=row["required_device"],
         labels=frozenset(row["required_labels"]),
         avoid=avoid,
+        task=row["release__version__model__task"],
     )
 
 

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from governance.errors import NotFound
 from registry.manifests import Manifest
 from registry.storage.cache import Cache
 from workers.control.messages import assignment_from_json, one_line, plan_from_json
 from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
+from workers.offers.values import Offers, offers_to_json
 from workers.placement.capacity import Capacity
 from workers.remote.client import NodeClient
 from workers.remote.facts import machine_facts
@@ -98,6 +100,13 @@ class RemoteControl:
             "capacity": asdict(capacity),
         }
         self._client.post("workers/keys", body)
+
+    def tasks_report(self, *, worker: str, offers: Offers) -> None:
+        body = {"worker": worker, "role": "engine", "tasks": offers_to_json(offers)}
+        try:
+            self._client.post("workers/tasks", body)
+        except NotFound:
+            logger.warning("The control plane is of an earlier release, and records no tasks.")
 
     def drop_broken(self) -> None:
         """Return at once: httpx drops broken connections by itself."""

@@ -25,8 +25,9 @@ from governance.errors import (
 )
 from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest, open_beneath
 from registry.storage.cache import Cache
-from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, NoAnswer, Report
-from workers.control.messages import one_line
+from workers.control.jobs import Cause, Claim, HeartbeatReply, LeaseLost, NoAnswer, Report
+from workers.control.messages import many_lines, one_line
+from workers.offers.values import Offers, offers_to_json
 from workers.remote.client import NodeClient
 from workers.remote.files import RemoteFiles, copy_file, copy_version
 from workers.run.events import MESSAGE_CHARACTERS
@@ -35,6 +36,8 @@ from workers.run.order import OUTPUT, LooseFiles, Order
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 PART_BYTES = CHUNK_BYTES
+# The last lines of a run that are sent, in characters.
+LINES_SENT = 40_000
 # A part is answered when a bounded step of the file was hashed.
 HASHING_S = 60.0
 # An earlier request whose answer was lost may still work on the attempt's files.
@@ -148,6 +151,16 @@ class RemoteJobs:
         claim = Claim(**{**found, "job_id": UUID(found["job_id"])})
         return claim, Order.model_validate(answer["order"])
 
+    def tasks_report(self, worker: str, offers: Offers) -> None:
+        """Record the tasks that the worker offers."""
+        body = {"worker": worker, "role": "compute", "tasks": offers_to_json(offers)}
+        try:
+            self._client.post("workers/tasks", body)
+        except NotFound:
+            logger.warning("The control plane is of an earlier release, and records no tasks.")
+        except (Unavailable, QuotaExceeded) as error:
+            raise NoAnswer(error.message) from error
+
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
         """Renew the lease."""
         with _job_errors(claim):
@@ -200,10 +213,23 @@ class RemoteJobs:
             self._send_file(claim, attempt.parent, name, sha256, len(content))
             _retry_busy(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))
 
-    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
+    def fail(
+        self,
+        claim: Claim,
+        sentence: str,
+        *,
+        retry: bool,
+        cause: Cause = Cause.WORK,
+        lines: str = "",
+    ) -> None:
         """End the attempt without a result."""
         with _job_errors(claim):
-            body = {"sentence": one_line(sentence, 2_000) or "The attempt failed.", "retry": retry}
+            body = {
+                "sentence": one_line(sentence, 2_000) or "The attempt failed.",
+                "retry": retry,
+                "cause": cause.value,
+                "lines": many_lines(lines, LINES_SENT),
+            }
             self._client.post(_at(claim, "fail"), body)
 
     def cancelled(self, claim: Claim) -> None:

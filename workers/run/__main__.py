@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-from workers.run.process import run_folder
+from workers.run.process import end_process, run_folder
 
 
-def main() -> int:
-    """Parse the arguments and run; return the exit status."""
+def main() -> None:
+    """Parse the arguments and run; end the process with the exit status."""
     parser = argparse.ArgumentParser(prog="python -m workers.run", description=__doc__)
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    return run_folder(given.folder)
+    status = 1
+    try:
+        status = run_folder(given.folder)
+    finally:
+        end_process(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,11 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from registry.catalog import get_task
+from governance.errors import InvalidInput
+from registry.catalog import task_alone
+from registry.catalog.declaration import Task
 from registry.catalog.engines import engine_class
+from workers.run.failures import Lacking
 from workers.run.order import CHECKPOINTS, INPUTS, MEDIA, OUTPUT, RESUME, TEXTS, Order, Served
 from workers.run.ranks import rank
 from workers.trainers.protocol import BadMaterial, Judge, Progress
+
+
+def run_task(name: str) -> Task:
+    """Return a task of this run. Raises Lacking when this machine cannot load it."""
+    try:
+        return task_alone(name)
+    except InvalidInput as error:
+        raise Lacking(error.message) from error
 
 
 class RunProgress(Progress, Protocol):
@@ -73,7 +84,7 @@ class Attempt:
 
     def served(self, version: Served, folder: str) -> Judge:
         """Return a version as evaluation and embedding load it."""
-        task = get_task(version.task)
+        task = run_task(version.task)
         return Judge(
             name=version.name,
             digest=version.digest,

@@ -5,7 +5,9 @@ A supervisor reads them as outside input: sizes and types are checked, malformed
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import threading
 import time
 from collections import deque
@@ -15,7 +17,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from governance.errors import InvalidInput
 from registry.manifests import build_manifest, open_beneath
+from workers.run.failures import FaultyCode
+from workers.run.order import CHECKPOINTS
 from workers.run.storable import cleaned, storable
 
 EVENTS_FILE = "events.jsonl"
@@ -26,7 +31,8 @@ MAX_LINE_BYTES = 4 * 1024**2
 MAX_EVENTS_BYTES = 64 * 1024**2
 MAX_VALUES = 64
 MAX_CHECKPOINTS = 64
-CHECKPOINT_NAME = r"^checkpoint-\d{1,12}$"
+CHECKPOINT_NAME = r"^checkpoint-[0-9]{1,12}$"
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]{1,12}")
 # Points that only move the progress are written this often.
 _MOVES_S = 0.25
 CheckpointName = Annotated[str, Field(pattern=CHECKPOINT_NAME)]
@@ -89,13 +95,15 @@ class EventProgress:
 
     def __init__(self, folder: Path, stop: threading.Event) -> None:
         self._file = (folder / EVENTS_FILE).open("ab", buffering=0)
+        self._checkpoints = folder / CHECKPOINTS
         self._stop = stop
         self._lock = threading.Lock()
         self._moved = 0.0
 
     def close(self) -> None:
-        """Close the file of events."""
-        self._file.close()
+        """Close the file of events, unless the work did."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def log(self, message: str) -> None:
         """Write one line for a person."""
@@ -121,10 +129,21 @@ class EventProgress:
         self._write(Phase(name=phase))
 
     def checkpoint(self, folder: Path) -> None:
-        """Report a complete checkpoint with the manifest of its files."""
-        there = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
-        manifest = build_manifest(folder).to_json()
-        self._write(Checkpoint(name=folder.name, manifest=manifest, there=tuple(there)))
+        """Report a complete checkpoint with the manifest of its files. Raises FaultyCode."""
+        there = _checked(folder, self._checkpoints)
+        try:
+            manifest = build_manifest(folder).to_json()
+        except InvalidInput as error:
+            raise FaultyCode(
+                f"The checkpoint {folder.name} cannot be kept. {error.message}"
+            ) from error
+        event = Checkpoint(name=folder.name, manifest=manifest, there=tuple(there))
+        if len(event.model_dump_json()) > MAX_LINE_BYTES:
+            raise FaultyCode(
+                f"The checkpoint {folder.name} has too many files to be kept. Write fewer and "
+                "larger ones."
+            )
+        self._write(event)
 
     def should_stop(self) -> bool:
         """Return whether the run was told to stop."""
@@ -134,6 +153,36 @@ class EventProgress:
         line = event.model_dump_json().encode() + b"\n"
         with self._lock:
             self._file.write(line)
+
+
+def _checked(folder: Path, checkpoints: Path) -> list[str]:
+    """Return the names of all checkpoints, the reported one included. Raises FaultyCode."""
+    if not _CHECKPOINT.fullmatch(folder.name):
+        raise FaultyCode(
+            f"The recipe reported a checkpoint called {folder.name[:80]!r}. Name the folder "
+            "`checkpoint-` and a number of up to 12 digits, such as checkpoint-100."
+        )
+    if folder.is_symlink() or not folder.is_dir():
+        raise FaultyCode(
+            f"The recipe reported the checkpoint {folder.name}, which is no folder. Report it once "
+            "it is written."
+        )
+    if folder.resolve().parent != checkpoints.resolve():
+        raise FaultyCode(
+            f"The recipe wrote the checkpoint {folder.name} into another folder. Write it into "
+            "`request.checkpoints`."
+        )
+    there = sorted(
+        path.name
+        for path in folder.parent.iterdir()
+        if path.is_dir() and _CHECKPOINT.fullmatch(path.name)
+    )
+    if len(there) > MAX_CHECKPOINTS:
+        raise FaultyCode(
+            f"The recipe keeps {len(there)} checkpoints; {MAX_CHECKPOINTS} are kept at most. "
+            "Remove older ones."
+        )
+    return there
 
 
 class SilentProgress:

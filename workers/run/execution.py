@@ -8,10 +8,11 @@ import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from numbers import Real
 from typing import Any
 
 from governance.errors import InvalidInput
-from registry.catalog import get_task, package_of
+from registry.catalog import package_of
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
 from registry.catalog.engines import EngineName, engine_class
@@ -22,7 +23,8 @@ from registry.manifests import build_manifest
 from registry.versions.model_code import known_code
 from workers.engines.model_code import Code, Refused, model_code
 from workers.engines.names import load_name
-from workers.run.attempt import Attempt
+from workers.run.attempt import Attempt, run_task
+from workers.run.failures import FaultyCode
 from workers.run.order import EvaluateWork, FineTuneWork, IndexWork, IntakeWork
 from workers.trainers.protocol import (
     BadMaterial,
@@ -72,7 +74,7 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     progress.enter("converting")
     output = attempt.make_output()
-    task = get_task(work.task)
+    task = run_task(work.task)
     converted: dict[str, Any]
     if work.base_digest is not None:
         keep = load_name("workers.trainers.kept_adapter:keep_adapter")
@@ -120,7 +122,7 @@ def code_summary(code: Sequence[Code]) -> str:
 
 def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     progress = attempt.progress
-    task = get_task(work.task)
+    task = run_task(work.task)
     recipe = task.recipe(work.method)
     request = TrainingRequest(
         task=task.name,
@@ -138,9 +140,10 @@ def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     attempt.set_threads()
     train: Callable[..., TrainingResult] = load_name(recipe.train)
     result = train(request, progress)
+    metrics = _finite(result.metrics, recipe.train, BadMaterial, _diverged(work))
     progress.enter("hashing")
     return {
-        "metrics": _finite(result.metrics),
+        "metrics": metrics,
         "parameters": {
             **result.parameters,
             "rows_cut": result.rows_cut,
@@ -188,8 +191,9 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
 
 def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
     progress = attempt.progress
+    task = run_task(work.version.task)
     request = EvaluationRequest(
-        plan=evaluation_plan(get_task(work.version.task), work.version.engine),
+        plan=evaluation_plan(task, work.version.engine),
         version=attempt.input("version"),
         base=attempt.input("base") if attempt.has("base") else None,
         data_file=attempt.data,
@@ -205,9 +209,17 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
     attempt.set_threads()
     evaluate: Callable[..., EvaluationResult] = load_name("workers.trainers.evaluation:evaluate")
     result = evaluate(request, progress)
+    named = request.plan.score
+    fix = f"Correct {named} of {package_of(task.name) or 'its package'}."
+    metrics = _finite(result.metrics, named, FaultyCode, fix)
+    if missing := [each.name for each in task.metrics if each.name not in metrics]:
+        raise FaultyCode(
+            f"{named} returned no {', '.join(missing)}, which the task {task.name} declares as "
+            f"metrics; it returned {', '.join(sorted(metrics)) or 'none'}. {fix}"
+        )
     return {
-        "metrics": _finite(result.metrics),
-        "baseline": _finite(result.baseline),
+        "metrics": metrics,
+        "baseline": _finite(result.baseline, named, FaultyCode, fix),
         "baseline_name": result.baseline_name,
         "sample_size": result.sample_size,
         # Evaluators load weights in the precision that they are stored in.
@@ -229,10 +241,27 @@ def _prompt(attempt: Attempt, work: EvaluateWork) -> PromptDocument:
         raise BadMaterial(f"{work.version.name} cannot be used: {error.message}") from error
 
 
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
+def _diverged(work: FineTuneWork) -> str:
+    """Return advice for a training whose numbers are not finite."""
+    if "learning_rate" in work.hyperparameters:
+        return "The run diverged. Try a lower learning rate."
+    return "The run diverged. Check the data and the settings."
+
+
+def _finite(
+    metrics: dict[str, float], named: str, kind: type[Exception], advice: str
+) -> dict[str, float]:
+    """Return the metrics as numbers. `named` is the function that returned them.
+
+    Raises:
+        FaultyCode: one is no number.
+        kind: one is not finite; with the advice.
+    """
     for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise BadMaterial(
-                f"{name} came out as {value}; the run diverged. Try a lower learning rate."
+        if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+            raise FaultyCode(
+                f"{named} returned a {type(value).__name__} as {name}. Return a float."
             )
+        if not math.isfinite(value):
+            raise kind(f"{named} returned {value} as {name}. {advice}")
     return {name: float(value) for name, value in metrics.items()}

@@ -24,7 +24,9 @@ from pathlib import Path
 from registry.sandbox import landlock
 from registry.sandbox.isolation import ALONE, die_first, drop_capabilities, isolate
 from registry.sandbox.system_calls import deny_limits_of_others
+from workers.run.failures import lack_of_room
 from workers.run.order import LOG_FILE
+from workers.run.outcome import NO_ROOM
 
 MAX_MESSAGE_BYTES = 256 * 1024
 NUMBER = struct.Struct("!i")
@@ -106,7 +108,10 @@ def _run(channel: socket.socket, start: Start) -> int:
     for ended in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ended, signal.SIG_DFL)
     folder = Path(start.folder)
-    log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        os._exit(NO_ROOM if lack_of_room(error) else 1)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -117,12 +122,16 @@ def _run(channel: socket.socket, start: Start) -> int:
     os.environ.update(dict.fromkeys(_WRITTEN, start.scratch))
     tempfile.tempdir = None
     _confine(start)
-    from workers.run.process import end_with, run_folder
+    from workers.run.process import end_process, end_with, run_folder
 
     end_with(channel.fileno())
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # As in a process of its own.
-    return run_folder(folder)
+    status = 1
+    try:
+        status = run_folder(folder)
+    finally:
+        end_process(status)
 
 
 def _confine(start: Start) -> None:

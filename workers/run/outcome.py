@@ -25,18 +25,28 @@ RESULT_FILE = "result.json"
 # Samples of an evaluation hold thumbnails and short recordings; findings name each file.
 MAX_RESULT_BYTES = 64 * 1024**2
 SENTENCE_CHARACTERS = 2_000
+# Of a traceback.
+DETAIL_CHARACTERS = 16_000
 # The exit status after SIGTERM (EX_TEMPFAIL): stopped, and another attempt may go on.
 STOPPED = 75
+# The exit status of a run that had no room to write how it ended (EX_IOERR).
+NO_ROOM = 74
 UNREQUESTED = "The run stopped without a request to stop."
 
 
 class Ending(StrEnum):
-    """The end of a run: with a result; with material that cannot be used, so that trying again is
-    of no use; or broken, so that another attempt may help."""
+    """The end of a run.
+
+    `done`: with a result. `unusable`: the material or the settings cannot be used. `faulty`: the
+    code failed, and would again. `broken`: another attempt may help. `lacking`: the machine lacks
+    something for now, such as room on its disk.
+    """
 
     DONE = "done"
     UNUSABLE = "unusable"
+    FAULTY = "faulty"
     BROKEN = "broken"
+    LACKING = "lacking"
 
 
 class _Checked(BaseModel):
@@ -44,13 +54,14 @@ class _Checked(BaseModel):
 
 
 class Outcome(_Checked):
-    """The end of a run: its result, or the reason why it has none."""
+    """The end of a run: its result, or the reason why it has none; `detail` is a traceback."""
 
     ending: Ending
     result: dict[str, Any] = Field(default_factory=dict)
     sentence: str = Field(default="", max_length=SENTENCE_CHARACTERS)
+    detail: str = Field(default="", max_length=DETAIL_CHARACTERS)
 
-    @field_validator("sentence")
+    @field_validator("sentence", "detail")
     @classmethod
     def _clean(cls, sentence: str) -> str:
         return cleaned(sentence)

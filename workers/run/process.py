@@ -7,17 +7,25 @@ import errno
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
-from governance.errors import DomainError, Unavailable
 from registry.sandbox.isolation import end_with_parent
 from workers.run.attempt import Attempt
 from workers.run.events import EventProgress, SilentProgress
 from workers.run.execution import execute
+from workers.run.failures import failure_of, lack_of_room
 from workers.run.order import HELD_S, ORDER_FILE, Order
-from workers.run.outcome import SENTENCE_CHARACTERS, STOPPED, Ending, Outcome, outcome_read
+from workers.run.outcome import (
+    NO_ROOM,
+    SENTENCE_CHARACTERS,
+    STOPPED,
+    Ending,
+    Outcome,
+    outcome_read,
+)
 from workers.run.ranks import rank, run_ranks, started_by_torchrun
 from workers.trainers.protocol import BadMaterial, Cancelled
 
@@ -27,15 +35,28 @@ logger = logging.getLogger(__name__)
 def run_folder(folder: Path) -> int:
     """Do the work in `folder`; return the exit status.
 
-    It is 0 when `result.json` says how the run ended, and `STOPPED` (75) after SIGTERM, when a
-    checkpoint was written where the work has checkpoints. Any other status means that it died.
+    It is 0 when `result.json` says how the run ended, `STOPPED` (75) after SIGTERM, when a
+    checkpoint was written where the work has checkpoints, and `NO_ROOM` (74) where a full disk took
+    no result. Any other status means that it died.
     """
+    # The work may change the working directory.
+    folder = folder.absolute()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     _end_without(folder / ORDER_FILE)
     if started_by_torchrun():
         _end_with_torchrun()
         return _rank(folder, stop)
+    try:
+        return _ended(folder, stop)
+    except OSError as error:
+        if lack_of_room(error):
+            return NO_ROOM
+        raise
+
+
+def _ended(folder: Path, stop: threading.Event) -> int:
+    """Do the work and write how it ended; return the exit status. Raises OSError."""
     progress = EventProgress(folder, stop)
     try:
         outcome = _outcome(folder, progress, stop)
@@ -75,6 +96,10 @@ def _outcome(
     """Return how the run ended, or its exit status when it has no outcome."""
     try:
         order = Order.read(folder)
+    except (ValueError, OSError) as error:
+        # It was not written to its end, or damaged since.
+        return Outcome(ending=Ending.BROKEN, sentence=str(error)[:SENTENCE_CHARACTERS])
+    try:
         if order.resources.processes > 1 and not started_by_torchrun():
             status = run_ranks(folder, order, stop)
             outcome = outcome_read(folder)
@@ -82,22 +107,14 @@ def _outcome(
         result = execute(Attempt(order, folder, progress))
     except Cancelled:
         return STOPPED
-    except BadMaterial as error:
-        return _failed(Ending.UNUSABLE, str(error))
-    except DomainError as error:
-        retry = isinstance(error, Unavailable)
-        return _failed(Ending.BROKEN if retry else Ending.UNUSABLE, error.message)
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
-        # A panic of the tokenizers library is not an Exception.
-        logger.exception("The run broke")
-        return _failed(Ending.BROKEN, f"{type(error).__name__}: {error}")
+        # A panic of the tokenizers library is not an Exception, and neither is SystemExit.
+        found = failure_of(error, material=BadMaterial)
+        logger.error("The run failed: %s\n%s", found.sentence, found.detail)
+        return Outcome(ending=found.ending, sentence=found.sentence, detail=found.detail)
     return Outcome(ending=Ending.DONE, result=result)
-
-
-def _failed(ending: Ending, sentence: str) -> Outcome:
-    return Outcome(ending=ending, sentence=sentence[:SENTENCE_CHARACTERS])
 
 
 def _end_without(file: Path) -> None:
@@ -121,12 +138,25 @@ def _end_without(file: Path) -> None:
     threading.Thread(target=watch, name="held", daemon=True).start()
 
 
+def end_process(status: int) -> None:
+    """End this process with a status, whatever threads the work has left."""
+    if (error := sys.exc_info()[1]) is not None:
+        logging.getLogger(__name__).error("The run broke", exc_info=error)
+    for stream in (sys.stdout, sys.stderr):
+        # The work may have closed or replaced it, or its disk is full.
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
 def end_with(descriptor: int) -> None:
     """End this process and its children when `descriptor`, held open by the supervisor, closes."""
 
     def watch() -> None:
-        while os.read(descriptor, 4096):
-            pass
+        # The work may have closed it: then nothing would tell of the supervisor's end.
+        with contextlib.suppress(OSError):
+            while os.read(descriptor, 4096):
+                pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -9,18 +9,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 from governance.errors import DomainError, InvalidInput, Unavailable
 from workers import tracing
-from workers.control.jobs import Claim, Files, JobControl, LeaseLost, NoAnswer
+from workers.control.jobs import Cause, Claim, Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.protocol import Ended, Launcher
 from workers.run.events import Checkpoint, Event, EventReader, Log, Metric, Phase
+from workers.run.failures import failure_of, is_lack
 from workers.run.order import CHECKPOINTS, HELD_S, INPUTS, LOG_FILE, ORDER_FILE, RESUME, Order
-from workers.run.outcome import STOPPED, UNREQUESTED, Ending, outcome_read
+from workers.run.outcome import NO_ROOM, STOPPED, UNREQUESTED, Ending, outcome_read
 from workers.supervision.checkpoints import checkpoint_copy
 from workers.supervision.lease import HeldLease
 
@@ -40,16 +41,21 @@ AWAY_S = 600.0
 # An attempt's folder below that of all jobs.
 _ATTEMPT = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9]{1,9})")
 MAX_LOG_BYTES = 64 * 1024**2
+_LEAST_FREE = 1024**2
+_CAUSES = {Ending.FAULTY: Cause.CODE, Ending.LACKING: Cause.MACHINE}
 _Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of an attempt: with a result, or with a sentence; `retry` when another may help."""
+    """The end of an attempt: with a result, or with a sentence; `retry` when another may help.
+    `lines` are the last that its run printed, and its traceback."""
 
     result: dict[str, Any] = field(default_factory=dict)
     sentence: str = ""
     retry: bool = False
+    cause: Cause = Cause.WORK
+    lines: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,9 @@ class Supervisor:
                     self._hand_over_held(claim, finish, lease)
         finally:
             self.files.leave(claim)
-        if not lease.released:
+        if lease.released:
+            _log_end(claim, finish, lease)
+        else:
             raise LeaseLost(
                 f"Job {claim.title!r}: the lease could not be kept; nothing was delivered."
             )
@@ -141,12 +149,18 @@ class Supervisor:
         elif finish is None:
             self.control.fail(claim, UNREQUESTED, retry=True)
         elif finish.sentence:
-            self.control.fail(claim, finish.sentence, retry=finish.retry)
+            self.control.fail(
+                claim,
+                finish.sentence,
+                retry=finish.retry,
+                cause=finish.cause,
+                lines=finish.lines,
+            )
         else:
             try:
                 self.control.deliver(claim, finish.result)
             except InvalidInput as error:
-                self.control.fail(claim, error.message, retry=False)
+                self.control.fail(claim, error.message, retry=False, cause=Cause.CODE)
 
     def _finish(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> Finish | None:
         """Return how the attempt ended; None when its run stopped on request."""
@@ -156,11 +170,16 @@ class Supervisor:
             if _stops(lease):
                 return None
             with tracing.step(tracing.Step.RUN):
-                return self._watched(order, folder, lease)
+                return _on(claim, self._watched(order, folder, lease))
         except DomainError as error:
-            return Finish(sentence=error.message, retry=isinstance(error, Unavailable))
+            if is_lack(error):
+                return _lacking(claim, error.message)
+            return Finish(sentence=error.message)
         except Exception as error:
             logger.exception("Job %s broke", claim.job_id)
+            found = failure_of(error)
+            if found.ending is Ending.LACKING:
+                return _lacking(claim, found.sentence)
             return Finish(sentence=f"{type(error).__name__}: {error}", retry=True)
 
     def _prepare(self, claim: Claim, order: Order, folder: Path, lease: HeldLease) -> None:
@@ -256,19 +275,51 @@ class Supervisor:
         if reader.malformed:
             lease.warn(f"{reader.malformed:,} malformed events of the run were dropped.")
         if fault:
-            return Finish(sentence=fault)
+            return Finish(sentence=fault, cause=Cause.LIMIT, lines=log_tail)
         outcome = outcome_read(folder) if ended.status == 0 else None
         if outcome is None and (lease.cancelled or lease.paused):
             return None
         if outcome is None and late:
             minutes = order.resources.minutes
-            return Finish(sentence=f"The run took longer than its limit of {minutes} minutes.")
+            return Finish(
+                sentence=f"The run took longer than its limit of {minutes} minutes.",
+                cause=Cause.LIMIT,
+                lines=log_tail,
+            )
         if outcome is None:
-            return Finish(sentence=_end_reason(order, ended, log_tail), retry=ended.retry)
-        if outcome.ending is not Ending.DONE:
-            sentence = outcome.sentence or "The run ended without a result and gave no reason."
-            return Finish(sentence=sentence, retry=outcome.ending is Ending.BROKEN)
-        return Finish(result=outcome.result)
+            return _died(order, ended, folder, log_tail)
+        if outcome.ending is Ending.DONE:
+            return Finish(result=outcome.result)
+        return Finish(
+            sentence=outcome.sentence or "The run ended without a result and gave no reason.",
+            retry=outcome.ending in (Ending.BROKEN, Ending.LACKING),
+            cause=_CAUSES.get(outcome.ending, Cause.WORK),
+            lines=f"{log_tail}\n\n{outcome.detail}".strip(),
+        )
+
+
+def _on(claim: Claim, finish: Finish | None) -> Finish | None:
+    """Name the worker in the end of an attempt whose machine lacked something."""
+    if finish is None or finish.cause is not Cause.MACHINE:
+        return finish
+    return replace(finish, sentence=f"On {claim.worker}: {finish.sentence}")
+
+
+def _lacking(claim: Claim, sentence: str) -> Finish:
+    return Finish(sentence=f"On {claim.worker}: {sentence}", retry=True, cause=Cause.MACHINE)
+
+
+def _log_end(claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
+    """Write into the worker's log how an attempt ended: without its lines, which may hold data."""
+    job, attempt = claim.job_id, claim.attempt
+    if finish is None:
+        how = "was cancelled" if lease.cancelled else "was paused" if lease.paused else "stopped"
+        logger.info("Job %s: attempt %d %s", job, attempt, how)
+    elif finish.sentence:
+        after = "it is tried again" if finish.retry else "it is not tried again"
+        logger.error("Job %s: attempt %d failed, %s: %s", job, attempt, after, finish.sentence)
+    else:
+        logger.info("Job %s: attempt %d delivered its result", job, attempt)
 
 
 def _release(folder: Path) -> bool:
@@ -341,6 +392,30 @@ def _excess(reader: EventReader, folder: Path) -> str:
         if (folder / LOG_FILE).stat().st_size > MAX_LOG_BYTES:
             return "The run printed more than a job may, and was stopped."
     return ""
+
+
+def _died(order: Order, ended: Ended, folder: Path, log_tail: str) -> Finish:
+    """Return the end of an attempt whose run said nothing about it."""
+    if ended.status == NO_ROOM or (not ended.sentence and _is_full(folder)):
+        sentence = (
+            "The disk is full: the run could not write how it ended. Free space on the worker's "
+            "machine."
+        )
+        return Finish(sentence=sentence, retry=True, cause=Cause.MACHINE, lines=log_tail)
+    return Finish(
+        sentence=_end_reason(order, ended, log_tail),
+        retry=ended.retry,
+        cause=Cause.WORK if ended.retry else Cause.LIMIT,
+        lines=log_tail,
+    )
+
+
+def _is_full(folder: Path) -> bool:
+    """Return whether the disk of an attempt's folder has no room for another megabyte."""
+    try:
+        return shutil.disk_usage(folder).free < _LEAST_FREE
+    except OSError:
+        return False
 
 
 def _end_reason(order: Order, ended: Ended, log_tail: str) -> str:

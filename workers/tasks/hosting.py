@@ -16,11 +16,12 @@ from typing import Any
 
 from django.conf import settings
 
+from registry.catalog import TASKS, is_own
 from registry.catalog.engines import EngineName
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from workers.control.direct import DirectControl
 from workers.control.protocol import EngineControl, LoadPlan, Weights
-from workers.engine_process.client import OwnEngines
+from workers.engine_process.client import OWN, OwnEngines
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
 from workers.tasks.engines import engine_settings
@@ -29,11 +30,16 @@ logger = logging.getLogger(__name__)
 
 
 # The same weights serve two tasks by two runners, and releases in two precisions.
-_EngineKey = tuple[str, str, str | None, str]
+_EngineKey = tuple[str, str, str, str | None, str]
 
 
 def _engine_key(plan: LoadPlan) -> _EngineKey:
-    return plan.engine, plan.runner, plan.dtype, plan.weights.digest
+    return _group(plan.task), plan.engine, plan.runner, plan.dtype, plan.weights.digest
+
+
+def _group(task: str) -> str:
+    """Return the group of engines that share a process: Assay's own tasks, or one other task."""
+    return OWN if is_own(task) or task not in TASKS else task
 
 
 @dataclass(slots=True)
@@ -66,7 +72,7 @@ class EngineHost:
         self, control: EngineControl | None = None, *, own: OwnEngines | None = None
     ) -> None:
         """`control` copies the files of versions; by default from the store. Assay's own engines
-        run in the process of `own`; by default in this one."""
+        run in the processes of `own`; by default in this one."""
         self._control = control or DirectControl()
         self._own = own
         self._root: Path | None = None
@@ -168,7 +174,8 @@ class EngineHost:
         }
         if self._own is not None and plan.engine_name == EngineName.OWN:
             root = folder.parent.parent
-            return self._own.load(plan.engine, folder, root=root, **arguments)
+            group = _group(plan.task)
+            return self._own.load(plan.engine, folder, root=root, group=group, **arguments)
         engine: Engine = load_name(plan.engine)(folder, **arguments)
         return engine
 
@@ -181,14 +188,15 @@ class EngineHost:
             shutil.rmtree(folder.parent, ignore_errors=True)
 
     def _copy(self, plan: LoadPlan, weights: Weights) -> Path:
-        """Copy verified files into a folder of their own, beneath one for each kind of engine:
-        the process of Assay's own engines can read that one alone.
+        """Copy verified files into a folder of their own, beneath one for each kind of engine, and
+        each task of another package: the process of such engines can read that one alone.
         """
         if self._root is None or not self._root.is_dir():
             # 0700, so that no other user can change bytes between hashing and loading. Created at
             # the first load, so that a full volume fails only that load.
             self._root = Path(tempfile.mkdtemp(prefix="assay-engines-"))
-        root = self._root / plan.engine_name
+        group = _group(plan.task)
+        root = self._root / (f"task-{group}" if group else plan.engine_name)
         root.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=root)) / "files"
         try:

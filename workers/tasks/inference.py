@@ -28,12 +28,14 @@ from workers.control.media import StoredMedia
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines
+from workers.engine_process.watch import ProcessLimits
 from workers.listening import listener
+from workers.offers.reporting import OfferReports
 from workers.remote.control import RemoteControl
 from workers.remote.media import RemoteMedia
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
 from workers.tasks.answering import Answerer
-from workers.tasks.capacity import own_capacity
+from workers.tasks.capacity import machine_memory, own_capacity
 from workers.tasks.engines import offered_engines
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies
@@ -53,6 +55,10 @@ STOP_TIMEOUT_S = 20.0
 LIFE_TIMEOUT_S = 2.0
 # A broker whose connection hangs must not hold up all answers of this process.
 REPLY_TIMEOUT_S = 5.0
+# Of a task of another package: a load that hangs must not hold up all others, and no code of its
+# own needs many processes.
+FOREIGN_LOAD_S = 600.0
+FOREIGN_PROCESSES = 64
 
 
 def engine_control() -> EngineControl:
@@ -77,7 +83,18 @@ class Runtime:
         self._realm = own_realm()
         self._seals = WorkerSeals(WireKey(own_wire_key()), self._realm)
         self._control = engine_control()
-        self._host = EngineHost(self._control, own=OwnEngines(settings.LOGGING))
+        batch_s = float(settings.ENGINE_BATCH_TIMEOUT_S)
+        own = OwnEngines(
+            settings.LOGGING,
+            limits=ProcessLimits(batch_s=batch_s),
+            foreign=ProcessLimits(
+                batch_s=batch_s,
+                load_s=FOREIGN_LOAD_S,
+                memory=machine_memory() * settings.WORKER_MEMORY_PERCENT // 100,
+                processes=FOREIGN_PROCESSES,
+            ),
+        )
+        self._host = EngineHost(self._control, own=own)
         self._replies = Replies(
             broker_client(
                 socket_timeout=REPLY_TIMEOUT_S,
@@ -92,14 +109,18 @@ class Runtime:
             most=settings.ENGINE_REQUESTS,
             media=RemoteMedia(node_client()) if settings.NODE_URL else StoredMedia(),
         )
-        self._offers = offered_engines()
+        self._engines = offered_engines()
+        self._offers = OfferReports(
+            lambda offers: self._control.tasks_report(worker=self._worker, offers=offers),
+            self._control.close,
+        )
         self._reconciler = Reconciler(
             self._host,
             self._control,
             worker=self._worker,
             consume=self._consume,
             cease=self._cease,
-            offers=self._offers,
+            offers=self._engines,
             answers=self._answerer.answers,
             longest_s=settings.GATEWAY_REQUEST_TIMEOUT_S + CONTROL_TIMEOUT_S,
             register=self._register,
@@ -130,16 +151,20 @@ class Runtime:
             cancel_channel(self._realm): self._cancel,
             DEPLOYMENTS_CHANNEL: self._reconciler.wake,
         }
+        self._offers.start()
         for thread in self._threads:
             thread.start()
         self._threads.append(listener(handlers, self._stop))
         transport.on_give_back(self.give_back)
 
     def _register(self) -> None:
+        if not self._offers.begun():
+            # A worker whose tasks are not known would be given deployments of any.
+            raise Unavailable("The tasks of this worker were not reported yet.")
         self._control.worker_key_register(
             worker=self._worker,
             public_key=self._seals.public_key,
-            engines=self._offers,
+            engines=self._engines,
             capacity=own_capacity(
                 share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
             ),
@@ -149,6 +174,7 @@ class Runtime:
         """Let running requests end, unload, say so, and write the last replies."""
         self._answerer.drain()
         self._stop.set()
+        self._offers.close()
         self._reconciler.wake()
         for thread in self._threads:
             thread.join(STOP_TIMEOUT_S)

@@ -31,6 +31,8 @@ from workers.control.jobs import Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.local import LocalLauncher
 from workers.launchers.protocol import Launcher
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings
+from workers.offers.reporting import OfferReports
+from workers.offers.values import Offers
 from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.supervision.supervisor import Supervisor
 from workers.tasks.capacity import machine_memory
@@ -115,6 +117,8 @@ def launcher() -> Launcher:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _begin_traces(**_: Any) -> None:
+    # It calls a task "succeeded" that reported a failed attempt; the supervisor logs how it ended.
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
     tracing.start("assay-compute")
 
 
@@ -143,13 +147,39 @@ def _end_traces(**_: Any) -> None:
     tracing.stop()
 
 
+def own_name() -> str:
+    """Return the name under which this process claims jobs."""
+    return f"compute@{socket.gethostname()}-{os.getpid()}"[:WORKER_CHARACTERS]
+
+
+def _report(offers: Offers) -> None:
+    control = supervisor().control
+    control.tasks_report(own_name(), offers)
+
+
+_reports = OfferReports(_report, lambda: supervisor().control.close())
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _begin_reports(**_: Any) -> None:
+    _reports.start()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _end_reports(**_: Any) -> None:
+    _reports.close()
+
+
 @app.task(name=JOB_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str) -> None:
     """Claim a job and run it; return at once if none is claimable."""
     supervises = supervisor()
     began_ns = time.time_ns()
-    worker = f"compute@{socket.gethostname()}-{os.getpid()}"[:WORKER_CHARACTERS]
-    taken = supervises.control.claim(job_id, worker)
+    if not _reports.begun():
+        # A worker whose tasks are not known would be given jobs of any.
+        logger.warning("Woken for job %s before the tasks of this worker were reported", job_id)
+        return
+    taken = supervises.control.claim(job_id, own_name())
     if taken is None:
         logger.info("Woken for job %s: no job is claimable", job_id)
         return

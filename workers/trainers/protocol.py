@@ -35,7 +35,12 @@ class Progress(Protocol):
         """One point of the curves, such as {"loss": 1.9, "learning_rate": 5e-5}."""
 
     def checkpoint(self, folder: Path) -> None:
-        """A checkpoint was written to its end; a later attempt may be given it to resume from."""
+        """A checkpoint was written to its end; a later attempt may be given it to resume from.
+
+        Its folder lies in `TrainingRequest.checkpoints`, and is called `checkpoint-` and a number
+        of up to 12 digits: the later attempt gets the one with the highest number. Another name or
+        place ends the run, with a sentence that says so.
+        """
 
     def should_stop(self) -> bool:
         """Return True to raise `Cancelled` now: called at least every second of work."""
@@ -47,7 +52,7 @@ class TrainingRequest:
 
     `base` is a folder with verified files; `train_file` is JSON lines in the dataset schema of the
     task; the trainer holds out its own validation split from it. `media` is the folder of its media
-    files, by SHA-256. Checkpoints are written below `checkpoints` and reported to
+    files, by SHA-256. Checkpoints are folders `checkpoint-N` in `checkpoints`, reported to
     `Progress.checkpoint`; `resume_from` is a copy of one, whose bytes are those that were written.
     `output` is empty and holds exactly the version's files afterward.
     """

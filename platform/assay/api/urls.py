@@ -181,6 +181,7 @@ urlpatterns = [
     path("jobs", jobs.JobsView.as_view()),
     path("jobs/<uuid:job_id>", jobs.JobView.as_view()),
     path("jobs/<uuid:job_id>/events", jobs.JobEventsView.as_view()),
+    path("jobs/<uuid:job_id>/attempts", jobs.JobAttemptsView.as_view()),
     path("jobs/<uuid:job_id>/cancel", jobs.JobCancelView.as_view()),
     path("jobs/<uuid:job_id>/clone", jobs.JobCloneView.as_view()),
     path("jobs/<uuid:job_id>/pause", jobs.JobPauseView.as_view()),

@@ -234,14 +234,14 @@ def check_readers() -> str:
 
 
 def check_tasks() -> str:
-    """Every registered task can be used."""
-    from registry.catalog import TASKS, unavailable_tasks
+    """Every package of a task can be used."""
+    from registry.catalog import TASKS, refused_entries
 
-    broken = [f"{name}: {reason}" for name, reason in unavailable_tasks().items()]
-    if broken:
+    if refused := refused_entries():
+        told = (f"{each.entry.name} of {each.entry.place}: {each.reason}" for each in refused)
         raise CheckFailed(
-            f"unavailable are {'; '.join(broken)}",
-            "Fix or remove the packages that provide them, then restart.",
+            f"left out are {'; '.join(told)}",
+            "Correct or uninstall these packages (`assay task check NAME`), then restart.",
         )
     return ", ".join(sorted(TASKS))
 
@@ -288,6 +288,10 @@ def set_up_django() -> None:
         django.setup()
     except ImproperlyConfigured as error:
         raise CliError(f"The settings are not right: {error}") from error
+    # Django's settings come first.
+    from assay.gateway.paths import keep_paths
+
+    keep_paths()
 
 
 def doctor(

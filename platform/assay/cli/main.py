@@ -23,6 +23,7 @@ from assay.cli import (
     review_policies,
     schedules,
     store,
+    tasks,
     uploads,
     versions,
 )
@@ -58,6 +59,7 @@ app.add_typer(review_policies.app, name="review-policies")
 app.add_typer(quota.app, name="quota")
 app.add_typer(audit.app, name="audit")
 app.add_typer(store.app, name="store")
+app.add_typer(tasks.app, name="task")
 app.add_typer(backup.app, name="backup")
 app.command()(served)
 app.command()(doctor)

@@ -213,10 +213,16 @@ _WORK = {
             " queued_at, claimed_at, paused_at, started_at, finished_at)"
         ),
     ),
+    "workers_attemptlog": Grant(
+        web=ADD,
+        requests=READ,
+        controller="SELECT, DELETE",
+        worker="SELECT, INSERT (job_id, attempt, at, lines)",
+    ),
     "workers_jobevent": Grant(
         web=ADD,
         requests=READ,
-        controller=READ,
+        controller=ADD,
         worker="SELECT, INSERT (job_id, attempt, at, step, message, data)",
     ),
     # It has no rows. To lock it takes a privilege on the whole table.
@@ -245,6 +251,12 @@ _WORK = {
     ),
     "workers_servinglease": Grant(
         web=ADD, controller="SELECT, UPDATE (servable_until)", worker=READ
+    ),
+    "workers_workertasks": Grant(
+        web=KEEP,
+        requests=READ,
+        controller="SELECT, DELETE",
+        worker="SELECT, INSERT (worker, role, tasks, seen_at), UPDATE (role, tasks, seen_at)",
     ),
     "workers_workerkey": Grant(
         web=KEEP,

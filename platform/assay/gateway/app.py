@@ -42,6 +42,7 @@ from assay.gateway.http import (
 from assay.gateway.inference import Opening, deployment_path, infer, record_refusal
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS, bound
+from assay.gateway.paths import MODELS, own_label
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.repeats import once
 from assay.gateway.retrieval import Asker
@@ -59,8 +60,6 @@ from registry.catalog.endpoints import dumps
 from registry.catalog.requests import printable
 
 logger = logging.getLogger(__name__)
-
-_MODELS = "/v1/models"
 
 
 class Gateway:
@@ -122,14 +121,12 @@ class Gateway:
 
 
 def _label(method: str, path: str) -> str:
-    if path in (_MODELS, FEEDBACK):
-        return path
-    if (surface := surface_of(method, path)) is not None:
-        return surface.label(method, path)
+    if label := own_label(method, path):
+        return label
     route, name = find_route(path)
     if route is not None:
         return f"{route.path}/{{model}}" if name else path
-    return f"{_MODELS}/{{id}}" if path.startswith(f"{_MODELS}/") else "other"
+    return "other"
 
 
 async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +141,7 @@ async def _route(runtime: Runtime, call: Call, scope: Scope, receive: Receive, s
         viewed = Action.FEEDBACK_CREATE if path == FEEDBACK else Action.DEPLOYMENT_VIEW
         call.action = viewed.value
     if call.endpoint == "other":
-        hint = f"There are {_MODELS}, {FEEDBACK}, {', '.join((*surface_paths(), *routes()))}."
+        hint = f"There are {MODELS}, {FEEDBACK}, {', '.join((*surface_paths(), *routes()))}."
         raise NoSuchPath(f"Unknown request URL: {method} {printable(path)}.", hint=hint)
     if surface is not None:
         surface.check_method(call.endpoint, method)
@@ -180,10 +177,10 @@ async def _answer_models(
     path: str,
     send: Send,
 ) -> None:
-    if path == _MODELS:
+    if path == MODELS:
         await _list_models(call, visible, send)
     else:
-        await _show_model(call, visible, path.removeprefix(f"{_MODELS}/"), send)
+        await _show_model(call, visible, path.removeprefix(f"{MODELS}/"), send)
     call.recorded = True
     runtime.ledger.record_bounded(call.entry("ok", ran=False))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import redis
 from django.conf import settings
@@ -26,6 +26,7 @@ from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
 from governance.usage.units import Unit
+from registry.catalog import is_own
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
 from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
     from assay.gateway.snapshot import DeploymentEntry
 
+T = TypeVar("T")
 KEEPALIVE_S = 10.0
 # How long a cancelled request may take to say what it has used, in seconds.
 _LAST_WORD_S = 2.0
@@ -285,7 +287,7 @@ class Execution:
         answer = answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
         # Before the settlement: a request that does not fit what was computed is refused.
-        shown = self._plan.renderer.whole(answer)
+        shown = await self._rendered(self._plan.renderer.whole, answer)
         units = await self._settle(event)
         if not isinstance(shown, Rendered):
             shown = Rendered(encode(dumps(shown)), "application/json")
@@ -300,19 +302,26 @@ class Execution:
         self._call.responding = True
         headers = _SSE_HEADERS + self._call.headers() + self._quota_headers
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        pending = renderer.opening()
+        pending = await self._rendered(renderer.opening)
         while not isinstance(event, Done):
             if event is None:
                 pending += ": keepalive\n\n"
             elif event.text or event.call or event.scores or event.finish:
-                pending += renderer.delta(piece(event))
+                pending += await self._rendered(renderer.delta, piece(event))
             if pending and inbox.empty():
                 chunk, pending = encode(pending), ""
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             event = await self._take_or_wait(inbox)
         await self._settle(event)
-        body = encode(pending + renderer.closing(answer_of(event)))
+        body = encode(pending + await self._rendered(renderer.closing, answer_of(event)))
         await send({"type": "http.response.body", "body": body})
+
+    async def _rendered(self, render: Callable[..., T], *given: Any) -> T:
+        """Return what the task makes of the answer. Raises as the renderer, and Unavailable."""
+        task = self._deployment.task
+        if is_own(task):
+            return render(*given)
+        return await self._runtime.plug_ins.call(task, render, *given)
 
     async def _take_or_wait(self, inbox: Inbox) -> Delta | Done | None:
         """`_take`, or None after `KEEPALIVE_S` seconds without an event."""

@@ -31,7 +31,7 @@ from assay.gateway.retrieval import ground
 from assay.gateway.snapshot import DeploymentEntry
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
-from registry.catalog import TASKS
+from registry.catalog import TASKS, is_own
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.requests import Body, RequestInvalid
 
@@ -92,11 +92,13 @@ async def _run(
     route, token = opening.route, opening.token
     limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
     body = await read_body(scope, receive, limit, route.content_types)
-    endpoint = await _endpoint(runtime, call, opening, body, media)
+    task, endpoint = await _endpoint(runtime, call, opening, body, media)
     media.expected = endpoint.takes_media
     if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
         raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
-    if media.received:
+    if not is_own(task):
+        plan = await runtime.plug_ins.call(task, endpoint.plan, body, call.request_id, opening.name)
+    elif media.received:
         plan = await media.read(endpoint, body, call.request_id, opening.name)
     else:
         plan = endpoint.plan(body, call.request_id, opening.name)
@@ -159,21 +161,22 @@ async def _run(
 
 async def _endpoint(
     runtime: Runtime, call: Call, opening: Opening, body: Body, media: RequestMedia
-) -> Endpoint:
-    """Return the endpoint of the deployment's task, where several tasks share the path.
+) -> tuple[str, Endpoint]:
+    """Return the deployment's task and its endpoint, where several tasks share the path.
 
     A deployment that the key may not know of is read like one that does not exist.
     """
     route = opening.route
+    first = next(iter(route.endpoints.items()))
     if len(route.endpoints) == 1 or call.key is None:
-        return route.first
+        return first
     snapshot = await runtime.refresher.knowing(opening.token.public_id)
     model = await media.in_thread(named_model, body) if media.received else named_model(body)
     named = snapshot.deployments.get(model)
     if named is None or route.endpoints.get(named.task, route.first) is route.first:
-        return route.first  # Whether or not the key may know of it.
+        return first  # Whether or not the key may know of it.
     task = known_task(snapshot, call.key, model, opening.circumstances)
-    return route.endpoints.get(task, route.first)
+    return (task, route.endpoints[task]) if task in route.endpoints else first
 
 
 def deployment_path(entry: DeploymentEntry) -> str:

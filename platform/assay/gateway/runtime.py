@@ -21,6 +21,7 @@ from assay.gateway.index_cache import IndexCache
 from assay.gateway.ledger import Ledger
 from assay.gateway.media import MediaDesk
 from assay.gateway.pipeline import Pipeline
+from assay.gateway.plug_ins import PlugInDesk
 from assay.gateway.quotas import DeviceTimes, Quotas
 from assay.gateway.refresher import Refresher
 from assay.gateway.replies import Replies
@@ -74,6 +75,7 @@ class Runtime:
         self.running = Running(self.refresher, self._note)
         self.cancellations = Cancellations(self.client, wire, self.replies)
         self.media = MediaDesk()
+        self.plug_ins = PlugInDesk()
         self.feedback = FeedbackDesk()
         self.responses = ResponseDesk()
         self.files = FileDesk()

@@ -11,7 +11,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
-from assay.api.fields import Choice, Identifier, Line, Number, Several, StrictSerializer, Whole
+from assay.api.fields import (
+    Choice,
+    Identifier,
+    Line,
+    Number,
+    Object,
+    Several,
+    StrictSerializer,
+    Whole,
+)
 from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.facts import FactsBody
 from assay.node_api.joining import TAG
@@ -25,11 +34,14 @@ from workers.nodes.engine_side import (
     node_require,
     node_worker_register,
     node_worker_stop,
+    node_worker_tasks,
     worker_of,
 )
 from workers.nodes.models import WORKER_NAME_MAX
 from workers.nodes.services import node_report
 from workers.nodes.states import node_working
+from workers.offers.models import WorkerRole
+from workers.offers.values import TASKS_MAX, offers_from_json
 from workers.placement.capacity import Capacity
 
 ENGINES = [name.value for name in EngineName]
@@ -167,6 +179,29 @@ class NodeHeartbeatsView(NodeEndpoint):
         with node_working(self.node):
             replicas_heartbeat(worker=worker, engines=given["engines"])
         node_report(node=self.node, facts=given.get("facts"))
+        return Response(status=204)
+
+
+class WorkerTasksBody(StrictSerializer):
+    """A worker, the work that it takes, and its tasks by name: {name: {package, lacks}}."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    role = Choice(choices=WorkerRole.choices)
+    tasks = Object(max_members=TASKS_MAX)
+
+
+class NodeWorkerTasksView(NodeEndpoint):
+    """Tasks that a worker offers."""
+
+    @operation(TAG, "Report a worker's tasks", body=WorkerTasksBody, answer=None, status=204)
+    def post(self, request: Request) -> Response:
+        given = self.body(WorkerTasksBody)
+        node_worker_tasks(
+            node=self.node,
+            worker=worker_of(self.node, given["worker"]),
+            role=WorkerRole(given["role"]),
+            offers=offers_from_json(given["tasks"]),
+        )
         return Response(status=204)
 
 

@@ -16,7 +16,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import RANGES, operation
-from assay.api.fields import Line, Number, Several, StrictSerializer, Truth, Whole
+from assay.api.fields import (
+    Choice,
+    Line,
+    Number,
+    Paragraphs,
+    Several,
+    StrictSerializer,
+    Truth,
+    Whole,
+)
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
 from assay.downloads import BINARY, stored_file, streamed_response
 from assay.node_api.endpoint import NodeEndpoint
@@ -26,9 +35,10 @@ from governance.errors import DomainError, InvalidInput, NotFound
 from registry import store
 from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
 from registry.storage.backend import file_key
-from workers.control.jobs import Claim, Report
+from workers.control.jobs import Cause, Claim, Report
 from workers.jobs.arrivals import arrival_append, arrival_offset
 from workers.jobs.leases import job_cancelled, job_heartbeat, job_paused, job_report
+from workers.jobs.models import LINES_MAX
 from workers.nodes.job_side import (
     node_job,
     node_job_checkpoint,
@@ -203,10 +213,13 @@ class NodeJobDeliverView(_Held):
 
 
 class FailBody(StrictSerializer):
-    """The reason of a failed attempt; `retry` when another one may help."""
+    """The reason of a failed attempt; `retry` when another one may help. `lines` are the last that
+    its run printed, and its traceback."""
 
     sentence = Line(max_length=SENTENCE_CHARACTERS)
     retry = Truth()
+    cause = Choice(choices=[each.value for each in Cause], default=Cause.WORK.value)
+    lines = Paragraphs(max_length=LINES_MAX, allow_blank=True, default="")
 
 
 class NodeJobFailView(_Held):
@@ -216,7 +229,8 @@ class NodeJobFailView(_Held):
     def post(self, request: Request, job_id: UUID, fence: int) -> Response:
         given = self.body(FailBody)
         claim = self.claim(job_id, fence)
-        return Response({"state": node_job_fail(claim=claim, **given)})
+        cause = Cause(given.pop("cause"))
+        return Response({"state": node_job_fail(claim=claim, cause=cause, **given)})
 
 
 class NodeJobCancelledView(_Held):

@@ -23,6 +23,7 @@ urlpatterns = [
     path("replicas", engines.NodeReplicasView.as_view()),
     path("heartbeats", engines.NodeHeartbeatsView.as_view()),
     path("workers/keys", engines.NodeWorkerKeyView.as_view()),
+    path("workers/tasks", engines.NodeWorkerTasksView.as_view()),
     path("workers/stop", engines.NodeWorkerStopView.as_view()),
     path("jobs/<uuid:job_id>/claim", jobs.NodeJobClaimView.as_view()),
     path(f"{HELD}/heartbeat", jobs.NodeJobHeartbeatView.as_view()),

@@ -59,7 +59,7 @@ def numbers_task(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         input_schema=Numbers,
         endpoints=(Endpoint(PATH, read_numbers, request=NumbersRequest),),
     )
-    monkeypatch.setitem(discovered()[0], task.name, task)
+    monkeypatch.setitem(discovered().tasks, task.name, task)
     routes.cache_clear()
     yield
     routes.cache_clear()

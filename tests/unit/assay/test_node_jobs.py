@@ -24,15 +24,17 @@ from registry.storage.cache import Cache
 from tests.unit.assay.node_support import DjangoTransport, client_of, node_made
 from tests.unit.registry.objects import safetensors
 from tests.unit.workers import company
-from workers.control.jobs import Claim, LeaseLost, NoAnswer, Report
+from workers.control.jobs import Cause, Claim, LeaseLost, NoAnswer, Report
 from workers.jobs import hashing, workspace
 from workers.jobs.arrivals import arrivals_held
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import job_claim
-from workers.jobs.models import Job, JobKind, JobState
+from workers.jobs.line import job_waits
+from workers.jobs.models import AttemptLog, Job, JobKind, JobState
 from workers.jobs.pausing import job_pause
 from workers.nodes.models import Node, NodeState
 from workers.nodes.services import node_revoke
+from workers.offers.values import TaskOffer
 from workers.remote import client as remote_client
 from workers.remote import jobs as remote_jobs
 from workers.remote.jobs import NodeFiles, RemoteJobs
@@ -306,6 +308,26 @@ def test_a_node_is_told_to_pause_a_job_and_confirms_it(node: ComputeNode) -> Non
     assert (job.state, job.worker, job.tries) == (JobState.PAUSED, "", 0)
     with pytest.raises(LeaseLost):
         node.jobs.paused(claim)
+
+
+def test_a_node_claims_jobs_of_the_tasks_alone_that_it_reported(node: ComputeNode) -> None:
+    job = intake_job()
+    lacking = {"embeddings": TaskOffer("acme-embeddings 2.1", lacks="runner: It raised OSError.")}
+    node.jobs.tasks_report(WORKER, lacking)
+    assert node.jobs.claim(str(job.pk), WORKER) is None
+    assert f"gpu-1/{WORKER} lacks it: runner: It raised OSError." in job_waits(job)
+    node.jobs.tasks_report(WORKER, {"embeddings": TaskOffer("acme-embeddings 2.2")})
+    assert node.claimed(job)[0].attempt == 1
+
+
+def test_a_node_sends_the_last_lines_of_an_attempt_that_failed(node: ComputeNode) -> None:
+    job = intake_job()
+    claim, _ = node.claimed(job)
+    lines = "step 1\nTraceback (most recent call last):\n\x00KeyError"
+    node.jobs.fail(claim, "Its recipe is wrong.", retry=False, cause=Cause.CODE, lines=lines)
+    kept = AttemptLog.objects.get(job=job, attempt=1).lines
+    assert kept.splitlines()[:2] == lines.splitlines()[:2]
+    assert kept.endswith("KeyError")
 
 
 def test_a_node_that_rules_out_a_retry_spends_an_attempt(node: ComputeNode, settings: Any) -> None:

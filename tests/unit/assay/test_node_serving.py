@@ -74,7 +74,7 @@ class EngineNode:
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineNode]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr(remote_client, "WAIT_FIRST_S", 0.001)
     monkeypatch.setattr(remote_client, "WAIT_LONGEST_S", 0.01)
     node_made(tmp_path)

@@ -7,10 +7,14 @@ import re
 import pytest
 from django.test import Client
 
-from registry.catalog import TASKS, discovered
+from registry.catalog import TASKS
+from registry.catalog.discovery import Refused
 from registry.evaluations.models import Evaluation
 from tests import proofs
+from tests.plug_ins import left_out, refused
 from tests.unit.assay.portal_data import Company, tell_story
+
+__all__ = ["refused"]
 
 pytestmark = pytest.mark.sweep
 
@@ -65,9 +69,9 @@ def test_models_of_other_departments_are_not_shown(company: Company) -> None:
 
 
 def test_a_task_whose_package_fails_is_shown_with_the_reason(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, refused: list[Refused]
 ) -> None:
-    monkeypatch.setitem(discovered()[1], "mine", "RuntimeError: needs a license file")
+    refused.append(left_out("mine", "RuntimeError: needs a license file"))
     assert "needs a license file" in text(client, "/catalog")
     assert "needs a license file" in text(client, "/catalog/mine")
     assert client.get("/catalog/nothing").status_code == 404

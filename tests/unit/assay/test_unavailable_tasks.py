@@ -13,14 +13,17 @@ from assay.cli.doctor import check_tasks
 from assay.cli.findings import CheckFailed
 from assay.gateway.endpoints import routes
 from registry.catalog import discovered, get_task
+from registry.catalog.declaration import Task
+from registry.catalog.discovery import Refused
 from registry.intake.models import Intake
 from registry.versions.models import Model
+from tests.plug_ins import left_out, refused
 from tests.unit.assay.api_support import Api
 from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.portal_data import Company, tell_story
 from tests.unit.assay.test_portal_pages import LISTS, pages_of, signed_in
 
-__all__ = ["stage"]
+__all__ = ["refused", "stage"]
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -33,35 +36,33 @@ def company(db: None) -> Company:
 
 
 @pytest.fixture
-def catalog() -> Iterator[Any]:
-    """Tasks, and reasons of those that are unavailable, which a test may change. What is cached
-    about them is forgotten before and after it."""
-    changed: Any = discovered()
-    before = [dict(found) for found in changed]
+def catalog(refused: list[Refused]) -> Iterator[dict[str, Task]]:
+    """Tasks by name, which a test may change. What is cached about them is forgotten before and
+    after it."""
+    tasks = discovered().tasks
+    before = dict(tasks)
     cached: tuple[Any, ...] = (routes, inference_description)
     for cache in cached:
         cache.cache_clear()
-    yield changed
-    for found, was in zip(changed, before, strict=True):
-        found.clear()
-        found.update(was)
+    yield tasks
+    tasks.clear()
+    tasks.update(before)
     for cache in cached:
         cache.cache_clear()
 
 
 @pytest.fixture
-def broken(catalog: Any) -> str:
+def broken(catalog: dict[str, Task], refused: list[Refused]) -> str:
     """The task of the company's models, whose package cannot be loaded any more."""
-    tasks, unavailable = catalog
-    del tasks["text-generation"]
-    unavailable["text-generation"] = REASON
+    del catalog["text-generation"]
+    refused.append(left_out("text-generation", REASON))
     return "text-generation"
 
 
 @pytest.fixture
-def gone(catalog: Any) -> None:
+def gone(catalog: dict[str, Task]) -> None:
     """Every task: no package that provides one is installed."""
-    catalog[0].clear()
+    catalog.clear()
 
 
 def test_every_page_opens_without_any_task(company: Company, gone: None) -> None:
@@ -97,7 +98,7 @@ def test_operations_list_tasks_with_their_package_and_what_is_unavailable(
     company: Company, broken: str
 ) -> None:
     page = signed_in(company.ada).get("/health").content.decode()
-    assert "text-generation is unavailable" in page
+    assert "text-generation of no package is left out" in page
     assert "torchlight" in page
     assert "text-classification · assay 0.1.0 · metered in tokens" in page
     with pytest.raises(CheckFailed) as found:
@@ -107,7 +108,7 @@ def test_operations_list_tasks_with_their_package_and_what_is_unavailable(
 
 def test_the_api_lists_unavailable_tasks_with_the_reason(company: Company, broken: str) -> None:
     listed = {task["name"]: task for task in Api(company.enzo).get("tasks").body}
-    assert listed[broken]["unavailable"] == REASON
+    assert REASON in listed[broken]["unavailable"]
     assert listed[broken]["row_schema"] == {}
     assert listed["embeddings"]["unavailable"] == ""
     assert listed["embeddings"]["package"] == "assay 0.1.0"

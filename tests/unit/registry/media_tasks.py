@@ -56,4 +56,4 @@ MEDIA_TASKS = {task.name: task for task in (PICTURES, SPEECH, PAIRS)}
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the tasks to the catalog for one test."""
     for name, task in MEDIA_TASKS.items():
-        monkeypatch.setitem(discovered()[0], name, task)
+        monkeypatch.setitem(discovered().tasks, name, task)

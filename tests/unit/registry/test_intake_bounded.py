@@ -4,15 +4,18 @@ memory, and end within limits.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from governance.errors import InvalidInput
+from governance.errors import InvalidInput, Unavailable
 from registry.intake import bounded
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits, check_delivery
@@ -72,10 +75,46 @@ def test_a_delivery_that_takes_too_much_memory_fails(
 def test_a_delivery_that_takes_too_long_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Twenty such files take seconds of the processor.
+    text = (hungry_json(tmp_path) / "config.json").read_bytes()
+    for number in range(20):
+        (tmp_path / f"{number}.json").write_bytes(text)
+    for seconds in (1, 2):
+        monkeypatch.setattr(bounded, "SECONDS", seconds)
+        with contextlib.suppress(Unavailable):  # This machine is busy.
+            (finding,) = check_bounded(tmp_path, LIMITS)
+            assert not finding.passed
+            assert "longer than" in finding.detail or "broke" in finding.detail
+
+
+def test_a_machine_without_time_for_the_checks_says_nothing_about_the_delivery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
     monkeypatch.setattr(bounded, "SECONDS", 0.001)
-    (finding,) = check_bounded(tmp_path, LIMITS)
-    assert not finding.passed
-    assert "longer than 0.001 seconds" in finding.detail
+    with pytest.raises(Unavailable, match="says nothing about the file"):
+        check_bounded(tmp_path, LIMITS)
+
+
+def test_a_process_that_the_system_kills_says_nothing_about_the_delivery(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    stopped = threading.Event()
+
+    def kill() -> None:
+        while not stopped.is_set():
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):
+                    if bounded.MODULE in child.cmdline():
+                        child.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        with pytest.raises(Unavailable, match="says nothing about the file"):
+            check_bounded(tmp_path, LIMITS)
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(

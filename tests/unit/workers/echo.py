@@ -37,6 +37,10 @@ class EchoEngine:
         self.prepared = threading.Event()
         OPEN.append(self)
 
+    @property
+    def working_s(self) -> float:
+        return 0.0
+
     def add_adapter(self, name: str, folder: Path) -> None:
         self.adapters[name] = (folder / "weights.bin").read_bytes()
 

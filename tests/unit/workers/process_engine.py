@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -94,7 +97,72 @@ def _garbage(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
             pass
 
 
+def _hang(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    time.sleep(600)
+
+
+def _spin(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    """Hold the interpreter's lock: no other thread of the process runs any more."""
+    re.match("(a+)+b", "a" * 64)
+
+
+def _end(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    os._exit(3)
+
+
+def _crash(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _grow(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    kept = [bytearray(b"x" * 2**20) for _ in range(2_000)]
+    time.sleep(len(kept))
+
+
+def _fork(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    """Start processes that leave the session, as daemons do."""
+    for _ in range(100):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+        time.sleep(0.01)
+    time.sleep(600)
+
+
+def _close(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    os.closerange(0, 256)
+    time.sleep(600)
+
+
+def _print(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    for _ in range(10_000):
+        sys.stdout.write("secret " * 20 + "\n")
+    sys.stdout.flush()
+    sink(Done("stop", 1, 0))
+
+
+def _move(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    os.chdir("/")
+    os.environ.clear()
+    sink(Done("stop", 1, 0))
+
+
+def _thread(folder: Path, inputs: GenerationInputs, sink: Sink) -> None:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    sink(Done("stop", 1, 0))
+
+
 _DONE = {
+    "hang": _hang,
+    "spin": _spin,
+    "end": _end,
+    "crash": _crash,
+    "grow": _grow,
+    "fork": _fork,
+    "close": _close,
+    "print": _print,
+    "move": _move,
+    "thread": _thread,
     "slow": _slow,
     "names": _names,
     "probe": _probe,

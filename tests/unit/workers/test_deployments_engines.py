@@ -78,7 +78,7 @@ def test_a_worker_leaves_alone_what_it_offers_no_engine_for(
 ) -> None:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
     other, own = deployed(engine="llama.cpp"), deployed(name="second")
     host = EngineHost()
     loop = Reconciler(

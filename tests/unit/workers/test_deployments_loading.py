@@ -67,7 +67,7 @@ class Loading:
 def loading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loading]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
     echo.MAY_LOAD.clear()
     worker = Loading()
     yield worker

@@ -105,7 +105,7 @@ def changed(version: ModelVersion) -> Iterator[None]:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
     worker = Worker()
     yield worker
     worker.host.close()

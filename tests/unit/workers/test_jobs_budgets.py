@@ -146,11 +146,11 @@ def test_a_result_that_waits_to_be_registered_uses_no_device(redis: Redis, commi
         assert hold.state == HoldState.OPEN
         job_finish(job.pk)
         for _ in range(10):
-            if Job.objects.get().state == JobState.FAILED:
+            if Job.objects.get().state == JobState.DEAD:
                 break
             Job.objects.update(dispatch_after=timezone.now())
             job_finish(job.pk)
-    assert Job.objects.get().state == JobState.FAILED
+    assert Job.objects.get().state == JobState.DEAD
     assert 8 <= seconds_held()[0] <= 9
     agree(redis)
 

@@ -103,7 +103,8 @@ def test_an_expired_lease_is_taken_over_and_the_old_fence_writes_nothing(job: Jo
             write()
     job.refresh_from_db()
     assert (job.state, job.worker, job.result, job.error) == ("running", "w2", None, "")
-    assert not job.events.exists()
+    (ended,) = job.events.all()
+    assert ended.message == "Attempt 1 ended. The lease of w1 ran out; w2 takes over."
     assert job_heartbeat(new).alive
 
 

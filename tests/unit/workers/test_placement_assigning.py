@@ -23,7 +23,7 @@ from workers.placement.planning import WAITS, Plan
 
 pytestmark = pytest.mark.django_db
 # The lock, nodes, workers, deployments, failed and ready replicas, placements, in a savepoint.
-READS = 9
+READS = 9 + 1
 
 
 def placed() -> Plan:

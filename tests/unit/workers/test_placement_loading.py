@@ -75,7 +75,7 @@ class EngineWorker:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EngineWorker]]:
     task = TASKS["text-generation"]
     engine = "tests.unit.workers.echo:EchoEngine"
-    monkeypatch.setitem(discovered()[0], task.name, dataclasses.replace(task, engine=engine))
+    monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr(reconciler, "QUIET_S", 0.0)
     found = [EngineWorker(name) for name in ("a", "b", "c")]
     yield found

@@ -19,8 +19,9 @@ import pytest
 from governance.errors import InvalidInput, Unavailable
 from registry.manifests import Manifest, build_manifest
 from tests.unit.registry.objects import safetensors
-from workers.control.jobs import Claim, HeartbeatReply, NoAnswer, Report
+from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
 from workers.launchers.protocol import Ended, last_lines
+from workers.offers.values import Offers
 from workers.run.events import (
     MAX_LINE_BYTES,
     Checkpoint,
@@ -187,6 +188,8 @@ class Recorder:
         self.lines: list[str] = []
         self.phases: list[str] = []
         self.told: list[Any] = []
+        self.causes: list[Cause] = []
+        self.printed: list[str] = []
         self.cancel = False
         self.pause = False
 
@@ -210,8 +213,21 @@ class Recorder:
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         self.told.append(("deliver", result_checked(claim.kind, result)))
 
-    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
+    def tasks_report(self, worker: str, offers: Offers) -> None:
+        raise NotImplementedError
+
+    def fail(
+        self,
+        claim: Claim,
+        sentence: str,
+        *,
+        retry: bool,
+        cause: Cause = Cause.WORK,
+        lines: str = "",
+    ) -> None:
         self.told.append(("fail", sentence, retry))
+        self.causes.append(cause)
+        self.printed.append(lines)
 
     def cancelled(self, claim: Claim) -> None:
         self.told.append(("cancelled",))
@@ -423,11 +439,19 @@ def test_events_that_a_reader_left_are_read_later(tmp_path: Path) -> None:
 class Restarting(Recorder):
     """A control plane that does not answer the first two times that it is told of an end."""
 
-    def fail(self, claim: Claim, sentence: str, *, retry: bool) -> None:
+    def fail(
+        self,
+        claim: Claim,
+        sentence: str,
+        *,
+        retry: bool,
+        cause: Cause = Cause.WORK,
+        lines: str = "",
+    ) -> None:
         self.told.append(("no answer",))
         if len(self.told) <= 2:
             raise NoAnswer("restarting")
-        super().fail(claim, sentence, retry=retry)
+        super().fail(claim, sentence, retry=retry, cause=cause, lines=lines)
 
 
 def test_an_end_is_handed_over_again_until_the_control_plane_answers(tmp_path: Path) -> None:
@@ -502,7 +526,8 @@ def test_a_run_starts_once_its_launcher_answers(tmp_path: Path) -> None:
 
 def test_a_launcher_that_stays_away_fails_the_attempt(tmp_path: Path) -> None:
     control = supervised(tmp_path, BROKEN, silent=99, away_s=0.5)
-    assert control.told[-1] == ("fail", "The cluster does not answer.", True)
+    assert control.told[-1] == ("fail", "On w1: The cluster does not answer.", True)
+    assert control.causes == [Cause.MACHINE]
 
 
 def test_a_job_that_waits_for_its_launcher_can_be_paused(tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def test_a_run_whose_lease_was_taken_stops_and_delivers_nothing(claim: Claim) ->
         supervisor().run(claim, order)
     job = job_of(claim)
     assert (job.state, job.worker, job.fence) == (JobState.RUNNING, "w2", 2)
-    assert not job.events.exists()
+    assert [event.message for event in job.events.all()] == [
+        "Attempt 1 ended. The lease of w1 ran out; w2 takes over."
+    ]
 
 
 def test_an_unforeseen_error_is_queued_again_with_class_and_message(claim: Claim) -> None:

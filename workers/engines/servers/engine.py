@@ -124,6 +124,11 @@ class ServedEngine:
         self._pool = ThreadPoolExecutor(max_rows, thread_name_prefix="served-row")
 
     @property
+    def working_s(self) -> float:
+        """Return 0: its server's requests have limits of their own."""
+        return 0.0
+
+    @property
     def fault(self) -> str:
         """Return why the server has ended; empty while it runs."""
         return "" if self._server is None else self._server.fault

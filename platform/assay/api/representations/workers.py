@@ -116,6 +116,14 @@ class JobEventsAnswer(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="The job's state when this was read.")
 
 
+class AttemptLogAnswer(serializers.Serializer[Any]):
+    """The last lines that the run of a failed attempt printed, and its traceback."""
+
+    attempt = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    lines = serializers.CharField()
+
+
 class ScheduleAnswer(serializers.Serializer[Any]):
     """A request for a job that is repeated. `reason` says why the platform suspended it."""
 

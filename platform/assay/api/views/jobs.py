@@ -21,6 +21,7 @@ from assay.api.fields import (
 )
 from assay.api.idempotency import idempotent
 from assay.api.representations.workers import (
+    AttemptLogAnswer,
     JobAnswer,
     JobDetailAnswer,
     JobEventAnswer,
@@ -32,7 +33,7 @@ from registry.datasets.parsing import MAX_ROWS
 from workers.jobs.models import PRIORITIES, JobKind, JobPriority, JobState
 from workers.jobs.pausing import job_pause, job_resume
 from workers.jobs.reruns import job_clone, job_retry
-from workers.jobs.selectors import job_events, job_get, jobs_visible_to
+from workers.jobs.selectors import attempt_logs, job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 
 
@@ -92,6 +93,20 @@ class JobEventsView(Endpoint):
                 "state": job.state,
             }
         )
+
+
+class JobAttemptsView(Endpoint):
+    """Attempts of a job that failed."""
+
+    @operation(
+        "Jobs",
+        "Last lines and tracebacks of a job's failed attempts, for its department",
+        answer=AttemptLogAnswer(many=True),
+    )
+    def get(self, request: Request, job_id: UUID) -> Response:
+        self.query()
+        job = job_get(actor=self.actor, job_id=job_id)
+        return Response(self.rendered(attempt_logs(actor=self.actor, job=job), AttemptLogAnswer))
 
 
 class JobCancelView(Endpoint):

@@ -25,7 +25,7 @@ from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState, StopRequest
 from workers.jobs.pausing import after_stop, job_pause, job_resume, pause_question
 from workers.jobs.reruns import is_repeatable, job_retry
-from workers.jobs.selectors import job_events, job_get, jobs_visible_to
+from workers.jobs.selectors import attempt_logs, job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 from workers.jobs.states import TERMINAL
 from workers.jobs.workspace import KEPT_DAYS
@@ -85,6 +85,8 @@ class JobPage(Screen):
             "chain": links,
             **self.chain_end(first),
             "priorities": self.priorities(job),
+            "attempt_logs": attempt_logs(actor=self.actor, job=job),
+            "lines_kept_days": KEPT_DAYS,
             **self.reruns(job),
             **self.stops(job),
         }
@@ -125,9 +127,12 @@ class JobPage(Screen):
     def reruns(self, job: Job) -> dict[str, Any]:
         """Return the ways to run the job again that this person has."""
         department = job.department.slug
-        if not is_repeatable(job) or not may(
-            self.actor, Action.JOB_CREATE, kind="job", department=department
-        ):
+        if not may(self.actor, Action.JOB_CREATE, kind="job", department=department):
+            return {}
+        if job.kind == JobKind.INTAKE:
+            # A delivery whose checks failed is rejected.
+            return {"may_retry": job.state == JobState.DEAD}
+        if not is_repeatable(job):
             return {}
         return {
             "may_retry": job.state in (JobState.FAILED, JobState.DEAD),

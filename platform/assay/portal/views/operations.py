@@ -17,8 +17,9 @@ from assay.portal.http import Screen
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
-from registry.catalog import TASKS, package_of, unavailable_tasks
+from registry.catalog import TASKS, package_of, refused_entries
 from workers.jobs.selectors import backlog
+from workers.offers.selectors import tasks_lacking
 
 # An address may hold a user name and a password.
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
@@ -39,7 +40,12 @@ class Health(OperatorScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         tasks = [(task, package_of(task.name)) for task in TASKS.values()]
-        return {"queues": backlog(), "tasks": tasks, "unavailable": unavailable_tasks()}
+        return {
+            "queues": backlog(),
+            "tasks": tasks,
+            "refused": refused_entries(),
+            "lacking": tasks_lacking(),
+        }
 
 
 class HealthChecks(OperatorScreen):

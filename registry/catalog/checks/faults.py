@@ -1,0 +1,167 @@
+"""Faults of a declaration, and the checks of single values."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+# The column of models and datasets takes as many characters.
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+METHOD = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,38}[a-z0-9])?")
+DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+TITLE_MAX, SENTENCE_MAX = 80, 400
+# Of a message that a plug-in's own code raises.
+RAISED_MAX = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a task: the field, what is wrong, and how to fix it."""
+
+    where: str
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what} {self.fix}"
+
+
+def raised(error: BaseException) -> str:
+    """Return an exception in one bounded line; its own text may raise, too."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except BaseException:
+        text = type(error).__name__
+    return "".join(each if each.isprintable() else " " for each in text)[:RAISED_MAX]
+
+
+def guarded(where: str, fix: str, check: Callable[[], Iterable[Fault]]) -> Iterator[Fault]:
+    """Yield the faults that `check` finds. An exception of the plug-in's code is one, unless a
+    fault before it is the likely cause.
+
+    Everything is caught: such code can also raise `SystemExit`.
+    """
+    found: list[Fault] = []
+    try:
+        for fault in check():
+            found.append(fault)  # noqa: PERF402 (one by one: those before an exception are kept)
+    except BaseException as error:
+        found = found or [Fault(where, f"It raised {raised(error)}.", fix)]
+    yield from found
+
+
+def made(make: Callable[[], object]) -> Iterator[Fault]:
+    """Yield nothing, once `make` has returned; for `guarded`."""
+    make()
+    yield from ()
+
+
+def text_faults(
+    where: str, value: Any, most: int, *, may_be_empty: bool = False
+) -> Iterator[Fault]:
+    """Yield a fault unless the value is printable text of at most `most` characters."""
+    if not isinstance(value, str):
+        yield Fault(where, f"{shown(value)} is no text.", "Use a str.")
+    elif not value.strip() and not may_be_empty:
+        yield Fault(where, "It is empty.", "Write a text that people read.")
+    elif len(value) > most:
+        yield Fault(where, f"It has {len(value)} characters.", f"Use at most {most}.")
+    elif not value.isprintable():
+        yield Fault(
+            where,
+            f"{value!r} has characters that cannot be shown.",
+            "Use printable characters on one line, and no marks that change the direction.",
+        )
+
+
+def name_faults(where: str, value: Any, pattern: re.Pattern[str], rule: str) -> Iterator[Fault]:
+    """Yield a fault unless the value is a name as `rule` states it in words."""
+    if not (isinstance(value, str) and pattern.fullmatch(value)):
+        yield Fault(where, f"{shown(value)} is not a valid name.", f"Use {rule}.")
+
+
+def names_faults(
+    where: str, values: Any, pattern: re.Pattern[str], rule: str, *, may_be_empty: bool = False
+) -> Iterator[Fault]:
+    """Yield faults unless the value is a tuple of such names."""
+    yield from members_faults(where, values, str, may_be_empty=may_be_empty)
+    for each in values if isinstance(values, tuple) else ():
+        if isinstance(each, str):
+            yield from name_faults(where, each, pattern, rule)
+
+
+def dotted_faults(where: str, value: Any) -> Iterator[Fault]:
+    """Yield a fault unless the value has the form of a dotted name."""
+    if not (isinstance(value, str) and DOTTED.fullmatch(value)):
+        yield Fault(
+            where,
+            f"{shown(value)} is no dotted name.",
+            "Write `package.module:name`, such as `mytask.runner:MyRunner`.",
+        )
+
+
+def members_faults(
+    where: str, value: Any, kind: type, *, may_be_empty: bool = False
+) -> Iterator[Fault]:
+    """Yield faults unless the value is a tuple of instances of `kind`."""
+    if not isinstance(value, tuple):
+        yield Fault(where, f"{shown(value)} is no tuple.", f"Use a tuple of {kind.__name__}.")
+        return
+    if not value and not may_be_empty:
+        yield Fault(where, "It is empty.", f"Name at least one {kind.__name__}.")
+    for number, each in enumerate(value):
+        if not isinstance(each, kind):
+            yield Fault(
+                f"{where}[{number}]", f"{shown(each)} is no {kind.__name__}.", _one_of(kind)
+            )
+
+
+def member_faults(where: str, value: Any, kind: type) -> Iterator[Fault]:
+    """Yield a fault unless the value is an instance of `kind`."""
+    if not isinstance(value, kind):
+        yield Fault(where, f"{shown(value)} is no {kind.__name__}.", _one_of(kind))
+
+
+def repeated_faults(where: str, values: Iterable[Any]) -> Iterator[Fault]:
+    """Yield a fault for each value that occurs twice."""
+    seen, told = set(), set()
+    for value in values:
+        if value in seen and value not in told:
+            told.add(value)
+            yield Fault(where, f"{shown(value)} occurs twice.", "Give each one a name of its own.")
+        seen.add(value)
+
+
+def callable_faults(where: str, value: Any, arguments: str) -> Iterator[Fault]:
+    """Yield a fault unless the value can be called with these positional `arguments`."""
+    fix = f"Use a function of ({arguments})."
+    if not callable(value):
+        yield Fault(where, f"{shown(value)} cannot be called.", fix)
+        return
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):
+        return  # Some callables in C tell none.
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError:
+        yield Fault(where, f"It takes {signature}.", fix)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a fault names it; its own `repr` may be long, or raise."""
+    try:
+        text = repr(value)
+    except BaseException:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= TITLE_MAX else f"{text[:TITLE_MAX]}…"
+
+
+def _one_of(kind: type) -> str:
+    if issubclass(kind, Enum):
+        return f"Use one of {', '.join(f'{kind.__name__}.{each.name}' for each in kind)}."
+    return f"Use an instance of {kind.__name__}."

@@ -1,0 +1,311 @@
+"""Discovery of tasks: which packages register which, and which of them can be used.
+
+Assay's own tasks are imported. Those of other packages are tried in a process first
+(`registry.catalog.probe`): a module that raises, hangs or ends its process, or a declaration with
+faults, leaves out that task alone. So does a name or a path that two packages claim: the order of
+Python's path decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
+
+from registry.catalog.checks.faults import Fault, raised
+from registry.catalog.declaration import Task
+from registry.catalog.endpoints import Endpoint
+from registry.catalog.probe import probe
+
+GROUP = "assay.tasks"
+OWN = "assay"
+# Its packages. One of the same name in another distribution would replace their modules.
+OWN_PACKAGES = frozenset({"assay", "governance", "registry", "tasks", "workers"})
+_PROBES_AT_ONCE = 4
+
+logger = logging.getLogger(__name__)
+_importing: list[bool] = []
+# In a process that tries one declaration, no other is tried.
+only_own = False
+# Returns what else answers a path, or one with a deployment's name behind it; empty for nothing.
+PathCheck = Callable[[str, bool], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry point of the group, and the installed distribution that registers it."""
+
+    point: EntryPoint
+    distribution: Distribution | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.point.name
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether the task ships with Assay."""
+        return self.distribution is not None and self.distribution.name == OWN
+
+    @property
+    def distribution_name(self) -> str:
+        """Name of the distribution; empty for none."""
+        return "" if self.distribution is None else str(self.distribution.name)
+
+    @property
+    def package(self) -> str:
+        """Name and version of the distribution; empty for none."""
+        found = self.distribution
+        return "" if found is None else f"{found.name} {found.version}"
+
+    @property
+    def place(self) -> str:
+        """Name of the distribution and the folder that it is installed in."""
+        found = self.distribution
+        return "no package" if found is None else f"{self.package} in {_folder(found)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An entry point that is left out, and why."""
+
+    entry: Entry
+    faults: tuple[Fault, ...]
+
+    @property
+    def reason(self) -> str:
+        """All faults as one text."""
+        return " ".join(map(str, self.faults))
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """Tasks by name, the entry point of each, and what was left out."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Return the reason for each name whose task cannot be used."""
+        return {
+            each.entry.name: each.reason
+            for each in self.refused
+            if each.entry.name not in self.tasks
+        }
+
+
+def installed() -> list[Entry]:
+    """Return all entry points of the group, Assay's own first. Imports nothing.
+
+    `importlib.metadata.entry_points` would pass over a second distribution of the same name.
+    """
+    found: dict[tuple[str, str, str, str], Entry] = {}
+    for distribution in distributions():
+        for point in distribution.entry_points.select(group=GROUP):
+            key = (_folder(distribution), distribution.name, point.name, point.value)
+            found.setdefault(key, Entry(point, distribution))
+    kept = [each for each in found.values() if each.is_own or not only_own]
+    return sorted(kept, key=lambda each: (not each.is_own, each.name))
+
+
+def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
+    """Return the one entry point of each name, and those that are left out. Imports nothing.
+
+    A name belongs to Assay's own task, if there is one. Otherwise it belongs to the one package
+    that claims it, and to none if there are several.
+    """
+    by_name: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_name[entry.name].append(entry)
+    taken: dict[str, Entry] = {}
+    refused = []
+    for name, rivals in by_name.items():
+        own = next((each for each in rivals if each.is_own), None)
+        others = [each for each in rivals if not each.is_own]
+        if own is not None:
+            taken[name] = own
+            refused += [Refused(each, (_own_name(name),)) for each in others]
+        elif len(others) > 1:
+            places = " and ".join(each.place for each in others)
+            fault = Fault(
+                "name",
+                f"Several packages provide {name}: {places}. None of them is used.",
+                "Uninstall all but one, or rename a task.",
+            )
+            refused += [Refused(each, (fault,)) for each in others]
+        elif shadowed := _shadowed(others[0].distribution):
+            fault = Fault(
+                "package",
+                f"It installs files into Assay's own package {', '.join(shadowed)}.",
+                "Put its modules into a package with a name of its own.",
+            )
+            refused.append(Refused(others[0], (fault,)))
+        else:
+            taken[name] = others[0]
+    return taken, refused
+
+
+def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Discovered:
+    """Return the tasks of these entry points. `answered` knows the paths that are not tasks'."""
+    taken, refused = claims(entries)
+    own = {name: entry for name, entry in taken.items() if entry.is_own}
+    others = {name: entry for name, entry in taken.items() if not entry.is_own}
+    found = Discovered(refused=refused)
+    with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
+        probes = {name: threads.submit(probe, entry.point) for name, entry in others.items()}
+        for entry in own.values():
+            _load(found, entry)
+    for name, entry in others.items():
+        if faults := probes[name].result():
+            found.refused.append(Refused(entry, tuple(faults)))
+        else:
+            _load(found, entry)
+    _settle_paths(found, answered)
+    _settle_names(found, set(taken))
+    for each in found.refused:
+        logger.error(
+            "Task %s of %s is left out. %s", each.entry.name, each.entry.place, each.reason
+        )
+    return found
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Mark the time in which a declaration is imported, for `refuse_while_importing`."""
+    _importing.append(True)
+    try:
+        yield
+    finally:
+        _importing.pop()
+
+
+def refuse_while_importing() -> None:
+    """Raise RuntimeError while a declaration is imported: no task is known before all are."""
+    if _importing:
+        raise RuntimeError("A declaration cannot look at the catalog while it is imported.")
+
+
+def load(entry: Entry) -> Task:
+    """Import a declaration into this process.
+
+    Raises:
+        ImportError: it cannot be imported, or is none; whatever its module raised is the cause.
+    """
+    try:
+        with importing():
+            task = entry.point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # The code of a plug-in can raise anything, `SystemExit` included.
+        raise ImportError(raised(error)) from error
+    if not isinstance(task, Task):
+        raise ImportError(f"{entry.point.value} is no Task.")
+    return task
+
+
+def _load(found: Discovered, entry: Entry) -> None:
+    try:
+        task = load(entry)
+    except ImportError as error:
+        logger.exception("Task %s cannot be loaded", entry.name)
+        fault = Fault("import", str(error), f"Reinstall or correct {entry.package}.")
+        found.refused.append(Refused(entry, (fault,)))
+    else:
+        found.tasks[entry.name] = task
+        found.entries[entry.name] = entry
+
+
+def _settle_paths(found: Discovered, answered: PathCheck | None) -> None:
+    """Leave out tasks of other packages whose paths something else answers.
+
+    Assay keeps its own paths; of the other packages that claim one of the rest, none gets it.
+    """
+    faults: defaultdict[str, list[Fault]] = defaultdict(list)
+    own = [found.tasks[name] for name, entry in found.entries.items() if entry.is_own]
+    # The gateway answers some of them, too, by other methods.
+    shared = {endpoint.path for task in own for endpoint in task.endpoints}
+    for name, endpoint in _foreign_endpoints(found):
+        if endpoint.path in shared or answered is None:
+            continue
+        if what := answered(endpoint.path, endpoint.named):
+            faults[name].append(_taken_path(name, f"{endpoint.path} is a path of {what}."))
+    _settle_between(found, faults, own=True)
+    _settle_between(found, defaultdict(list), own=False)
+
+
+def _settle_between(found: Discovered, faults: dict[str, list[Fault]], *, own: bool) -> None:
+    """Leave out what has faults, and what collides with tasks of Assay (`own`) or of others."""
+    rivals = [name for name, entry in found.entries.items() if entry.is_own is own]
+    for name, endpoint in _foreign_endpoints(found):
+        for other in rivals:
+            if other != name and any(_collide(endpoint, e) for e in found.tasks[other].endpoints):
+                said = f"{endpoint.path} already serves {other}."
+                faults[name].append(_taken_path(name, said))
+    _leave_out(found, faults)
+
+
+def _foreign_endpoints(found: Discovered) -> list[tuple[str, Endpoint]]:
+    """Return the endpoints of other packages, each with the name of its task."""
+    foreign = [name for name, entry in found.entries.items() if not entry.is_own]
+    return [(name, endpoint) for name in foreign for endpoint in found.tasks[name].endpoints]
+
+
+def _taken_path(name: str, what: str) -> Fault:
+    return Fault("endpoints", what, f"Use a path of its own, such as /v1/tasks/{name}.")
+
+
+def _settle_names(found: Discovered, known: set[str]) -> None:
+    """Leave out tasks of other packages that refer to tasks which no package provides."""
+    faults: defaultdict[str, list[Fault]] = defaultdict(list)
+    for name in [name for name, entry in found.entries.items() if not entry.is_own]:
+        task = found.tasks[name]
+        named = {("recipes", base) for recipe in task.recipes for base in recipe.bases}
+        if task.evaluation is not None and task.evaluation.judge:
+            named.add(("evaluation.judge", task.evaluation.judge))
+        for where, other in sorted(named):
+            if other not in known:
+                said = f"No installed package provides the task {other}."
+                faults[name].append(Fault(where, said, "Install it, or name another task."))
+    _leave_out(found, faults)
+
+
+def _leave_out(found: Discovered, faults: dict[str, list[Fault]]) -> None:
+    for name, told in faults.items():
+        del found.tasks[name]
+        found.refused.append(Refused(found.entries.pop(name), tuple(told)))
+
+
+def _collide(one: Endpoint, other: Endpoint) -> bool:
+    """Return whether a request could reach both. Bodies in JSON that name the deployment may share
+    a path: its task decides."""
+    if one.path == other.path:
+        shares = [
+            not each.named and each.content_types == ("application/json",) for each in (one, other)
+        ]
+        return not all(shares)
+    return (one.named and other.path.rpartition("/")[0] == one.path) or (
+        other.named and one.path.rpartition("/")[0] == other.path
+    )
+
+
+def _own_name(name: str) -> Fault:
+    return Fault("name", f"{name} is a task of Assay, which serves it.", "Rename the task.")
+
+
+def _folder(distribution: Distribution) -> str:
+    return str(Path(str(distribution.locate_file(""))).resolve())
+
+
+def _shadowed(distribution: Distribution | None) -> list[str]:
+    """Return Assay's packages into which a distribution installs files."""
+    files = (distribution.files if distribution else None) or ()
+    return sorted({each.parts[0] for each in files if len(each.parts) > 1} & OWN_PACKAGES)

@@ -1,0 +1,118 @@
+"""Trial of one declaration in a process of its own, before a process that serves imports it.
+
+The web process and workers import what passed: the trial finds what such code does at import, such
+as ending its process, hanging or changing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from typing import IO, cast
+
+from registry.catalog.checks.faults import Fault
+
+# Declarations take milliseconds to import; a busy machine takes a hundred times as long.
+SECONDS = 30.0
+MEMORY_BYTES = 2 * 1024**3
+MAX_FAULTS = 100
+_MAX_ANSWER_BYTES = 1024**2
+# A package gets no others: so do its runs and its engine.
+_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+
+
+def probe(point: EntryPoint) -> list[Fault]:
+    """Return the faults of the declaration that an entry point names; blocks for `SECONDS` at most.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    module = "registry.catalog.checks.process"
+    return trial(module, point, seconds=SECONDS, memory=MEMORY_BYTES)
+
+
+def trial(
+    module: str,
+    point: EntryPoint,
+    *,
+    seconds: float,
+    memory: int | None,
+    environment: Mapping[str, str] | None = None,
+) -> list[Fault]:
+    """Return the faults that `python -m module` writes about an entry point, or the one of its end.
+
+    Its standard output is read as outside input. All that it started ends with it.
+    `environment` is that of the process; by default, none of the variables of Assay.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    if environment is None:
+        environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**environment, "PYTHONPATH": paths},
+        start_new_session=True,
+    )
+    late = threading.Event()
+
+    def expire() -> None:
+        late.set()
+        _end(process)
+
+    timer = threading.Timer(seconds, expire)
+    timer.start()
+    stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+    try:
+        with contextlib.suppress(BrokenPipeError), stdin:
+            request = {"name": point.name, "value": point.value, "memory": memory}
+            stdin.write(json.dumps(request).encode())
+        with stdout:
+            # Up to the end of the line: what the plug-in has started may hold the pipe open.
+            answer = stdout.readline(_MAX_ANSWER_BYTES)
+        if not answer and not late.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+    finally:
+        timer.cancel()
+        status = process.poll()
+        _end(process)
+        process.wait()
+    if late.is_set():
+        said = f"It did not end within {seconds:g} s, and was killed."
+        return [Fault("import", said, "Import and compute less.")]
+    return _read(answer, status)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _read(answer: bytes, status: int | None) -> list[Fault]:
+    try:
+        told = [Fault(str(a), str(b), str(c)) for a, b, c in json.loads(answer)]
+    except (ValueError, TypeError, RecursionError):
+        how = "an unreadable answer" if status is None else f"status {status}"
+        if status is not None and status < 0:
+            how = f"signal {-status}"
+        return [
+            Fault(
+                "import",
+                f"Its code ended the process that tried it, with {how}.",
+                "Let the module only define things: no `exit`, no work and no threads at import.",
+            )
+        ]
+    return told[:MAX_FAULTS]

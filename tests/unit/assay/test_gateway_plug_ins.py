@@ -1,0 +1,116 @@
+"""Code of another package in the gateway: it can hang or raise anything, and harms its own task
+alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from assay.gateway import plug_ins
+from assay.gateway.endpoints import routes
+from registry.catalog import TASKS, discovered
+from registry.catalog.endpoints import Answer, Endpoint, Plan
+from registry.catalog.inputs import TextInputs
+from registry.catalog.requests import Body
+from tests.unit.assay.gateway_support import Reply, Stage, stage
+from workers.wire import Done, InferenceRequest
+
+__all__ = ["stage"]
+
+pytestmark = [pytest.mark.sweep, pytest.mark.django_db(transaction=True)]
+
+PATH = "/v1/tasks/hostile"
+ENDED = threading.Event()
+
+
+def act(word: str) -> None:
+    """Do what a word of the request says."""
+    if word == "sleep":
+        try:
+            time.sleep(1.5)
+        finally:
+            ENDED.set()
+    if word == "loop":
+        try:
+            while True:
+                pass
+        finally:
+            ENDED.set()
+    if word == "exit":
+        raise SystemExit(1)
+    if word == "interrupt":
+        raise KeyboardInterrupt
+    if word == "fail":
+        raise ZeroDivisionError
+
+
+class Renderer:
+    """Does harm when the answer is written."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    def whole(self, answer: Answer) -> Any:
+        act(self._word)
+        return {"results": answer.results}
+
+
+def read(body: Body, request_id: str, name: str) -> Plan:
+    early, _, late = body.data.decode().strip('"').partition(" ")
+    act(early)
+    return Plan(name, TextInputs(input=["x"]), Renderer(late), 1, 1, units=1)
+
+
+@pytest.fixture(autouse=True)
+def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A task of a package that no distribution of Assay provides."""
+    monkeypatch.setattr(plug_ins, "SECONDS", 0.5)
+    task = replace(
+        TASKS["embeddings"], name="hostile", endpoints=(Endpoint(PATH, read, named=True),)
+    )
+    monkeypatch.setitem(discovered().tasks, task.name, task)
+    routes.cache_clear()
+    yield
+    routes.cache_clear()
+
+
+def works(request: InferenceRequest, reply: Reply) -> None:
+    reply(Done("stop", 1, 0, results=["done"]))
+
+
+def ask(stage: Stage, key: str, word: str) -> httpx.Response:
+    body = f'"{word}"'.encode()
+    headers = {"content-type": "application/json"}
+    return stage.post(f"{PATH}/thing", key, content=body, headers=headers)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["reading", "rendering"])
+@pytest.mark.parametrize("word", ["sleep", "loop", "exit", "interrupt", "fail"])
+def test_code_that_hangs_or_raises_anything_fails_its_own_request(
+    stage: Stage, word: str, late: bool
+) -> None:
+    stage.deployment("thing", task="hostile", behaviour=works)
+    key = stage.key()
+    ENDED.clear()
+    answer = ask(stage, key, f"x {word}" if late else word)
+    slow = word in ("sleep", "loop")
+    assert answer.status_code == (503 if slow else 500), answer.text
+    if slow:
+        assert "The package of the task hostile took longer than 0.5 s" in answer.text
+        # A loop in Python is ended, so that it takes nothing from other requests.
+        assert ENDED.wait(30)
+    assert ask(stage, key, "x").json() == {"results": ["done"]}
+
+
+def test_calls_that_never_end_take_no_more_than_their_places(stage: Stage) -> None:
+    stage.deployment("thing", task="hostile", behaviour=works)
+    key = stage.key()
+    answers = [ask(stage, key, "sleep") for _ in range(3)]
+    assert {each.status_code for each in answers} == {503}
+    assert ask(stage, key, "x").status_code == 200

@@ -1,0 +1,110 @@
+"""The batch engine outlives whatever a runner returns or raises."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.catalog.inputs import TextInputs
+from tests.unit.workers.recording import Answer
+from workers.engines.batch_engine import BatchEngine
+from workers.engines.protocol import EngineRequest
+from workers.engines.runner import BatchLimits, Item, Prepared
+from workers.wire import Done, Failed
+
+pytestmark = pytest.mark.torch
+
+
+class Odd(BaseException):
+    """As a panic of a library in Rust, which is no Exception."""
+
+
+class Hostile:
+    """Does what the text of a request says."""
+
+    limits = BatchLimits(items=8)
+
+    def __init__(self, folder: Path, **given: Any) -> None:
+        pass
+
+    def prepare(self, request_id: str, inputs: TextInputs, options: Any) -> Any:
+        (text,) = inputs.input
+        if text == "bucket":
+            return Prepared([Item(text, bucket=[])])  # type: ignore[arg-type]
+        if text == "size":
+            return Prepared([Item(text, size="long")])  # type: ignore[arg-type]
+        if text == "none":
+            return None
+        # Each is a batch of its own.
+        return Prepared([Item(text, bucket=request_id)], units=1)
+
+    def collate(self, items: Any) -> Any:
+        return [item.payload for item in items]
+
+    def run(self, batch: Any) -> Any:
+        match batch[0]:
+            case "exit":
+                raise SystemExit(1)
+            case "interrupt":
+                raise KeyboardInterrupt
+            case "odd":
+                raise Odd
+            case "slow":
+                time.sleep(0.5)
+        return batch
+
+    def split(self, output: Any, items: Any) -> Any:
+        return {"short": [], "nothing": None, "many": [1, 2, 3]}.get(output[0], output)
+
+    def cancel(self, request_id: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchEngine]:
+    runner = f"{__name__}:Hostile"
+    made = BatchEngine(tmp_path_factory.mktemp("model"), runner=runner, architectures=(), threads=1)
+    yield made
+    made.close()
+
+
+def ask(engine: BatchEngine, text: str) -> Answer:
+    answer = Answer()
+    engine.submit(EngineRequest(f"r-{text}", TextInputs(input=[text])), answer)
+    return answer
+
+
+@pytest.mark.parametrize("text", ["exit", "interrupt", "odd", "short", "nothing", "many"])
+def test_a_batch_that_fails_in_any_way_fails_alone(engine: BatchEngine, text: str) -> None:
+    end = ask(engine, text).wait()
+    assert isinstance(end, Failed)
+    assert end.code == "engine_error"
+    assert ask(engine, "fine").done().results == ["fine"]
+
+
+@pytest.mark.parametrize("text", ["bucket", "size", "none"])
+def test_items_that_cannot_be_sorted_never_reach_the_thread_of_the_model(
+    engine: BatchEngine, text: str
+) -> None:
+    with pytest.raises((TypeError, AttributeError)):
+        ask(engine, text)
+    assert ask(engine, "fine").done().results == ["fine"]
+
+
+def test_the_engine_says_how_long_its_batch_has_taken(engine: BatchEngine) -> None:
+    assert engine.working_s == 0.0
+    answer = ask(engine, "slow")
+    seen = []
+    while not isinstance(answer.end, Done):
+        seen.append(engine.working_s)
+        time.sleep(0.01)
+    assert max(seen) > 0.3
+    assert ask(engine, "fine").done()
+    assert engine.working_s == 0.0

@@ -1,0 +1,119 @@
+"""A thread of a worker process that tests its tasks and reports which of them it offers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from registry.catalog import discovered
+from registry.catalog.checks.faults import raised
+from registry.catalog.discovery import Entry
+from workers.offers.self_test import self_test
+from workers.offers.values import Offers, TaskOffer
+
+logger = logging.getLogger(__name__)
+REPORT_S = 20.0
+RETRY_S = 2.0
+# The longest wait for the first report, which a package that hangs delays by the time of its trial.
+FIRST_S = 60.0
+# A task that failed its self-test is tested again after so long: something may have been installed.
+RETEST_S = 900.0
+TESTING = "Its self-test has not ended yet."
+_TESTS_AT_ONCE = 2
+_END_S = 5.0
+
+
+class OfferReports:
+    """Reports at once what ships with Assay, and each other task once its self-test has passed.
+
+    Nothing waits for a self-test: a package that hangs delays no other task.
+    """
+
+    def __init__(
+        self, report: Callable[[Offers], None], close: Callable[[], None] = lambda: None
+    ) -> None:
+        """`report` hands offers to the control plane; `close` ends the thread's connections."""
+        self._report = report
+        self._close = close
+        self._stop = threading.Event()
+        self._changed = threading.Event()
+        self._first = threading.Event()
+        self._lock = threading.Lock()
+        self._offers: dict[str, TaskOffer] = {}
+        # Those that failed their self-test, with the moment of the next one.
+        self._failed: dict[str, tuple[float, Entry]] = {}
+        self._tests = ThreadPoolExecutor(_TESTS_AT_ONCE, "task-tests")
+        self._thread = threading.Thread(target=self._run, name="assay-offers", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look at the tasks, to test them and to report."""
+        self._thread.start()
+
+    def begun(self) -> bool:
+        """Return whether the first report was answered; waits a while for it.
+
+        Also true where none is made, such as in a process that is no worker.
+        """
+        return self._thread.ident is None or self._first.wait(FIRST_S)
+
+    def close(self) -> None:
+        """Report no more."""
+        self._stop.set()
+        self._changed.set()
+        self._tests.shutdown(wait=False, cancel_futures=True)
+        if self._thread.ident:
+            self._thread.join(_END_S)
+
+    def _test(self, entry: Entry) -> None:
+        try:
+            faults = self_test(entry.point)
+        except Exception as error:
+            lacks = f"Its self-test could not run: {raised(error)}."
+        else:
+            lacks = " ".join(map(str, faults))
+        if lacks:
+            logger.error("Task %s of %s is not offered here. %s", entry.name, entry.place, lacks)
+        else:
+            logger.info("Task %s of %s passed its self-test", entry.name, entry.place)
+        with self._lock:
+            self._offers[entry.name] = TaskOffer(entry.package, lacks)
+            if lacks:
+                self._failed[entry.name] = (time.monotonic() + RETEST_S, entry)
+        self._changed.set()
+
+    def _run(self) -> None:
+        self._offers, entries = offers_now()
+        for entry in entries:
+            self._tests.submit(self._test, entry)
+        while not self._stop.is_set():
+            self._changed.clear()
+            with self._lock:
+                offers = dict(self._offers)
+                due = [name for name, (at, _) in self._failed.items() if time.monotonic() > at]
+                for name in due:
+                    self._tests.submit(self._test, self._failed.pop(name)[1])
+            try:
+                self._report(offers)
+                self._first.set()
+            except Exception as error:
+                logger.warning("The tasks of this worker were not reported: %s", error)
+                self._changed.wait(RETRY_S)
+            else:
+                self._changed.wait(REPORT_S)
+        self._close()
+
+
+def offers_now() -> tuple[dict[str, TaskOffer], list[Entry]]:
+    """Return the offers before any self-test, and the entry points that are to be tested."""
+    found = discovered()
+    offers = {
+        each.entry.name: TaskOffer(each.entry.package, each.reason)
+        for each in found.refused
+        if each.entry.name not in found.tasks
+    }
+    for name, entry in found.entries.items():
+        offers[name] = TaskOffer(entry.package, "" if entry.is_own else TESTING)
+    return offers, [entry for entry in found.entries.values() if not entry.is_own]

@@ -1,0 +1,77 @@
+"""Reads of the tasks that workers offer: which have one, and what the others lack."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from workers.offers.models import WorkerRole, WorkerTasks
+from workers.offers.values import lacks_sentence
+
+# A worker reports more often, unless it is gone.
+PRESENT = timedelta(seconds=90)
+
+# Conditions on `w`, a row of `workers_workertasks`, and the `spec` of a job, which also needs the
+# task of the model that judges answers.
+OFFERS = """(
+    (spec ->> 'task' IS NULL OR w.tasks -> (spec ->> 'task') ->> 'lacks' = '')
+    AND (spec ->> 'judge_task' IS NULL OR w.tasks -> (spec ->> 'judge_task') ->> 'lacks' = '')
+)"""
+# Whether the worker `%(worker)s` offers what a job needs; one that reported nothing may try.
+OFFERED_BY_WORKER = f"""(
+    NOT EXISTS (SELECT FROM workers_workertasks w WHERE w.worker = %(worker)s)
+    OR EXISTS (SELECT FROM workers_workertasks w WHERE w.worker = %(worker)s AND {OFFERS})
+)"""  # noqa: S608
+# Whether any compute worker does.
+OFFERED = f"""(
+    NOT EXISTS (SELECT FROM workers_workertasks w
+                 WHERE w.role = 'compute' AND w.seen_at > statement_timestamp() - %(present)s)
+    OR EXISTS (SELECT FROM workers_workertasks w
+                WHERE w.role = 'compute' AND w.seen_at > statement_timestamp() - %(present)s
+                  AND {OFFERS})
+)"""  # noqa: S608
+
+
+def tasks_by_worker() -> dict[str, dict[str, Any]]:
+    """Return what every worker reported last: its tasks by name, by the name of the worker."""
+    return dict(WorkerTasks.objects.values_list("worker", "tasks"))
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A task that a worker knows of and does not offer."""
+
+    worker: str
+    task: str
+    package: str
+    lacks: str
+
+
+def tasks_lacking() -> list[Lacking]:
+    """Return the tasks that workers which report do not offer, and why."""
+    since = timezone.now() - PRESENT
+    rows = WorkerTasks.objects.filter(seen_at__gt=since).values_list("worker", "tasks")
+    return [
+        Lacking(worker, name, offer["package"], offer["lacks"])
+        for worker, tasks in rows
+        for name, offer in tasks.items()
+        if offer["lacks"]
+    ]
+
+
+def tasks_needed(spec: dict[str, Any]) -> list[str]:
+    """Return the tasks whose packages the run of a job loads."""
+    return [spec[name] for name in ("task", "judge_task") if spec.get(name)]
+
+
+def compute_lacks(needed: Collection[str]) -> str:
+    """Return why no compute worker can run a job of these tasks, as a sentence; empty when one can,
+    or none has reported."""
+    since = timezone.now() - PRESENT
+    rows = WorkerTasks.objects.filter(role=WorkerRole.COMPUTE, seen_at__gt=since)
+    reported = dict(rows.values_list("worker", "tasks"))
+    return lacks_sentence(needed, reported, "compute worker") if reported else ""

@@ -1,0 +1,93 @@
+"""The self-test of a task where it is to run: `python -m workers.offers.self_test`.
+
+A worker starts it for each task of another package. It checks the declaration as every process
+does, and imports what the declaration names: runner, recipes and score. Knows no Django.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from registry.catalog.checks import faults as check
+from registry.catalog.checks.declaration import declaration_faults
+from registry.catalog.checks.faults import Fault
+from registry.catalog.checks.process import answer_of, imported
+from registry.catalog.declaration import Task
+from registry.catalog.probe import trial
+from workers.engines.names import load_name
+from workers.run.environment import run_environment
+
+# torch is imported from a cold disk in a minute or two.
+SECONDS = 240.0
+_METHODS = ("prepare", "collate", "run", "split", "cancel", "close")
+_FOLDER, _KEYWORDS = "folder", ("architectures", "device", "dtype")
+
+
+def self_test(point: EntryPoint) -> list[Fault]:
+    """Return the faults of a task in this environment, found by a process of its own.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    return trial(
+        "workers.offers.self_test",
+        point,
+        seconds=SECONDS,
+        memory=None,
+        environment=run_environment(os.environ),
+    )
+
+
+def named_faults(task: Task) -> Iterator[Fault]:
+    """Yield faults of what it names: that cannot be imported, or be called as it will be."""
+    if task.runner:
+        yield from _named("runner", task.runner, _runner)
+    for number, recipe in enumerate(task.recipes):
+        yield from _named(f"recipes[{number}].train", recipe.train, _train)
+    if task.evaluation is not None:
+        yield from _named("evaluation.score", task.evaluation.score, _score)
+
+
+def _named(where: str, name: str, check_it: Any) -> list[Fault]:
+    fix = f"Correct {name}, or install what it imports where workers run."
+    return list(check.guarded(where, fix, lambda: check_it(where, load_name(name))))
+
+
+def _runner(where: str, runner: Any) -> Iterator[Fault]:
+    if not callable(runner):
+        yield Fault(where, f"{check.shown(runner)} is no class.", "Name a class.")
+        return
+    try:
+        signature = inspect.signature(runner)
+        signature.bind(_FOLDER, **dict.fromkeys(_KEYWORDS))
+    except TypeError as error:
+        yield Fault(
+            where,
+            f"It cannot be constructed with a folder and {', '.join(_KEYWORDS)}: {error}.",
+            "Write `__init__(self, folder, *, architectures, device, dtype)`.",
+        )
+    for name in _METHODS:
+        if not callable(getattr(runner, name, None)):
+            yield Fault(where, f"It has no method `{name}`.", f"Write `{name}`.")
+
+
+def _train(where: str, train: Any) -> Iterator[Fault]:
+    return check.callable_faults(where, train, "request, progress")
+
+
+def _score(where: str, score: Any) -> Iterator[Fault]:
+    return check.callable_faults(where, score, "request")
+
+
+def _faults(point: EntryPoint) -> list[Fault]:
+    task, found = imported(point)
+    found = found or declaration_faults(task)
+    return found or list(named_faults(task))
+
+
+if __name__ == "__main__":
+    answer_of(_faults)

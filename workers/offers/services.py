@@ -1,0 +1,47 @@
+"""Record what workers report of their tasks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from workers.dispatch import wake_controller
+from workers.jobs.models import Job, JobState
+from workers.offers.models import WORKER_MAX, WorkerRole, WorkerTasks
+from workers.offers.values import Offers, offers_to_json
+
+# A worker that was silent for so long is forgotten.
+KEPT = timedelta(hours=1)
+
+
+@transaction.atomic
+def worker_tasks_report(*, worker: str, role: WorkerRole, offers: Offers) -> None:
+    """Record the tasks that a worker process offers. Jobs that waited for one are sent again."""
+    tasks = offers_to_json(offers)
+    before = WorkerTasks.objects.filter(worker=worker[:WORKER_MAX]).values_list("tasks", flat=True)
+    known: dict[str, dict[str, str]] = next(iter(before), {})
+    WorkerTasks.objects.update_or_create(
+        worker=worker[:WORKER_MAX],
+        defaults={"role": role, "tasks": tasks, "seen_at": timezone.now()},
+    )
+    new = [
+        name
+        for name, each in tasks.items()
+        if not each["lacks"] and known.get(name, {}).get("lacks") != ""
+    ]
+    if role == WorkerRole.COMPUTE and new:
+        waiting = Job.objects.filter(
+            state=JobState.QUEUED, dispatches__gt=0, dispatch_after__gt=timezone.now()
+        )
+        waits_for = Q(spec__task__in=new) | Q(spec__judge_task__in=new)
+        waiting.filter(waits_for).update(dispatch_after=timezone.now())
+        transaction.on_commit(wake_controller)
+
+
+def worker_tasks_expire() -> int:
+    """Forget workers that were silent for `KEPT`; return how many."""
+    late = timezone.now() - KEPT
+    return WorkerTasks.objects.filter(seen_at__lt=late).delete()[0]

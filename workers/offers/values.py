@@ -1,0 +1,103 @@
+"""Offers of a worker: what it reports of each task. Knows no Django."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from governance.errors import InvalidInput
+from registry.catalog import package_of
+from workers.run.storable import cleaned
+
+TASKS_MAX = 300
+# Workers that a sentence about a task names.
+SHOWN_MAX = 3
+PACKAGE_MAX, LACKS_MAX = 200, 500
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOffer:
+    """One task of a worker: the package that provides it there, and why the worker does not offer
+    it; `lacks` is empty when it does."""
+
+    package: str
+    lacks: str = ""
+
+
+# The tasks of a worker by name.
+Offers = Mapping[str, TaskOffer]
+
+
+class _Stated(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    package: Annotated[str, Field(max_length=PACKAGE_MAX)]
+    lacks: Annotated[str, Field(max_length=LACKS_MAX)] = ""
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=60)]
+_REPORT: TypeAdapter[dict[str, _Stated]] = TypeAdapter(
+    Annotated[dict[_Name, _Stated], Field(max_length=TASKS_MAX)]
+)
+
+
+def offers_to_json(offers: Offers) -> dict[str, dict[str, str]]:
+    """Return offers as they are sent and stored; texts that are too long are cut."""
+    return {
+        name: {
+            "package": cleaned(each.package)[:PACKAGE_MAX],
+            "lacks": cleaned(each.lacks)[:LACKS_MAX],
+        }
+        for name, each in sorted(offers.items())[:TASKS_MAX]
+    }
+
+
+def offers_from_json(given: Any) -> dict[str, TaskOffer]:
+    """Return the offers that a worker reported.
+
+    Raises:
+        InvalidInput: they are malformed, or too many.
+    """
+    try:
+        stated = _REPORT.validate_python(given)
+    except ValidationError as error:
+        raise InvalidInput(
+            "The report of a worker's tasks is malformed.",
+            fields={"tasks": ["Use {name: {package, lacks}}."]},
+        ) from error
+    return {name: TaskOffer(each.package, each.lacks) for name, each in stated.items()}
+
+
+def lacks_sentence(
+    needed: Collection[str], reported: Mapping[str, Mapping[str, Any]], kind: str
+) -> str:
+    """Return which task no worker offers, with its package and what each worker lacks; empty when
+    one of them offers all."""
+    faults = {
+        worker: next(((name, what) for name in needed if (what := lack(tasks, name))), None)
+        for worker, tasks in reported.items()
+    }
+    lacking = {worker: fault for worker, fault in faults.items() if fault is not None}
+    if len(lacking) < len(faults):
+        return ""
+    name = next(iter(lacking.values()))[0] if lacking else next(iter(needed), "")
+    # The web process may lack the package that workers know.
+    package = package_of(name) or next(
+        (str(tasks[name]["package"]) for tasks in reported.values() if name in tasks), ""
+    )
+    of_package = f" (package {package})" if package else ""
+    told = [f"{worker} lacks it: {what}" for worker, (_, what) in sorted(lacking.items())]
+    more = len(told) - SHOWN_MAX
+    rest = f" {more} more lack it." if more > 0 else ""
+    return f"No {kind} offers the task {name}{of_package}. {' '.join(told[:SHOWN_MAX])}{rest}"
+
+
+def lack(tasks: Mapping[str, Any], name: str) -> str:
+    """Return why a worker that reported `tasks` does not offer one; empty when it does."""
+    found = tasks.get(name)
+    if found is None:
+        return "No package that is installed there provides it."
+    return str(found["lacks"])
