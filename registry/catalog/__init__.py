@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from governance.errors import InvalidInput
+from registry.catalog.code import CODE, code_take, point_code
 from registry.catalog.declaration import Metric, Recipe, RowKind, Task
 from registry.catalog.endpoints import INFERENCE_PATHS, Endpoint
 from registry.catalog.inputs import Inputs, Options
@@ -110,7 +112,10 @@ def load_tasks(points: list[EntryPoint]) -> tuple[dict[str, Task], dict[str, str
     paths: dict[str, str] = {}
     for point in points:
         try:
-            task = _load(point, tasks, paths)
+            code = point_code(point)
+            with CODE.limited() if code.packages else nullcontext():
+                task = _load(point, tasks, paths)
+            code_take(task, code)
         except Exception as error:
             # The code of a plug-in can raise anything; the platform starts without its task.
             logger.exception("Task %s cannot be loaded", point.name)
