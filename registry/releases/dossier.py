@@ -19,14 +19,15 @@ from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
 from registry.releases.engines import Precision, serving_section
 from registry.releases.live import release_live
+from registry.releases.software import assay_version, code_section
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain
 
 # 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model; 4:
-# with the engine.
+# with the engine; 5: with the software.
 # Dossiers that were frozen before stay unchanged.
-FORMAT = 4
+FORMAT = 5
 
 
 @lifted()
@@ -73,6 +74,7 @@ def dossier_build(
                 "submitted_by": f"person {submitted_by}",
             },
             "serving": serving_section(version, engine, precision),
+            "software": {"assay": assay_version(), "code": code_section(version.model.task)},
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
             "review_policy": dict(review_policy) if review_policy else None,
@@ -209,7 +211,7 @@ def _evaluation(evaluation: Evaluation, version: ModelVersion, *, leaks: bool) -
         # Absent from older evaluations by our own engine, whose dossiers must keep their digest.
         **{
             name: str(evaluation.details[name])
-            for name in ("engine", "precision")
+            for name in ("engine", "precision", "code")
             if evaluation.details.get(name)
         },
         "intervals": evaluation.intervals,

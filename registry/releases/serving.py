@@ -20,11 +20,14 @@ from registry.releases.breakglass.force import break_glass_of
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.conditions import conditions_recorded
 from registry.releases.models import Release, ReleaseState
-from registry.releases.serving_facts import DossierFacts, ServingFacts
+from registry.releases.serving_facts import NOTHING_NAMED, DossierFacts, ServingFacts
+from registry.releases.software import CODE_DIFFERS, code_difference
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import base_chain
 
 logger = logging.getLogger(__name__)
+# Beginning of the sentence that says so, with the release's ID.
+OTHER_CODE = "Release {} was approved with other code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,20 @@ class ServingVerdict:
     """Verdict on one release. It may serve when `refusal` is None, and until `until` at most.
 
     `readable` is False for a row that cannot be read, which does not serve. `emergency` is the
-    break-glass that it serves by.
+    break-glass that it serves by. `dossier` is what its dossier names.
     """
 
     refusal: WrongState | None = None
     until: datetime | None = None
     emergency: BreakGlass | None = None
     readable: bool = True
+    dossier: DossierFacts = NOTHING_NAMED
+
+    @property
+    def final(self) -> bool:
+        """True when what serves under the release is stopped for good. A row that cannot be read,
+        and code that differs in this process, end its serving for as long as it is so."""
+        return self.refusal is not None and self.refusal.code not in {_UNREADABLE, CODE_DIFFERS}
 
 
 @lifted()
@@ -48,7 +58,8 @@ def serving_verdicts(releases: Collection[Release]) -> dict[int, ServingVerdict]
     A release may serve that is approved, by the votes on its review; or whose dossier two persons
     have approved in an emergency, for some hours (break-glass). For both, its time is not over,
     neither its version nor what that stands on is recalled or suspended by an incident, its dossier
-    names exactly these bytes and users, and its approvals ask for exactly its conditions.
+    names exactly these bytes and users and the packages of its task that this process runs, and its
+    approvals ask for exactly its conditions.
 
     Raises:
         django.db.Error: the database does not answer. A row that cannot be read raises nothing.
@@ -102,19 +113,22 @@ def _grace_refusal(release: Release) -> WrongState | None:
 
 def _verdict(release: Release, facts: ServingFacts) -> ServingVerdict:
     emergency = until = None
+    named = facts.dossiers.get(release.pk, NOTHING_NAMED)
     try:
         emergency = break_glass_of(release, facts.glasses.get(release.pk, ()))
         until = release.serves_until if emergency is None else emergency.ends_at
         _judge(release, facts, emergency)
     except WrongState as error:
-        return ServingVerdict(error, until, emergency, readable=error.code != _UNREADABLE)
+        return ServingVerdict(
+            error, until, emergency, readable=error.code != _UNREADABLE, dossier=named
+        )
     except Exception as error:
         # An unreadable row must not keep the others from being judged.
         logger.exception("Release %s cannot be judged; it does not serve", release.pk)
         return ServingVerdict(
             _unreadable(release, f"{type(error).__name__}: {error}"), readable=False
         )
-    return ServingVerdict(until=until, emergency=emergency)
+    return ServingVerdict(until=until, emergency=emergency, dossier=named)
 
 
 def _judge(release: Release, facts: ServingFacts, emergency: BreakGlass | None) -> None:
@@ -126,6 +140,7 @@ def _judge(release: Release, facts: ServingFacts, emergency: BreakGlass | None) 
     dossier = facts.dossiers[release.pk]
     _check_dossier(release, dossier)
     _check_scope(release, dossier, facts.departments.get(release.pk, []))
+    _check_code(release, dossier)
     if emergency is None:
         _check_review(release, facts)
 
@@ -199,6 +214,18 @@ def _check_scope(release: Release, dossier: DossierFacts, departments: list[str]
                 "has now",
                 "Submit the version for release again.",
             )
+
+
+def _check_code(release: Release, dossier: DossierFacts) -> None:
+    """Raise WrongState when this process runs other packages of the task than the dossier names."""
+    task = release.version.model.task
+    if difference := code_difference(task, dossier.code, dossier.packages):
+        raise WrongState(
+            f"{OTHER_CODE.format(release.pk)}: {difference}. It may not serve.",
+            code=CODE_DIFFERS,
+            hint="Install the packages that the dossier names and start Assay's processes again, "
+            "or submit the release again; its review shows what changed.",
+        )
 
 
 def _check_review(release: Release, facts: ServingFacts) -> None:

@@ -23,6 +23,7 @@ from registry.incidents.reach import suspended_by
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 from registry.releases.engines import BEFORE
 from registry.releases.models import Release
+from registry.releases.software import code_named, packages_in_words
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chains
 
@@ -32,12 +33,15 @@ _REMEMBERED_DOSSIERS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class DossierFacts:
-    """The facts of a dossier that the rule compares. `fault` says why it cannot be read."""
+    """The facts of a dossier that the rule compares. `code` is the digest of its task's packages,
+    and `packages` names them. `fault` says why it cannot be read."""
 
     digest: str
     version_digest: str = ""
     scope: Mapping[str, Any] | None = None
     fault: str = ""
+    code: str = ""
+    packages: str = ""
 
     @classmethod
     def of(cls, dossier: Any) -> DossierFacts:
@@ -52,12 +56,15 @@ class DossierFacts:
             }
             serving = {**BEFORE, **dossier.get("serving", {})}
             scope |= {name: str(serving[name]) for name in ("engine", "precision")}
+            code = code_named(dossier)
+            packages = packages_in_words(code["packages"])
         except Exception as error:
             # Whatever stands there, it costs no other release its verdict.
             return cls(digest, fault=f"{type(error).__name__}: {error}")
-        return cls(digest, named, scope)
+        return cls(digest, named, scope, code=str(code["digest"]), packages=packages)
 
 
+NOTHING_NAMED = DossierFacts("")
 # By the SHA-256 of their stored text: a pure function of it, so never stale.
 _dossiers: dict[bytes, DossierFacts] = {}
 

@@ -79,7 +79,7 @@ def assignments(
     found = []
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
-        if verdict.readable and verdict.refusal is not None:
+        if verdict.final:
             continue
         assigned: bool = deployment.assigned
         if verdict.refusal is None and deployment.release.engine not in engines:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from governance.errors import DomainError
+from registry.catalog.code import NO_PACKAGES
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
 from workers.placement.capacity import Capacity
@@ -36,7 +38,8 @@ class LoadPlan:
     `dtype` the precision that it names, None for the stored one. `adapter` stands on `weights`;
     without one the weights serve alone. `prompt` stands on the adapter, or on the weights. `digest`
     is the one that the approved release names; `expires_at` is when it stops serving, in seconds
-    since the epoch.
+    since the epoch. `code` is the digest of the task's packages that the dossier names, and
+    `packages` names them for people.
     """
 
     deployment_id: int
@@ -52,6 +55,8 @@ class LoadPlan:
     prompt: Weights | None = None
     engine_name: str = EngineName.OWN
     dtype: str | None = None
+    code: str = NO_PACKAGES.digest
+    packages: str = NO_PACKAGES.title
 
     @property
     def top(self) -> Weights:
@@ -87,6 +92,7 @@ class ReplicaReport:
 
     Attributes:
         loaded_digest: What was hashed while loading.
+        code: Digest of the packages of the task that the worker runs.
         failures: Loads that failed in a row; the next one is tried in `retry_in_s` seconds.
     """
 
@@ -97,6 +103,15 @@ class ReplicaReport:
     load_seconds: float | None = None
     failures: int = 0
     retry_in_s: float | None = None
+    code: str = ""
+
+
+class CodeDiffers(DomainError):
+    """The worker runs other packages of a task than the release names (409)."""
+
+    code = "code_differs"
+    status = 409
+    title = "Other code than was approved"
 
 
 class EngineControl(Protocol):

@@ -46,8 +46,12 @@ class Host(Protocol):
 
         Raises:
             ManifestMismatch: the bytes differ from the manifest; the message names the file.
+            CodeDiffers: the packages of the task that run here are not those of the plan.
             Exception: anything else is trouble of this worker, such as no memory or no volume.
         """
+
+    def code(self, deployment_id: int) -> str:
+        """Digest of the packages of its task that answer for a loaded deployment."""
 
     def faults(self) -> dict[int, str]:
         """Deployment ids whose engine has ended by itself, each with the reason."""
@@ -333,7 +337,11 @@ class Reconciler:
         self._ceased.discard(deployment_id)
         state = self._report(
             ReplicaReport(
-                deployment_id, ReplicaState.READY, loaded_digest=digest, load_seconds=seconds
+                deployment_id,
+                ReplicaState.READY,
+                loaded_digest=digest,
+                load_seconds=seconds,
+                code=self._host.code(deployment_id),
             )
         )
         if state != ReplicaState.READY:

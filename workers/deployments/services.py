@@ -17,10 +17,17 @@ from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
+from registry.catalog.code import NO_PACKAGES
 from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
-from registry.releases.serving import release_startable, serving_verdicts
+from registry.releases.serving import (
+    OTHER_CODE,
+    ServingVerdict,
+    release_startable,
+    serving_verdicts,
+)
+from registry.releases.software import CODE_DIFFERS
 from registry.resources import release_subject
 from workers.deployments.leases import lease_end
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
@@ -265,13 +272,16 @@ def replica_report(
     load_seconds: float | None = None,
     failures: int = 0,
     retry_in_s: float | None = None,
+    code: str = "",
     actor: Principal = ENGINE_WORKER,
 ) -> Replica:
     """Record the state of one engine worker's copy. The first ready one makes the deployment serve.
 
     `loaded_digest` is what was hashed while loading; a ready replica of any other bytes than the
     release names is refused. A refused replica refuses the deployment, unless another worker has
-    or had the right bytes: then this worker's copy is at fault, and an alarm says so.
+    or had the right bytes: then this worker's copy is at fault, and an alarm says so. `code` is the
+    digest of the task's packages that the worker runs; with others than the release names, it has
+    failed.
 
     Raises:
         WrongState: the deployment is not live any more; a ready copy must be unloaded.
@@ -285,6 +295,8 @@ def replica_report(
     if state is ReplicaState.READY and loaded_digest != digest:
         state = ReplicaState.REFUSED
         message = f"{worker} loaded {loaded_digest[:12]}…; the release names {digest[:12]}…."
+    if state is ReplicaState.READY and (fault := _code_fault(deployment, worker, code)):
+        state, message = ReplicaState.FAILED, fault
     now = timezone.now()
     values: dict[str, object] = {"state": state, "heartbeat_at": now, "message": message}
     if state in {ReplicaState.LOADING, ReplicaState.READY}:
@@ -319,6 +331,19 @@ def replica_report(
             outcome="denied",
         )
     return replica
+
+
+def _code_fault(deployment: Deployment, worker: str, code: str) -> str:
+    """Say that a worker runs other code than the release names; empty when it does not."""
+    release = deployment.release
+    named = serving_verdicts([release])[release.pk].dossier
+    # Workers of the previous version of Assay report none, and load no other task than Assay's.
+    if (code or NO_PACKAGES.digest) == named.code:
+        return ""
+    return (
+        f"{worker} runs other code of {release.version.model.task} ({code[:12] or 'not reported'}) "
+        f"than release {release.pk} was approved with: {named.packages} ({named.code[:12]})."
+    )
 
 
 def _vouched_for(replica: Replica, digest: str) -> bool:
@@ -408,14 +433,16 @@ def _await_replicas(actor: Principal) -> None:
 def deployments_stop_unservable() -> int:
     """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many.
 
-    One whose release cannot be read is not stopped, which would be final; its lease ends.
+    One whose release cannot be read, or names other code of its task than runs here, is not
+    stopped, which would be final; its lease ends.
     """
     stopped = 0
     deployments = list(live_deployments())
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
-        if verdict.refusal is None or not verdict.readable:
+        _say_held(deployment, verdict)
+        if verdict.refusal is None or not verdict.final:
             continue
         try:
             deployment_move(
@@ -432,3 +459,18 @@ def deployments_stop_unservable() -> int:
         except Exception:
             logger.exception("Deployment %s could not be stopped", deployment.name)
     return stopped
+
+
+def _say_held(deployment: Deployment, verdict: ServingVerdict) -> None:
+    """Say on the deployment that the code of its task differs in this process, while it does."""
+    said = deployment.message.startswith(OTHER_CODE.format(deployment.release_id))
+    message = "" if deployment.state == DeploymentState.SERVING else WAITS
+    if verdict.refusal is not None:
+        if verdict.refusal.code != CODE_DIFFERS:
+            return
+        message = verdict.refusal.message[:1000]
+    elif not said:
+        return
+    if message != deployment.message:
+        rows = Deployment.objects.filter(pk=deployment.pk, state=deployment.state)
+        rows.update(message=message)

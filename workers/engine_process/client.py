@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from registry.catalog.code import CODE, NO_PACKAGES, TaskCode
 from workers import landlock
 from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, Channel, Message
@@ -62,10 +63,19 @@ class OwnEngines:
         self._lock = threading.Lock()
         self._process: EngineProcess | None = None
 
-    def load(self, name: str, folder: Path, *, root: Path, **settings: Any) -> ProcessEngine:
+    def load(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        root: Path,
+        code: TaskCode = NO_PACKAGES,
+        **settings: Any,
+    ) -> ProcessEngine:
         """Return the engine that the class of a dotted name makes of `folder` and `settings`.
 
-        `root` holds the folders of all engines and adapters; the process can read no others.
+        `root` holds the folders of all engines and adapters; the process can read no others. It
+        imports the packages of `code` from the private copies of this process.
 
         Raises:
             UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class does.
@@ -73,7 +83,7 @@ class OwnEngines:
         """
         process = self._joined(name, root)
         try:
-            number = process.load(name, folder, settings)
+            number = process.load(name, folder, code, settings)
         except BaseException:
             self._leave(process)
             raise
@@ -174,7 +184,7 @@ class EngineProcess:
         self.pid = self._started.result().pid
         self.send({"do": "begin", "logs": logs})
 
-    def load(self, name: str, folder: Path, settings: Mapping[str, Any]) -> int:
+    def load(self, name: str, folder: Path, code: TaskCode, settings: Mapping[str, Any]) -> int:
         """Return the number of a new engine. Raises as `OwnEngines.load`."""
         number = next(self._numbers)
         self.ask(
@@ -183,6 +193,8 @@ class EngineProcess:
                 "engine": number,
                 "name": name,
                 "folder": str(folder),
+                "code": code.digest,
+                "packages": {name: str(copy) for name, copy in CODE.folders(code).items()},
                 "settings": settings,
             }
         )
@@ -322,7 +334,7 @@ def _started(end: socket.socket, engine: str, root: Path, scratch: Path) -> subp
     """Start the server on its end of the socket, without the secrets of this process."""
     allowed = None
     if landlock.abi() >= landlock.LEAST_ABI:
-        allowed = paths_allowed(engine, root, scratch)
+        allowed = paths_allowed(engine, root, scratch, CODE.root())
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     # Libraries write caches to these places.
     folders = dict.fromkeys(("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME"), str(scratch))

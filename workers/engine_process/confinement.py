@@ -15,13 +15,16 @@ _LIBRARIES = "/opt/rocm"
 _CODE = (".py", ".so", ".zip", ".dist-info", ".egg-info")
 
 
-def paths_allowed(engine: str, weights: Path, scratch: Path) -> dict[str, list[str]]:
+def paths_allowed(
+    engine: str, weights: Path, scratch: Path, packages: Path
+) -> dict[str, list[str]]:
     """Return the paths of `landlock.ruleset`: Python's code, the weights and a temporary folder.
 
     Args:
         engine: Dotted name of the first engine's class.
         weights: Folder that holds the private copies of all weights, later ones included.
         scratch: Folder in which the process may write.
+        packages: Folder that holds the private copies of tasks' packages, later ones included.
     """
     prefixes = {Path(each).resolve() for each in (sys.prefix, sys.base_prefix)}
     entries = {Path(each or os.curdir).resolve() for each in sys.path}
@@ -31,7 +34,7 @@ def paths_allowed(engine: str, weights: Path, scratch: Path) -> dict[str, list[s
     }
     others = {path for path in code if not any(map(path.is_relative_to, prefixes))}
     return {
-        "run": [_LIBRARIES, *map(str, (*prefixes, *others, *_programs()))],
+        "run": [_LIBRARIES, *map(str, (*prefixes, *others, *_programs(), packages))],
         "read": [str(weights)],
         "own": [str(scratch)],
         # Python finds modules by the names in a folder.

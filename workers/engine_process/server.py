@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from governance.principals import serving
+from registry.catalog.code import code_enter
+from registry.catalog.packages import CodeUnknown
 from workers import landlock
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
@@ -118,6 +120,13 @@ class Server:
 
     def _load(self, message: Message) -> None:
         def load() -> None:
+            # Before anything of the task is imported.
+            entered = code_enter(message["packages"])
+            if entered != message["code"]:
+                raise CodeUnknown(
+                    f"The copies of the task's packages have the digest {entered[:12]}, not "
+                    f"{message['code'][:12]}."
+                )
             engine = load_name(message["name"])(Path(message["folder"]), **message["settings"])
             pool = ThreadPoolExecutor(PREPARING, "engine-prompts")
             self._served[message["engine"]] = _Served(engine, pool)

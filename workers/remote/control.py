@@ -64,6 +64,7 @@ class RemoteControl:
             "deployment": report.deployment_id,
             "state": str(report.state),
             "loaded_digest": report.loaded_digest,
+            "code": report.code,
             "message": one_line(report.message, 1_000),
             "load_seconds": report.load_seconds,
             "failures": report.failures,

@@ -12,6 +12,7 @@ from typing import Any
 
 from governance.errors import InvalidInput
 from registry.catalog import get_task, package_of
+from registry.catalog.code import CODE, NO_PACKAGES, TaskCode, task_code
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
 from registry.catalog.engines import EngineName, engine_class
@@ -45,6 +46,8 @@ def execute(attempt: Attempt) -> dict[str, Any]:
         Cancelled: it stopped because `progress.should_stop()` said so.
         DomainError: a file cannot be used.
     """
+    # Before a task is looked up, which imports its packages.
+    CODE.copies_below(attempt.folder)
     match attempt.order.work:
         case IntakeWork() as work:
             return _intake(attempt, work)
@@ -72,7 +75,15 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     progress.enter("converting")
     output = attempt.make_output()
-    task = get_task(work.task)
+    task, made_by = _entered(work.task)
+    if made_by.packages:
+        findings.append(
+            {
+                "check": "task code",
+                "passed": True,
+                "detail": f"Converted by {made_by.title}, whose code is {made_by.digest}.",
+            }
+        )
     converted: dict[str, Any]
     if work.base_digest is not None:
         keep = load_name("workers.trainers.kept_adapter:keep_adapter")
@@ -120,7 +131,7 @@ def code_summary(code: Sequence[Code]) -> str:
 
 def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     progress = attempt.progress
-    task = get_task(work.task)
+    task, code = _entered(work.task)
     recipe = task.recipe(work.method)
     request = TrainingRequest(
         task=task.name,
@@ -141,14 +152,25 @@ def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     progress.enter("hashing")
     return {
         "metrics": _finite(result.metrics),
-        "parameters": {**result.parameters, **_made_with(task, recipe.train)},
+        "parameters": {**result.parameters, **_made_with(task, code, recipe.train)},
         "notes": result.notes,
         "code": [each.to_json() for each in model_code(request.output)],
         "manifest": build_manifest(request.output, base_digest=work.base_digest).to_json(),
     }
 
 
-def _made_with(task: Task, trainer: str) -> dict[str, str]:
+def _entered(name: str) -> tuple[Task, TaskCode]:
+    """Return a task and its code. From now on this run imports nothing that no package of it
+    requires. Raises InvalidInput.
+    """
+    task = get_task(name)
+    code = task_code(name) or NO_PACKAGES
+    if code.packages:
+        CODE.confine()
+    return task, code
+
+
+def _made_with(task: Task, code: TaskCode, trainer: str) -> dict[str, str]:
     """Return the provenance of a version other than data and settings: the trainer, the package
     that provides it, and the code it ran on."""
     versions = {
@@ -159,6 +181,7 @@ def _made_with(task: Task, trainer: str) -> dict[str, str]:
     return {
         "trainer": trainer,
         "package": package_of(task.name),
+        **({"package_code": code.digest} if code.packages else {}),
         "library_python": platform.python_version(),
         **versions,
     }
@@ -184,8 +207,9 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
 
 def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
     progress = attempt.progress
+    task, code = _entered(work.version.task)
     request = EvaluationRequest(
-        plan=evaluation_plan(get_task(work.version.task), work.version.engine),
+        plan=evaluation_plan(task, work.version.engine),
         version=attempt.input("version"),
         base=attempt.input("base") if attempt.has("base") else None,
         data_file=attempt.data,
@@ -211,6 +235,7 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
             **result.details,
             "engine": str(work.version.engine),
             "precision": "stored",
+            "code": code.digest,
         },
         "intervals": result.intervals,
         "slices": result.slices,

@@ -103,6 +103,8 @@ class NodePlanAnswer(serializers.Serializer[Any]):
     prompt = serializers.JSONField(allow_null=True)
     engine_name = serializers.CharField()
     dtype = serializers.CharField(allow_null=True)
+    code = serializers.CharField(help_text="Digest of the task's packages.")
+    packages = serializers.CharField(help_text="Their names and versions.")
 
 
 class NodePlanView(NodeEndpoint):
@@ -121,6 +123,7 @@ class ReplicaBody(StrictSerializer):
     deployment = Identifier()
     state = Choice(choices=ReplicaState.choices)
     loaded_digest = Line(max_length=64, allow_blank=True, default="")
+    code = Line(max_length=64, allow_blank=True, default="")
     message = Line(max_length=1000, allow_blank=True, default="")
     load_seconds = Number(min_value=0, max_value=1e6, allow_null=True, default=None)
     failures = Whole(max_value=1_000_000, default=0)
