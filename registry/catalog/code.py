@@ -17,12 +17,12 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, DistributionFinder, EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +40,7 @@ from registry.catalog.packages import (
 from registry.manifests import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
+_ANY = DistributionFinder.Context()
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,12 @@ class PrivateCode(MetaPathFinder):
         raise ModuleNotFoundError(
             f"No module named {fullname!r} in the packages that the task requires", name=fullname
         )
+
+    def find_distributions(
+        self, context: DistributionFinder.Context = _ANY
+    ) -> Iterable[Distribution]:
+        """Return what is installed, as the finder does whose place this one has taken."""
+        return PathFinder.find_distributions(context) if self._confined else ()
 
     def _found(self, fullname: str, target: ModuleType | None) -> ModuleSpec:
         folders = [str(self._copy(name)) for name in self._owners[fullname]]

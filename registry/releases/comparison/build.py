@@ -118,8 +118,14 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
         dossier=field_changes(
             flat(release.dossier_fields), None if live is None else flat(live.dossier_fields)
         ),
-        packages=packages_compared(release.dossier, None if live is None else live.dossier),
+        packages=packages_compared(release.dossier, _dossier_before(release, live)),
     )
+
+
+def _dossier_before(release: Release, live: Release | None) -> Mapping[str, Any] | None:
+    """Return the dossier whose packages are compared: a renewal has one, even if nothing serves."""
+    before = live or release.renews
+    return None if before is None else before.dossier
 
 
 def version_compare(

@@ -312,11 +312,12 @@ def test_a_package_that_is_not_required_is_not_found(site: Path) -> None:
 
 
 INNER = """
-import importlib.util, json, sys
+import importlib.metadata, importlib.util, json, sys
 from registry.catalog.code import code_enter
 digest = code_enter(json.loads(sys.argv[1]))
 import numpy, other_task.runner
 print(json.dumps({
+    "installed": importlib.metadata.version("numpy"),
     "digest": digest,
     "says": other_task.runner.Runner.said,
     "numpy": numpy.__file__,
@@ -347,6 +348,7 @@ def test_a_process_of_engines_finds_what_the_task_requires_and_nothing_else(site
     assert said["digest"] == said["outer"]
     assert said["says"] == "RIGHT"
     assert not said["undeclared"]
+    assert said["installed"] == importlib.metadata.version("numpy")
     assert "site-packages" in said["numpy"]
 
 
