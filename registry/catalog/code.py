@@ -40,6 +40,8 @@ from registry.catalog.packages import (
 from registry.manifests import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
+# Of the names of a task's packages, where they are reported.
+PACKAGES_MAX = 300
 _ANY = DistributionFinder.Context()
 
 
@@ -248,6 +250,18 @@ def task_code(name: str) -> TaskCode | None:
 
     discovered()
     return _codes.get(name)
+
+
+def codes_here() -> dict[str, dict[str, str]]:
+    """Return the digest and the packages of each task that another package provides, by task."""
+    from registry.catalog import discovered  # As in `task_code`.
+
+    discovered()
+    return {
+        name: {"digest": code.digest, "packages": code.title[:PACKAGES_MAX]}
+        for name, code in sorted(_codes.items())
+        if code.packages
+    }
 
 
 def point_code(point: EntryPoint) -> TaskCode:

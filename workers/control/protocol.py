@@ -6,10 +6,11 @@ which has neither database nor store, `workers.remote` makes requests. Knows no 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from governance.errors import DomainError
 from registry.catalog.code import NO_PACKAGES
@@ -87,6 +88,24 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Software:
+    """The software of a worker: the versions that each engine's answers depend on, and the digest
+    and the names of the packages of each task that another package provides."""
+
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRequest:
+    """A request whose answer a dossier names. Files in its inputs are named by SHA-256."""
+
+    row: int
+    inputs: dict[str, Any]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaReport:
     """The state of one worker's copy of a deployment.
 
@@ -156,11 +175,37 @@ class EngineControl(Protocol):
     def replicas_stop(self, *, worker: str) -> None:
         """Record that `worker` starts or ends: it holds nothing."""
 
+    def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
+        """Return the requests whose answers are compared before a deployment serves on `worker`;
+        none when it needs no comparison there.
+
+        Raises:
+            NotFound: the deployment is not live any more.
+        """
+
+    def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
+        """Return a file that such a request names, all of whose bytes have been hashed.
+
+        Raises:
+            DomainError: it is gone, is another one, or cannot be reached.
+        """
+
+    def references_report(
+        self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Have the answers compared with those of the dossier, and the result recorded."""
+
     def worker_key_register(
-        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+        self,
+        *,
+        worker: str,
+        public_key: str,
+        engines: Sequence[str],
+        capacity: Capacity,
+        software: Software,
     ) -> None:
         """Make `public_key` the one that gateways seal this worker's requests for, and record what
-        the worker offers and has.
+        the worker offers, has and runs.
         """
 
     def drop_broken(self) -> None:

@@ -17,7 +17,7 @@ from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
-from registry.catalog.code import NO_PACKAGES
+from registry.releases.equivalence.environments import environments_keep, environments_seen
 from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -29,6 +29,8 @@ from registry.releases.serving import (
 )
 from registry.releases.software import CODE_DIFFERS
 from registry.resources import release_subject
+from workers.control.protocol import Software
+from workers.deployments.equivalence import worker_environments, worker_fault
 from workers.deployments.leases import lease_end
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState, WorkerKey
 from workers.deployments.resources import (
@@ -224,14 +226,15 @@ def worker_key_register(
     public_key: str,
     engines: Sequence[str] = (),
     capacity: Capacity | None = None,
+    software: Software | None = None,
     actor: Principal = ENGINE_WORKER,
 ) -> None:
     """Make `public_key` the one that gateways seal this worker's requests for, and record what the
-    worker offers and has. One without a capacity is given nothing to load; one whose key is empty
-    gets no requests.
+    worker offers, has and runs. One without a capacity is given nothing to load; one whose key is
+    empty gets no requests.
 
     Raises:
-        InvalidInput: no secret can be shared with the key.
+        InvalidInput: no secret can be shared with the key, or its software is not valid.
     """
     if public_key and not exchange_possible(public_key):
         raise InvalidInput(
@@ -239,7 +242,10 @@ def worker_key_register(
             fields={"public_key": ["Use an X25519 key that was made for this worker."]},
         )
     now, has = timezone.now(), capacity or Capacity(memory=0)
+    runs = software or Software()
     facts = {
+        "code": {task: dict(code) for task, code in runs.code.items()},
+        "environments": environments_keep(runs.environments),
         "public_key": public_key,
         "engines": list(engines),
         "memory": has.memory,
@@ -281,7 +287,7 @@ def replica_report(
     release names is refused. A refused replica refuses the deployment, unless another worker has
     or had the right bytes: then this worker's copy is at fault, and an alarm says so. `code` is the
     digest of the task's packages that the worker runs; with others than the release names, it has
-    failed.
+    failed, and so it has where the release may not serve with the worker's software.
 
     Raises:
         WrongState: the deployment is not live any more; a ready copy must be unloaded.
@@ -295,8 +301,10 @@ def replica_report(
     if state is ReplicaState.READY and loaded_digest != digest:
         state = ReplicaState.REFUSED
         message = f"{worker} loaded {loaded_digest[:12]}…; the release names {digest[:12]}…."
-    if state is ReplicaState.READY and (fault := _code_fault(deployment, worker, code)):
-        state, message = ReplicaState.FAILED, fault
+    if state is ReplicaState.READY:
+        fault = worker_fault(deployment, worker=worker, code=code, actor=actor)
+        if fault:
+            state, message = ReplicaState.FAILED, fault
     now = timezone.now()
     values: dict[str, object] = {"state": state, "heartbeat_at": now, "message": message}
     if state in {ReplicaState.LOADING, ReplicaState.READY}:
@@ -333,19 +341,6 @@ def replica_report(
     return replica
 
 
-def _code_fault(deployment: Deployment, worker: str, code: str) -> str:
-    """Say that a worker runs other code than the release names; empty when it does not."""
-    release = deployment.release
-    named = serving_verdicts([release])[release.pk].dossier
-    # Workers of the previous version of Assay report none, and load no other task than Assay's.
-    if (code or NO_PACKAGES.digest) == named.code:
-        return ""
-    return (
-        f"{worker} runs other code of {release.version.model.task} ({code[:12] or 'not reported'}) "
-        f"than release {release.pk} was approved with: {named.packages} ({named.code[:12]})."
-    )
-
-
 def _vouched_for(replica: Replica, digest: str) -> bool:
     """Return whether another worker loads the deployment, or hashed exactly these bytes lately."""
     others = Replica.objects.filter(deployment_id=replica.deployment_id).exclude(pk=replica.pk)
@@ -364,6 +359,7 @@ def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
         NotFound: the worker is not registered, or was forgotten after a long silence.
     """
     rows = WorkerKey.objects.filter(worker=worker[:120])
+    environments_seen(list(worker_environments(worker).values()))
     if not rows.update(engines=list(engines), seen_at=timezone.now()):
         raise NotFound(
             f"Worker {worker[:120]} is not registered.",

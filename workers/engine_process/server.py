@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from workers.engine_process.messages import (
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, RequestRefused
 from workers.engines.servers.launch import drop_capabilities, isolate
+from workers.engines.sketches import sketched
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Server:
         request_id = message["request_id"]
 
         def sink(event: Event) -> None:
+            if message["sketch"] and isinstance(event, Done) and event.results:
+                event = replace(event, results=sketched(event.results))
             self._tell(message, event)
 
         with serving(request_id):

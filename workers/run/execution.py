@@ -21,8 +21,10 @@ from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
 from registry.manifests import build_manifest
 from registry.versions.model_code import known_code
+from workers.engines.environment import environment_of
 from workers.engines.model_code import Code, Refused, model_code
 from workers.engines.names import load_name
+from workers.engines.servers.offered import engine_version
 from workers.run.attempt import Attempt
 from workers.run.order import EvaluateWork, FineTuneWork, IndexWork, IntakeWork
 from workers.trainers.protocol import (
@@ -202,6 +204,7 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
         score=task.evaluation.score,
         result_type=task.result_type,
         media_columns=tuple(media_columns(task.row)),
+        outputs=task.outputs,
     )
 
 
@@ -236,7 +239,9 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
             "engine": str(work.version.engine),
             "precision": "stored",
             "code": code.digest,
+            "environment": environment_of(work.version.engine, engine_version(work.version.engine)),
         },
+        "reference": result.reference,
         "intervals": result.intervals,
         "slices": result.slices,
     }

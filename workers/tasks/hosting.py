@@ -9,22 +9,31 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
+from registry.catalog import get_task
 from registry.catalog.code import TaskCode, task_code
 from registry.catalog.engines import EngineName
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.releases.software import code_difference
 from workers.control.direct import DirectControl
-from workers.control.protocol import CodeDiffers, EngineControl, LoadPlan, Weights
+from workers.control.protocol import (
+    CodeDiffers,
+    EngineControl,
+    LoadPlan,
+    ReferenceRequest,
+    Weights,
+)
 from workers.engine_process.client import OwnEngines
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
+from workers.tasks.comparing import answers_to
 from workers.tasks.engines import engine_settings
 
 logger = logging.getLogger(__name__)
@@ -98,6 +107,24 @@ class EngineHost:
     def find(self, deployment_id: int) -> Loaded | None:
         """The deployment when it can answer now."""
         return self._loaded.get(deployment_id)
+
+    def answers(
+        self,
+        deployment_id: int,
+        requests: Sequence[ReferenceRequest],
+        opened: Callable[[str], BytesIO],
+    ) -> list[dict[str, Any]]:
+        """As `Host.answers`. Raises RuntimeError: it is not loaded, or as `answers_to`."""
+        loaded = self._loaded.get(deployment_id)
+        if loaded is None:
+            raise RuntimeError("It is not loaded any more.")
+        return answers_to(
+            requests,
+            engine=loaded.engine,
+            task=get_task(loaded.plan.task),
+            adapter=loaded.adapter,
+            opened=opened,
+        )
 
     def code(self, deployment_id: int) -> str:
         """As `Host.code`; empty for what is not loaded."""

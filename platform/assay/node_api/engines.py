@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Any
 
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
-from assay.api.fields import Choice, Identifier, Line, Number, Several, StrictSerializer, Whole
+from assay.api.fields import (
+    Choice,
+    Identifier,
+    Line,
+    Number,
+    Object,
+    Several,
+    StrictSerializer,
+    Whole,
+)
+from assay.downloads import BINARY
 from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.facts import FactsBody
 from assay.node_api.joining import TAG
+from registry.catalog.answers import ANSWER_MAX, ROWS_MAX
 from registry.catalog.engines import EngineName
 from workers.control.messages import assignment_to_json, plan_to_json
+from workers.control.protocol import Software
 from workers.deployments.models import Device, ReplicaState
 from workers.deployments.services import replica_report, replicas_heartbeat
 from workers.nodes.engine_side import (
     node_assignments,
     node_plan,
+    node_reference_file,
+    node_references,
+    node_references_report,
     node_require,
     node_worker_register,
     node_worker_stop,
@@ -116,6 +136,79 @@ class NodePlanView(NodeEndpoint):
         return Response(plan_to_json(node_plan(node=self.node, deployment_id=deployment_id)))
 
 
+class ReferencesQuery(StrictSerializer):
+    """The worker that has loaded the deployment."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+
+
+class ReferenceAnswer(serializers.Serializer[Any]):
+    """A request whose answer the dossier names: inputs and options as the task's schemas, files by
+    their SHA-256."""
+
+    row = serializers.IntegerField()
+    inputs = serializers.JSONField()
+    options = serializers.JSONField()
+
+
+class ReferenceResult(StrictSerializer):
+    """The answer to one request; `failed` says why there is none."""
+
+    row = Whole(max_value=2**31 - 1)
+    text = serializers.CharField(
+        allow_blank=True, trim_whitespace=False, max_length=4 * ANSWER_MAX, required=False
+    )
+    results = serializers.JSONField(required=False)
+    failed = Line(max_length=200, required=False)
+
+
+class ReferencesBody(StrictSerializer):
+    """A worker's answers to the requests of the dossier."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    answers = Several(child=ReferenceResult(), max_length=ROWS_MAX)
+
+
+class NodeReferencesView(NodeEndpoint):
+    """Requests that a worker answers after an upgrade, before a deployment serves there."""
+
+    @operation(
+        TAG,
+        "List the requests that are compared before a deployment serves",
+        query=ReferencesQuery,
+        answer=ReferenceAnswer(many=True),
+    )
+    def get(self, request: Request, deployment_id: int) -> Response:
+        worker = worker_of(self.node, self.query(ReferencesQuery)["worker"])
+        found = node_references(node=self.node, worker=worker, deployment_id=deployment_id)
+        return Response([asdict(each) for each in found])
+
+    @operation(TAG, "Send the answers to them", body=ReferencesBody, answer=None, status=204)
+    def post(self, request: Request, deployment_id: int) -> Response:
+        given = self.body(ReferencesBody)
+        node_references_report(
+            node=self.node,
+            worker=worker_of(self.node, given["worker"]),
+            deployment_id=deployment_id,
+            answers=given["answers"],
+        )
+        return Response(status=204)
+
+
+class NodeReferenceFileView(NodeEndpoint):
+    """A file of such a request."""
+
+    @operation(
+        TAG,
+        "Bytes of a file of these requests",
+        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The file."),
+    )
+    def get(self, request: Request, deployment_id: int, digest: str) -> HttpResponseBase:
+        self.query()
+        file = node_reference_file(node=self.node, deployment_id=deployment_id, sha256=digest)
+        return HttpResponse(file, content_type=BINARY)
+
+
 class ReplicaBody(StrictSerializer):
     """State of one worker's copy."""
 
@@ -200,6 +293,14 @@ class CapacityBody(StrictSerializer):
     labels = Several(child=Line(max_length=40), max_length=16)
 
 
+class SoftwareBody(StrictSerializer):
+    """The versions that each engine's answers depend on, and the packages of each task that another
+    package provides, with their digest."""
+
+    environments = Object(required=False, default=dict)
+    code = Object(required=False, default=dict)
+
+
 class WorkerKeyBody(StrictSerializer):
     """A worker process's public key (X25519, hexadecimal), made anew at each start."""
 
@@ -207,6 +308,7 @@ class WorkerKeyBody(StrictSerializer):
     public_key = serializers.RegexField("^[0-9a-f]{64}$")
     engines = Several(child=Choice(choices=ENGINES), max_length=len(ENGINES))
     capacity = CapacityBody()
+    software = SoftwareBody(required=False)
 
 
 class NodeWorkerKeyView(NodeEndpoint):
@@ -222,5 +324,6 @@ class NodeWorkerKeyView(NodeEndpoint):
             public_key=given["public_key"],
             engines=given["engines"],
             capacity=Capacity(**{**given["capacity"], "labels": labels}),
+            software=Software(**given.get("software", {})),
         )
         return Response(status=204)
