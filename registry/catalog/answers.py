@@ -74,29 +74,31 @@ def tolerance_from_json(stated: Mapping[str, Any]) -> Tolerance:
 def difference(expected: Any, found: Any, tolerance: Tolerance) -> str:
     """Say how an answer differs from the expected one, without its content; empty when they are
     equal within the tolerance."""
-    return _difference(expected, found, tolerance, "the answer")
+    return _difference(expected, found, tolerance, "")
 
 
 def _difference(one: Any, other: Any, tolerance: Tolerance, place: str) -> str:
+    said = place or "the answer"
     if isinstance(one, bool) or isinstance(other, bool) or one is None or other is None:
-        return "" if one is other else f"{place} differs"
+        return "" if one is other else f"{said} differs"
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return _numbers(one, other, tolerance, place)
+        return _numbers(one, other, tolerance, said)
     if type(one) is not type(other):
-        return f"{place} is of another kind"
+        return f"{said} is of another kind"
     if isinstance(one, str):
-        return "" if one == other else f"the text of {place} differs"
+        return "" if one == other else f"{said} differs"
     if isinstance(one, dict):
         if one.keys() != other.keys():
-            return f"{place} has other members"
-        pairs = [(one[name], other[name], f"{place}.{name}") for name in sorted(one)]
+            return f"{said} has other members"
+        dot = "." if place else ""
+        pairs = [(one[name], other[name], f"{place}{dot}{name}") for name in sorted(one)]
     elif isinstance(one, list):
         if len(one) != len(other):
-            return f"{place} has {len(other)} items, not {len(one)}"
+            return f"{said} has {len(other)} items, not {len(one)}"
         one, other = _ordered(one), _ordered(other)
         pairs = [(*each, place) for each in zip(one, other, strict=True)]
     else:
-        return "" if one == other else f"{place} differs"
+        return "" if one == other else f"{said} differs"
     return next(filter(None, (_difference(a, b, tolerance, where) for a, b, where in pairs)), "")
 
 
