@@ -9,14 +9,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from governance.audit.alarms import Alarm, alarms_add
-from registry.releases.equivalence.environments import LATELY
-from registry.releases.equivalence.models import EQUIVALENT, EquivalenceCheck
-from registry.releases.equivalence.services import check_in_words
-from registry.releases.equivalence.standing import named_in
+from registry.releases.equivalence.selectors import changed_in_words
 from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
-from workers.deployments.software import code_differences
+from workers.deployments.software import code_differences, live_checks_changed
 from workers.deployments.states import LIVE
 from workers.nodes.broker_denials import ALARM_FOR, node_denials
 from workers.nodes.models import Node
@@ -95,19 +92,7 @@ def code_differs() -> str:
 def answers_changed() -> str:
     """Name live deployments whose answers differ, or cannot be compared, with software that a
     worker has now."""
-    rows = (
-        EquivalenceCheck.objects.exclude(outcome__in=EQUIVALENT)
-        .filter(
-            release__deployments__state__in=LIVE,
-            environment__seen_at__gte=timezone.now() - LATELY,
-        )
-        .select_related("environment", "release")
-        .order_by("pk")
-    )
-    return " ".join(
-        f"{check.release.deployment_name}: {check_in_words(check, named_in(check.release.dossier))}"
-        for check in rows[:_NAMED]
-    )
+    return " ".join(map(changed_in_words, live_checks_changed()[:_NAMED]))
 
 
 def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:

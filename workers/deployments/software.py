@@ -1,8 +1,9 @@
-"""Compare the packages of tasks in this process with those of the other processes."""
+"""Software of the processes: packages of tasks that differ, and answers that changed with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 from django.utils import timezone
 
 from registry.catalog.code import codes_here
-from workers.deployments.models import WorkerKey
-from workers.measurements.measuring import CODE, LOOPS_KEPT
+from registry.releases.equivalence.models import EquivalenceCheck
+from registry.releases.equivalence.selectors import checks_changed
+from workers.deployments.models import Deployment, WorkerKey
+from workers.deployments.states import LIVE
+from workers.measurements.measuring import CODE, LOOPS_KEPT, SOFTWARE
 from workers.measurements.models import Measurement
 
 # A worker that was silent for longer is not compared.
@@ -53,6 +57,36 @@ def code_differences() -> list[CodeDifference]:
         for task in sorted({*here, *there})
         if _digest(here, task) != _digest(there, task)
     ]
+
+
+def live_checks_changed() -> list[EquivalenceCheck]:
+    """Return the comparisons of live deployments that found other answers, or none to compare with,
+    with software that a worker has now."""
+    live = Deployment.objects.filter(state__in=LIVE).values_list("release", flat=True)
+    return checks_changed(list(live))
+
+
+def software_measure() -> None:
+    """Count the processes that run other packages of a task than this one, and the comparisons of
+    each live deployment that found other answers."""
+    Measurement.keep(
+        SOFTWARE,
+        {
+            "code": Counter(each.task for each in code_differences()),
+            "answers": Counter(each.release.deployment_name for each in live_checks_changed()),
+        },
+    )
+
+
+def controllers_differ(figures: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """Count by task the controllers, whose codes these are, that differ from this process."""
+    here = codes_here()
+    return Counter(
+        task
+        for there in figures
+        for task in {*here, *there}
+        if _digest(here, task) != _digest(there, task)
+    )
 
 
 def _digest(codes: Mapping[str, Any], task: str) -> str:

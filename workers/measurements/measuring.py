@@ -23,7 +23,8 @@ from workers.jobs.selectors import WAITING
 from workers.measurements.loops import LoopTimes
 from workers.measurements.models import Measurement
 
-JOBS, REPLICAS, STORE, LOOPS, CODE = "jobs", "replicas", "store", "loops@", "code@"
+JOBS, REPLICAS, STORE, SOFTWARE = "jobs", "replicas", "store", "software"
+LOOPS, CODE = "loops@", "code@"
 # A controller that reported nothing for this long is gone.
 LOOPS_KEPT = timedelta(minutes=10)
 LATELY = timedelta(hours=1)

@@ -264,6 +264,32 @@ def check_tasks() -> str:
     return ", ".join(sorted(TASKS))
 
 
+def check_task_code() -> str:
+    """All processes run the same packages of tasks."""
+    from registry.catalog.code import codes_here
+    from workers.deployments.software import code_differences
+
+    if differing := code_differences():
+        raise CheckFailed(
+            " ".join(map(str, differing[:5])),
+            "Install the same packages everywhere, then start every process again.",
+        )
+    return ", ".join(each["packages"] for each in codes_here().values()) or "Assay's own tasks"
+
+
+def check_answers() -> str:
+    """What serves answers as it was approved, with the software of the workers."""
+    from registry.releases.equivalence.selectors import changed_in_words
+    from workers.deployments.software import live_checks_changed
+
+    if changed := live_checks_changed():
+        raise CheckFailed(
+            " ".join(map(changed_in_words, changed[:5])),
+            "Go back to the software of the dossier, or evaluate the version and submit it again.",
+        )
+    return "no live release differs"
+
+
 CHECKS: tuple[Check, ...] = (
     ("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
     ("Migrations", check_migrations, "Fix PostgreSQL first."),
@@ -284,6 +310,8 @@ CHECKS: tuple[Check, ...] = (
     ("Workers", check_workers, "Fix Redis or Valkey first."),
     ("Engines", check_engines, "Reinstall Assay."),
     ("Tasks", check_tasks, "Reinstall Assay."),
+    ("Code of tasks", check_task_code, "Fix PostgreSQL first."),
+    ("Answers", check_answers, "Fix PostgreSQL first."),
 )
 
 

@@ -17,6 +17,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from registry.catalog import TASKS, package_of, unavailable_tasks
+from workers.deployments.software import code_differences, live_checks_changed
 from workers.jobs.selectors import backlog
 
 # An address may hold a user name and a password.
@@ -38,7 +39,13 @@ class Health(OperatorScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         tasks = [(task, package_of(task.name)) for task in TASKS.values()]
-        return {"queues": backlog(), "tasks": tasks, "unavailable": unavailable_tasks()}
+        return {
+            "queues": backlog(),
+            "tasks": tasks,
+            "unavailable": unavailable_tasks(),
+            "differences": code_differences(),
+            "changed": live_checks_changed(),
+        }
 
 
 class HealthChecks(OperatorScreen):
