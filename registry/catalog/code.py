@@ -241,7 +241,8 @@ def _removed(folder: Path, process: int) -> None:
 
 
 CODE = PrivateCode()
-_codes: dict[str, TaskCode] = {}
+# By task; filled in as tasks are loaded.
+CODES: dict[str, TaskCode] = {}
 
 
 def task_code(name: str) -> TaskCode | None:
@@ -249,7 +250,7 @@ def task_code(name: str) -> TaskCode | None:
     from registry.catalog import discovered  # It imports this module, and hashes the code.
 
     discovered()
-    return _codes.get(name)
+    return CODES.get(name)
 
 
 def codes_here() -> dict[str, dict[str, str]]:
@@ -259,7 +260,7 @@ def codes_here() -> dict[str, dict[str, str]]:
     discovered()
     return {
         name: {"digest": code.digest, "packages": code.title[:PACKAGES_MAX]}
-        for name, code in sorted(_codes.items())
+        for name, code in sorted(CODES.items())
         if code.packages
     }
 
@@ -291,7 +292,7 @@ def code_take(task: Task, code: TaskCode) -> None:
         names.append(task.evaluation.score)
     for name in filter(None, names if code.packages else ()):
         _check_covered(name, code)
-    _codes[task.name] = code
+    CODES[task.name] = code
 
 
 def _check_covered(name: str, code: TaskCode) -> None:
