@@ -33,9 +33,10 @@ from registry.catalog.packages import (
     CodeUnknown,
     Package,
     folder_files,
-    is_own,
+    is_assays,
     own_modules,
     packages_of,
+    standard_folders,
 )
 from registry.manifests import CHUNK_BYTES
 
@@ -156,8 +157,13 @@ class PrivateCode(MetaPathFinder):
             self._limited.on = False
 
     def confine(self) -> None:
-        """From now on, let the whole process find nothing that no package of a task requires."""
+        """From now on, let the whole process find nothing that no package of a task requires, and
+        processes that it starts find the private copies first."""
         self._confined = True
+        copies = [str(self._copy(name)) for name in self._packages]
+        sys.path[:0] = [each for each in copies if each not in sys.path]
+        path = [*copies, *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path)
         # It finds everything on Python's path; others, such as that of `six`, find parts of one
         # package.
         with contextlib.suppress(ValueError):
@@ -182,7 +188,9 @@ class PrivateCode(MetaPathFinder):
             return self._found(fullname, target)
         if not limited or fullname in sys.builtin_module_names:
             return None
-        if fullname in sys.stdlib_module_names or fullname in OWN_MODULES:
+        if fullname in sys.stdlib_module_names:
+            return PathFinder.find_spec(fullname, standard_folders(), target)
+        if fullname in OWN_MODULES:
             return PathFinder.find_spec(fullname, None, target)
         if fullname in own_modules():
             return PathFinder.find_spec(fullname, [str(each) for each in own_modules()[fullname]])
@@ -272,7 +280,7 @@ def point_code(point: EntryPoint) -> TaskCode:
         CodeUnknown: their files cannot be told, or one was imported already.
         OSError: a file cannot be read.
     """
-    if point.dist is None or is_own(point.dist.name):
+    if point.dist is None or is_assays(point):
         return NO_PACKAGES
     code = TaskCode(packages_of(point.dist, point.extras))
     for package in code.packages:

@@ -13,11 +13,17 @@ import hashlib
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distribution,
+)
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -43,7 +49,7 @@ _CACHE = "__pycache__"
 # Installers write the interpreter's path into programs; no task imports them.
 _PROGRAMS = frozenset({"bin", "Scripts"})
 # Beginnings of paths outside of the folder of all packages, such as of `share/`, and the folder
-# that stands for it in a list of files.
+# that stands for Python's own in a list of files.
 _ABOVE, OUTSIDE = ("../", "/"), "%prefix%"
 
 
@@ -91,6 +97,15 @@ def is_own(name: str) -> bool:
     return canonicalize_name(name) in locked_names() | {ASSAY}
 
 
+def is_assays(point: EntryPoint) -> bool:
+    """Return whether an entry point is of a task that ships with Assay: a package of that name
+    elsewhere names code of its own."""
+    if point.dist is None:
+        return True
+    module = point.value.partition(":")[0].partition(".")[0]
+    return canonicalize_name(point.dist.name) == ASSAY and module in OWN_MODULES
+
+
 @cache
 def locked_names() -> frozenset[str]:
     """Return the names of the distributions that `locks/` pins; `tools/lock.py` writes the list."""
@@ -99,7 +114,7 @@ def locked_names() -> frozenset[str]:
 
 
 def packages_of(dist: Distribution, extras: Iterable[str] = ()) -> tuple[Package, ...]:
-    """Return a distribution and everything that it requires, by name, but for what is Assay's own.
+    """Return a distribution and what it requires, by name, without what is Assay's own.
 
     Raises:
         CodeUnknown: a package's files or requirements cannot be told.
@@ -120,7 +135,8 @@ def _required(dist: Distribution, extras: frozenset[str]) -> dict[str, Distribut
     while pending:
         name, known, wanted = pending.pop()
         name = canonicalize_name(name)
-        if is_own(name) or (name, wanted) in seen:
+        # The one that provides a task counts, whatever its name.
+        if (is_own(name) and known is None) or (name, wanted) in seen:
             continue
         seen.add((name, wanted))
         if name not in found:
@@ -185,7 +201,11 @@ def package_sources(dist: Distribution) -> dict[str, Path]:
     if source is not None:
         found |= _source_files(source, _added_to_path(root, listed), dist.name)
     _check_modules(dist.name, found)
-    return {_inside(path): place for path, place in found.items() if place.is_file()}
+    return {
+        inside: place
+        for path, place in found.items()
+        if place.is_file() and (inside := _inside(path, place))
+    }
 
 
 def _counts(path: str) -> bool:
@@ -252,11 +272,18 @@ def _module(path: str) -> str:
     return next((top.removesuffix(each) for each in suffixes if top.endswith(each)), "")
 
 
-def _inside(path: str) -> str:
-    """Return the path of a file, with one folder for those outside of the root."""
+def _inside(path: str, place: Path) -> str:
+    """Return the path of a file in the list of files; empty when it does not count.
+
+    Of those outside of the folder of all packages, such as `share/`, only the ones in Python's own
+    folder count: others could be any file that this process can read, and copies of a package are
+    handed to processes that cannot.
+    """
     if not path.startswith(_ABOVE):
         return path
-    return "/".join([OUTSIDE, *(part for part in path.split("/") if part not in {"", ".."})])
+    prefix = Path(sys.prefix).resolve()
+    real = place.resolve()
+    return f"{OUTSIDE}/{real.relative_to(prefix)}" if real.is_relative_to(prefix) else ""
 
 
 def _editable(dist: Distribution) -> Path | None:
@@ -323,6 +350,21 @@ def folder_files(folder: Path) -> tuple[ManifestFile, ...]:
             for name in names
         )
         if _counts(path)
+    )
+
+
+@cache
+def standard_folders() -> tuple[str, ...]:
+    """Return the entries of Python's path that hold its standard library."""
+    roots = [Path(sysconfig.get_path(each)).resolve() for each in ("stdlib", "platstdlib")]
+    return tuple(
+        entry
+        for entry in sys.path
+        if (Path(entry).suffix == ".zip" and Path(entry).name.startswith("python"))
+        or (
+            any(Path(entry or ".").resolve().is_relative_to(root) for root in roots)
+            and not Path(entry).name.endswith("-packages")
+        )
     )
 
 

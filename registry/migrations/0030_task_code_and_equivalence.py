@@ -12,17 +12,13 @@ CREATE TRIGGER assay_append_only_update BEFORE UPDATE ON {table}
     FOR EACH ROW EXECUTE FUNCTION assay_append_only();
 CREATE TRIGGER assay_append_only_delete BEFORE DELETE ON {table}
     FOR EACH ROW EXECUTE FUNCTION assay_append_only();
-CREATE TRIGGER assay_append_only_truncate BEFORE TRUNCATE ON {table}
-    FOR EACH STATEMENT EXECUTE FUNCTION assay_append_only();
 ALTER TABLE {table} ENABLE ALWAYS TRIGGER assay_append_only_update;
 ALTER TABLE {table} ENABLE ALWAYS TRIGGER assay_append_only_delete;
-ALTER TABLE {table} ENABLE ALWAYS TRIGGER assay_append_only_truncate;
 REVOKE INSERT, UPDATE, DELETE ON {table} FROM assay_app;
 """
 LEFT = """
 DROP TRIGGER assay_append_only_update ON {table};
 DROP TRIGGER assay_append_only_delete ON {table};
-DROP TRIGGER assay_append_only_truncate ON {table};
 """
 CHECKS = "registry_equivalencecheck"
 REFERENCES = "registry_evaluationreference"

@@ -16,7 +16,7 @@ from governance.reviews.models import ChecklistItem, Review
 from registry.releases.engines import BEFORE
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
-from registry.releases.software import code_changed, code_named
+from registry.releases.software import code_changed, code_named, packages_in_words
 from registry.releases.terms import terms_of
 from registry.versions.models import ModelVersion
 
@@ -150,6 +150,8 @@ def _brief(section: str, value: Any) -> str:
     if section == "evaluations":
         count = len(value or ())
         return f"{count} evaluation{'' if count == 1 else 's'}"
+    if section == "software":
+        return packages_in_words((value or {}).get("packages", ()))
     if section == "replaces":
         return f"release {value['release']}" if value else "nothing"
     if section == "review_policy":

@@ -48,7 +48,7 @@ class ServingVerdict:
     @property
     def final(self) -> bool:
         """True when what serves under the release is stopped for good. A row that cannot be read,
-        and software that differs here, end its serving for as long as it is so."""
+        and software that differs here, end its serving only while they last."""
         return self.refusal is not None and self.refusal.code not in _FOR_NOW
 
     @property

@@ -62,7 +62,7 @@ class DossierFacts:
             serving = {**BEFORE, **dossier.get("serving", {})}
             scope |= {name: str(serving[name]) for name in ("engine", "precision")}
             code = code_named(dossier)
-            packages = packages_in_words(code["packages"])
+            names = str(code["digest"]), packages_in_words(code["packages"])
             upgrades = named_in(dossier)
         except Exception as error:
             # Whatever stands there, it costs no other release its verdict.
@@ -71,8 +71,8 @@ class DossierFacts:
             digest,
             named,
             scope,
-            code=str(code["digest"]),
-            packages=packages,
+            code=names[0],
+            packages=names[1],
             upgrades=upgrades,
         )
 

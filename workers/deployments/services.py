@@ -39,6 +39,7 @@ from workers.deployments.resources import (
     new_deployment_resource,
 )
 from workers.deployments.selectors import deployment_get, live_deployments
+from workers.deployments.software import code_checked
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines, wake_gateways
 from workers.placement.capacity import Capacity
@@ -244,7 +245,7 @@ def worker_key_register(
     now, has = timezone.now(), capacity or Capacity(memory=0)
     runs = software or Software()
     facts = {
-        "code": {task: dict(code) for task, code in runs.code.items()},
+        "code": code_checked(runs.code),
         "environments": environments_keep(runs.environments),
         "public_key": public_key,
         "engines": list(engines),

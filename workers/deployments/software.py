@@ -6,11 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 from django.utils import timezone
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
-from registry.catalog.code import codes_here
+from governance.bounds import TASK_MAX
+from governance.errors import InvalidInput
+from registry.catalog.code import PACKAGES_MAX, codes_here
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.selectors import checks_changed
 from workers.deployments.models import Deployment, WorkerKey
@@ -18,6 +22,16 @@ from workers.deployments.states import LIVE
 from workers.measurements.measuring import CODE, LOOPS_KEPT, SOFTWARE
 from workers.measurements.models import Measurement
 
+
+class _Packages(TypedDict):
+    digest: Annotated[str, Field(max_length=64)]
+    packages: Annotated[str, Field(max_length=PACKAGES_MAX)]
+
+
+_REPORTED = TypeAdapter(
+    Annotated[dict[Annotated[str, Field(max_length=TASK_MAX)], _Packages], Field(max_length=200)],
+    config=ConfigDict(strict=True),
+)
 # A worker that was silent for longer is not compared.
 _SEEN = timedelta(minutes=1)
 
@@ -35,6 +49,17 @@ class CodeDifference:
     def __str__(self) -> str:
         here, there = (each or "no package" for each in (self.here, self.there))
         return f"{self.process} has {there} for {self.task}, and this process has {here}."
+
+
+def code_checked(reported: Mapping[str, Any]) -> dict[str, _Packages]:
+    """Return the packages of tasks that a worker reports. Raises InvalidInput."""
+    try:
+        return _REPORTED.validate_python(reported)
+    except ValidationError as error:
+        raise InvalidInput(
+            "The packages of tasks that the worker reports are not valid.",
+            fields={"code": ["Up to 200 tasks, each with a digest and names of packages."]},
+        ) from error
 
 
 def code_differences() -> list[CodeDifference]:

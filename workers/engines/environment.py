@@ -66,8 +66,8 @@ def assay_build() -> str:
 
 @cache
 def start_up_code() -> str:
-    """Return the beginning of the digest of code that Python runs when it starts, beside its own;
-    empty when there is none."""
+    """Return the beginning of the digest of code that Python runs when it starts, in addition to
+    its own; empty when there is none."""
     digest, found = hashlib.sha256(), False
     for file in _start_up_files():
         with suppress(OSError):

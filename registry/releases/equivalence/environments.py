@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from typing import Annotated
 
 from django.db import transaction
 from django.utils import timezone
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from governance.errors import InvalidInput
 from registry.catalog.engines import EngineName
@@ -15,7 +17,15 @@ from registry.releases.equivalence.standing import fingerprint_of
 
 # Of a worker that reported nothing, as those of the previous version of Assay.
 UNKNOWN = fingerprint_of({})
-VERSIONS_MAX, NAME_MAX, VERSION_MAX = 32, 40, 80
+_Name = Annotated[str, Field(max_length=40)]
+_Version = Annotated[str, Field(max_length=80)]
+_REPORTED: TypeAdapter[dict[str, dict[str, str]]] = TypeAdapter(
+    dict[
+        Annotated[str, AfterValidator(lambda name: EngineName(name).value)],
+        Annotated[dict[_Name, _Version], Field(max_length=32)],
+    ],
+    config=ConfigDict(strict=True),
+)
 # A worker's sign of life is kept no more often.
 _SEEN_EVERY = timedelta(minutes=1)
 # A dossier names those that were seen so lately.
@@ -29,11 +39,16 @@ def environments_keep(reported: Mapping[str, Mapping[str, str]]) -> dict[str, st
     Raises:
         InvalidInput: an engine that there is not, or too many or too long versions.
     """
+    try:
+        environments = _REPORTED.validate_python(reported)
+    except ValidationError as error:
+        raise InvalidInput(
+            "The software that the worker reports is not valid.",
+            fields={"environments": ["Versions by name, of the engines that there are."]},
+        ) from error
     now = timezone.now()
     found = {}
-    for engine, versions in reported.items():
-        if engine not in set(EngineName) or not _bounded(versions):
-            raise InvalidInput(f"The software of the engine {engine[:40]!r} is not valid.")
+    for engine, versions in environments.items():
         found[engine] = fingerprint = fingerprint_of(versions)
         row, made = SoftwareEnvironment.objects.get_or_create(
             fingerprint=fingerprint, defaults={"engine": engine, "versions": dict(versions)}
@@ -56,13 +71,3 @@ def environments_of(engine: str) -> list[dict[str, str]]:
         engine=engine, seen_at__gte=timezone.now() - LATELY
     ).order_by("fingerprint")
     return [dict(row.versions) for row in rows]
-
-
-def _bounded(versions: Mapping[str, str]) -> bool:
-    return len(versions) <= VERSIONS_MAX and all(
-        isinstance(name, str)
-        and isinstance(version, str)
-        and len(name) <= NAME_MAX
-        and len(version) <= VERSION_MAX
-        for name, version in versions.items()
-    )

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from registry.catalog import TASKS, discovered
+from registry.catalog.answers import FILE
 from registry.catalog.code import NO_PACKAGES
 from registry.evaluations.models import Evaluation, EvaluationReference
 from registry.evaluations.services import evaluation_record
@@ -109,13 +110,20 @@ def version() -> ModelVersion:
     return company.version(model, files={"weights.bin": b"w"})
 
 
-def measured(of: ModelVersion, answers: dict[str, str], **details: Any) -> Evaluation:
-    """An evaluation that keeps these answers by their prompts, made with the old software."""
+def measured(
+    of: ModelVersion,
+    answers: dict[str, str],
+    files: dict[str, str] | None = None,
+    **details: Any,
+) -> Evaluation:
+    """An evaluation that keeps these answers by their prompts, made with the old software.
+    `files` are in the inputs of each, by their SHA-256."""
+    named = {name: {FILE: sha256} for name, sha256 in (files or {}).items()}
     data = company.data(f"measured-{uuid4().hex[:8]}", "text-generation")
     rows = [
         {
             "row": number,
-            "inputs": {"prompt": prompt},
+            "inputs": {"prompt": prompt, **named},
             "options": {"max_tokens": 8, "temperature": 0.0},
             "text": text,
             "results": [],
