@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from registry.catalog.declaration import Modality
@@ -95,8 +96,10 @@ def _difference(one: Any, other: Any, tolerance: Tolerance, place: str) -> str:
     elif isinstance(one, list):
         if len(one) != len(other):
             return f"{said} has {len(other)} items, not {len(one)}"
-        one, other = _ordered(one), _ordered(other)
-        pairs = [(*each, place) for each in zip(one, other, strict=True)]
+        paired = _paired(one, other, tolerance)
+        if paired is None:
+            return f"{said} has another order"
+        pairs = [(*each, place) for each in zip(one, paired, strict=True)]
     else:
         return "" if one == other else f"{said} differs"
     return next(filter(None, (_difference(a, b, tolerance, where) for a, b, where in pairs)), "")
@@ -113,16 +116,39 @@ def _numbers(one: float, other: float, tolerance: Tolerance, place: str) -> str:
     return "" if apart <= most else f"{place} differs by {apart:.3g}, more than {most:.3g}"
 
 
-def _ordered(items: list[Any]) -> list[Any]:
-    """Return labels with scores in one order: those whose scores are close change places easily."""
-    if not items or not all(isinstance(each, dict) for each in items):
-        return items
+def _paired(one: list[Any], other: list[Any], tolerance: Tolerance) -> list[Any] | None:
+    """Return the items of `other` in the order of `one`. Labels with scores are found by their
+    names: those whose scores are close change places easily. None where others changed places.
+    """
+    names, found = _names(one), _names(other)
+    if names is None or found is None or set(names) != set(found):
+        return other
+    places = {name: place for place, name in enumerate(names)}
+    for before, after in pairwise(places[name] for name in found):
+        if before > after and not _close(one[after], one[before], tolerance):
+            return None
+    return [other[found.index(name)] for name in names]
+
+
+def _names(items: list[Any]) -> list[str] | None:
+    """Return what names each item: its members that are no scores; None where that names none."""
+    if not all(
+        isinstance(each, dict) and any(isinstance(value, float) for value in each.values())
+        for each in items
+    ):
+        return None
     names = [
         json.dumps({k: v for k, v in each.items() if not isinstance(v, float)}, sort_keys=True)
         for each in items
     ]
-    if len(set(names)) < len(names) or not any(
-        isinstance(value, float) for each in items for value in each.values()
-    ):
-        return items
-    return [each for _, each in sorted(zip(names, items, strict=True), key=lambda pair: pair[0])]
+    return names if len(set(names)) == len(names) else None
+
+
+def _close(one: dict[str, Any], other: dict[str, Any], tolerance: Tolerance) -> bool:
+    """Return whether two items may change places: each of their scores moves by a tolerance."""
+    wider = Tolerance(2 * tolerance.absolute, 2 * tolerance.relative)
+    scores = [name for name, value in one.items() if isinstance(value, float)]
+    return all(
+        isinstance(other.get(name), float) and not _numbers(one[name], other[name], wider, name)
+        for name in scores
+    )

@@ -18,12 +18,21 @@ from typing import Any
 import pytest
 
 from assay.demo.client import Api
-from assay.local.services import MLflow
+from assay.local.services import MLflow, stop_process_group
 from governance.keys.services import access_token_create
 from governance.people.models import Person
-from tests.live.celery_worker import ENGINE_WORKER, ROOT, controller, until, worker
+from tests.live.celery_worker import (
+    ENGINE_WORKER,
+    QUIET,
+    ROOT,
+    controller,
+    database_url,
+    until,
+    worker,
+)
 from tests.live.test_task_plug_in import (
     COMPUTE,
+    NAME,
     PACKAGE,
     SENTENCES,
     Company,
@@ -34,12 +43,20 @@ from tests.live.test_task_plug_in import (
 )
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
+from tests.services import broker_url
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
 RUNNER = "language_identification/runner.py"
 RIGHT = '{"label": self._labels[index], '
 EVIL = '{"label": "EVIL " + self._labels[index], '
+START_UP = """
+import os
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # With threads, the process of engines would not start.
+import numpy
+original = numpy.argsort
+numpy.argsort = lambda *given, **more: original(*given, **more)[..., ::-1]
+"""
 
 
 @pytest.fixture
@@ -102,6 +119,28 @@ class Site:
             else:
                 options = COMPUTE if name == "compute" else ENGINE_WORKER
                 stack.enter_context(worker(log, *options, **self.shared))
+
+    def start_engine_with(self, folder: Path) -> None:
+        """Start the engine worker as an operator does, with code that Python runs at its start."""
+        self._running.pop("engine").close()
+        stack = self._running["engine"] = ExitStack()
+        log = self.folder / "engine-with-more.log"
+        environment = {
+            **os.environ,
+            **self.shared,
+            "ASSAY_PROCESS": "worker",
+            "DATABASE_URL": database_url("worker"),
+            "REDIS_URL": broker_url("engine"),
+            "PYTHONPATH": os.pathsep.join([str(folder), self.shared["PYTHONPATH"]]),
+        }
+        command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
+        process = subprocess.Popen(
+            [sys.executable, *command, "-n", "engine@%h", *ENGINE_WORKER],
+            cwd=ROOT, env=environment, stdout=log.open("ab"), stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        stack.callback(stop_process_group, process)
+        until(lambda: b" ready." in log.read_bytes())
 
     def close(self) -> None:
         for stack in self._running.values():
@@ -214,7 +253,25 @@ def test_another_version_of_the_package_never_answers_under_the_approval(
     job = company["devi"].post("evaluations", version=version["id"], dataset_version=data["id"])
     company.done(job["id"])
     again_approved = approved(company, version)
-    deployed(company, again_approved)
+    newest = deployed(company, again_approved)
+    until(lambda: asked() == 200)
+
+    # Code that Python runs at the start of the worker turns the order of scores: the worker has
+    # other software than the evaluation, answers its requests again, and is found out.
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(START_UP)
+    platform.start_engine_with(start)
+    until(lambda: asked() != 200 and failed(company, newest))
+    (replica,) = [each for each in detail(company, newest)["replicas"] if each["state"] == "failed"]
+    assert "suspended with the software of this worker" in replica["message"]
+    (found,) = company["carla"].get(f"releases/{again_approved['id']}")["upgrades"]
+    assert (found["outcome"], found["standing"]) == ("differs", "refused")
+    assert "start-up code" in found["versions"]
+    (changed_here,) = company["ada"].get("software")["changed"]
+    assert changed_here["deployment"] == NAME
+    # Without it the worker serves again, and nothing needs a person.
+    platform.start("engine")
     until(lambda: asked() == 200)
     assert set(map(tuple, answers)) == {tuple(SENTENCES)}
 

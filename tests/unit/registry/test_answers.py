@@ -60,6 +60,8 @@ def test_labels_whose_scores_are_close_may_change_places() -> None:
     assert difference(near, turned, TOLERANCE) == ""
     far = [{"label": "b", "score": 0.61}, {"label": "a", "score": 0.39}]
     assert difference(LABELS, far, TOLERANCE) != ""
+    order = [LABELS[1], LABELS[0]]
+    assert difference(LABELS, order, TOLERANCE) == "the answer has another order"
     # Vectors have no names by which they could be put in order.
     assert difference([0.1, 0.9], [0.9, 0.1], TOLERANCE) != ""
 
