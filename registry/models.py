@@ -2,7 +2,7 @@
 
 from registry.batches.models import Batch, BatchLine
 from registry.datasets.models import Dataset, DatasetVersion
-from registry.evaluations.models import Evaluation, Gate, GateResult
+from registry.evaluations.models import Evaluation, EvaluationReference, Gate, GateResult
 from registry.feedback.models import Feedback
 from registry.files.models import StoredFile
 from registry.incidents.models import (
@@ -20,6 +20,7 @@ from registry.knowledge.models import (
 )
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.drafts.models import ReleaseDraft
+from registry.releases.equivalence.models import EquivalenceCheck, SoftwareEnvironment
 from registry.releases.models import Release
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.uploads.models import Upload
@@ -33,7 +34,9 @@ __all__ = [
     "DatasetVersion",
     "Document",
     "DocumentVersion",
+    "EquivalenceCheck",
     "Evaluation",
+    "EvaluationReference",
     "Feedback",
     "Gate",
     "GateResult",
@@ -49,6 +52,7 @@ __all__ = [
     "Release",
     "ReleaseDraft",
     "ResponseRetention",
+    "SoftwareEnvironment",
     "StoredFile",
     "StoredResponse",
     "Upload",

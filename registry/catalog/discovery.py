@@ -12,20 +12,19 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 
 from registry.catalog.checks.faults import Fault, raised
+from registry.catalog.code import CODE, CODES, NO_PACKAGES, code_take, point_code
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint
+from registry.catalog.packages import ASSAY, OWN_MODULES
 from registry.catalog.probe import probe
 
 GROUP = "assay.tasks"
-OWN = "assay"
-# Its packages. One of the same name in another distribution would replace their modules.
-OWN_PACKAGES = frozenset({"assay", "governance", "registry", "tasks", "workers"})
 _PROBES_AT_ONCE = 4
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,10 @@ class Entry:
 
     @property
     def is_own(self) -> bool:
-        """Return whether the task ships with Assay."""
-        return self.distribution is not None and self.distribution.name == OWN
+        """Return whether the task ships with Assay. A package of that name elsewhere names code of
+        its own."""
+        module = self.point.value.partition(":")[0].partition(".")[0]
+        return self.distribution_name == ASSAY and module in OWN_MODULES
 
     @property
     def distribution_name(self) -> str:
@@ -194,22 +195,27 @@ def refuse_while_importing() -> None:
 
 
 def load(entry: Entry) -> Task:
-    """Import a declaration into this process.
+    """Import a declaration into this process, that of another package from a private copy, and keep
+    its code.
 
     Raises:
-        ImportError: it cannot be imported, or is none; whatever its module raised is the cause.
+        ImportError: its code cannot be told, it cannot be imported, or it is none; whatever its
+            module raised is the cause.
     """
+    foreign = entry.distribution is not None and not entry.is_own
     try:
-        with importing():
+        code = point_code(entry.point, entry.distribution) if foreign else NO_PACKAGES
+        with importing(), CODE.limited() if code.packages else nullcontext():
             task = entry.point.load()
+        if isinstance(task, Task):
+            code_take(task, code)
+            return task
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         # The code of a plug-in can raise anything, `SystemExit` included.
         raise ImportError(raised(error)) from error
-    if not isinstance(task, Task):
-        raise ImportError(f"{entry.point.value} is no Task.")
-    return task
+    raise ImportError(f"{entry.point.value} is no Task.")
 
 
 def _load(found: Discovered, entry: Entry) -> None:
@@ -280,7 +286,7 @@ def _settle_names(found: Discovered, known: set[str]) -> None:
 
 def _leave_out(found: Discovered, faults: dict[str, list[Fault]]) -> None:
     for name, told in faults.items():
-        del found.tasks[name]
+        del found.tasks[name], CODES[name]
         found.refused.append(Refused(found.entries.pop(name), tuple(told)))
 
 
@@ -308,4 +314,4 @@ def _folder(distribution: Distribution) -> str:
 def _shadowed(distribution: Distribution | None) -> list[str]:
     """Return Assay's packages into which a distribution installs files."""
     files = (distribution.files if distribution else None) or ()
-    return sorted({each.parts[0] for each in files if len(each.parts) > 1} & OWN_PACKAGES)
+    return sorted({each.parts[0] for each in files if len(each.parts) > 1} & OWN_MODULES)

@@ -94,6 +94,20 @@ class Evaluation(models.Model):
         return int(self.details.get("rows_cut") or 0)
 
 
+class EvaluationReference(models.Model):
+    """Some requests of an evaluation with the version's answers, to compare with after an upgrade:
+    [{row, inputs, options, text, results}]. The evaluation's details name the digest of `rows`.
+    """
+
+    evaluation = models.OneToOneField(
+        Evaluation, on_delete=models.CASCADE, related_name="reference", primary_key=True
+    )
+    rows = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"answers of evaluation {self.evaluation_id}"
+
+
 class GateResult(models.Model):
     """Result of a gate for one evaluation, with the threshold at that time.
 

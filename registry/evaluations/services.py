@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from governance.audit.services import audit_record
@@ -17,11 +18,17 @@ from governance.people.models import Person
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background, service_principal
-from registry.canonical import json_digest
+from registry.canonical import canonical_json, json_digest
 from registry.catalog import get_row_kind, get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.confidence import baselines_of, intervals_of, slices_of
-from registry.evaluations.models import Comparator, Evaluation, Gate, GateResult
+from registry.evaluations.models import (
+    Comparator,
+    Evaluation,
+    EvaluationReference,
+    Gate,
+    GateResult,
+)
 from registry.releases.voiding import releases_void_stale
 from registry.resources import (
     acting_person,
@@ -126,12 +133,14 @@ def evaluation_record(
     intervals: Mapping[str, Any] | None = None,
     slices: Sequence[Mapping[str, Any]] = (),
     decides_gates: bool = True,
+    reference: Sequence[Mapping[str, Any]] = (),
 ) -> Evaluation:
     """Record what a finished job measured, and decide every gate that was set before it started.
 
     For the control plane alone. Idempotent on `job_id`. A gate whose metric was not measured fails.
     With `decides_gates` false, only a part of the rows was measured, and no gate is decided.
-    The digest covers intervals and slices where there are any.
+    The digest covers intervals and slices where there are any, and the digest of `reference`:
+    requests and answers to compare with after an upgrade.
 
     Raises:
         InvalidInput: a metric that is not a finite number, an interval or a slice that is none, or
@@ -140,6 +149,9 @@ def evaluation_record(
     measured = checked_numbers(metrics, field="metrics")
     compared = checked_numbers(baseline, field="baseline")
     shown = storable_json(details)
+    kept = _as_stored([storable_json(row) for row in reference])
+    if kept:
+        shown["reference"] = {"rows": len(kept), "digest": json_digest(kept)}
     if sample_size < 1:
         raise InvalidInput(f"An evaluation of {version} on {sample_size} rows shows nothing.")
     task = version.model.task
@@ -183,6 +195,8 @@ def evaluation_record(
         )
         if not created:
             return evaluation
+        if kept:
+            EvaluationReference.objects.create(evaluation=evaluation, rows=kept)
         results = _decide_gates(evaluation) if decides_gates else []
         controller = service_principal("controller")
         with background(f"job-{job_id}", controller):
@@ -202,6 +216,14 @@ def evaluation_record(
             )
             releases_void_stale(actor=controller, version=version)
     return evaluation
+
+
+def _as_stored(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows as PostgreSQL gives JSON back, so that their digest can be computed again."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT %s::jsonb::text", [canonical_json(rows).decode()])
+        stored: list[dict[str, Any]] = json.loads(cursor.fetchone()[0])
+    return stored
 
 
 def _decide_gates(evaluation: Evaluation) -> list[GateResult]:

@@ -16,6 +16,7 @@ from governance.reviews.models import ChecklistItem, Review
 from registry.releases.engines import BEFORE
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
+from registry.releases.software import code_changed, code_named, packages_in_words
 from registry.releases.terms import terms_of
 from registry.versions.models import ModelVersion
 
@@ -24,7 +25,7 @@ AGAIN = frozenset(
 )
 # Members of a dossier that describe the moment of freezing; attestations do not depend on them.
 _OF_THE_MOMENT = frozenset({"format", "policy_version", "review_policy", "replaces"})
-_ALWAYS = ("identity", "purpose", "release", "risk", "serving")
+_ALWAYS = ("identity", "purpose", "release", "risk", "serving", "software")
 # The additional sections that an item depends on; an item that is not named depends on all.
 _RESTS_ON: Mapping[str, tuple[str, ...]] = {
     "classification": ("data",),
@@ -58,6 +59,8 @@ def renewal_obstacle(release: Release) -> WrongState | None:
     if state in AGAIN:
         return None
     said = f"Release {release.pk} is {state.label.lower()}; it cannot be submitted again"
+    if state is ReleaseState.APPROVED and code_changed(release):
+        return None
     if state is ReleaseState.APPROVED and release.expires_at is not None:
         first = release.expires_at - timedelta(days=max(terms_of(release).warn_days, default=0))
         if first <= timezone.now():
@@ -132,7 +135,10 @@ def _rests_unchanged(
 
 
 def _section(dossier: Mapping[str, Any], name: str) -> Any:
-    """The section without what only says who submitted it, or what is live just now."""
+    """The section without what only says who submitted it, or what is live just now. Of the
+    software, the packages of the task: attestations do not depend on what computes."""
+    if name == "software":
+        return code_named(dossier)
     value = dossier.get(name, BEFORE if name == "serving" else None)
     if isinstance(value, Mapping):
         apart = {"release": "submitted_by", "operation": "rollback"}.get(name)
@@ -144,6 +150,8 @@ def _brief(section: str, value: Any) -> str:
     if section == "evaluations":
         count = len(value or ())
         return f"{count} evaluation{'' if count == 1 else 's'}"
+    if section == "software":
+        return packages_in_words((value or {}).get("packages", ()))
     if section == "replaces":
         return f"release {value['release']}" if value else "nothing"
     if section == "review_policy":

@@ -14,6 +14,7 @@ from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
 from registry import store
 from registry.catalog import TASKS
+from registry.catalog.code import task_code
 from registry.datasets.models import Classification
 from registry.evaluations.models import Gate
 from registry.evaluations.standing import GateStanding, gate_standing
@@ -22,6 +23,7 @@ from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
 from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
 from registry.releases.engines import engine_in_words
+from registry.releases.software import code_named, evaluated_with
 from registry.releases.vocabulary import check_name
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
@@ -49,6 +51,14 @@ class Case:
     def chain(self) -> list[ModelVersion]:
         """The version and everything that it stands on."""
         return [self.version, *base_chain(self.version)]
+
+    @cached_property
+    def code(self) -> str:
+        """Digest of the task's packages: those of the dossier, before submission those here."""
+        if "software" in self.dossier:
+            return str(code_named(self.dossier)["digest"])
+        code = task_code(self.version.model.task)
+        return "" if code is None else code.digest
 
 
 Result = tuple[CheckOutcome, str]
@@ -116,7 +126,13 @@ def _license(case: Case) -> Result:
 def _evaluated(case: Case) -> Result:
     task, tier = case.version.model.task, case.policy.name
     evaluations = case.dossier["evaluations"]
-    held_out = [each for each in evaluations if not each.get("on_training_data")]
+    apart = [each for each in evaluations if not each.get("on_training_data")]
+    held_out = [each for each in apart if evaluated_with(each) == case.code]
+    if apart and not held_out:
+        return CheckOutcome.FAILED, (
+            "It was measured on held-out data, but with other code of the task than the release "
+            "names. Evaluate it again."
+        )
     if held_out:
         sizes = ", ".join(f"{each['dataset']}: {each['sample_size']} rows" for each in held_out)
         note = f"Measured on {sizes}."
@@ -140,9 +156,12 @@ def _evaluated(case: Case) -> Result:
     return CheckOutcome.FAILED, f"{said}. Evaluate it on data that it was not trained on."
 
 
-def version_gates(version: ModelVersion) -> list[GateStanding]:
-    """Every gate of the version's model, with the version's latest result."""
-    evaluations = version_evaluations(version)
+def version_gates(version: ModelVersion, code: str) -> list[GateStanding]:
+    """Every gate of the version's model, with the version's latest result that was measured with
+    the packages of the task that have this digest."""
+    evaluations = [
+        each for each in version_evaluations(version) if evaluated_with(each.details) == code
+    ]
     gates = Gate.objects.filter(model=version.model).select_related(
         "dataset", "model", "created_by"
     )
@@ -150,7 +169,7 @@ def version_gates(version: ModelVersion) -> list[GateStanding]:
 
 
 def _gates(case: Case) -> Result:
-    gates = version_gates(case.version)
+    gates = version_gates(case.version, case.code)
     unmet = [
         f"{each.gate} on {each.gate.dataset.name}: {each.why}" for each in gates if not each.passed
     ]

@@ -18,15 +18,18 @@ from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation, GateResult
 from registry.releases.engines import Precision, serving_section
+from registry.releases.equivalence.environments import environments_of
+from registry.releases.equivalence.standing import SUSPEND, equivalence_section
 from registry.releases.live import release_live
+from registry.releases.software import assay_version, code_section
 from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain, training_data
 
 # 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model; 4:
-# with the engine.
+# with the engine; 5: with the software.
 # Dossiers that were frozen before stay unchanged.
-FORMAT = 4
+FORMAT = 5
 
 
 @lifted()
@@ -47,6 +50,7 @@ def dossier_build(
     review_policy: Mapping[str, Any] | None = None,
     engine: str = EngineName.OWN,
     precision: str = Precision.STORED,
+    after_upgrade: str = SUSPEND,
 ) -> dict[str, Any]:
     """Build the dossier of a release of `version`, as JSON that PostgreSQL returns unchanged.
 
@@ -73,6 +77,7 @@ def dossier_build(
                 "submitted_by": f"person {submitted_by}",
             },
             "serving": serving_section(version, engine, precision),
+            "software": _software(version, engine, precision, after_upgrade),
             "purpose": purpose,
             "risk": {"tier": tier, "answers": dict(risk_answers)},
             "review_policy": dict(review_policy) if review_policy else None,
@@ -159,6 +164,25 @@ def _identity(version: ModelVersion) -> dict[str, Any]:
     }
 
 
+def _software(
+    version: ModelVersion, engine: str, precision: str, after_upgrade: str
+) -> dict[str, Any]:
+    code = code_section(version.model.task)
+    return {
+        "assay": assay_version(),
+        "code": code,
+        "serves_with": environments_of(engine),
+        "equivalence": equivalence_section(
+            version.model.task,
+            version_evaluations(version),
+            engine=engine,
+            precision=precision,
+            code=code["digest"],
+            policy=after_upgrade,
+        ),
+    }
+
+
 def _code(version: ModelVersion) -> list[dict[str, Any]]:
     """Chat templates and tokenizer patterns of the version, and of each version it stands on."""
     return [
@@ -208,7 +232,13 @@ def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> di
         # Absent from older evaluations by our own engine, whose dossiers must keep their digest.
         **{
             name: str(evaluation.details[name])
-            for name in ("engine", "precision")
+            for name in ("engine", "precision", "code")
+            if evaluation.details.get(name)
+        },
+        # Absent from older evaluations, too.
+        **{
+            name: evaluation.details[name]
+            for name in ("environment", "reference")
             if evaluation.details.get(name)
         },
         "intervals": evaluation.intervals,

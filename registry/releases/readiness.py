@@ -151,7 +151,7 @@ def _readiness(actor: Principal, version: ModelVersion, tier: str) -> Readiness:
     chosen = _chosen(policies, tier, highest)
     evidence, unavailable = _evidence(version)
     case = Case(version, {**evidence, "risk": {"answers": {}}}, chosen.document)
-    gates = version_gates(version)
+    gates = version_gates(version, case.code)
     reviewers = _reviewers(actor, version, chosen.document)
     requirements = [
         _trusted(version),

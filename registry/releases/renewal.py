@@ -84,6 +84,7 @@ def renewal_preview(*, actor: Principal, release_id: int) -> Preview:
         review_policy=policy_reference(policy),
         engine=release.engine,
         precision=release.precision,
+        after_upgrade=policy.document.after_upgrade,
     )
     excluded = people_behind(release.version) | with_makers({submitter})
     asked = {

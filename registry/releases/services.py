@@ -157,6 +157,7 @@ def release_submit(
             review_policy=policy_reference(policy),
             engine=chosen,
             precision=computed_in,
+            after_upgrade=policy.document.after_upgrade,
         )
         release = Release.objects.create(
             version=version,
@@ -306,6 +307,7 @@ def _rebuilt(release: Release, policy_version: int, policy: InForce) -> dict[str
         review_policy=policy_reference(policy),
         engine=release.engine,
         precision=release.precision,
+        after_upgrade=policy.document.after_upgrade,
     )
 
 

@@ -6,7 +6,7 @@ Gateways, engine workers and the controller all ask `serving_verdicts`, and noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,12 +19,16 @@ from registry.incidents.reach import refuse_suspended
 from registry.releases.breakglass.force import break_glass_of
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.conditions import conditions_recorded
+from registry.releases.equivalence.standing import Standing, standing_in
 from registry.releases.models import Release, ReleaseState
-from registry.releases.serving_facts import DossierFacts, ServingFacts
+from registry.releases.serving_facts import NOTHING_NAMED, DossierFacts, ServingFacts
+from registry.releases.software import CODE_DIFFERS, code_difference
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import base_chain
 
 logger = logging.getLogger(__name__)
+# Beginning of the sentence that says so, with the release's ID.
+OTHER_CODE = "Release {} was approved with other code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +36,48 @@ class ServingVerdict:
     """Verdict on one release. It may serve when `refusal` is None, and until `until` at most.
 
     `readable` is False for a row that cannot be read, which does not serve. `emergency` is the
-    break-glass that it serves by.
+    break-glass that it serves by. `dossier` is what its dossier names.
     """
 
     refusal: WrongState | None = None
     until: datetime | None = None
     emergency: BreakGlass | None = None
     readable: bool = True
+    dossier: DossierFacts = NOTHING_NAMED
+
+    @property
+    def final(self) -> bool:
+        """True when what serves under the release is stopped for good. A row that cannot be read,
+        and software that differs here, end its serving only while they last."""
+        return self.refusal is not None and self.refusal.code not in _FOR_NOW
+
+    @property
+    def loadable(self) -> bool:
+        """True when a worker may load it: to serve, or to compare its answers first."""
+        return self.refusal is None or self.refusal.code == COMPARISON_DUE
 
 
 @lifted()
-def serving_verdicts(releases: Collection[Release]) -> dict[int, ServingVerdict]:
+def serving_verdicts(
+    releases: Collection[Release], *, environments: Mapping[str, str] | None = None
+) -> dict[int, ServingVerdict]:
     """The one rule, for each of `releases` by its id, in a fixed number of queries.
 
     A release may serve that is approved, by the votes on its review; or whose dossier two persons
     have approved in an emergency, for some hours (break-glass). For both, its time is not over,
     neither its version nor what that stands on is recalled or suspended by an incident, its dossier
-    names exactly these bytes and users, and its approvals ask for exactly its conditions.
+    names exactly these bytes and users and the packages of its task that this process runs, and its
+    approvals ask for exactly its conditions.
+
+    With `environments`, the fingerprints of a worker's software by engine, the rule is about that
+    worker: the release's answers there must be those of its dossier, or not be compared yet, which
+    the verdict says.
 
     Raises:
         django.db.Error: the database does not answer. A row that cannot be read raises nothing.
     """
-    facts = ServingFacts.read(releases)
-    return {release.pk: _verdict(release, facts) for release in releases}
+    facts = ServingFacts.read(releases, environments)
+    return {release.pk: _verdict(release, facts, environments) for release in releases}
 
 
 def release_servable(release: Release) -> None:
@@ -100,21 +123,28 @@ def _grace_refusal(release: Release) -> WrongState | None:
     return None
 
 
-def _verdict(release: Release, facts: ServingFacts) -> ServingVerdict:
+def _verdict(
+    release: Release, facts: ServingFacts, environments: Mapping[str, str] | None
+) -> ServingVerdict:
     emergency = until = None
+    named = facts.dossiers.get(release.pk, NOTHING_NAMED)
     try:
         emergency = break_glass_of(release, facts.glasses.get(release.pk, ()))
         until = release.serves_until if emergency is None else emergency.ends_at
         _judge(release, facts, emergency)
+        if environments is not None:
+            _check_upgrade(release, named, environments, facts.compared.get(release.pk, ()))
     except WrongState as error:
-        return ServingVerdict(error, until, emergency, readable=error.code != _UNREADABLE)
+        return ServingVerdict(
+            error, until, emergency, readable=error.code != _UNREADABLE, dossier=named
+        )
     except Exception as error:
         # An unreadable row must not keep the others from being judged.
         logger.exception("Release %s cannot be judged; it does not serve", release.pk)
         return ServingVerdict(
             _unreadable(release, f"{type(error).__name__}: {error}"), readable=False
         )
-    return ServingVerdict(until=until, emergency=emergency)
+    return ServingVerdict(until=until, emergency=emergency, dossier=named)
 
 
 def _judge(release: Release, facts: ServingFacts, emergency: BreakGlass | None) -> None:
@@ -126,11 +156,14 @@ def _judge(release: Release, facts: ServingFacts, emergency: BreakGlass | None) 
     dossier = facts.dossiers[release.pk]
     _check_dossier(release, dossier)
     _check_scope(release, dossier, facts.departments.get(release.pk, []))
+    _check_code(release, dossier)
     if emergency is None:
         _check_review(release, facts)
 
 
 _UNREADABLE = "release_unreadable"
+COMPARISON_DUE, SUSPENDED_HERE = "comparison_due", "suspended_after_upgrade"
+_FOR_NOW = frozenset({_UNREADABLE, CODE_DIFFERS, COMPARISON_DUE, SUSPENDED_HERE})
 
 
 def _refused(sentence: str, hint: str = "") -> WrongState:
@@ -199,6 +232,42 @@ def _check_scope(release: Release, dossier: DossierFacts, departments: list[str]
                 "has now",
                 "Submit the version for release again.",
             )
+
+
+def _check_code(release: Release, dossier: DossierFacts) -> None:
+    """Raise WrongState when this process runs other packages of the task than the dossier names."""
+    task = release.version.model.task
+    if difference := code_difference(task, dossier.code, dossier.packages):
+        raise WrongState(
+            f"{OTHER_CODE.format(release.pk)}: {difference}. It may not serve.",
+            code=CODE_DIFFERS,
+            hint="Install the packages that the dossier names and start Assay's processes again, "
+            "or submit the release again; its review shows what changed.",
+        )
+
+
+def _check_upgrade(
+    release: Release,
+    dossier: DossierFacts,
+    environments: Mapping[str, str],
+    outcomes: Collection[str],
+) -> None:
+    """Raise WrongState unless the release may serve with the software of the worker."""
+    standing = standing_in(dossier.upgrades, environments.get(release.engine, ""), outcomes)
+    if standing is Standing.DUE:
+        raise WrongState(
+            f"Release {release.pk} was not compared yet with the software of this worker; it may "
+            "not serve here before.",
+            code=COMPARISON_DUE,
+        )
+    if standing is Standing.REFUSED:
+        raise WrongState(
+            f"Release {release.pk} is suspended with the software of this worker: its answers "
+            "differ from those of its dossier, or cannot be compared with any.",
+            code=SUSPENDED_HERE,
+            hint="Install the software of the dossier, or evaluate the version here and submit it "
+            "for release again.",
+        )
 
 
 def _check_review(release: Release, facts: ServingFacts) -> None:

@@ -22,22 +22,31 @@ from registry.canonical import json_digest
 from registry.incidents.reach import suspended_by
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
 from registry.releases.engines import BEFORE
+from registry.releases.equivalence.models import EquivalenceCheck
+from registry.releases.equivalence.standing import Named, named_in
 from registry.releases.models import Release
+from registry.releases.software import code_named, packages_in_words
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chains
 
 logger = logging.getLogger(__name__)
+NO_UPGRADES = Named()
 _REMEMBERED_DOSSIERS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class DossierFacts:
-    """The facts of a dossier that the rule compares. `fault` says why it cannot be read."""
+    """The facts of a dossier that the rule compares. `code` is the digest of its task's packages,
+    and `packages` names them; `upgrades` is what it states about them. `fault` says why it cannot
+    be read."""
 
     digest: str
     version_digest: str = ""
     scope: Mapping[str, Any] | None = None
     fault: str = ""
+    code: str = ""
+    packages: str = ""
+    upgrades: Named = NO_UPGRADES
 
     @classmethod
     def of(cls, dossier: Any) -> DossierFacts:
@@ -52,12 +61,23 @@ class DossierFacts:
             }
             serving = {**BEFORE, **dossier.get("serving", {})}
             scope |= {name: str(serving[name]) for name in ("engine", "precision")}
+            code = code_named(dossier)
+            names = str(code["digest"]), packages_in_words(code["packages"])
+            upgrades = named_in(dossier)
         except Exception as error:
             # Whatever stands there, it costs no other release its verdict.
             return cls(digest, fault=f"{type(error).__name__}: {error}")
-        return cls(digest, named, scope)
+        return cls(
+            digest,
+            named,
+            scope,
+            code=names[0],
+            packages=names[1],
+            upgrades=upgrades,
+        )
 
 
+NOTHING_NAMED = DossierFacts("")
 # By the SHA-256 of their stored text: a pure function of it, so never stale.
 _dossiers: dict[bytes, DossierFacts] = {}
 
@@ -68,6 +88,7 @@ class ServingFacts:
 
     `bases` are what a version stands on, nearest first; `suspended` the incident that suspends it.
     `reviews` are the newest ones, with their votes, and `blocking` their unmet checklist items.
+    `compared` is what was found of each release in the environment of the worker that asks.
     """
 
     glasses: Mapping[int, list[BreakGlass]]
@@ -77,10 +98,13 @@ class ServingFacts:
     suspended: Mapping[int, int]
     reviews: Mapping[int, Review]
     blocking: Mapping[int, tuple[ChecklistItem, ...]]
+    compared: Mapping[int, list[str]]
 
     @classmethod
-    def read(cls, releases: Collection[Release]) -> ServingFacts:
-        """Read them.
+    def read(
+        cls, releases: Collection[Release], environments: Mapping[str, str] | None = None
+    ) -> ServingFacts:
+        """Read them; `environments` are those of a worker, by engine.
 
         Raises:
             django.db.Error: the database does not answer.
@@ -96,6 +120,7 @@ class ServingFacts:
             suspended=suspended_by({release.version_id for release in releases}),
             reviews=reviews,
             blocking={pk: blocking.get(review.pk, ()) for pk, review in reviews.items()},
+            compared={} if environments is None else _compared(releases, environments),
         )
 
     def standing(self, release: Release) -> Standing | None:
@@ -110,6 +135,20 @@ class ServingFacts:
             == (Verdict.APPROVE, review.round, review.digest)
         )
         return standing_of(review, votes, self.blocking[release.pk])
+
+
+def _compared(
+    releases: Collection[Release], environments: Mapping[str, str]
+) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    rows = EquivalenceCheck.objects.filter(
+        release__in=[release.pk for release in releases], environment__in=environments.values()
+    )
+    engines = {release.pk: release.engine for release in releases}
+    for pk, environment, outcome in rows.values_list("release", "environment", "outcome"):
+        if environments.get(engines[pk]) == environment:
+            found[pk].append(outcome)
+    return found
 
 
 def _glasses(ids: Collection[int]) -> dict[int, list[BreakGlass]]:

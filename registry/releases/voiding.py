@@ -21,6 +21,7 @@ from governance.rowsecurity import lifted
 from registry.evaluations.models import Gate
 from registry.releases.live import release_live
 from registry.releases.models import Release, ReleaseState
+from registry.releases.software import code_changed
 from registry.releases.states import releases_move
 
 # Of releases that are read at a time; each has its dossier.
@@ -103,7 +104,12 @@ def stale_because(release: Release) -> str:
     """
     changes = [_policy_changed(release)]
     if release.state == ReleaseState.IN_REVIEW:
-        changes += [_measured_again(release), _gate_changed(release), _another_live(release)]
+        changes += [
+            _measured_again(release),
+            _gate_changed(release),
+            _another_live(release),
+            _code_changed(release),
+        ]
     return " ".join(filter(None, changes))[:500]
 
 
@@ -124,6 +130,11 @@ def _measured_again(release: Release) -> str:
     if frozen == present:
         return ""
     return f"{release.version} was evaluated again since the dossier was frozen."
+
+
+def _code_changed(release: Release) -> str:
+    difference = code_changed(release)
+    return f"{difference}." if difference else ""
 
 
 def _gate_changed(release: Release) -> str:

@@ -382,6 +382,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "policy/versions": company.policy.number,
         "quotas": company.limit.pk,
         "recordings": "0" * 64,
+        "references": "0" * 64,
         "release-drafts": company.release_draft.pk,
         "releases": company.waiting.pk,
         "review-policies": company.review_policy.pk,

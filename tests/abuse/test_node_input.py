@@ -23,6 +23,8 @@ from tests.abuse.surface import JSON, Operation, body_of, filled, operations
 from tests.unit.assay.node_support import client_of, node_made
 from tests.unit.assay.test_node_api import FACTS, deployed, weights
 from tests.unit.assay.test_node_jobs import DELIVERED, WORKER, intake_job, sha256
+from tests.unit.assay.test_node_software import deployed as compared
+from tests.unit.assay.test_node_software import stored_bytes
 from tests.unit.workers import company
 from workers.jobs.leases import job_claim
 from workers.nodes.models import NodeSession
@@ -53,7 +55,9 @@ class Walk:
         client.get("assignments", worker="engine@a", engines="own")
         self.headers = {"authorization": f"Bearer {client.session().token}"}
         self.client = Client(headers=self.headers, raise_request_exception=False)
-        deployment, self.other = deployed("gpu-1/engine@a"), deployed("gpu-2/engine@b", "other")
+        image = stored_bytes(b"an image")
+        deployment = compared({"hello": "hello"}, files={"image": image}, worker="gpu-1/engine@a")
+        self.other = deployed("gpu-2/engine@b", "other")
         self.job, self.other_job = intake_job(), intake_job()
         assert job_claim(job_id=self.job.pk, worker="gpu-2/compute@b") is not None
         answer = self.send("POST", f"/node/v1/jobs/{self.other_job.pk}/claim", {"worker": WORKER})
@@ -67,6 +71,7 @@ class Walk:
             "attempts": claim["fence"],
             "arrivals": sha256(DELIVERED["config.json"]),
             "media": "0" * 64,
+            "references": image,
         }
         capacity = {"memory": 1, "device": "cpu", "devices": 1, "labels": ["a"]}
         device = {"name": "H100", "memory_bytes": 8, "memory_used_bytes": 1, "used": 0.5}
@@ -87,6 +92,13 @@ class Walk:
             "keys": {
                 "worker": "engine@a", "public_key": "ab" * 32, "engines": ["own"],
                 "capacity": capacity,
+                "software": {
+                    "environments": {"own": {"torch": "3"}},
+                    "code": {"mine": {"digest": "ab" * 32, "packages": "mine 1"}},
+                },
+            },
+            "references": {
+                "worker": "engine@a", "answers": [{"row": 0, "text": "hello", "results": []}],
             },
             "claim": {"worker": WORKER},
             "reports": {"reports": reports, "phase": "training"},
@@ -185,7 +197,12 @@ def test_no_odd_query_part_of_a_path_or_upload_is_a_fault(walk: Walk) -> None:
         media = operation.media or JSON
         for parameter in (*operation.query, "unknown"):
             for odd in (*some(_part_turns), "1," * 9_000):
-                query = {"worker": "a", "engines": "own", "size": "1", "content_type": "image/png"}
+                query = {
+                    "worker": "engine@a",
+                    "engines": "own",
+                    "size": "1",
+                    "content_type": "image/png",
+                }
                 query[parameter] = odd
                 whole = "&".join(f"{name}={value}" for name, value in query.items())
                 faults.append(walk.fault(operation.method, f"{path}?{whole}", body, media))
@@ -222,6 +239,8 @@ def test_ids_of_other_nodes_do_not_exist_and_ended_sessions_open_nothing(walk: W
     for operation in held:
         path = filled(operation, theirs)
         tail = "?size=1" if "arrivals" in path else ""
+        if operation.method == "GET" and path.endswith("/references"):
+            tail = "?worker=engine@a"
         if "/media" in path:
             one = "content_type=image/png" if operation.method == "POST" else "size=1"
             tail = f"?{one}" + ("" if operation.method == "POST" else f"&media={'0' * 32}")

@@ -134,7 +134,7 @@ class Company:
 
     def done(self, job: str) -> None:
         ended = self["devi"].watch_job(job, lambda _: None, 120)
-        assert ended["state"] == "succeeded", ended
+        assert ended["state"] == "succeeded", ended["error"]
 
     def browser(self, name: str) -> Browser:
         """A signed-in browser."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from django.db import close_old_connections, connections
 from django.db.models import Exists, OuterRef, Q
@@ -13,11 +15,19 @@ from governance.errors import WrongState
 from registry import store
 from registry.manifests import Manifest
 from registry.releases.serving import serving_verdicts
-from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
-from workers.deployments import services
+from workers.control.protocol import (
+    Assignment,
+    LoadPlan,
+    ReferenceRequest,
+    ReplicaReport,
+    Software,
+)
+from workers.deployments import equivalence, services
+from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_deployments
+from workers.deployments.services import ENGINE_WORKER
 from workers.offers.models import WorkerRole
 from workers.offers.services import worker_tasks_report
 from workers.offers.values import Offers
@@ -49,11 +59,34 @@ class DirectControl:
     def replicas_stop(self, *, worker: str) -> None:
         services.replicas_stop(worker=worker)
 
+    def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
+        return equivalence.references_due(worker=worker, deployment_id=deployment_id)
+
+    def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
+        return equivalence.reference_file(deployment_id=deployment_id, sha256=sha256)
+
+    def references_report(
+        self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        equivalence.references_report(
+            worker=worker, deployment_id=deployment_id, answers=answers, actor=ENGINE_WORKER
+        )
+
     def worker_key_register(
-        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+        self,
+        *,
+        worker: str,
+        public_key: str,
+        engines: Sequence[str],
+        capacity: Capacity,
+        software: Software,
     ) -> None:
         services.worker_key_register(
-            worker=worker, public_key=public_key, engines=engines, capacity=capacity
+            worker=worker,
+            public_key=public_key,
+            engines=engines,
+            capacity=capacity,
+            software=software,
         )
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
@@ -76,7 +109,10 @@ def assignments(
     mine = Placement.objects.filter(deployment=OuterRef("pk"), worker=worker)
     rows = live_deployments().annotate(assigned=Exists(mine))
     deployments = list(rows.filter(Q(assigned=True) | Q(pk__in=held)))
-    verdicts = serving_verdicts([deployment.release for deployment in deployments])
+    verdicts = serving_verdicts(
+        [deployment.release for deployment in deployments],
+        environments=worker_environments(worker) if deployments else {},
+    )
     recorded = set(
         Replica.objects.filter(
             worker=worker, state=ReplicaState.READY, deployment__state=DeploymentState.SERVING
@@ -85,12 +121,12 @@ def assignments(
     found = []
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
-        if verdict.readable and verdict.refusal is not None:
+        if verdict.final:
             continue
         assigned: bool = deployment.assigned
-        if verdict.refusal is None and deployment.release.engine not in engines:
+        if verdict.loadable and deployment.release.engine not in engines:
             continue
-        if verdict.refusal is not None and not assigned:
+        if not verdict.loadable and not assigned:
             continue
         found.append(
             Assignment(
@@ -99,7 +135,7 @@ def assignments(
                 digest=deployment.release.version.digest,
                 lease_s=_lease_s(deployment),
                 recorded=deployment.pk in recorded,
-                refusal="" if verdict.refusal is None else verdict.refusal.message,
+                refusal="" if verdict.loadable else str(verdict.refusal),
                 leaving=not assigned,
             )
         )

@@ -92,6 +92,8 @@ def plan_from_json(data: Any) -> LoadPlan:
             prompt=parts["prompt"],
             engine_name=str(data["engine_name"]),
             dtype=None if data["dtype"] is None else str(data["dtype"]),
+            code=str(data["code"]),
+            packages=str(data["packages"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(f"This is not a plan: {error!r}.") from error

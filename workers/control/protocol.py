@@ -6,11 +6,14 @@ which has neither database nor store, `workers.remote` makes requests. Knows no 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from governance.errors import DomainError
+from registry.catalog.code import NO_PACKAGES
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
 from workers.offers.values import Offers
@@ -37,7 +40,8 @@ class LoadPlan:
     `dtype` the precision that it names, None for the stored one. `adapter` stands on `weights`;
     without one the weights serve alone. `prompt` stands on the adapter, or on the weights. `digest`
     is the one that the approved release names; `expires_at` is when it stops serving, in seconds
-    since the epoch.
+    since the epoch. `code` is the digest of the task's packages that the dossier names, and
+    `packages` names them for people.
     """
 
     deployment_id: int
@@ -53,6 +57,8 @@ class LoadPlan:
     prompt: Weights | None = None
     engine_name: str = EngineName.OWN
     dtype: str | None = None
+    code: str = NO_PACKAGES.digest
+    packages: str = NO_PACKAGES.title
 
     @property
     def top(self) -> Weights:
@@ -83,11 +89,30 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Software:
+    """The software of a worker: the versions that each engine's answers depend on, and the digest
+    and the names of the packages of each task that another package provides."""
+
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRequest:
+    """A request whose answer a dossier names. Files in its inputs are named by SHA-256."""
+
+    row: int
+    inputs: dict[str, Any]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaReport:
     """The state of one worker's copy of a deployment.
 
     Attributes:
         loaded_digest: What was hashed while loading.
+        code: Digest of the packages of the task that the worker runs.
         failures: Loads that failed in a row; the next one is tried in `retry_in_s` seconds.
     """
 
@@ -98,6 +123,15 @@ class ReplicaReport:
     load_seconds: float | None = None
     failures: int = 0
     retry_in_s: float | None = None
+    code: str = ""
+
+
+class CodeDiffers(DomainError):
+    """The worker runs other packages of a task than the release names (409)."""
+
+    code = "code_differs"
+    status = 409
+    title = "Other code than was approved"
 
 
 class EngineControl(Protocol):
@@ -142,11 +176,37 @@ class EngineControl(Protocol):
     def replicas_stop(self, *, worker: str) -> None:
         """Record that `worker` starts or ends: it holds nothing."""
 
+    def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
+        """Return the requests whose answers are compared before a deployment serves on `worker`;
+        none when it needs no comparison there.
+
+        Raises:
+            NotFound: the deployment is not live any more.
+        """
+
+    def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
+        """Return a file that such a request names, all of whose bytes have been hashed.
+
+        Raises:
+            DomainError: it is gone, is another one, or cannot be reached.
+        """
+
+    def references_report(
+        self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Have the answers compared with those of the dossier, and the result recorded."""
+
     def worker_key_register(
-        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+        self,
+        *,
+        worker: str,
+        public_key: str,
+        engines: Sequence[str],
+        capacity: Capacity,
+        software: Software,
     ) -> None:
         """Make `public_key` the one that gateways seal this worker's requests for, and record what
-        the worker offers and has.
+        the worker offers, has and runs.
         """
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:

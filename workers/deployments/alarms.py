@@ -9,9 +9,11 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from governance.audit.alarms import Alarm, alarms_add
+from registry.releases.equivalence.selectors import changed_in_words
 from registry.releases.serving import serving_verdicts
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.selectors import live_deployments
+from workers.deployments.software import code_differences, live_checks_changed
 from workers.deployments.states import LIVE
 from workers.nodes.broker_denials import ALARM_FOR, node_denials
 from workers.nodes.models import Node
@@ -83,6 +85,17 @@ def broker_denials() -> str:
     )
 
 
+def code_differs() -> str:
+    """Name processes that run other packages of a task than this one, the controller."""
+    return " ".join(map(str, code_differences()[:_NAMED]))
+
+
+def answers_changed() -> str:
+    """Name live deployments whose answers differ, or cannot be compared, with software that a
+    worker has now."""
+    return " ".join(map(changed_in_words, live_checks_changed()[:_NAMED]))
+
+
 def _named(rows: QuerySet[Replica]) -> QuerySet[Replica]:
     return rows.select_related("deployment").order_by("pk")[:_NAMED]
 
@@ -92,6 +105,8 @@ def register_alarms() -> None:
     alarms_add(
         Alarm("copies_differ", "A worker’s copy of a model differs", copies_differ, critical=True),
         Alarm("loads_failing", "A worker cannot load a deployment", loads_failing),
+        Alarm("code_differs", "Processes run different packages", code_differs, critical=True),
+        Alarm("answers_changed", "Answers differ after an upgrade", answers_changed, critical=True),
         Alarm(
             "releases_unreadable", "A release cannot be read", releases_unreadable, critical=True
         ),

@@ -25,21 +25,21 @@ def lease_end() -> Combinable:
 
 def leases_renew() -> int:
     """Renew the lease of everything live whose release may serve, and end at once the lease of what
-    cannot be read. Returns how many were renewed.
+    may not for now. Returns how many were renewed.
     """
     deployments = list(live_deployments())
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
-    due, unreadable, lapsed = [], [], False
+    due, held, lapsed = [], [], False
     for deployment in deployments:
         left: float = deployment.lease_s or 0.0  # type: ignore[attr-defined]  # annotated
         verdict = verdicts[deployment.release_id]
-        if not verdict.readable:
-            if left > 0:
-                unreadable.append(deployment.pk)
-        elif verdict.refusal is None and left < settings.SERVING_LEASE_S * 2 / 3:
+        if verdict.refusal is not None:
+            if not verdict.final and left > 0:
+                held.append(deployment.pk)
+        elif left < settings.SERVING_LEASE_S * 2 / 3:
             due.append(deployment.pk)
             lapsed = lapsed or left <= 0
-    ended = _set_end(unreadable, Now())
+    ended = _set_end(held, Now())
     renewed = _set_end(due, lease_end())
     if ended or (lapsed and renewed):
         wake_engines()

@@ -147,7 +147,8 @@ class WorkerKey(models.Model):
     Gateways seal requests for the keys of the workers that hold the deployment. `engines` are the
     names of the engines that the process can start, as its heartbeat reported them at `seen_at`.
     `memory` is how many bytes models may take on it, `devices` how many of `device` it sees, and
-    `labels` what its operator named it by.
+    `labels` what its operator named it by. `code` are the packages of tasks that it runs, by task,
+    and `environments` the fingerprints of its engines' software, by engine.
     """
 
     worker = models.CharField(max_length=120, unique=True)
@@ -161,6 +162,8 @@ class WorkerKey(models.Model):
     )
     devices = models.PositiveSmallIntegerField(default=0, db_default=0)
     labels = models.JSONField(default=list, db_default=Value([], JSONField()))
+    code = models.JSONField(default=dict, db_default=Value({}, JSONField()))
+    environments = models.JSONField(default=dict, db_default=Value({}, JSONField()))
 
     class Meta:
         ordering = ("worker",)

@@ -52,6 +52,8 @@ def load_plan(deployment: Deployment) -> LoadPlan:
         prompt=prompt,
         engine_name=engine,
         dtype=None if release.precision == Precision.STORED else release.precision,
+        code=verdict.dossier.code,
+        packages=verdict.dossier.packages,
     )
 
 

@@ -12,13 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from io import BytesIO
+from typing import Any, Protocol
 
 from governance.errors import DomainError, NotAuthenticated, NotFound, WrongState
 from registry.catalog.engines import EngineName
 from registry.manifests import ManifestMismatch
 from registry.storage.pace import fetches_watched
-from workers.control.protocol import Assignment, EngineControl, LoadPlan, ReplicaReport
+from workers.control.protocol import (
+    Assignment,
+    EngineControl,
+    LoadPlan,
+    ReferenceRequest,
+    ReplicaReport,
+)
 from workers.deployments.models import ReplicaState
 from workers.wire import deployment_queue
 
@@ -46,8 +53,20 @@ class Host(Protocol):
 
         Raises:
             ManifestMismatch: the bytes differ from the manifest; the message names the file.
+            CodeDiffers: the packages of the task that run here are not those of the plan.
             Exception: anything else is trouble of this worker, such as no memory or no volume.
         """
+
+    def answers(
+        self,
+        deployment_id: int,
+        requests: Sequence[ReferenceRequest],
+        opened: Callable[[str], BytesIO],
+    ) -> list[dict[str, Any]]:
+        """Answers to requests, for a comparison; `opened` returns a file by its SHA-256."""
+
+    def code(self, deployment_id: int) -> str:
+        """Digest of the packages of its task that answer for a loaded deployment."""
 
     def faults(self) -> dict[int, str]:
         """Deployment ids whose engine has ended by itself, each with the reason."""
@@ -298,6 +317,7 @@ class Reconciler:
             if stop.is_set():
                 self._host.unload(pk)
                 return
+            self._compare(pk, name)
             # It took its time: what held when it began need not hold any more.
             if self._control.current_plan(pk).digest != digest:
                 raise WrongState(f"Deployment {name} names other bytes than were loaded.")
@@ -314,6 +334,23 @@ class Reconciler:
             logger.exception("Deployment %s could not be loaded", name)
             self._release(pk)
             self._fail(pk, name, _words(error))
+
+    def _compare(self, deployment_id: int, name: str) -> None:
+        """Answer the requests of the dossier, where its answers were measured with other software:
+        what was found decides whether the copy may be ready.
+        """
+        requests = self._control.references(worker=self._worker, deployment_id=deployment_id)
+        if not requests:
+            return
+        logger.info("Deployment %s answers %d requests of its dossier", name, len(requests))
+        answers = self._host.answers(
+            deployment_id,
+            requests,
+            lambda sha256: self._control.reference_file(deployment_id, sha256),
+        )
+        self._control.references_report(
+            worker=self._worker, deployment_id=deployment_id, answers=answers
+        )
 
     def _tell(self, deployment_id: int, said: str, stop: threading.Event) -> None:
         """Report how far a slow load is. Raises WrongState and NotFound when it is to end."""
@@ -333,7 +370,11 @@ class Reconciler:
         self._ceased.discard(deployment_id)
         state = self._report(
             ReplicaReport(
-                deployment_id, ReplicaState.READY, loaded_digest=digest, load_seconds=seconds
+                deployment_id,
+                ReplicaState.READY,
+                loaded_digest=digest,
+                load_seconds=seconds,
+                code=self._host.code(deployment_id),
             )
         )
         if state != ReplicaState.READY:

@@ -18,11 +18,20 @@ from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
+from registry.releases.equivalence.environments import environments_keep, environments_seen
 from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
-from registry.releases.serving import release_startable, serving_verdicts
+from registry.releases.serving import (
+    OTHER_CODE,
+    ServingVerdict,
+    release_startable,
+    serving_verdicts,
+)
+from registry.releases.software import CODE_DIFFERS
 from registry.resources import release_subject
+from workers.control.protocol import Software
+from workers.deployments.equivalence import worker_environments, worker_fault
 from workers.deployments.leases import lease_end
 from workers.deployments.models import (
     Deployment,
@@ -38,6 +47,7 @@ from workers.deployments.resources import (
     new_deployment_resource,
 )
 from workers.deployments.selectors import deployment_get, live_deployments
+from workers.deployments.software import code_checked
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines, wake_gateways
 from workers.placement.capacity import Capacity
@@ -228,14 +238,15 @@ def worker_key_register(
     public_key: str,
     engines: Sequence[str] = (),
     capacity: Capacity | None = None,
+    software: Software | None = None,
     actor: Principal = ENGINE_WORKER,
 ) -> None:
     """Make `public_key` the one that gateways seal this worker's requests for, and record what the
-    worker offers and has. One without a capacity is given nothing to load; one whose key is empty
-    gets no requests.
+    worker offers, has and runs. One without a capacity is given nothing to load; one whose key is
+    empty gets no requests.
 
     Raises:
-        InvalidInput: no secret can be shared with the key.
+        InvalidInput: no secret can be shared with the key, or its software is not valid.
     """
     if public_key and not exchange_possible(public_key):
         raise InvalidInput(
@@ -243,7 +254,10 @@ def worker_key_register(
             fields={"public_key": ["Use an X25519 key that was made for this worker."]},
         )
     now, has = timezone.now(), capacity or Capacity(memory=0)
+    runs = software or Software()
     facts = {
+        "code": code_checked(runs.code),
+        "environments": environments_keep(runs.environments),
         "public_key": public_key,
         "engines": list(engines),
         "memory": has.memory,
@@ -276,13 +290,16 @@ def replica_report(
     load_seconds: float | None = None,
     failures: int = 0,
     retry_in_s: float | None = None,
+    code: str = "",
     actor: Principal = ENGINE_WORKER,
 ) -> Replica:
     """Record the state of one engine worker's copy. The first ready one makes the deployment serve.
 
     `loaded_digest` is what was hashed while loading; a ready replica of any other bytes than the
     release names is refused. A refused replica refuses the deployment, unless another worker has
-    or had the right bytes: then this worker's copy is at fault, and an alarm says so.
+    or had the right bytes: then this worker's copy is at fault, and an alarm says so. `code` is the
+    digest of the task's packages that the worker runs; with others than the release names, it has
+    failed, and so it has where the release may not serve with the worker's software.
 
     Raises:
         WrongState: the deployment is not live any more; a ready copy must be unloaded.
@@ -296,6 +313,10 @@ def replica_report(
     if state is ReplicaState.READY and loaded_digest != digest:
         state = ReplicaState.REFUSED
         message = f"{worker} loaded {loaded_digest[:12]}…; the release names {digest[:12]}…."
+    if state is ReplicaState.READY:
+        fault = worker_fault(deployment, worker=worker, code=code, actor=actor)
+        if fault:
+            state, message = ReplicaState.FAILED, fault
     now = timezone.now()
     values: dict[str, object] = {"state": state, "heartbeat_at": now, "message": message}
     if state in {ReplicaState.LOADING, ReplicaState.READY}:
@@ -350,6 +371,7 @@ def replicas_heartbeat(*, worker: str, engines: Sequence[str]) -> int:
         NotFound: the worker is not registered, or was forgotten after a long silence.
     """
     rows = WorkerKey.objects.filter(worker=worker[:120])
+    environments_seen(list(worker_environments(worker).values()))
     if not rows.update(engines=list(engines), seen_at=timezone.now()):
         raise NotFound(
             f"Worker {worker[:120]} is not registered.",
@@ -422,15 +444,17 @@ def _await_replicas(actor: Principal) -> None:
 def deployments_stop_unservable() -> int:
     """Stop what its release no longer covers: expired, withdrawn, recalled. Returns how many.
 
-    One whose release cannot be read is not stopped, which would be final; its lease ends. So does
-    that of one whose row another session holds: it is stopped in a later round.
+    One whose release cannot be read, or names other code of its task than runs here, is not
+    stopped, which would be final; its lease ends. So does that of one whose row another session
+    holds: it is stopped in a later round.
     """
     stopped = 0
     deployments = list(live_deployments())
     verdicts = serving_verdicts([deployment.release for deployment in deployments])
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
-        if verdict.refusal is None or not verdict.readable:
+        _say_held(deployment, verdict)
+        if verdict.refusal is None or not verdict.final:
             continue
         try:
             with transaction.atomic():
@@ -451,3 +475,18 @@ def deployments_stop_unservable() -> int:
         except Exception:
             logger.exception("Deployment %s could not be stopped", deployment.name)
     return stopped
+
+
+def _say_held(deployment: Deployment, verdict: ServingVerdict) -> None:
+    """Say on the deployment that the code of its task differs in this process, while it does."""
+    said = deployment.message.startswith(OTHER_CODE.format(deployment.release_id))
+    message = "" if deployment.state == DeploymentState.SERVING else WAITS
+    if verdict.refusal is not None:
+        if verdict.refusal.code != CODE_DIFFERS:
+            return
+        message = verdict.refusal.message[:1000]
+    elif not said:
+        return
+    if message != deployment.message:
+        rows = Deployment.objects.filter(pk=deployment.pk, state=deployment.state)
+        rows.update(message=message)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.catalog.code import NO_PACKAGES, TaskCode
 from workers.engine_process.process import EngineProcess
 from workers.engine_process.watch import NO_LIMITS, ProcessLimits
 from workers.engines.protocol import EngineRequest, Sink
@@ -49,12 +50,20 @@ class OwnEngines:
         self._processes: dict[str, EngineProcess] = {}
 
     def load(
-        self, name: str, folder: Path, *, root: Path, group: str = OWN, **settings: Any
+        self,
+        name: str,
+        folder: Path,
+        *,
+        root: Path,
+        group: str = OWN,
+        code: TaskCode = NO_PACKAGES,
+        **settings: Any,
     ) -> ProcessEngine:
         """Return the engine that the class of a dotted name makes of `folder` and `settings`.
 
         `root` holds the folders of all engines and adapters of the group; its process can read no
-        others. A group that is not `OWN` is a task of another package.
+        others. A group that is not `OWN` is a task of another package, whose process imports the
+        packages of `code` from the private copies of this process.
 
         Raises:
             UnsupportedModel, ValueError, MemoryError, OSError: as the engine's class does.
@@ -62,7 +71,7 @@ class OwnEngines:
         """
         process = self._joined(name, root, group)
         try:
-            number = process.load(name, folder, settings)
+            number = process.load(name, folder, code, settings)
         except BaseException:
             self._leave(process, group)
             raise

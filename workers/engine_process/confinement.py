@@ -15,15 +15,19 @@ from registry.sandbox.code import code_paths
 _LIBRARIES = "/opt/rocm"
 
 
-def paths_allowed(engine: str, weights: Path, scratch: Path) -> dict[str, list[str]]:
+def paths_allowed(
+    engine: str, weights: Path, scratch: Path, packages: Path | None = None
+) -> dict[str, list[str]]:
     """Return the paths of `landlock.ruleset`: Python's code, the weights and a temporary folder.
 
     Args:
         engine: Dotted name of the first engine's class.
         weights: Folder that holds the private copies of all weights, later ones included.
         scratch: Folder in which the process may write.
+        packages: Folder that holds private copies of tasks' packages, later ones included.
     """
     code = code_allowed(engine.partition(":")[0].partition(".")[0])
+    code["run"] += [str(packages)] if packages else []
     return {**code, "read": [str(weights)], "own": [str(scratch)]}
 
 

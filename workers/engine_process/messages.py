@@ -35,6 +35,7 @@ def request_to_message(request: EngineRequest) -> Message:
         "options": _part_to_message(request.options),
         "adapter": request.adapter,
         "scope": request.scope,
+        "sketch": request.sketch,
     }
 
 
@@ -46,6 +47,7 @@ def request_from_message(message: Message) -> EngineRequest:
         options=_part_from_message(message["options"], Options),
         adapter=message["adapter"],
         scope=message["scope"],
+        sketch=message["sketch"],
     )
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from registry.catalog.code import CODE, TaskCode
 from registry.sandbox import landlock
 from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, Channel, Message
@@ -87,7 +88,7 @@ class EngineProcess:
         self.pid = self._started.result().pid
         self.send({"do": "begin", "logs": logs})
 
-    def load(self, name: str, folder: Path, settings: Mapping[str, Any]) -> int:
+    def load(self, name: str, folder: Path, code: TaskCode, settings: Mapping[str, Any]) -> int:
         """Return the number of a new engine. Raises as `OwnEngines.load`."""
         number = next(self._numbers)
         self.ask(
@@ -96,6 +97,8 @@ class EngineProcess:
                 "engine": number,
                 "name": name,
                 "folder": str(folder),
+                "code": code.digest,
+                "packages": {name: str(copy) for name, copy in CODE.folders(code).items()},
                 "settings": settings,
             },
             self.limits.load_s,
@@ -257,7 +260,8 @@ def _started(
     """Start the server on its end of the socket, without the secrets of this process."""
     allowed = None
     if landlock.abi() >= landlock.LEAST_ABI:
-        allowed = paths_allowed(engine, root, scratch)
+        packages = CODE.root() if group else None
+        allowed = paths_allowed(engine, root, scratch, packages)
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     # Libraries write caches to these places.
     folders = dict.fromkeys(("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME"), str(scratch))

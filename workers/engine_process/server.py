@@ -21,11 +21,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from governance.principals import serving
+from registry.catalog.code import code_enter
+from registry.catalog.packages import CodeUnknown
 from registry.sandbox import landlock
 from registry.sandbox.isolation import (
     die_first,
@@ -43,6 +45,7 @@ from workers.engine_process.messages import (
 )
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine, RequestRefused
+from workers.engines.sketches import sketched
 from workers.wire import Done, Event, Failed
 
 logger = logging.getLogger(__name__)
@@ -112,6 +115,8 @@ class Server:
         request_id = message["request_id"]
 
         def sink(event: Event) -> None:
+            if message["sketch"] and isinstance(event, Done) and event.results:
+                event = replace(event, results=sketched(event.results))
             self._tell(message, event)
 
         with served.lock:
@@ -144,6 +149,13 @@ class Server:
 
     def _load(self, message: Message) -> None:
         def load() -> None:
+            # Before anything of the task is imported.
+            entered = code_enter(message["packages"])
+            if entered != message["code"]:
+                raise CodeUnknown(
+                    f"The copies of the task's packages have the digest {entered[:12]}, not "
+                    f"{message['code'][:12]}."
+                )
             engine = load_name(message["name"])(Path(message["folder"]), **message["settings"])
             pool = ThreadPoolExecutor(PREPARING, "engine-prompts")
             self._served[message["engine"]] = _Served(engine, pool)

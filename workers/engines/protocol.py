@@ -23,7 +23,8 @@ class EngineRequest:
     """One request. `adapter` names a loaded adapter; None means the base without an adapter.
 
     `scope` names whose it is: nothing kept of a request serves one of another scope.
-    `inputs` and `options` are instances of the task's schemas.
+    `inputs` and `options` are instances of the task's schemas. With `sketch`, descriptions take the
+    place of images and recordings in the results (`workers.engines.sketches`).
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class EngineRequest:
     options: Options = field(default_factory=NoOptions)
     adapter: str | None = None
     scope: str = ""
+    sketch: bool = False
 
 
 class RequestRefused(Exception):

@@ -244,9 +244,12 @@ def _register_evaluation(job: Job) -> str:
         slices=result.get("slices", ()),
         sample_size=result["sample_size"],
         decides_gates=spec.get("max_rows") is None,
+        reference=result.get("reference", ()),
         started_at=job.started_at or job.created_at,
         created_by=job.created_by,
     )
+    # The answers are kept with the evaluation; the job's own copy is dropped.
+    result.pop("reference", None)
     job.result = {**result, "evaluation": evaluation.pk}
     return ""
 

@@ -14,6 +14,7 @@ from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from governance.errors import DomainError
+from registry.catalog.code import codes_here
 from workers.artifacts.inspection import store_contents, store_faults
 from workers.deployments.models import Deployment, ReplicaState
 from workers.deployments.states import LIVE
@@ -22,7 +23,8 @@ from workers.jobs.selectors import WAITING
 from workers.measurements.loops import LoopTimes
 from workers.measurements.models import Measurement
 
-JOBS, REPLICAS, STORE, LOOPS = "jobs", "replicas", "store", "loops@"
+JOBS, REPLICAS, STORE, SOFTWARE = "jobs", "replicas", "store", "software"
+LOOPS, CODE = "loops@", "code@"
 # A controller that reported nothing for this long is gone.
 LOOPS_KEPT = timedelta(minutes=10)
 LATELY = timedelta(hours=1)
@@ -120,10 +122,13 @@ def store_measure() -> None:
 
 
 def loops_measure(times: LoopTimes) -> None:
-    """Keep the figures of this process's loops, and forget those of processes that are gone."""
-    Measurement.keep(f"{LOOPS}{socket.gethostname()[:80]}:{os.getpid()}", times.figures())
+    """Keep the figures of this process's loops and the packages of tasks that it runs, and forget
+    those of processes that are gone."""
+    process = f"{socket.gethostname()[:80]}:{os.getpid()}"
     gone = timezone.now() - LOOPS_KEPT
-    Measurement.objects.filter(name__startswith=LOOPS, measured_at__lt=gone).delete()
+    for kind, figures in ((LOOPS, times.figures()), (CODE, codes_here())):
+        Measurement.keep(f"{kind}{process}", figures)
+        Measurement.objects.filter(name__startswith=kind, measured_at__lt=gone).delete()
 
 
 def loops_together(reports: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, float]]:

@@ -12,7 +12,8 @@ class Measurement(models.Model):
     """The last figures of one subject, such as `jobs` or `store`.
 
     `/metrics` shows what stands here. A scrape computes nothing, however large jobs or store are.
-    Figures of loops have a row for each controller, `loops@…`: a second one may stand by.
+    Figures of loops have a row for each controller, `loops@…`: a second one may stand by. So have
+    the packages of tasks that it runs, `code@…`.
     """
 
     name = models.CharField(max_length=120, primary_key=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
+from io import BytesIO
+from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
@@ -15,7 +17,8 @@ from django.utils import timezone
 from governance.errors import InvalidInput, NotFound, QuotaExceeded, WrongState
 from registry.manifests import ManifestFile
 from workers.control.direct import assignments, current_plan
-from workers.control.protocol import Assignment, LoadPlan
+from workers.control.protocol import Assignment, LoadPlan, ReferenceRequest, Software
+from workers.deployments.equivalence import reference_file, references_due, references_report
 from workers.deployments.models import Replica, ReplicaState, WorkerKey
 from workers.deployments.selectors import live_deployments
 from workers.deployments.services import replicas_stop, worker_key_register
@@ -63,6 +66,7 @@ def node_worker_register(
     public_key: str,
     engines: Sequence[str],
     capacity: Capacity,
+    software: Software | None = None,
 ) -> None:
     """Register the key of a worker, whose name `worker_of` made.
 
@@ -90,6 +94,7 @@ def node_worker_register(
             public_key=public_key,
             engines=engines,
             capacity=capacity,
+            software=software,
             actor=node_principal(node.name),
         )
 
@@ -185,6 +190,42 @@ def node_file(*, node: Node, deployment_id: int, sha256: str) -> ManifestFile:
     if sha256 not in files:
         raise NotFound(f"Deployment {deployment_id} has no file {sha256[:12]}….")
     return files[sha256]
+
+
+def node_references(*, node: Node, worker: str, deployment_id: int) -> list[ReferenceRequest]:
+    """Return what a worker of the node, whose name `worker_of` made, must answer before a
+    deployment that is placed on it serves there.
+
+    Raises:
+        NotFound: it is not placed on it, or does not exist.
+    """
+    _require_on(node, worker, deployment_id)
+    return references_due(worker=worker, deployment_id=deployment_id)
+
+
+def node_reference_file(*, node: Node, deployment_id: int, sha256: str) -> BytesIO:
+    """Return a file of such a request. Raises as `reference_file`."""
+    _require_placed(node, deployment_id)
+    return reference_file(deployment_id=deployment_id, sha256=sha256)
+
+
+def node_references_report(
+    *, node: Node, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
+) -> None:
+    """Compare the answers of a worker of the node. Raises as `references_report`."""
+    with node_working(node):
+        _require_on(node, worker, deployment_id)
+        references_report(
+            worker=worker,
+            deployment_id=deployment_id,
+            answers=answers,
+            actor=node_principal(node.name),
+        )
+
+
+def _require_on(node: Node, worker: str, deployment_id: int) -> None:
+    if not Placement.objects.filter(deployment_id=deployment_id, worker=worker).exists():
+        raise _not_assigned(node, deployment_id)
 
 
 @lru_cache(maxsize=32)

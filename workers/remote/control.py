@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,13 @@ from governance.errors import NotFound
 from registry.manifests import Manifest
 from registry.storage.cache import Cache
 from workers.control.messages import assignment_from_json, one_line, plan_from_json
-from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
+from workers.control.protocol import (
+    Assignment,
+    LoadPlan,
+    ReferenceRequest,
+    ReplicaReport,
+    Software,
+)
 from workers.offers.values import Offers, offers_to_json
 from workers.placement.capacity import Capacity
 from workers.remote.client import NodeClient
@@ -66,6 +74,7 @@ class RemoteControl:
             "deployment": report.deployment_id,
             "state": str(report.state),
             "loaded_digest": report.loaded_digest,
+            "code": report.code,
             "message": one_line(report.message, 1_000),
             "load_seconds": report.load_seconds,
             "failures": report.failures,
@@ -90,14 +99,39 @@ class RemoteControl:
     def replicas_stop(self, *, worker: str) -> None:
         self._client.post("workers/stop", {"worker": worker})
 
+    def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
+        answer = self._client.get(f"deployments/{deployment_id}/references", worker=worker)
+        return [ReferenceRequest(**each) for each in answer]
+
+    def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
+        # Into memory: a node's disk holds no data of departments.
+        path = f"deployments/{deployment_id}/references/{sha256}"
+        data = self._client.send("GET", path).content
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise NotFound("The file that arrived is not the one that the request names.")
+        return BytesIO(data)
+
+    def references_report(
+        self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        body = {"worker": worker, "answers": [dict(each) for each in answers]}
+        self._client.post(f"deployments/{deployment_id}/references", body)
+
     def worker_key_register(
-        self, *, worker: str, public_key: str, engines: Sequence[str], capacity: Capacity
+        self,
+        *,
+        worker: str,
+        public_key: str,
+        engines: Sequence[str],
+        capacity: Capacity,
+        software: Software,
     ) -> None:
         body = {
             "worker": worker,
             "public_key": public_key,
             "engines": list(engines),
             "capacity": asdict(capacity),
+            "software": asdict(software),
         }
         self._client.post("workers/keys", body)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from governance.errors import InvalidInput
 from registry.catalog import package_of
+from registry.catalog.code import CODE, CODES, TaskCode
 from registry.catalog.columns import media_columns
 from registry.catalog.declaration import Task
 from registry.catalog.engines import EngineName, engine_class
@@ -21,8 +22,10 @@ from registry.intake.bounded import check_bounded
 from registry.intake.checks import Limits
 from registry.manifests import build_manifest
 from registry.versions.model_code import known_code
+from workers.engines.environment import environment_of
 from workers.engines.model_code import Code, Refused, model_code
 from workers.engines.names import load_name
+from workers.engines.servers.offered import engine_version
 from workers.run.attempt import Attempt, run_task
 from workers.run.failures import FaultyCode
 from workers.run.order import EvaluateWork, FineTuneWork, IndexWork, IntakeWork
@@ -47,6 +50,8 @@ def execute(attempt: Attempt) -> dict[str, Any]:
         Cancelled: it stopped because `progress.should_stop()` said so.
         DomainError: a file cannot be used.
     """
+    # Before a task is looked up, which imports its packages.
+    CODE.copies_below(attempt.folder)
     match attempt.order.work:
         case IntakeWork() as work:
             return _intake(attempt, work)
@@ -74,7 +79,15 @@ def _intake(attempt: Attempt, work: IntakeWork) -> dict[str, Any]:
         return {"rejected": failed[0]["detail"], "findings": findings}
     progress.enter("converting")
     output = attempt.make_output()
-    task = run_task(work.task)
+    task, made_by = _entered(work.task)
+    if made_by.packages:
+        findings.append(
+            {
+                "check": "task code",
+                "passed": True,
+                "detail": f"Converted by {made_by.title}, whose code is {made_by.digest}.",
+            }
+        )
     converted: dict[str, Any]
     if work.base_digest is not None:
         keep = load_name("workers.trainers.kept_adapter:keep_adapter")
@@ -122,7 +135,7 @@ def code_summary(code: Sequence[Code]) -> str:
 
 def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     progress = attempt.progress
-    task = run_task(work.task)
+    task, code = _entered(work.task)
     recipe = task.recipe(work.method)
     request = TrainingRequest(
         task=task.name,
@@ -147,7 +160,7 @@ def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
         "parameters": {
             **result.parameters,
             "rows_cut": result.rows_cut,
-            **_made_with(task, recipe.train),
+            **_made_with(task, code, recipe.train),
         },
         "notes": result.notes,
         "code": [each.to_json() for each in model_code(request.output)],
@@ -155,7 +168,18 @@ def _fine_tune(attempt: Attempt, work: FineTuneWork) -> dict[str, Any]:
     }
 
 
-def _made_with(task: Task, trainer: str) -> dict[str, str]:
+def _entered(name: str) -> tuple[Task, TaskCode]:
+    """Return a task and its code. From now on this run imports nothing that no package of it
+    requires. Raises InvalidInput.
+    """
+    task = run_task(name)
+    code = CODES[name]
+    if code.packages:
+        CODE.confine()
+    return task, code
+
+
+def _made_with(task: Task, code: TaskCode, trainer: str) -> dict[str, str]:
     """Return the provenance of a version other than data and settings: the trainer, the package
     that provides it, and the code it ran on."""
     versions = {
@@ -166,6 +190,7 @@ def _made_with(task: Task, trainer: str) -> dict[str, str]:
     return {
         "trainer": trainer,
         "package": package_of(task.name),
+        **({"package_code": code.digest} if code.packages else {}),
         "library_python": platform.python_version(),
         **versions,
     }
@@ -186,12 +211,13 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
         score=task.evaluation.score,
         result_type=task.result_type,
         media_columns=tuple(media_columns(task.row)),
+        outputs=task.outputs,
     )
 
 
 def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
     progress = attempt.progress
-    task = run_task(work.version.task)
+    task, code = _entered(work.version.task)
     request = EvaluationRequest(
         plan=evaluation_plan(task, work.version.engine),
         version=attempt.input("version"),
@@ -227,7 +253,10 @@ def _evaluate(attempt: Attempt, work: EvaluateWork) -> dict[str, Any]:
             **result.details,
             "engine": str(work.version.engine),
             "precision": "stored",
+            "code": code.digest,
+            "environment": environment_of(work.version.engine, engine_version(work.version.engine)),
         },
+        "reference": result.reference,
         "intervals": result.intervals,
         "slices": result.slices,
     }

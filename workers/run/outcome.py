@@ -6,7 +6,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -15,9 +15,11 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from governance.errors import InvalidInput
+from registry.catalog.answers import ANSWER_MAX, REQUEST_MAX, ROWS_MAX
 from registry.manifests import Manifest, open_beneath
 from workers.run.storable import cleaned, storable
 
@@ -130,6 +132,20 @@ class _Tuned(_Files):
     code: list[dict[str, Any]] = Field(default_factory=list, max_length=64)
 
 
+class _Reference(_Checked):
+    row: int = Field(ge=0, le=2**31 - 1)
+    inputs: dict[str, Any]
+    options: dict[str, Any]
+    text: str = Field(max_length=ANSWER_MAX)
+    results: list[Any]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if len(json.dumps(self.model_dump())) > REQUEST_MAX + ANSWER_MAX:
+            raise ValueError("a request and its answer are too long")
+        return self
+
+
 class _Measured(_Checked):
     metrics: Numbers = Field(max_length=500)
     baseline: Numbers = Field(max_length=500)
@@ -138,6 +154,7 @@ class _Measured(_Checked):
     details: dict[Name, Any]
     intervals: dict[Name, Any] = Field(default_factory=dict)
     slices: list[dict[str, Any]] = Field(default_factory=list, max_length=200)
+    reference: list[_Reference] = Field(default_factory=list, max_length=ROWS_MAX)
 
 
 class _Indexed(_Files):

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
 
+from registry.catalog.code import codes_here
 from registry.catalog.engines import EngineName
 from registry.sandbox import landlock
-from workers.engines.servers.offered import llama_cpp_version, sglang_version, vllm_version
+from workers.control.protocol import Software
+from workers.engines.environment import environment_of
+from workers.engines.servers.offered import (
+    engine_version,
+    llama_cpp_version,
+    sglang_version,
+    vllm_version,
+)
 from workers.engines.servers.process import ServerLimits, isolates
 
 # vLLM and SGLang compile kernels when they start on a GPU.
@@ -43,6 +52,18 @@ def offered_engines() -> list[str]:
         else:
             logger.warning(NOT_ALONE)
     return [str(each) for each in found]
+
+
+def own_software(engines: Sequence[str]) -> Software:
+    """Return the software of this process: of the engines that it offers, and of tasks."""
+    pythons = {EngineName.VLLM: settings.VLLM_PYTHON, EngineName.SGLANG: settings.SGLANG_PYTHON}
+    return Software(
+        environments={
+            name: environment_of(name, engine_version(name, pythons.get(EngineName(name), "")))
+            for name in engines
+        },
+        code=codes_here(),
+    )
 
 
 def engine_settings(name: str) -> dict[str, Any]:

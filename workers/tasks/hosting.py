@@ -9,21 +9,31 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from registry.catalog import TASKS, is_own
+from registry.catalog import TASKS, get_task, is_own
+from registry.catalog.code import TaskCode, task_code
 from registry.catalog.engines import EngineName
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
+from registry.releases.software import code_difference
 from workers.control.direct import DirectControl
-from workers.control.protocol import EngineControl, LoadPlan, Weights
+from workers.control.protocol import (
+    CodeDiffers,
+    EngineControl,
+    LoadPlan,
+    ReferenceRequest,
+    Weights,
+)
 from workers.engine_process.client import OWN, OwnEngines
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
+from workers.tasks.comparing import answers_to
 from workers.tasks.engines import engine_settings
 
 logger = logging.getLogger(__name__)
@@ -42,6 +52,18 @@ def _group(task: str) -> str:
     return OWN if is_own(task) or task not in TASKS else task
 
 
+def _code(plan: LoadPlan) -> TaskCode:
+    """Return the code of the plan's task as this process has it. Raises CodeDiffers."""
+    code = task_code(plan.task)
+    if code is None or code.digest != plan.code:
+        difference = code_difference(plan.task, plan.code, plan.packages)
+        raise CodeDiffers(
+            f"{difference}.",
+            hint="Install the packages that the dossier names and start the worker again.",
+        )
+    return code
+
+
 @dataclass(slots=True)
 class Hosted:
     """One engine with its private folder and the deployments that use it."""
@@ -54,13 +76,14 @@ class Hosted:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """One loaded deployment. `expires_at` in seconds since the epoch. `prompt` is filled in for
-    each request."""
+    each request. `code` is the digest of the task's packages that answer."""
 
     plan: LoadPlan
     digest: str
     engine: Engine
     adapter: str | None
     prompt: PromptDocument | None = None
+    code: str = ""
 
 
 class EngineHost:
@@ -90,6 +113,29 @@ class EngineHost:
         """The deployment when it can answer now."""
         return self._loaded.get(deployment_id)
 
+    def answers(
+        self,
+        deployment_id: int,
+        requests: Sequence[ReferenceRequest],
+        opened: Callable[[str], BytesIO],
+    ) -> list[dict[str, Any]]:
+        """As `Host.answers`. Raises RuntimeError: it is not loaded, or as `answers_to`."""
+        loaded = self._loaded.get(deployment_id)
+        if loaded is None:
+            raise RuntimeError("It is not loaded any more.")
+        return answers_to(
+            requests,
+            engine=loaded.engine,
+            task=get_task(loaded.plan.task),
+            adapter=loaded.adapter,
+            opened=opened,
+        )
+
+    def code(self, deployment_id: int) -> str:
+        """As `Host.code`; empty for what is not loaded."""
+        loaded = self._loaded.get(deployment_id)
+        return "" if loaded is None else loaded.code
+
     def faults(self) -> dict[int, str]:
         """Return why engines have ended by themselves, by the deployments that they served."""
         with self._lock:
@@ -106,6 +152,7 @@ class EngineHost:
     def load(self, plan: LoadPlan) -> str:
         """As `Host.load`. An engine that nothing else uses is closed again when it fails."""
         key, pk = _engine_key(plan), plan.deployment_id
+        code = _code(plan)
         with self._lock:
             hosted = self._engines.get(key)
             if hosted is not None and hosted.engine.fault:
@@ -114,7 +161,7 @@ class EngineHost:
             if hosted is not None:
                 # From here on it is used, so that an unload meanwhile does not close it.
                 hosted.users.add(pk)
-        hosted = hosted or self._start(key, plan)
+        hosted = hosted or self._start(key, plan, code)
         adapter = prompt = None
         try:
             if plan.prompt is not None:
@@ -131,7 +178,7 @@ class EngineHost:
             raise
         digest = plan.top.manifest.digest
         with self._lock:
-            self._loaded[pk] = Loaded(plan, digest, hosted.engine, adapter, prompt)
+            self._loaded[pk] = Loaded(plan, digest, hosted.engine, adapter, prompt, code.digest)
         return digest
 
     def unload(self, deployment_id: int) -> None:
@@ -152,10 +199,10 @@ class EngineHost:
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
 
-    def _start(self, key: _EngineKey, plan: LoadPlan) -> Hosted:
+    def _start(self, key: _EngineKey, plan: LoadPlan, code: TaskCode) -> Hosted:
         folder = self._copy(plan, plan.weights)
         try:
-            engine = self._engine(plan, folder)
+            engine = self._engine(plan, folder, code)
         except BaseException:
             shutil.rmtree(folder.parent, ignore_errors=True)
             raise
@@ -164,7 +211,7 @@ class EngineHost:
             self._engines[key] = hosted
         return hosted
 
-    def _engine(self, plan: LoadPlan, folder: Path) -> Engine:
+    def _engine(self, plan: LoadPlan, folder: Path, code: TaskCode) -> Engine:
         arguments: dict[str, Any] = {
             "architectures": plan.architectures,
             "runner": plan.runner,
@@ -175,7 +222,9 @@ class EngineHost:
         if self._own is not None and plan.engine_name == EngineName.OWN:
             root = folder.parent.parent
             group = _group(plan.task)
-            return self._own.load(plan.engine, folder, root=root, group=group, **arguments)
+            return self._own.load(
+                plan.engine, folder, root=root, group=group, code=code, **arguments
+            )
         engine: Engine = load_name(plan.engine)(folder, **arguments)
         return engine
 

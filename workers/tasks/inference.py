@@ -36,7 +36,7 @@ from workers.remote.media import RemoteMedia
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.capacity import machine_memory, own_capacity
-from workers.tasks.engines import offered_engines
+from workers.tasks.engines import offered_engines, own_software
 from workers.tasks.hosting import EngineHost
 from workers.tasks.replies import Replies
 from workers.wire import (
@@ -168,6 +168,7 @@ class Runtime:
             capacity=own_capacity(
                 share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
             ),
+            software=own_software(self._offers),
         )
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from registry.catalog.answers import ROWS_MAX, tolerance_of
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
 from registry.catalog.prompt import PromptDocument
@@ -33,6 +34,7 @@ from workers.trainers.protocol import (
     Judge,
     Progress,
 )
+from workers.trainers.reference import reference_rows
 from workers.wire import Delta, Done, Event, Failed
 
 # Requests in the engine at once: enough to fill its batches.
@@ -99,8 +101,10 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     compared = request.base is not None or request.prompt is not None
     engine = _load(request)
     try:
-        run = _Run(engine, progress, total=len(rows) * (2 if compared else 1))
-        found = run.answer(_prompted(request.prompt, asked), adapter)
+        again = min(ROWS_MAX, len(rows))
+        run = _Run(engine, progress, total=len(rows) * (2 if compared else 1) + again)
+        prompted = _prompted(request.prompt, asked)
+        found = run.answer(prompted, adapter)
         kept = [index for index, outcome in enumerate(found) if outcome is not None]
         left_out = len(rows) - len(kept)
         if left_out > MAX_SHARE_LEFT_OUT * len(rows):
@@ -112,6 +116,12 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
             progress.warn(f"{left_out} of {len(rows)} rows are left out; the first: {run.refusal}")
         below = adapter if request.prompt is not None else None
         base = run.answer(asked, below) if compared else None
+        reference = reference_rows(
+            [(i, each) for i in kept if not isinstance(each := prompted[i], RequestInvalid)],
+            [_answered(found[index]) for index in kept],
+            lambda requests: list(run.answer(requests, adapter)),
+            tolerance_of(plan.outputs),
+        )
     finally:
         engine.close()
     for outcomes in (found, base or []):
@@ -140,7 +150,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     cut = sum(_answered(found[index]).is_cut for index in kept)
     result.details["rows_cut"] = cut
     warn_of_cut(progress, cut, len(kept), "what the model reads of each was measured")
-    return result
+    return replace(result, reference=reference)
 
 
 def _request(plan: EvaluationPlan, number: int, row: dict[str, Any]) -> tuple[Inputs, Options]:

@@ -91,6 +91,7 @@ class EvaluationPlan:
     score: str
     result_type: Any = None
     media_columns: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,8 @@ class EvaluationResult:
     `intervals` {metrics: {name: interval}, baseline: …} has those that only results row by row
     give, each {low, high, n, method}; the registry adds those that follow from value and sample
     size. `slices` are [{by, name, n, metric, value, baseline?, low?, high?, method?}], 20 at most.
+    `reference` are some requests and answers, [{row, inputs, options, text, results}], to compare
+    with after an upgrade; `evaluate` fills it in.
     """
 
     metrics: dict[str, float]
@@ -158,3 +161,4 @@ class EvaluationResult:
     details: dict[str, Any] = field(default_factory=dict)
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
+    reference: list[dict[str, Any]] = field(default_factory=list)

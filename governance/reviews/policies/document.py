@@ -133,6 +133,9 @@ class ReviewPolicyDocument(_Strict):
     `warn_days` before. A review is due `due_days` after it opens; its reviewers are
     reminded `escalate_days` before that, and administrators told when it is overdue. Whoever is
     new, or newly empowered, votes after `vote_after_hours`.
+
+    `after_upgrade`: where a worker's software gives other answers than those that were measured, or
+    that cannot be compared, a release is suspended there, or an alarm is raised.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=TIER_MAX)]
@@ -147,6 +150,7 @@ class ReviewPolicyDocument(_Strict):
     due_days: Annotated[int, Field(ge=1, le=120)]
     escalate_days: Annotated[int, Field(ge=0, le=60)]
     vote_after_hours: Annotated[int, Field(ge=0, le=720)] = 0
+    after_upgrade: Literal["suspend", "alarm"] = "suspend"
     gates: Gates
     items: Annotated[list[Item], Field(min_length=1, max_length=ITEMS_MAX)]
 

@@ -246,6 +246,32 @@ def check_tasks() -> str:
     return ", ".join(sorted(TASKS))
 
 
+def check_task_code() -> str:
+    """All processes run the same packages of tasks."""
+    from registry.catalog.code import codes_here
+    from workers.deployments.software import code_differences
+
+    if differing := code_differences():
+        raise CheckFailed(
+            " ".join(map(str, differing[:5])),
+            "Install the same packages everywhere, then start every process again.",
+        )
+    return ", ".join(each["packages"] for each in codes_here().values()) or "Assay's own tasks"
+
+
+def check_answers() -> str:
+    """What serves answers as it was approved, with the software of the workers."""
+    from registry.releases.equivalence.selectors import changed_in_words
+    from workers.deployments.software import live_checks_changed
+
+    if changed := live_checks_changed():
+        raise CheckFailed(
+            " ".join(map(changed_in_words, changed[:5])),
+            "Go back to the software of the dossier, or evaluate the version and submit it again.",
+        )
+    return "no live release differs"
+
+
 CHECKS: tuple[Check, ...] = (
     Check("PostgreSQL", check_postgresql, "Start PostgreSQL, or correct DATABASE_URL."),
     Check("Migrations", check_migrations, "Fix PostgreSQL first."),
@@ -265,6 +291,8 @@ CHECKS: tuple[Check, ...] = (
     Check("Engines", check_engines, "Reinstall Assay."),
     Check("File readers", check_readers, "Reinstall Assay."),
     Check("Tasks", check_tasks, "Reinstall Assay."),
+    Check("Code of tasks", check_task_code, "Fix PostgreSQL first."),
+    Check("Answers", check_answers, "Fix PostgreSQL first."),
     *OPTIONAL,
 )
 

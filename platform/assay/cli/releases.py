@@ -71,6 +71,7 @@ def show(release_id: Annotated[int, typer.Argument(help="The release's number.",
             ("purpose", release["purpose"]),
             ("risk tier", release["tier"]),
             ("engine", f"{release['engine']} ({release['precision']})"),
+            ("code of the task", _code_in_words(release["code"])),
             ("dossier", release["dossier_digest"]),
             ("submitted by", release["submitted_by"]["name"]),
             ("expires", release["expires_at"]),
@@ -79,8 +80,30 @@ def show(release_id: Annotated[int, typer.Argument(help="The release's number.",
             *([("renews", f"release {release['renews']}")] if release["renews"] else []),
         ]
     )
+    if release["code"]["difference"]:
+        console.print(f"It does not serve: {release['code']['difference']}.", markup=False)
+    if release["upgrades"]:
+        table(
+            ("software", "answers", "here", "when", "worker"),
+            (
+                (
+                    ", ".join(" ".join(pair) for pair in sorted(each["versions"].items())),
+                    each["outcome"],
+                    state(each["standing"]),
+                    each["checked_at"],
+                    each["worker"],
+                )
+                for each in release["upgrades"]
+            ),
+            empty="",
+        )
     if release["review"] is not None:
         _show_review(release["review"])
+
+
+def _code_in_words(code: dict[str, Any]) -> str:
+    packages = ", ".join(f"{each['name']} {each['version']}" for each in code["packages"])
+    return f"{packages or 'Assay itself'} ({code['digest'][:12]})"
 
 
 @app.command()

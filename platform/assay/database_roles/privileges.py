@@ -166,6 +166,15 @@ _REGISTRY = {
     "registry_document": Grant(web=ALL, controller=READ, worker=READ),
     "registry_documentversion": Grant(web=ALL, controller=READ, worker=READ),
     "registry_evaluation": Grant(web=READ, controller=ADD, worker=READ),
+    "registry_evaluationreference": Grant(web=READ, controller=ADD, worker=READ),
+    # A trigger holds workers to what they are to serve; the web process writes for nodes.
+    "registry_equivalencecheck": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),
+    "registry_softwareenvironment": Grant(
+        web="SELECT, INSERT, UPDATE (seen_at)",
+        requests=READ,
+        controller=READ,
+        worker="SELECT, INSERT, UPDATE (seen_at)",
+    ),
     "registry_gate": Grant(web=KEEP, controller=READ),
     "registry_gateresult": Grant(web=READ, controller=ADD),
     "registry_incident": Grant(web=KEEP, controller=READ, worker=READ),

@@ -18,14 +18,17 @@ from assay.gateway.exposition import Reading
 from assay.gateway.snapshot import close_connection
 from workers.artifacts.collection import COLLECTION
 from workers.database_watch import ENDED
+from workers.deployments.software import controllers_differ
 from workers.dropped_messages import DROPPED_MESSAGES
 from workers.jobs.models import JobKind
 from workers.jobs.selectors import WAITING
 from workers.measurements.measuring import (
+    CODE,
     JOBS,
     LOOPS,
     QUANTILES,
     REPLICAS,
+    SOFTWARE,
     STORE,
     age_s,
     loops_together,
@@ -129,6 +132,18 @@ LOOP_LAST = Reading(
 LOOP_FAILING = Reading(
     "assay_controller_loop_failing", "Failures of a loop since its last success.", ("loop",)
 )
+CODE_DIFFERS = Reading(
+    "assay_task_code_differs",
+    "Workers whose packages of a task are not the controller's, and controllers whose are not this "
+    "process's.",
+    ("task",),
+)
+ANSWERS_CHANGED = Reading(
+    "assay_release_answers_changed",
+    "Environments in use in which a live deployment gave other answers than its dossier's, or had "
+    "none to compare with.",
+    ("deployment",),
+)
 # More workers than a machine runs; a compromised one adds no labels without end.
 _MOST_WORKERS = 64
 # Realms of the nodes in use, as `measure_work` last read them.
@@ -163,6 +178,8 @@ async def measure_work() -> None:
         _show_jobs(jobs.figures)
     if replicas := rows.get(REPLICAS):
         _show_replicas(replicas.figures)
+    controllers = [row.figures for row in rows.values() if row.name.startswith(CODE)]
+    _show_software(rows.get(SOFTWARE), controllers_differ(controllers))
     if store := rows.get(STORE):
         _show_store(store)
     if collection := rows.get(COLLECTION):
@@ -235,6 +252,16 @@ def _show_replicas(figures: dict[str, dict[str, int]]) -> None:
     for name, counts in figures.items():
         for state, count in counts.items():
             REPLICA_COUNT.labels(name, state).set(count)
+
+
+def _show_software(row: Measurement | None, controllers: Mapping[str, int]) -> None:
+    figures = {"code": {}, "answers": {}} if row is None else row.figures
+    for gauge in (CODE_DIFFERS, ANSWERS_CHANGED):
+        gauge.clear()
+    for task in {*figures["code"], *controllers}:
+        CODE_DIFFERS.labels(task).set(figures["code"].get(task, 0) + controllers.get(task, 0))
+    for deployment, many in figures["answers"].items():
+        ANSWERS_CHANGED.labels(deployment).set(many)
 
 
 def _show_store(row: Measurement) -> None:

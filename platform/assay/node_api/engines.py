@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Any
 
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -21,16 +26,22 @@ from assay.api.fields import (
     StrictSerializer,
     Whole,
 )
+from assay.downloads import BINARY
 from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.facts import FactsBody
 from assay.node_api.joining import TAG
+from registry.catalog.answers import ANSWER_MAX, ROWS_MAX
 from registry.catalog.engines import EngineName
 from workers.control.messages import assignment_to_json, plan_to_json
+from workers.control.protocol import Software
 from workers.deployments.models import Device, ReplicaState
 from workers.deployments.services import replica_report, replicas_heartbeat
 from workers.nodes.engine_side import (
     node_assignments,
     node_plan,
+    node_reference_file,
+    node_references,
+    node_references_report,
     node_require,
     node_worker_register,
     node_worker_stop,
@@ -115,6 +126,8 @@ class NodePlanAnswer(serializers.Serializer[Any]):
     prompt = serializers.JSONField(allow_null=True)
     engine_name = serializers.CharField()
     dtype = serializers.CharField(allow_null=True)
+    code = serializers.CharField(help_text="Digest of the task's packages.")
+    packages = serializers.CharField(help_text="Their names and versions.")
 
 
 class NodePlanView(NodeEndpoint):
@@ -126,6 +139,79 @@ class NodePlanView(NodeEndpoint):
         return Response(plan_to_json(node_plan(node=self.node, deployment_id=deployment_id)))
 
 
+class ReferencesQuery(StrictSerializer):
+    """The worker that has loaded the deployment."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+
+
+class ReferenceAnswer(serializers.Serializer[Any]):
+    """A request whose answer the dossier names: inputs and options as the task's schemas, files by
+    their SHA-256."""
+
+    row = serializers.IntegerField()
+    inputs = serializers.JSONField()
+    options = serializers.JSONField()
+
+
+class ReferenceResult(StrictSerializer):
+    """The answer to one request; `failed` says why there is none."""
+
+    row = Whole(max_value=2**31 - 1)
+    text = serializers.CharField(
+        allow_blank=True, trim_whitespace=False, max_length=4 * ANSWER_MAX, required=False
+    )
+    results = serializers.JSONField(required=False)
+    failed = Line(max_length=200, required=False)
+
+
+class ReferencesBody(StrictSerializer):
+    """A worker's answers to the requests of the dossier."""
+
+    worker = Line(max_length=WORKER_NAME_MAX)
+    answers = Several(child=ReferenceResult(), max_length=ROWS_MAX)
+
+
+class NodeReferencesView(NodeEndpoint):
+    """Requests that a worker answers after an upgrade, before a deployment serves there."""
+
+    @operation(
+        TAG,
+        "List the requests that are compared before a deployment serves",
+        query=ReferencesQuery,
+        answer=ReferenceAnswer(many=True),
+    )
+    def get(self, request: Request, deployment_id: int) -> Response:
+        worker = worker_of(self.node, self.query(ReferencesQuery)["worker"])
+        found = node_references(node=self.node, worker=worker, deployment_id=deployment_id)
+        return Response([asdict(each) for each in found])
+
+    @operation(TAG, "Send the answers to them", body=ReferencesBody, answer=None, status=204)
+    def post(self, request: Request, deployment_id: int) -> Response:
+        given = self.body(ReferencesBody)
+        node_references_report(
+            node=self.node,
+            worker=worker_of(self.node, given["worker"]),
+            deployment_id=deployment_id,
+            answers=given["answers"],
+        )
+        return Response(status=204)
+
+
+class NodeReferenceFileView(NodeEndpoint):
+    """A file of such a request."""
+
+    @operation(
+        TAG,
+        "Bytes of a file of these requests",
+        answer=OpenApiResponse(OpenApiTypes.BINARY, description="The file."),
+    )
+    def get(self, request: Request, deployment_id: int, digest: str) -> HttpResponseBase:
+        self.query()
+        file = node_reference_file(node=self.node, deployment_id=deployment_id, sha256=digest)
+        return HttpResponse(file, content_type=BINARY)
+
+
 class ReplicaBody(StrictSerializer):
     """State of one worker's copy."""
 
@@ -133,6 +219,7 @@ class ReplicaBody(StrictSerializer):
     deployment = Identifier()
     state = Choice(choices=ReplicaState.choices)
     loaded_digest = Line(max_length=64, allow_blank=True, default="")
+    code = Line(max_length=64, allow_blank=True, default="")
     message = Line(max_length=1000, allow_blank=True, default="")
     load_seconds = Number(min_value=0, max_value=1e6, allow_null=True, default=None)
     failures = Whole(max_value=1_000_000, default=0)
@@ -232,6 +319,14 @@ class CapacityBody(StrictSerializer):
     labels = Several(child=Line(max_length=40), max_length=16)
 
 
+class SoftwareBody(StrictSerializer):
+    """The versions that each engine's answers depend on, and the packages of each task that another
+    package provides, with their digest."""
+
+    environments = Object(required=False, default=dict)
+    code = Object(required=False, default=dict)
+
+
 class WorkerKeyBody(StrictSerializer):
     """A worker process's public key (X25519, hexadecimal), made anew at each start."""
 
@@ -239,6 +334,7 @@ class WorkerKeyBody(StrictSerializer):
     public_key = serializers.RegexField("^[0-9a-f]{64}$")
     engines = Several(child=Choice(choices=ENGINES), max_length=len(ENGINES))
     capacity = CapacityBody()
+    software = SoftwareBody(required=False)
 
 
 class NodeWorkerKeyView(NodeEndpoint):
@@ -254,5 +350,6 @@ class NodeWorkerKeyView(NodeEndpoint):
             public_key=given["public_key"],
             engines=given["engines"],
             capacity=Capacity(**{**given["capacity"], "labels": labels}),
+            software=Software(**given.get("software", {})),
         )
         return Response(status=204)

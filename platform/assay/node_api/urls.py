@@ -18,6 +18,11 @@ urlpatterns = [
     path("assignments", engines.NodeAssignmentsView.as_view()),
     path("deployments/<id:deployment_id>/plan", engines.NodePlanView.as_view()),
     path("deployments/<id:deployment_id>/files/<digest:digest>", files.NodeFileView.as_view()),
+    path("deployments/<id:deployment_id>/references", engines.NodeReferencesView.as_view()),
+    path(
+        "deployments/<id:deployment_id>/references/<digest:digest>",
+        engines.NodeReferenceFileView.as_view(),
+    ),
     path("deployments/<id:deployment_id>/media", media.NodeMediaView.as_view()),
     path("deployments/<id:deployment_id>/media/<digest:digest>", media.NodeMediaFileView.as_view()),
     path("replicas", engines.NodeReplicasView.as_view()),

@@ -29,9 +29,11 @@ from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
 from registry.releases.breakglass.models import BreakGlassState
 from registry.releases.breakglass.selectors import break_glasses_visible_to
+from registry.releases.carrying import AGAIN
 from registry.releases.drafts.selectors import release_drafts_visible_to
-from registry.releases.models import ReleaseState
+from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_to_repeat, releases_visible_to
+from registry.releases.serving import OTHER_CODE
 from registry.versions.models import VersionState
 from registry.versions.selectors import versions_visible_to
 from workers.deployments.models import Deployment, DeploymentState
@@ -152,6 +154,23 @@ def _deployments(actor: Principal) -> Iterator[Task]:
             f"Approved and not deployed · {release.environment} · {release.deployment_name}",
             _href("release", release.pk),
             release.approved_at,
+        )
+
+
+def _other_code(actor: Principal) -> Iterator[Task]:
+    places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
+    held = deployments_visible_to(actor).filter(
+        state__in=LIVE, department__in=places, message__contains=OTHER_CODE.partition("{}")[2]
+    )
+    repeated = Release.objects.filter(renews=OuterRef("release")).exclude(state__in=AGAIN)
+    for deployment in held.filter(~Exists(repeated)).order_by("pk")[:SHOWN]:
+        yield Task(
+            "bad",
+            "refresh",
+            f"Submit release {deployment.release_id} again: the code of its task changed",
+            deployment.message,
+            _href("release", deployment.release_id),
+            deployment.created_at,
         )
 
 
@@ -353,6 +372,7 @@ SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
     _incidents,
     _emergency_access,
     _deployments,
+    _other_code,
     _reviews,
     _mentions,
     _policies,

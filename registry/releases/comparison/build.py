@@ -27,6 +27,7 @@ from registry.releases.comparison.measures import (
     metric_rows,
     slice_rows,
 )
+from registry.releases.comparison.packages import Packages, packages_compared
 from registry.releases.comparison.samples import SamplePair, sample_pairs
 from registry.releases.exports.prompts import prompt_sections
 from registry.releases.models import Release
@@ -89,6 +90,7 @@ class Comparison(VersionComparison):
     asked: Fields
     answers: Fields
     dossier: Fields
+    packages: Packages
 
 
 def release_compare(*, actor: Principal, release: Release, live: Release | None) -> Comparison:
@@ -116,7 +118,14 @@ def release_compare(*, actor: Principal, release: Release, live: Release | None)
         dossier=field_changes(
             flat(release.dossier_fields), None if live is None else flat(live.dossier_fields)
         ),
+        packages=packages_compared(release.dossier, _dossier_before(release, live)),
     )
+
+
+def _dossier_before(release: Release, live: Release | None) -> Mapping[str, Any] | None:
+    """Return the dossier whose packages are compared: a renewal has one, even if nothing serves."""
+    before = live or release.renews
+    return None if before is None else before.dossier
 
 
 def version_compare(
@@ -304,7 +313,7 @@ def _code(version: ModelVersion, engine: str) -> dict[str, Any]:
 
 
 def _is_code(name: str) -> bool:
-    return name == "trainer" or name.startswith("library_")
+    return name in {"trainer", "package", "package_code"} or name.startswith("library_")
 
 
 def _asked(release: Release) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,17 @@ def manifest_files(version: ModelVersion) -> list[dict[str, Any]]:
 
 
 def file_changes(new: ModelVersion, old: ModelVersion | None) -> Files:
-    """Each file of `new`, and those of `old` that are gone."""
-    before = {file["path"]: file for file in manifest_files(old)} if old else {}
+    """Compare the files of two versions."""
+    return files_compared(manifest_files(new), manifest_files(old) if old else None)
+
+
+def files_compared(
+    new: Iterable[Mapping[str, Any]], old: Iterable[Mapping[str, Any]] | None
+) -> Files:
+    """Each file of `new`, and those of `old` that are gone, by path and SHA-256."""
+    before = {file["path"]: file for file in old or ()}
     rows = []
-    for file in manifest_files(new):
+    for file in new:
         previous = before.pop(file["path"], None)
         if old is None:
             change = "new"

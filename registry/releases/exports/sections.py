@@ -10,8 +10,10 @@ from typing import Any
 
 from registry.catalog.engines import ENGINE_TITLES
 from registry.releases.engines import Precision
+from registry.releases.equivalence.services import versions_in_words
 from registry.releases.exports.blocks import Block, Section
 from registry.releases.exports.prompts import prompt_blocks
+from registry.releases.exports.software import software_blocks
 from registry.releases.exports.words import NOTHING, facts, moment, titled, worded
 from registry.releases.risk import RiskAnswers
 
@@ -22,6 +24,7 @@ _NOT_STATED = "Not stated."
 # Members that the sections show; the digest's other members come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
 _SHOWN |= {"oversight", "logging", "operation", "conformity", "replaces", "card", "code", "serving"}
+_SHOWN |= {"software"}
 
 
 def dossier_sections(dossier: Mapping[str, Any]) -> list[Section]:
@@ -157,6 +160,7 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
                 ("Started", f"{moment(each['started_at'])} by {each['started_by']}"),
                 ("Data digest", each["dataset_digest"]),
                 ("Result digest", each["digest"]),
+                *_measured_with(each),
             ),
         ),
         Block(
@@ -218,6 +222,16 @@ def _evaluation(each: Mapping[str, Any]) -> list[Block]:
             )
         )
     return blocks
+
+
+def _measured_with(each: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the software that measured; evaluations did not name it before."""
+    known = []
+    if environment := each.get("environment"):
+        known.append(("Measured with", versions_in_words(environment)))
+    if code := each.get("code"):
+        known.append(("Code of the task", str(code)))
+    return tuple(known)
 
 
 def _interval(found: Mapping[str, Any] | None) -> str:
@@ -357,6 +371,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Sequence[Block]]]
     ("asked", "What is asked", _asked),
     ("identity", "Identity", _identity),
     ("serving", "Engine", _serving),
+    ("software", "Software", software_blocks),
     ("prompt", "Prompt", _prompt),
     ("classification", "Classification", _classification),
     ("development", "Development", _development),

@@ -23,7 +23,7 @@ from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import changed
 from workers.control.messages import plan_from_json, plan_to_json
-from workers.control.protocol import ReplicaReport
+from workers.control.protocol import ReplicaReport, Software
 from workers.deployments import reconciler
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.reconciler import Reconciler
@@ -61,7 +61,11 @@ class EngineNode:
             cease=self.queues.discard,
         )
         self.control.worker_key_register(
-            worker=WORKER, public_key="ab" * 32, engines=["own"], capacity=Capacity(10**9)
+            worker=WORKER,
+            public_key="ab" * 32,
+            engines=["own"],
+            capacity=Capacity(10**9),
+            software=Software({"own": {"assay": "1"}}),
         )
 
     def reconcile(self) -> None:

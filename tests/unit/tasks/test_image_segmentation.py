@@ -17,6 +17,7 @@ from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.image_segmentation.schema import SegmentationOptions
+from tests.unit.tasks.repeating import differences
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused
@@ -185,6 +186,8 @@ def test_it_is_trained_served_and_measured(tmp_path: Path, progress: Recorder) -
         ),
         progress,
     )
+    assert len(found.reference) == 16
+    assert differences(TASK, tmp_path / "output", found.reference, media) == []
     names = {each["name"]: each["metrics"]["mean_iou"] for each in found.details["baselines"]}
     # Bright squares on black: what stands out is found, and half of its labels are guessed right.
     assert found.baseline_name == OTSU

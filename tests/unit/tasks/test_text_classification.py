@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from registry.catalog import get_task
+from tests.unit.tasks.repeating import differences
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
@@ -110,6 +111,11 @@ def test_it_is_cancelled_resumed_served_and_measured(
     assert set(found.metrics) == {"accuracy", "macro_f1", "f1_good", "f1_bad"}
     assert found.metrics["accuracy"] > found.baseline["accuracy"] == pytest.approx(30 / 45)
     assert found.sample_size == 45
+    assert len(found.reference) == 16
+    assert differences(get_task("text-classification"), output, found.reference) == []
+    changed = [*found.reference]
+    changed[0] = {**changed[0], "results": [[{"label": "EVIL", "score": 1.0}]]}
+    assert differences(get_task("text-classification"), output, changed) != []
     matrix = found.details["confusion_matrix"]
     assert matrix["labels"] == ["bad", "good"]
     assert [sum(row) for row in matrix["matrix"]] == [30, 15]

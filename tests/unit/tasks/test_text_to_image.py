@@ -21,6 +21,7 @@ from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import MediaResult, Plan, Rendered
 from registry.catalog.requests import Body, RequestInvalid
 from tasks.text_to_image.schema import DrawingInputs, DrawingOptions
+from tests.unit.tasks.repeating import differences
 from tests.unit.tasks.tiny_diffusion import save_pipeline
 from tests.unit.workers.recording import Answer, Recorder, asked, full_training
 from workers.engines.protocol import RequestRefused
@@ -425,6 +426,8 @@ def test_it_is_cancelled_and_resumed_to_the_same_weights_and_measured(
     # Three plain colors: the reader tells the real ones apart without a fault.
     assert (real["metrics"]["prompt_match"], real["trained_on"]) == (1, 48)
     assert found.sample_size == 12
+    assert len(found.reference) == 12
+    assert differences(TASK, output, found.reference) == []
     sample = found.details["samples"][0]
     assert sample["output_image"].startswith("data:image/png;base64,")
     assert sample["expected_image"].startswith("data:image/png;base64,")

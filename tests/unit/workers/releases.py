@@ -23,6 +23,7 @@ def release(
     grace_days: int = 0,
     engine: str = "own",
     precision: str = "stored",
+    after_upgrade: str = "suspend",
 ) -> Release:
     """A release of `version` that ends in `hours`, with the dossier that it was decided on."""
     owner = version.model.department
@@ -41,6 +42,7 @@ def release(
         submitted_by=person.pk,
         engine=engine,
         precision=precision,
+        after_upgrade=after_upgrade,
     )
     now = timezone.now()
     made = Release.objects.create(

@@ -177,9 +177,11 @@ def test_data_next_to_code_is_not_readable(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "key").touch()
     for path in (tmp_path / "lib/site-packages", tmp_path):
         monkeypatch.syspath_prepend(path)
-    allowed = paths_allowed(ENGINE, tmp_path / "weights", tmp_path / "scratch")
+    folders = [tmp_path / name for name in ("weights", "scratch", "code")]
+    allowed = paths_allowed(ENGINE, *folders)
     found = {each for each in allowed["run"] if each.startswith(str(tmp_path))}
-    assert found == {str(tmp_path / name) for name in ("package", "module.py", "lib/site-packages")}
+    code = ("package", "module.py", "lib/site-packages", "code")
+    assert found == {str(tmp_path / name) for name in code}
     assert str(tmp_path) in allowed["list"]
     assert str(ROOT / "tests") in allowed["run"], "the package of the engine's class"
 
@@ -190,7 +192,7 @@ import json, pathlib, sys
 from workers.engine_process.confinement import paths_allowed
 from workers.engines.servers.launch import drop_capabilities
 drop_capabilities()
-print(json.dumps(paths_allowed("workers:Any", pathlib.Path("w"), pathlib.Path("s"))))
+print(json.dumps(paths_allowed("workers:Any", *map(pathlib.Path, "wsc"))))
 """
 
 

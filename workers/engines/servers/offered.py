@@ -10,6 +10,8 @@ import re
 import subprocess
 from collections.abc import Sequence
 
+from registry.catalog.engines import EngineName
+
 LLAMA_CPP = "xllamacpp"
 # Older ones could answer by another adapter after one was loaded (vllm-project/vllm#47725).
 VLLM_LEAST = (0, 32)
@@ -46,6 +48,18 @@ def sglang_version(python: str) -> str:
     """Return the version of SGLang in the environment of a Python; empty where it is missing, or
     older than `SGLANG_LEAST`."""
     return _version(python, ("sglang",), SGLANG_LEAST)
+
+
+def engine_version(name: str, python: str = "") -> str:
+    """Return the version of an engine of another project; `python` is that of its environment."""
+    match name:
+        case EngineName.LLAMA_CPP:
+            return llama_cpp_version()
+        case EngineName.VLLM:
+            return vllm_version(python)
+        case EngineName.SGLANG:
+            return sglang_version(python)
+    return ""
 
 
 @functools.cache

@@ -187,9 +187,46 @@ class ReviewDetail(ReviewAnswer):
     why_not = serializers.DictField(child=serializers.CharField(allow_blank=True))
 
 
+class PackageAnswer(serializers.Serializer[Any]):
+    """A package that provides the task, or that it requires. `digest` covers its files."""
+
+    name = serializers.CharField()
+    version = serializers.CharField()
+    digest = serializers.CharField()
+    file_count = serializers.IntegerField()
+
+
+class TaskCodeAnswer(serializers.Serializer[Any]):
+    """The code of the task that the dossier names; no packages for Assay's own tasks. `difference`
+    says how the code of this process differs; the release does not serve then."""
+
+    digest = serializers.CharField()
+    packages = PackageAnswer(many=True)
+    difference = serializers.CharField()
+
+
+class UpgradeAnswer(serializers.Serializer[Any]):
+    """What was found when a worker with other software than that of the evaluation answered the
+    requests of the dossier. `outcome` is `passed`, `differs`, or without answers to compare with
+    `first` or `unverified`; `standing` is `accepted` or `refused`, by the review policy. `used`: a
+    worker has this software now."""
+
+    outcome = serializers.CharField(source="check.outcome")
+    standing = serializers.CharField()
+    words = serializers.CharField()
+    versions = serializers.DictField(
+        source="check.environment.versions", child=serializers.CharField()
+    )
+    rows = serializers.IntegerField(source="check.rows")
+    differing = serializers.JSONField(source="check.differing")
+    worker = serializers.CharField(source="check.worker")
+    checked_at = serializers.DateTimeField(source="check.checked_at")
+    used = serializers.BooleanField()
+
+
 class ReleaseDetail(ReleaseAnswer):
-    """A release with its risk answers, what was said for its dossier, and its review; `review` is
-    null before one is open."""
+    """A release with its risk answers, what was said for its dossier, the code of its task, what
+    was found after upgrades, and its review; `review` is null before one is open."""
 
     risk_answers = serializers.JSONField()
     dossier_fields = serializers.JSONField()
@@ -198,6 +235,8 @@ class ReleaseDetail(ReleaseAnswer):
         child=serializers.IntegerField(),
         help_text="Releases that it was submitted again as.",
     )
+    code = TaskCodeAnswer()
+    upgrades = UpgradeAnswer(many=True)
     review = ReviewDetail(allow_null=True)
 
 

@@ -216,6 +216,15 @@ class FilesAnswer(serializers.Serializer[Any]):
     left_out = serializers.IntegerField()
 
 
+class PackagesAnswer(serializers.Serializer[Any]):
+    """Packages of the task: their versions, and their files; `unlisted` names those that differ and
+    have too many files to list."""
+
+    versions = FieldsAnswer()
+    files = FilesAnswer()
+    unlisted = serializers.ListField(child=serializers.CharField())
+
+
 class ReachedDepartmentAnswer(serializers.Serializer[Any]):
     """A department's right to use the release and the live one, and its recent requests."""
 
@@ -276,6 +285,7 @@ class ComparisonAnswer(serializers.Serializer[Any]):
     card = CardChangeAnswer(source="comparison.card")
     prompt = CardChangeAnswer(source="comparison.prompt")
     files = FilesAnswer(source="comparison.files")
+    packages = PackagesAnswer(source="comparison.packages")
     reach = ReachAnswer()
 
 
@@ -285,7 +295,7 @@ class ComparisonView(Endpoint):
     @operation(
         "Releases",
         "Compare a release with what serves under its name now: numbers with their intervals, "
-        "data, settings, card, answers, files, and affected departments",
+        "data, settings, card, answers, files, packages of the task, and affected departments",
         answer=ComparisonAnswer,
     )
     def get(self, request: Request, release_id: int) -> Response:

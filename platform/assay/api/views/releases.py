@@ -48,6 +48,7 @@ from governance.reviews.models import NOTE_MAX, REASON_MAX, Review, ReviewState,
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
 from registry.releases.conditions import OBLIGATION_MAX, OBLIGATIONS_MAX, RATE_MAX
 from registry.releases.engines import ENGINES, Precision
+from registry.releases.equivalence.selectors import release_checks
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import (
     PURPOSE_MAX,
@@ -64,6 +65,7 @@ from registry.releases.services import (
     release_submit,
     release_withdraw,
 )
+from registry.releases.software import code_changed, code_named
 from registry.versions.selectors import version_get
 
 MAX_DEPARTMENTS = 100
@@ -112,6 +114,8 @@ def shown_release(actor: Principal, release_id: int) -> Release:
     # `renewals` of the row itself are those that anybody may see.
     shown.renewed_as = list(again.values_list("pk", flat=True))
     shown.review = shown_review(actor, review) if review is not None else None
+    shown.code = {**code_named(release.dossier), "difference": code_changed(release)}
+    shown.upgrades = release_checks(release)
     return release
 
 

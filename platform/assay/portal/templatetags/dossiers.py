@@ -12,6 +12,8 @@ from django.utils import timezone
 
 from assay.portal.templatetags.assay import sentence
 from registry.releases.conditions import conditions_words as conditions_said
+from registry.releases.equivalence.models import EquivalenceCheck
+from registry.releases.equivalence.selectors import changed_in_words
 from registry.releases.exports.blocks import Section
 from registry.releases.exports.sections import dossier_sections
 from registry.releases.exports.services import FORMATS, Format
@@ -120,6 +122,12 @@ def ends_soon(release: Any) -> bool:
         and release.expires_at is not None
         and release.expires_at - timezone.now() < SOON
     )
+
+
+@register.filter
+def changed_words(check: EquivalenceCheck) -> str:
+    """What was found when a live release was compared after an upgrade."""
+    return changed_in_words(check)
 
 
 @register.simple_tag

@@ -20,6 +20,7 @@ from governance.permissions import Action
 from governance.reviews.models import Verdict
 from governance.usage.selectors import usage_visible_to
 from registry.catalog import TASKS, unavailable_reason
+from registry.releases.equivalence.selectors import release_checks
 from registry.releases.renewal import release_renewal
 from registry.releases.selectors import release_review
 from registry.versions.features import version_features
@@ -82,6 +83,7 @@ class DeploymentPage(ActionScreen):
             "unavailable": unavailable_reason(version.model.task),
             "live": live,
             "replicas": list(deployment.replicas.all()),
+            "checks": release_checks(deployment.release),
             "places": places_of(deployment) if live else [],
             "need": need_of_deployment(deployment),
             "replicas_form": self.replicas_form(deployment) if live else None,

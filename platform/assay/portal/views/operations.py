@@ -18,6 +18,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from registry.catalog import TASKS, package_of, refused_entries
+from workers.deployments.software import code_differences, live_checks_changed
 from workers.jobs.selectors import backlog
 from workers.offers.selectors import tasks_lacking
 
@@ -45,6 +46,8 @@ class Health(OperatorScreen):
             "tasks": tasks,
             "refused": refused_entries(),
             "lacking": tasks_lacking(),
+            "differences": code_differences(),
+            "changed": live_checks_changed(),
         }
 
 

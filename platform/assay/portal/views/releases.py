@@ -32,6 +32,7 @@ from registry.releases.drafts.services import (
     release_draft_update,
 )
 from registry.releases.engines import engines_for
+from registry.releases.equivalence.selectors import release_checks
 from registry.releases.models import Release, ReleaseState
 from registry.releases.renewal import (
     HISTORY_SHOWN,
@@ -43,6 +44,7 @@ from registry.releases.renewal import (
 from registry.releases.risk import QUESTIONS
 from registry.releases.selectors import release_get, release_review, releases_visible_to
 from registry.releases.services import release_submit, release_withdraw
+from registry.releases.software import code_changed
 from registry.releases.tiers import least_tier_shown
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import version_get
@@ -249,6 +251,10 @@ class ReleasePage(ActionScreen):
             "review": release_review(release),
             "deployments": deployments,
             "renewal": release_renewal(actor=self.actor, release=release),
+            "checks": release_checks(release),
+            "code_difference": code_changed(release)
+            if release.state == ReleaseState.APPROVED
+            else "",
             "may_renew": renewal_obstacle(release) is None
             and may(self.actor, Action.RELEASE_SUBMIT, kind="release", department=department),
             "may_deploy": serving_end(release) is not None

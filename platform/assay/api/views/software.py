@@ -1,0 +1,75 @@
+"""Software of the installation: packages of tasks, and answers that changed with an upgrade."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint
+from governance.permissions import Action
+from governance.policy.engine import Resource
+from governance.policy.services import authorize
+from registry.catalog.code import codes_here
+from registry.releases.equivalence.selectors import changed_in_words
+from workers.deployments.software import code_differences, live_checks_changed
+
+
+class CodeAnswer(serializers.Serializer[Any]):
+    """The packages of a task that another package than Assay provides."""
+
+    digest = serializers.CharField()
+    packages = serializers.CharField()
+
+
+class CodeDifferenceAnswer(serializers.Serializer[Any]):
+    """A process with other packages of a task than the web process; empty where it has none."""
+
+    task = serializers.CharField()
+    process = serializers.CharField()
+    there = serializers.CharField()
+    here = serializers.CharField()
+
+
+class ChangedAnswer(serializers.Serializer[Any]):
+    """A live release whose answers differ, or cannot be compared, with software that a worker has
+    now."""
+
+    release = serializers.IntegerField(source="release_id")
+    deployment = serializers.CharField(source="release.deployment_name")
+    worker = serializers.CharField()
+    outcome = serializers.CharField()
+    words = serializers.SerializerMethodField()
+
+    def get_words(self, check: Any) -> str:
+        return changed_in_words(check)
+
+
+class SoftwareAnswer(serializers.Serializer[Any]):
+    """Packages of tasks in the web process, processes with others, and changed answers."""
+
+    tasks = serializers.DictField(child=CodeAnswer())
+    differences = CodeDifferenceAnswer(many=True)
+    changed = ChangedAnswer(many=True)
+
+
+class SoftwareView(Endpoint):
+    """Software of this installation."""
+
+    @operation(
+        "Nodes",
+        "List packages of tasks that differ between processes, and answers that upgrades changed",
+        answer=SoftwareAnswer,
+    )
+    def get(self, request: Request) -> Response:
+        self.query()
+        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+        found = {
+            "tasks": codes_here(),
+            "differences": code_differences(),
+            "changed": live_checks_changed(),
+        }
+        return self.answer(found, SoftwareAnswer)

@@ -1,0 +1,327 @@
+"""The code of tasks that other packages provide, as this process runs it.
+
+A process hashes the packages of a task before it imports any of them, and imports them only from
+private copies, whose bytes were hashed while they were written. So what runs is what the digest
+stands for, whatever is installed, added to Python's path or left as bytecode meanwhile; a package
+that is installed later takes effect at the next start. Loads neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import Distribution, DistributionFinder, EntryPoint
+from pathlib import Path
+from types import ModuleType
+
+from registry.canonical import json_digest
+from registry.catalog.declaration import Task
+from registry.catalog.packages import (
+    OWN_MODULES,
+    CodeUnknown,
+    Package,
+    folder_files,
+    own_modules,
+    packages_of,
+    standard_folders,
+)
+from registry.manifests import CHUNK_BYTES
+
+logger = logging.getLogger(__name__)
+# Of the names of a task's packages, where they are reported.
+PACKAGES_MAX = 300
+_ANY = DistributionFinder.Context()
+
+
+@dataclass(frozen=True)
+class TaskCode:
+    """The packages that provide a task and what they require, outside of Assay and its locks: none
+    for Assay's own tasks."""
+
+    packages: tuple[Package, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the names and digests of the packages."""
+        return json_digest([[each.name, each.digest] for each in self.packages])
+
+    @property
+    def title(self) -> str:
+        """The packages by name and version, for people."""
+        return ", ".join(each.title for each in self.packages) or "no package but Assay"
+
+
+# The code of every task that ships with Assay.
+NO_PACKAGES = TaskCode()
+
+
+class PrivateCode(MetaPathFinder):
+    """Finds the modules of tasks' packages in private copies, and nowhere else.
+
+    The first finder of a process. A copy is made when its package is first imported or requested.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._packages: dict[str, Package] = {}
+        self._owners: dict[str, list[str]] = {}
+        self._copies: dict[str, Path] = {}
+        self._root: Path | None = None
+        self._parent: Path | None = None
+        self._limited = threading.local()
+        self._confined = False
+
+    def add(self, package: Package, copy: Path | None = None) -> None:
+        """Take over the imports of a package, none of which was imported yet. `copy` is a private
+        copy that another process has made.
+
+        Raises:
+            CodeUnknown: it was imported already, or has changed since it was added.
+        """
+        with self._lock:
+            known = self._packages.get(package.name)
+            if known is not None and known.digest != package.digest:
+                raise CodeUnknown(
+                    f"{package.name} is not the {known.title} that this process has imported; "
+                    "start it again."
+                )
+            if known is not None:
+                return
+            imported = package.modules & sys.modules.keys()
+            for module in imported - own_modules().keys():
+                raise CodeUnknown(
+                    f"{module} of {package.title} was imported before its files were hashed, by "
+                    "code that runs when Python starts."
+                )
+            self._packages[package.name] = package
+            if copy is not None:
+                self._copies[package.name] = copy
+            for module in package.modules:
+                self._owners.setdefault(module, []).append(package.name)
+            if self not in sys.meta_path:
+                sys.meta_path.insert(0, self)
+            for module in imported:  # A namespace that a package of Assay's locks shares.
+                sys.modules[module].__path__ = self._shared(module)
+
+    def copies_below(self, folder: Path) -> None:
+        """Make the copies below a folder that the caller removes."""
+        with self._lock:
+            self._parent = folder
+
+    def folders(self, code: TaskCode) -> dict[str, Path]:
+        """Return the private copy of each package, by its name.
+
+        Raises:
+            CodeUnknown: a package has changed since its files were hashed.
+            OSError: a file cannot be read or written.
+        """
+        return {each.name: self._copy(each.name) for each in code.packages}
+
+    def root(self) -> Path:
+        """Return the folder of all copies, which no other user can open."""
+        with self._lock:
+            if self._root is None:
+                self._root = Path(tempfile.mkdtemp(prefix="assay-code-", dir=self._parent))
+                atexit.register(_removed, self._root, os.getpid())
+            return self._root
+
+    def _copy(self, name: str) -> Path:
+        with self._lock:
+            if name not in self._copies:
+                folder = self.root() / name
+                shutil.rmtree(folder, ignore_errors=True)
+                _copied(self._packages[name], folder)
+                self._copies[name] = folder
+            return self._copies[name]
+
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """Let imports of this thread fail that no package of a task requires."""
+        self._limited.on = True
+        try:
+            yield
+        finally:
+            self._limited.on = False
+
+    def confine(self) -> None:
+        """From now on, let the whole process find nothing that no package of a task requires, and
+        processes that it starts find the private copies first."""
+        self._confined = True
+        copies = [str(self._copy(name)) for name in self._packages]
+        sys.path[:0] = [each for each in copies if each not in sys.path]
+        path = [*copies, *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path)
+        # It finds everything on Python's path; others, such as that of `six`, find parts of one
+        # package.
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(PathFinder)
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Find a module of a package in its copy; those below it are found by its `__path__`.
+
+        Where imports are limited, any other one is found in Python's standard library, in Assay,
+        and where the packages of its locks are installed: a folder that is added to Python's path
+        hides none of them.
+        """
+        limited = self._confined or getattr(self._limited, "on", False)
+        if path is not None:
+            return PathFinder.find_spec(fullname, path, target) if self._confined else None
+        if fullname in self._owners:
+            return self._found(fullname, target)
+        if not limited or fullname in sys.builtin_module_names:
+            return None
+        if fullname in sys.stdlib_module_names:
+            return PathFinder.find_spec(fullname, standard_folders(), target)
+        if fullname in OWN_MODULES:
+            return PathFinder.find_spec(fullname, None, target)
+        if fullname in own_modules():
+            return PathFinder.find_spec(fullname, [str(each) for each in own_modules()[fullname]])
+        logger.info("%s is in no package that a task requires; it is not found", fullname)
+        if self._confined:
+            return None
+        raise ModuleNotFoundError(
+            f"No module named {fullname!r} in the packages that the task requires", name=fullname
+        )
+
+    def find_distributions(
+        self, context: DistributionFinder.Context = _ANY
+    ) -> Iterable[Distribution]:
+        """Return what is installed, as the finder does whose place this one has taken."""
+        return PathFinder.find_distributions(context) if self._confined else ()
+
+    def _found(self, fullname: str, target: ModuleType | None) -> ModuleSpec:
+        folders = [str(self._copy(name)) for name in self._owners[fullname]]
+        spec = PathFinder.find_spec(fullname, folders, target)
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        if spec.origin is None:
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = self._shared(fullname)
+        return spec
+
+    def _shared(self, module: str) -> list[str]:
+        """Return the folders of a namespace: private copies, then those of Assay's locks."""
+        folders = [*(self._copy(name) for name in self._owners[module])]
+        folders += own_modules().get(module, ())
+        return [str(each / module) for each in folders if (each / module).is_dir()]
+
+
+def _copied(package: Package, target: Path) -> None:
+    """Copy a package's files, hashing what is written. Raises CodeUnknown and OSError."""
+    target.mkdir(parents=True, mode=0o700)
+    for file in package.files:
+        copy, digest = target / file.path, hashlib.sha256()
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with package.sources[file.path].open("rb") as source, copy.open("xb") as written:
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                written.write(chunk)
+            copy.chmod(os.fstat(source.fileno()).st_mode & 0o700)
+        if digest.hexdigest() != file.sha256:
+            shutil.rmtree(target, ignore_errors=True)
+            raise CodeUnknown(
+                f"{file.path} of {package.title} has changed since this process started; start it "
+                "again."
+            )
+
+
+def _removed(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # A fork uses the copies of its parent.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+CODE = PrivateCode()
+# By task; filled in as tasks are loaded.
+CODES: dict[str, TaskCode] = {}
+
+
+def task_code(name: str) -> TaskCode | None:
+    """Return the code of a task as this process has it; None of one that cannot be used here."""
+    from registry.catalog import discovered  # It imports this module, and hashes the code.
+
+    discovered()
+    return CODES.get(name)
+
+
+def codes_here() -> dict[str, dict[str, str]]:
+    """Return the digest and the packages of each task that another package provides, by task."""
+    from registry.catalog import discovered  # As in `task_code`.
+
+    discovered()
+    return {
+        name: {"digest": code.digest, "packages": code.title[:PACKAGES_MAX]}
+        for name, code in sorted(CODES.items())
+        if code.packages
+    }
+
+
+def point_code(point: EntryPoint, distribution: Distribution) -> TaskCode:
+    """Hash the packages that provide a task, before anything of them is imported.
+
+    Raises:
+        CodeUnknown: their files cannot be told, or one was imported already.
+        OSError: a file cannot be read.
+    """
+    code = TaskCode(packages_of(distribution, point.extras))
+    for package in code.packages:
+        CODE.add(package)
+    _check_covered(point.value, code)
+    return code
+
+
+def code_take(task: Task, code: TaskCode) -> None:
+    """Keep the code of a task that was loaded.
+
+    Raises:
+        CodeUnknown: a part of the task is in none of its packages.
+    """
+    names = [task.engine, task.runner, *(recipe.train for recipe in task.recipes)]
+    if task.evaluation is not None:
+        names.append(task.evaluation.score)
+    for name in filter(None, names if code.packages else ()):
+        _check_covered(name, code)
+    CODES[task.name] = code
+
+
+def _check_covered(name: str, code: TaskCode) -> None:
+    module = name.partition(":")[0].partition(".")[0]
+    if module in OWN_MODULES or any(module in each.modules for each in code.packages):
+        return
+    raise CodeUnknown(
+        f"{name} is in none of {code.title}: their requirements must name the package that "
+        "provides it."
+    )
+
+
+def code_enter(packages: Mapping[str, str]) -> str:
+    """Import the packages of a task from copies that another process has made, from now on; return
+    the digest of what they hold. `packages` are the folders of the copies, by name.
+
+    Raises:
+        CodeUnknown: one was imported already, or is another one now.
+        OSError: a file cannot be read.
+    """
+    found = []
+    for name, folder in sorted(packages.items()):
+        found.append(Package(name, "", folder_files(Path(folder))))
+        CODE.add(found[-1], Path(folder))
+    if found:
+        CODE.confine()
+    return TaskCode(tuple(found)).digest

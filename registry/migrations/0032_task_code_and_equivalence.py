@@ -1,0 +1,87 @@
+"""Answers that evaluations keep, the software that serves, and what was found when they were
+compared. What was found never changes, and a worker records it only about what it is to serve.
+"""
+
+import django.db.models.deletion
+import django.utils.timezone
+from django.db import migrations, models
+
+
+KEPT = """
+CREATE TRIGGER assay_append_only_update BEFORE UPDATE ON {table}
+    FOR EACH ROW EXECUTE FUNCTION assay_append_only();
+CREATE TRIGGER assay_append_only_delete BEFORE DELETE ON {table}
+    FOR EACH ROW EXECUTE FUNCTION assay_append_only();
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER assay_append_only_update;
+ALTER TABLE {table} ENABLE ALWAYS TRIGGER assay_append_only_delete;
+REVOKE INSERT, UPDATE, DELETE ON {table} FROM assay_app;
+"""
+LEFT = """
+DROP TRIGGER assay_append_only_update ON {table};
+DROP TRIGGER assay_append_only_delete ON {table};
+"""
+CHECKS = "registry_equivalencecheck"
+REFERENCES = "registry_evaluationreference"
+# Seen with the release and the evaluation; written by the platform alone, past whoever acts.
+GUARDS = (
+    (CHECKS, "release_id IN (SELECT id FROM registry_release)", "false"),
+    (REFERENCES, "evaluation_id IN (SELECT id FROM registry_evaluation)", "false"),
+)
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('registry', '0031_evaluations_on_training_data'),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name='EvaluationReference',
+            fields=[
+                ('evaluation', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='reference', serialize=False, to='registry.evaluation')),
+                ('rows', models.JSONField()),
+            ],
+        ),
+        migrations.CreateModel(
+            name='SoftwareEnvironment',
+            fields=[
+                ('fingerprint', models.CharField(max_length=64, primary_key=True, serialize=False)),
+                ('engine', models.CharField(choices=[('own', "Assay's own"), ('llama.cpp', 'llama.cpp'), ('vllm', 'vLLM'), ('sglang', 'SGLang')], max_length=12)),
+                ('versions', models.JSONField(default=dict)),
+                ('first_seen_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('seen_at', models.DateTimeField(default=django.utils.timezone.now)),
+            ],
+            options={
+                'ordering': ('-seen_at',),
+            },
+        ),
+        migrations.CreateModel(
+            name='EquivalenceCheck',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('outcome', models.CharField(choices=[('passed', 'Same answers'), ('differs', 'Other answers'), ('first', 'First environment'), ('unverified', 'Nothing to compare with')], max_length=10)),
+                ('rows', models.PositiveSmallIntegerField(default=0)),
+                ('differing', models.JSONField(default=list)),
+                ('worker', models.CharField(max_length=120)),
+                ('checked_at', models.DateTimeField(auto_now_add=True)),
+                ('release', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='equivalence_checks', to='registry.release')),
+                ('environment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='checks', to='registry.softwareenvironment')),
+            ],
+            options={
+                'ordering': ('-id',),
+                'constraints': [models.UniqueConstraint(fields=('release', 'environment', 'outcome'), name='compared_once'), models.CheckConstraint(condition=models.Q(models.Q(('outcome__in', ('passed', 'differs')), ('rows__gt', 0)), models.Q(('outcome__in', ('first', 'unverified')), ('rows', 0)), _connector='OR'), name='a_comparison_has_rows')],
+            },
+        ),
+        *(
+            migrations.RunSQL(KEPT.format(table=table), LEFT.format(table=table))
+            for table in (CHECKS, REFERENCES)
+        ),
+        *(
+            migrations.RunSQL(
+                [("SELECT assay_guard(%s, %s, %s)", guard)],
+                [("SELECT assay_unguard(%s)", guard[:1])],
+            )
+            for guard in GUARDS
+        ),
+    ]

@@ -1,0 +1,185 @@
+"""Compare the answers of a release in an environment with those of its dossier, and record it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput, WrongState
+from governance.principals import Principal, background
+from governance.rowsecurity import lifted
+from registry.canonical import json_digest
+from registry.catalog.answers import difference, tolerance_from_json
+from registry.evaluations.models import EvaluationReference
+from registry.releases.equivalence.models import (
+    WORKER_MAX,
+    EquivalenceCheck,
+    EquivalenceOutcome,
+    SoftwareEnvironment,
+)
+from registry.releases.equivalence.standing import ALARM, Named, named_in
+from registry.releases.models import Release
+
+DIFFERENCE_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Place of a comparison: the deployment, its worker, and the fingerprint of the software."""
+
+    subject: Subject
+    worker: str
+    environment: str
+
+
+@lifted()
+def reference_rows(release: Release) -> list[dict[str, Any]]:
+    """Return the requests and answers that the dossier of a release names; none without any.
+
+    Raises:
+        WrongState: they are not those of the digest in the dossier.
+    """
+    named = named_in(release.dossier)
+    if not named.reference:
+        return []
+    kept = EvaluationReference.objects.filter(evaluation=named.evaluation).first()
+    if kept is None or json_digest(kept.rows) != named.reference:
+        raise WrongState(
+            f"The answers of evaluation {named.evaluation} are not those that the dossier of "
+            f"release {release.pk} names; nothing can be compared with them.",
+            code="reference_differs",
+            hint="Evaluate the version again and submit it for release again.",
+        )
+    rows: list[dict[str, Any]] = kept.rows
+    return rows
+
+
+@transaction.atomic
+def equivalence_record(
+    *,
+    actor: Principal,
+    release: Release,
+    place: Place,
+    answers: Sequence[Mapping[str, Any]],
+) -> EquivalenceCheck:
+    """Compare answers, {row, text, results} or {row, failed}, with those of the dossier, and record
+    what was found. For workers, whose deployment names the release.
+
+    Raises:
+        InvalidInput: they do not answer each request once.
+        WrongState: there is nothing to compare with.
+    """
+    rows = reference_rows(release)
+    given = {each["row"]: each for each in answers}
+    if not rows or len(given) < len(answers) or given.keys() != {each["row"] for each in rows}:
+        raise InvalidInput("These are not the answers to the requests of the dossier.")
+    stated = release.dossier["software"]["equivalence"]
+    tolerance = tolerance_from_json(stated["tolerance"])
+    differing = []
+    for row in rows:
+        answer = given[row["row"]]
+        expected = {name: row[name] for name in ("text", "results")}
+        found = {name: answer.get(name) for name in ("text", "results")}
+        said = str(answer.get("failed") or difference(expected, found, tolerance))
+        if said:
+            differing.append({"row": row["row"], "how": said[:DIFFERENCE_MAX]})
+    outcome = EquivalenceOutcome.DIFFERS if differing else EquivalenceOutcome.PASSED
+    return _recorded(actor, release, place, outcome, rows=len(rows), differing=differing)
+
+
+@transaction.atomic
+def equivalence_without_answers(
+    *, actor: Principal, release: Release, place: Place
+) -> EquivalenceCheck:
+    """Record that a release has no answers to compare with: the first environment that serves it,
+    where the dossier names none, or another one. For workers, as `equivalence_record`.
+    """
+    named = named_in(release.dossier)
+    first = not named.environments and not EquivalenceCheck.objects.filter(release=release).exists()
+    outcome = EquivalenceOutcome.FIRST if first else EquivalenceOutcome.UNVERIFIED
+    return _recorded(actor, release, place, outcome)
+
+
+def _recorded(
+    actor: Principal,
+    release: Release,
+    place: Place,
+    outcome: EquivalenceOutcome,
+    *,
+    rows: int = 0,
+    differing: Sequence[Mapping[str, Any]] = (),
+) -> EquivalenceCheck:
+    # That of a worker which reported none is made here.
+    environment, _ = SoftwareEnvironment.objects.get_or_create(
+        fingerprint=place.environment, defaults={"engine": release.engine}
+    )
+    check, made = EquivalenceCheck.objects.get_or_create(
+        release=release,
+        environment=environment,
+        outcome=outcome,
+        defaults={
+            "rows": rows,
+            "differing": list(differing),
+            "worker": place.worker[:WORKER_MAX],
+        },
+    )
+    if made:
+        suspends = outcome in _ALARMING and named_in(release.dossier).policy != ALARM
+        with background(f"release-{release.pk}", actor):
+            audit_record(
+                actor=actor,
+                action="deployment:compare",
+                subject=place.subject,
+                outcome="denied" if suspends else "allowed",
+                reason=check_in_words(check, named_in(release.dossier))[:1000],
+                department=release.department.slug,
+                data={
+                    "release": release.pk,
+                    "environment": environment.pk,
+                    "versions": environment.versions,
+                    "outcome": outcome.value,
+                    "rows": rows,
+                    "differing": [each["row"] for each in differing],
+                    "worker": place.worker,
+                },
+            )
+    return check
+
+
+_ALARMING = (EquivalenceOutcome.DIFFERS, EquivalenceOutcome.UNVERIFIED)
+
+
+def check_in_words(check: EquivalenceCheck, named: Named) -> str:
+    """Say what was found, and what follows from it."""
+    where = f"with {versions_in_words(check.environment.versions)}"
+    match EquivalenceOutcome(check.outcome):
+        case EquivalenceOutcome.PASSED:
+            return f"It gave the same answers to {check.rows} requests {where}."
+        case EquivalenceOutcome.FIRST:
+            return f"It serves for the first time, {where}; there are no answers to compare with."
+        case EquivalenceOutcome.DIFFERS:
+            first = check.differing[0]
+            said = (
+                f"{len(check.differing)} of {check.rows} answers differ {where}; row "
+                f"{first['row'] + 1}: {first['how']}."
+            )
+        case EquivalenceOutcome.UNVERIFIED:
+            said = f"There are no answers to compare with, {where}."
+    if named.policy == ALARM:
+        return f"{said} It serves on, as its review policy says."
+    return f"{said} It is suspended there."
+
+
+def versions_in_words(versions: Mapping[str, str]) -> str:
+    """Return the versions that people know, such as "Assay 0.1.0+3f…, torch 2.13.0"."""
+    shown = ("assay", "torch", "transformers", "llama.cpp", "vllm", "sglang")
+    named = [
+        f"{'Assay' if name == 'assay' else name} {versions[name]}"
+        for name in shown
+        if name in versions
+    ]
+    return ", ".join(named) or "software that its worker did not report"

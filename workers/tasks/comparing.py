@@ -1,0 +1,117 @@
+"""Answers of a loaded deployment to requests whose answers its dossier names."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any
+
+from pydantic import ValidationError
+
+from registry.catalog.answers import ANSWER_MAX, FILE
+from registry.catalog.declaration import Task
+from registry.catalog.inputs import Inputs, Options
+from workers.control.protocol import ReferenceRequest
+from workers.engines.protocol import Engine, EngineRequest, RequestRefused
+from workers.references import swapped
+from workers.trainers.reference import answer_to_json
+from workers.wire import Delta, Done, Event, Failed
+
+# For all of them together; a model that is slower than this serves no one.
+COMPARED_WITHIN_S = 900.0
+_SCOPE = "assay:comparison"
+
+
+class _Answer:
+    """The sink of one request."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.end: Done | Failed | None = None
+        self.over = threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            self.parts.append(event.text)
+        elif isinstance(event, Done | Failed):
+            self.end = event
+            self.over.set()
+
+
+def answers_to(
+    requests: Sequence[ReferenceRequest],
+    *,
+    engine: Engine,
+    task: Task,
+    adapter: str | None,
+    opened: Callable[[str], BytesIO],
+) -> list[dict[str, Any]]:
+    """Return what a model answers, as {row, text, results}, or {row, failed} with the reason.
+
+    `opened` returns a file by its SHA-256. The requests are asked together, as in the evaluation.
+
+    Raises:
+        RuntimeError: the engine ended, or took too long.
+    """
+    until = time.monotonic() + COMPARED_WITHIN_S
+    sinks = [(each, _Answer()) for each in requests]
+    failed: dict[int, str] = {}
+    for each, sink in sinks:
+        try:
+            inputs, options = _typed(task, each, opened)
+            engine.submit(
+                EngineRequest(
+                    request_id=f"comparison-{each.row}",
+                    inputs=inputs,
+                    options=options,
+                    adapter=adapter,
+                    scope=_SCOPE,
+                    sketch=True,
+                ),
+                sink,
+            )
+        except (RequestRefused, ValidationError) as error:
+            failed[each.row] = f"it was refused: {type(error).__name__}"
+            sink.over.set()
+    answers = []
+    for each, sink in sinks:
+        if not sink.over.wait(max(0.0, until - time.monotonic())):
+            for other, _ in sinks:
+                engine.cancel(f"comparison-{other.row}")
+            raise RuntimeError("It did not answer the requests of its dossier in time.")
+        if engine.fault:
+            raise RuntimeError(engine.fault)
+        answers.append({"row": each.row, **_written(sink, failed.get(each.row, ""))})
+    return answers
+
+
+def _written(sink: _Answer, failed: str) -> dict[str, Any]:
+    if failed:
+        return {"failed": failed}
+    if not isinstance(sink.end, Done):
+        code = sink.end.code if isinstance(sink.end, Failed) else "no answer"
+        return {"failed": f"it failed: {code}"}
+    try:
+        answer = answer_to_json("".join(sink.parts), sink.end.results or [])
+    except (TypeError, ValueError):
+        return {"failed": "the answer is not JSON"}
+    # One of another length than the evaluation's differs in any case.
+    long = len(str(answer)) > 4 * ANSWER_MAX
+    return {"failed": "the answer is too long"} if long else answer
+
+
+def _typed(
+    task: Task, request: ReferenceRequest, opened: Callable[[str], BytesIO]
+) -> tuple[Inputs, Options]:
+    """Return inputs and options as the schemas of the task. Raises ValidationError."""
+    inputs = swapped(request.inputs, _is_file, lambda value: opened(value[FILE]))
+    return (
+        task.input_schema.model_validate(inputs),
+        task.option_schema.model_validate(request.options),
+    )
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {FILE}
