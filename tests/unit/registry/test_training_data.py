@@ -123,7 +123,7 @@ def test_results_from_before_are_marked_when_the_release_is_upgraded(office: Off
         office.tuned, data(office.uploader, office.clinical, "new", _new(9)), office.trainer
     )
     Evaluation.objects.update(on_training_data=False)
-    name = "registry.migrations.0030_evaluations_on_training_data"
+    name = "registry.migrations.0031_evaluations_on_training_data"
     with connection.cursor() as cursor:
         cursor.execute(importlib.import_module(name).MARK)
     marked = Evaluation.objects.filter(on_training_data=True)

@@ -20,7 +20,7 @@ WHERE chain.version = evaluation.version_id
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('registry', '0029_intake_virtual_tokens'),
+        ('registry', '0030_lineage_lock'),
     ]
 
     operations = [

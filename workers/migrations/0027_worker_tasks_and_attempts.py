@@ -15,7 +15,7 @@ GUARD = ("workers_attemptlog", OF_OWN_JOB, OF_OWN_JOB)
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workers', '0025_node_broker_denials'),
+        ('workers', '0026_serving_leases'),
     ]
 
     operations = [

@@ -15,7 +15,7 @@ WHERE set_by_id = deputy_id AND set_by_id <> person_id AND ended_at IS NULL;
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('governance', '0039_holds_by_end'),
+        ('governance', '0040_named_locks'),
     ]
 
     operations = [
