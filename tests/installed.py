@@ -11,10 +11,8 @@ import dataclasses
 from tasks.text_classification import TASK as BELOW
 {imports}
 TASK = dataclasses.replace(
-    BELOW, name="{name}", endpoints=tuple(
-        dataclasses.replace(each, path=each.path + "/{name}", named=True)
-        for each in BELOW.endpoints
-    ), runner="{runner}",
+    BELOW, name="{name}", runner="{runner}",
+    endpoints=(dataclasses.replace(BELOW.endpoints[0], path="/v1/tasks/{name}"),),
 )
 """
 

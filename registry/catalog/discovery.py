@@ -18,10 +18,10 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 
 from registry.catalog.checks.faults import Fault, raised
-from registry.catalog.code import CODE, CODES, NO_PACKAGES, code_take, point_code
+from registry.catalog.code import CODE, CODES, NO_PACKAGES, TaskCode, code_take, point_code
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint
-from registry.catalog.packages import ASSAY, OWN_MODULES
+from registry.catalog.packages import ASSAY, OWN_MODULES, CodeUnknown
 from registry.catalog.probe import probe
 
 GROUP = "assay.tasks"
@@ -53,6 +53,21 @@ class Entry:
         its own."""
         module = self.point.value.partition(":")[0].partition(".")[0]
         return self.distribution_name == ASSAY and module in OWN_MODULES
+
+    def code(self) -> TaskCode:
+        """Return the packages of the task: none of Assay's own.
+
+        Raises:
+            CodeUnknown: their files cannot be told, or one was imported already.
+            OSError: a file cannot be read.
+        """
+        if self.is_own or self.distribution is None:
+            return NO_PACKAGES
+        return point_code(self.point, self.distribution)
+
+    def copies(self) -> dict[str, Path]:
+        """Return the private copy of each package of the task, by its name. Raises as `code`."""
+        return CODE.folders(self.code())
 
     @property
     def distribution_name(self) -> str:
@@ -161,7 +176,7 @@ def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Dis
     others = {name: entry for name, entry in taken.items() if not entry.is_own}
     found = Discovered(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
-        probes = {name: threads.submit(probe, entry.point) for name, entry in others.items()}
+        probes = {name: threads.submit(_tried, entry) for name, entry in others.items()}
         for entry in own.values():
             _load(found, entry)
     for name, entry in others.items():
@@ -202,9 +217,8 @@ def load(entry: Entry) -> Task:
         ImportError: its code cannot be told, it cannot be imported, or it is none; whatever its
             module raised is the cause.
     """
-    foreign = entry.distribution is not None and not entry.is_own
     try:
-        code = point_code(entry.point, entry.distribution) if foreign else NO_PACKAGES
+        code = entry.code()
         with importing(), CODE.limited() if code.packages else nullcontext():
             task = entry.point.load()
         if isinstance(task, Task):
@@ -228,6 +242,15 @@ def _load(found: Discovered, entry: Entry) -> None:
     else:
         found.tasks[entry.name] = task
         found.entries[entry.name] = entry
+
+
+def _tried(entry: Entry) -> list[Fault]:
+    """Return the faults that a process finds which imports the copies that this one will."""
+    try:
+        copies = entry.copies()
+    except (CodeUnknown, OSError) as error:
+        return [Fault("package", str(error), f"Reinstall or correct {entry.package}.")]
+    return probe(entry.point, copies)
 
 
 def _settle_paths(found: Discovered, answered: PathCheck | None) -> None:

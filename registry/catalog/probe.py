@@ -15,6 +15,8 @@ import sys
 import threading
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import MappingProxyType
 from typing import IO, cast
 
 from registry.catalog.checks.faults import Fault
@@ -23,24 +25,27 @@ from registry.catalog.checks.faults import Fault
 SECONDS = 30.0
 MEMORY_BYTES = 2 * 1024**3
 MAX_FAULTS = 100
+NONE: Mapping[str, Path] = MappingProxyType({})
 _MAX_ANSWER_BYTES = 1024**2
 # A package gets no others: so do its runs and its engine.
 _VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 
 
-def probe(point: EntryPoint) -> list[Fault]:
+def probe(point: EntryPoint, packages: Mapping[str, Path] = NONE) -> list[Fault]:
     """Return the faults of the declaration that an entry point names; blocks for `SECONDS` at most.
+    `packages` as in `trial`.
 
     Raises:
         OSError: no process can be started.
     """
     module = "registry.catalog.checks.process"
-    return trial(module, point, seconds=SECONDS, memory=MEMORY_BYTES)
+    return trial(module, point, packages, seconds=SECONDS, memory=MEMORY_BYTES)
 
 
 def trial(
     module: str,
     point: EntryPoint,
+    packages: Mapping[str, Path] = NONE,
     *,
     seconds: float,
     memory: int | None,
@@ -48,7 +53,9 @@ def trial(
 ) -> list[Fault]:
     """Return the faults that `python -m module` writes about an entry point, or the one of its end.
 
-    Its standard output is read as outside input. All that it started ends with it.
+    Its standard output is read as outside input. All that it started ends with it. `packages` are
+    the private copies of the task's packages, by name, which it imports instead of what is
+    installed.
     `environment` is that of the process; by default, none of the variables of Assay.
 
     Raises:
@@ -76,7 +83,12 @@ def trial(
     stdin, stdout = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     try:
         with contextlib.suppress(BrokenPipeError), stdin:
-            request = {"name": point.name, "value": point.value, "memory": memory}
+            request = {
+                "name": point.name,
+                "value": point.value,
+                "memory": memory,
+                "packages": {name: str(folder) for name, folder in packages.items()},
+            }
             stdin.write(json.dumps(request).encode())
         with stdout:
             # Up to the end of the line: what the plug-in has started may hold the pipe open.

@@ -69,7 +69,7 @@ class OfferReports:
 
     def _test(self, entry: Entry) -> None:
         try:
-            faults = self_test(entry.point)
+            faults = self_test(entry)
         except Exception as error:
             lacks = f"Its self-test could not run: {raised(error)}."
         else:

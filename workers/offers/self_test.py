@@ -17,6 +17,7 @@ from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
 from registry.catalog.checks.process import answer_of, imported
 from registry.catalog.declaration import Task
+from registry.catalog.discovery import Entry
 from registry.catalog.probe import trial
 from workers.engines.names import load_name
 from workers.run.environment import run_environment
@@ -27,15 +28,17 @@ _METHODS = ("prepare", "collate", "run", "split", "cancel", "close")
 _FOLDER, _KEYWORDS = "folder", ("architectures", "device", "dtype")
 
 
-def self_test(point: EntryPoint) -> list[Fault]:
+def self_test(entry: Entry) -> list[Fault]:
     """Return the faults of a task in this environment, found by a process of its own.
 
     Raises:
+        CodeUnknown: its code cannot be told.
         OSError: no process can be started.
     """
     return trial(
         "workers.offers.self_test",
-        point,
+        entry.point,
+        entry.copies(),
         seconds=SECONDS,
         memory=None,
         environment=run_environment(os.environ),

@@ -168,7 +168,7 @@ class Runtime:
             capacity=own_capacity(
                 share=settings.WORKER_MEMORY_PERCENT / 100, labels=settings.WORKER_LABELS
             ),
-            software=own_software(self._offers),
+            software=own_software(self._engines),
         )
 
     def close(self) -> None:

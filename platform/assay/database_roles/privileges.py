@@ -168,12 +168,23 @@ _REGISTRY = {
     "registry_evaluation": Grant(web=READ, controller=ADD, worker=READ),
     "registry_evaluationreference": Grant(web=READ, controller=ADD, worker=READ),
     # A trigger holds workers to what they are to serve; the web process writes for nodes.
-    "registry_equivalencecheck": Grant(web=ADD, requests=READ, controller=READ, worker=ADD),
+    "registry_equivalencecheck": Grant(
+        web=ADD,
+        requests=READ,
+        controller=READ,
+        worker=(
+            "SELECT, INSERT (release_id, environment_id, outcome, rows, differing, worker,"
+            " checked_at)"
+        ),
+    ),
     "registry_softwareenvironment": Grant(
         web="SELECT, INSERT, UPDATE (seen_at)",
         requests=READ,
         controller=READ,
-        worker="SELECT, INSERT, UPDATE (seen_at)",
+        worker=(
+            "SELECT, INSERT (fingerprint, engine, versions, first_seen_at, seen_at),"
+            " UPDATE (seen_at)"
+        ),
     ),
     "registry_gate": Grant(web=KEEP, controller=READ),
     "registry_gateresult": Grant(web=READ, controller=ADD),
@@ -205,7 +216,10 @@ _REGISTRY = {
 _OF_A_REPLICA = (
     "state, loaded_digest, message, load_seconds, failures, retry_at, started_at, heartbeat_at"
 )
-_OF_A_WORKER = "public_key, registered_at, engines, seen_at, memory, device, devices, labels"
+_OF_A_WORKER = (
+    "public_key, registered_at, engines, seen_at, memory, device, devices, labels, code,"
+    " environments"
+)
 _WORK = {
     "workers_deployment": Grant(
         web=KEEP, controller=CHANGE, worker="SELECT, UPDATE (state, message, stopped_at)"

@@ -21,6 +21,7 @@ from registry.catalog import discovery
 from registry.catalog.checks import faults as check
 from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
+from registry.catalog.code import code_enter
 
 _FORBIDDEN = ("diffusers", "django", "jax", "tensorflow", "torch", "transformers")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
@@ -37,6 +38,7 @@ def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
     if (memory := request["memory"]) is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    code_enter(request["packages"])
     found = work(EntryPoint(request["name"], request["value"], ""))
     text = json.dumps([(each.where, each.what, each.fix) for each in found])
     with open(pipe, "wb") as file:
@@ -52,6 +54,8 @@ def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
         with discovery.importing():
             task = point.load()
     except BaseException as error:
+        if isinstance(error, ModuleNotFoundError):
+            fix = "Name what provides it in the requirements of the package, and install it."
         return None, [Fault("import", f"{point.value} raised {check.raised(error)}.", fix)]
     found = [
         Fault("import", f"Importing it changes {what}.", fix)

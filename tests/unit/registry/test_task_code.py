@@ -254,7 +254,8 @@ def test_a_package_that_changes_before_it_is_copied_is_not_imported(site: Path) 
     install(site, "needed", {"needed.py": "A = 'RIGHT'\n"})
     install(site, "other-task", FILES, requires=["needed"], task=POINT)
     change = (
-        "len(TASKS)\n"
+        "from registry.catalog import entry_of\n"
+        "entry_of('other-task').code()\n"
         f"open({str(site / 'needed.py')!r}, 'w').write('A = \"EVIL\"')\n"
         "try:\n    import needed\n    said = needed.A\n"
         "except Exception as error:\n    said = str(error)\n"
@@ -303,10 +304,9 @@ def test_a_package_that_is_not_required_is_not_found(site: Path) -> None:
         "other_task/__init__.py": declaration("other-task", RUNNER, "import undeclared"),
     }
     install(site, "other-task", files, task=POINT)
-    assert (
-        "No module named 'undeclared' in the packages that the task requires"
-        in (started(site, SAY)["why"])
-    )
+    why = started(site, SAY)["why"]
+    assert "No module named 'undeclared'" in why
+    assert "Name what provides it in the requirements" in why
     install(site, "other-task", files, requires=["undeclared"], task=POINT)
     assert started(site, SAY)["says"] == "RIGHT"
 

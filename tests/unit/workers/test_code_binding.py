@@ -113,8 +113,7 @@ def test_with_other_packages_nothing_serves_until_they_are_back(
     # The controller ends the lease and says so; the gateway refuses by itself.
     held(deployment)
     assert deployment.state == "serving"
-    assert deployment.servable_until is not None
-    assert deployment.servable_until <= timezone.now()
+    assert deployment.lease.servable_until <= timezone.now()
     assert "was approved with other code" in deployment.message
     assert "other code" in read_snapshot().deployments["docs"].obstacle
     # The worker lets go of it.
@@ -123,8 +122,7 @@ def test_with_other_packages_nothing_serves_until_they_are_back(
     assert "was approved with other code" in worker.copy().message
     runs(APPROVED)
     held(deployment)
-    assert deployment.servable_until is not None
-    assert deployment.servable_until > timezone.now()
+    assert deployment.lease.servable_until > timezone.now()
     worker.loop._failures.clear()
     worker.again()
     assert worker.copy().state == "ready"
