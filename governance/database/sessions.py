@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 
@@ -68,8 +69,13 @@ def sessions_read() -> list[Session]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {_COLUMNS} FROM assay_sessions()")  # noqa: S608 (our own names)
         rows = cursor.fetchall()
+    return [_session(row) for row in rows]
+
+
+def _session(row: tuple[Any, ...]) -> Session:
     # What it waits for comes as a list.
-    return [Session(*(tuple(x) if isinstance(x, list) else x for x in row)) for row in rows]
+    values: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row]
+    return Session(*values)
 
 
 def session_end(session: Session) -> bool:

@@ -434,10 +434,7 @@ def _await_replicas(actor: Principal) -> None:
     )
     for deployment in deserted.select_for_update(skip_locked=True, of=("self",)):
         deployment_move(
-            deployment_id=deployment.pk,
-            to=DeploymentState.PENDING,
-            actor=actor,
-            message=WAITS,
+            deployment_id=deployment.pk, to=DeploymentState.PENDING, actor=actor, message=WAITS
         )
 
 

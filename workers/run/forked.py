@@ -20,6 +20,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from registry.sandbox import landlock
 from registry.sandbox.isolation import ALONE, die_first, drop_capabilities, isolate
@@ -85,25 +86,25 @@ def _supervise(channel: socket.socket, start: Start) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     run = os.fork()
     if not run:
-        status = 1
         try:
-            status = _run(channel, start)
-        except SystemExit as ended:
-            status = ended.code if isinstance(ended.code, int) else 1
+            _run(channel, start)
         except BaseException:
             logging.exception("The run could not be started")
         finally:
             logging.shutdown()
             sys.stdout.flush()
-            os._exit(status)
+            os._exit(1)
     with contextlib.suppress(OSError):  # The launcher has ended, and with it the run.
         channel.sendall(NUMBER.pack(run))
         channel.sendall(NUMBER.pack(os.waitpid(run, 0)[1]))
     os._exit(0)
 
 
-def _run(channel: socket.socket, start: Start) -> int:
-    """Run the order in its folder; returns its status. Ends when the launcher does."""
+def _run(channel: socket.socket, start: Start) -> NoReturn:
+    """Run the order in its folder, and end with its status, or when the launcher ends.
+
+    Raises whatever goes wrong before the run begins.
+    """
     os.setsid()
     for ended in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ended, signal.SIG_DFL)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from registry.sandbox.isolation import end_with_parent
 from workers.run.attempt import Attempt
@@ -138,7 +139,7 @@ def _end_without(file: Path) -> None:
     threading.Thread(target=watch, name="held", daemon=True).start()
 
 
-def end_process(status: int) -> None:
+def end_process(status: int) -> NoReturn:
     """End this process with a status, whatever threads the work has left."""
     if (error := sys.exc_info()[1]) is not None:
         logging.getLogger(__name__).error("The run broke", exc_info=error)

@@ -13,7 +13,14 @@ import redis
 from django.conf import settings
 
 from assay.gateway.admission import Admitted, Application, Ticket
-from assay.gateway.answers import answer_of, cut_headers, piece, used
+from assay.gateway.answers import (
+    STREAM_HEADERS,
+    answer_of,
+    cut_headers,
+    last_word,
+    part_of_answer,
+    piece,
+)
 from assay.gateway.call import Call
 from assay.gateway.errors import DeadlinePassed, EngineFailed, NoUsableKey, ReplyForged, error_event
 from assay.gateway.http import ClientGone, Headers, Receive, Send, encode, respond
@@ -21,7 +28,7 @@ from assay.gateway.ledger import Settlement
 from assay.gateway.media import STORED_WITHIN_S, RequestMedia, least_units
 from assay.gateway.metrics import TOKENS, UNITS, bound
 from assay.gateway.quotas import QueueFull, QuotaStopped
-from assay.gateway.replies import Cut, Inbox, Signal, Tampered, watch_client
+from assay.gateway.replies import Cut, Inbox, Signal, watch_client
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
@@ -30,7 +37,7 @@ from registry.catalog import is_own
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
 from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
-from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
+from workers.wire import Delta, Done, InferenceRequest, deployment_queue
 
 if TYPE_CHECKING:
     from assay.gateway.runtime import Runtime
@@ -44,14 +51,8 @@ _LAST_WORD_S = 2.0
 _WRITE_S = 5.0
 # How long the last word to a request that is cut may take to be written, in seconds.
 _CUT_S = 1.0
-# Time in which a request whose workers are gone learns of others, and the pause between looks (s);
-# and how often it goes to others.
-_HANDOVER_S, _HANDOVER_CHECK_S, _HANDOVERS = 3.0, 0.2, 3
-_SSE_HEADERS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+# How often a request whose workers are gone goes to others.
+_HANDOVERS = 3
 
 
 class Execution:
@@ -300,7 +301,7 @@ class Execution:
         renderer = cast(StreamRenderer, self._plan.renderer)
         event = await self._take_or_wait(inbox)
         self._call.responding = True
-        headers = _SSE_HEADERS + self._call.headers() + self._quota_headers
+        headers = STREAM_HEADERS + self._call.headers() + self._quota_headers
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         pending = await self._rendered(renderer.opening)
         while not isinstance(event, Done):
@@ -334,46 +335,15 @@ class Execution:
             return None
 
     async def _take(self, inbox: Inbox) -> Delta | Done:
-        """The next event that carries the answer on.
-
-        Raises:
-            ClientGone: the client hung up.
-            EngineFailed, DeadlinePassed, ReplyForged: there is no answer.
-            DomainError: what admitted the request no longer holds.
-        """
+        """Return the next event that carries the answer on. Raises as `part_of_answer`."""
         event = await inbox.get()
         given_back = event is GIVEN_BACK
         if (given_back or event is NOT_ADDRESSED) and await self._hand_over(given_back):
             return await self._take(inbox)
-        if isinstance(event, Delta):
-            self._completion_tokens += event.tokens
-            return event
-        if isinstance(event, Done):
-            if event.finish_reason == "cancelled":
-                raise EngineFailed(
-                    f"Deployment {self._deployment.name} was stopped while it answered.",
-                    code="engine_stopped",
-                    status=503,
-                )
-            return event
-        if isinstance(event, Failed):
-            raise EngineFailed(
-                event.message, code=event.code, status=event.status, used=used(event)
-            )
-        if isinstance(event, Cut):
-            raise event.error
-        if isinstance(event, Tampered):
-            raise ReplyForged(
-                f"A reply to this request did not come from a worker that holds deployment "
-                f"{self._deployment.name}, so the answer is not delivered.",
-                hint="Tell your operators; they find it in the audit log under the request's ID.",
-            )
-        if event is Signal.DEADLINE:
-            raise DeadlinePassed(
-                f"Deployment {self._deployment.name} did not answer within "
-                f"{settings.GATEWAY_REQUEST_TIMEOUT_S} s; the request was cancelled."
-            )
-        raise ClientGone
+        part = part_of_answer(event, self._deployment.name)
+        if isinstance(part, Delta):
+            self._completion_tokens += part.tokens
+        return part
 
     async def _hand_over(self, given_back: bool) -> bool:
         """Send the request to the workers that hold the deployment now; return whether it went.
@@ -384,19 +354,12 @@ class Execution:
         self._handed_over += 1
         if self._handed_over > _HANDOVERS:
             return False
-        until = time.monotonic() + _HANDOVER_S
-        while time.monotonic() < until:
-            snapshot = self._runtime.refresher.snapshot
-            known = None if snapshot is None else snapshot.deployments.get(self._deployment.name)
-            if known is None or known.id != self._deployment.id:
-                return False
-            if given_back or set(known.workers) - set(self._deployment.workers):
-                try:
-                    await self._runtime.quotas.send_again(self._queued(known))
-                except (redis.RedisError, OSError):
-                    return False
-                return True
-            await asyncio.sleep(_HANDOVER_CHECK_S)
+        known = await self._runtime.refresher.handed_over(self._deployment, at_once=given_back)
+        if known is None:
+            return False
+        with contextlib.suppress(redis.RedisError, OSError):
+            await self._runtime.quotas.send_again(self._queued(known))
+            return True
         return False
 
     async def _settle(self, done: Done) -> int:
@@ -476,18 +439,10 @@ class Execution:
                     event = await inbox.get()
                     if isinstance(event, Delta):
                         self._completion_tokens += event.tokens
-                    elif isinstance(event, Done):
-                        last = event
-                    elif isinstance(event, Failed):
-                        last = used(event) or Done("cancelled", 0, self._completion_tokens)
-                    elif isinstance(event, Tampered):
-                        last = Done("cancelled", 0, self._completion_tokens)
+                    else:
+                        last = last_word(event, self._completion_tokens)
         self._runtime.replies.close(self._call.request_id)
         if last is None:
-            last = Done(
-                "cancelled",
-                self._plan.prompt_tokens,
-                self._completion_tokens,
-                units=self._units,
-            )
+            sent, made = self._plan.prompt_tokens, self._completion_tokens
+            last = Done("cancelled", sent, made, units=self._units)
         await self._charge(outcome, last, reason)

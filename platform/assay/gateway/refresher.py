@@ -23,7 +23,13 @@ from django.db import Error as DatabaseError
 from redis.asyncio.client import PubSub
 
 from assay.gateway.metrics import SNAPSHOT_READ
-from assay.gateway.snapshot import Snapshot, close_connection, read_keys, read_snapshot
+from assay.gateway.snapshot import (
+    DeploymentEntry,
+    Snapshot,
+    close_connection,
+    read_keys,
+    read_snapshot,
+)
 from governance.errors import Unavailable
 from governance.keys.notices import key_in_notice
 from workers.wire import SNAPSHOT_CHANNEL
@@ -38,6 +44,8 @@ _LOOKUP_PATIENCE_S = 2.0
 _RETRY_S = 0.2
 # A subscription on which nothing came for so long is tried.
 _QUIET_S = 10.0
+# Time in which a request whose workers are gone learns of others, and the pause between looks (s).
+_HANDOVER_S, _HANDOVER_CHECK_S = 3.0, 0.2
 
 # Told of every new snapshot, and of which keys alone it differs (None: of anything).
 OnChange = Callable[[Snapshot, Collection[str] | None], Awaitable[None]]
@@ -122,6 +130,24 @@ class Refresher:
                 retry_after=1,
             )
         return await self.current()
+
+    async def handed_over(
+        self, deployment: DeploymentEntry, *, at_once: bool
+    ) -> DeploymentEntry | None:
+        """Return the deployment once it has workers that `deployment` lacks; None if it gets none.
+
+        With `at_once`, whatever workers it has now do.
+        """
+        until = time.monotonic() + _HANDOVER_S
+        while time.monotonic() < until:
+            snapshot = self.snapshot
+            known = None if snapshot is None else snapshot.deployments.get(deployment.name)
+            if known is None or known.id != deployment.id:
+                return None
+            if at_once or set(known.workers) - set(deployment.workers):
+                return known
+            await asyncio.sleep(_HANDOVER_CHECK_S)
+        return None
 
     def _look_up(self, public_id: str) -> asyncio.Future[None]:
         """Done once the key has been read, or could not be."""

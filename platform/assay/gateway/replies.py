@@ -54,7 +54,8 @@ class Tampered:
     reason: str
 
 
-Inbox = asyncio.Queue[Event | Signal | Cut | Tampered]
+Arrival = Event | Signal | Cut | Tampered
+Inbox = asyncio.Queue[Arrival]
 
 
 @dataclass(slots=True)

@@ -13,7 +13,9 @@ from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
-from registry.catalog import TASKS, _fault
+from registry.catalog import TASKS
+from registry.catalog.checks.declaration import declaration_faults
+from registry.catalog.declaration import Task
 from registry.datasets.leaks import overlap
 from registry.datasets.models import Dataset
 from registry.datasets.preview import rows_preview
@@ -100,7 +102,7 @@ def test_a_prompt_in_preferences_and_in_test_conversations_is_a_leak(dev: Person
         {"role": "assistant", "content": "A program."},
     ]
     held_out = added(dev, [{"messages": messages}], GENERATE)
-    assert overlap(pairs, held_out).same == 1
+    assert overlap([pairs], held_out).same == 1
 
 
 def test_a_gate_needs_rows_that_the_task_is_measured_on(dev: Person) -> None:
@@ -119,10 +121,15 @@ def test_a_gate_needs_rows_that_the_task_is_measured_on(dev: Person) -> None:
 
 def test_a_declaration_whose_recipe_learns_from_unknown_rows_is_refused() -> None:
     task = TASKS[GENERATE]
-    assert "learns from 'preferences'" in _fault(dataclasses.replace(task, other_rows=()))
+    assert "'preferences' is no kind of its rows" in _faults(
+        dataclasses.replace(task, other_rows=())
+    )
     twice = dataclasses.replace(task, other_rows=task.other_rows * 2)
-    assert "the same name" in _fault(twice)
+    assert "'preferences' occurs twice" in _faults(twice)
     (kind,) = task.other_rows
     wrong = dataclasses.replace(kind, examples=({"prompt": "?"},))
-    with pytest.raises(ValueError, match="chosen"):
-        _fault(dataclasses.replace(task, other_rows=(wrong,)))
+    assert "chosen" in _faults(dataclasses.replace(task, other_rows=(wrong,)))
+
+
+def _faults(task: Task) -> str:
+    return " ".join(map(str, declaration_faults(task)))
