@@ -37,7 +37,7 @@ _WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a run is started with.
+    """Message that starts a run.
 
     Attributes:
         folder: The folder of its attempt.
