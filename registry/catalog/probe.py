@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
@@ -20,6 +22,8 @@ from types import MappingProxyType
 from typing import IO, cast
 
 from registry.catalog.checks.faults import Fault
+from registry.sandbox import landlock
+from registry.sandbox.code import code_paths
 
 # Declarations take milliseconds to import; a busy machine takes a hundred times as long.
 SECONDS = 30.0
@@ -28,7 +32,9 @@ MAX_FAULTS = 100
 NONE: Mapping[str, Path] = MappingProxyType({})
 _MAX_ANSWER_BYTES = 1024**2
 # A package gets no others: so do its runs and its engine.
-_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+# Libraries write caches to these places.
+_WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
+_VARIABLES = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
 
 
 def probe(point: EntryPoint, packages: Mapping[str, Path] = NONE) -> list[Fault]:
@@ -55,7 +61,8 @@ def trial(
 
     Its standard output is read as outside input. All that it started ends with it. `packages` are
     the private copies of the task's packages, by name, which it imports instead of what is
-    installed.
+    installed. It reads Python's code and these copies, and writes into a folder of its own: the
+    copies, also those of other packages, stay as they were hashed.
     `environment` is that of the process; by default, none of the variables of Assay.
 
     Raises:
@@ -64,14 +71,30 @@ def trial(
     if environment is None:
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**environment, "PYTHONPATH": paths},
-        start_new_session=True,
-    )
+    scratch = tempfile.mkdtemp(prefix="assay-trial-")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**environment, **dict.fromkeys(_WRITTEN, scratch), "PYTHONPATH": paths},
+            start_new_session=True,
+        )
+        return _told(process, point, packages, seconds, memory, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _told(
+    process: subprocess.Popen[bytes],
+    point: EntryPoint,
+    packages: Mapping[str, Path],
+    seconds: float,
+    memory: int | None,
+    scratch: str,
+) -> list[Fault]:
+    """Send the entry point to the process and return what it writes, or the fault of its end."""
     late = threading.Event()
 
     def expire() -> None:
@@ -88,6 +111,7 @@ def trial(
                 "value": point.value,
                 "memory": memory,
                 "packages": {name: str(folder) for name, folder in packages.items()},
+                "paths": _paths(packages, scratch),
             }
             stdin.write(json.dumps(request).encode())
         with stdout:
@@ -105,6 +129,15 @@ def trial(
         said = f"It did not end within {seconds:g} s, and was killed."
         return [Fault("import", said, "Import and compute less.")]
     return _read(answer, status)
+
+
+def _paths(packages: Mapping[str, Path], scratch: str) -> dict[str, list[str]] | None:
+    """Return what it may open, as in `landlock.ruleset`; None where the kernel has no Landlock."""
+    if landlock.abi() < landlock.LEAST_ABI:
+        return None
+    code = code_paths()
+    programs = [*code["run"], "/opt/rocm", *map(str, packages.values())]
+    return {**code, "run": programs, "own": [scratch]}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

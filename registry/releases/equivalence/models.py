@@ -66,6 +66,9 @@ class EquivalenceCheck(models.Model):
             models.UniqueConstraint(
                 fields=("release", "environment", "outcome"), name="compared_once"
             ),
+            models.UniqueConstraint(
+                fields=("release",), condition=Q(outcome="first"), name="one_first_environment"
+            ),
             models.CheckConstraint(
                 name="a_comparison_has_rows",
                 condition=Q(outcome__in=("passed", "differs"), rows__gt=0)

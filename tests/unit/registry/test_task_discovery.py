@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 import time
 from importlib.metadata import EntryPoint
@@ -112,22 +113,25 @@ def test_a_module_that_hangs_at_import_is_killed_and_left_out(
     assert "embeddings" in found.tasks
 
 
-def test_what_a_trial_started_ends_with_it(site: Path, tmp_path: Path) -> None:
-    told = tmp_path / "told"
+def test_what_a_trial_started_ends_with_it(site: Path) -> None:
+    seconds = f"600.{secrets.randbelow(10**9):09}"
     code = (
-        "import os, time\nif os.fork() == 0:\n"
-        f"    open({str(told)!r}, 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
-        f"while not os.path.exists({str(told)!r}) or not os.path.getsize({str(told)!r}):\n"
-        "    time.sleep(0.01)\n"
+        "import os, subprocess\n"
+        f"subprocess.Popen(['sleep', {seconds!r}])\n"
     )
     install_task(site, "leaves-a-child", before=code)
     (fault,) = probe.probe(EntryPoint("leaves-a-child", "leaves_a_child:TASK", GROUP))
     assert "changes the number of processes" in fault.what
-    with contextlib.suppress(FileNotFoundError):
-        while (
-            Path(f"/proc/{told.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        ):
-            time.sleep(0.01)
+
+    def runs() -> bool:
+        for each in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if seconds.encode() in each.read_bytes():
+                    return True
+        return False
+
+    while runs():
+        time.sleep(0.01)
 
 
 def test_a_task_of_assay_wins_over_a_package_of_the_same_name(site: Path) -> None:
