@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from typing import IO, cast
 
 from registry.catalog.checks.faults import Fault
 from registry.sandbox import landlock
-from registry.sandbox.code import code_paths
+from registry.sandbox.code import WRITTEN, code_paths
 
 # Declarations take milliseconds to import; a busy machine takes a hundred times as long.
 SECONDS = 30.0
@@ -32,8 +32,6 @@ MAX_FAULTS = 100
 NONE: Mapping[str, Path] = MappingProxyType({})
 _MAX_ANSWER_BYTES = 1024**2
 # A package gets no others: so do its runs and its engine.
-# Libraries write caches to these places.
-_WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
 _VARIABLES = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
 
 
@@ -56,14 +54,16 @@ def trial(
     seconds: float,
     memory: int | None,
     environment: Mapping[str, str] | None = None,
+    code: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Fault]:
     """Return the faults that `python -m module` writes about an entry point, or the one of its end.
 
     Its standard output is read as outside input. All that it started ends with it. `packages` are
     the private copies of the task's packages, by name, which it imports instead of what is
-    installed. It reads Python's code and these copies, and writes into a folder of its own: the
-    copies, also those of other packages, stay as they were hashed.
-    `environment` is that of the process; by default, none of the variables of Assay.
+    installed.
+    `environment` is that of the process; by default, none of the variables of Assay. `code` are
+    the paths of code that it may open (`landlock.ruleset`), by default Python's; it may write to a
+    folder that is removed.
 
     Raises:
         OSError: no process can be started.
@@ -72,29 +72,14 @@ def trial(
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
     scratch = tempfile.mkdtemp(prefix="assay-trial-")
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**environment, **dict.fromkeys(_WRITTEN, scratch), "PYTHONPATH": paths},
-            start_new_session=True,
-        )
-        return _told(process, point, packages, seconds, memory, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _told(
-    process: subprocess.Popen[bytes],
-    point: EntryPoint,
-    packages: Mapping[str, Path],
-    seconds: float,
-    memory: int | None,
-    scratch: str,
-) -> list[Fault]:
-    """Send the entry point to the process and return what it writes, or the fault of its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**environment, **dict.fromkeys(WRITTEN, scratch), "PYTHONPATH": paths},
+        start_new_session=True,
+    )
     late = threading.Event()
 
     def expire() -> None:
@@ -111,7 +96,7 @@ def _told(
                 "value": point.value,
                 "memory": memory,
                 "packages": {name: str(folder) for name, folder in packages.items()},
-                "paths": _paths(packages, scratch),
+                "paths": _allowed(code or code_paths(), packages, scratch),
             }
             stdin.write(json.dumps(request).encode())
         with stdout:
@@ -125,19 +110,20 @@ def _told(
         status = process.poll()
         _end(process)
         process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
     if late.is_set():
         said = f"It did not end within {seconds:g} s, and was killed."
         return [Fault("import", said, "Import and compute less.")]
     return _read(answer, status)
 
 
-def _paths(packages: Mapping[str, Path], scratch: str) -> dict[str, list[str]] | None:
-    """Return what it may open, as in `landlock.ruleset`; None where the kernel has no Landlock."""
+def _allowed(
+    code: Mapping[str, Sequence[str]], packages: Mapping[str, Path], scratch: str
+) -> dict[str, list[str]] | None:
     if landlock.abi() < landlock.LEAST_ABI:
         return None
-    code = code_paths()
-    programs = [*code["run"], "/opt/rocm", *map(str, packages.values())]
-    return {**code, "run": programs, "own": [scratch]}
+    run = [*code["run"], *map(str, packages.values())]
+    return {"run": run, "list": list(code["list"]), "own": [scratch]}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

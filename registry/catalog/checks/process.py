@@ -22,9 +22,7 @@ from registry.catalog.checks import faults as check
 from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
 from registry.catalog.code import code_enter
-from registry.sandbox import landlock
-from registry.sandbox.isolation import drop_capabilities, isolate
-from registry.sandbox.system_calls import deny_limits_of_others
+from registry.sandbox.enter import confine_code
 
 _FORBIDDEN = ("diffusers", "django", "jax", "tensorflow", "torch", "transformers")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
@@ -34,6 +32,7 @@ def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
     """Write the faults that `work` finds: the main part of a module that `trial` runs. Ends the
     process, whatever threads the plug-in has left."""
     request = json.load(sys.stdin)
+    confine_code(request["paths"])
     discovery.only_own = True
     # Whatever the plug-in prints is not the answer.
     pipe = os.dup(1)
@@ -41,22 +40,12 @@ def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
     if (memory := request["memory"]) is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _confine(request["paths"])
     code_enter(request["packages"])
     found = work(EntryPoint(request["name"], request["value"], ""))
     text = json.dumps([(each.where, each.what, each.fix) for each in found])
     with open(pipe, "wb") as file:
         file.write(text.encode() + b"\n")
     os._exit(0)
-
-
-def _confine(paths: dict[str, list[str]] | None) -> None:
-    """Leave this process its own folder to write into, and no network. Raises OSError."""
-    isolate()
-    drop_capabilities()
-    if paths is not None:
-        landlock.confine(landlock.ruleset(paths, tcp=False))
-    deny_limits_of_others()
 
 
 def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
