@@ -43,6 +43,23 @@ CREATE TRIGGER assay_software_fingerprint BEFORE INSERT OR UPDATE OF fingerprint
     FOR EACH ROW EXECUTE FUNCTION assay_software_fingerprint();
 ALTER TABLE registry_softwareenvironment ENABLE ALWAYS TRIGGER assay_software_fingerprint;
 """
+# In place of a foreign key, which would lock the release: none is ever deleted. It sees every
+# department's, whoever writes.
+COMPARED = """
+CREATE FUNCTION assay_release_of_a_comparison() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM registry_release WHERE id = NEW.release_id) THEN
+        RAISE EXCEPTION 'there is no release %', NEW.release_id
+            USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER assay_release_of_a_comparison BEFORE INSERT ON registry_equivalencecheck
+    FOR EACH ROW EXECUTE FUNCTION assay_release_of_a_comparison();
+ALTER TABLE registry_equivalencecheck ENABLE ALWAYS TRIGGER assay_release_of_a_comparison;
+"""
 # Seen with the release and the evaluation; written by the platform alone, past whoever acts.
 GUARDS = (
     (CHECKS, "release_id IN (SELECT id FROM registry_release)", "false"),
@@ -86,7 +103,7 @@ class Migration(migrations.Migration):
                 ('differing', models.JSONField(default=list)),
                 ('worker', models.CharField(max_length=120)),
                 ('checked_at', models.DateTimeField(auto_now_add=True)),
-                ('release', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='equivalence_checks', to='registry.release')),
+                ('release', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='equivalence_checks', to='registry.release')),
                 ('environment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='checks', to='registry.softwareenvironment')),
             ],
             options={
@@ -105,5 +122,6 @@ class Migration(migrations.Migration):
             )
             for guard in GUARDS
         ),
+        migrations.RunSQL(COMPARED, "DROP FUNCTION assay_release_of_a_comparison() CASCADE;"),
         migrations.RunSQL(FINGERPRINT, "DROP FUNCTION assay_software_fingerprint() CASCADE;"),
     ]

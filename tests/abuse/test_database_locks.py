@@ -59,6 +59,8 @@ from workers.deployments.services import (
 )
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_claim, job_create
+from workers.offers.models import WorkerRole, WorkerTasks
+from workers.offers.services import KEPT, worker_tasks_expire
 from workers.placement.assigning import placements_update
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db(transaction=True)]
@@ -98,6 +100,9 @@ def world() -> World:
             )
         made.append(one)
     worker_key_register(worker="e1", public_key="ab" * 32)
+    WorkerTasks.objects.create(
+        worker="gone", role=WorkerRole.ENGINE, tasks={}, seen_at=timezone.now() - 2 * KEPT
+    )
     job = job_create(
         actor=company.developer(),
         kind=JobKind.FINE_TUNE,
@@ -143,8 +148,9 @@ def tables(session: Session) -> list[str]:
 def locks_all_rows(session: Session, world: World) -> None:
     held = {name for name in tables(session) if attempt(session, f"TABLE {name} FOR UPDATE")}
     assert held == {
-        "governance_budgethold", "workers_deployment", "workers_job", "workers_jobline",
-        "workers_replica", "workers_servingperiod", "workers_workerkey",
+        "governance_budgethold", "registry_softwareenvironment", "workers_deployment",
+        "workers_job", "workers_jobline", "workers_replica", "workers_servingperiod",
+        "workers_workerkey", "workers_workertasks",
     }  # fmt: skip
 
 
@@ -236,7 +242,9 @@ def keeps_a_snapshot(session: Session, world: World) -> None:
 
 def compares_releases(session: Session, world: World) -> None:
     """A comparison names a release, which a foreign key would lock against its recall."""
-    versions = SoftwareEnvironment.objects.create(fingerprint=fingerprint_of({}), engine="own")
+    versions, _ = SoftwareEnvironment.objects.get_or_create(
+        fingerprint=fingerprint_of({}), defaults={"engine": "own"}
+    )
     for one in world.deployments:
         assert attempt(
             session,
@@ -337,6 +345,7 @@ def sweep(world: World) -> None:
     placements_update()
     replicas_expire()
     deployments_stop_unservable()
+    worker_tasks_expire()
     alarms_check()
 
 

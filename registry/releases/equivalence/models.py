@@ -48,8 +48,13 @@ class EquivalenceCheck(models.Model):
     one that passed. `differing` are the rows that differ, each with how, without content.
     """
 
+    # A trigger checks that it exists. A foreign key would let a worker lock the row of a release,
+    # and with it its recall out.
     release = models.ForeignKey(
-        "registry.Release", on_delete=models.PROTECT, related_name="equivalence_checks"
+        "registry.Release",
+        on_delete=models.PROTECT,
+        related_name="equivalence_checks",
+        db_constraint=False,
     )
     environment = models.ForeignKey(
         SoftwareEnvironment, on_delete=models.PROTECT, related_name="checks"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.utils import timezone
 
 from governance.errors import WrongState
 from registry.releases.equivalence import services
@@ -31,6 +33,7 @@ from tests.unit.workers.test_equivalence import (
 from workers.deployments.equivalence import references_report
 from workers.deployments.services import ENGINE_WORKER
 from workers.deployments.states import deployment_subject
+from workers.offers.models import WorkerTasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WRONG = [{"row": row, "text": "wrong", "results": []} for row in range(len(SAME))]
@@ -132,3 +135,33 @@ def test_versions_have_the_fingerprint_that_names_them(workers: Any) -> None:
             )
     environments_keep({"own": later})
     assert SoftwareEnvironment.objects.get(pk=fingerprint_of(later)).versions == later
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO workers_workertasks (worker, role, tasks, seen_at)"
+        " VALUES ('evil', 'engine', %(json)s, now())",
+        "UPDATE workers_workertasks SET tasks = %(json)s",
+        "UPDATE workers_workerkey SET code = %(json)s",
+        "UPDATE workers_workerkey SET environments = %(json)s",
+        "INSERT INTO registry_softwareenvironment (fingerprint, engine, versions, first_seen_at,"
+        " seen_at) VALUES (encode(sha256(convert_to('{\"a\":\"' || repeat('x', 2000000) || '\"}',"
+        " 'UTF8')), 'hex'), 'own', %(json)s, now(), now())",
+        "INSERT INTO registry_equivalencecheck (release_id, environment_id, outcome, rows,"
+        " differing, worker, checked_at) SELECT release_id, fingerprint, 'differs', 1, %(json)s,"
+        " 'evil', now() FROM workers_deployment, registry_softwareenvironment",
+        "INSERT INTO workers_attemptlog (job_id, attempt, at, lines)"
+        " VALUES (gen_random_uuid(), 1, now(), %(json)s)",
+    ],
+)
+def test_what_a_worker_s_session_says_of_its_software_is_bounded(
+    workers: Any, statement: str
+) -> None:
+    deployed(version())
+    workers(OLD)
+    WorkerTasks.objects.create(worker="e1", role="engine", tasks={}, seen_at=timezone.now())
+    much = json.dumps({"a": "x" * 2_000_000}, separators=(",", ":"))
+    with acting_as("worker"), pytest.raises(DatabaseError, match="may not write that much"):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(statement, {"json": much})
