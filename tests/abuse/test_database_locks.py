@@ -36,7 +36,7 @@ from registry.uploads.services import upload_create
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
 from tests.database_roles import acting_as
-from tests.live.celery_worker import database_url
+from tests.live.celery_worker import database_url, process_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.database_watch import SessionWatch, sessions_block, sessions_ended
@@ -73,7 +73,7 @@ NUMBERS = (0x41535341, 0x4153534C, 0x41535350, 0x41534558)
 
 @dataclass
 class World:
-    """What serves, and who may end it."""
+    """A deployment that serves, and a person who may end it."""
 
     admin: Principal
     deployments: list[Deployment]
@@ -109,7 +109,7 @@ def world() -> World:
 @contextmanager
 def intruder() -> Iterator[Session]:
     """A session of the workers' role, whose limits it has lifted."""
-    with psycopg.connect(database_url("worker"), autocommit=True) as session:
+    with psycopg.connect(process_url("worker"), autocommit=True) as session:
         session.execute("SET statement_timeout = 0; SET lock_timeout = 0")
         session.execute("SET assay.departments = '*'")
         session.execute("BEGIN")
@@ -316,7 +316,7 @@ def approve_and_leave(world: World) -> None:
 
 
 def sweep(world: World) -> None:
-    """What is locked is left for later, and holds up nothing else."""
+    """Locked rows are left for later, and hold up nothing else."""
     placements_update()
     replicas_expire()
     deployments_stop_unservable()
@@ -438,7 +438,7 @@ def test_what_workers_share_goes_on_once_the_watch_has_ended_who_holds_it(
 
 
 def test_who_waits_says_for_whom(world: World) -> None:
-    with intruder() as session, psycopg.connect(database_url("web")) as waiting:
+    with intruder() as session, psycopg.connect(process_url("web")) as waiting:
         session.execute("SET application_name = 'celery@gpu1'")
         locks_all_rows(session, world)
         waiting.execute("SET assay.departments = '*'; SET application_name = 'assay-web'")
@@ -462,7 +462,7 @@ def test_who_waits_says_for_whom(world: World) -> None:
 
 
 def test_the_watch_leaves_alone_who_is_within_bounds(world: World) -> None:
-    with psycopg.connect(database_url("worker")) as session, intruder() as other:
+    with psycopg.connect(process_url("worker")) as session, intruder() as other:
         session.execute("SET assay.departments = '*'")
         for one in (session, other):
             one.execute("SELECT * FROM workers_deployment FOR SHARE")
@@ -474,7 +474,7 @@ def test_the_watch_leaves_alone_who_is_within_bounds(world: World) -> None:
 
 @pytest.mark.parametrize("process", ["web", "worker"])
 def test_only_the_controller_sees_and_ends_sessions(process: str) -> None:
-    with psycopg.connect(database_url(process), autocommit=True) as session:
+    with psycopg.connect(process_url(process), autocommit=True) as session:
         for call in ("assay_sessions()", "assay_session_end(1, now())"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(f"SELECT {call}")
@@ -482,7 +482,7 @@ def test_only_the_controller_sees_and_ends_sessions(process: str) -> None:
 
 def test_the_controller_ends_no_session_but_of_a_process() -> None:
     with (
-        psycopg.connect(database_url("controller"), autocommit=True) as session,
+        psycopg.connect(process_url("controller"), autocommit=True) as session,
         psycopg.connect(database_url(), autocommit=True) as owner,
     ):
         call = "SELECT assay_session_end(pid, began_at) FROM assay_sessions() WHERE pid = %s"
@@ -491,7 +491,7 @@ def test_the_controller_ends_no_session_but_of_a_process() -> None:
 
 
 def test_a_superuser_takes_from_workers_what_holds_up_others() -> None:
-    with psycopg.connect(database_url("worker"), autocommit=True) as session:
+    with psycopg.connect(process_url("worker"), autocommit=True) as session:
         for call in (
             "pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1)", "lo_create(0)",
             "pg_terminate_backend(1)", "pg_logical_emit_message(false, 'a', 'b')",

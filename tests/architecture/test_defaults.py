@@ -1,4 +1,4 @@
-"""What documentation and installations call a default is the default of the code.
+"""Defaults that documentation and installations state are those of the code.
 
 The code is asked, not read: a setting that is set to its documented default changes nothing.
 """
@@ -135,7 +135,7 @@ def test_words_in_place_of_a_default_are_those_of_the_reference() -> None:
 
 
 def test_a_value_that_compose_takes_when_none_is_set_is_the_codes() -> None:
-    """Where the shell sets nothing. Its own addresses differ on purpose."""
+    """Values where the shell sets nothing. Its own addresses differ on purpose."""
     own = {"ASSAY_AUDIT_LOG_NAME", "ASSAY_ALLOWED_HOSTS", "ASSAY_PORTAL_URL",
            "ASSAY_CSRF_TRUSTED_ORIGINS", "OTEL_EXPORTER_OTLP_ENDPOINT"}  # fmt: skip
     given: dict[str, str] = {}

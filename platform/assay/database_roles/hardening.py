@@ -1,4 +1,4 @@
-"""What only a superuser of PostgreSQL can take from the roles of the processes.
+"""Privileges that only a superuser of PostgreSQL can take from the roles of the processes.
 
 Every role may call functions that hold up or end others of its kind, or fill the server's disk and
 its table of locks. Nothing of Assay calls them. Where `apply_database_roles` runs as a superuser it
