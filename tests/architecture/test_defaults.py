@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from assay.cli.doctor import POSTGRESQL_LEAST
 from tests.architecture.interpreters import run_program
 from tests.shipped import DOCKER, SYSTEMD, compose, rendered
 
@@ -235,3 +236,14 @@ def test_a_wrong_default_is_found() -> None:
                         ("ASSAY_OIDC_CREATE_PEOPLE", "0"), ("ASSAY_WEB_THREADS", "9")):  # fmt: skip
         found: dict[str, Any] = differing(json.dumps({name: value}))[0]
         assert found.keys() == {name}
+
+
+def test_every_installation_names_the_oldest_postgresql() -> None:
+    """`assay doctor` and the migration refuse anything older."""
+    needed = f"{POSTGRESQL_LEAST} or newer"
+    for page in ("install", "install-systemd", "install-kubernetes", "isolate-processes"):
+        text = " ".join((DOCS / "how-to" / f"{page}.md").read_text().split())
+        assert f"PostgreSQL {needed}" in text, page
+    assert f"PostgreSQL, {needed}" in PAGE
+    migration = (ROOT / "governance" / "migrations" / "0040_named_locks.py").read_text()
+    assert f"::int < {POSTGRESQL_LEAST}0000" in migration
