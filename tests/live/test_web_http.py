@@ -20,6 +20,7 @@ H = b"Host: localhost\r\n"
 HIDDEN = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 SIGN_IN = b"POST /sign-in HTTP/1.1\r\n" + H + b"Content-Type: application/x-www-form-urlencoded\r\n"
+CODED = SIGN_IN + b"Transfer-Encoding: "
 
 
 def get(*lines: str, path: str = "/healthz") -> bytes:
@@ -28,19 +29,19 @@ def get(*lines: str, path: str = "/healthz") -> bytes:
 
 # A second answer on the connection would mean that a body was read as a request.
 FRAMES: dict[str, bytes] = {
-    "two lengths": SIGN_IN + b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN,
+    "two lengths": SIGN_IN + b"Content-Length: 0\r\nContent-Length: 9\r\n\r\n" + HIDDEN,
     "a list of lengths": SIGN_IN + b"Content-Length: 0, %d\r\n\r\n" % len(HIDDEN) + HIDDEN,
     "a length with a sign": SIGN_IN + b"Content-Length: +3\r\n\r\nabc" + HIDDEN,
     "a length in hexadecimal": SIGN_IN + b"Content-Length: 0x3\r\n\r\nabc" + HIDDEN,
     "a huge length": SIGN_IN + b"Content-Length: 99999999999999999999999\r\n\r\nabc" + HIDDEN,
     "length and chunks": SIGN_IN + CHUNKED + b"Content-Length: 3\r\n\r\n0\r\n\r\n" + HIDDEN,
     "chunks and length": SIGN_IN + b"Content-Length: 3\r\n" + CHUNKED + b"\r\n0\r\n\r\n" + HIDDEN,
-    "chunked twice": SIGN_IN + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
-    "another coding at the end": SIGN_IN + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n" + HIDDEN,
-    "a coding that looks like chunked": SIGN_IN + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
-    "a coding after a tab": SIGN_IN + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "chunked twice": CODED + b"chunked, chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "another coding at the end": CODED + b"chunked, gzip\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "a coding that looks like chunked": CODED + b"xchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "a coding after a tab": CODED.rstrip() + b"\x0bchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
     "a space before the colon": SIGN_IN + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
-    "a folded coding": SIGN_IN + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "a folded coding": CODED.rstrip() + b"\r\n chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
     "a size with a sign": SIGN_IN + CHUNKED + b"\r\n-1\r\n\r\n" + HIDDEN,
     "a size of 20 digits": SIGN_IN + CHUNKED + b"\r\nfffffffffffffffffff0\r\n\r\n" + HIDDEN,
     "a size in 0x": SIGN_IN + CHUNKED + b"\r\n0x0\r\n\r\n" + HIDDEN,
@@ -55,7 +56,7 @@ FRAMES: dict[str, bytes] = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HIDDEN,
     "HTTP/9.9": b"GET /healthz HTTP/9.9\r\n" + H + b"\r\n" + HIDDEN,
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32) + HIDDEN,
-}
+}  # fmt: skip
 HEADS: dict[str, bytes] = {
     "no host": b"GET /sign-in HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /sign-in HTTP/1.1\r\n" + H + b"Host: evil.example\r\n\r\n",
