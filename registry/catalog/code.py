@@ -149,11 +149,12 @@ class PrivateCode(MetaPathFinder):
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
         """Let imports of this thread fail that no package of a task requires."""
+        before = getattr(self._limited, "on", False)
         self._limited.on = True
         try:
             yield
         finally:
-            self._limited.on = False
+            self._limited.on = before
 
     def confine(self) -> None:
         """From now on, let the whole process find nothing that no package of a task requires, and

@@ -30,6 +30,8 @@ from governance.principals import Principal
 from governance.reviews.policies.lifecycle import review_policy_draft
 from governance.reviews.policies.shipping import shipped_text
 from registry.incidents.services import incident_open
+from registry.releases.equivalence.models import SoftwareEnvironment
+from registry.releases.equivalence.standing import fingerprint_of
 from registry.releases.models import Release
 from registry.releases.states import place_locked
 from registry.uploads.services import upload_create
@@ -57,6 +59,8 @@ from workers.deployments.services import (
 )
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_claim, job_create
+from workers.offers.models import WorkerRole, WorkerTasks
+from workers.offers.services import KEPT, worker_tasks_expire
 from workers.placement.assigning import placements_update
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db(transaction=True)]
@@ -96,6 +100,9 @@ def world() -> World:
             )
         made.append(one)
     worker_key_register(worker="e1", public_key="ab" * 32)
+    WorkerTasks.objects.create(
+        worker="gone", role=WorkerRole.ENGINE, tasks={}, seen_at=timezone.now() - 2 * KEPT
+    )
     job = job_create(
         actor=company.developer(),
         kind=JobKind.FINE_TUNE,
@@ -141,8 +148,9 @@ def tables(session: Session) -> list[str]:
 def locks_all_rows(session: Session, world: World) -> None:
     held = {name for name in tables(session) if attempt(session, f"TABLE {name} FOR UPDATE")}
     assert held == {
-        "governance_budgethold", "workers_deployment", "workers_job", "workers_jobline",
-        "workers_replica", "workers_servingperiod", "workers_workerkey",
+        "governance_budgethold", "registry_softwareenvironment", "workers_deployment",
+        "workers_job", "workers_jobline", "workers_replica", "workers_servingperiod",
+        "workers_workerkey", "workers_workertasks",
     }  # fmt: skip
 
 
@@ -232,12 +240,29 @@ def keeps_a_snapshot(session: Session, world: World) -> None:
     session.execute("DECLARE held CURSOR WITH HOLD FOR TABLE workers_job")
 
 
+def compares_releases(session: Session, world: World) -> None:
+    """A comparison names a release, which a foreign key would lock against its recall."""
+    versions, _ = SoftwareEnvironment.objects.get_or_create(
+        fingerprint=fingerprint_of({}), defaults={"engine": "own"}
+    )
+    for one in world.deployments:
+        assert attempt(
+            session,
+            "INSERT INTO registry_equivalencecheck (release_id, environment_id, outcome, rows,"
+            " differing, worker, checked_at) VALUES (%s, %s, 'passed', 1, '[]', 'x', now())",
+            one.release_id,
+            versions.pk,
+        )
+    session.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
 ATTACKS: dict[str, Callable[[Session, World], None]] = {
     "all rows": locks_all_rows,
     "all tables": locks_all_tables,
     "advisory locks": takes_advisory_locks,
     "events of a period": refers_to_events,
     "rows that refer": refers_to_rows,
+    "comparisons": compares_releases,
     "numbers of events": numbers_events_ahead,
     "notifications": listens_and_floods,
     "a snapshot": keeps_a_snapshot,
@@ -320,6 +345,7 @@ def sweep(world: World) -> None:
     placements_update()
     replicas_expire()
     deployments_stop_unservable()
+    worker_tasks_expire()
     alarms_check()
 
 
@@ -329,6 +355,25 @@ def look(world: World) -> None:
 
 # In this order: after a recall nothing can be reported or renewed.
 CONTROL = (seal, renew, look, draft, upload, approve_and_leave, sweep, report, sweep, recall, seal)
+
+
+def test_what_a_worker_may_insert_refers_to_rows_of_work_alone(db: object) -> None:
+    """The foreign key of an insert locks the row that it names against `FOR UPDATE`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.conrelid::regclass::text, c.confrelid::regclass::text FROM pg_constraint c"
+            " WHERE c.contype = 'f' AND has_any_column_privilege('assay_worker', c.conrelid,"
+            " 'INSERT, UPDATE') AND EXISTS (SELECT FROM unnest(c.conkey) AS key WHERE"
+            " has_column_privilege('assay_worker', c.conrelid, key, 'INSERT, UPDATE'))"
+        )
+        named = {f"{one} -> {other}" for one, other in cursor.fetchall()}
+    assert named == {
+        "registry_equivalencecheck -> registry_softwareenvironment",
+        "workers_attemptlog -> workers_job",
+        "workers_jobevent -> workers_job",
+        "workers_replica -> workers_deployment",
+        "workers_servingperiod -> workers_deployment",
+    }
 
 
 @pytest.mark.usefixtures("unhardened")

@@ -38,9 +38,8 @@ Handler = Callable[..., HttpResponseBase]
 
 
 def fingerprint(request: Request, actor: Principal) -> str:
-    """SHA-256 of what is asked, as whom: method, path, parsed body (of files their names and sizes,
-    not their bytes), and the caller's roles and scopes, so that an answer is not repeated to who
-    has lost them since.
+    """SHA-256 of what is asked, as whom: method, path, parsed body with the content of its files,
+    and the caller's roles and scopes, so that an answer is not repeated to who has lost them since.
     """
     digest = hashlib.sha256(f"{request.method} {request.get_full_path()}\n".encode())
     standing = [*sorted(map(repr, actor.roles)), *sorted(actor.scopes or ()), actor.department]
@@ -57,7 +56,15 @@ def _parts(data: Any) -> Iterable[str]:
     for name, values in sorted(data.lists()):
         for value in values:
             is_file = isinstance(value, UploadedFile)
-            yield json.dumps([name, f"{value.name}:{value.size}" if is_file else str(value)])
+            yield json.dumps([name, value.name, _sha256(value)] if is_file else [name, str(value)])
+
+
+def _sha256(file: UploadedFile) -> str:
+    digest = hashlib.sha256()
+    for chunk in file.chunks():
+        digest.update(chunk)
+    file.seek(0)
+    return digest.hexdigest()
 
 
 def checked_key(request: Request) -> str | None:

@@ -7,6 +7,7 @@ it again asks again.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -15,11 +16,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
-from django.conf import settings
 
 from assay.gateway.call import Call
-from assay.gateway.http import BODY_TIMEOUT_S, Scope, header
-from assay.gateway.quotas import GRACE_S
+from assay.gateway.http import Scope, header
 from governance.errors import InvalidInput, Unavailable, WrongState
 
 if TYPE_CHECKING:
@@ -30,6 +29,14 @@ logger = logging.getLogger(__name__)
 PREFIX = "assay:repeats:"
 # Seconds for which the key of a request that was answered is known.
 KEPT_S = 3600
+# Seconds for which a request that is under way has its key without renewing it: a large file takes
+# hours to arrive, and a process that was killed renews nothing.
+HELD_S = 60.0
+# Renews a key that is still its request's; a time of 0 removes it.
+_RENEW = """
+if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("PEXPIRE", KEYS[1], ARGV[2]) end
+return 0
+"""
 _FORM = re.compile(rb"[\x21-\x7e]{1,255}")
 _ANSWERED = b"answered "
 
@@ -54,19 +61,20 @@ async def once(runtime: Runtime, call: Call, scope: Scope) -> AsyncIterator[None
     owner = call.key.recorded_as if call.key.person is None else f"person {call.key.person}"
     name = PREFIX + hashlib.sha256(b"%s\n%s" % (owner.encode(), key)).hexdigest()
     await _take(runtime, call, name)
+    holding = asyncio.create_task(_hold(runtime, call, name))
     answered = False
     try:
         yield
         answered = call.outcome == "ok"
     finally:
+        holding.cancel()
         await _leave(runtime, call, name, answered=answered)
 
 
 async def _take(runtime: Runtime, call: Call, name: str) -> None:
-    lifetime_s = settings.GATEWAY_REQUEST_TIMEOUT_S + BODY_TIMEOUT_S + GRACE_S
     try:
         mine = call.request_id.encode()
-        if await runtime.client.set(name, mine, nx=True, px=int(lifetime_s * 1000)):
+        if await runtime.client.set(name, mine, nx=True, px=int(HELD_S * 1000)):
             return
         found: Any = await runtime.client.get(name)
         other: bytes = found or b""
@@ -87,12 +95,26 @@ async def _take(runtime: Runtime, call: Call, name: str) -> None:
     )
 
 
+async def _hold(runtime: Runtime, call: Call, name: str) -> None:
+    while True:
+        await asyncio.sleep(HELD_S / 3)
+        try:
+            await _renew(runtime, call, name, HELD_S)
+        except (redis.RedisError, OSError) as error:
+            logger.warning("The Idempotency-Key of %s was not renewed: %s", call.request_id, error)
+
+
+async def _renew(runtime: Runtime, call: Call, name: str, seconds: float) -> None:
+    script = runtime.client.register_script(_RENEW)
+    await script(keys=[name], args=[call.request_id, int(seconds * 1000)])
+
+
 async def _leave(runtime: Runtime, call: Call, name: str, *, answered: bool) -> None:
     try:
         if answered:
             await runtime.client.set(name, _ANSWERED + call.request_id.encode(), ex=KEPT_S)
         else:
-            await runtime.client.delete(name)
+            await _renew(runtime, call, name, 0)
     except (redis.RedisError, OSError) as error:
         # It stays taken until its time is over.
         logger.warning("The Idempotency-Key of %s could not be left: %s", call.request_id, error)

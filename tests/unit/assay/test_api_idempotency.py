@@ -140,7 +140,7 @@ def test_a_duplicate_while_the_first_is_under_way_is_told_to_wait(
         assert Job.objects.count() == 0
 
 
-def test_uploads_are_told_apart_by_file_name_and_size(person: Callable[..., Person]) -> None:
+def test_uploads_are_told_apart_by_file_name_and_content(person: Callable[..., Person]) -> None:
     lead = Api(person("Lea", "lead@clinical"))
     lead.post(
         "datasets",
@@ -163,3 +163,5 @@ def test_uploads_are_told_apart_by_file_name_and_size(person: Callable[..., Pers
     assert send("a.tsv", rows).headers["Idempotency-Replayed"] == "true"
     problem_of(send("b.tsv", rows), 409, "idempotency_conflict")
     problem_of(send("a.tsv", rows + "fine\tneutral\n"), 409, "idempotency_conflict")
+    # Of the same size.
+    problem_of(send("a.tsv", rows.replace("bad", "sad")), 409, "idempotency_conflict")

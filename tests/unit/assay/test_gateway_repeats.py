@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import openai
 import pytest
 
+from assay.gateway import repeats
 from assay.gateway.repeats import KEPT_S, PREFIX
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from workers.wire import Delta, Done, Failed
@@ -71,6 +73,54 @@ def test_no_two_run_at_the_same_time(stage: Stage) -> None:
         let.set()
         assert first.result().status_code == 200
     assert len(stage.responders[0].requests) == 1
+
+
+def test_a_key_is_its_requests_however_long_that_takes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "HELD_S", 0.5)
+    let = threading.Event()
+
+    def wait(request: Any, reply: Any) -> None:
+        let.wait(60)
+        reply(Done("stop", 5, 1))
+
+    stage.deployment(behaviour=wait)
+    token = stage.key()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(stage.post, CHAT, token, json=GOOD, headers=SAME)
+        wait_until(lambda: len(stage.responders[0].requests) == 1)
+        (name,) = stage.redis.keys(f"{PREFIX}*")
+        seen = []
+        for _ in range(20):
+            time.sleep(0.1)
+            seen.append(stage.redis.pttl(name))
+        again = stage.post(CHAT, token, json=GOOD, headers=SAME)
+        assert again.json()["error"]["code"] == "idempotency_in_progress"
+        assert 0 < min(seen) <= max(seen) <= 500
+        let.set()
+        assert first.result().status_code == 200
+
+
+def test_a_request_that_ends_leaves_the_key_of_another_alone(stage: Stage) -> None:
+    """As after a pause of the process that outlasted its hold on the key."""
+    let = threading.Event()
+
+    def wait(request: Any, reply: Any) -> None:
+        let.wait(60)
+        reply(Failed("engine_stopped", "The engine broke."))
+
+    stage.deployment(behaviour=wait)
+    token = stage.key()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(stage.post, CHAT, token, json=GOOD, headers=SAME)
+        wait_until(lambda: len(stage.responders[0].requests) == 1)
+        (name,) = stage.redis.keys(f"{PREFIX}*")
+        stage.redis.set(name, "req_other", ex=60)
+        let.set()
+        assert first.result().status_code >= 500
+    assert stage.redis.get(name) == b"req_other"
+    assert stage.post(CHAT, token, json=GOOD, headers=SAME).status_code == 409
 
 
 def test_what_was_refused_or_failed_may_be_tried_again(stage: Stage) -> None:
