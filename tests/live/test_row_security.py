@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 
 from assay.local.services import Postgres
+from tests.live.celery_worker import of_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the platform does first, then what it and a member of one department see of two.
@@ -61,9 +61,11 @@ def owner(postgres: Postgres, *statements: str) -> str:
     return postgres.url("plain").replace("postgres@", "plain@")
 
 
-def python(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "platform")])
-    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": path}
+def python(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with the environment of the unit that migrates, on this database."""
+    environment = of_tests(folder).environment(
+        "migrate", DATABASE_URL=url, DJANGO_SETTINGS_MODULE="assay.settings"
+    )
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -88,12 +90,12 @@ def python(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     ids=["may make roles", "was granted the role"],
 )
 def test_an_owner_that_is_no_superuser_is_bound_and_the_platform_works(
-    postgres: Postgres, statements: tuple[str, ...]
+    postgres: Postgres, statements: tuple[str, ...], tmp_path: Path
 ) -> None:
     url = owner(postgres, *statements)
 
-    migrated = python(url, "manage.py", "migrate", "--verbosity", "0")
-    seen = python(url, "-c", SCRIPT)
+    migrated = python(tmp_path, url, "manage.py", "migrate", "--verbosity", "0")
+    seen = python(tmp_path, url, "-c", SCRIPT)
     with psycopg.connect(url) as connection:
         told_nothing = connection.execute("SELECT count(*) FROM registry_model").fetchone()
 
@@ -103,8 +105,10 @@ def test_an_owner_that_is_no_superuser_is_bound_and_the_platform_works(
     assert told_nothing == (0,)
 
 
-def test_an_owner_that_may_not_have_the_role_is_told_what_mends_it(postgres: Postgres) -> None:
-    migrated = python(owner(postgres, "CREATE ROLE plain LOGIN"), "manage.py", "migrate")
+def test_an_owner_that_may_not_have_the_role_is_told_what_mends_it(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    migrated = python(tmp_path, owner(postgres, "CREATE ROLE plain LOGIN"), "manage.py", "migrate")
 
     assert migrated.returncode != 0
     assert "GRANT assay_app TO plain" in migrated.stderr

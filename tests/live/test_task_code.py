@@ -26,7 +26,7 @@ from tests.live.celery_worker import (
     QUIET,
     ROOT,
     controller,
-    process_url,
+    of_tests,
     until,
     worker,
 )
@@ -43,7 +43,6 @@ from tests.live.test_task_plug_in import (
 )
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
-from tests.services import broker_url
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 
@@ -125,14 +124,10 @@ class Site:
         self._running.pop("engine").close()
         stack = self._running["engine"] = ExitStack()
         log = self.folder / "engine-with-more.log"
-        environment = {
-            **os.environ,
-            **self.shared,
-            "ASSAY_PROCESS": "worker",
-            "DATABASE_URL": process_url("worker"),
-            "REDIS_URL": broker_url("engine"),
-            "PYTHONPATH": os.pathsep.join([str(folder), self.shared["PYTHONPATH"]]),
-        }
+        path = os.pathsep.join([str(folder), self.shared["PYTHONPATH"]])
+        environment = of_tests(self.folder).environment(
+            "engine", **{**self.shared, "PYTHONPATH": path}
+        )
         command = ("-m", "celery", "--quiet", "-A", "workers.app", "worker", *QUIET)
         process = subprocess.Popen(
             [sys.executable, *command, "-n", "engine@%h", *ENGINE_WORKER],
