@@ -21,7 +21,7 @@ REPLIES_BYTES_MAX = 64 * 1024
 
 
 class _Replies(io.RawIOBase):
-    """What a mail server says, in bounded time and up to a bounded length: smtplib reads replies of
+    """Replies of a mail server, in bounded time and up to a bounded length: smtplib reads those of
     many lines to their end, and limits each read alone."""
 
     def __init__(self, taken: socket.socket, deadline: float) -> None:

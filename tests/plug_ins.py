@@ -158,7 +158,7 @@ def left_out(name: str, what: str) -> Refused:
 
 @pytest.fixture
 def refused() -> Iterator[list[Refused]]:
-    """What this process leaves out, which a test may add to."""
+    """Tasks that this process leaves out; a test may add to them."""
     before = list(discovered().refused)
     yield discovered().refused
     discovered().refused[:] = before

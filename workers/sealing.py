@@ -57,7 +57,7 @@ _GIVEN_BACK_MAX = 1_000
 NOT_ADDRESSED = Failed(
     "unavailable", "The deployment is changing hands between workers; ask again.", 503
 )
-# To others that hold the deployment, as it is.
+# It goes to others that hold the deployment, unchanged.
 GIVEN_BACK = Failed("unavailable", "The worker ended before it began; ask again.", 503)
 
 

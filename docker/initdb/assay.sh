@@ -29,6 +29,7 @@ BEGIN
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', found.name);
     END LOOP;
     EXECUTE format('GRANT EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) TO %s', owner);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO %s', owner);
     EXECUTE format('GRANT SET ON PARAMETER temp_file_limit TO %s', owner);
 END
 $$;

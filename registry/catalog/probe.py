@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, cast
 
 from registry.catalog.checks.faults import Fault
+from registry.sandbox import landlock
+from registry.sandbox.code import WRITTEN, code_paths
 
 # Declarations take milliseconds to import; a busy machine takes a hundred times as long.
 SECONDS = 30.0
@@ -28,7 +32,7 @@ MAX_FAULTS = 100
 NONE: Mapping[str, Path] = MappingProxyType({})
 _MAX_ANSWER_BYTES = 1024**2
 # A package gets no others: so do its runs and its engine.
-_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
+_VARIABLES = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
 
 
 def probe(point: EntryPoint, packages: Mapping[str, Path] = NONE) -> list[Fault]:
@@ -50,13 +54,16 @@ def trial(
     seconds: float,
     memory: int | None,
     environment: Mapping[str, str] | None = None,
+    code: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Fault]:
     """Return the faults that `python -m module` writes about an entry point, or the one of its end.
 
     Its standard output is read as outside input. All that it started ends with it. `packages` are
     the private copies of the task's packages, by name, which it imports instead of what is
     installed.
-    `environment` is that of the process; by default, none of the variables of Assay.
+    `environment` is that of the process; by default, none of the variables of Assay. `code` are
+    the paths of code that it may open (`landlock.ruleset`), by default Python's; it may write to a
+    folder that is removed.
 
     Raises:
         OSError: no process can be started.
@@ -64,12 +71,13 @@ def trial(
     if environment is None:
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    scratch = tempfile.mkdtemp(prefix="assay-trial-")
     process = subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**environment, "PYTHONPATH": paths},
+        env={**environment, **dict.fromkeys(WRITTEN, scratch), "PYTHONPATH": paths},
         start_new_session=True,
     )
     late = threading.Event()
@@ -88,6 +96,7 @@ def trial(
                 "value": point.value,
                 "memory": memory,
                 "packages": {name: str(folder) for name, folder in packages.items()},
+                "paths": _allowed(code or code_paths(), packages, scratch),
             }
             stdin.write(json.dumps(request).encode())
         with stdout:
@@ -101,10 +110,20 @@ def trial(
         status = process.poll()
         _end(process)
         process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
     if late.is_set():
         said = f"It did not end within {seconds:g} s, and was killed."
         return [Fault("import", said, "Import and compute less.")]
     return _read(answer, status)
+
+
+def _allowed(
+    code: Mapping[str, Sequence[str]], packages: Mapping[str, Path], scratch: str
+) -> dict[str, list[str]] | None:
+    if landlock.abi() < landlock.LEAST_ABI:
+        return None
+    run = [*code["run"], *map(str, packages.values())]
+    return {"run": run, "list": list(code["list"]), "own": [scratch]}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

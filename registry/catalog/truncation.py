@@ -1,4 +1,4 @@
-"""What becomes of inputs that a model cannot read whole, in the words of each convention.
+"""Treatment of inputs that a model cannot read whole, in the words of each convention.
 
 Without one of these words such a request is refused. Loads neither Django nor torch.
 """

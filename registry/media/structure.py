@@ -34,7 +34,7 @@ Data = bytes | mmap
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a file states that its decoder will go over: pixels of a frame, how many frames, and
+    """Work that a file states for its decoder: pixels of a frame, how many frames, and
     seconds of sound."""
 
     pixels: int = 0

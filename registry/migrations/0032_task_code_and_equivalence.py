@@ -22,6 +22,44 @@ DROP TRIGGER assay_append_only_delete ON {table};
 """
 CHECKS = "registry_equivalencecheck"
 REFERENCES = "registry_evaluationreference"
+# The fingerprint is that of `registry.canonical.json_digest`, whoever writes the row.
+FINGERPRINT = """
+CREATE FUNCTION assay_software_fingerprint() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.fingerprint IS DISTINCT FROM (
+        SELECT encode(sha256(convert_to('{' || coalesce(string_agg(
+                   to_json(key)::text || ':' || to_json(value)::text, ',' ORDER BY key COLLATE "C"
+               ), '') || '}', 'UTF8')), 'hex')
+          FROM jsonb_each_text(NEW.versions)
+    ) THEN
+        RAISE EXCEPTION 'these versions do not have the fingerprint %', NEW.fingerprint
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER assay_software_fingerprint BEFORE INSERT OR UPDATE OF fingerprint, versions
+    ON registry_softwareenvironment
+    FOR EACH ROW EXECUTE FUNCTION assay_software_fingerprint();
+ALTER TABLE registry_softwareenvironment ENABLE ALWAYS TRIGGER assay_software_fingerprint;
+"""
+# In place of a foreign key, which would lock the release: none is ever deleted. It sees every
+# department's, whoever writes.
+COMPARED = """
+CREATE FUNCTION assay_release_of_a_comparison() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM registry_release WHERE id = NEW.release_id) THEN
+        RAISE EXCEPTION 'there is no release %', NEW.release_id
+            USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER assay_release_of_a_comparison BEFORE INSERT ON registry_equivalencecheck
+    FOR EACH ROW EXECUTE FUNCTION assay_release_of_a_comparison();
+ALTER TABLE registry_equivalencecheck ENABLE ALWAYS TRIGGER assay_release_of_a_comparison;
+"""
 # Seen with the release and the evaluation; written by the platform alone, past whoever acts.
 GUARDS = (
     (CHECKS, "release_id IN (SELECT id FROM registry_release)", "false"),
@@ -65,12 +103,12 @@ class Migration(migrations.Migration):
                 ('differing', models.JSONField(default=list)),
                 ('worker', models.CharField(max_length=120)),
                 ('checked_at', models.DateTimeField(auto_now_add=True)),
-                ('release', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='equivalence_checks', to='registry.release')),
+                ('release', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.PROTECT, related_name='equivalence_checks', to='registry.release')),
                 ('environment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='checks', to='registry.softwareenvironment')),
             ],
             options={
                 'ordering': ('-id',),
-                'constraints': [models.UniqueConstraint(fields=('release', 'environment', 'outcome'), name='compared_once'), models.CheckConstraint(condition=models.Q(models.Q(('outcome__in', ('passed', 'differs')), ('rows__gt', 0)), models.Q(('outcome__in', ('first', 'unverified')), ('rows', 0)), _connector='OR'), name='a_comparison_has_rows')],
+                'constraints': [models.UniqueConstraint(fields=('release', 'environment', 'outcome'), name='compared_once'), models.UniqueConstraint(condition=models.Q(('outcome', 'first')), fields=('release',), name='one_first_environment'), models.CheckConstraint(condition=models.Q(models.Q(('outcome__in', ('passed', 'differs')), ('rows__gt', 0)), models.Q(('outcome__in', ('first', 'unverified')), ('rows', 0)), _connector='OR'), name='a_comparison_has_rows')],
             },
         ),
         *(
@@ -84,4 +122,6 @@ class Migration(migrations.Migration):
             )
             for guard in GUARDS
         ),
+        migrations.RunSQL(COMPARED, "DROP FUNCTION assay_release_of_a_comparison() CASCADE;"),
+        migrations.RunSQL(FINGERPRINT, "DROP FUNCTION assay_software_fingerprint() CASCADE;"),
     ]

@@ -281,6 +281,8 @@ def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
                 "dataset_digest": each.dataset_version.digest,
                 "metrics": each.metrics,
                 "digest": each.digest,
+                # Absent where it does not apply, so that older dossiers keep their digest.
+                **({"on_training_data": True} if each.on_training_data else {}),
             }
             for each in version_evaluations(live.version)
         ],

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+# Variables that name the places to which libraries write.
+WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
 _CODE = (".py", ".so", ".zip", ".dist-info", ".egg-info")
 
 

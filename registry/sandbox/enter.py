@@ -16,7 +16,11 @@ from collections.abc import Mapping, Sequence
 
 from registry.sandbox import landlock
 from registry.sandbox.isolation import die_first, drop_capabilities, hide_process, isolate
-from registry.sandbox.system_calls import deny_new_processes, deny_other_processes
+from registry.sandbox.system_calls import (
+    deny_limits_of_others,
+    deny_new_processes,
+    deny_other_processes,
+)
 
 
 def confine_reader(paths: Mapping[str, Sequence[str]] | None) -> None:
@@ -32,6 +36,23 @@ def confine_reader(paths: Mapping[str, Sequence[str]] | None) -> None:
         landlock.confine(landlock.ruleset(paths, tcp=False, reader=True))
     deny_other_processes()
     hide_process()
+
+
+def confine_code(paths: Mapping[str, Sequence[str]] | None, *, tcp: bool = False) -> bool:
+    """Leave this process, which runs code or models of others, its files, and no network but its
+    own. It may start programs. Returns whether it has a network of its own.
+
+    Raises:
+        OSError: the kernel refuses what its version offers, or a thread would stay unconfined.
+    """
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError("The process has threads already, which Landlock would not confine.")
+    alone = isolate()
+    drop_capabilities()
+    if paths is not None:
+        landlock.confine(landlock.ruleset(paths, tcp=tcp))
+    deny_limits_of_others()
+    return alone
 
 
 def main() -> None:

@@ -30,13 +30,15 @@ from governance.principals import Principal
 from governance.reviews.policies.lifecycle import review_policy_draft
 from governance.reviews.policies.shipping import shipped_text
 from registry.incidents.services import incident_open
+from registry.releases.equivalence.models import SoftwareEnvironment
+from registry.releases.equivalence.standing import fingerprint_of
 from registry.releases.models import Release
 from registry.releases.states import place_locked
 from registry.uploads.services import upload_create
 from registry.versions.models import ModelVersion
 from registry.versions.recall import recall_radius, version_recall
 from tests.database_roles import acting_as
-from tests.live.celery_worker import database_url
+from tests.live.celery_worker import database_url, process_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.database_watch import SessionWatch, sessions_block, sessions_ended
@@ -57,6 +59,8 @@ from workers.deployments.services import (
 )
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_claim, job_create
+from workers.offers.models import WorkerRole, WorkerTasks
+from workers.offers.services import KEPT, worker_tasks_expire
 from workers.placement.assigning import placements_update
 
 pytestmark = [pytest.mark.sweep, pytest.mark.django_db(transaction=True)]
@@ -73,7 +77,7 @@ NUMBERS = (0x41535341, 0x4153534C, 0x41535350, 0x41534558)
 
 @dataclass
 class World:
-    """What serves, and who may end it."""
+    """A deployment that serves, and a person who may end it."""
 
     admin: Principal
     deployments: list[Deployment]
@@ -96,6 +100,9 @@ def world() -> World:
             )
         made.append(one)
     worker_key_register(worker="e1", public_key="ab" * 32)
+    WorkerTasks.objects.create(
+        worker="gone", role=WorkerRole.ENGINE, tasks={}, seen_at=timezone.now() - 2 * KEPT
+    )
     job = job_create(
         actor=company.developer(),
         kind=JobKind.FINE_TUNE,
@@ -109,7 +116,7 @@ def world() -> World:
 @contextmanager
 def intruder() -> Iterator[Session]:
     """A session of the workers' role, whose limits it has lifted."""
-    with psycopg.connect(database_url("worker"), autocommit=True) as session:
+    with psycopg.connect(process_url("worker"), autocommit=True) as session:
         session.execute("SET statement_timeout = 0; SET lock_timeout = 0")
         session.execute("SET assay.departments = '*'")
         session.execute("BEGIN")
@@ -141,8 +148,9 @@ def tables(session: Session) -> list[str]:
 def locks_all_rows(session: Session, world: World) -> None:
     held = {name for name in tables(session) if attempt(session, f"TABLE {name} FOR UPDATE")}
     assert held == {
-        "governance_budgethold", "workers_deployment", "workers_job", "workers_jobline",
-        "workers_replica", "workers_servingperiod", "workers_workerkey",
+        "governance_budgethold", "registry_softwareenvironment", "workers_deployment",
+        "workers_job", "workers_jobline", "workers_replica", "workers_servingperiod",
+        "workers_workerkey", "workers_workertasks",
     }  # fmt: skip
 
 
@@ -232,12 +240,29 @@ def keeps_a_snapshot(session: Session, world: World) -> None:
     session.execute("DECLARE held CURSOR WITH HOLD FOR TABLE workers_job")
 
 
+def compares_releases(session: Session, world: World) -> None:
+    """A comparison names a release, which a foreign key would lock against its recall."""
+    versions, _ = SoftwareEnvironment.objects.get_or_create(
+        fingerprint=fingerprint_of({}), defaults={"engine": "own"}
+    )
+    for one in world.deployments:
+        assert attempt(
+            session,
+            "INSERT INTO registry_equivalencecheck (release_id, environment_id, outcome, rows,"
+            " differing, worker, checked_at) VALUES (%s, %s, 'passed', 1, '[]', 'x', now())",
+            one.release_id,
+            versions.pk,
+        )
+    session.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
 ATTACKS: dict[str, Callable[[Session, World], None]] = {
     "all rows": locks_all_rows,
     "all tables": locks_all_tables,
     "advisory locks": takes_advisory_locks,
     "events of a period": refers_to_events,
     "rows that refer": refers_to_rows,
+    "comparisons": compares_releases,
     "numbers of events": numbers_events_ahead,
     "notifications": listens_and_floods,
     "a snapshot": keeps_a_snapshot,
@@ -316,10 +341,11 @@ def approve_and_leave(world: World) -> None:
 
 
 def sweep(world: World) -> None:
-    """What is locked is left for later, and holds up nothing else."""
+    """Locked rows are left for later, and hold up nothing else."""
     placements_update()
     replicas_expire()
     deployments_stop_unservable()
+    worker_tasks_expire()
     alarms_check()
 
 
@@ -329,6 +355,25 @@ def look(world: World) -> None:
 
 # In this order: after a recall nothing can be reported or renewed.
 CONTROL = (seal, renew, look, draft, upload, approve_and_leave, sweep, report, sweep, recall, seal)
+
+
+def test_what_a_worker_may_insert_refers_to_rows_of_work_alone(db: object) -> None:
+    """The foreign key of an insert locks the row that it names against `FOR UPDATE`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.conrelid::regclass::text, c.confrelid::regclass::text FROM pg_constraint c"
+            " WHERE c.contype = 'f' AND has_any_column_privilege('assay_worker', c.conrelid,"
+            " 'INSERT, UPDATE') AND EXISTS (SELECT FROM unnest(c.conkey) AS key WHERE"
+            " has_column_privilege('assay_worker', c.conrelid, key, 'INSERT, UPDATE'))"
+        )
+        named = {f"{one} -> {other}" for one, other in cursor.fetchall()}
+    assert named == {
+        "registry_equivalencecheck -> registry_softwareenvironment",
+        "workers_attemptlog -> workers_job",
+        "workers_jobevent -> workers_job",
+        "workers_replica -> workers_deployment",
+        "workers_servingperiod -> workers_deployment",
+    }
 
 
 @pytest.mark.usefixtures("unhardened")
@@ -438,7 +483,7 @@ def test_what_workers_share_goes_on_once_the_watch_has_ended_who_holds_it(
 
 
 def test_who_waits_says_for_whom(world: World) -> None:
-    with intruder() as session, psycopg.connect(database_url("web")) as waiting:
+    with intruder() as session, psycopg.connect(process_url("web")) as waiting:
         session.execute("SET application_name = 'celery@gpu1'")
         locks_all_rows(session, world)
         waiting.execute("SET assay.departments = '*'; SET application_name = 'assay-web'")
@@ -462,7 +507,7 @@ def test_who_waits_says_for_whom(world: World) -> None:
 
 
 def test_the_watch_leaves_alone_who_is_within_bounds(world: World) -> None:
-    with psycopg.connect(database_url("worker")) as session, intruder() as other:
+    with psycopg.connect(process_url("worker")) as session, intruder() as other:
         session.execute("SET assay.departments = '*'")
         for one in (session, other):
             one.execute("SELECT * FROM workers_deployment FOR SHARE")
@@ -474,7 +519,7 @@ def test_the_watch_leaves_alone_who_is_within_bounds(world: World) -> None:
 
 @pytest.mark.parametrize("process", ["web", "worker"])
 def test_only_the_controller_sees_and_ends_sessions(process: str) -> None:
-    with psycopg.connect(database_url(process), autocommit=True) as session:
+    with psycopg.connect(process_url(process), autocommit=True) as session:
         for call in ("assay_sessions()", "assay_session_end(1, now())"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 session.execute(f"SELECT {call}")
@@ -482,7 +527,7 @@ def test_only_the_controller_sees_and_ends_sessions(process: str) -> None:
 
 def test_the_controller_ends_no_session_but_of_a_process() -> None:
     with (
-        psycopg.connect(database_url("controller"), autocommit=True) as session,
+        psycopg.connect(process_url("controller"), autocommit=True) as session,
         psycopg.connect(database_url(), autocommit=True) as owner,
     ):
         call = "SELECT assay_session_end(pid, began_at) FROM assay_sessions() WHERE pid = %s"
@@ -491,7 +536,7 @@ def test_the_controller_ends_no_session_but_of_a_process() -> None:
 
 
 def test_a_superuser_takes_from_workers_what_holds_up_others() -> None:
-    with psycopg.connect(database_url("worker"), autocommit=True) as session:
+    with psycopg.connect(process_url("worker"), autocommit=True) as session:
         for call in (
             "pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1)", "lo_create(0)",
             "pg_terminate_backend(1)", "pg_logical_emit_message(false, 'a', 'b')",

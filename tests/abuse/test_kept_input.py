@@ -1,4 +1,4 @@
-"""What was typed survives the request for a second factor: on every form, field by field.
+"""Typed input survives the request for a second factor: on every form, field by field.
 
 Each form is sent without a fresh second factor, verified on the page that asks for one, and must
 then do exactly what it does when it is sent with a fresh factor at once.
@@ -70,7 +70,7 @@ def listed(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def outcome(response: Any, since: int) -> tuple[Any, ...]:
-    """What a form did: status, next page, and what the audit log has of it."""
+    """Outcome of a form: status, next page, and its events in the audit log."""
     events = AuditEvent.objects.filter(pk__gt=since).exclude(action="person:step_up")
     told = [(event.action, event.outcome, event.subject_type) for event in events.order_by("pk")]
     return response.status_code, response.headers.get("Location"), told

@@ -474,7 +474,7 @@ class Ada(RuleBasedStateMachine):
 
 @dataclass
 class Attempts:
-    """What Ada tried, and what of it the services allowed."""
+    """Ada's attempts, and those that the services allowed."""
 
     allowed: int = 0
     refused: int = 0

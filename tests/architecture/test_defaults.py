@@ -1,4 +1,4 @@
-"""What documentation and installations call a default is the default of the code.
+"""Defaults that documentation and installations state are those of the code.
 
 The code is asked, not read: a setting that is set to its documented default changes nothing.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from assay.cli.doctor import POSTGRESQL_LEAST
 from tests.architecture.interpreters import run_program
 from tests.shipped import DOCKER, SYSTEMD, compose, rendered
 
@@ -134,7 +135,7 @@ def test_words_in_place_of_a_default_are_those_of_the_reference() -> None:
 
 
 def test_a_value_that_compose_takes_when_none_is_set_is_the_codes() -> None:
-    """Where the shell sets nothing. Its own addresses differ on purpose."""
+    """Values where the shell sets nothing. Its own addresses differ on purpose."""
     own = {"ASSAY_AUDIT_LOG_NAME", "ASSAY_ALLOWED_HOSTS", "ASSAY_PORTAL_URL",
            "ASSAY_CSRF_TRUSTED_ORIGINS", "OTEL_EXPORTER_OTLP_ENDPOINT"}  # fmt: skip
     given: dict[str, str] = {}
@@ -235,3 +236,14 @@ def test_a_wrong_default_is_found() -> None:
                         ("ASSAY_OIDC_CREATE_PEOPLE", "0"), ("ASSAY_WEB_THREADS", "9")):  # fmt: skip
         found: dict[str, Any] = differing(json.dumps({name: value}))[0]
         assert found.keys() == {name}
+
+
+def test_every_installation_names_the_oldest_postgresql() -> None:
+    """`assay doctor` and the migration refuse anything older."""
+    needed = f"{POSTGRESQL_LEAST} or newer"
+    for page in ("install", "install-systemd", "install-kubernetes", "isolate-processes"):
+        text = " ".join((DOCS / "how-to" / f"{page}.md").read_text().split())
+        assert f"PostgreSQL {needed}" in text, page
+    assert f"PostgreSQL, {needed}" in PAGE
+    migration = (ROOT / "governance" / "migrations" / "0040_named_locks.py").read_text()
+    assert f"::int < {POSTGRESQL_LEAST}0000" in migration

@@ -1,4 +1,4 @@
-"""What takes two people compares them together with who alone set their accounts up."""
+"""Services that take two people compare them together with who alone set their accounts up."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from django.conf import settings as tests_settings
 from django.db import connection
 
-from assay.database_roles.privileges import OWNER
+from assay.database_roles.privileges import OWNER, ROLES
 from tests.live.preloaded import Process, start
 from tests.services import broker_url
 from tests.shipped import ROOT, Machine, write_secrets
@@ -44,6 +44,11 @@ def database_url(user: str = OWNER) -> str:
     values = connection.settings_dict
     user = quote(values["USER"]) if user == OWNER else user
     return f"postgresql://{user}@/{quote(values['NAME'])}?host={quote(values['HOST'], safe='/')}"
+
+
+def process_url(process: str) -> str:
+    """The tests' database as the role of a process, as in production."""
+    return database_url(ROLES[process].name)
 
 
 def end_database_connections() -> None:

@@ -1,5 +1,6 @@
 """A whole installation with the environments that it ships, as an operator makes it: a database of
-an ordinary owner, the secrets of `docker/make-secrets.sh`, and the documented commands.
+an ordinary owner that a superuser has hardened, the secrets of `docker/make-secrets.sh`, and the
+documented commands.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from assay.database_roles.hardening import STATEMENTS
 from assay.database_roles.privileges import OWNER
 from assay.local.services import Postgres
 from tests.live.celery_worker import kill, until
@@ -65,6 +67,8 @@ class Installation(Machine):
                     f'CREATE DATABASE "{name}" OWNER {OWNER} TEMPLATE "{like.folder.name}"'
                 )
         server.create_database(name, owner=OWNER, creates_roles=True)
+        with psycopg.connect(server.url(name), autocommit=True) as superuser:
+            superuser.execute(STATEMENTS)
         if secrets_of is not None:
             self.secrets.symlink_to(secrets_of.secrets)
         else:

@@ -475,7 +475,14 @@ def test_what_is_missing_is_said_before_anything_is_changed(
         until(lambda: "connected" in log.read_text())
         said = there.refused(*command)
     assert "Processes are connected to this database, as assay_controller" in said
+    with there.connect() as another:
+        another.execute("SET application_name = 'assay restore'")
+        assert "Another restoration into this database runs" in there.refused(*command)
     assert there.tables() == []
+    # One into another database does not count.
+    with source.here.connect() as elsewhere:
+        elsewhere.execute("SET application_name = 'assay restore'")
+        there.done(*command)
 
 
 def test_a_backup_that_is_made_while_others_write_is_of_one_moment(

@@ -19,7 +19,7 @@ from tests.abuse.test_database_locks import (
     unhardened,
     world,
 )
-from tests.live.celery_worker import database_url
+from tests.live.celery_worker import process_url
 from workers import database_watch
 from workers.database_watch import SessionWatch, sessions_ended
 
@@ -50,10 +50,10 @@ def test_a_worker_that_takes_every_connection_is_put_out(
     with ExitStack() as stack:
         with suppress(psycopg.OperationalError):
             while True:
-                one = psycopg.connect(database_url("worker"), autocommit=True)
+                one = psycopg.connect(process_url("worker"), autocommit=True)
                 sessions.append(stack.enter_context(one))
         with pytest.raises(psycopg.OperationalError, match="too many connections"):
-            psycopg.connect(database_url("worker"))
+            psycopg.connect(process_url("worker"))
         assert SessionWatch().run() == len(sessions)
         until_connected()
 
@@ -61,7 +61,7 @@ def test_a_worker_that_takes_every_connection_is_put_out(
 def until_connected() -> None:
     for _ in range(100):
         with suppress(psycopg.OperationalError):
-            psycopg.connect(database_url("worker")).close()
+            psycopg.connect(process_url("worker")).close()
             return
         time.sleep(0.05)
     pytest.fail("No other worker can connect.")
@@ -76,7 +76,7 @@ def test_what_a_role_sets_for_all_its_sessions_is_put_back(world: World) -> None
         name = connection.settings_dict["NAME"]
         session.execute(f'ALTER ROLE assay_worker IN DATABASE "{name}" SET lock_timeout = 1')
     SessionWatch().run()
-    with psycopg.connect(database_url("worker")) as worker:
+    with psycopg.connect(process_url("worker")) as worker:
         shown = worker.execute(
             "SELECT current_setting('search_path'), current_setting('statement_timeout'),"
             " current_setting('lock_timeout') <> '1ms', current_setting('temp_file_limit'),"

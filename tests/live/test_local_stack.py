@@ -17,7 +17,7 @@ pytestmark = pytest.mark.live
 
 
 def open_to_others(folder: Path) -> Iterator[Path]:
-    """What another user of this machine can list or read, of the group or not."""
+    """Paths that another user of this machine can list or read, of the group or not."""
     for path in folder.iterdir():
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):

@@ -1,4 +1,4 @@
-"""What operators run besides the processes, with the environments that the installations ship."""
+"""Commands of operators, with the environments that the installations ship."""
 
 from __future__ import annotations
 

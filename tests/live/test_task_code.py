@@ -26,7 +26,7 @@ from tests.live.celery_worker import (
     QUIET,
     ROOT,
     controller,
-    database_url,
+    process_url,
     until,
     worker,
 )
@@ -129,7 +129,7 @@ class Site:
             **os.environ,
             **self.shared,
             "ASSAY_PROCESS": "worker",
-            "DATABASE_URL": database_url("worker"),
+            "DATABASE_URL": process_url("worker"),
             "REDIS_URL": broker_url("engine"),
             "PYTHONPATH": os.pathsep.join([str(folder), self.shared["PYTHONPATH"]]),
         }

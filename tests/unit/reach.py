@@ -1,4 +1,4 @@
-"""What a process can reach: each way is tried from inside it. Loads the standard library alone, so
+"""Reach of a process: each way is tried from inside it. Loads the standard library alone, so
 that a confined program can be this file's text.
 """
 

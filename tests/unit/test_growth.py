@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import pytest
 import yaml
@@ -32,6 +33,7 @@ from assay.gateway.authentication import presented_session, presented_token
 from assay.gateway.endpoints import find_route, named_model, routes
 from assay.gateway.files import FilesQuery
 from assay.gateway.stored import read_query
+from assay.portal.dataset_media import _span
 from assay.portal.markdown import render_markdown
 from assay.scim.filters import filter_query
 from assay.scim.patching import PATH_MAX, SCHEMA, operations_of, patch_group, patch_user
@@ -59,8 +61,10 @@ from registry.catalog.prompt import PromptDocument, placeholders
 from registry.catalog.requests import Body, check_containers
 from registry.datasets.parsing import parse_dataset
 from registry.datasets.personal import kinds_in
+from registry.intake.checks import check_names
 from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.extraction import _Text, _tidied
+from registry.manifests import MAX_PATH_CHARACTERS
 from registry.releases.comparison.card import sections
 from tasks.text_to_audio.endpoints import _inputs
 from tasks.text_to_speech.phonemes import _CLAUSE
@@ -216,6 +220,7 @@ READERS = [
            lambda value: forwarded_address("127.0.0.1", [value], ["127.0.0.0/8"]),
            text("127.0.0.1,"), bound("x-forwarded-for")),
     Reader("entity tags", parse_etags, text('"a",'), bound("if-none-match")),
+    Reader("range", lambda value: _span(value, 1_000), text("1", before="bytes="), bound("range")),
     Reader("trace", lambda value: context_of(value, value), text("a=b,"), 512),
     Reader("upload metadata", _metadata, text("a YQ==,"), bound("upload-metadata")),
     Reader("parameters", header_value, text(";a=1"), 4 * KIB),
@@ -305,6 +310,10 @@ READERS = [
     Reader("a prompt", PromptDocument.read, lambda n: json.dumps(
         {"system": "{{a}}" * (n // 5), "template": "{{input}}", "variables": [{"name": "a"}]}
     ).encode(), 30_000),
+    Reader("names of files", lambda names: check_names([names]), text("a\u0323\u0315\u0300"),
+           MAX_PATH_CHARACTERS),
+    Reader("composed letters", lambda name: normalize("NFKC", name), text("\u1e69\u0323\u0315"),
+           64 * KIB),
     # What people write.
     Reader("Markdown, lists", render_markdown, text("- a\n"), 16 * KIB),
     Reader("Markdown, brackets", render_markdown, text("["), 16 * KIB),

@@ -21,6 +21,7 @@ from typing import Any
 
 from registry.catalog.code import CODE, TaskCode
 from registry.sandbox import landlock
+from registry.sandbox.code import WRITTEN
 from workers.engine_process.confinement import paths_allowed
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
@@ -263,8 +264,7 @@ def _started(
         packages = CODE.root() if group else None
         allowed = paths_allowed(engine, root, scratch, packages)
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    # Libraries write caches to these places.
-    folders = dict.fromkeys(("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME"), str(scratch))
+    folders = dict.fromkeys(WRITTEN, str(scratch))
     process = subprocess.Popen(
         [sys.executable, "-m", _SERVER, json.dumps(allowed)],
         stdin=end.fileno(),

@@ -28,15 +28,12 @@ from typing import Any
 from governance.principals import serving
 from registry.catalog.code import code_enter
 from registry.catalog.packages import CodeUnknown
-from registry.sandbox import landlock
+from registry.sandbox.enter import confine_code
 from registry.sandbox.isolation import (
     die_first,
-    drop_capabilities,
     end_with_parent,
     hide_process,
-    isolate,
 )
-from registry.sandbox.system_calls import deny_limits_of_others
 from workers.engine_process.frames import BadFrame, Channel, Message
 from workers.engine_process.messages import (
     error_to_message,
@@ -210,28 +207,13 @@ def _end_with_worker() -> None:
         signal.signal(ignored, signal.SIG_IGN)
 
 
-def _confine(allowed: dict[str, list[str]] | None) -> None:
-    """Leave this process its files alone, and no network where the kernel allows that.
-
-    Raises:
-        OSError: the kernel refuses what its version offers, or a thread would stay unconfined.
-    """
-    if len(os.listdir("/proc/self/task")) > 1:
-        raise OSError("The process has threads already, which Landlock would not confine.")
-    isolate()
-    drop_capabilities()
-    if allowed is not None:
-        landlock.confine(landlock.ruleset(allowed, tcp=False))
-    deny_limits_of_others()
-
-
 def main() -> None:
     """Serve the worker on standard input until it ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     die_first()
     # What the code of an engine starts stays below this process, so that it can be ended with it.
     ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    _confine(json.loads(sys.argv[1]))
+    confine_code(json.loads(sys.argv[1]))
     # The kernel forgets this when a process gets other privileges.
     _end_with_worker()
     hide_process()

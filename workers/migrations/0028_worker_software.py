@@ -2,8 +2,11 @@
 to serve.
 """
 
+from importlib import import_module
+
 from django.db import migrations, models
 
+bounded = import_module("workers.migrations.0026_serving_leases").bounded
 
 # The function keeps its trigger, owner and privileges.
 ACTIONS = """
@@ -30,6 +33,22 @@ CREATE TRIGGER assay_comparison_of_a_worker BEFORE INSERT ON registry_equivalenc
     EXECUTE FUNCTION assay_comparison_of_a_worker();
 ALTER TABLE registry_equivalencecheck ENABLE ALWAYS TRIGGER assay_comparison_of_a_worker;
 """
+# As there, for what has come since.
+BOUNDS = {
+    "workers_attemptlog": ("INSERT", {"lines": 256 * 1024}),
+    "workers_workertasks": ("INSERT OR UPDATE", {"tasks": 1024**2}),
+    "registry_equivalencecheck": ("INSERT", {"differing": 64 * 1024}),
+    "registry_softwareenvironment": ("INSERT", {"versions": 32 * 1024}),
+}
+KEY_BEFORE = {"engines": 64 * 1024, "labels": 64 * 1024}
+KEY_BOUNDS = {**KEY_BEFORE, "code": 512 * 1024, "environments": 16 * 1024}
+UNBOUNDED = "DROP TRIGGER assay_size_of_a_worker ON {};"
+
+
+def keys_bounded(columns):
+    return UNBOUNDED.format("workers_workerkey") + bounded(
+        "workers_workerkey", "INSERT OR UPDATE", columns
+    )
 
 
 class Migration(migrations.Migration):
@@ -54,4 +73,9 @@ class Migration(migrations.Migration):
             ACTIONS.format(before=BEFORE, after=AFTER), ACTIONS.format(before=AFTER, after=BEFORE)
         ),
         migrations.RunSQL(COMPARED, "DROP FUNCTION assay_comparison_of_a_worker() CASCADE;"),
+        *(
+            migrations.RunSQL(bounded(table, *bounds), UNBOUNDED.format(table))
+            for table, bounds in BOUNDS.items()
+        ),
+        migrations.RunSQL(keys_bounded(KEY_BOUNDS), keys_bounded(KEY_BEFORE)),
     ]

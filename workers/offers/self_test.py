@@ -19,6 +19,7 @@ from registry.catalog.checks.process import answer_of, imported
 from registry.catalog.declaration import Task
 from registry.catalog.discovery import Entry
 from registry.catalog.probe import trial
+from workers.engine_process.confinement import code_allowed
 from workers.engines.names import load_name
 from workers.run.environment import run_environment
 
@@ -42,6 +43,7 @@ def self_test(entry: Entry) -> list[Fault]:
         seconds=SECONDS,
         memory=None,
         environment=run_environment(os.environ),
+        code=code_allowed(),
     )
 
 

@@ -41,7 +41,10 @@ def worker_tasks_report(*, worker: str, role: WorkerRole, offers: Offers) -> Non
         transaction.on_commit(wake_controller)
 
 
+@transaction.atomic
 def worker_tasks_expire() -> int:
-    """Forget workers that were silent for `KEPT`; return how many."""
-    late = timezone.now() - KEPT
-    return WorkerTasks.objects.filter(seen_at__lt=late).delete()[0]
+    """Forget workers that were silent for `KEPT`; return how many. Rows that another session holds
+    wait for the next round."""
+    late = WorkerTasks.objects.filter(seen_at__lt=timezone.now() - KEPT)
+    free = late.select_for_update(skip_locked=True).values_list("pk", flat=True)
+    return WorkerTasks.objects.filter(pk__in=list(free)).delete()[0]

@@ -22,22 +22,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from registry.sandbox import landlock
-from registry.sandbox.isolation import ALONE, die_first, drop_capabilities, isolate
-from registry.sandbox.system_calls import deny_limits_of_others
+from registry.sandbox.code import WRITTEN
+from registry.sandbox.enter import confine_code
+from registry.sandbox.isolation import ALONE, die_first
 from workers.run.failures import lack_of_room
 from workers.run.order import LOG_FILE
 from workers.run.outcome import NO_ROOM
 
 MAX_MESSAGE_BYTES = 256 * 1024
 NUMBER = struct.Struct("!i")
-# Libraries write caches to these places.
-_WRITTEN = ("HF_HOME", "HOME", "TMPDIR", "XDG_CACHE_HOME")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a run is started with.
+    """Message that starts a run.
 
     Attributes:
         folder: The folder of its attempt.
@@ -120,9 +118,10 @@ def _run(channel: socket.socket, start: Start) -> NoReturn:
         Path(start.group, "cgroup.procs").write_text(str(os.getpid()))
     die_first()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    os.environ.update(dict.fromkeys(_WRITTEN, start.scratch))
+    os.environ.update(dict.fromkeys(WRITTEN, start.scratch))
     tempfile.tempdir = None
-    _confine(start)
+    if confine_code(start.paths, tcp=start.ranks):
+        os.environ[ALONE] = "1"
     from workers.run.process import end_process, end_with, run_folder
 
     end_with(channel.fileno())
@@ -133,16 +132,6 @@ def _run(channel: socket.socket, start: Start) -> NoReturn:
         status = run_folder(folder)
     finally:
         end_process(status)
-
-
-def _confine(start: Start) -> None:
-    """Leave this run its files, and no network but its own. Raises OSError."""
-    if isolate():
-        os.environ[ALONE] = "1"
-    drop_capabilities()
-    if start.paths is not None:
-        landlock.confine(landlock.ruleset(start.paths, tcp=start.ranks))
-    deny_limits_of_others()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ _SAID_MAX = 2000
 # The programs' sessions, which outlive a command that is killed.
 _SESSIONS = "assay backup"
 _ENDED_WITHIN_S = 10.0
-_LOCK = "assay:restore"
+# The session of a restoration, by which others find it.
+_RESTORES = "assay restore"
 
 
 class BackupFailed(DomainError):
@@ -76,12 +77,21 @@ def alone() -> Iterator[None]:
         BackupFailed: another one runs, or processes of Assay are connected.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [_LOCK])
-        if not cursor.fetchone()[0]:
-            raise BackupFailed(
-                "Another restoration into this database runs.", hint="Wait until it has ended."
-            )
+        # The database is empty, so it has no row to lock. Each shows itself before it looks for
+        # others: of two that start at the same moment, one goes on, or none.
+        cursor.execute("SELECT current_setting('application_name')")
+        (before,) = cursor.fetchone() or ("",)
+        cursor.execute("SELECT set_config('application_name', %s, false)", [_RESTORES])
         try:
+            cursor.execute(
+                "SELECT FROM pg_stat_activity WHERE application_name = %s"
+                " AND datname = current_database() AND pid <> pg_backend_pid()",
+                [_RESTORES],
+            )
+            if cursor.fetchone() is not None:
+                raise BackupFailed(
+                    "Another restoration into this database runs.", hint="Wait until it has ended."
+                )
             _end_sessions()
             cursor.execute(
                 "SELECT DISTINCT usename FROM pg_stat_activity"
@@ -96,7 +106,7 @@ def alone() -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(Error):
-                cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [_LOCK])
+                cursor.execute("SELECT set_config('application_name', %s, false)", [before])
 
 
 def is_empty() -> bool:

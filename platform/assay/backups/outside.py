@@ -1,4 +1,4 @@
-"""What the second place of the audit log and its witnesses know that a backup lacks.
+"""Events that the second place of the audit log and its witnesses know and a backup lacks.
 
 A backup is the state of a past moment: what was revoked, recalled or refused after it would be in
 force again. The second place has the number of events that came later, and a witness remembers the

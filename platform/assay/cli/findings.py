@@ -50,7 +50,7 @@ class CheckFailed(Exception):
 
 
 class NotSetUp(Exception):
-    """What the check is about is not set up: the effect of that, and how to set it up."""
+    """The subject of the check is not set up: the effect of that, and how to set it up."""
 
     def __init__(self, detail: str, how: str) -> None:
         super().__init__(detail)

@@ -1,9 +1,9 @@
-"""What only a superuser of PostgreSQL can take from the roles of the processes.
+"""Privileges that only a superuser of PostgreSQL can take from the roles of the processes.
 
 Every role may call functions that hold up or end others of its kind, or fill the server's disk and
-its table of locks. Nothing of Assay calls them. Where `apply_database_roles` runs as a superuser it
-revokes them; elsewhere `assay doctor` says which are left, and a superuser runs `STATEMENTS`, which
-`apply_database_roles --show-hardening` prints.
+its table of locks. No process that serves calls them. Where `apply_database_roles` runs as a
+superuser it revokes them; elsewhere `assay doctor` says which are left, and a superuser runs
+`STATEMENTS`, which `apply_database_roles --show-hardening` prints.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FUNCTIONS = (
 _FOUND = f"""SELECT p.oid::regprocedure::text AS name FROM pg_proc p
          WHERE p.pronamespace = 'pg_catalog'::regnamespace
            AND p.proname ~ '^({FUNCTIONS})$'"""  # noqa: S608 (our own pattern)
-# The database's owner ends sessions for the controller (`assay_session_end`), and limits the size
-# of what a worker's queries put on the disk.
+# The database's owner ends sessions for the controller (`assay_session_end`), makes backups of one
+# moment, and limits the size of what a worker's queries put on the disk.
 STATEMENTS = f"""DO $$
 DECLARE
     found record;
@@ -37,6 +37,7 @@ BEGIN
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', found.name);
     END LOOP;
     EXECUTE format('GRANT EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) TO %s', owner);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO %s', owner);
     EXECUTE format('GRANT SET ON PARAMETER temp_file_limit TO %s', owner);
 END
 $$;

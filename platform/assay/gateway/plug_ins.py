@@ -1,7 +1,9 @@
 """Calls of other packages' code: in threads, within a deadline, a few of each task at a time.
 
 A task of another package reads requests and writes responses in this process. On the event loop, a
-loop without end in it would hold up every request, and a `SystemExit` would end the process.
+loop without end in it would hold up every request, and a `SystemExit` would end the process. It
+imports what its package requires, also when it does so late: nothing else is in the digest of its
+code.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from governance.errors import Unavailable
+from registry.catalog.code import CODE, NO_PACKAGES, TaskCode, task_code
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,7 +55,7 @@ class PlugInDesk:
             raise _unavailable(task, "is busy") from None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        call = _Call(function, given)
+        call = _Call(function, given, task_code(task) or NO_PACKAGES)
 
         def end() -> None:
             places.release()
@@ -79,8 +83,11 @@ class PlugInDesk:
 class _Call:
     """One call, in a thread of its own."""
 
-    def __init__(self, function: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], given: tuple[Any, ...], code: TaskCode
+    ) -> None:
         self._function, self._given = function, given
+        self._imports = CODE.limited() if code.packages else nullcontext()
         self._lock = threading.Lock()
         self._over = False
         self._result: Any = None
@@ -89,7 +96,8 @@ class _Call:
     def run(self) -> None:
         """Call the function and keep what it returns or raises."""
         try:
-            self._result = self._function(*self._given)
+            with self._imports:
+                self._result = self._function(*self._given)
         except Exception as error:
             self._error = error
         except BaseException as error:

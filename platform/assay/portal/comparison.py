@@ -51,7 +51,8 @@ def pair_of(actor: Principal, version: ModelVersion, other: ModelVersion) -> Pai
 
 
 def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:
-    """The task's first metric over the model's versions, when there are two or more."""
+    """The task's first metric by version on data that it was not trained on, when two or more were
+    measured."""
     entry = TASKS.get(task)
     if entry is None or not entry.primary_metric:
         return None
@@ -59,7 +60,7 @@ def trend(evaluations: list[Evaluation], task: str) -> dict[str, Any] | None:
     points: dict[int, float] = {}
     for evaluation in evaluations:
         value = evaluation.metrics.get(metric.name)
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and not evaluation.on_training_data:
             points.setdefault(evaluation.version.number, float(value))
     if len(points) < 2:
         return None

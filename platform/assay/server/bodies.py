@@ -12,7 +12,7 @@ from assay.gateway.http import Scope, header
 from assay.server.gate import RETRY_AFTER_S
 from governance.errors import InvalidInput, TooLarge, Unavailable
 
-# A body that is read although nobody knows yet who sends it. It stays in memory.
+# A body that is read before its sender is known. It stays in memory.
 UNKNOWN_MAX = 64 * 1024
 # What describes a body; a request whose body is not read is handed on without it.
 _OF_BODIES = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"expect"})

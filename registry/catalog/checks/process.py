@@ -22,6 +22,7 @@ from registry.catalog.checks import faults as check
 from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
 from registry.catalog.code import code_enter
+from registry.sandbox.enter import confine_code
 
 _FORBIDDEN = ("diffusers", "django", "jax", "tensorflow", "torch", "transformers")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
@@ -31,6 +32,7 @@ def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
     """Write the faults that `work` finds: the main part of a module that `trial` runs. Ends the
     process, whatever threads the plug-in has left."""
     request = json.load(sys.stdin)
+    confine_code(request["paths"])
     discovery.only_own = True
     # Whatever the plug-in prints is not the answer.
     pipe = os.dup(1)

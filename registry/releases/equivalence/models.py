@@ -48,8 +48,13 @@ class EquivalenceCheck(models.Model):
     one that passed. `differing` are the rows that differ, each with how, without content.
     """
 
+    # A trigger checks that it exists. A foreign key would let a worker lock the row of a release,
+    # and with it its recall out.
     release = models.ForeignKey(
-        "registry.Release", on_delete=models.PROTECT, related_name="equivalence_checks"
+        "registry.Release",
+        on_delete=models.PROTECT,
+        related_name="equivalence_checks",
+        db_constraint=False,
     )
     environment = models.ForeignKey(
         SoftwareEnvironment, on_delete=models.PROTECT, related_name="checks"
@@ -65,6 +70,9 @@ class EquivalenceCheck(models.Model):
         constraints = (
             models.UniqueConstraint(
                 fields=("release", "environment", "outcome"), name="compared_once"
+            ),
+            models.UniqueConstraint(
+                fields=("release",), condition=Q(outcome="first"), name="one_first_environment"
             ),
             models.CheckConstraint(
                 name="a_comparison_has_rows",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, WrongState
@@ -25,6 +28,8 @@ from registry.releases.equivalence.standing import ALARM, Named, named_in
 from registry.releases.models import Release
 
 DIFFERENCE_MAX = 200
+# Workers that were asked at the same time answer within this; the slowest give 16 long answers.
+TOGETHER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,10 @@ def equivalence_record(
 
     Raises:
         InvalidInput: they do not answer each request once.
-        WrongState: there is nothing to compare with.
+        WrongState: there is nothing to compare with, or nothing was asked: the dossier names the
+            environment, or the release passed there before.
     """
+    _check_asked(release, place)
     rows = reference_rows(release)
     given = {each["row"]: each for each in answers}
     if not rows or len(given) < len(answers) or given.keys() != {each["row"] for each in rows}:
@@ -91,6 +98,19 @@ def equivalence_record(
     return _recorded(actor, release, place, outcome, rows=len(rows), differing=differing)
 
 
+def _check_asked(release: Release, place: Place) -> None:
+    """Raise WrongState where no worker has to answer: one could suspend what others serve."""
+    before = EquivalenceCheck.objects.filter(
+        release=release, environment=place.environment, checked_at__lt=timezone.now() - TOGETHER
+    )
+    if place.environment in named_in(release.dossier).environments or before.exists():
+        raise WrongState(
+            f"Release {release.pk} needs no comparison with the software of {place.worker}; its "
+            "answers were not taken.",
+            code="not_asked",
+        )
+
+
 @transaction.atomic
 def equivalence_without_answers(
     *, actor: Principal, release: Release, place: Place
@@ -99,9 +119,11 @@ def equivalence_without_answers(
     where the dossier names none, or another one. For workers, as `equivalence_record`.
     """
     named = named_in(release.dossier)
-    first = not named.environments and not EquivalenceCheck.objects.filter(release=release).exists()
-    outcome = EquivalenceOutcome.FIRST if first else EquivalenceOutcome.UNVERIFIED
-    return _recorded(actor, release, place, outcome)
+    if not named.environments and not EquivalenceCheck.objects.filter(release=release).exists():
+        # Of two workers that look at the same time, one is first.
+        with contextlib.suppress(IntegrityError), transaction.atomic():
+            return _recorded(actor, release, place, EquivalenceOutcome.FIRST)
+    return _recorded(actor, release, place, EquivalenceOutcome.UNVERIFIED)
 
 
 def _recorded(

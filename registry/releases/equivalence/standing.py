@@ -48,13 +48,17 @@ def fingerprint_of(versions: Mapping[str, str]) -> str:
 
 
 def standing_in(named: Named, fingerprint: str, outcomes: Collection[str]) -> Standing:
-    """Return the standing of a release in an environment, from what was found there."""
+    """Return the standing of a release in an environment, from what was found there.
+
+    It was approved for the environments that its dossier names: nothing that a worker records about
+    one of these counts, so that there is always a way back.
+    """
+    if fingerprint in named.environments:
+        return Standing.ACCEPTED
     found = {EquivalenceOutcome(each) for each in outcomes}
     if found - set(EQUIVALENT):
         return Standing.ACCEPTED if named.policy == ALARM else Standing.REFUSED
-    if found or fingerprint in named.environments:
-        return Standing.ACCEPTED
-    return Standing.DUE
+    return Standing.ACCEPTED if found else Standing.DUE
 
 
 def equivalence_section(

@@ -304,7 +304,11 @@ def _replaces(dossier: Mapping[str, Any]) -> Sequence[Block]:
     named = ("model", "version", "release", "digest")
     blocks = [Block(facts=facts(replaces, first=named, without=("evaluations",)))]
     rows = tuple(
-        (name, worded(value), each["dataset_digest"])
+        (
+            name,
+            worded(value),
+            f"{each['dataset_digest']}{' (training data)' if each.get('on_training_data') else ''}",
+        )
         for each in replaces.get("evaluations") or ()
         for name, value in each["metrics"].items()
     )

@@ -259,7 +259,7 @@ LATE = Failed("schema_too_complex", "Simplify its schema.", 400, 9, 40, 7, 49)
 def test_an_answer_that_is_refused_before_a_byte_of_it_was_sent_costs_nothing(
     stage: Stage, stream: bool
 ) -> None:
-    """What was computed counts on limits per minute, so that refusals are no free work."""
+    """Computed work counts on limits per minute, so that refusals are no free work."""
     stage.deployment(behaviour=lambda request, reply: reply(LATE))
     stage.limit("tokens_per_minute", 10_000)
     stage.limit("tokens_per_day", 10_000)

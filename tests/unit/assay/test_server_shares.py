@@ -1,4 +1,4 @@
-"""What several holders share has room for each, and downloads name theirs."""
+"""Shared resources have room for each holder, and downloads name theirs."""
 
 from __future__ import annotations
 

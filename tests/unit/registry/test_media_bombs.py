@@ -110,7 +110,7 @@ def test_the_bounds_are_found_in_time_linear_in_the_bytes(
 
 
 def test_a_decoder_that_takes_too_long_ends_with_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the bounds do not know a bomb, its process is killed after the time of its size."""
+    """A bomb that the bounds do not know: its process is killed after the time of its size."""
     monkeypatch.setattr(decoders, "_MODULE", "tests.unit.registry.patient_decoder")
     command = readers.reader_command
     monkeypatch.setattr(

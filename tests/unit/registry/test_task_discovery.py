@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import psutil
 import pytest
 
 from registry.catalog import GROUP, discovery, probe
@@ -113,21 +115,41 @@ def test_a_module_that_hangs_at_import_is_killed_and_left_out(
 
 
 def test_what_a_trial_started_ends_with_it(site: Path, tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    # A program of its own, by a name that no other process has.
+    program = tmp_path.name
     code = (
-        "import os, time\nif os.fork() == 0:\n"
-        f"    open({str(told)!r}, 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
-        f"while not os.path.exists({str(told)!r}) or not os.path.getsize({str(told)!r}):\n"
-        "    time.sleep(0.01)\n"
+        f"import subprocess, sys\nsubprocess.Popen([{program!r}, '600'], executable='/bin/sleep')\n"
     )
     install_task(site, "leaves-a-child", before=code)
     (fault,) = probe.probe(EntryPoint("leaves-a-child", "leaves_a_child:TASK", GROUP))
     assert "changes the number of processes" in fault.what
-    with contextlib.suppress(FileNotFoundError):
-        while (
-            Path(f"/proc/{told.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        ):
-            time.sleep(0.01)
+    while any(_runs(each, program) for each in psutil.process_iter()):
+        time.sleep(0.01)
+
+
+def _runs(process: psutil.Process, program: str) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return process.cmdline()[:1] == [program]
+    return False
+
+
+def test_a_trial_reaches_no_file_and_no_network_of_its_parent(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    code = (
+        "import os, socket\n"
+        "def tried(what, *given):\n"
+        "    try:\n        what(*given)\n"
+        "    except OSError:\n        return\n"
+        "    raise SystemExit(f'reached {given}')\n"
+        f"tried(open, {str(tmp_path / 'secret')!r})\n"
+        f"tried(open, {str(tmp_path / 'made')!r}, 'w')\n"
+        f"tried(open, '/proc/{os.getpid()}/environ')\n"
+        "tried(socket.create_connection, {server}, 1)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = repr(server.getsockname())
+        install_task(site, "looks-around", before=code.replace("{server}", place))
+        assert probe.probe(EntryPoint("looks-around", "looks_around:TASK", GROUP)) == []
 
 
 def test_a_task_of_assay_wins_over_a_package_of_the_same_name(site: Path) -> None:

@@ -40,7 +40,7 @@ def test_whoever_cuts_rows_counts_them() -> None:
 
 
 def test_every_task_whose_requests_can_be_cut_is_measured_with_what_is_cut_counted() -> None:
-    """What is measured is sent with the options that cut; each task that can cut has some."""
+    """Measured inputs are sent with the options that cut; each task that can cut has some."""
     for task in TASKS.values():
         schema: type[Options] = task.option_schema
         cutting = schema().cutting()

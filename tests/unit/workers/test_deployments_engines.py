@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from assay.cli.doctor import check_engines, check_readers
-from assay.cli.findings import CheckFailed
+from assay.cli.findings import CheckFailed, NotSetUp
 from registry.catalog import TASKS, discovered
 from registry.sandbox import landlock, readers
 from tests.fleets import assign_everything
@@ -114,7 +114,8 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert offered_engines() == ["own"]
-    assert check_engines().startswith("not confined on this machine; only Assay's own are")
+    with pytest.raises(NotSetUp, match="confines no engine: only Assay's own are offered"):
+        check_engines()
     settings.ENGINE_SERVER_UNCONFINED = True
     with pytest.raises(CheckFailed, match="no Landlock"):
         check_engines()

@@ -1,4 +1,4 @@
-"""What workers dropped is one event, an alarm and a figure."""
+"""Messages that workers dropped are one event, an alarm and a figure."""
 
 from __future__ import annotations
 

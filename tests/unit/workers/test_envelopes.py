@@ -165,7 +165,7 @@ def test_no_bytes_break_the_check(data: bytes) -> None:
 def test_no_value_in_any_place_breaks_the_check_or_reaches_kombu(
     place: tuple[str, ...], value: Any
 ) -> None:
-    """What is taken has the form of a genuine message in all that kombu and Celery look at."""
+    """A message that is taken has the genuine form in all that kombu and Celery look at."""
     try:
         taken = opened("deployment.1", changed(*place, to=value))
     except NotOurs:

@@ -8,8 +8,8 @@ import pytest
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from governance.people.links import BOOTSTRAP, password_link_create
 from governance.people.models import Department, Person
+from governance.people.recoveries.approving import recovery_on_server
 from governance.people.services import first_admin_create
 from governance.policy.services import policy_bootstrap
 from governance.principals import RequestContext, background, request_context, service_principal
@@ -73,7 +73,7 @@ def test_so_are_deployments_and_releases_whose_time_is_over() -> None:
 def test_the_installation_names_itself() -> None:
     policy_bootstrap()
     ada = first_admin_create(email="ada@example.org", name="Ada")
-    password_link_create(actor=BOOTSTRAP, person_id=ada.pk)
+    recovery_on_server(person_id=ada.pk, reason="The first administrator.")
     assert set(by_the_platform().values()) == {"bootstrap"}
 
 

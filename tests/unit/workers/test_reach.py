@@ -1,4 +1,4 @@
-"""What every process that works on strangers' files, models or code can reach: all of them are
+"""Reach of every process that works on strangers' files, models or code: all of them are
 walked through, and from inside each one the same accesses are tried.
 
 docs/explanation/processes.md lists them.

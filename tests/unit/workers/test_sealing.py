@@ -229,7 +229,7 @@ def test_a_request_that_is_given_back_is_not_begun_and_goes_to_another_worker() 
     "change", [{"macs": {"": "AAAA"}}, {"request_id": "another"}, {"macs": {}}, {"macs": 7}]
 )
 def test_a_request_of_no_gateway_is_not_given_back(change: dict[str, Any]) -> None:
-    """What a worker gives back it signs."""
+    """A worker signs requests that it gives back."""
     wire = Wire()
     with pytest.raises(Forged):
         wire.worker.give_back({**travelled(wire.seal(request())), **change})

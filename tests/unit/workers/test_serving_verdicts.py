@@ -15,7 +15,7 @@ from assay.gateway.snapshot import read_snapshot
 from registry.canonical import json_digest
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
-from tests.live.celery_worker import database_url
+from tests.live.celery_worker import process_url
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import Worker, worker
@@ -140,7 +140,7 @@ def test_a_lease_is_renewed_while_the_release_may_serve_and_no_longer() -> None:
 def test_a_worker_that_locks_every_row_it_can_keeps_no_deployment_from_its_lease() -> None:
     deployed("held"), deployed("free")
     ServingLease.objects.update(servable_until=timezone.now())
-    with psycopg.connect(database_url("worker")) as worker:
+    with psycopg.connect(process_url("worker")) as worker:
         worker.execute("SELECT * FROM workers_deployment FOR UPDATE")
         with pytest.raises(psycopg.errors.InsufficientPrivilege), worker.transaction():
             worker.execute("SELECT * FROM workers_servinglease FOR KEY SHARE")

@@ -108,14 +108,22 @@ class SamplePairAnswer(serializers.Serializer[Any]):
 
 class ComparedEvaluationAnswer(serializers.Serializer[Any]):
     """One evaluation compared with the live version's on the same data (`against` is `live`), else
-    with its own baseline (`baseline`), else alone (`nothing`). `missing` says how to fix that."""
+    with its own baseline (`baseline`), else alone (`nothing`). `missing` says how to fix that.
+    `on_training_data` and `live_on_training_data`: a result on data that this version was trained
+    on says nothing about new data."""
 
     evaluation = serializers.IntegerField(source="evaluation.pk")
     digest = serializers.CharField(source="evaluation.digest")
+    on_training_data = serializers.BooleanField(source="evaluation.on_training_data")
+    rows_cut = serializers.IntegerField(source="evaluation.rows_cut")
     dataset_version = DatasetVersionReference(source="evaluation.dataset_version")
     against = serializers.CharField()
     against_name = serializers.CharField()
     live_evaluation = serializers.IntegerField(source="live.pk", default=None, allow_null=True)
+    live_on_training_data = serializers.BooleanField(
+        source="live.on_training_data", default=None, allow_null=True
+    )
+    live_rows_cut = serializers.IntegerField(source="live.rows_cut", default=None, allow_null=True)
     missing = serializers.CharField()
     metrics = MetricChangeAnswer(many=True)
     gates_not_measured = GateCheckAnswer(many=True)

@@ -44,6 +44,9 @@ class GateStandingAnswer(serializers.Serializer[Any]):
     state = serializers.ChoiceField(choices=[each.value for each in GateState])
     value = serializers.FloatField(allow_null=True)
     evaluation = serializers.IntegerField(source="evaluation.pk", default=None, allow_null=True)
+    on_training_data = serializers.BooleanField(
+        help_text="The result was measured on data that the version was trained on."
+    )
 
 
 class ReviewerCountAnswer(serializers.Serializer[Any]):

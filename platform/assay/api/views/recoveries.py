@@ -21,7 +21,7 @@ from governance.people.recoveries.services import recovery_reject, recovery_requ
 
 
 class RecoveryBody(StrictSerializer):
-    """What the link of the recovery sets, and why it is needed."""
+    """Purpose of the recovery's link, and the reason."""
 
     purpose = Choice(choices=LinkPurpose.choices, required=False)
     reason = Line(max_length=REASON_MAX)

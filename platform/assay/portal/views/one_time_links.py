@@ -130,6 +130,7 @@ class LinkPassword(View):
             context["has_factor"] = True
         elif needs_first_factor(person):
             context |= {"needs_factor": True, **app_shown(person, app_secret(request))}
+        form.fields["code"].required = context["has_factor"] or "needs_factor" in context
         status = 200 if error is None else error.status
         return render(request, "portal/account/link_password.html", context, status=status)
 
