@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # The slug of a department.
 DEPARTMENT_MAX = 40
 # A name in addresses: of a model, a dataset, a knowledge base, a deployment.
@@ -15,3 +17,5 @@ GROUP_MAX = 255
 TASK_MAX = 40
 TIER_MAX = 20
 REQUEST_ID_MAX = 64
+# Characters that are on no line of text: controls, ends of lines, and overrides of direction.
+NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from governance.bounds import NAME_MAX
+from governance.bounds import FILENAME_MAX, NAME_MAX, NOT_ON_A_LINE
 from governance.errors import InvalidInput
 
 NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{0,{NAME_MAX - 2}}}[a-z0-9])?")
@@ -62,6 +62,24 @@ def checked_text(value: object, *, field: str, limit: int, required: bool = True
         reason = f"The {title} holds a NUL character."
     if reason:
         raise InvalidInput(reason, fields={field: [reason]})
+    return text
+
+
+def checked_filename(value: object) -> str:
+    """`value` without surrounding space, as one line of at most `FILENAME_MAX` characters: it
+    stands in terminals, headers and logs.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    text = checked_text(value, field="filename", limit=FILENAME_MAX)
+    if NOT_ON_A_LINE.search(text):
+        reason = "The filename holds a control character."
+        raise InvalidInput(
+            reason,
+            hint="Leave out ends of lines, and overrides of the direction of text.",
+            fields={"filename": [reason]},
+        )
     return text
 
 

@@ -11,7 +11,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.bounds import FILENAME_MAX
 from governance.errors import InvalidInput, WrongState
 from governance.people.models import Department
 from governance.permissions import Action
@@ -26,7 +25,7 @@ from registry.files.content import content_delete, orphans
 from registry.files.models import LEAST_S, MOST_S, FilePurpose, StoredFile
 from registry.files.room import room_check, room_take
 from registry.files.selectors import file_get
-from registry.validation import checked_text
+from registry.validation import checked_filename
 
 # In one transaction, and so many transactions a minute.
 _EXPIRED_AT_ONCE = 500
@@ -100,7 +99,7 @@ def file_create(
         NotPermitted: the policy forbids it.
         NoRoom: the department has as many files, or bytes, as it may.
     """
-    filename = checked_text(filename, field="filename", limit=FILENAME_MAX)
+    filename = checked_filename(filename)
     if size < 1:
         raise InvalidInput("The file is empty.", fields={"file": ["At least one byte."]})
     if expires_after_s is not None and not LEAST_S <= expires_after_s <= MOST_S:

@@ -15,7 +15,6 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from governance.audit.services import Subject, audit_record
-from governance.bounds import FILENAME_MAX
 from governance.database.locks import lock
 from governance.errors import DomainError, InvalidInput, TooLarge, Unavailable, WrongState
 from governance.people.models import Department
@@ -26,7 +25,7 @@ from registry.resources import acting_person, department_resource
 from registry.uploads import files
 from registry.uploads.models import Upload, UploadKind
 from registry.uploads.selectors import UPLOADING, not_found, uploads_of
-from registry.validation import checked_choice, checked_text
+from registry.validation import checked_choice, checked_filename
 
 # Of one person. An intake takes at most 512 files.
 OPEN_MAX = 512
@@ -70,7 +69,7 @@ def upload_create(
         WrongState: the person has too many unfinished uploads, or too many bytes in them.
     """
     checked_choice(kind, list(UploadKind.values), field="kind")
-    filename = checked_text(filename, field="filename", limit=FILENAME_MAX)
+    filename = checked_filename(filename)
     if sha256 and not _SHA256.fullmatch(sha256):
         raise InvalidInput(
             "The SHA-256 is not 64 lower-case hexadecimal digits.",

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from governance.bounds import NOT_ON_A_LINE
 from tests.unit.assay.gateway_support import Stage, stage
 
 __all__ = ["stage"]
@@ -109,3 +111,85 @@ def test_no_value_is_a_fault_of_ours(stage: Stage) -> None:
     assert statuses[200] > 50
     assert statuses[404] > 200
     assert statuses[400] > 500
+
+
+def form(*parts: str, boundary: str = "x", end: str = "--x--\r\n") -> bytes:
+    text = "".join(f"--{boundary}\r\n{part}\r\n" for part in parts)
+    return (text + end).encode("utf-8", "surrogatepass")
+
+
+def part(head: str, content: str = "a", *more: str) -> str:
+    lines = (f"Content-Disposition: form-data; {head}", *more)
+    return "\r\n".join((*lines, "", content))
+
+
+PURPOSE, FILE = part('name="purpose"', "batch"), part('name="file"; filename="a.jsonl"', "{}")
+FORMS: dict[str, tuple[bytes, str]] = {
+    "good": (form(PURPOSE, FILE), "x"),
+    "NUL in a file's name": (form(PURPOSE, part('name="file"; filename="a\0b"')), "x"),
+    "NUL, escaped": (form(PURPOSE, part("name=file; filename*=utf-8''a%00b")), "x"),
+    "a surrogate": (form(PURPOSE, part('name="file"; filename="\ud800"')), "x"),
+    "a surrogate, escaped": (form(PURPOSE, part("name=file; filename*=utf-8''%ed%a0%80")), "x"),
+    "a folder": (form(PURPOSE, part('name="file"; filename="../../etc/passwd"')), "x"),
+    "a line in a name": (form(PURPOSE, part("name=file; filename*=utf-8''a%0d%0aX:%20y")), "x"),
+    "a long name": (form(PURPOSE, part(f'name="file"; filename="{"a" * 3000}"')), "x"),
+    "a name of another script": (form(PURPOSE, part('name="file"; filename="نامه\u200cها"')), "x"),
+    "an override of direction": (form(PURPOSE, part('name="file"; filename="\u202egnp.exe"')), "x"),
+    "a code of a terminal": (form(PURPOSE, part("name=file; filename*=utf-8''%1b[31ma")), "x"),
+    "no name": (form(PURPOSE, part('name="file"; filename=""')), "x"),
+    "no purpose": (form(FILE), "x"),
+    "two purposes": (form(PURPOSE, PURPOSE, FILE), "x"),
+    "a purpose of NUL": (form(part('name="purpose"', "a\0"), FILE), "x"),
+    "a purpose that is a file": (form(part('name="purpose"; filename="a"', "batch"), FILE), "x"),
+    "two files": (form(PURPOSE, FILE, FILE), "x"),
+    "seconds that are too many": (
+        form(PURPOSE, FILE, part('name="expires_after[anchor]"', "created_at"),
+             part('name="expires_after[seconds]"', "9" * 5000)), "x",
+    ),
+    "seconds of another script": (
+        form(PURPOSE, FILE, part('name="expires_after[anchor]"', "created_at"),
+             part('name="expires_after[seconds]"', "٣٦٠٠")), "x",
+    ),
+    "many parts": (form(PURPOSE, *[part(f'name="a{n}"') for n in range(200)], FILE), "x"),
+    "a form in a form": (
+        form(PURPOSE, part('name="file"; filename="a"', form(FILE, boundary="y").decode(),
+                           "Content-Type: multipart/mixed; boundary=y")), "x",
+    ),
+    "base64": (form(PURPOSE, part('name="file"; filename="a"', "====",
+                                  "Content-Transfer-Encoding: base64")), "x"),
+    "a preamble": (b"a" * 100_000 + b"\r\n" + form(PURPOSE, FILE), "x"),
+    "an epilogue": (form(PURPOSE, FILE) + b"b" * 100_000, "x"),
+    "no end": (form(PURPOSE, FILE, end=""), "x"),
+    "no line ends": (form(PURPOSE, FILE).replace(b"\r\n", b"\n"), "x"),
+    "an empty body": (b"", "x"),
+    "an empty boundary": (form(PURPOSE, FILE), '""'),
+    "a long boundary": (form(PURPOSE, FILE), "x" * 900),
+    "a boundary of spaces": (form(PURPOSE, FILE), '"  "'),
+    "another boundary": (form(PURPOSE, FILE), "y"),
+    "two boundaries": (form(PURPOSE, FILE), "x; boundary=y"),
+    "another charset": (form(PURPOSE, FILE), "x; charset=utf-7"),
+}  # fmt: skip
+# A surrogate is replaced.
+TAKEN = {
+    "good", "an epilogue", "a form in a form", "base64", "a folder", "a surrogate",
+    "a surrogate, escaped", "a name of another script",
+}  # fmt: skip
+
+
+def test_a_form_that_is_hard_to_read_is_stored_or_refused(
+    stage: Stage, settings: Any, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path
+    token = stage.key()
+    statuses = {}
+    for name, (content, boundary) in FORMS.items():
+        kind = f"multipart/form-data; boundary={boundary}"
+        answer = stage.post("/v1/files", token, content=content, headers={"content-type": kind})
+        statuses[name] = answer.status_code
+        if answer.status_code == 200:
+            assert not NOT_ON_A_LINE.search(answer.json()["filename"])
+            assert stage.post(f"/v1/files/{answer.json()['id']}", token).status_code == 405
+    assert {name for name, status in statuses.items() if status >= 500} == set()
+    assert {name for name, status in statuses.items() if status == 200} == TAKEN
+    stored = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(stored) == list(statuses.values()).count(200), "what was refused is kept"

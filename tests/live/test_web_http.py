@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.live.hostile_clients import connect, head
@@ -146,3 +147,15 @@ def test_each_request_has_one_answer_that_is_no_fault_of_ours(stage: Stage, tmp_
     assert found == {}
     # What strangers send wrong is no page of the log.
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_request_that_is_refused_frees_its_key(stage: Stage, tmp_path: Path) -> None:
+    """As the broker's user of the web process, who may run no scripts but known ones."""
+    headers = {"authorization": f"Bearer {stage.key()}", "idempotency-key": "order-7"}
+    with web(tmp_path) as (url, _):
+        body = {"model": "writer", "messages": []}
+        refused = [
+            httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+            for _ in range(2)
+        ]
+    assert [each.status_code for each in refused] == [400, 400]

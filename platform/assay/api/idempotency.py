@@ -59,7 +59,7 @@ def _parts(data: Any) -> Iterable[str]:
             yield json.dumps([name, value.name, _sha256(value)] if is_file else [name, str(value)])
 
 
-def _sha256(file: UploadedFile) -> str:
+def _sha256(file: UploadedFile[Any]) -> str:
     digest = hashlib.sha256()
     for chunk in file.chunks():
         digest.update(chunk)

@@ -158,9 +158,11 @@ def _read_form(received: Received) -> tuple[int | None, str]:
                 param=printable(name),
                 code="unknown_parameter",
             )
+        if len(form.fields.get(name, ())) > 1:
+            raise RequestInvalid(f"{name} comes twice.", param=name)
     if list(form.files) != ["file"]:
         raise RequestInvalid("Send one file in the field `file`.", param="file")
-    purpose, anchor, seconds = (form.fields.get(name, [""])[-1] for name in _FIELDS)
+    purpose, anchor, seconds = (form.fields.get(name, [""])[0] for name in _FIELDS)
     if purpose != FilePurpose.BATCH:
         raise RequestInvalid(
             f"purpose is {printable(purpose, 40) or 'missing'}; files are stored for `batch` only. "
