@@ -162,7 +162,8 @@ class PrivateCode(MetaPathFinder):
         self._confined = True
         copies = [str(self._copy(name)) for name in self._packages]
         sys.path[:0] = [each for each in copies if each not in sys.path]
-        path = [*copies, *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+        path[:0] = [each for each in copies if each not in path]
         os.environ["PYTHONPATH"] = os.pathsep.join(path)
         # It finds everything on Python's path; others, such as that of `six`, find parts of one
         # package.

@@ -3,7 +3,8 @@
 The process that asks loads no decoder. One that decodes works for one key alone, on some files one
 after the other, and ends soon after the last: starting one takes longer than decoding most files.
 A video has a process of its own. Images and recordings have places of their own, so that a slow
-video keeps none of them waiting; of each kind, one key never holds all places.
+video keeps none of them waiting; of each kind, one key never holds all places, nor does one
+department with all its keys.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from registry.sandbox.readers import ENVIRONMENT, Reach, reader_command
 from registry.sandbox.source import MEBIBYTE, BoundedProcess, Ended, ProcessSource, TimedOut
 
 _MODULE = "registry.media.decoder_process"
-# One more than processors: what one key decodes leaves a place for another. Each may take 1.1 GiB.
-AT_ONCE = max(2, min(4, os.cpu_count() or 1)) + 1
-VIDEOS_AT_ONCE = 2
+# Two more than processors: what one key decodes leaves a place for others of its department, and
+# what that decodes leaves one for other departments. Each may take 1.1 GiB.
+AT_ONCE = max(2, min(4, os.cpu_count() or 1)) + 2
+VIDEOS_AT_ONCE = 3
 WAIT_S = 10.0
 # The kernel counts a process's own time (`decoder_process.py`); this ends one on a machine that is
 # too busy to run it.
@@ -94,15 +96,15 @@ class Decoders:
         return bool(self._idle)
 
     @asynccontextmanager
-    async def place(self, kind: Kind, owner: str) -> AsyncIterator[None]:
-        """Hold a place to decode a file, for a key or a person.
+    async def place(self, kind: Kind, owner: str, group: str) -> AsyncIterator[None]:
+        """Hold a place to decode a file, for a key of the department `group`, or for a person.
 
         Raises:
-            QuotaExceeded: too many of this owner's files wait.
+            QuotaExceeded: too many files of this owner or group wait.
             Unavailable: too many files are being decoded.
         """
         places = self._video_places if kind == "video" else self._places
-        async with places.place_async(owner):
+        async with places.place_async(owner, group):
             yield
 
     def prepare(self) -> None:

@@ -1,4 +1,6 @@
-"""Places for work of several owners: none of them holds all, and whoever waits gets the next."""
+"""Places for work of several owners: none of them, and no group of them, holds all of these, and
+whoever waits gets the next.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,22 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from governance.errors import QuotaExceeded, Unavailable
 
+# An owner in its group, which is named like an owner that has none.
+_Owner = tuple[str, str]
+
 
 class FairPlaces:
-    """Some places, of which an owner holds all but one at most, where there are two or more.
+    """Some places, of which an owner or a group holds all but one at most, where there are two or
+    more. An owner in a group, such as a key of a department, leaves one to others of that, too.
 
-    A place that is left goes to the waiting owner that holds the fewest; among these, to the one
-    that was served longest ago. Threads and event loops may share the places.
+    A place that is left goes to the waiting group that holds the fewest, there to the owner that
+    does; among these, to the one that was served longest ago. Threads and event loops may share the
+    places.
 
     Args:
         places: How much is done at a time.
         wait_s: How long one waits for a place, in seconds.
-        waiting: How many wait at most, in all and of one owner.
+        waiting: How many wait at most, in all and of one owner; of a group, half of all.
         refusal: The sentence for who waits in vain.
     """
 
@@ -29,23 +36,24 @@ class FairPlaces:
         self, places: int, *, wait_s: float, waiting: tuple[int, int] = (256, 16), refusal: str
     ) -> None:
         self.places = places
-        self.each = max(1, places - 1)
         self._wait_s = wait_s
         self._most, self._most_each = waiting
         self._refusal = refusal
         self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()
+        self._held: Counter[_Owner] = Counter()
+        self._of_group: Counter[str] = Counter()
         # In the order in which their owners were served last.
-        self._waiting: dict[str, deque[Future[None]]] = {}
+        self._waiting: dict[_Owner, deque[Future[None]]] = {}
 
     @contextmanager
-    def place(self, owner: str) -> Iterator[None]:
+    def place(self, name: str, group: str = "") -> Iterator[None]:
         """Hold a place, in this thread.
 
         Raises:
             QuotaExceeded: as many of this owner wait as may.
             Unavailable: there was none in time, or as many wait as may.
         """
+        owner = (group or name, name)
         granted = self._ask(owner)
         try:
             granted.result(self._wait_s)
@@ -58,8 +66,9 @@ class FairPlaces:
             self._leave(owner)
 
     @asynccontextmanager
-    async def place_async(self, owner: str) -> AsyncIterator[None]:
+    async def place_async(self, name: str, group: str = "") -> AsyncIterator[None]:
         """Hold a place, in this task. Raises as `place`."""
+        owner = (group or name, name)
         granted = self._ask(owner)
         try:
             if not granted.done():
@@ -76,24 +85,34 @@ class FairPlaces:
         finally:
             self._leave(owner)
 
-    def _ask(self, owner: str) -> Future[None]:
+    def _ask(self, owner: _Owner) -> Future[None]:
         granted = Future[None]()
         with self._lock:
-            if self._held.total() < self.places and self._held[owner] < self.each:
-                self._held[owner] += 1
+            if self._held.total() < self.places and self._may_have(owner):
+                self._take(owner)
                 granted.set_result(None)
                 return granted
-            line = self._waiting.setdefault(owner, deque())
-            if len(line) >= self._most_each:
+            waiting = {each: len(line) for each, line in self._waiting.items()}
+            of_group = sum(n for (group, _), n in waiting.items() if group == owner[0])
+            group_most = max(self._most_each, self._most // 2)
+            if waiting.get(owner, 0) >= self._most_each or of_group >= group_most:
                 raise QuotaExceeded(self._refusal, hint="Send fewer at a time.", retry_after=2)
-            if sum(map(len, self._waiting.values())) >= self._most:
-                if not line:
-                    del self._waiting[owner]
+            if sum(waiting.values()) >= self._most:
                 raise self._unavailable()
-            line.append(granted)
+            self._waiting.setdefault(owner, deque()).append(granted)
         return granted
 
-    def _give_up(self, owner: str, granted: Future[None]) -> None:
+    def _may_have(self, owner: _Owner) -> bool:
+        """Return whether neither the owner nor its group has all that it may."""
+        group, name = owner
+        left = self.places - 1 if group == name else self.places - 2
+        return self._held[owner] < max(1, left) and self._of_group[group] < max(1, self.places - 1)
+
+    def _take(self, owner: _Owner) -> None:
+        self._held[owner] += 1
+        self._of_group[owner[0]] += 1
+
+    def _give_up(self, owner: _Owner, granted: Future[None]) -> None:
         """Leave the line; a place that was given meanwhile goes on to the next."""
         with self._lock:
             line = self._waiting.get(owner)
@@ -104,24 +123,25 @@ class FairPlaces:
                 return
         self._leave(owner)
 
-    def _leave(self, owner: str) -> None:
+    def _leave(self, owner: _Owner) -> None:
         with self._lock:
             self._held[owner] -= 1
-            if not self._held[owner]:
-                del self._held[owner]
+            self._of_group[owner[0]] -= 1
+            # Names of owners would pile up.
+            self._held, self._of_group = +self._held, +self._of_group
             while self._held.total() < self.places and (following := self._following()):
                 line = self._waiting.pop(following)
                 granted = line.popleft()
                 if line:
                     self._waiting[following] = line  # Behind all others.
-                self._held[following] += 1
+                self._take(following)
                 # One that its task has just canceled gives the place back itself.
                 with suppress(InvalidStateError):
                     granted.set_result(None)
 
-    def _following(self) -> str | None:
-        able = [owner for owner in self._waiting if self._held[owner] < self.each]
-        return min(able, key=self._held.__getitem__, default=None)
+    def _following(self) -> _Owner | None:
+        able = filter(self._may_have, self._waiting)
+        return min(able, key=lambda each: (self._of_group[each[0]], self._held[each]), default=None)
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(self._refusal, retry_after=5)

@@ -24,8 +24,9 @@ HARD_NAMES = (
 PATHS = (
     "/v1/models/{}", "/v1/files/{}", "/v1/files/file-{}", "/v1/files/file-{}/content",
     "/v1/batches/{}", "/v1/batches/batch_{}", "/v1/responses/resp_{}",
-    "/v1/responses/resp_{}/input_items", "/v1/chat/completions/{}", "/v1/chat/completions/chatcmpl-{}",
-    "/v1/chat/completions/chatcmpl-{}/messages", "/v1/vector_stores/{}", "/v1/vector_stores/vs_{}",
+    "/v1/responses/resp_{}/input_items", "/v1/chat/completions/{}",
+    "/v1/chat/completions/chatcmpl-{}", "/v1/chat/completions/chatcmpl-{}/messages",
+    "/v1/vector_stores/{}", "/v1/vector_stores/vs_{}",
     "/v1/tasks/{}/writer", "/v1/tasks/text-generation/{}", "/v2/models/{}/infer",
 )  # fmt: skip
 LISTS = ("/v1/files", "/v1/batches", "/v1/chat/completions", "/v1/vector_stores", "/v1/models")

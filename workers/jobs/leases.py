@@ -276,7 +276,9 @@ def job_fail(
             wait = timedelta(seconds=wait_s)
             changes |= {"dispatches": 0, "dispatch_after": timezone.now() + wait}
         if lines := cleaned(lines)[-LINES_MAX:]:
-            AttemptLog.objects.create(job=job, attempt=job.attempt, lines=lines)
+            # Whatever another worker wrote there keeps no job from its end.
+            log = AttemptLog(job=job, attempt=job.attempt, lines=lines)
+            AttemptLog.objects.bulk_create([log], ignore_conflicts=True)
         job_move(job_id=claim.job_id, to=to, actor=worker_principal(), reason=error, **changes)
         transaction.on_commit(wake_controller)
     return to

@@ -29,6 +29,7 @@ from assay.gateway.prompts import check_prompt, with_prompt
 from assay.gateway.quotas import QuotaStopped
 from assay.gateway.retrieval import ground
 from assay.gateway.snapshot import DeploymentEntry
+from assay.server.permits import holder_of
 from governance.errors import DomainError, Unavailable
 from governance.keys.tokens import ParsedToken
 from registry.catalog import TASKS, is_own
@@ -62,11 +63,13 @@ async def infer(
     route = opening.route
     # Few bodies of media are received at a time. On a path that texts share, small ones, images or
     # not, are received as texts are.
-    owner = opening.token.public_id if call.key is None else call.key.owner
+    owner = holder = opening.token.public_id
+    if call.key is not None:
+        owner, holder = call.key.owner, holder_of(call.key.principal)
     if route.takes_media and not (route.takes_others and _is_small(scope)):
-        media = runtime.media.open(owner)
+        media = runtime.media.open(owner, holder)
     else:
-        media = runtime.media.answering(owner)
+        media = runtime.media.answering(owner, holder)
     try:
         await _run(runtime, call, opening, media, scope, receive, send)
     finally:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 
+from assay.server.shares import Shares
 from governance.errors import DomainError, InvalidInput, NotFound, QuotaExceeded, Unavailable
 from governance.usage.units import Unit
 from registry.catalog.endpoints import Endpoint, MediaResult, Plan
@@ -24,8 +25,8 @@ from registry.media.decoders import IDLE_S, SECONDS, WAIT_S, Decoders
 from registry.media.store import MediaReference, media_open, media_put, media_remove
 from workers.references import contains, is_reference, swapped
 
-# Bodies of media that one gateway process holds in memory at a time: in all, and for one key, so
-# that no application keeps the others out by sending slowly. Of what is left, a key may take half.
+# Bodies of media that one gateway process holds in memory at a time: in all, shared among
+# departments, and for one key, so that no application keeps the others out by sending slowly.
 AT_ONCE = 16
 AT_ONCE_PER_KEY = 4
 # Seconds after which no further file of a request is decoded.
@@ -47,6 +48,7 @@ class MediaDesk:
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
+        self._places = Shares(AT_ONCE)
         self.decoders = Decoders(settings.MEDIA_LIMITS)
         self.threads = ThreadPoolExecutor(2, thread_name_prefix="assay-media")
         self.decoding = ThreadPoolExecutor(
@@ -71,31 +73,37 @@ class MediaDesk:
         if self.decoders.idle:
             self._expiring = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
-    def open(self, key: str) -> RequestMedia:
-        """Return the media of a new request that `key` (a public ID) sends.
+    def open(self, key: str, holder: str) -> RequestMedia:
+        """Return the media of a new request that `key` (a public ID) of a department sends; that
+        is its `holder`.
 
         Raises:
-            QuotaExceeded: the key sends as many at a time as one key may.
+            QuotaExceeded: key or department send as many at a time as they may.
             Unavailable: as many as fit into memory are being received already.
         """
-        left = AT_ONCE - self._open.total()
-        if left <= 0:
+        if self._open.total() >= AT_ONCE:
             raise Unavailable("Too many media files are being received.", retry_after=2)
-        most = min(AT_ONCE_PER_KEY, max(1, left // 2))
-        if self._open[key] >= most:
+        if self._open[key] >= AT_ONCE_PER_KEY:
             raise QuotaExceeded(
                 f"This key is already sending {self._open[key]} media files to this gateway.",
                 hint="Send fewer at a time.",
                 retry_after=2,
             )
+        if not self._places.take(holder):
+            raise QuotaExceeded(
+                "Your department is already sending as many media files to this gateway as it may.",
+                hint="Send fewer at a time.",
+                retry_after=2,
+            )
         self._open[key] += 1
-        return RequestMedia(self, key, lambda: self._give_back(key))
+        return RequestMedia(self, key, holder, lambda: self._give_back(key, holder))
 
-    def answering(self, key: str) -> RequestMedia:
+    def answering(self, key: str, holder: str) -> RequestMedia:
         """Return the media of a request whose body is small, or holds none; its answer may."""
-        return RequestMedia(self, key, None)
+        return RequestMedia(self, key, holder, None)
 
-    def _give_back(self, key: str) -> None:
+    def _give_back(self, key: str, holder: str) -> None:
+        self._places.give_back(holder)
         self._open[key] -= 1
         if not self._open[key]:
             del self._open[key]
@@ -117,10 +125,12 @@ class RequestMedia:
         expected: Its plan may hold media.
     """
 
-    def __init__(self, desk: MediaDesk, key: str, give_back: Callable[[], None] | None) -> None:
+    def __init__(
+        self, desk: MediaDesk, key: str, holder: str, give_back: Callable[[], None] | None
+    ) -> None:
         self.received = self.expected = give_back is not None
         self._desk = desk
-        self._key = key
+        self._key, self._holder = key, holder
         self._give_back = give_back
         self._kept: list[MediaReference] = []
 
@@ -183,7 +193,7 @@ class RequestMedia:
             decoders.measure, file.data, kind=file.kind, what=file.param, owner=self._key
         )
         try:
-            async with decoders.place(file.kind, self._key):
+            async with decoders.place(file.kind, self._key, self._holder):
                 return await asyncio.get_running_loop().run_in_executor(threads, measure)
         except DomainError as error:
             error.param = file.param  # type: ignore[attr-defined]

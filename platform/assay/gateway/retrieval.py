@@ -24,6 +24,7 @@ from assay.gateway.key_entries import KeyEntry
 from assay.gateway.knowledge_entries import KnowledgeEntry
 from assay.gateway.prompts import NO_PROMPT, with_prompt
 from assay.gateway.snapshot import Snapshot
+from assay.server.permits import holder_of
 from governance.errors import DomainError, NotFound, NotPermitted, Unavailable, WrongState
 from governance.keys.tokens import ParsedToken
 from governance.permissions import Action
@@ -319,7 +320,7 @@ async def _embed(
     )
     if runtime.ledger.blocked:
         raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
-    media = runtime.media.answering(admitted.key.owner)
+    media = runtime.media.answering(admitted.key.owner, holder_of(admitted.key.principal))
     try:
         await Execution(runtime, part, plan, application, admitted, media).run(_hear_nothing, _send)
     except EngineFailed as error:

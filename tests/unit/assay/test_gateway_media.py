@@ -75,7 +75,7 @@ async def desk() -> Any:
 
 async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk: Any) -> None:
     data = picture()
-    media = desk.open("a")
+    media = desk.open("a", "a")
     inputs, units = await media.store(
         plan(units=1, image=MediaInput("image", data, "image"), top_k=3), Unit.IMAGES, 7
     )
@@ -99,25 +99,28 @@ async def test_a_file_travels_by_reference_and_is_removed_with_its_request(desk:
 async def test_a_request_is_metered_by_its_media(
     desk: Any, unit: Unit, inputs: dict[str, Any], units: int
 ) -> None:
-    media = desk.open("a")
+    media = desk.open("a", "a")
     _, found = await media.store(plan(units=4, **inputs), unit, 7)
     assert found == units
     await media.close()
 
 
 async def test_an_image_does_not_wait_for_slow_videos(desk: Any) -> None:
-    media, clip = desk.open("a"), plan(video=MediaInput("video", video((60, 40)), "video"))
-    async with desk.decoders.place("video", "a"):
+    media, clip = (
+        desk.open("a", "department"),
+        plan(video=MediaInput("video", video((60, 40)), "video")),
+    )
+    async with desk.decoders.place("video", "a", "department"):
         waiting = asyncio.ensure_future(media.store(clip, Unit.IMAGES, 7))
         image = plan(image=MediaInput("image", picture(), "image"))
-        await asyncio.wait_for(desk.open("a").store(image, Unit.IMAGES, 7), 20)
+        await asyncio.wait_for(desk.open("a", "department").store(image, Unit.IMAGES, 7), 20)
         assert not waiting.done()
     await waiting
     await media.close()
 
 
 async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) -> None:
-    media = desk.open("a")
+    media = desk.open("a", "a")
     given = plan(
         first=MediaInput("image", picture(), "a"), file=MediaInput("audio", picture(), "b")
     )
@@ -130,14 +133,14 @@ async def test_a_file_of_another_kind_is_refused_and_nothing_stays(desk: Any) ->
 
 
 async def test_only_so_many_bodies_are_in_memory_and_a_stored_one_makes_room(desk: Any) -> None:
-    waiting = [desk.open("a") for _ in range(gateway_media.AT_ONCE_PER_KEY)]
+    waiting = [desk.open("a", "a") for _ in range(gateway_media.AT_ONCE_PER_KEY)]
     with pytest.raises(QuotaExceeded, match="already sending 4 media files"):
-        desk.open("a")
-    others = [desk.open(str(number)) for number in range(gateway_media.AT_ONCE - len(waiting))]
+        desk.open("a", "a")
+    others = [desk.open(name, name) for name in map(str, range(gateway_media.AT_ONCE - 4))]
     with pytest.raises(Unavailable, match="Too many media files"):
-        desk.open("another")
+        desk.open("another", "another")
     await waiting[0].store(plan(image=MediaInput("image", picture(), "image")), Unit.IMAGES, 7)
-    await desk.open("another").close()
+    await desk.open("another", "another").close()
     for each in (*waiting, *others):
         await each.close()
     assert desk._open.total() == 0
@@ -147,21 +150,35 @@ async def test_keys_that_send_much_leave_room_for_one_that_sends_little(desk: An
     held = []
     for key in "abcd" * gateway_media.AT_ONCE_PER_KEY:
         with contextlib.suppress(QuotaExceeded):
-            held.append(desk.open(key))
+            held.append(desk.open(key, key))
     assert len(held) < gateway_media.AT_ONCE
-    held.append(desk.open("another"))
+    held.append(desk.open("another", "another"))
     for each in held:
         await each.close()
+
+
+async def test_a_department_with_many_keys_leaves_room_for_another(desk: Any) -> None:
+    held = []
+    for key in map(str, range(2 * gateway_media.AT_ONCE)):
+        with contextlib.suppress(QuotaExceeded, Unavailable):
+            held.append(desk.open(key, "department finance"))
+    with pytest.raises(QuotaExceeded, match="Your department is already sending"):
+        desk.open("a key of its own", "department finance")
+    held.append(desk.open("another", "department clinical"))
+    for each in held:
+        await each.close()
+    assert desk._open.total() == 0
+    assert desk._places.fits("anybody", gateway_media.AT_ONCE // 2)
 
 
 async def test_an_answers_files_are_read_once_and_removed(desk: Any) -> None:
     data = picture()
     reference = media_put(data, content_type="image/png", deployment_id=7)
-    media = desk.open("a")
+    media = desk.open("a", "a")
     (found,) = await media.results([{**reference.to_json(), "details": {"seed": 7}}])
     assert found == MediaResult(data, "image/png", {"seed": 7})
     await media.close()
-    gone = desk.open("a")
+    gone = desk.open("a", "a")
     with pytest.raises(Unavailable, match="gone"):
         await gone.results([reference.to_json()])
     await gone.close()

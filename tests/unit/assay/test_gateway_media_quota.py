@@ -174,6 +174,25 @@ def test_a_key_whose_files_take_long_keeps_no_other_key_waiting(patient: Stage) 
     assert {each.result().status_code for each in attack} <= {400, 429, 503}
 
 
+def test_a_department_with_many_keys_keeps_no_other_waiting(
+    stage: Stage, patient: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its keys send files that take long; a place is left to others at any time."""
+    stage.deployment(
+        "sorter-2", task="image-classification", departments=("finance", "clinical"),
+        behaviour=answer,
+    )  # fmt: skip
+    desk = stage.application.gateway.start().media
+    monkeypatch.setattr(desk.decoders._places, "_wait_s", 0.2)
+    slow, other = [stage.key("finance") for _ in range(6)], stage.key("clinical")
+    path = SORTER.replace("sorter", "sorter-2")
+    with ThreadPoolExecutor(12) as threads:
+        attack = [threads.submit(send, stage, key, picture(), path) for key in slow * 3]
+        answers = [send(stage, other, picture(form="WEBP"), path) for _ in range(4)]
+        assert not all(each.done() for each in attack)
+    assert [each.status_code for each in answers] == [200] * 4
+
+
 async def reserve_more(
     quotas: Quotas, request_id: str, *limits: Limit, queued: Queued | None = None, **amount: Any
 ) -> None:

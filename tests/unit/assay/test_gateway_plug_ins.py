@@ -15,6 +15,7 @@ import pytest
 from assay.gateway import plug_ins
 from assay.gateway.endpoints import routes
 from registry.catalog import TASKS, discovered
+from registry.catalog.code import CODES, NO_PACKAGES
 from registry.catalog.endpoints import Answer, Endpoint, Plan
 from registry.catalog.inputs import TextInputs
 from registry.catalog.requests import Body
@@ -75,6 +76,7 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         TASKS["embeddings"], name="hostile", endpoints=(Endpoint(PATH, read, named=True),)
     )
     monkeypatch.setitem(discovered().tasks, task.name, task)
+    monkeypatch.setitem(CODES, task.name, NO_PACKAGES)
     routes.cache_clear()
     yield
     routes.cache_clear()

@@ -13,6 +13,7 @@ from assay.cli.doctor import check_tasks
 from assay.cli.findings import CheckFailed
 from assay.gateway.endpoints import routes
 from registry.catalog import discovered, get_task
+from registry.catalog.code import CODES
 from registry.catalog.declaration import Task
 from registry.catalog.discovery import Refused
 from registry.intake.models import Intake
@@ -40,13 +41,15 @@ def catalog(refused: list[Refused]) -> Iterator[dict[str, Task]]:
     """Tasks by name, which a test may change. What is cached about them is forgotten before and
     after it."""
     tasks = discovered().tasks
-    before = dict(tasks)
+    before, codes = dict(tasks), dict(CODES)
     cached: tuple[Any, ...] = (routes, inference_description)
     for cache in cached:
         cache.cache_clear()
     yield tasks
     tasks.clear()
     tasks.update(before)
+    CODES.clear()
+    CODES.update(codes)
     for cache in cached:
         cache.cache_clear()
 
@@ -54,7 +57,7 @@ def catalog(refused: list[Refused]) -> Iterator[dict[str, Task]]:
 @pytest.fixture
 def broken(catalog: dict[str, Task], refused: list[Refused]) -> str:
     """The task of the company's models, whose package cannot be loaded any more."""
-    del catalog["text-generation"]
+    del catalog["text-generation"], CODES["text-generation"]
     refused.append(left_out("text-generation", REASON))
     return "text-generation"
 
@@ -63,6 +66,7 @@ def broken(catalog: dict[str, Task], refused: list[Refused]) -> str:
 def gone(catalog: dict[str, Task]) -> None:
     """Every task: no package that provides one is installed."""
     catalog.clear()
+    CODES.clear()
 
 
 def test_every_page_opens_without_any_task(company: Company, gone: None) -> None:

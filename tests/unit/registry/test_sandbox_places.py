@@ -40,6 +40,43 @@ def test_all_but_one_place_are_open_to_one_owner(count: int, each: int) -> None:
             pass
 
 
+def test_a_group_leaves_a_place_for_another_and_its_owner_one_for_the_group() -> None:
+    some = places(4, wait_s=0.01)
+    with some.place("a1", "a"), some.place("a1", "a"):
+        with pytest.raises(Unavailable), some.place("a1", "a"):
+            pass
+        with some.place("a2", "a"):
+            for name in ("a2", "a3"):
+                with pytest.raises(Unavailable), some.place(name, "a"):
+                    pass
+            with some.place("b1", "b"):
+                pass
+            # One without a group is a group of that name.
+            with pytest.raises(Unavailable), some.place("a"):
+                pass
+
+
+async def test_a_group_of_many_owners_keeps_none_of_another_waiting() -> None:
+    some, found = places(1, waiting=(40, 4)), []
+
+    async def ask(name: str) -> None:
+        async with some.place_async(name, name[0]):
+            found.append(name)
+
+    async with some.place_async("x"):
+        many = [asyncio.create_task(ask(f"a{number}")) for number in range(30)]
+        await asyncio.sleep(0)
+        # Half of those who may wait.
+        assert sum(each.done() for each in many) == 10
+        other = asyncio.create_task(ask("b"))
+        await asyncio.sleep(0)
+        assert not other.done()
+    refused = [each for each in await asyncio.gather(*many, return_exceptions=True) if each]
+    await other
+    assert [type(each) for each in refused] == [QuotaExceeded] * 10
+    assert len(found) == 21
+
+
 async def served(some: FairPlaces, order: list[str]) -> list[str]:
     """Ask for places in this order while all are taken; return the order in which they are
     given.

@@ -82,3 +82,16 @@ def test_the_gateway_s_calls_import_nothing_late_that_the_task_does_not_require(
     assert "No module named 'undeclared'" in started(site, call)["said"]
     install(site, "other-task", files, requires=["undeclared"], task=POINT)
     assert started(site, call)["said"] == "EVIL", "Its digest covers it now."
+
+
+def test_engines_that_are_loaded_again_and_again_add_nothing_to_the_path(tmp_path: Path) -> None:
+    """A process confines itself at each load, and what it starts gets its environment."""
+    site = tmp_path / "site"
+    install(site, "other-task", FILES, task=POINT)
+    code = (
+        "import os\nlen(TASKS)\n"
+        "def size():\n    CODE.confine()\n"
+        "    return len(os.environ['PYTHONPATH']) + len(sys.path)\n"
+        "print(json.dumps({'sizes': [size() for _ in range(3)]}))"
+    )
+    assert len(set(started(site, code)["sizes"])) == 1

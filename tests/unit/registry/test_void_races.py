@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from governance.errors import DomainError
 from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.models import ReviewState
+from registry.catalog import discovered
 from registry.catalog.code import CODES, TaskCode, task_code
 from registry.catalog.packages import Package
 from registry.evaluations.services import gate_set
 from registry.incidents.services import incident_open
 from registry.releases import checklist, serving, software
 from registry.releases.models import Release, ReleaseState
-from registry.releases.serving import serving_verdicts
 from registry.releases.services import release_withdraw, releases_expire_due
+from registry.releases.serving import serving_verdicts
 from registry.releases.voiding import releases_void_due
 from tests.proofs import proven
 from tests.unit.registry.objects import evaluation
@@ -197,3 +199,26 @@ def test_a_renewal_is_void_when_the_code_changes_once_more(
     monkeypatch.setitem(CODES, task, TaskCode())
     assert not refused(old)
     assert refused(waiting)
+
+
+def test_a_release_whose_package_is_gone_is_decided_by_nobody_and_can_be_taken_back(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = office.tuned.model.task
+    approved = office.approve(office.submit(deployment_name="approved"))
+    waiting, other = one_missing(office), one_missing(office, deployment_name="other")
+    monkeypatch.delitem(CODES, task)
+    monkeypatch.delitem(discovered().tasks, task)
+    for attempt in (
+        lambda: office.decide(waiting, office.risk),
+        lambda: office.submit(deployment_name="third"),
+    ):
+        with pytest.raises(DomainError) as refusal:
+            attempt()
+        assert "no installed package provides it" in str(refusal.value).lower()
+    release_withdraw(actor=proven(office.submitter), release_id=other.pk, reason="Not needed.")
+    assert releases_void_due() == 1
+    assert f"{task} cannot be used here" in Release.objects.get(pk=waiting.pk).voided_because
+    assert states(other)[0] == ReleaseState.WITHDRAWN
+    assert refused(approved)
+    assert states(approved)[0] == ReleaseState.APPROVED, "It serves again with its package."

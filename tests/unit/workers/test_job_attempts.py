@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from governance.errors import NotPermitted, Unavailable, WrongState
 from registry.intake.models import Intake, IntakeState
+from tests.database_roles import acting_as
 from tests.unit.workers import company
 from workers.control.jobs import Cause, Claim
 from workers.jobs import finishing, workspace
@@ -199,3 +200,12 @@ def test_a_result_that_cannot_be_stored_for_now_is_registered_later(
     assert intake.state == IntakeState.CHECKING
     job.refresh_from_db()
     assert job.error
+
+
+def test_lines_that_another_worker_wrote_ahead_keep_no_attempt_from_its_end() -> None:
+    """A worker's session may insert lines for any job and attempt."""
+    job = queued()
+    with acting_as("worker"):
+        AttemptLog.objects.create(job=job, attempt=1, lines="forged")
+    assert job_fail(claimed(job), "x", retry=False, lines="honest") == JobState.FAILED
+    assert AttemptLog.objects.get().lines == "forged"
