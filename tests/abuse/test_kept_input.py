@@ -22,6 +22,7 @@ from assay.portal.second_factor import MARK, SECRETS, typed_fields
 from assay.portal.views.account import FreshScreen
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
+from governance.people.credentials import has_factor
 from governance.people.models import Person
 from tests.abuse.company import address_book, person_of
 from tests.abuse.database import undone
@@ -58,6 +59,18 @@ def asked(page: Any) -> tuple[str, list[tuple[str, str]]]:
             left_out = {"code", "credential", "csrfmiddlewaretoken", MARK}
             return given["action"], [each for each in fields if each[0] not in left_out]
     raise AssertionError("no form asks for a code")
+
+
+def verified(person: Person, path: str, body: dict[str, str]) -> Any:
+    """Send a form without a fresh second factor, verify on the page that asks for one, and return
+    the answer. For forms of `STATE_FIRST`, whose objects tests bring into the right state."""
+    if not has_factor(person.pk):
+        give_totp(person)
+    client = Client()
+    client.force_login(person)
+    action, fields = asked(client.post(path, body))
+    assert (action, dict(fields)) == (path, body)
+    return client.post(action, {**body, MARK: "yes", "code": totp_now(person)})
 
 
 def listed(body: Mapping[str, Any]) -> list[tuple[str, str]]:

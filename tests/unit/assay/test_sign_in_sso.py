@@ -17,6 +17,7 @@ from governance.audit.models import AuditEvent
 from governance.people.groups import group_mapping_create
 from governance.people.models import Department, Person
 from governance.people.services import person_deactivate
+from tests.abuse.test_kept_input import verified
 from tests.proofs import proven
 from tests.unit.assay.sign_in_support import Visitor, give_totp, totp_now, with_password
 from tests.unit.assay.test_portal_pages import inline_in
@@ -200,13 +201,14 @@ def test_an_administrator_ends_a_link_and_the_next_of_that_address_is_taken_for_
     assert inline_in(page) == []
 
     assert ada.post(f"/people/{lisa.pk}/sign-in", reason="").status_code == 400
-    assert ada.post(f"/people/{lisa.pk}/sign-in", reason="A new tenant.").status_code == 302
+    ended = verified(admin, f"/people/{lisa.pk}/sign-in", {"reason": "“A new” & other tenant."})
+    assert ended.status_code == 302
 
     assert not old.is_in()
     assert "End the link" not in ada.get(f"/people/{lisa.pk}/sign-in").content.decode()
     assert ada.post(f"/people/{lisa.pk}/sign-in", reason="again").status_code == 409
     event = recorded(action="person:unlink", outcome="allowed")
-    assert (event.actor_name, event.reason) == ("Ada", "A new tenant.")
+    assert (event.actor_name, event.reason) == ("Ada", "“A new” & other tenant.")
     assert go(Visitor(), provider, "lisa-again").status_code == 302
     assert SocialAccount.objects.get().user == lisa
 

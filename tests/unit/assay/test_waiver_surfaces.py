@@ -13,6 +13,7 @@ from django.utils import timezone
 from governance.audit.personal import opened_body
 from governance.people.models import Person
 from governance.reviews.waivers.models import Waiver
+from tests.abuse.test_kept_input import verified
 from tests.proofs import signed_in
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import tell_story
@@ -126,7 +127,8 @@ def test_the_page_asks_grants_and_says_until_when(
     pk = item_of(seen, "classification")["waivers"][0]["id"]
     refused = devi.post(f"/reviews/{review}/waivers/{pk}", {"do": "granted", "reason": "I do."})
     assert refused.status_code == 403
-    granted = milo.post(f"/reviews/{review}/waivers/{pk}", {"do": "granted", "reason": "Fine."})
+    decision = {"do": "granted", "reason": "“Fine” & dated."}
+    granted = verified(Person.objects.get(name="Milo"), f"/reviews/{review}/waivers/{pk}", decision)
     assert granted.status_code == 302, granted.content
     page = milo.get(f"/reviews/{review}").content.decode()
     assert "Waived by Milo until" in page
