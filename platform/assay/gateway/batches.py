@@ -8,7 +8,7 @@ from django.conf import settings
 from pydantic import Field
 
 from assay.gateway.database_desk import department_of
-from assay.gateway.http import read_body
+from assay.gateway.http import parsed, read_body
 from assay.gateway.stored import (
     Asked,
     answer_json,
@@ -117,7 +117,7 @@ async def _create(asked: Asked) -> Batch:
     body = await read_body(
         asked.scope, asked.receive, settings.GATEWAY_MAX_BODY_BYTES, ("application/json",)
     )
-    given = parse(BatchRequest, body.data)
+    given = await parsed(body, parse, BatchRequest, body.data)
     if given.endpoint not in ENDPOINTS:
         raise RequestInvalid(
             f"endpoint is {printable(given.endpoint)}; batches take {', '.join(ENDPOINTS)}.",

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from django.conf import settings
 from pydantic import Field, ValidationError
 
-from assay.gateway.http import Scope, read_body
+from assay.gateway.http import Scope, parsed, read_body
 from assay.gateway.stored import (
     Asked,
     PageQuery,
@@ -105,7 +105,7 @@ async def answer(asked: Asked) -> None:
     elif asked.method == "POST":
         limit = settings.GATEWAY_MAX_BODY_BYTES
         body = await read_body(asked.scope, asked.receive, limit, ("application/json",))
-        metadata = parse(UpdateRequest, body.data).metadata or {}
+        metadata = (await parsed(body, parse, UpdateRequest, body.data)).metadata or {}
         found = await desk.run(
             call,
             key,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from django.db import Error, connection
 from pydantic import Field
 
+from assay.gateway.http import parsed
 from assay.gateway.key_entries import KeyEntry
 from assay.gateway.waiting import WaitingBound
 from governance import rowsecurity
@@ -71,7 +72,7 @@ class FeedbackDesk:
             DomainError: as `feedback_create`.
             Unavailable: too much waits, or the database does not answer.
         """
-        given = parse(FeedbackRequest, body.data)
+        given = await parsed(body, parse, FeedbackRequest, body.data)
         context = RequestContext(request_id, address)
         loop = asyncio.get_running_loop()
         with self._waiting.place(key.department or ""):

@@ -23,7 +23,7 @@ from assay.gateway.authentication import KeyRefused
 from assay.gateway.call import Call
 from assay.gateway.endpoints import Route, named_model
 from assay.gateway.execution import Execution
-from assay.gateway.http import Receive, Scope, Send, header, read_body, too_large
+from assay.gateway.http import Receive, Scope, Send, header, parsed, read_body, too_large
 from assay.gateway.media import RequestMedia, media_body_limit
 from assay.gateway.prompts import check_prompt, with_prompt
 from assay.gateway.quotas import QuotaStopped
@@ -104,7 +104,7 @@ async def _run(
     elif media.received:
         plan = await media.read(endpoint, body, call.request_id, opening.name)
     else:
-        plan = endpoint.plan(body, call.request_id, opening.name)
+        plan = await parsed(body, endpoint.plan, body, call.request_id, opening.name)
     call.asked_for, call.streamed = plan.model, plan.stream
     opened = None
     if plan.conversation is not None and call.key is not None:
@@ -174,7 +174,10 @@ async def _endpoint(
     if len(route.endpoints) == 1 or call.key is None:
         return first
     snapshot = await runtime.refresher.knowing(opening.token.public_id)
-    model = await media.in_thread(named_model, body) if media.received else named_model(body)
+    if media.received:
+        model = await media.in_thread(named_model, body)
+    else:
+        model = await parsed(body, named_model, body)
     named = snapshot.deployments.get(model)
     if named is None or route.endpoints.get(named.task, route.first) is route.first:
         return first  # Whether or not the key may know of it.

@@ -9,7 +9,7 @@ from django.conf import settings
 from pydantic import Discriminator, Field, Tag
 
 from assay.gateway.call import Call
-from assay.gateway.http import Receive, Scope, encode, read_body, respond
+from assay.gateway.http import Receive, Scope, encode, parsed, read_body, respond
 from assay.gateway.knowledge_entries import KnowledgeEntry
 from assay.gateway.ledger import Settlement
 from assay.gateway.retrieval import (
@@ -96,7 +96,7 @@ async def _search(
     runtime: Runtime, call: Call, asker: Asker, name: str, scope: Scope, receive: Receive
 ) -> dict[str, Any]:
     body = await read_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES, ("application/json",))
-    request = parse(SearchRequest, body.data)
+    request = await parsed(body, parse, SearchRequest, body.data)
     queries = [request.query] if isinstance(request.query, str) else list(request.query)
     query = "\n".join(queries)
     most = request.max_num_results or DEFAULT_RESULTS
