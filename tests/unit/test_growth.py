@@ -414,6 +414,8 @@ LEFT_OUT = re.compile(r"migrations|demo|local|engines|trainers|runner|score|base
 # Only ever matched against a whole text, as `fullmatch`.
 WHOLE = frozenset({
     "governance.policy.sentences._PLAIN",
+    "registry.catalog.checks.faults.DOTTED",
+    "registry.releases.evidence_verifier._PLAIN",
     "registry.releases.exports.words._CODE",
     "workers.launchers.slurm._DURATION",
 })  # fmt: skip
