@@ -23,8 +23,8 @@ from registry.evaluations.services import gate_set
 from registry.incidents.services import incident_open
 from registry.releases import checklist, serving, software
 from registry.releases.models import Release, ReleaseState
-from registry.releases.serving import serving_verdicts
 from registry.releases.services import release_withdraw, releases_expire_due
+from registry.releases.serving import serving_verdicts
 from registry.releases.voiding import releases_void_due
 from tests.proofs import proven
 from tests.unit.registry.objects import evaluation

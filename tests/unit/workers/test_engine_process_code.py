@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,9 +74,9 @@ def code_of(site: Path, name: str) -> TaskCode:
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Iterator[OwnEngines]:
+def engines(tmp_path: Path) -> OwnEngines:
     (tmp_path / "weights" / "w").mkdir(parents=True)
-    yield OwnEngines()
+    return OwnEngines()
 
 
 def load(engines: OwnEngines, root: Path, code: TaskCode) -> ProcessEngine:
@@ -115,7 +114,7 @@ def test_copies_that_change_between_worker_and_process_are_not_run(
     CHANGES[change](folder / f"between_{change}")
     # In the process that runs, and in a new one.
     for _ in range(2):
-        with pytest.raises((EngineFailed, ValueError, OSError), match="not |digest|denied"):
+        with pytest.raises((EngineFailed, ValueError, OSError), match=r"not |digest|denied"):
             load(engines, tmp_path, code)
         first.close()
 

@@ -90,9 +90,7 @@ def test_of_two_that_answer_at_the_same_time_the_difference_counts(workers: Any)
     deployment = deployed(of)
     honest = workers(NEW)
     assert outcomes() == [(fingerprint_of(NEW), "passed")]
-    references_report(
-        worker="e1", deployment_id=deployment.pk, answers=WRONG, actor=ENGINE_WORKER
-    )
+    references_report(worker="e1", deployment_id=deployment.pk, answers=WRONG, actor=ENGINE_WORKER)
     honest.again()
     assert (honest.copy().state, honest.host.loaded()) == ("failed", {})
 
@@ -123,16 +121,19 @@ def test_a_worker_s_session_makes_no_second_environment_the_first(workers: Any) 
 
 def test_versions_have_the_fingerprint_that_names_them(workers: Any) -> None:
     """A dossier names versions; a row that gave others would have it name what nobody runs."""
-    odd = {"b": "1.0", "B": "x\"y\\z\t", "a b": "", "assay": "0.1.0+ü", "z": "\u2028/\x7f"}
+    odd = {"b": "1.0", "B": 'x"y\\z\t', "a b": "", "assay": "0.1.0+ü", "z": "\u2028/\x7f"}
     for versions in ({}, odd, NEW):
         environments_keep({"own": versions})
         assert SoftwareEnvironment.objects.get(pk=fingerprint_of(versions)).versions == versions
     later = {"assay": "2"}
-    with acting_as("worker"), pytest.raises(IntegrityError, match="do not have the fingerprint"):
-        with transaction.atomic():
-            SoftwareEnvironment.objects.create(
-                fingerprint=fingerprint_of(later), engine="own", versions=NEW
-            )
+    with (
+        acting_as("worker"),
+        pytest.raises(IntegrityError, match="do not have the fingerprint"),
+        transaction.atomic(),
+    ):
+        SoftwareEnvironment.objects.create(
+            fingerprint=fingerprint_of(later), engine="own", versions=NEW
+        )
     environments_keep({"own": later})
     assert SoftwareEnvironment.objects.get(pk=fingerprint_of(later)).versions == later
 
@@ -162,6 +163,10 @@ def test_what_a_worker_s_session_says_of_its_software_is_bounded(
     workers(OLD)
     WorkerTasks.objects.create(worker="e1", role="engine", tasks={}, seen_at=timezone.now())
     much = json.dumps({"a": "x" * 2_000_000}, separators=(",", ":"))
-    with acting_as("worker"), pytest.raises(DatabaseError, match="may not write that much"):
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(statement, {"json": much})
+    with (
+        acting_as("worker"),
+        pytest.raises(DatabaseError, match="may not write that much"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement, {"json": much})

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -33,7 +33,7 @@ NOTHING: Callable[[], None] = lambda: None  # noqa: E731
 class Interrupted(echo.EchoEngine):
     """Echoes; `HOOKS` run at the steps of a load."""
 
-    HOOKS: dict[str, Callable[[], None]] = {}
+    HOOKS: ClassVar[dict[str, Callable[[], None]]] = {}
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         Interrupted.HOOKS.get("start", NOTHING)()
