@@ -710,6 +710,8 @@ SPECTACULAR_SETTINGS = {
         "ActorKindEnum": "governance.audit.search.filters.KINDS",
         "IncidentStateEnum": "registry.incidents.models.IncidentState",
         "KeyStateEnum": "assay.api.views.keys.STATES",
+        "RoleEnum": "governance.people.models.Role",
+        "WorkerRoleEnum": "workers.offers.models.WorkerRole",
     },
 }
 

@@ -24,6 +24,7 @@ READING = frozenset({"VIEW", "EXPLAIN", "EXPORT", "EVIDENCE"})
 ASKS = "asks for something that somebody else decides with a second factor"
 BUILDS = "makes a thing of the department, which serves nothing before a review has approved it"
 HELPER = "finds the object; whoever calls it proves"
+LETS = "lets a body be read; the service that takes it asks again"
 PROTECTS = "takes access or service away, and must be possible at once in an emergency"
 PROVIDER = "acts for the identity provider, whose groups mean what two administrators mapped"
 RUNS = "runs or stops what reviews have approved; it grants nothing"
@@ -49,6 +50,7 @@ EXEMPT = {
     "dataset_media_open": "opens a file of rows that were unmasked before",
     "dataset_unmask": "shows rows of the department to its own people, and is an event",
     "dataset_version_add": BUILDS,
+    "dataset_version_allow": LETS,
     "department_create": "an empty department gives nobody anything",
     "deployment_create": RUNS,
     "deployment_rollback": RUNS,
@@ -60,6 +62,7 @@ EXEMPT = {
     "document_draft_delete": BUILDS,
     "document_read": "reads",
     "document_version_add": BUILDS,
+    "document_version_allow": LETS,
     "document_version_publish": "puts a document of the department in force, which can be recalled",
     "draft_create": ASKS,
     "_reviewed": "feedback becomes data, which serves nothing before a review has approved it",
@@ -73,6 +76,7 @@ EXEMPT = {
     "file_create": "the bytes of the key's own department, which nothing runs by itself",
     "file_delete": PROTECTS,
     "incident_for_change": HELPER,
+    "intake_allow": LETS,
     "intake_submit": ASKS,
     "request_check": HELPER,
     "job_cancel": RUNS,

@@ -34,7 +34,7 @@ class Call:
     policy in force; of one that decided, `decision` says it. `sources` are the document versions of
     `knowledge_base` that were given, `searched` the decision that let them be searched. `part_of`
     is the request or the batch that it was made for, `settled` the entry of a request that was
-    reserved, once it is settled.
+    reserved, once it is settled; `computed` are units that count on limits although it failed.
     """
 
     endpoint: str
@@ -60,6 +60,7 @@ class Call:
     searched: Authorization | None = None
     part_of: str = ""
     settled: UsageEntry | None = None
+    computed: int = 0
     trace: RequestTrace | None = None
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +78,8 @@ class Call:
     @property
     def used_nothing(self) -> bool:
         """True if the request counts on no limit and costs nothing; False until that is known."""
-        return self.settled is not None and not (self.settled.units or self.settled.cost_micro)
+        settled = self.settled
+        return settled is not None and not (settled.units or settled.cost_micro or self.computed)
 
     @property
     def elapsed_ms(self) -> int:

@@ -396,8 +396,8 @@ class Execution:
             units=self._units if self._completion_tokens else 0,
         )
         # A refusal costs nothing; on limits per minute counts what was computed until then.
-        computed = entry.units if used is None else used.units
-        await self._runtime.ledger.settle(Settlement(entry, units=computed))
+        self._call.computed = entry.units if used is None else used.units
+        await self._runtime.ledger.settle(Settlement(entry, units=self._call.computed))
         self._call.settled = entry
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:

@@ -40,7 +40,8 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 BAD_BODIES = [
     ("{", "invalid_json", None),
     ("[]", "invalid_json", None),
-    ("[" * 100_000, "invalid_json", None),
+    ("[" * 40_000, "invalid_json", None),
+    ("[" * 100_000, "too_many_values", None),
     ('{"model":"writer","messages":[{"role":"user","content":"\\ud800"}]}', "invalid_json", None),
     (json.dumps({"messages": HI}), "missing_parameter", "model"),
     (json.dumps({**GOOD, "model": 7}), "invalid_value", "model"),
