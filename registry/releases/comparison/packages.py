@@ -14,7 +14,7 @@ from registry.releases.software import code_named
 @dataclass(frozen=True, slots=True)
 class Packages:
     """Versions of the packages by name, and their files. `unlisted` names packages whose files
-    differ, and that have too many of them for a dossier to list."""
+    differ or are new, where a dossier lists none because they are too many."""
 
     versions: Fields
     files: Files
@@ -37,14 +37,14 @@ def packages_compared(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> 
         unlisted=[
             name
             for name, each in after.items()
-            if len(listed) < 2 and before.get(name, {}).get("digest") not in {None, each["digest"]}
+            if len(listed) < 2 and before.get(name, {}).get("digest") != each["digest"]
         ],
     )
 
 
 def _words(packages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {
-        name: f"{each['version'] or 'not installed'} ({each['digest'][:12]})"
+        name: f"{each['version'] or 'not installed'} · {each['digest'][:12]}"
         for name, each in packages.items()
     }
 

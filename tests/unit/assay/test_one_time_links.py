@@ -34,6 +34,7 @@ from tests.unit.assay.sign_in_support import (
     Visitor,
     code_of,
     factor_link,
+    give_passkey,
     give_totp,
     open_factor_link,
     recovery_address,
@@ -64,6 +65,30 @@ def opened(address: str) -> Visitor:
     answer = visitor.post("/sign-in/link", link=address)
     assert answer["Location"] == "/sign-in/link/password", answer.content
     return visitor
+
+
+@pytest.mark.parametrize(
+    ("give", "sentence"),
+    [
+        (lambda person: give_totp(person), "code that your authenticator app shows, or a recovery"),
+        (
+            lambda person: give_passkey(Visitor().sign_in(with_password(person))),
+            "Type a recovery code of this account.",
+        ),
+    ],
+)
+def test_a_password_link_asks_for_a_code_that_the_account_can_give(
+    admin: Principal,
+    person: Callable[..., Person],
+    give: Callable[[Person], object],
+    sentence: str,
+) -> None:
+    vera = person("Vera", "viewer@finance")
+    give(vera)
+    _, address = password_link_create(actor=admin, person_id=vera.pk)
+    page = " ".join(opened(address).get("/sign-in/link/password").content.decode().split())
+    assert sentence in page
+    assert "Scan the picture" not in page
 
 
 def test_an_invited_person_sets_their_own_password_once(

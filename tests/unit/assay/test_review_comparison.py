@@ -15,6 +15,7 @@ from governance.people.selectors import principal_for_person
 from governance.usage.models import UsageRecord
 from registry.datasets.models import DatasetVersion
 from registry.evaluations.models import Evaluation
+from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from tests.unit.assay.portal_data import Company, evaluate, sha
 from tests.unit.assay.test_portal_pages import inline_in, queries, signed_in
@@ -105,6 +106,41 @@ def test_data_settings_card_answers_and_files_are_shown_by_what_changed(company:
     assert 'id="card-docstring-writer"' in html
     assert "Old card removed" in said
     assert "adapter_model.safetensors changed" in said
+
+
+def name_packages(release: Release, version: str, *, listed: bool = True) -> None:
+    """Write a dossier that names one package of a task, in the database alone."""
+    files = [{"path": "acme_notes/runner.py", "size": 9, "sha256": sha(version)}] if listed else []
+    package = {"name": "acme-notes", "version": version, "digest": sha(version), "file_count": 900}
+    named = {"digest": sha(f"code {version}"), "packages": [{**package, "files": files}]}
+    release.dossier["software"] = {"code": named}
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        release.save(update_fields=["dossier"])
+        cursor.execute("SET LOCAL session_replication_role = DEFAULT")
+
+
+def test_packages_are_called_by_their_names_with_their_files(company: Company) -> None:
+    name_packages(company.live, "1.4.0")
+    name_packages(company.waiting, "1.5.0")
+    said = words(page(company))
+    digests = [f"{version} · {sha(version)[:12]}" for version in ("1.4.0", "1.5.0")]
+    assert f"acme-notes changed {' '.join(digests)}" in said
+    assert "Files of the packages 1 changed against docstring-writer v1" in said
+    assert "acme-notes: acme_notes/runner.py changed" in said
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_files_that_a_dossier_does_not_list_are_not_called_unchanged(
+    company: Company, live: bool
+) -> None:
+    name_packages(company.live, "1.4.0")
+    name_packages(company.waiting, "1.5.0", listed=False)
+    if not live:
+        Deployment.objects.update(state="stopped")
+    said = words(page(company))
+    assert "The packages have too many files to list. Changed or new: acme-notes." in said
+    assert "Files of the packages" not in said
 
 
 def test_whom_it_reaches_is_counted_from_the_ledger(company: Company) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.tasks.test_text_generation import answers, whole_length
 from tests.unit.workers.recording import Recorder
 from workers.trainers.protocol import BadMaterial, Cancelled, TrainingRequest, TrainingResult
 
@@ -84,3 +85,29 @@ def test_pairs_that_cannot_be_used_are_refused_in_words(
     same = [{"prompt": "?", "chosen": "a", "rejected": "a"}]
     with pytest.raises(BadMaterial, match=r"Line 1 of train.jsonl is not valid: .*must differ"):
         train(tiny, tmp_path, progress, "same", same)
+
+
+def test_pairs_with_an_answer_that_is_cut_are_counted_once_each_and_told(
+    tiny: Path, tmp_path: Path
+) -> None:
+    def row(chosen: int, rejected: int, prompt: str = "Count.") -> dict[str, Any]:
+        """Return a pair whose answers have so many words, of one token each."""
+        better, worse = (" ".join(["one"] * words) for words in (chosen, rejected))
+        return {"prompt": prompt, "chosen": better, "rejected": worse}
+
+    window = whole_length(tiny, answers([18])[0])
+    fitting = [row(length, 19 - length) for length in range(1, 19)]
+    cut = [row(19, 1), row(1, 19), row(40, 41)]
+    no_room = [row(1, 2, "word " * 200)]
+    some = Recorder()
+    rows = [*fitting, *cut, *no_room]
+    result = train(tiny, tmp_path, some, "some", rows, max_steps=1, max_length=window)
+    assert (result.rows_cut, result.parameters["rows_left_out"]) == (3, 1)
+    assert some.warnings == [
+        "1 of 22 pairs are left out: their prompts leave no room for an answer within "
+        f"{window} tokens.",
+        f"3 of 22 rows are longer than is read: {window} tokens (max_length) of a pair.",
+    ]
+    none = Recorder()
+    result = train(tiny, tmp_path, none, "none", fitting, max_steps=1, max_length=window)
+    assert (result.rows_cut, none.warnings) == (0, [])

@@ -12,6 +12,7 @@ import pytest
 
 from registry.catalog import get_task
 from tests.unit.tasks.repeating import differences
+from tests.unit.tasks.tiny_encoders import save_encoder
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
@@ -63,6 +64,7 @@ def train(
 ) -> TrainingResult:
     from tasks.text_classification.fine_tune import train as run
 
+    folder.mkdir(exist_ok=True)
     request = TrainingRequest(
         task="text-classification",
         method="full",
@@ -194,12 +196,21 @@ def test_a_label_that_the_version_does_not_know_is_refused(
 def test_texts_that_are_cut_are_counted_in_a_warning(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
-    long = [{"text": f"{'very ' * 40}{n}", "label": "good"} for n in range(4)]
-    result = train(minilm, tmp_path, progress, [*rows(), *long], epochs=1)
-    (warning,) = progress.warnings
-    assert "4 of 34 rows are longer than is read: the first 16 tokens" in warning
-    assert "The longest has 43 tokens" in warning
+    def texts(tokens: int) -> list[dict[str, str]]:
+        """Return rows of so many tokens: words, a digit and two special ones."""
+        return [{"text": f"{'very ' * (tokens - 3)}{n}", "label": "good"} for n in range(2)]
+
+    base = save_encoder(minilm, "BertModel", tmp_path / "base")
+    content = [*rows(), *texts(16), *texts(17), *texts(43)]
+    result = train(base, tmp_path / "some", progress, content, epochs=1)
+    assert progress.warnings == [
+        "4 of 36 rows are longer than is read: the first 16 tokens (max_length). "
+        "The longest has 43 tokens."
+    ]
     assert result.rows_cut == 4
+    quiet = Recorder()
+    result = train(base, tmp_path / "none", quiet, [*rows(), *texts(16)], epochs=1)
+    assert (result.rows_cut, quiet.warnings) == (0, [])
 
 
 def test_an_answer_that_is_broken_off_is_not_measured(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,65 @@ def test_rows_that_do_not_fit_are_counted_in_a_warning_and_in_the_parameters(
     found = {name: result.parameters[name] for name in result.parameters if "rows" in name}
     assert (found["rows"], found["rows_left_out"]) == (40, 10)
     assert found["train_rows"] + found["validation_rows"] == 30
+
+
+def answers(lengths: Iterable[int]) -> list[dict[str, Any]]:
+    """Return conversations whose answers have so many words, of one token each."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": "Count."},
+                {"role": "assistant", "content": " ".join(["one"] * length)},
+            ]
+        }
+        for length in lengths
+    ]
+
+
+def whole_length(base: Path, row: dict[str, Any]) -> int:
+    """Return how many tokens a conversation has, by the tokenizer alone."""
+    from workers.engines.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(base)
+    prompt = tokenizer.apply_chat_template(
+        row["messages"][:-1], add_generation_prompt=True, return_dict=True
+    )
+    answer = tokenizer(row["messages"][-1]["content"], add_special_tokens=False)
+    return len(prompt["input_ids"]) + len(answer["input_ids"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method", "wish"),
+    [
+        ("tasks.text_generation.lora", "lora", {}),
+        ("tasks.text_generation.prompt_tuning", "prompt-tuning", {"virtual_tokens": 4}),
+    ],
+)
+def test_answers_that_are_cut_short_are_counted_and_told(
+    tiny: Path, tmp_path: Path, recipe: str, method: str, wish: dict[str, Any]
+) -> None:
+    rows = answers(range(1, 25))
+    window = whole_length(tiny, rows[18])
+    assert whole_length(tiny, rows[19]) == window + 1
+    for name, kept, cut in (("some", rows, 5), ("none", rows[:19], 0)):
+        progress = Recorder()
+        request = TrainingRequest(
+            task="text-generation",
+            method=method,
+            base=tiny,
+            train_file=write(tmp_path / f"{name}.jsonl", kept),
+            output=tmp_path / name,
+            checkpoints=tmp_path / "checkpoints" / name,
+            hyperparameters={"max_steps": 1, "batch_size": 4, "max_length": window, **wish},
+        )
+        result = import_module(recipe).train(request, progress)
+        assert result.rows_cut == cut
+        assert result.parameters["rows_left_out"] == 0
+        longest = whole_length(tiny, kept[-1])
+        assert progress.warnings == [
+            f"{cut} of 24 answers are cut short at {window} tokens. "
+            f"The longest conversation has {longest} tokens."
+        ] * bool(cut)
 
 
 def test_a_run_stops_when_less_than_half_of_the_rows_fit(

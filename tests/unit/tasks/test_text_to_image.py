@@ -436,6 +436,32 @@ def test_it_is_cancelled_and_resumed_to_the_same_weights_and_measured(
 
 
 @pytest.mark.torch
+def test_captions_that_are_cut_are_counted_by_row_and_told(pipeline: Path, tmp_path: Path) -> None:
+    # The tokenizer knows letters, reads 16 tokens, and sets one before and one after.
+    rows = [
+        json.loads(line) for line in write_rows(tmp_path, "all.jsonl", 17).read_text().splitlines()
+    ]
+    for name, lengths, cut in (
+        ("some", [*range(1, 15), 15, 15, 40], 3),
+        ("none", [*range(1, 15)], 0),
+    ):
+        captioned = [
+            {**row, "text": "a" * lengths[number % len(lengths)]} for number, row in enumerate(rows)
+        ]
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "media").symlink_to(tmp_path / "media")
+        file = folder / "train.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in captioned))
+        progress = Recorder()
+        result = train(pipeline, folder, progress, file, steps=1)
+        assert result.rows_cut == cut
+        assert progress.warnings == [
+            f"{cut} of 17 rows are longer than is read: the beginning of each caption."
+        ] * bool(cut)
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -198,6 +198,9 @@ def test_packages_with_many_files_are_named_by_their_digest(runs: Any) -> None:
     assert len(json.dumps(after["software"])) < 5_000
     shown = packages_compared(after, before)
     assert (shown.files.rows, shown.unlisted) == ([], ["mine"])
+    assert packages_compared(after, None).unlisted == ["mine"]
+    assert packages_compared(after, {}).unlisted == ["mine"]
+    assert packages_compared(after, after).unlisted == []
 
 
 def test_only_evaluations_with_the_packages_of_the_dossier_count(runs: Any) -> None:

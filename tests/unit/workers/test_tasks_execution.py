@@ -83,6 +83,7 @@ def test_a_classifier_is_tuned_delivered_and_answers(redis: Redis, tmp_path: Pat
     assert made_with["trainer"] == "tasks.text_classification.fine_tune:train"
     assert made_with["library_torch"] == importlib.metadata.version("torch")
     assert made_with["epochs"] == 1
+    assert made_with["rows_cut"] == 0
     assert not workspace.inputs_folder(job.pk, 1).exists()
     assert job.events.exclude(data={}).exists()
 

@@ -225,8 +225,8 @@ class FilesAnswer(serializers.Serializer[Any]):
 
 
 class PackagesAnswer(serializers.Serializer[Any]):
-    """Packages of the task: their versions, and their files; `unlisted` names those that differ and
-    have too many files to list."""
+    """Packages of the task: their versions, and their files; `unlisted` names those that differ or
+    are new, where they have too many files to list."""
 
     versions = FieldsAnswer()
     files = FilesAnswer()

@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 
 from assay.accounts import crypto
-from assay.accounts.factors import new_secret
+from assay.accounts.factors import factors_of, new_secret
 from assay.accounts.links import (
     link_forget,
     link_opened,
@@ -125,12 +125,13 @@ class LinkPassword(View):
             return render(request, "portal/account/link.html", context, status=gone.status)
         person = link.person
         form = NewPasswordForm(request.POST or None)
-        context = {"person": person, "form": form, "error": error, "has_factor": False}
+        context = {"person": person, "form": form, "error": error}
         if has_factor(person.pk):
-            context["has_factor"] = True
+            form.fields["code"].label = "Code"
+            context["factors"] = factors_of(person.pk)
         elif needs_first_factor(person):
             context |= {"needs_factor": True, **app_shown(person, app_secret(request))}
-        form.fields["code"].required = context["has_factor"] or "needs_factor" in context
+        form.fields["code"].required = "factors" in context or "needs_factor" in context
         status = 200 if error is None else error.status
         return render(request, "portal/account/link_password.html", context, status=status)
 
