@@ -71,7 +71,7 @@ def open_requests(
     from django.conf import settings
 
     django.setup()
-    from workers.deployments.services import worker_key_register
+    from workers.deployments.worker_keys import worker_key_register
     from workers.sealing import WorkerSeals
     from workers.wire import alive_key
     from workers.wire_keys import WireKey

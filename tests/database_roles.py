@@ -36,7 +36,7 @@ WORK = {
         "workers.deployments.services:replica_report",
         "workers.deployments.services:replicas_heartbeat",
         "workers.deployments.services:replicas_stop",
-        "workers.deployments.services:worker_key_register",
+        "workers.deployments.worker_keys:worker_key_register",
     ),
     "controller": (
         "governance.audit.alarms:alarms_check",
@@ -65,7 +65,7 @@ WORK = {
         "registry.files.services:files_expire_due",
         "workers.deployments.services:deployments_stop_unservable",
         "workers.deployments.services:replicas_expire",
-        "workers.deployments.services:worker_keys_expire",
+        "workers.deployments.worker_keys:worker_keys_expire",
         "workers.nodes.services:node_records_expire",
         "workers.placement.assigning:placements_update",
         "workers.placement.loads:Scaler.run",

@@ -43,12 +43,9 @@ from workers import database_watch
 from workers.artifacts.collection import store_collect_due
 from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
-from workers.deployments.services import (
-    deployments_stop_unservable,
-    replicas_expire,
-    worker_keys_expire,
-)
+from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.deployments.software import software_measure
+from workers.deployments.worker_keys import worker_keys_expire
 from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire

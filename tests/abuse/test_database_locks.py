@@ -55,8 +55,8 @@ from workers.deployments.services import (
     deployments_stop_unservable,
     replica_report,
     replicas_expire,
-    worker_key_register,
 )
+from workers.deployments.worker_keys import worker_key_register
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_claim, job_create
 from workers.offers.models import WorkerRole, WorkerTasks

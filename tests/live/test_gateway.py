@@ -44,7 +44,7 @@ worker = WorkerSeals(WireKey(settings.WIRE_KEY))
 
 @worker_ready.connect
 def register(**_):
-    from workers.deployments.services import worker_key_register
+    from workers.deployments.worker_keys import worker_key_register
 
     worker_key_register(worker="WORKER", public_key=worker.public_key)
 

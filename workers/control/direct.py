@@ -22,7 +22,7 @@ from workers.control.protocol import (
     ReplicaReport,
     Software,
 )
-from workers.deployments import equivalence, services
+from workers.deployments import equivalence, services, worker_keys
 from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
 from workers.deployments.plans import load_plan
@@ -81,7 +81,7 @@ class DirectControl:
         capacity: Capacity,
         software: Software,
     ) -> None:
-        services.worker_key_register(
+        worker_keys.worker_key_register(
             worker=worker,
             public_key=public_key,
             engines=engines,

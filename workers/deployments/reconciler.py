@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, Protocol
 
 from governance.errors import DomainError, NotAuthenticated, NotFound, WrongState
 from registry.catalog.engines import EngineName
@@ -22,10 +20,9 @@ from registry.storage.pace import fetches_watched
 from workers.control.protocol import (
     Assignment,
     EngineControl,
-    LoadPlan,
-    ReferenceRequest,
     ReplicaReport,
 )
+from workers.deployments.host import Host
 from workers.deployments.models import ReplicaState
 from workers.wire import deployment_queue
 
@@ -40,42 +37,6 @@ RETRY_LONGEST_S = 300.0
 QUIET_S = 4.0
 # An engine that ended after this long counts as one that had worked.
 STEADY_S = 300.0
-
-
-class Host(Protocol):
-    """Holds engines. `load` blocks until the deployment can answer; `unload` may run meanwhile."""
-
-    def loaded(self) -> dict[int, str]:
-        """Deployment ids, each with the digest that was hashed while loading."""
-
-    def load(self, plan: LoadPlan) -> str:
-        """Copy with verification, load, and return the digest of what was loaded.
-
-        Raises:
-            ManifestMismatch: the bytes differ from the manifest; the message names the file.
-            CodeDiffers: the packages of the task that run here are not those of the plan.
-            Exception: anything else is trouble of this worker, such as no memory or no volume.
-        """
-
-    def answers(
-        self,
-        deployment_id: int,
-        requests: Sequence[ReferenceRequest],
-        opened: Callable[[str], BytesIO],
-    ) -> list[dict[str, Any]]:
-        """Answers to requests, for a comparison; `opened` returns a file by its SHA-256."""
-
-    def code(self, deployment_id: int) -> str:
-        """Digest of the packages of its task that answer for a loaded deployment."""
-
-    def faults(self) -> dict[int, str]:
-        """Deployment ids whose engine has ended by itself, each with the reason."""
-
-    def unload(self, deployment_id: int) -> None:
-        """Let go of it, if it is loaded; requests that still run on it fail."""
-
-    def lease(self, until: Mapping[int, float]) -> None:
-        """Answer for these deployments alone, each until then on the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from governance.audit.services import Attempt, Subject, audit_record
+from governance.audit.services import Attempt, audit_record
 from governance.database.locks import is_lock_timeout, wait_at_most
-from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
+from governance.errors import DomainError, NotFound, NotPermitted, WrongState
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
 from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
-from registry.releases.equivalence.environments import environments_keep, environments_seen
+from registry.releases.equivalence.environments import environments_seen
 from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -30,7 +30,6 @@ from registry.releases.serving import (
 )
 from registry.releases.software import CODE_DIFFERS
 from registry.resources import release_subject
-from workers.control.protocol import Software
 from workers.deployments.equivalence import worker_environments, worker_fault
 from workers.deployments.leases import lease_end
 from workers.deployments.models import (
@@ -47,14 +46,11 @@ from workers.deployments.resources import (
     new_deployment_resource,
 )
 from workers.deployments.selectors import deployment_get, live_deployments
-from workers.deployments.software import code_checked
 from workers.deployments.states import LIVE, deployment_lock, deployment_move, deployment_subject
 from workers.dispatch import wake_engines, wake_gateways
-from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
 from workers.placement.planning import WAITS
 from workers.placement.settings import ReplicaSettings
-from workers.wire_keys import exchange_possible
 
 logger = logging.getLogger(__name__)
 REPLICA_SILENCE_S = 15
@@ -74,8 +70,6 @@ _STOP_PATIENCE_MS = 200
 # Another worker that hashed the right bytes this recently keeps a deployment from being refused:
 # it may just be restarting.
 VOUCHED_FOR = timedelta(minutes=10)
-# A silent worker's key is kept for so long. Containers get a new name at each start.
-KEYS_KEPT = timedelta(hours=1)
 
 
 @transaction.atomic
@@ -232,54 +226,6 @@ def deployment_stop(*, actor: Principal, deployment_id: int, reason: str = "") -
 
 
 @transaction.atomic
-def worker_key_register(
-    *,
-    worker: str,
-    public_key: str,
-    engines: Sequence[str] = (),
-    capacity: Capacity | None = None,
-    software: Software | None = None,
-    actor: Principal = ENGINE_WORKER,
-) -> None:
-    """Make `public_key` the one that gateways seal this worker's requests for, and record what the
-    worker offers, has and runs. One without a capacity is given nothing to load; one whose key is
-    empty gets no requests.
-
-    Raises:
-        InvalidInput: no secret can be shared with the key, or its software is not valid.
-    """
-    if public_key and not exchange_possible(public_key):
-        raise InvalidInput(
-            "The worker's public key is not usable.",
-            fields={"public_key": ["Use an X25519 key that was made for this worker."]},
-        )
-    now, has = timezone.now(), capacity or Capacity(memory=0)
-    runs = software or Software()
-    facts = {
-        "code": code_checked(runs.code),
-        "environments": environments_keep(runs.environments),
-        "public_key": public_key,
-        "engines": list(engines),
-        "memory": has.memory,
-        "device": has.device,
-        "devices": has.devices,
-        "labels": list(has.labels),
-    }
-    times = {"registered_at": now, "seen_at": now}
-    # A worker that repeats itself, such as after a lost answer, is no event and wakes no one.
-    if WorkerKey.objects.filter(worker=worker[:120], **facts).update(**times):
-        return
-    WorkerKey.objects.update_or_create(worker=worker[:120], defaults={**facts, **times})
-    audit_record(
-        actor=actor,
-        action="worker:register",
-        subject=Subject("worker", worker[:120], worker[:120]),
-        data={"public_key": public_key},
-    )
-    transaction.on_commit(wake_engines)
-
-
-@transaction.atomic
 def replica_report(
     *,
     deployment_id: int,
@@ -418,14 +364,6 @@ def replicas_expire() -> int:
         )
         _await_replicas(_CONTROLLER)
     return stopped
-
-
-def worker_keys_expire() -> int:
-    """Forget workers that were silent for an hour; one that comes back registers anew. Returns how
-    many.
-    """
-    silent = timezone.now() - KEYS_KEPT
-    return WorkerKey.objects.filter(seen_at__lt=silent, registered_at__lt=silent).delete()[0]
 
 
 def _await_replicas(actor: Principal) -> None:

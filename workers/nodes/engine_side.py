@@ -21,7 +21,8 @@ from workers.control.protocol import Assignment, LoadPlan, ReferenceRequest, Sof
 from workers.deployments.equivalence import reference_file, references_due, references_report
 from workers.deployments.models import Replica, ReplicaState, WorkerKey
 from workers.deployments.selectors import live_deployments
-from workers.deployments.services import replicas_stop, worker_key_register
+from workers.deployments.services import replicas_stop
+from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.models import WORKER_NAME_MAX, Node
 from workers.nodes.states import node_principal, node_working
 from workers.offers.models import WorkerRole, WorkerTasks

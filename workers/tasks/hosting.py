@@ -87,7 +87,7 @@ class Loaded:
 
 
 class EngineHost:
-    """Implements `workers.deployments.reconciler.Host`. One thread loads, another unloads, and any
+    """Implements `workers.deployments.host.Host`. One thread loads, another unloads, and any
     number read with `find`. Engines choose their own device.
     """
 

@@ -46,7 +46,7 @@ from workers.deployments.models import (
     ReplicaState,
     ServingLease,
 )
-from workers.deployments.services import worker_key_register
+from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.models import Node, NodeState
 from workers.sealing import NotAddressed, ReplySeals, WorkerSeals
 from workers.wire import (

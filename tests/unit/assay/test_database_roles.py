@@ -29,7 +29,8 @@ from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_jobs_chains import chained, succeed
 from workers.deployments.models import Deployment, DeploymentState, ReplicaState, ServingPeriod
-from workers.deployments.services import deployment_create, replica_report, worker_key_register
+from workers.deployments.services import deployment_create, replica_report
+from workers.deployments.worker_keys import worker_key_register
 from workers.jobs.chains import Step, chain_of, chains_advance
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import (

@@ -29,7 +29,7 @@ from tests.unit.assay.gateway_support import (
 )
 from tests.unit.workers.sealed import Wire
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
-from workers.deployments.services import worker_key_register
+from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.models import Node
 from workers.wire import Delta, Done, InferenceRequest, encode_events, reply_stream
 from workers.wire_keys import WireKey

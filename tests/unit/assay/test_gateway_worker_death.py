@@ -12,7 +12,7 @@ from assay.gateway import worker_watch
 from tests.unit.assay.gateway_support import DIGEST, Reply, Stage, say_hello, stage, wait_until
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Stream
 from workers.deployments.models import Deployment, Replica
-from workers.deployments.services import worker_key_register
+from workers.deployments.worker_keys import worker_key_register
 from workers.wire import Delta, InferenceRequest, Taken
 
 pytestmark = pytest.mark.sweep

@@ -20,7 +20,8 @@ from tests.unit.assay.node_support import client_of, node_made, place
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment, Replica, WorkerKey
-from workers.deployments.services import deployment_create, deployment_stop, worker_key_register
+from workers.deployments.services import deployment_create, deployment_stop
+from workers.deployments.worker_keys import worker_key_register
 from workers.nodes import engine_side
 from workers.nodes.engine_side import node_file
 from workers.nodes.models import Node

@@ -16,7 +16,8 @@ from tests.unit.assay.test_portal_pages import inline_in, signed_in
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Deployment
-from workers.deployments.services import deployment_create, replica_report, worker_key_register
+from workers.deployments.services import deployment_create, replica_report
+from workers.deployments.worker_keys import worker_key_register
 from workers.placement.assigning import placements_update
 from workers.placement.capacity import Capacity
 from workers.placement.services import deployment_place

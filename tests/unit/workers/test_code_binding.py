@@ -41,8 +41,9 @@ from workers.control.protocol import Software
 from workers.deployments.alarms import code_differs
 from workers.deployments.leases import leases_renew
 from workers.deployments.models import Deployment
-from workers.deployments.services import deployments_stop_unservable, worker_key_register
+from workers.deployments.services import deployments_stop_unservable
 from workers.deployments.software import code_differences, software_measure
+from workers.deployments.worker_keys import worker_key_register
 from workers.measurements.measuring import CODE
 from workers.measurements.models import Measurement
 from workers.placement.capacity import Capacity

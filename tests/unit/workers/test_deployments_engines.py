@@ -21,11 +21,8 @@ from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
 from workers.deployments.reconciler import Reconciler
-from workers.deployments.services import (
-    deployment_create,
-    replicas_heartbeat,
-    worker_key_register,
-)
+from workers.deployments.services import deployment_create, replicas_heartbeat
+from workers.deployments.worker_keys import worker_key_register
 from workers.placement.assigning import placements_update
 from workers.placement.capacity import Capacity
 from workers.tasks import engines

@@ -25,10 +25,9 @@ from workers.deployments.services import (
     replica_report,
     replicas_expire,
     replicas_heartbeat,
-    worker_key_register,
-    worker_keys_expire,
 )
 from workers.deployments.states import ALLOWED_TRANSITIONS, deployment_move
+from workers.deployments.worker_keys import worker_key_register, worker_keys_expire
 from workers.placement.models import Placement
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]

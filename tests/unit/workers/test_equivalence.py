@@ -32,7 +32,8 @@ from workers.control.protocol import Software
 from workers.deployments.alarms import answers_changed
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.reconciler import Reconciler
-from workers.deployments.services import deployment_create, worker_key_register
+from workers.deployments.services import deployment_create
+from workers.deployments.worker_keys import worker_key_register
 from workers.placement.capacity import Capacity
 from workers.tasks.hosting import EngineHost
 

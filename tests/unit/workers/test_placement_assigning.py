@@ -13,7 +13,7 @@ from governance.database.locks import lock
 from governance.people.models import Person
 from tests.fleets import GB, deployments_make, loads_all, workers_make
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
-from workers.deployments.services import worker_key_register
+from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.models import Node
 from workers.placement.assigning import ASLEEP, SILENCE_S, Placer, placements_update
 from workers.placement.capacity import Capacity

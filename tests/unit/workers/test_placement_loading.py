@@ -18,12 +18,8 @@ from workers.control.protocol import ReplicaReport
 from workers.deployments import reconciler
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.reconciler import Reconciler
-from workers.deployments.services import (
-    deployment_create,
-    deployment_stop,
-    replicas_heartbeat,
-    worker_key_register,
-)
+from workers.deployments.services import deployment_create, deployment_stop, replicas_heartbeat
+from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.engine_side import node_assignments
 from workers.nodes.models import Node
 from workers.placement.assigning import placements_update

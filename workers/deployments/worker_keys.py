@@ -1,0 +1,80 @@
+"""Keys of engine workers, and what each worker offers, has and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from governance.audit.services import Subject, audit_record
+from governance.errors import InvalidInput
+from governance.principals import Principal
+from registry.releases.equivalence.environments import environments_keep
+from workers.control.protocol import Software
+from workers.deployments.models import WorkerKey
+from workers.deployments.services import ENGINE_WORKER
+from workers.deployments.software import code_checked
+from workers.dispatch import wake_engines
+from workers.placement.capacity import Capacity
+from workers.wire_keys import exchange_possible
+
+# A silent worker's key is kept for so long. Containers get a new name at each start.
+KEYS_KEPT = timedelta(hours=1)
+
+
+@transaction.atomic
+def worker_key_register(
+    *,
+    worker: str,
+    public_key: str,
+    engines: Sequence[str] = (),
+    capacity: Capacity | None = None,
+    software: Software | None = None,
+    actor: Principal = ENGINE_WORKER,
+) -> None:
+    """Make `public_key` the one that gateways seal this worker's requests for, and record what the
+    worker offers, has and runs. One without a capacity is given nothing to load; one whose key is
+    empty gets no requests.
+
+    Raises:
+        InvalidInput: no secret can be shared with the key, or its software is not valid.
+    """
+    if public_key and not exchange_possible(public_key):
+        raise InvalidInput(
+            "The worker's public key is not usable.",
+            fields={"public_key": ["Use an X25519 key that was made for this worker."]},
+        )
+    now, has = timezone.now(), capacity or Capacity(memory=0)
+    runs = software or Software()
+    facts = {
+        "code": code_checked(runs.code),
+        "environments": environments_keep(runs.environments),
+        "public_key": public_key,
+        "engines": list(engines),
+        "memory": has.memory,
+        "device": has.device,
+        "devices": has.devices,
+        "labels": list(has.labels),
+    }
+    times = {"registered_at": now, "seen_at": now}
+    # A worker that repeats itself, such as after a lost answer, is no event and wakes no one.
+    if WorkerKey.objects.filter(worker=worker[:120], **facts).update(**times):
+        return
+    WorkerKey.objects.update_or_create(worker=worker[:120], defaults={**facts, **times})
+    audit_record(
+        actor=actor,
+        action="worker:register",
+        subject=Subject("worker", worker[:120], worker[:120]),
+        data={"public_key": public_key},
+    )
+    transaction.on_commit(wake_engines)
+
+
+def worker_keys_expire() -> int:
+    """Forget workers that were silent for an hour; one that comes back registers anew. Returns how
+    many.
+    """
+    silent = timezone.now() - KEYS_KEPT
+    return WorkerKey.objects.filter(seen_at__lt=silent, registered_at__lt=silent).delete()[0]
