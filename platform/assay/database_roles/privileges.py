@@ -278,7 +278,8 @@ _WORK = {
     "workers_workertasks": Grant(
         web=KEEP,
         requests=READ,
-        controller="SELECT, DELETE",
+        # The sweep locks the rows that it deletes, and skips those that others hold.
+        controller="SELECT, UPDATE (seen_at), DELETE",
         worker="SELECT, INSERT (worker, role, tasks, seen_at), UPDATE (role, tasks, seen_at)",
     ),
     "workers_workerkey": Grant(
