@@ -238,7 +238,7 @@ def test_it_needs_a_network_of_its_own_an_architecture_of_sglang_and_a_new_versi
     tiny: Path, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from workers.engines.architectures import UnsupportedModel
-    from workers.engines.servers import process
+    from workers.engines.servers import launch, process
 
     older = sglang_server.install(tmp_path / "older", "0.5.22")
     with pytest.raises(UnsupportedModel, match=r"no SGLang 0\.5\.23 or newer"):
@@ -247,9 +247,10 @@ def test_it_needs_a_network_of_its_own_an_architecture_of_sglang_and_a_new_versi
         started(tiny, python, architectures=("SmolLM3ForCausalLM",))
     # A launcher that could not isolate it says so.
     script = tmp_path / "launch.py"
-    source = process.SCRIPT.read_text().replace("isolated = isolate()", "isolated = False")
-    script.write_text(source.replace("os.path.dirname(__file__)", repr(str(process.SCRIPT.parent))))
-    monkeypatch.setattr(process, "SCRIPT", script)
+    source = Path(launch.__file__).read_text()
+    assert "isolated = isolate()" in source
+    script.write_text(source.replace("isolated = isolate()", "isolated = False"))
+    monkeypatch.setattr(process, "LAUNCH", ("-I", str(script)))
     with pytest.raises(OSError, match="no network of its own"):
         started(tiny, python)
     assert not process.isolates.__wrapped__()
