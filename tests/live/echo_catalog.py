@@ -1,12 +1,10 @@
-"""Imported by a worker under test: text generation is done by the engine without a model."""
+"""Imported by a process under test: text generation is done by the engine without a model."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from registry.catalog import discovered
+import tasks.text_generation as declared
 
-_tasks = discovered().tasks
-_tasks["text-generation"] = dataclasses.replace(
-    _tasks["text-generation"], engine="tests.unit.workers.echo:EchoEngine"
-)
+# In the declaration: a process may look at all tasks anew.
+declared.TASK = dataclasses.replace(declared.TASK, engine="tests.unit.workers.echo:EchoEngine")
