@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from tasks.text_generation import TASK
 
-from registry.catalog import discovered
-
-_tasks = discovered().tasks
-_tasks["text-generation"] = dataclasses.replace(
-    _tasks["text-generation"], engine="tests.unit.workers.echo:EchoEngine"
-)
+# In its module, because the web process discovers tasks again.
+object.__setattr__(TASK, "engine", "tests.unit.workers.echo:EchoEngine")
