@@ -20,17 +20,17 @@ def test_the_controller_sees_and_ends_sessions_with_and_without_a_superuser(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     url = owner(postgres, "CREATE ROLE plain LOGIN CREATEROLE")
-    assert python(url, "manage.py", "migrate", "--verbosity", "0").returncode == 0
-    applied = python(url, "manage.py", "apply_database_roles")
+    assert python(tmp_path, url, "manage.py", "migrate", "--verbosity", "0").returncode == 0
+    applied = python(tmp_path, url, "manage.py", "apply_database_roles")
     assert applied.returncode == 0, applied.stderr[-2000:]
     assert "functions that hold up others" in applied.stdout
-    shown = python(url, "manage.py", "apply_database_roles", "--show-hardening")
+    shown = python(tmp_path, url, "manage.py", "apply_database_roles", "--show-hardening")
     assert shown.stdout.strip() == STATEMENTS.strip()
     ends_a_session(postgres)
 
     with psycopg.connect(postgres.url("plain"), autocommit=True) as superuser:
         superuser.execute(STATEMENTS)
-    applied = python(url, "manage.py", "apply_database_roles")
+    applied = python(tmp_path, url, "manage.py", "apply_database_roles")
     assert "functions" not in applied.stdout
     ends_a_session(postgres)
     with psycopg.connect(postgres.url("plain", "assay_worker")) as worker:

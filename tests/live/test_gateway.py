@@ -21,7 +21,7 @@ from tests.live.celery_worker import QUIET
 from tests.live.web_process import process, web
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from workers.deployments.models import Replica, WorkerKey
-from workers.wire import SNAPSHOT_CHANNEL, deployment_queue
+from workers.wire import IDLE_QUEUE, SNAPSHOT_CHANNEL, deployment_queue
 
 __all__ = ["stage"]
 
@@ -34,6 +34,7 @@ ENGINE = """
 import redis
 from celery.signals import worker_ready
 from django.conf import settings
+from kombu import Queue
 from workers.app import app
 from workers.sealing import WorkerSeals
 from workers.wire_keys import WireKey
@@ -43,7 +44,10 @@ client = redis.Redis.from_url(settings.REDIS_URL)
 worker = WorkerSeals(WireKey(settings.WIRE_KEY))
 
 @worker_ready.connect
-def register(**_):
+def register(sender, **_):
+    # As `workers.tasks.inference` does: to declare a queue takes commands that workers lack.
+    sender.app.amqp.queues.add(Queue("QUEUE", no_declare=True))
+    sender.add_task_queue("QUEUE")
     from workers.deployments.worker_keys import worker_key_register
 
     worker_key_register(worker="WORKER", public_key=worker.public_key)
@@ -59,10 +63,11 @@ def run(message):
 
 @contextmanager
 def engine(folder: Path, deployment_id: int) -> Iterator[None]:
-    (folder / "fixed_engine.py").write_text(ENGINE.replace("WORKER", f"responder-{deployment_id}"))
+    program = ENGINE.replace("QUEUE", deployment_queue(deployment_id))
+    program = program.replace("WORKER", f"responder-{deployment_id}")
+    (folder / "fixed_engine.py").write_text(program)
     before = WorkerKey.objects.get().public_key
-    queue = deployment_queue(deployment_id)
-    options = ("-I", "fixed_engine", "-Q", queue, "-P", "threads", "-c", "8")
+    options = ("-I", "fixed_engine", "-Q", IDLE_QUEUE, "-P", "threads", "-c", "8")
     command = ("celery", "-A", "workers.app", "worker", *options, *QUIET)
     with process(folder, "engine", *command):
         wait_until(lambda: WorkerKey.objects.get().public_key != before, 60)
