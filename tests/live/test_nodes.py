@@ -119,8 +119,8 @@ def test_slow_downloads_hold_neither_threads_nor_connections_and_are_bounded(
     place(deployment.pk, "gpu-1/engine@a")
     path = f"deployments/{deployment.pk}/files/{hashlib.sha256(content).hexdigest()}"
     with (
-        # Of three places one node leaves one to others.
-        web(tmp_path, ASSAY_WEB_THREADS="1", ASSAY_WEB_DOWNLOADS="3") as (url, _),
+        # One node alone may hold half of the downloads.
+        web(tmp_path, ASSAY_WEB_THREADS="1", ASSAY_WEB_DOWNLOADS="4") as (url, _),
         ExitStack() as opened,
     ):
         client = NodeClient(url, tmp_path / "key")
