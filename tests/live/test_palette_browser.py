@@ -108,6 +108,16 @@ def test_escape_closes_it_the_focus_stays_inside_and_goes_back(
     browser.wait(f"!{OPEN}")
 
 
+def test_a_palette_that_opens_again_at_once_has_results(home: tuple[Browser, Company]) -> None:
+    browser, _ = home
+    opened(browser)
+    # The event of the closing comes when it is open again.
+    browser.run(
+        "document.getElementById('palette').close(); document.querySelector('.side-search').click()"
+    )
+    browser.wait(f"{OPEN} && {OPTIONS}.length > 0")
+
+
 def test_a_stale_answer_never_replaces_a_newer_one(home: tuple[Browser, Company]) -> None:
     browser, _ = home
     # The answer to the first letters is held back until the rest has been answered.

@@ -98,10 +98,20 @@
     else location.href = href;
   }
 
+  function reset() {
+    clearTimeout(timer);
+    request?.abort();
+    input.value = "";
+    list.replaceChildren();
+    shown = null;
+    entered = false;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  }
+
   function open() {
     if (dialog.open || document.querySelector("dialog[open]")) return;
-    entered = false;
-    input.value = "";
+    reset();
     dialog.showModal();
     input.focus();
     ask();
@@ -156,12 +166,8 @@
     // On the backdrop, or the button.
     if (event.target === dialog || event.target.closest("[data-palette-close]")) dialog.close();
   });
+  // The event comes after the dialog has closed: by then it may be open again.
   dialog.addEventListener("close", () => {
-    clearTimeout(timer);
-    request?.abort();
-    list.replaceChildren();
-    shown = null;
-    input.setAttribute("aria-expanded", "false");
-    input.removeAttribute("aria-activedescendant");
+    if (!dialog.open) reset();
   });
 })();
