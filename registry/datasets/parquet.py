@@ -7,6 +7,7 @@ Face's `datasets` writes (a struct of `bytes` and `path`) or plain binary ones.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def unpack_parquet(
                 raise TooLarge(f"A dataset has at most {MAX_ROWS:,} rows.")
             if len(there) > MAX_COLUMNS:
                 raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
+            if twice := [name for name, count in Counter(there).items() if count > 1]:
+                raise InvalidInput(
+                    f"Two columns have the name {twice[0][:80]!r}.",
+                    hint="Rename one of them, or leave it out.",
+                )
             if absent := [name for name in columns if name not in there and name not in optional]:
                 raise InvalidInput(
                     f"There is no column {absent[0][:80]!r}; there are "

@@ -150,6 +150,7 @@ def dataset_version_add(
     person = dataset_version_allow(actor=actor, dataset=dataset)
     resource = dataset_resource(dataset)
     row_kind = get_row_kind(dataset.task, dataset.row_kind)
+    owner = str(dataset.department_id)
     uploaded: UploadedFile | None = file
     with store.incoming() as scratch:
         if upload_id is not None:
@@ -171,9 +172,9 @@ def dataset_version_add(
             columns=columns,
             limits=settings.MEDIA_LIMITS,
             max_unpacked_bytes=UNPACKED_FACTOR * settings.DATASET_MAX_BYTES,
-            owner=str(person.pk),
+            owner=owner,
         )
-        previews = stored.prepare(parsed, canonical, owner=str(person.pk))
+        previews = stored.prepare(parsed, canonical, owner=owner)
         # Before the row, which must never name rows that the store lacks. What no row names in the
         # end, garbage collection removes.
         media_list = stored.adopt(parsed, canonical, previews)

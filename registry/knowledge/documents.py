@@ -98,7 +98,7 @@ def document_version_add(
     with store.incoming() as scratch:
         source = scratch / "upload"
         sha256, size = _receive(file, source)
-        text = extract_text(source, Path(filename).suffix.lower(), owner=str(person.pk))
+        text = extract_text(source, Path(filename).suffix.lower(), owner=str(base.department_id))
         text_file = scratch / "text"
         text_file.write_text(text, encoding="utf-8")
         text_sha256 = hashlib.sha256(text.encode()).hexdigest()

@@ -60,7 +60,7 @@ def unconfined() -> str:
 
 
 def upload_places() -> FairPlaces:
-    """Return places for one kind of upload; one person does not hold them all."""
+    """Return places for one kind of upload; one department does not hold them all."""
     return FairPlaces(
         AT_ONCE, wait_s=WAIT_S, refusal="Too many uploads are being read at this moment."
     )

@@ -11,6 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -403,6 +405,15 @@ def test_a_bad_parquet_file_is_refused_by_row_or_column(
     with pytest.raises(InvalidInput) as refused:
         parse(parquet(columns), name="rows.parquet")
     assert sentence in refused.value.message
+
+
+def test_two_parquet_columns_of_one_name_are_refused(parse: Parse) -> None:
+    columns = [pa.array([CAT]), pa.array(["a"]), pa.array(["b"])]
+    table = pa.table(columns, names=["image", "label", "label"])
+    output = BytesIO()
+    pq.write_table(table, output)
+    with pytest.raises(InvalidInput, match="Two columns have the name 'label'"):
+        parse(output.getvalue(), name="rows.parquet")
 
 
 def test_a_damaged_parquet_file_is_refused(parse: Parse) -> None:

@@ -15,12 +15,14 @@ from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.checklist import CheckOutcome
 from governance.reviews.policies.selectors import review_policies_in_force
+from registry.datasets import unpacking
 from registry.datasets.leaks import Overlap, overlap
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.preview import File, dataset_media_open, dataset_unmask, rows_preview
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.releases.checklist import CHECKS, Case
 from registry.releases.dossier import dossier_evidence
+from registry.sandbox.places import FairPlaces
 from tests.stored import incoming, media_list, preview, stored_file
 from tests.unit.registry import objects
 from tests.unit.registry.media_files import archive, picture, saved, sound
@@ -74,6 +76,16 @@ def changed(data: bytes) -> bytes:
     """The same picture, smaller and recompressed."""
     with Image.open(BytesIO(data)) as image:
         return saved(image.convert("RGB").resize((48, 36)), "JPEG", quality=60)
+
+
+def test_a_department_does_not_hold_all_readers(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = add({"cat/a.png": CAT})
+    places = FairPlaces(2, wait_s=0.1, refusal="Too many uploads.")
+    monkeypatch.setattr(unpacking, "_places", places)
+    with places.place(str(first.dataset.department_id)), pytest.raises(Unavailable):
+        add({"dog/a.png": DOG})
+    with places.place("another department"):
+        add({"dog/a.png": DOG})
 
 
 def test_files_are_stored_once_by_their_content_and_read_only(add: Add) -> None:

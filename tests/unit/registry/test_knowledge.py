@@ -13,10 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governance.audit.models import AuditEvent
-from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
+from governance.errors import (
+    DomainError,
+    InvalidInput,
+    NotFound,
+    NotPermitted,
+    Unavailable,
+    WrongState,
+)
 from governance.people.models import Department
 from governance.principals import Principal
 from governance.rowsecurity import scope
+from registry.knowledge import extraction
 from registry.knowledge.chunks import chunk_spans, fitted_spans
 from registry.knowledge.documents import (
     ALLOWED_TRANSITIONS,
@@ -38,6 +46,7 @@ from registry.knowledge.selectors import (
     stored_text,
 )
 from registry.knowledge.services import knowledge_base_share
+from registry.sandbox.places import FairPlaces
 from tests.stored import stored_file
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.registry.objects import Upload, model, version
@@ -89,6 +98,17 @@ def test_text_is_taken_out_of_a_document(
     assert made.characters == len(found)
     assert stored_file(made.sha256).read_bytes() == content
     assert str(made) == f"{name.split('.')[0]} v1"
+
+
+def test_a_department_does_not_hold_all_readers(
+    lead: Principal, handbook: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = FairPlaces(2, wait_s=0.1, refusal="Too many uploads.")
+    monkeypatch.setattr(extraction, "_places", places)
+    with places.place(str(handbook.department_id)), pytest.raises(Unavailable):
+        document(lead, handbook)
+    with places.place("another department"):
+        document(lead, handbook)
 
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f\u200d\U0001f525"
