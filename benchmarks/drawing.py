@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from assay.local.drawing import build_pipeline, caption
-from assay.local.garments import Garment, garments
+from assay_demo.data.drawing import build_pipeline, caption
+from assay_demo.data.garments import Garment, garments
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
 from registry.catalog import get_task

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from assay.local import materials
+from assay_demo.data import materials
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
 from registry.catalog.generation import GenerationInputs, SamplingOptions

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from assay.demo.stage import Stage
-from assay.demo.story import intake
-from assay.local import materials
+from assay_demo.data import materials
+from assay_demo.stage import Stage
+from assay_demo.story import intake
 from benchmarks.engine import MESSAGES, NEW_TOKENS, engine_rate
 from benchmarks.progress import Quiet
 from benchmarks.stack import MESSAGES as CHAT

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from assay.local.services import free_port
-from assay.local.stack import ROOT, Stack
-from benchmarks.gateway import until_works
+from assay.local.stack import Stack
+from benchmarks.gateway import ROOT, until_works
 from benchmarks.stack import CONCURRENCY, demo_stack, deploy_base, through_the_stack
 from benchmarks.table import Row, show
 

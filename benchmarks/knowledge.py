@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from assay.local.debian import fetch_debian
-from assay.local.faq_retrieval import bm25, pages, recall_at_5, relevant
-from assay.local.materials import fetch
+from assay_demo.data.debian import fetch_debian
+from assay_demo.data.faq_retrieval import bm25, pages, recall_at_5, relevant
+from assay_demo.data.materials import fetch
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
 from registry.catalog import get_task

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from assay.local.debian import fetch_debian
-from assay.local.materials import fetch
-from assay.local.python_faq import questions
-from assay.local.reranker import convert_reranker
+from assay_demo.data.debian import fetch_debian
+from assay_demo.data.materials import fetch
+from assay_demo.data.python_faq import questions
+from assay_demo.data.reranker import convert_reranker
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show
 from registry.catalog import get_task

@@ -26,11 +26,12 @@ from typing import Any
 
 import httpx
 
-from assay.demo.stage import Stage
-from assay.local.services import free_port, stop_process_group
-from assay.local.stack import ROOT, Stack
+from assay.local.programs import stop_process_group
+from assay.local.services import free_port
+from assay.local.stack import Stack
+from assay_demo.stage import Stage
 from benchmarks.clients import KeptConnection
-from benchmarks.gateway import BODY, furnish, process, served, until_works
+from benchmarks.gateway import BODY, ROOT, furnish, process, served, until_works
 from benchmarks.stack import DEPLOYMENT, PROMPT, demo_stack, deploy, deploy_base, files
 from benchmarks.stores import own_stores
 from benchmarks.table import Row, show

@@ -22,11 +22,11 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from assay.demo.company import open_for_business
-from assay.demo.stage import Stage
-from assay.demo.story import intake, release, use
-from assay.local import materials
-from assay.local.stack import ROOT, Stack
+from assay.local.stack import Stack
+from assay_demo.company import open_for_business
+from assay_demo.data import materials
+from assay_demo.stage import Stage
+from assay_demo.story import intake, release, use
 from benchmarks.table import Row, show
 
 NEW_TOKENS = 64
@@ -47,7 +47,7 @@ def demo_stack() -> Iterator[Stage]:
         stack = Stack(folder, demo=True)
         try:
             quiet = Console(quiet=True)
-            stage = Stage(quiet, stack, folder, materials.fetch(ROOT / ".cache" / "materials"))
+            stage = Stage(quiet, stack, folder, materials.fetch())
             stack.start(lambda text: None)
             open_for_business(stage)
             stack.wait_for_mlflow()

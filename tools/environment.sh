@@ -35,7 +35,7 @@ pip_setting() {
 # Each file is complete, so dependencies are not resolved again: that would ask for torch, too.
 # uv reads none of pip's configuration, so an index that pip is told to use is passed on.
 install_locked() {
-    local files=(--require-hashes --no-deps --only-binary :all: -r locks/control.txt -r locks/worker.txt -r locks/dev.txt) index
+    local files=(--require-hashes --no-deps --only-binary :all: -r locks/control.txt -r locks/worker.txt -r locks/local.txt -r locks/dev.txt) index
     index="$(pip_setting index-url)"
     if "$VENV_PYTHON" -m pip install --require-hashes --only-binary :all: -r locks/uv.txt &&
         UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}" \
@@ -51,13 +51,13 @@ install_locked() {
 install() {
     install_locked &&
         "$VENV_PYTHON" -m pip install 'torch>=2.9' 'torchvision>=0.24' &&
-        "$VENV_PYTHON" -m pip install --no-deps --no-build-isolation --editable .
+        "$VENV_PYTHON" -m pip install --no-deps --no-build-isolation --editable . --editable examples/demo
 }
 
 ensure_environment() {
     local python wanted
     python="$(find_python)"
-    wanted="$(cat pyproject.toml locks/{control,worker,dev,uv}.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    wanted="$(cat pyproject.toml examples/demo/pyproject.toml locks/{control,worker,local,dev,uv}.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     if [ -x "$VENV_PYTHON" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then
         return
     fi

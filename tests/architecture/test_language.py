@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("governance", "registry", "workers", "tasks", "platform/assay", "tools", "benchmarks")
+CODE = (
+    *("governance", "registry", "workers", "tasks", "platform/assay"),
+    *("examples/demo", "tools", "benchmarks"),
+)
 QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where)\b")
 LARGEST_SHARE = 0.001
 TEMPLATES = ROOT / "platform" / "assay"

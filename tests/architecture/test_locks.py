@@ -50,7 +50,8 @@ def pins(*files: str) -> dict[str, Pin]:
     [
         (PROJECT["dependencies"], ["control"]),
         (EXTRAS["worker"], ["control", "worker", "torch"]),
-        (EXTRAS["local"] + EXTRAS["dev"], ["control", "worker", "dev"]),
+        (EXTRAS["local"], ["control", "worker", "local"]),
+        (EXTRAS["dev"], ["control", "worker", "local", "dev"]),
         (["mlflow>=3.17,<3.18", "psycopg"], ["mlflow"]),
         (["hatchling>=1.27"], ["build"]),
         (["uv"], ["uv"]),
@@ -75,7 +76,7 @@ def test_the_control_image_is_locked_without_torch() -> None:
 
 def test_the_tests_run_with_what_is_locked() -> None:
     other = {}
-    for name, pin in pins("control", "worker", "dev").items():
+    for name, pin in pins("control", "worker", "local", "dev").items():
         if pin.requirement.marker is not None and not pin.requirement.marker.evaluate():
             continue
         installed = importlib.metadata.version(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "explanation" / "processes.md"
-SOURCES = ("governance", "registry", "workers", "tasks", "platform")
+SOURCES = ("governance", "registry", "workers", "tasks", "platform", "examples/demo")
 STARTS = re.compile(
     r"subprocess\.(?:Popen|run|check_output|check_call|call)\(|os\.(?:fork|posix_spawn|spawn\w*"
     r"|exec\w*|system|popen)\(|multiprocessing\.|create_subprocess_|ProcessPoolExecutor"
@@ -27,6 +27,8 @@ def test_every_module_that_starts_a_process_is_listed() -> None:
 
 
 def test_every_module_that_is_listed_exists() -> None:
-    listed = re.findall(r"`((?:registry|workers|tasks|platform)/[\w/]+\.py)`", PAGE.read_text())
+    listed = re.findall(
+        r"`((?:registry|workers|tasks|platform|examples)/[\w/]+\.py)`", PAGE.read_text()
+    )
     assert len(listed) > 20
     assert [name for name in listed if not (ROOT / name).is_file()] == []

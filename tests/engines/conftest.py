@@ -22,7 +22,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     import transformers
 
-    from assay.local.materials import fetch
+    from assay_demo.data.materials import fetch
     from workers.trainers.convert import tokenizer_of
 
     torch.manual_seed(5)

@@ -13,7 +13,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    from assay.local.materials import fetch
+    from assay_demo.data.materials import fetch
     from tests.unit.workers.recording import Recorder
     from workers.trainers.convert import convert
 

@@ -19,8 +19,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from assay.demo import __main__ as demo
-from assay.demo.client import Api
+from assay_demo import __main__ as demo
+from assay_demo.client import Api
 from assay.local.stack import Stack
 
 def fails(stage):
@@ -60,6 +60,6 @@ def test_the_portal_stays_up_after_a_step_that_failed() -> None:
             assert "Ada Admin" in httpx.get(f"{found[1]}/sign-in", timeout=30).text
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 1
-            assert "./demo goes on where this run stopped" in log.read_text()
+            assert "The demo goes on where this run stopped" in log.read_text()
         finally:
             process.kill()

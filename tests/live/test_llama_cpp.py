@@ -15,7 +15,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from assay.local.materials import fetch
+from assay_demo.data.materials import fetch
 from governance.usage.models import UsageRecord
 from registry import store
 from registry.manifests import build_manifest

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.local import film_reviews, materials
-from assay.local.espeak import espeak_ng, run
+from assay_demo.data import film_reviews, materials
+from assay_demo.data.espeak import espeak_ng, run
 
 pytestmark = pytest.mark.live
 
@@ -34,7 +34,7 @@ def test_the_pickle_of_a_real_model_is_refused_and_its_conversion_is_taken_and_s
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    from assay.local.efficientnet import efficientnet_lite0
+    from assay_demo.data.efficientnet import efficientnet_lite0
     from registry.catalog import get_task
     from registry.intake.checks import Limits, check_delivery, check_file
     from tests.unit.workers.recording import Answer, asked

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from assay.demo.client import Api
-from assay.local.services import MLflow, stop_process_group
+from assay.local.programs import stop_process_group
+from assay.local.services import MLflow
+from assay_demo.client import Api
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from tests.live.celery_worker import (

@@ -21,9 +21,9 @@ import httpx
 import pytest
 from huggingface_hub import InferenceClient
 
-from assay.demo.client import Api, Refused
-from assay.demo.story.release import OVERSIGHT
 from assay.local.services import MLflow
+from assay_demo.client import Api, Refused
+from assay_demo.story.release import OVERSIGHT
 from governance.audit.models import AuditEvent
 from governance.keys.services import access_token_create
 from governance.people.models import Person

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import httpx
 
-from assay.local.services import free_port, stop_process_group
+from assay.local.programs import stop_process_group
+from assay.local.services import free_port
 from tests.live.celery_worker import of_tests
 from tests.live.preloaded import Process, start
 from tests.shipped import ROOT, unit

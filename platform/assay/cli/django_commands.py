@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
+from assay.cli.local import manage_locally, runs_locally
 from assay.cli.output import CliError, show_error
 
 
-def manage(argv: list[str]) -> None:
-    """Run Django's own commands (`manage.py migrate`, …)."""
+def manage(argv: list[str], *, begins: bool = False) -> None:
+    """Run Django's own commands (`manage.py migrate`, …).
+
+    The command `assay` runs them for the installation of `assay up` where no settings name another;
+    a command that `begins` one makes it.
+    """
+    if argv[0].startswith("assay") and runs_locally(begins=begins):
+        sys.exit(manage_locally(argv[1:]))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line

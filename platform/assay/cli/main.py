@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
@@ -29,6 +30,7 @@ from assay.cli import (
 )
 from assay.cli.django_commands import manage
 from assay.cli.doctor import doctor
+from assay.cli.local import demo, up
 from assay.cli.models import models
 from assay.cli.output import CliError, show_error
 from assay.cli.served import served
@@ -39,6 +41,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Nothing serves unless an approved release names exactly the bytes that are loaded.",
 )
+
+
+def _show_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"assay {version('assay')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 app.command()(login)
 app.command("step-up")(step_up)
 app.command()(whoami)
@@ -63,6 +85,11 @@ app.add_typer(tasks.app, name="task")
 app.add_typer(backup.app, name="backup")
 app.command()(served)
 app.command()(doctor)
+app.command()(up)
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)(demo)
 
 
 @app.command()
@@ -72,10 +99,13 @@ def init(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the first administrator.")] = None,
 ) -> None:
-    """Start an installation: check settings, migrate, and invite the first administrator."""
+    """Start an installation: check settings, migrate, and invite the first administrator.
+
+    Without DATABASE_URL, it is the installation of `assay up` in this folder.
+    """
     given = {"--admin": admin, "--name": name}
     options = [part for flag, value in given.items() if value for part in (flag, value)]
-    manage(["assay", "init", *options])
+    manage(["assay", "init", *options], begins=True)
 
 
 @app.command(

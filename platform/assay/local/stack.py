@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import IO
 
 import httpx
 
 from assay.database_roles.privileges import MLFLOW, OWNER, ROLES
-from assay.local.espeak import program_path
-from assay.local.services import (
-    MLflow,
-    Postgres,
-    Valkey,
-    free_port,
-    private_log,
-    stop_process_group,
-)
+from assay.local.programs import Part, Program, Watch
+from assay.local.services import MLflow, Postgres, Valkey, free_port
 from assay.processes import HOLDERS
 
 # Secrets that are made once, in files of these names.
@@ -32,13 +30,28 @@ MADE = {
     "ASSAY_USAGE_KEY": "usage-key",
     "ASSAY_WIRE_KEY": "wire-key",
 }
-ROOT = Path(__file__).resolve().parents[3]
 # Small trainings gain little from a second thread, so two of them share the cores. A third job,
 # such as the check of a delivery, need not wait for them.
 JOBS_AT_A_TIME = 3
 Say = Callable[[str], None]
+# Django finds its settings in the environment, and `manage.py` only in a checkout.
+_DJANGO = (sys.executable, "-m", "django")
+# In one process: Django takes seconds to start.
+_PREPARE = """
+import django
+from django.core.management import call_command
+django.setup()
+call_command("migrate", verbosity=0)
+call_command("apply_database_roles")
+call_command("bootstrap")
+call_command("collectstatic", interactive=False, clear=True, verbosity=0)
+"""
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers.app", "worker")
 _QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
+
+
+class AlreadyRuns(RuntimeError):
+    """Another process runs an installation from this folder."""
 
 
 class Stack:
@@ -48,18 +61,30 @@ class Stack:
         folder: Where data, logs and secrets are kept; a second start finds the first's work there.
         demo: Whether the portal offers one-click personas on loopback.
         port: The web server's port; None takes a free one.
+        settings: Further settings of every process.
     """
 
-    def __init__(self, folder: Path, *, demo: bool = False, port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        demo: bool = False,
+        port: int | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
+        self._settings = settings
         # Next to it: as root PostgreSQL runs as a user of its own, who has to pass through all
         # folders above its data.
         self.postgres = folder.with_name(f"{folder.name}-postgres")
         self.logs = folder / "logs"
         self.port = port or free_port()
         self._demo = demo
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._stops: list[Callable[[], None]] = []
+        # Both in the order of their start.
+        self._stores: dict[str, Part] = {}
+        self._programs: dict[str, Program] = {}
+        self._watches: dict[str, Watch] = {}
+        self._lock: IO[str] | None = None
         # What every process gets; `environment_of` adds what one kind of process gets.
         self.environment: dict[str, str] = {}
         # What each process gets: database role, broker user, secrets. Workers have one in common
@@ -75,40 +100,55 @@ class Stack:
         """Start everything; returns when the portal answers (MLflow may still be starting).
 
         Raises:
+            AlreadyRuns: another process has started it from the same folder.
             RuntimeError: a part did not come up; names it and its log.
         """
+        self.start_stores()
+        database = self._postgres.url("mlflow", MLFLOW)
+        self.mlflow = MLflow(database, self.folder / "mlflow", self.logs / "mlflow.log")
+        self._stores["mlflow"] = self.mlflow
+        self.environment |= self.mlflow.environment
+        say("PostgreSQL and Valkey run; MLflow is starting.")
+        self._run("-c", _PREPARE)
+        # Before web, which verifies with the public key that the controller makes.
+        self._spawn("controller", "controller", *_DJANGO, "run_controller")
+        self._web()
+        self._workers()
+        self.wait_for_web()
+        self._publish()
+
+    def start_stores(self) -> None:
+        """Start PostgreSQL and Valkey, and settle the environment of each process.
+
+        Raises:
+            AlreadyRuns: another process has started them from the same folder.
+        """
         self.make_folders()
-        postgres = Postgres(self.postgres)
-        self._stops.append(postgres.stop)
+        self._lock = self._locked()
+        if self._lock is None:
+            raise AlreadyRuns(f"Assay already runs from {self.folder}.")
+        postgres = self._postgres = Postgres(self.postgres)
+        self._stores["postgresql"] = postgres
         postgres.create_database("assay", owner=OWNER, creates_roles=True)
         postgres.create_database("mlflow", owner=MLFLOW)
         valkey = Valkey(self.folder / "valkey")
-        self._stops.append(valkey.stop)
-        data = self.folder / "data"
-        self.mlflow = MLflow(
-            postgres.url("mlflow", MLFLOW), self.folder / "mlflow", self.logs / "mlflow.log"
-        )
-        self._stops.append(self.mlflow.stop)
+        self._stores["valkey"] = valkey
         self.environment = {
             **os.environ,
-            # Demonstrations of speech fetch it when they begin.
-            "ASSAY_ESPEAK_NG": os.environ.get("ASSAY_ESPEAK_NG") or str(program_path()),
+            **self._settings,
             "ASSAY_ENV": "development",
             "ASSAY_DEMO": "1" if self._demo else "0",
-            "ASSAY_DATA_DIR": str(data),
+            "ASSAY_DATA_DIR": str(self.folder / "data"),
             # Mail and one-time links lead to the port that this stack took.
             "ASSAY_PORTAL_URL": self.url,
-            **self.mlflow.environment,
             "ASSAY_STATIC_ROOT": str(self.folder / "static"),
             "ASSAY_STATIC_COLLECTED": "1",
             "DJANGO_SETTINGS_MODULE": "assay.settings",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")]),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             # Waiting threads of torch yield the cores to other processes.
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        say("PostgreSQL and Valkey run; MLflow is starting.")
         self._own = {
             "migrate": {
                 "DATABASE_URL": postgres.url("assay", OWNER),
@@ -133,14 +173,27 @@ class Stack:
                 # There are no nodes on the machine of the control plane.
                 for process in self._own.keys() & set(holders):
                     self._own[process][secret] = self._secret(MADE[secret])
-        self.manage("migrate", "--verbosity", "0")
-        self.manage("apply_database_roles")
-        self.manage("collectstatic", "--no-input", "--clear", "--verbosity", "0")
-        # Before web, which verifies with the public key that the controller makes.
-        self._spawn("controller", "controller", sys.executable, "manage.py", "run_controller")
-        self._web()
-        self._workers()
-        self.wait_for_web()
+
+    @contextlib.contextmanager
+    def commands(self) -> Iterator[Mapping[str, str]]:
+        """Yield the environment of commands on the server: of the installation that runs from this
+        folder, or of its stores, started meanwhile.
+
+        Raises:
+            AlreadyRuns: it is only starting.
+        """
+        try:
+            self.start_stores()
+        except AlreadyRuns:
+            published = self._published
+            if not published.exists():
+                raise
+            yield {**os.environ, **json.loads(published.read_text())}
+            return
+        try:
+            yield self.environment_of("migrate")
+        finally:
+            self.stop()
 
     def make_folders(self) -> None:
         """Make the folders that no other user of this machine may enter."""
@@ -187,40 +240,42 @@ class Stack:
 
     def process(self, name: str) -> subprocess.Popen[bytes]:
         """Return a process that was started, such as `web` or `engine-worker`."""
-        return self._processes[name]
+        return self._programs[name].process
 
     def end(self, name: str, *, kill: bool = False) -> None:
         """End one process and wait for it; `kill` gives it no time to clean up."""
-        process = self._processes.pop(name)
+        program = self._programs.pop(name)
         if kill:
-            process.kill()
+            program.process.kill()
         else:
-            process.terminate()
-        process.wait()
-        stop_process_group(process)
+            program.process.terminate()
+        program.process.wait()
+        program.stop()
 
     def environment_of(self, process: str) -> dict[str, str]:
         """The environment of a process: `web`, `controller`, `worker` or `migrate`."""
         return {**self.environment, "ASSAY_PROCESS": process, **self._own[process]}
 
-    def manage(self, *arguments: str, **extra: str) -> str:
+    def manage(self, *arguments: str) -> str:
         """Run a management command to its end, as the owner of the tables.
 
         Raises:
             RuntimeError: it failed; carries its output.
         """
+        return self._run("-m", "django", *arguments)
+
+    def _run(self, *arguments: str) -> str:
         finished = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            cwd=ROOT,
-            env={**self.environment_of("migrate"), **extra},
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment_of("migrate"),
             capture_output=True,
             text=True,
             check=False,
         )
         if finished.returncode:
-            raise RuntimeError(
-                f"manage.py {arguments[0]} failed:\n{finished.stdout}{finished.stderr}"
-            )
+            command = " ".join(arguments[:3])
+            raise RuntimeError(f"python {command} failed:\n{finished.stdout}{finished.stderr}")
         return finished.stdout
 
     def wait_for_web(self, timeout_s: float = 60.0) -> None:
@@ -250,41 +305,79 @@ class Stack:
             time.sleep(0.1)
 
     def check_alive(self) -> None:
-        """Raise RuntimeError naming the first process that has ended by itself."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
-                log = self.logs / f"{name}.log"
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise RuntimeError(f"{name} ended with {process.returncode} ({log}):\n{tail}")
+        """Raise RuntimeError naming the first part that has ended by itself."""
+        for name, part in self._parts().items():
+            if part.ended():
+                tail = "\n".join(part.log.read_text(errors="replace").splitlines()[-15:])
+                raise RuntimeError(f"{name} ended ({part.log}):\n{tail}")
+
+    def restart_ended(self, say: Say) -> None:
+        """Start every part again that has ended by itself; call it again and again."""
+        for name, part in self._parts().items():
+            watch = self._watches.setdefault(name, Watch(part))
+            try:
+                if watch.restarted():
+                    say(f"{name} ended and was started again; its log is {part.log}.")
+            except Exception as error:
+                # Of the packages that start the stores; one that fails must not end the others.
+                say(f"{name} ended and cannot be started: {error}")
 
     def stop(self) -> None:
         """Stop all that was started, last first."""
-        for name in reversed(list(self._processes)):
-            self._processes[name].terminate()
-        for name in reversed(list(self._processes)):
-            stop_process_group(self._processes.pop(name))
-        while self._stops:
-            self._stops.pop()()
+        if self._lock is not None:
+            self._published.unlink(missing_ok=True)
+        for program in reversed(self._programs.values()):
+            program.process.terminate()
+        while self._programs:
+            self._programs.popitem()[1].stop()
+        while self._stores:
+            self._stores.popitem()[1].stop()
+        self._watches.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _parts(self) -> dict[str, Part]:
+        return {**self._stores, **self._programs}
 
     def _spawn(self, name: str, process: str, *command: str) -> None:
-        with private_log(self.logs / f"{name}.log") as output:
-            self._processes[name] = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env={**self.environment_of(process), **self._own.get(name, {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=0o077,
-            )
+        self._programs[name] = Program(
+            command,
+            environment={**self.environment_of(process), **self._own.get(name, {})},
+            log=self.logs / f"{name}.log",
+            folder=self.folder,
+        )
+
+    def _locked(self) -> IO[str] | None:
+        """Return the open lock of the folder; None while another process has it."""
+        lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            return None
+        return lock
+
+    @property
+    def _published(self) -> Path:
+        return self.folder / "secrets" / "commands.json"
+
+    def _publish(self) -> None:
+        """Write what commands on the server need while this stack runs."""
+        environment = self.environment_of("migrate")
+        own = {name: text for name, text in environment.items() if os.environ.get(name) != text}
+        _write_private(self._published, json.dumps(own))
 
     def _secret(self, name: str) -> str:
         """A random secret, made once and kept for the next start."""
         file = self.folder / "secrets" / name
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not file.exists():
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as handle:
-                handle.write(secrets.token_urlsafe(48))
+            _write_private(file, secrets.token_urlsafe(48))
         return file.read_text()
+
+
+def _write_private(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text)

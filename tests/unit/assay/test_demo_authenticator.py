@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from assay.accounts.factors import factors_of
-from assay.demo.authenticator import Authenticators, totp
-from assay.demo.client import Api
+from assay_demo.authenticator import Authenticators, totp
+from assay_demo.client import Api
 from governance.keys.models import ApiKey
 from governance.people.links import BOOTSTRAP, password_link_create
 from governance.people.models import Person

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from assay.demo.families.showcase import Outcome
-from assay.demo.stage import Stage, StepFailed
-from assay.demo.story.every_family import everything, in_order, show_each
-from assay.local.materials import MaterialsUnavailable
-from assay.local.stack import ROOT, Stack
+from assay.local.stack import Stack
+from assay_demo.data.materials import MaterialsUnavailable
+from assay_demo.families.showcase import Outcome
+from assay_demo.stage import Stage, StepFailed
+from assay_demo.story.every_family import everything, in_order, show_each
 from registry.catalog import TASKS
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from assay.demo.client import Api, Refused
-from assay.demo.patience import NoAnswer, call_of, patient_client, patiently
 from assay.local.services import free_port
+from assay_demo.client import Api, Refused
+from assay_demo.patience import NoAnswer, call_of, patient_client, patiently
 
 Answer = Callable[[BaseHTTPRequestHandler, int], None]
 

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from assay.demo import __main__ as demo
 from assay.local.stack import Stack
+from assay_demo import __main__ as demo
+from assay_demo.data import materials
 
 
 @pytest.mark.sweep
 def test_without_a_package_index_it_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "ROOT", tmp_path)
+    monkeypatch.setattr(materials, "DEFAULT_FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     before = signal.getsignal(signal.SIGTERM)
     try:

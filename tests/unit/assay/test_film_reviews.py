@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.local import film_reviews
-from assay.local.film_reviews import Parts, Rated, read, split
+from assay_demo.data import film_reviews
+from assay_demo.data.film_reviews import Parts, Rated, read, split
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from assay.local.garment_questions import garment_questions, questions_folder, small_llava
-from assay.local.tinted import (
+from assay_demo.data.garment_questions import garment_questions, questions_folder, small_llava
+from assay_demo.data.tinted import (
     COLORS,
     TintedGarment,
     captioned_folder,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from assay.local import archives, materials
-from assay.local.archives import BadArchive, read_members
-from assay.local.materials import Material, MaterialsUnavailable
+from assay_demo.data import archives, materials
+from assay_demo.data.archives import BadArchive, read_members
+from assay_demo.data.materials import Material, MaterialsUnavailable
 
 
 def tar(*members: tuple[str, bytes], links: dict[str, str] | None = None) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.local import materials
+from assay_demo.data import materials
 
 
 def cached(folder: Path, members: dict[str, str], held: dict[str, bytes]) -> materials.Material:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from assay.demo.families.showcase import Showcase, every_showcase
-from assay.demo.features.prompt import SHOWCASE as PROMPT
+from assay_demo.families.showcase import Showcase, every_showcase
+from assay_demo.features.prompt import SHOWCASE as PROMPT
 from registry.catalog import TASKS
 from registry.catalog.prompt import PromptDocument
 

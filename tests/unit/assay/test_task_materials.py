@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay.local.onnx_weights import dequantized
-from assay.local.python_faq import CANDIDATES, questions
+from assay_demo.data.onnx_weights import dequantized
+from assay_demo.data.python_faq import CANDIDATES, questions
 
 SECTION = """<section id="q{n}"><h3><a href="#i">What about topic {n}?</a><a>¶</a></h3>
 <p>Topic {n} is explained   here, at &lt;some&gt; length.</p></section>"""

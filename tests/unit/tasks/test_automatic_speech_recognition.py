@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from assay.local.debian import fetch_debian
-from assay.local.librivox import recordings
-from assay.local.materials import MaterialsUnavailable
-from assay.local.whisper import whisper_base
+from assay_demo.data.debian import fetch_debian
+from assay_demo.data.librivox import recordings
+from assay_demo.data.materials import MaterialsUnavailable
+from assay_demo.data.whisper import whisper_base
 from registry.catalog import get_task
 from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions
 from tests.unit.workers.recording import Answer, Recorder, asked

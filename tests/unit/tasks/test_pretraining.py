@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assay.local.python_functions import python_functions, write_configuration
+from assay_demo.data.python_functions import python_functions, write_configuration
 from registry.catalog import get_task
 from registry.catalog.generation import GenerationInputs, SamplingOptions
 from tests.unit.workers.recording import Answer, Recorder

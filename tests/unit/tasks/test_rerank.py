@@ -162,7 +162,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     import transformers
 
-    from assay.local.materials import fetch
+    from assay_demo.data.materials import fetch
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("reranker")

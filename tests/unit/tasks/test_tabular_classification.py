@@ -14,7 +14,7 @@ from huggingface_hub import InferenceClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.local import records
+from assay_demo.data import records
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import Plan

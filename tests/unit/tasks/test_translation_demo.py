@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assay.local.serbian import serbian_pairs, untrained_writer
+from assay_demo.data.serbian import serbian_pairs, untrained_writer
 
 
 def test_no_text_is_trained_on_and_tested_and_the_choice_is_always_the_same() -> None:

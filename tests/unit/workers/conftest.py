@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from assay.local.materials import DEFAULT_FOLDER, fetch
+from assay_demo.data.materials import DEFAULT_FOLDER, fetch
 from tests.unit.registry.office import office, office_built
 from tests.unit.workers.recording import Recorder
 

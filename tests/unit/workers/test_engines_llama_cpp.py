@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from assay.local.materials import fetch
+from assay_demo.data.materials import fetch
 from tests.unit.workers.confinement import accesses
 from tests.unit.workers.recording import Answer, Recorder, ask, prompted
 from workers.trainers.kept_gguf import keep_gguf

@@ -1,0 +1,30 @@
+"""Clients of the inference API as applications use them: unmodified, with Engineering's key."""
+
+from __future__ import annotations
+
+from huggingface_hub import InferenceClient
+from openai import OpenAI
+
+from assay_demo.stage import Stage
+
+TIMEOUT_S = 120
+
+
+def openai_client(stage: Stage, key: str = "") -> OpenAI:
+    """Return OpenAI's client, which checks answers strictly; `key` replaces Engineering's."""
+    return OpenAI(
+        base_url=f"{stage.stack.url}/v1",
+        api_key=key or stage.facts["key"],
+        timeout=TIMEOUT_S,
+        max_retries=0,
+        _strict_response_validation=True,
+    )
+
+
+def hugging_face_client(stage: Stage, task: str, model: str) -> InferenceClient:
+    """Return Hugging Face's client of one deployment."""
+    return InferenceClient(
+        model=f"{stage.stack.url}/v1/tasks/{task}/{model}",
+        token=stage.facts["key"],
+        timeout=TIMEOUT_S,
+    )

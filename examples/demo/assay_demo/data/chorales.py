@@ -1,0 +1,173 @@
+"""Bach's chorales as MusicXML from the package `music21`, which is read and never imported.
+
+The music is in the public domain. music21 (BSD) states that some encodings in its corpus may
+restrict commercial use; those of the chorales state no rights. Four-part pieces alone, on a grid of
+half beats: shorter notes between its points are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+import zipfile
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from assay_demo.data.materials import DEFAULT_FOLDER, Say, fetch_archive
+
+_FILE = re.compile(r"music21/corpus/bach/(bwv[\d.]+)\.mxl")
+_SCORES = (".xml", ".musicxml")
+MAX_XML_BYTES = 4 * 1024**2
+VOICES, STEPS_PER_BEAT = 4, 2
+MIN_STEPS, MAX_STEPS = 32, 256
+TEMPO = 96
+# Tokens of the task text-to-audio.
+VOCABULARY = 352
+HELD_OUT_OF_256 = 40
+_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+
+
+def chorales(
+    folder: Path = DEFAULT_FOLDER, progress: Say | None = None
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Return rows {name, music} to train and to test on. All harmonies of one melody are on the
+    same side."""
+    sides: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    seen = set()
+    for name, root in _scores(fetch_archive("music21", folder, progress)):
+        piece = _piece(root)
+        if piece is None or piece[1] in seen:
+            continue
+        seen.add(piece[1])
+        melody, music = piece[2], f"{piece[0]} {TEMPO} {piece[1]}"
+        held_out = hashlib.sha256(melody.encode()).digest()[0] < HELD_OUT_OF_256
+        sides[held_out][name] = music
+    train, test = (
+        [{"name": name, "music": music} for name, music in sorted(side.items())] for side in sides
+    )
+    return train, test
+
+
+def json_lines(rows: list[dict[str, str]]) -> bytes:
+    """Return rows as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _scores(archive: Path) -> Iterator[tuple[str, Any]]:
+    with zipfile.ZipFile(archive) as wheel:
+        for entry in sorted(wheel.namelist()):
+            if (found := _FILE.fullmatch(entry)) is None:
+                continue
+            with zipfile.ZipFile(io.BytesIO(wheel.read(entry))) as packed:
+                name = next(each for each in packed.namelist() if each.endswith(_SCORES))
+                if packed.getinfo(name).file_size > MAX_XML_BYTES:
+                    continue
+                text = packed.read(name)
+            if (root := _read(text)) is not None:
+                yield found[1], root
+
+
+def _read(text: bytes) -> Any:
+    """Return the score; None for the few files that are in UTF-16 or no XML."""
+    try:
+        # The files are pinned by hash, and expat reads no external entities.
+        return ET.fromstring(text)  # noqa: S314
+    except ET.ParseError:
+        return None
+
+
+def _piece(root: Any) -> tuple[str, str, str] | None:
+    """Return key, steps and melody (as intervals); None for pieces that are not four voices."""
+    parts = root.findall("part")
+    if len(parts) != VOICES:
+        return None
+    key = _key(parts[0])
+    voices = [_voice(part) for part in parts]
+    if key is None or any(voice is None for voice in voices):
+        return None
+    length = min(len(voice) for voice in voices if voice is not None)
+    if not MIN_STEPS <= length <= MAX_STEPS:
+        return None
+    steps = [",".join(_word(voice[at]) for voice in voices if voice) for at in range(length)]
+    sung = [value for value in voices[0] or [] if isinstance(value, int)][:16]
+    melody = ",".join(str(b - a) for a, b in pairwise(sung))
+    return key, " ".join(steps), melody
+
+
+def _word(value: int | str) -> str:
+    return value if isinstance(value, str) else f"{_NAMES[value % 12]}{value // 12 - 1}"
+
+
+def _key(part: Any) -> str | None:
+    stated = part.find(".//key/fifths")
+    if stated is None or not -7 <= int(stated.text) <= 7:
+        return None
+    minor = part.findtext(".//key/mode") == "minor"
+    tonic = (int(stated.text) * 7 + (9 if minor else 0)) % 12
+    return f"{_NAMES[tonic]} {'minor' if minor else 'major'}"
+
+
+def _voice(part: Any) -> list[int | str] | None:
+    """Return what a voice does at each half beat; None for notes that do not fit a voice."""
+    found: dict[int, int | str] = {}
+    now, divisions = Fraction(0), 1
+    end = Fraction(0)
+    for each in part.iter():
+        if each.tag == "divisions":
+            divisions = int(each.text)
+        elif each.tag in ("backup", "forward"):
+            return None
+        elif each.tag == "note" and each.find("grace") is None and each.find("chord") is None:
+            length = Fraction(int(each.findtext("duration", "0")), divisions)
+            at = now * STEPS_PER_BEAT
+            for step in range(-(-at.numerator // at.denominator), int((now + length) * 16)):
+                if step >= (now + length) * STEPS_PER_BEAT:
+                    break
+                begins = step == at
+                found[step] = (
+                    _value(each) if begins else ("-" if each.find("rest") is not None else "_")
+                )
+            now += length
+            end = now
+    steps = [found.get(step) for step in range(int(end * STEPS_PER_BEAT))]
+    return None if None in steps or not steps else steps  # type: ignore[return-value]
+
+
+def _value(note: Any) -> int | str:
+    if note.find("rest") is not None:
+        return "-"
+    if any(tie.get("type") == "stop" for tie in note.findall("tie")):
+        return "_"
+    letter, octave = note.findtext("pitch/step"), int(note.findtext("pitch/octave"))
+    return _SEMITONES[letter] + int(note.findtext("pitch/alter", "0")) + 12 * (octave + 1)
+
+
+def untrained_composer(folder: Path) -> Path:
+    """Write a small Llama with random weights for music, as it would be delivered."""
+    import torch
+    import transformers
+
+    torch.manual_seed(17)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=132,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    return folder

