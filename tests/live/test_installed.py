@@ -135,6 +135,7 @@ def test_the_bill_of_materials_names_the_wheel_and_what_it_needs(wheels: dict[st
     assert "pytest" not in scopes
 
 
+@pytest.mark.timeout(1800)
 def test_a_folder_without_a_checkout_runs_assay(
     installation: Installation, wheels: dict[str, Path]
 ) -> None:

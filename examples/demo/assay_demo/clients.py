@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 from huggingface_hub import InferenceClient
 from openai import OpenAI
 
@@ -28,3 +31,14 @@ def hugging_face_client(stage: Stage, task: str, model: str) -> InferenceClient:
         token=stage.facts["key"],
         timeout=TIMEOUT_S,
     )
+
+
+def posted(stage: Stage, path: str, content_type: str = "", **request: Any) -> httpx.Response:
+    """POST to a path below `/v1`, as any HTTP client can; raises StepFailed unless it succeeds."""
+    headers = {"authorization": f"Bearer {stage.facts['key']}"}
+    if content_type:
+        headers["content-type"] = content_type
+    url = f"{stage.stack.url}/v1/{path}"
+    answer = httpx.post(url, headers=headers, timeout=TIMEOUT_S, **request)
+    stage.expect(answer.status_code == 200, f"{path} answers: {answer.text[:200]}")
+    return answer

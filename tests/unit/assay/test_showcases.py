@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from assay_demo.families.showcase import Showcase, every_showcase
+from assay_demo.families.showcase import Showcase
 from assay_demo.features.prompt import SHOWCASE as PROMPT
+from assay_demo.story.every_family import every_showcase
 from registry.catalog import TASKS
 from registry.catalog.prompt import PromptDocument
 

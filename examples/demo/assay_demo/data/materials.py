@@ -245,9 +245,9 @@ def fetch(
         Paths by name: `smollm2` (a GGUF file), `minilm` (a folder), `efficientnet` (a `.pth`),
         `film_reviews` (a file of tab-separated values, read by `assay_demo.data.film_reviews`),
         `reranker` (a folder, converted by `assay_demo.data.reranker`),
-        `rampart` (a folder, converted by `assay_demo.families.token_classification`),
+        `rampart` (a folder, converted by `assay_demo.data.rampart`),
         `attacks` and `small_talk` (files, read by `assay_demo.data.attacks`),
-        `sentences` (a folder, read by `assay_demo.families.zero_shot_classification`),
+        `sentences` (a folder, read by `assay_demo.data.text_kinds`),
         `music21` (the terms of its corpus, read by `assay_demo.data.chorales`),
         `whisper_base_1` (a file) and `whisper_base_2` (a folder), read by
         `assay_demo.data.whisper`.

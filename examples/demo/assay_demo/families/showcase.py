@@ -1,12 +1,10 @@
 """The way of one task through the product: intake, data, gate, training, evaluation, release, call.
 
-A module in this package that holds a `SHOWCASE` is one family of `./demo --all`.
+The modules of this package hold one row for each family of `./demo --all`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +13,6 @@ from typing import Any
 
 from rich.table import Table
 
-from assay_demo import families
 from assay_demo.families.steps import (
     Base,
     Data,
@@ -128,16 +125,6 @@ class Prepared:
     train: dict[str, Any] | None
     job: dict[str, Any] | None = None
     seconds: float = 0
-
-
-def every_showcase() -> list[Showcase]:
-    """Return the showcase of each module in this package, by the name of the module."""
-    found = []
-    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda each: each.name):
-        loaded = importlib.import_module(f"{families.__name__}.{module.name}")
-        if hasattr(loaded, "SHOWCASE"):
-            found.append(loaded.SHOWCASE)
-    return found
 
 
 def begin(stage: Stage, showcases: Iterable[Showcase]) -> list[Prepared]:

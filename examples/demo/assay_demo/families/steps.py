@@ -37,6 +37,18 @@ class Base:
         return cls(name=name, files=files, **described)
 
 
+def built(name: str, build: Callable[[Path], object]) -> Callable[[Stage], Path]:
+    """Return the files of a base that `build` writes into a folder of the demo."""
+
+    def files(stage: Stage) -> Path:
+        folder = stage.folder / "bases" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        build(folder)
+        return folder
+
+    return files
+
+
 @dataclass(frozen=True, slots=True)
 class Data:
     """A dataset: the content of the file that is uploaded, a zip archive or JSON lines."""

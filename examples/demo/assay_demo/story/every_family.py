@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from rich.markup import escape
 
 from assay_demo.data.materials import MaterialsUnavailable
-from assay_demo.families.showcase import Outcome, every_showcase, print_table, to_json
+from assay_demo.families import images, sounds, tables, texts
+from assay_demo.families.showcase import Outcome, Showcase, print_table, to_json
 from assay_demo.features import knowledge_base, prompt
 from assay_demo.stage import FAULTS, Stage
 from assay_demo.story.use import give_key
@@ -40,6 +41,12 @@ class Shown(Protocol):
     def finish(self, stage: Stage, begun: Any) -> Outcome:
         """Take it through the rest; `begun` is what `begin` returned."""
         ...
+
+
+def every_showcase() -> list[Showcase]:
+    """Return the showcase of each task, by the name of the task."""
+    rows = (*images.SHOWCASES, *sounds.SHOWCASES, *tables.SHOWCASES, *texts.SHOWCASES)
+    return sorted(rows, key=lambda each: each.task)
 
 
 def everything() -> list[Shown]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from assay_demo.families import automatic_speech_recognition, image_classification, text_to_image
+from assay_demo.families import images, sounds
 from assay_demo.families.showcase import begin, finish
 from assay_demo.stage import Stage
 from assay_demo.story.adapt import DOCSTRING_TEST, queue_evaluation
 from assay_demo.story.lives import BASE
 
-SHOWCASES = (
-    image_classification.SHOWCASE,
-    text_to_image.SHOWCASE,
-    automatic_speech_recognition.SHOWCASE,
-)
+SHOWCASES = (images.CLASSIFICATION, images.DRAWING, sounds.SPEECH_RECOGNITION)
 
 
 def queue(stage: Stage) -> None:

