@@ -7,20 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import NoOptions
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.tabular_classification.endpoints import TabularClassificationRequest, read_table
 from tasks.tabular_classification.schema import LabeledRecord, TableInputs
 
@@ -56,10 +43,10 @@ def row_input(row: dict[str, Any]) -> str:
     return json.dumps(row["features"], sort_keys=True)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[TableInputs, NoOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[TableInputs, declare.NoOptions]:
     """Return the request that classifies the row's record."""
     table = {name: [value] for name, value in row["features"].items()}
-    return TableInputs(table=table), NoOptions()
+    return TableInputs(table=table), declare.NoOptions()
 
 
 def feedback_row(inputs: TableInputs, answer: str) -> dict[str, Any]:
@@ -74,22 +61,23 @@ def feedback_row(inputs: TableInputs, answer: str) -> dict[str, Any]:
     return {"features": features, "label": answer.strip()}
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="tabular-classification",
     title="Tabular classification",
     description="Sorts a record of named numbers and categories into one of a fixed set of labels.",
     modality="structured",
-    family=Family.DECISIONS,
-    inputs=(Modality.TABLE,),
-    outputs=(Modality.LABEL,),
+    family=declare.Family.DECISIONS,
+    inputs=(declare.Modality.TABLE,),
+    outputs=(declare.Modality.LABEL,),
     architectures=("TabularClassifier",),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.tabular_classification.runner:TabularRunner",
-    unit=Unit.POINTS,
+    unit=declare.Unit.POINTS,
     input_schema=TableInputs,
-    result_type=list[Label],
+    result_type=list[declare.Label],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/tabular-classification",
             read_table,
             named=True,
@@ -98,7 +86,7 @@ TASK = Task(
         ),
     ),
     sample={"table": {"age": [52, 34], "smoker": ["no", "yes"]}, "parameters": {"top_k": 2}},
-    playground=Playground(body={"table": "$table", "parameters": {"top_k": 10}}),
+    playground=declare.Playground(body={"table": "$table", "parameters": {"top_k": 10}}),
     row=LabeledRecord,
     row_input=row_input,
     examples=(
@@ -106,14 +94,14 @@ TASK = Task(
         {"features": {"age": 67, "smoker": "yes", "pressure": None}, "label": "malignant"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="boosting",
             title="Gradient boosting",
             makes="full",
             train="tasks.tabular_classification.train:train_trees",
             hyperparameters=BoostingHyperparameters,
         ),
-        Recipe(
+        declare.Recipe(
             method="linear",
             title="Logistic regression",
             makes="full",
@@ -121,13 +109,13 @@ TASK = Task(
             hyperparameters=LinearHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.tabular_classification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
-            Metric("auc", "AUC"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
+            declare.Metric("auc", "AUC"),
         ),
         primary_metric="macro_f1",
         uses_training_rows=True,

@@ -11,15 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from registry.catalog.features import (
-    LARGEST,
-    MAX_CATEGORIES,
-    Feature,
-    Value,
-    cell_value,
-    kind_of,
-)
-from workers.trainers.protocol import BadMaterial
+from assay.plugins import declare, run
 
 MAX_COLUMNS = 2_000
 # float32; boosting works on bytes, logistic regression on float64.
@@ -30,7 +22,7 @@ class Misfit(ValueError):
     """A table does not have the features of the model."""
 
 
-def describe(rows: Sequence[dict[str, Any]]) -> list[Feature]:
+def describe(rows: Sequence[dict[str, Any]]) -> list[declare.Feature]:
     """Return the features of training rows, with the categories that they hold.
 
     Raises:
@@ -40,32 +32,32 @@ def describe(rows: Sequence[dict[str, Any]]) -> list[Feature]:
     for name in rows[0]["features"]:
         values = [row["features"][name] for row in rows]
         there = [value for value in values if value is not None]
-        kinds = {kind_of(value) for value in there}
+        kinds = {declare.feature_kind(value) for value in there}
         if len(kinds) != 1:
-            raise BadMaterial(
+            raise run.BadMaterial(
                 f"The feature {name!r} is missing from every row; leave it out."
                 if not kinds
                 else f"The feature {name!r} is a number in some rows and a text in others."
             )
         found.append(_feature(name, there))
     if sum(map(_width, found)) > MAX_COLUMNS:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The features have {sum(map(_width, found)):,} numbers and categories; at most "
             f"{MAX_COLUMNS:,} are trained on."
         )
     return found
 
 
-def _feature(name: str, values: list[Any]) -> Feature:
-    if kind_of(values[0]) == "number":
-        return Feature(name=name, kind="number", example=float(f"{median(values):.6g}"))
+def _feature(name: str, values: list[Any]) -> declare.Feature:
+    if declare.feature_kind(values[0]) == "number":
+        return declare.Feature(name=name, kind="number", example=float(f"{median(values):.6g}"))
     counts = Counter(values)
-    if len(counts) > MAX_CATEGORIES:
-        raise BadMaterial(
-            f"The feature {name!r} has {len(counts):,} categories; at most {MAX_CATEGORIES} are "
-            "trained on. Leave out names and identifiers."
+    if len(counts) > declare.MAX_CATEGORIES:
+        raise run.BadMaterial(
+            f"The feature {name!r} has {len(counts):,} categories; at most "
+            f"{declare.MAX_CATEGORIES} are trained on. Leave out names and identifiers."
         )
-    return Feature(
+    return declare.Feature(
         name=name,
         kind="category",
         categories=sorted(counts),
@@ -73,16 +65,16 @@ def _feature(name: str, values: list[Any]) -> Feature:
     )
 
 
-def _width(feature: Feature) -> int:
+def _width(feature: declare.Feature) -> int:
     return 1 if feature.kind == "number" else len(feature.categories)
 
 
-def width(features: Sequence[Feature]) -> int:
+def width(features: Sequence[declare.Feature]) -> int:
     """Return the number of columns."""
     return sum(map(_width, features))
 
 
-def encoded_rows(features: Sequence[Feature], rows: Sequence[dict[str, Any]]) -> np.ndarray:
+def encoded_rows(features: Sequence[declare.Feature], rows: Sequence[dict[str, Any]]) -> np.ndarray:
     """Return the columns of dataset rows, float32 [rows, columns].
 
     Raises:
@@ -91,14 +83,16 @@ def encoded_rows(features: Sequence[Feature], rows: Sequence[dict[str, Any]]) ->
     """
     size = len(rows) * width(features)
     if size > MAX_NUMBERS:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The rows have {size:,} numbers and categories; at most {MAX_NUMBERS:,} are taken."
         )
     names = rows[0]["features"]
     return encoded(features, {name: [row["features"].get(name) for row in rows] for name in names})
 
 
-def encoded(features: Sequence[Feature], table: Mapping[str, Sequence[Value]]) -> np.ndarray:
+def encoded(
+    features: Sequence[declare.Feature], table: Mapping[str, Sequence[declare.CellValue]]
+) -> np.ndarray:
     """Return the columns of a table, float32 [rows, columns].
 
     A missing number is NaN; a missing category, and one that the model does not know, are nought in
@@ -133,11 +127,11 @@ def encoded(features: Sequence[Feature], table: Mapping[str, Sequence[Value]]) -
     return made
 
 
-def _number(name: str, value: Value) -> float:
-    given = cell_value(value) if isinstance(value, str) else value
+def _number(name: str, value: declare.CellValue) -> float:
+    given = declare.cell_value(value) if isinstance(value, str) else value
     if given is None:
         return float("nan")
-    if isinstance(given, str) or not -LARGEST <= given <= LARGEST:
+    if isinstance(given, str) or not -declare.MAX_CELL_NUMBER <= given <= declare.MAX_CELL_NUMBER:
         raise Misfit(f"{name} is a number of at most 1e15 in size; {str(value)[:40]!r} is not.")
     return given
 

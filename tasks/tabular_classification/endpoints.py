@@ -7,24 +7,23 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, RequestInvalid, Strict, parse
+from assay.plugins import declare
 from tasks.tabular_classification.schema import MAX_LABELS, Table, TableInputs
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """`top_k` asks for the probabilities of the best labels; without it each row has its label."""
 
     top_k: Annotated[int, Field(ge=1, le=MAX_LABELS)] | None = None
 
 
-class InputTable(Strict):
+class InputTable(declare.Strict):
     """The table of the older form."""
 
     data: Table
 
 
-class TabularClassificationRequest(Strict):
+class TabularClassificationRequest(declare.Strict):
     """A `table` {feature: [value of each row]}, or `inputs` {"data": table}.
 
     A number may come as text, as the client's examples have it; a missing value is null.
@@ -35,18 +34,18 @@ class TabularClassificationRequest(Strict):
     parameters: Parameters | None = None
 
 
-def read_table(body: Body, request_id: str, name: str) -> Plan:
+def read_table(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. Raises RequestInvalid."""
-    request = parse(TabularClassificationRequest, body.data)
+    request = declare.parse(TabularClassificationRequest, body.data)
     nested = request.inputs.data if request.inputs is not None else None
     table = nested if request.table is None else request.table
     if table is None or (nested is not None and request.table is not None):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "Send the rows once, as table: {feature: [value of each row]}.",
             param="table",
             code="missing_parameter",
         )
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=TableInputs(table=table),
         renderer=PredictionsRenderer(request.parameters.top_k if request.parameters else None),
@@ -62,7 +61,7 @@ class PredictionsRenderer:
 
     top_k: int | None
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         if self.top_k is None:
             return [labels[0]["label"] for labels in answer.results]
         return [labels[: self.top_k] for labels in answer.results]

@@ -8,55 +8,54 @@ from typing import Any
 
 import numpy as np
 
-from registry.catalog.features import features_of
-from registry.catalog.inputs import NoOptions
-from registry.catalog.results import Label
+from assay.plugins import declare, run
+from assay.plugins.run import Item
 from tasks.tabular_classification.encoding import MAX_COLUMNS, Misfit, encoded, width
 from tasks.tabular_classification.schema import MAX_LABELS, TableInputs
-from workers.engines.architectures import UnsupportedModel, architecture_of, read_json
-from workers.engines.onnx_session import load_session
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
 
 
 class TabularRunner:
     """Returns one [{label, score}, …] for each record."""
 
-    limits = BatchLimits(items=4_096, size=4_096)
+    limits = run.BatchLimits(items=4_096, size=4_096)
 
     def __init__(
         self, folder: Path, *, architectures: Sequence[str], device: Any, dtype: Any
     ) -> None:
-        architecture_of(folder, architectures)
-        config = read_json(folder / "config.json")
+        run.architecture_of(folder, architectures)
+        config = run.read_json(folder / "config.json")
         try:
-            self._features = features_of(config)
+            self._features = declare.features_of(config)
         except ValueError as error:
-            raise UnsupportedModel(f"config.json cannot be used: {error}.") from error
+            raise run.UnsupportedModel(f"config.json cannot be used: {error}.") from error
         self._labels = _labels(config.get("labels"))
         if not self._features or not self._labels:
-            raise UnsupportedModel("The model knows no features yet; fine-tune it first.")
+            raise run.UnsupportedModel("The model knows no features yet; fine-tune it first.")
         columns = width(self._features)
         if columns > MAX_COLUMNS:
-            raise UnsupportedModel(f"The features have more than {MAX_COLUMNS:,} columns.")
-        self._session = load_session(folder / "model.onnx", {"x": "float"}, "probabilities")
+            raise run.UnsupportedModel(f"The features have more than {MAX_COLUMNS:,} columns.")
+        self._session = run.load_session(folder / "model.onnx", {"x": "float"}, "probabilities")
         try:
             found = self.run(np.full((2, columns), np.nan, np.float32))
         except Exception as error:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"model.onnx does not take {columns} columns: {str(error)[:200]}"
             ) from error
         if found.shape != (2, len(self._labels)) or not ((found >= 0) & (found <= 1)).all():
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"model.onnx does not return probabilities of {len(self._labels)} labels."
             )
 
-    def prepare(self, request_id: str, inputs: TableInputs, options: NoOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: TableInputs, options: declare.NoOptions
+    ) -> run.Prepared:
         try:
             rows = encoded(self._features, inputs.table)
         except Misfit as error:
-            raise RequestRefused(str(error)) from error
-        return Prepared(items=[Item(row) for row in rows], units=len(rows) * len(self._features))
+            raise run.RequestRefused(str(error)) from error
+        return run.Prepared(
+            items=[Item(row) for row in rows], units=len(rows) * len(self._features)
+        )
 
     def collate(self, items: Sequence[Item]) -> np.ndarray:
         return np.stack([item.payload for item in items])
@@ -74,7 +73,7 @@ class TabularRunner:
     def close(self) -> None:
         """Do nothing: the runner holds the model alone."""
 
-    def _ranked(self, scores: np.ndarray) -> list[Label]:
+    def _ranked(self, scores: np.ndarray) -> list[declare.Label]:
         return [
             {"label": self._labels[index], "score": float(scores[index])}
             for index in np.argsort(-scores, kind="stable")
@@ -88,5 +87,5 @@ def _labels(given: Any) -> list[str]:
         or not all(isinstance(each, str) and 1 <= len(each) <= 100 for each in given)
         or len(set(given)) < len(given)
     ):
-        raise UnsupportedModel(f"config.json must list up to {MAX_LABELS} different labels.")
+        raise run.UnsupportedModel(f"config.json must list up to {MAX_LABELS} different labels.")
     return given

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from registry.catalog.features import MAX_FEATURES, FeatureName, Features, FeatureValue
-from registry.catalog.inputs import Inputs
+from assay.plugins import declare
 
 MAX_RECORDS = 2_000
 # Values of all records of a request.
@@ -20,7 +19,7 @@ class LabeledRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    features: Features
+    features: declare.Features
     label: str = Field(min_length=1, max_length=100)
 
 
@@ -35,16 +34,16 @@ def _even(table: dict[str, list[object]]) -> dict[str, list[object]]:
     return table
 
 
-Column = Annotated[list[FeatureValue], Field(min_length=1, max_length=MAX_RECORDS)]
+Column = Annotated[list[declare.FeatureValue], Field(min_length=1, max_length=MAX_RECORDS)]
 # The values of each feature, in the order of the rows.
 Table = Annotated[
-    dict[FeatureName, Column],
-    Field(min_length=1, max_length=MAX_FEATURES),
+    dict[declare.FeatureName, Column],
+    Field(min_length=1, max_length=declare.MAX_FEATURES),
     AfterValidator(_even),
 ]
 
 
-class TableInputs(Inputs):
+class TableInputs(declare.Inputs):
     """Records to classify, by feature."""
 
     table: Table

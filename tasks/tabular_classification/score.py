@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from assay.plugins import run
 from tasks.tabular_classification.encoding import Misfit, describe, encoded_rows
 from tasks.tabular_classification.train import fit_linear, linear_probabilities
-from workers.trainers.classification import SAMPLES, Baseline, score_classifier
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult, Progress
-from workers.trainers.uncertainty import bootstrap
 
 LINEAR = "Logistic regression"
 # Drawing more rows a thousand times takes long, and their interval is narrow.
@@ -25,7 +22,7 @@ _SAME = 1e-3
 _SHOWN = 6
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1, F1 by label and AUC; accuracy by label too.
 
     AUC is the mean over the labels, each against all others. With training rows, logistic
@@ -51,11 +48,11 @@ def score(request: ScoreRequest) -> EvaluationResult:
     baselines = []
     if linear is not None and request.train_rows is not None:
         guesses = [labels[index] for index in linear.argmax(axis=1)]
-        baselines.append(Baseline(LINEAR, guesses, len(request.train_rows)))
-    result = score_classifier(
+        baselines.append(run.Baseline(LINEAR, guesses, len(request.train_rows)))
+    result = run.score_classifier(
         truth=truth,
         outcomes=request.outcomes,
-        shown=[{"input": _words(row["features"])} for row in request.rows[:SAMPLES]],
+        shown=[{"input": _words(row["features"])} for row in request.rows[: run.MAX_SAMPLES]],
         baselines=baselines,
     )
     is_label = np.array([[label == name for name in labels] for label in truth])
@@ -66,11 +63,11 @@ def _linear(
     train: list[dict[str, Any]] | None,
     rows: Sequence[dict[str, Any]],
     labels: list[str],
-    progress: Progress,
+    progress: run.Progress,
 ) -> np.ndarray | None:
     """Return a logistic regression's probabilities for `rows`, [rows, labels]."""
     if progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     if not train:
         return None
     started = time.monotonic()
@@ -78,7 +75,7 @@ def _linear(
         features = describe(train)
         columns = encoded_rows(features, train)
         tested = encoded_rows(features, rows)
-    except (Misfit, BadMaterial) as error:
+    except (Misfit, run.BadMaterial) as error:
         progress.log(f"{LINEAR} was not trained: {error}")
         return None
     known = sorted({row["label"] for row in train})
@@ -93,11 +90,11 @@ def _linear(
 
 
 def _with_auc(
-    result: EvaluationResult,
+    result: run.EvaluationResult,
     is_label: np.ndarray,
     found: np.ndarray,
     linear: np.ndarray | None,
-) -> EvaluationResult:
+) -> run.EvaluationResult:
     compared = np.full_like(found, 1 / found.shape[1]) if linear is None else linear
     areas = {"metrics": _auc(is_label, found), "baseline": _auc(is_label, compared)}
     area = areas["baseline"]
@@ -108,7 +105,7 @@ def _with_auc(
     intervals = {name: dict(each) for name, each in result.intervals.items()}
     if len(found) <= MAX_RESAMPLED:
         for name, scores in (("metrics", found), ("baseline", compared)):
-            intervals[name]["auc"] = bootstrap(
+            intervals[name]["auc"] = run.bootstrap(
                 areas[name],
                 lambda rows, scores=scores: _auc(is_label[rows], scores[rows]),  # type: ignore[misc]
                 len(found),

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from sklearn.model_selection import train_test_split
 
-from registry.catalog.features import Feature
+from assay.plugins import declare, run
 from tasks.tabular_classification import (
     TASK,
     BoostingHyperparameters,
@@ -27,15 +27,6 @@ from tasks.tabular_classification import (
 from tasks.tabular_classification.encoding import describe, encoded_rows
 from tasks.tabular_classification.graphs import Linear, linear_graph, tree_graph
 from tasks.tabular_classification.schema import MAX_LABELS, LabeledRecord
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.trainers.material import parse_settings, read_valid_rows
-from workers.trainers.protocol import (
-    BadMaterial,
-    Cancelled,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
 
 MIN_ROWS_PER_LABEL = 4
 # Rounds between two looks at the validation rows.
@@ -47,7 +38,7 @@ MAX_ITERATIONS = 1_000
 class Material:
     """Columns and labels (as numbers) of all rows, and which of them are held out."""
 
-    features: list[Feature]
+    features: list[declare.Feature]
     labels: list[str]
     columns: np.ndarray
     numbers: np.ndarray
@@ -59,14 +50,14 @@ class Material:
         return self.columns[~self.held_out], self.numbers[~self.held_out]
 
 
-def train_trees(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train boosted trees: choose the number of rounds on held-out rows, then train on all rows.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(BoostingHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(BoostingHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
     model = _trees(settings)
     losses: dict[int, float] = {}
@@ -106,16 +97,16 @@ def _trees(settings: BoostingHyperparameters) -> Any:
 
 
 def _grown(
-    model: Any, rounds: int, rows: tuple[np.ndarray, np.ndarray], progress: Progress
+    model: Any, rounds: int, rows: tuple[np.ndarray, np.ndarray], progress: run.Progress
 ) -> None:
     """Train further, up to a number of rounds. Raises Cancelled."""
     if progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     model.set_params(max_iter=rounds)
     model.fit(*rows)
 
 
-def train_linear(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train a logistic regression over standardized columns: measured on held-out rows, then
     trained on all rows.
 
@@ -123,15 +114,15 @@ def train_linear(request: TrainingRequest, progress: Progress) -> TrainingResult
         BadMaterial: Rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(LinearHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(LinearHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
     if progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     model = fit_linear(*material.train, settings.inverse_regularization)
     probabilities = linear_probabilities(model, material.columns[material.held_out])
     progress.metric(1, 1, {"validation_loss": _loss(probabilities, material)})
     if progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     final = fit_linear(material.columns, material.numbers, settings.inverse_regularization)
     notes = "Measured on the held-out rows; then trained on all rows."
     return _finished(request, material, settings, linear_graph(final), probabilities, {}, notes)
@@ -166,18 +157,22 @@ def linear_probabilities(model: Linear, columns: np.ndarray) -> np.ndarray:
     return found
 
 
-def _read(request: TrainingRequest, settings: Hyperparameters, progress: Progress) -> Material:
+def _read(
+    request: run.TrainingRequest, settings: Hyperparameters, progress: run.Progress
+) -> Material:
     try:
-        architecture_of(request.base, TASK.architectures)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
-    rows = read_valid_rows(request.train_file, LabeledRecord)
+        run.architecture_of(request.base, TASK.architectures)
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
+    rows = run.read_valid_rows(request.train_file, LabeledRecord)
     labels, counts = np.unique([row["label"] for row in rows], return_counts=True)
     if not 2 <= len(labels) <= MAX_LABELS:
-        raise BadMaterial(f"There are {len(labels)} labels; a classifier has 2 to {MAX_LABELS}.")
+        raise run.BadMaterial(
+            f"There are {len(labels)} labels; a classifier has 2 to {MAX_LABELS}."
+        )
     if counts.min() < MIN_ROWS_PER_LABEL:
         rare = labels[counts.argmin()]
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The label {str(rare)!r} has {counts.min()} rows; each needs {MIN_ROWS_PER_LABEL}."
         )
     features = describe(rows)
@@ -202,19 +197,19 @@ def _loss(probabilities: np.ndarray, material: Material) -> float:
 
 
 def _finished(
-    request: TrainingRequest,
+    request: run.TrainingRequest,
     material: Material,
     settings: Hyperparameters,
     graph: Any,
     probabilities: np.ndarray,
     parameters: dict[str, Any],
     notes: str,
-) -> TrainingResult:
+) -> run.TrainingResult:
     """Save the model; return what `probabilities` of the held-out rows measure."""
     request.output.mkdir(parents=True, exist_ok=True)
     save_model(request.output, graph, features=material.features, labels=material.labels)
     truth, guesses = material.numbers[material.held_out], probabilities.argmax(axis=1)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_accuracy": float(accuracy_score(truth, guesses)),
             "validation_macro_f1": float(f1_score(truth, guesses, average="macro")),
@@ -231,7 +226,7 @@ def _finished(
 
 
 def save_model(
-    folder: Path, graph: Any, *, features: Sequence[Feature], labels: Sequence[str]
+    folder: Path, graph: Any, *, features: Sequence[declare.Feature], labels: Sequence[str]
 ) -> None:
     """Write `model.onnx` and the `config.json` that names its features and labels."""
     onnx.save(graph, folder / "model.onnx")

@@ -7,18 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.text_to_audio.endpoints import TextToAudioRequest, read_text_to_audio
 from tasks.text_to_audio.schema import MusicInputs, MusicOptions, NamedPiece
 
@@ -44,22 +33,23 @@ def evaluation_request(row: dict[str, Any]) -> tuple[MusicInputs, MusicOptions]:
     return MusicInputs(music=row["music"]), MusicOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-to-audio",
     title="Text to audio",
     description="Composes music in four voices from a key, a tempo and first notes, and plays it.",
     modality="text",
-    family=Family.AUDIO,
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.AUDIO,),
+    family=declare.Family.AUDIO,
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.AUDIO,),
     architectures=("GPT2LMHeadModel", "LlamaForCausalLM"),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.text_to_audio.runner:ComposerRunner",
-    unit=Unit.AUDIO_SECONDS,
+    unit=declare.Unit.AUDIO_SECONDS,
     input_schema=MusicInputs,
     option_schema=MusicOptions,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/text-to-audio",
             read_text_to_audio,
             named=True,
@@ -68,7 +58,7 @@ TASK = Task(
         ),
     ),
     sample={"inputs": PROMPT, "parameters": {"seconds": 12, "seed": 7}},
-    playground=Playground(body={"inputs": "$text"}, text=PROMPT),
+    playground=declare.Playground(body={"inputs": "$text"}, text=PROMPT),
     row=NamedPiece,
     row_input=itemgetter("music"),
     examples=(
@@ -84,7 +74,7 @@ TASK = Task(
         },
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -92,12 +82,12 @@ TASK = Task(
             hyperparameters=ComposerHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.text_to_audio.score:score",
         metrics=(
-            Metric("bits_per_note", "Bits per note", higher_is_better=False),
-            Metric("perplexity", "Perplexity of a note", higher_is_better=False),
+            declare.Metric("bits_per_note", "Bits per note", higher_is_better=False),
+            declare.Metric("perplexity", "Perplexity of a note", higher_is_better=False),
         ),
         primary_metric="bits_per_note",
         uses_training_rows=True,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
 from tasks.text_to_audio.notation import (
     BLOCK,
     FIRST,
@@ -24,8 +25,6 @@ from tasks.text_to_audio.notation import (
     tokens,
     value_of,
 )
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.loading import load_model
 
 MIN_POSITIONS = 64
 
@@ -36,7 +35,7 @@ class Composer:
     def __init__(self, model: Any) -> None:
         config = model.config
         if config.vocab_size != VOCABULARY or config.max_position_embeddings < MIN_POSITIONS:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The model has {config.vocab_size} tokens and {config.max_position_embeddings} "
                 f"places; music has {VOCABULARY} tokens and needs {MIN_POSITIONS} places."
             )
@@ -47,7 +46,7 @@ class Composer:
     @classmethod
     def load(cls, folder: Path, architectures: Sequence[str], **settings: Any) -> Composer:
         """Return the composer of a folder. Raises UnsupportedModel."""
-        return cls(load_model(folder, architectures, **settings))
+        return cls(run.load_model(folder, architectures, **settings))
 
     def compose(
         self,

@@ -9,8 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
-from registry.catalog.requests import Body, RequestInvalid, Strict, parse
+from assay.plugins import declare
 from tasks.text_to_audio.notation import DEFAULT_TEMPO, MAX_TEMPO, MIN_TEMPO, pitch
 from tasks.text_to_audio.schema import (
     DEFAULT_SECONDS,
@@ -31,7 +30,7 @@ _NOTES = re.compile(
 _STRAY = re.compile(r"\b[A-Ha-h][#b]?-?\d(?!\w)")
 
 
-class GenerationParameters(Strict):
+class GenerationParameters(declare.Strict):
     """Hugging Face's settings of a generating model, as far as they mean something for music."""
 
     temperature: Annotated[float, Field(ge=0.05, le=2, strict=False)] | None = None
@@ -49,27 +48,27 @@ class Parameters(GenerationParameters):
     generation_parameters: GenerationParameters | None = None
 
 
-class TextToAudioRequest(Strict):
+class TextToAudioRequest(declare.Strict):
     """A text with a key, a tempo or the first notes, such as `A minor, 96 bpm, notes A4 B4 C5`."""
 
     inputs: Annotated[str, Field(min_length=1, max_length=1_000)]
     parameters: Parameters | None = None
 
 
-def read_text_to_audio(body: Body, request_id: str, name: str) -> Plan:
+def read_text_to_audio(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. Raises RequestInvalid."""
-    request = parse(TextToAudioRequest, body.data)
+    request = declare.parse(TextToAudioRequest, body.data)
     given = request.parameters or Parameters()
     chosen = given.generation_parameters or given
     if chosen is not given and (given.temperature, given.top_p) != (None, None):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "temperature and top_p are sent twice. Send them in parameters or in "
             "generation_parameters.",
             param="parameters.generation_parameters",
         )
     usual = MusicOptions()
     seconds = given.seconds or DEFAULT_SECONDS
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=_inputs(request.inputs, given.seed),
         renderer=RecordingRenderer(),
@@ -87,33 +86,33 @@ def read_text_to_audio(body: Body, request_id: str, name: str) -> Plan:
 def _inputs(text: str, seed: int | None) -> MusicInputs:
     key, tempo, notes = _KEY.search(text), _TEMPO.search(text), _NOTES.search(text)
     if stray := _STRAY.search(_NOTES.sub(" ", text, count=1)):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"inputs has {stray[0]!r} outside of its notes. Write all notes in one row, such as "
             "'notes A4 B4 C5'.",
             param="inputs",
         )
     if not (key or tempo or notes):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "inputs names no key, tempo or notes. Write a text such as 'A minor, 96 bpm, notes A4 "
             "B4 C5'.",
             param="inputs",
         )
     beats = int(tempo[1]) if tempo else DEFAULT_TEMPO
     if not MIN_TEMPO <= beats <= MAX_TEMPO:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"inputs names {beats} beats a minute; {MIN_TEMPO} to {MAX_TEMPO} are played.",
             param="inputs",
         )
     opening = re.split(r"[ ,]+", notes[1].strip(" ,")) if notes else []
     if len(opening) > MAX_OPENING:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"inputs names {len(opening)} notes; at most {MAX_OPENING} are taken.", param="inputs"
         )
     try:
         for each in opening:
             pitch(each)
     except ValueError as error:
-        raise RequestInvalid(f"inputs: {error}.", param="inputs") from None
+        raise declare.RequestInvalid(f"inputs: {error}.", param="inputs") from None
     return MusicInputs(
         key=f"{key[1]}{key[2]} {key[3]}" if key else "C major",
         tempo=beats,
@@ -126,6 +125,6 @@ def _inputs(text: str, seed: int | None) -> MusicInputs:
 class RecordingRenderer:
     """The recording itself, as the whole body."""
 
-    def whole(self, answer: Answer) -> Rendered:
-        result: MediaResult = answer.results[0]
-        return Rendered(result.data, result.content_type)
+    def whole(self, answer: declare.Answer) -> declare.Rendered:
+        result: declare.MediaResult = answer.results[0]
+        return declare.Rendered(result.data, result.content_type)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.text_to_audio.composer import Composer
 from tasks.text_to_audio.notation import STEPS_PER_BEAT, Key, Piece, key_from, parse, pitch, written
 from tasks.text_to_audio.schema import MAX_SEED, MusicInputs, MusicOptions
 from tasks.text_to_audio.synthesizer import wav
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ComposerRunner:
     A cancelled request ends at the note that is being chosen.
     """
 
-    limits = BatchLimits(items=1, size=1)
+    limits = run.BatchLimits(items=1, size=1)
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class ComposerRunner:
         self._running = ""
         self._closing = False
 
-    def prepare(self, request_id: str, inputs: MusicInputs, options: MusicOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: MusicInputs, options: MusicOptions) -> run.Prepared:
         steps = round(options.seconds * inputs.tempo / 60 * STEPS_PER_BEAT)
         if len(inputs.opening) * STEPS_PER_BEAT > steps:
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"The opening has {len(inputs.opening)} beats; {options.seconds:g} s hold fewer."
             )
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         task = _Task(request_id, key_from(inputs.key), inputs, options, steps, seed)
-        return Prepared(items=[Item(task)], units=math.ceil(options.seconds))
+        return run.Prepared(items=[Item(task)], units=math.ceil(options.seconds))
 
     def collate(self, items: Sequence[Item]) -> list[_Task]:
         return [item.payload for item in items]
@@ -92,11 +92,11 @@ class ComposerRunner:
                 stop=lambda: self._closing or task.request_id in self._cancelled,
             )
             if len(steps) < task.steps:
-                raise Cancelled
+                raise run.RequestCancelled
         finally:
             self._running = ""
             self._cancelled.discard(task.request_id)
         piece = Piece(task.key, task.inputs.tempo, tuple(steps))
-        return MediaOutput(
+        return run.MediaOutput(
             wav(piece), "audio/wav", {"seed": task.seed, "music": written(piece)[:4_000]}
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from registry.catalog.inputs import Inputs, Options
+from assay.plugins import declare
 from tasks.text_to_audio.notation import MAX_TEMPO, MIN_TEMPO, parse, pitch
 
 MAX_CHARACTERS = 20_000
@@ -39,7 +39,7 @@ class NamedPiece(BaseModel):
     music: Music
 
 
-class MusicInputs(Inputs):
+class MusicInputs(declare.Inputs):
     """A key, beats a minute, and the soprano's first notes, one a beat.
 
     With `music`, nothing is composed: the result is how likely the model finds that piece.
@@ -54,7 +54,7 @@ class MusicInputs(Inputs):
     music: Music | None = None
 
 
-class MusicOptions(Options):
+class MusicOptions(declare.Options):
     """Length of the recording, and how daring the choice of notes is."""
 
     seconds: Annotated[float, Field(ge=2, le=MAX_SECONDS, allow_inf_nan=False)] = DEFAULT_SECONDS

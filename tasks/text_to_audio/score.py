@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from assay.plugins import run
 from tasks.text_to_audio.ngrams import NAME, NgramModel
 from tasks.text_to_audio.notation import parse
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.uncertainty import bootstrap
 
 SAMPLES = 8
 SHOWN_CHARACTERS = 200
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return bits per note and the perplexity of a note; held notes and rests count in them.
 
     The baseline are n-grams of the pieces that the version was trained on, in all keys.
@@ -29,12 +27,12 @@ def score(request: ScoreRequest) -> EvaluationResult:
     pieces = [parse(row["music"]) for row in request.rows]
     notes = np.array([piece.notes for piece in pieces])
     if not notes.all():
-        raise BadMaterial("A piece of the test data has no note.")
+        raise run.BadMaterial("A piece of the test data has no note.")
     bits = np.array([outcome.results[0]["nats"] for outcome in request.outcomes]) / math.log(2)
     found = _metrics(bits, notes)
     compared, plain, trained_on = _baseline(request, pieces)
     baseline = {} if compared is None else _metrics(compared, notes)
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=found,
         baseline=baseline,
         baseline_name="" if compared is None else NAME,
@@ -60,15 +58,15 @@ def score(request: ScoreRequest) -> EvaluationResult:
     )
 
 
-def _baseline(request: ScoreRequest, pieces: Any) -> tuple[np.ndarray | None, np.ndarray, int]:
+def _baseline(request: run.ScoreRequest, pieces: Any) -> tuple[np.ndarray | None, np.ndarray, int]:
     """Return the n-grams' bits by piece, the same for each note, and the pieces counted."""
     if not request.train_rows:
         return None, np.zeros(len(pieces)), 0
     if request.progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     model = NgramModel(parse(row["music"]) for row in request.train_rows)
     if request.progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     bits = np.array([model.bits(piece) for piece in pieces])
     request.progress.log(f"{NAME}: counted in {model.trained_on:,} pieces, in 12 keys.")
     return bits, bits / np.array([piece.notes for piece in pieces]), model.trained_on
@@ -84,7 +82,7 @@ def _intervals(
 ) -> dict[str, dict[str, Any]]:
     """Return intervals with the pieces drawn again: notes of one piece depend on each other."""
     return {
-        name: bootstrap(
+        name: run.bootstrap(
             scores[name],
             lambda rows, name=name: _metrics(bits[rows], notes[rows])[name],  # type: ignore[misc]
             len(bits),

@@ -12,15 +12,11 @@ import transformers
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from assay.plugins import run
 from tasks.text_to_audio import TASK, ComposerHyperparameters
 from tasks.text_to_audio.composer import Composer
 from tasks.text_to_audio.notation import HEADER, PAD, Piece, parse, tokens
 from tasks.text_to_audio.schema import NamedPiece
-from workers.engines.architectures import UnsupportedModel
-from workers.trainers.bases import load_base
-from workers.trainers.material import hold_out, parse_settings, read_valid_rows
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import MonitoredTrainer, arguments, finish_config, run_trainer
 
 # Measurements on the validation pieces in a run; the best weights are kept.
 CHECKS = 4
@@ -28,27 +24,27 @@ MIN_PIECES = 4
 _IGNORED = -100
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train; the weights that were best on the validation pieces are what is kept.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(ComposerHyperparameters, request.hyperparameters)
-    rows = read_valid_rows(request.train_file, NamedPiece)
+    settings = run.parse_settings(ComposerHyperparameters, request.hyperparameters)
+    rows = run.read_valid_rows(request.train_file, NamedPiece)
     if len(rows) < MIN_PIECES:
-        raise BadMaterial(f"There are {len(rows)} pieces; training needs {MIN_PIECES}.")
+        raise run.BadMaterial(f"There are {len(rows)} pieces; training needs {MIN_PIECES}.")
     transformers.set_seed(settings.seed)
-    model = load_base(request.base, TASK.architectures)
+    model = run.load_base(request.base, TASK.architectures)
     try:
         composer = Composer(model)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     pieces = [parse(row["music"]) for row in rows]
-    known, held_out = hold_out(pieces, settings.validation_fraction, settings.seed)
+    known, held_out = run.hold_out(pieces, settings.validation_fraction, settings.seed)
     validation = [part for piece in held_out for part in _parts(piece, composer.steps)]
-    trainer = MonitoredTrainer(
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
         args=_arguments(request, settings),
@@ -59,12 +55,12 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     def save(folder: Any) -> None:
         model.save_pretrained(folder)
-        finish_config(folder)
+        run.finish_config(folder)
 
-    metrics, notes = run_trainer(trainer, None, request, progress, save=save)
+    metrics, notes = run.run_trainer(trainer, None, request, progress, save=save)
     count = sum(len(part) - HEADER for part in validation)
     sounding = sum(piece.notes for piece in held_out)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_bits_per_note": metrics["eval_loss"] * count / math.log(2) / sounding,
@@ -124,9 +120,9 @@ def _collated(examples: Sequence[list[int]]) -> dict[str, Tensor]:
     return {"input_ids": ids, "labels": labels}
 
 
-def _arguments(request: TrainingRequest, settings: ComposerHyperparameters) -> Any:
+def _arguments(request: run.TrainingRequest, settings: ComposerHyperparameters) -> Any:
     checks = max(1, settings.steps // CHECKS)
-    return arguments(
+    return run.training_arguments(
         request,
         settings.seed,
         max_steps=settings.steps,

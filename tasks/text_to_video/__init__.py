@@ -5,22 +5,22 @@ from __future__ import annotations
 
 from operator import itemgetter
 
-from registry.catalog.declaration import BATCH, Family, Modality, Playground, Task, Unit
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.text_to_video.endpoints import TextToVideoRequest, read_text_to_video
 from tasks.text_to_video.schema import CaptionedVideo, VideoInputs, VideoOptions
 
 PROMPT = "a shirt that moves to the right"
 _SMALL = {"width": 64, "height": 64, "num_frames": 9, "num_inference_steps": 4}
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-to-video",
     title="Text to video",
     description="Makes a short video of what a prompt describes: an animated WebP.",
     modality="text",
-    family=Family.VIDEO,
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.VIDEO,),
+    family=declare.Family.VIDEO,
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.VIDEO,),
     architectures=("WanPipeline",),
     components=(
         "diffusers.AutoencoderKLWan",
@@ -31,13 +31,13 @@ TASK = Task(
         "transformers.T5TokenizerFast",
         "transformers.UMT5EncoderModel",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.text_to_video.runner:TextToVideoRunner",
-    unit=Unit.MEGAPIXELS,
+    unit=declare.Unit.MEGAPIXELS,
     input_schema=VideoInputs,
     option_schema=VideoOptions,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/text-to-video",
             read_text_to_video,
             named=True,
@@ -46,7 +46,7 @@ TASK = Task(
         ),
     ),
     sample={"inputs": PROMPT, "parameters": _SMALL},
-    playground=Playground(body={"inputs": "$text", "parameters": _SMALL}, text=PROMPT),
+    playground=declare.Playground(body={"inputs": "$text", "parameters": _SMALL}, text=PROMPT),
     row=CaptionedVideo,
     row_input=itemgetter("video"),
     examples=(

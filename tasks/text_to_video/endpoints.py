@@ -8,8 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
-from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, parse
+from assay.plugins import declare
 from tasks.text_to_video.schema import (
     DEFAULT_FRAMES,
     DEFAULT_GUIDANCE,
@@ -27,7 +26,7 @@ from tasks.text_to_video.schema import (
 )
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Settings of one video, by Hugging Face's names. `width` and `height` are Assay's."""
 
     negative_prompt: Annotated[list[Prompt], Field(max_length=8)] | None = None
@@ -39,20 +38,20 @@ class Parameters(Strict):
     height: Side | None = None
 
 
-class TextToVideoRequest(Strict):
+class TextToVideoRequest(declare.Strict):
     """A prompt, and settings of the video."""
 
     inputs: Prompt
     parameters: Parameters | None = None
 
 
-def read_text_to_video(body: Body, request_id: str, name: str) -> Plan:
+def read_text_to_video(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. Raises RequestInvalid."""
-    request = parse(TextToVideoRequest, body.data)
+    request = declare.parse(TextToVideoRequest, body.data)
     given = request.parameters or Parameters()
     negative = ", ".join(given.negative_prompt or [])
     if len(negative) > MAX_PROMPT:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"negative_prompt has {len(negative):,} characters in all; at most {MAX_PROMPT:,} are "
             "read. Send fewer or shorter texts.",
             param="parameters.negative_prompt",
@@ -67,13 +66,13 @@ def read_text_to_video(body: Body, request_id: str, name: str) -> Plan:
     )
     pixels = inputs.width * inputs.height * inputs.frames
     if pixels > MAX_PIXELS:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"The video has {pixels:,} pixels in all of its frames; at most {MAX_PIXELS:,} are "
             "made. Ask for fewer frames, or a smaller size.",
             param="parameters",
         )
-    tokens = estimate_tokens([request.inputs, negative])
-    return Plan(
+    tokens = declare.estimate_tokens([request.inputs, negative])
+    return declare.Plan(
         model=name,
         inputs=inputs,
         renderer=VideoRenderer(),
@@ -91,6 +90,6 @@ def read_text_to_video(body: Body, request_id: str, name: str) -> Plan:
 class VideoRenderer:
     """The video itself, an animated WebP, as the whole body."""
 
-    def whole(self, answer: Answer) -> Rendered:
-        result: MediaResult = answer.results[0]
-        return Rendered(result.data, result.content_type)
+    def whole(self, answer: declare.Answer) -> declare.Rendered:
+        result: declare.MediaResult = answer.results[0]
+        return declare.Rendered(result.data, result.content_type)

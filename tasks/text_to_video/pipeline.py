@@ -14,9 +14,8 @@ import diffusers
 import torch
 import transformers
 
+from assay.plugins import run
 from tasks.text_to_video import TASK
-from workers.engines.architectures import UnsupportedModel, pipeline_parts
-from workers.engines.loading import check_shards
 
 diffusers.utils.logging.disable_progress_bar()
 
@@ -44,10 +43,10 @@ def load_pipeline(
     Raises:
         UnsupportedModel: the folder holds no pipeline that is allowed, or a part cannot be loaded.
     """
-    _, parts = pipeline_parts(folder, architectures, TASK.components)
+    _, parts = run.pipeline_parts(folder, architectures, TASK.components)
     if set(parts) != set(_PLACES):
         wrong = min(set(parts) ^ set(_PLACES))
-        raise UnsupportedModel(
+        raise run.UnsupportedModel(
             f"model_index.json must name {', '.join(sorted(_PLACES))}; see {wrong[:60]}."
         )
     loaded = {
@@ -71,7 +70,7 @@ def load_prompt_tokenizer(folder: Path) -> Any:
             folder / "tokenizer", local_files_only=True
         )
     except Exception as error:
-        raise UnsupportedModel(f"The tokenizer cannot be loaded: {error}"[:500]) from error
+        raise run.UnsupportedModel(f"The tokenizer cannot be loaded: {error}"[:500]) from error
 
 
 def text_states(pipe: Any, tokens: Sequence[int], length: int) -> torch.Tensor:
@@ -85,15 +84,15 @@ def text_states(pipe: Any, tokens: Sequence[int], length: int) -> torch.Tensor:
 
 def _part(folder: Path, name: str, class_name: str, dtype: torch.dtype | None) -> Any:
     if class_name not in _PLACES[name]:
-        raise UnsupportedModel(f"model_index.json has a {class_name} as its {name}.")
+        raise run.UnsupportedModel(f"model_index.json has a {class_name} as its {name}.")
     is_text = name == "text_encoder"
     part = getattr(transformers if is_text else diffusers, class_name)
     settings: dict[str, Any] = {"local_files_only": True}
     if issubclass(part, torch.nn.Module):
-        check_shards(folder)
+        run.check_shards(folder)
         settings |= {"use_safetensors": True, "dtype" if is_text else "torch_dtype": dtype}
     try:
         loaded = part.from_pretrained(folder, **settings)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UnsupportedModel(f"The part {name} cannot be loaded: {error}"[:500]) from error
+        raise run.UnsupportedModel(f"The part {name} cannot be loaded: {error}"[:500]) from error
     return loaded.eval() if isinstance(loaded, torch.nn.Module) else loaded

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.text_to_video.pipeline import (
     MAX_LENGTH,
     load_pipeline,
@@ -20,10 +22,6 @@ from tasks.text_to_video.pipeline import (
     text_states,
 )
 from tasks.text_to_video.schema import MAX_SEED, VideoInputs, VideoOptions
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.prompts import PromptCancelled, PromptProcesses
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
 
 FRAMES_PER_SECOND = 8
 
@@ -44,7 +42,7 @@ class TextToVideoRunner:
     A cancelled request ends after the step that is running; its frames are not decoded.
     """
 
-    limits = BatchLimits(items=1, size=1)
+    limits = run.BatchLimits(items=1, size=1)
 
     def __init__(
         self,
@@ -58,7 +56,7 @@ class TextToVideoRunner:
         tokenizer = load_prompt_tokenizer(folder)
         known = self._pipe.text_encoder.config.vocab_size
         if len(tokenizer) > known:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The tokenizer has {len(tokenizer)} tokens; the text encoder reads {known}."
             )
         self._side = self._pipe.vae_scale_factor_spatial * max(
@@ -68,25 +66,25 @@ class TextToVideoRunner:
         self._cancelled: set[str] = set()
         self._running = ""
         self._closing = False
-        self._prompts = PromptProcesses(tokenizer, max_length=self._length)
+        self._prompts = run.PromptProcesses(tokenizer, max_length=self._length)
 
-    def prepare(self, request_id: str, inputs: VideoInputs, options: VideoOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: VideoInputs, options: VideoOptions) -> run.Prepared:
         step = self._pipe.vae_scale_factor_temporal
         if inputs.width % self._side or inputs.height % self._side:
-            raise RequestRefused(f"Width and height must be multiples of {self._side}.")
+            raise run.RequestRefused(f"Width and height must be multiples of {self._side}.")
         if (inputs.frames - 1) % step:
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"num_frames must be one more than a multiple of {step}, such as {4 * step + 1}."
             )
         try:
             texts = [inputs.prompt, inputs.negative_prompt or ""]
             read = self._prompts.read_texts(request_id, texts, options.truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except run.PromptCancelled:
+            raise run.RequestCancelled from None
         prompt, negative = read.tokens
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         pixels = inputs.width * inputs.height * inputs.frames
-        return Prepared(
+        return run.Prepared(
             items=[Item(_Request(request_id, prompt, negative, seed, inputs, options))],
             prompt_tokens=len(prompt),
             units=math.ceil(pixels / 1_000_000),
@@ -102,7 +100,7 @@ class TextToVideoRunner:
 
     def split(self, output: list[Any], items: Sequence[Item]) -> list[Any]:
         return [
-            MediaOutput(_webp(frames), "image/webp", {"seed": item.payload.seed})
+            run.MediaOutput(_webp(frames), "image/webp", {"seed": item.payload.seed})
             for frames, item in zip(output, items, strict=True)
         ]
 
@@ -140,7 +138,7 @@ class TextToVideoRunner:
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         # The pipeline's own interruption still decodes, which costs more than a step.
         if self._closing or self._running in self._cancelled:
-            raise Cancelled
+            raise run.RequestCancelled
         return {}
 
 

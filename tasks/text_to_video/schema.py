@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import VideoFile
-from registry.catalog.inputs import Inputs, TextOptions
+from assay.plugins import declare
 
 MAX_SIDE = 1_280
 MAX_FRAMES = 121
@@ -33,11 +32,11 @@ class CaptionedVideo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    video: VideoFile
+    video: declare.VideoFile
     text: str = Field(min_length=1, max_length=2_000)
 
 
-class VideoInputs(Inputs):
+class VideoInputs(declare.Inputs):
     """A prompt, and the size in pixels and number of frames of the video.
 
     Without a seed, one is drawn.
@@ -51,7 +50,7 @@ class VideoInputs(Inputs):
     seed: Seed | None = None
 
 
-class VideoOptions(TextOptions):
+class VideoOptions(declare.TextOptions):
     """Settings of the denoising: number of steps, and weight of classifier-free guidance."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = DEFAULT_STEPS

@@ -7,19 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.series import MIN_VALUES
+from assay.plugins import declare
 from tasks.time_series_forecasting.endpoints import ForecastRequest, read_forecast
 from tasks.time_series_forecasting.schema import (
     ORIGINS,
@@ -60,7 +48,11 @@ def origins(values: int, horizon: int) -> list[int]:
     """Return the lengths of the histories that a series is forecast from, shortest first: up to
     six forecasts of `horizon` steps, one after another, that end with the series."""
     found = [values - horizon * (number + 1) for number in range(ORIGINS)]
-    return [length for length in reversed(found) if length >= max(MIN_VALUES, 2 * horizon)]
+    return [
+        length
+        for length in reversed(found)
+        if length >= max(declare.MIN_SERIES_VALUES, 2 * horizon)
+    ]
 
 
 def evaluation_request(row: dict[str, Any]) -> tuple[ForecastInputs, ForecastOptions]:
@@ -79,23 +71,24 @@ def evaluation_request(row: dict[str, Any]) -> tuple[ForecastInputs, ForecastOpt
     )
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="time-series-forecasting",
     title="Time-series forecasting",
     description="Forecasts the next values of a series, with the range that they will lie in.",
     modality="timeseries",
-    family=Family.DECISIONS,
-    inputs=(Modality.SERIES,),
-    outputs=(Modality.SERIES,),
+    family=declare.Family.DECISIONS,
+    inputs=(declare.Modality.SERIES,),
+    outputs=(declare.Modality.SERIES,),
     architectures=("PatchTSTForPrediction", "TimesFmModelForPrediction"),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.time_series_forecasting.runner:ForecastRunner",
-    unit=Unit.POINTS,
+    unit=declare.Unit.POINTS,
     input_schema=ForecastInputs,
     option_schema=ForecastOptions,
     result_type=Forecast,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/time-series-forecasting",
             read_forecast,
             named=True,
@@ -107,7 +100,7 @@ TASK = Task(
         "inputs": [{"target": SAMPLE, "start": "1949-01-01", "item_id": "passengers"}],
         "parameters": {"prediction_length": 12, "quantile_levels": [0.1, 0.5, 0.9], "freq": "MS"},
     },
-    playground=Playground(
+    playground=declare.Playground(
         body={
             "inputs": [{"target": "$numbers"}],
             "parameters": {"prediction_length": 12, "quantile_levels": [0.1, 0.5, 0.9]},
@@ -133,7 +126,7 @@ TASK = Task(
         },
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -141,13 +134,15 @@ TASK = Task(
             hyperparameters=TrainingHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.time_series_forecasting.score:score",
         metrics=(
-            Metric("mase", "MASE", higher_is_better=False),
-            Metric("relative_error", "Error relative to seasonal naive", higher_is_better=False),
-            Metric("coverage_80", "Coverage of the 80 % range"),
+            declare.Metric("mase", "MASE", higher_is_better=False),
+            declare.Metric(
+                "relative_error", "Error relative to seasonal naive", higher_is_better=False
+            ),
+            declare.Metric("coverage_80", "Coverage of the 80 % range"),
         ),
         primary_metric="relative_error",
         uses_training_rows=True,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workers.trainers.protocol import Cancelled, Progress
+from assay.plugins import run
 
 SEASONAL, LAST, ETS = "Seasonal naive", "Last value", "ETS (exponential smoothing)"
 # Fitting took up to 0.5 s for a history of this length, and cannot be interrupted.
@@ -38,7 +38,7 @@ def last_value(window: Window) -> np.ndarray:
     return np.full(len(window.future), window.history[-1])
 
 
-def smoothing(windows: Sequence[Window], progress: Progress) -> list[np.ndarray] | None:
+def smoothing(windows: Sequence[Window], progress: run.Progress) -> list[np.ndarray] | None:
     """Return the forecasts of exponential smoothing with a damped trend and an additive cycle
     (statsmodels), fitted to each history.
 
@@ -51,7 +51,7 @@ def smoothing(windows: Sequence[Window], progress: Progress) -> list[np.ndarray]
     found: list[np.ndarray] = []
     for window in windows:
         if progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         if time.monotonic() - started > ETS_SECONDS:
             progress.log(
                 f"{ETS} was not measured: {len(found)} of {len(windows)} forecasts took "

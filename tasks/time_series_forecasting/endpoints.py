@@ -9,10 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, RequestInvalid, Strict, parse
-from registry.catalog.series import Frequency, Moment, moment_after
-from registry.catalog.truncation import cut_counts
+from assay.plugins import declare
 from tasks.time_series_forecasting.schema import (
     DEFAULT_HORIZON,
     DEFAULT_LEVELS,
@@ -28,25 +25,25 @@ from tasks.time_series_forecasting.schema import (
 MAX_POINTS = 100_000
 
 
-class SeriesInput(Strict):
+class SeriesInput(declare.Strict):
     """One history. `start` is the time of its first value, which dates the forecast with the
     parameter `freq`."""
 
     target: History
-    start: Moment | None = None
+    start: declare.Moment | None = None
     item_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     past_covariates: None = None
     future_covariates: None = None
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Steps to forecast, quantiles to return, and the frequency that all series have. `truncate`
     START takes the end of a series that is longer than the model reads; it is refused otherwise.
     """
 
     prediction_length: Horizon = DEFAULT_HORIZON
     quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
-    freq: Frequency | None = None
+    freq: declare.Frequency | None = None
     truncate: Literal["NONE", "START"] | None = None
 
     @field_validator("quantile_levels")
@@ -57,25 +54,25 @@ class Parameters(Strict):
         return levels
 
 
-class ForecastRequest(Strict):
+class ForecastRequest(declare.Strict):
     """Histories to continue."""
 
     inputs: Annotated[list[SeriesInput], Field(min_length=1, max_length=MAX_SERIES)]
     parameters: Parameters = Parameters()
 
 
-def read_forecast(body: Body, request_id: str, name: str) -> Plan:
+def read_forecast(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. Raises RequestInvalid."""
-    request = parse(ForecastRequest, body.data)
+    request = declare.parse(ForecastRequest, body.data)
     steps = request.parameters.prediction_length
     points = sum(len(each.target) + steps for each in request.inputs)
     if points > MAX_POINTS:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"The request has {points:,} points, observations and steps to forecast together; at "
             f"most {MAX_POINTS:,} are accepted. Send fewer or shorter series.",
             param="inputs",
         )
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=ForecastInputs(
             histories=[each.target for each in request.inputs], frequency=request.parameters.freq
@@ -105,7 +102,7 @@ def _starts(request: ForecastRequest) -> list[str | None]:
             starts.append(None)
             continue
         if freq is None:
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 f"inputs[{number}].start is a time, and parameters.freq, which tells how far its "
                 "values are apart, is missing. Send both, or neither.",
                 param="parameters.freq",
@@ -113,10 +110,12 @@ def _starts(request: ForecastRequest) -> list[str | None]:
             )
         try:
             # The last step is dated too, so that callers can count on all of them.
-            moment_after(each.start, freq, len(each.target) + request.parameters.prediction_length)
-            starts.append(moment_after(each.start, freq, len(each.target)))
+            declare.moment_after(
+                each.start, freq, len(each.target) + request.parameters.prediction_length
+            )
+            starts.append(declare.moment_after(each.start, freq, len(each.target)))
         except OverflowError:
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 f"inputs[{number}] reaches beyond the year 9999.", param=f"inputs[{number}].start"
             ) from None
     return starts
@@ -130,7 +129,7 @@ class PredictionsRenderer:
     starts: Sequence[str | None]
     levels: Sequence[float]
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return {
             "predictions": [
                 {
@@ -144,5 +143,5 @@ class PredictionsRenderer:
                 }
                 for found, name, start in zip(answer.results, self.names, self.starts, strict=True)
             ],
-            **cut_counts(answer),
+            **declare.cut_counts(answer),
         }

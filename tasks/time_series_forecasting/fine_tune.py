@@ -12,19 +12,10 @@ import torch
 import transformers
 from torch.utils.data import Dataset
 
+from assay.plugins import run
 from tasks.time_series_forecasting import TASK, TrainingHyperparameters
 from tasks.time_series_forecasting.forecasters import Forecaster, Scaled, load_forecaster
 from tasks.time_series_forecasting.synthetic import made_series
-from workers.engines.architectures import UnsupportedModel
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    finish_config,
-    parse_settings,
-    read_rows,
-    run_trainer,
-)
 
 # The shortest history that a window has.
 LEAST_HISTORY = 8
@@ -43,7 +34,7 @@ class Source:
     frequency: str | None
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train, and keep the last weights.
 
     One window at the end of each series is measured on the way. There are too few of them to choose
@@ -53,13 +44,13 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: Rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
-    rows = read_rows(request.train_file, _is_row, '{"name": "…", "series": {"values": […], …}}')
+    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
+    rows = run.read_rows(request.train_file, _is_row, '{"name": "…", "series": {"values": […], …}}')
     transformers.set_seed(settings.seed)
     try:
         forecaster = load_forecaster(request.base, TASK.architectures, device=torch.device("cpu"))
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     sources, held_out = _sources(rows, forecaster, progress)
     generator = np.random.default_rng(settings.seed)
     made = [
@@ -71,7 +62,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         forecaster=forecaster,
         progress=progress,
         model=forecaster.model,
-        args=arguments(
+        args=run.training_arguments(
             request,
             settings.seed,
             max_steps=settings.steps,
@@ -103,10 +94,10 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     def save(folder: Path) -> None:
         forecaster.model.save_pretrained(folder)
-        finish_config(folder)
+        run.finish_config(folder)
 
-    metrics, notes = run_trainer(trainer, None, request, progress, save=save)
-    return TrainingResult(
+    metrics, notes = run.run_trainer(trainer, None, request, progress, save=save)
+    return run.TrainingResult(
         metrics={"validation_loss": metrics["eval_loss"]},
         parameters={
             **settings.model_dump(),
@@ -124,7 +115,7 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 def _sources(
-    rows: Sequence[dict[str, Any]], forecaster: Forecaster, progress: Progress
+    rows: Sequence[dict[str, Any]], forecaster: Forecaster, progress: run.Progress
 ) -> tuple[list[Source], list[dict[str, Any]]]:
     """Return what to train on, and a window at the end of each series to validate on."""
     sources: list[Source] = []
@@ -140,7 +131,7 @@ def _sources(
         held_out.append(window(source, 0, end, forecaster.context, forecaster.horizon))
         sources.append(Source(values[:end], source.frequency))
     if not sources:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"Every series is too short: {LEAST_HISTORY + 3} values are the least that is used."
         )
     if short:
@@ -220,7 +211,7 @@ def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-class _Trainer(MonitoredTrainer):
+class _Trainer(run.MonitoredTrainer):
     """The forecaster's loss, on batches that are lists of arrays."""
 
     def __init__(self, *, forecaster: Forecaster, **rest: Any) -> None:

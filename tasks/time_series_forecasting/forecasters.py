@@ -16,10 +16,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from registry.catalog.series import MAX_VALUES
+from assay.plugins import declare, run
 from tasks.time_series_forecasting.schema import MAX_HORIZON
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.loading import load_model
 
 _LEAST_SPREAD = 1e-9
 _SMALLEST = 1e-12
@@ -77,22 +75,22 @@ def load_forecaster(
         "PatchTSTForPrediction": PatchTST,
         "TimesFmModelForPrediction": TimesFm,
     }
-    kind = kinds[architecture_of(folder, architectures)]
+    kind = kinds[run.architecture_of(folder, architectures)]
     try:
         # 16 bits are too coarse for values that stand for a thousandth of a series' range.
-        model = load_model(folder, architectures, dtype=torch.float32, device=device)
+        model = run.load_model(folder, architectures, dtype=torch.float32, device=device)
         return kind(model)
-    except UnsupportedModel:
+    except run.UnsupportedModel:
         raise
     except Exception as error:
-        raise UnsupportedModel(f"The model cannot be loaded: {error}") from error
+        raise run.UnsupportedModel(f"The model cannot be loaded: {error}") from error
 
 
 def _check_lengths(context: int, horizon: int) -> None:
-    if not 1 <= context <= MAX_VALUES or not 1 <= horizon <= MAX_HORIZON:
-        raise UnsupportedModel(
+    if not 1 <= context <= declare.MAX_SERIES_VALUES or not 1 <= horizon <= MAX_HORIZON:
+        raise run.UnsupportedModel(
             f"The configuration states a context of {context} and a horizon of {horizon}; at most "
-            f"{MAX_VALUES:,} and {MAX_HORIZON:,} are served."
+            f"{declare.MAX_SERIES_VALUES:,} and {MAX_HORIZON:,} are served."
         )
 
 
@@ -112,7 +110,7 @@ class TimesFm:
         if len(self._levels) < 2 or not (
             self._levels[0] > 0 and (np.diff(self._levels) > 0).all() and self._levels[-1] < 1
         ):
-            raise UnsupportedModel("config.json must list at least two ascending quantiles.")
+            raise run.UnsupportedModel("config.json must list at least two ascending quantiles.")
 
     def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
         device = self.model.device
@@ -154,7 +152,7 @@ class PatchTST:
                 "student_t",
             )
         ):
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 "A PatchTST must read one channel and have the loss nll with the distribution "
                 "normal or student_t."
             )

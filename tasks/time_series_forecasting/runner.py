@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.time_series_forecasting.forecasters import Scaled, load_forecaster
 from tasks.time_series_forecasting.schema import Forecast, ForecastInputs, ForecastOptions
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
 
 
 class ForecastRunner:
@@ -31,14 +31,14 @@ class ForecastRunner:
     ) -> None:
         self._forecaster = load_forecaster(folder, architectures, device=device)
         # Every history takes the time of the longest: models pad to their context.
-        self.limits = BatchLimits(items=64, size=max(65_536, self._forecaster.context))
+        self.limits = run.BatchLimits(items=64, size=max(65_536, self._forecaster.context))
 
     def prepare(
         self, request_id: str, inputs: ForecastInputs, options: ForecastOptions
-    ) -> Prepared:
+    ) -> run.Prepared:
         steps = options.prediction_length
         if steps > self._forecaster.horizon:
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"This model forecasts at most {self._forecaster.horizon} steps; {steps} were "
                 "requested.",
                 code="prediction_too_long",
@@ -46,12 +46,12 @@ class ForecastRunner:
         context = self._forecaster.context
         long = [len(history) - context for history in inputs.histories if len(history) > context]
         if long and options.truncate == "none":
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"This model's maximum context length is {context:,} values; a series has "
                 f"{context + long[0]:,}. Send the last {context:,}, or set truncate to START.",
                 code="context_length_exceeded",
             )
-        return Prepared(
+        return run.Prepared(
             items=[
                 Item(
                     (

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from registry.catalog.inputs import Inputs, Options
-from registry.catalog.series import MAX_VALUES, MIN_VALUES, Frequency, Observation, Series
+from assay.plugins import declare
 
 MAX_SERIES = 64
 MAX_HORIZON = 1_024
@@ -20,7 +19,10 @@ ORIGINS = 6
 Level = Annotated[float, Field(ge=0.01, le=0.99, allow_inf_nan=False)]
 Levels = Annotated[list[Level], Field(min_length=1, max_length=19)]
 Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON)]
-History = Annotated[list[Observation], Field(min_length=MIN_VALUES, max_length=MAX_VALUES)]
+History = Annotated[
+    list[declare.Observation],
+    Field(min_length=declare.MIN_SERIES_VALUES, max_length=declare.MAX_SERIES_VALUES),
+]
 
 
 class NamedSeries(BaseModel):
@@ -29,18 +31,18 @@ class NamedSeries(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(min_length=1, max_length=100)
-    series: Series
+    series: declare.Series
     horizon: Horizon = 12
 
 
-class ForecastInputs(Inputs):
+class ForecastInputs(declare.Inputs):
     """Histories to continue, oldest value first; `frequency` is that of all of them."""
 
     histories: Annotated[list[History], Field(min_length=1, max_length=MAX_SERIES)]
-    frequency: Frequency | None = None
+    frequency: declare.Frequency | None = None
 
 
-class ForecastOptions(Options):
+class ForecastOptions(declare.Options):
     """Steps to forecast, and the quantiles to return. A history longer than the model reads is
     refused, or loses its start where `truncate` says so."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from registry.catalog.series import FREQUENCY_WORDS, season_of
+from assay.plugins import declare, run
 from tasks.time_series_forecasting import evaluation_request, origins
 from tasks.time_series_forecasting.baselines import (
     ETS,
@@ -25,9 +25,6 @@ from tasks.time_series_forecasting.baselines import (
     seasonal_naive,
     smoothing,
 )
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, EvaluationResult, Progress
-from workers.trainers.uncertainty import bootstrap
 
 SAMPLES = 8
 MAX_SLICES = 20
@@ -49,7 +46,7 @@ class Measured:
         return float((self.errors / self.scales).mean())
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return MASE, relative error and coverage, with intervals over series, by series and
     frequency.
 
@@ -62,7 +59,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     if left_out := len(cut) - len(kept):
         request.progress.warn(f"{left_out} series are constant, and are left out.")
     if not kept:
-        raise BadMaterial("Every series is constant; there is nothing to forecast.")
+        raise run.BadMaterial("Every series is constant; there is nothing to forecast.")
     rows, cut = [request.rows[number] for number in kept], [cut[number] for number in kept]
     outcomes = [request.outcomes[number].results for number in kept]
     _warn_of_leaks(rows, request.train_rows, request.progress)
@@ -87,7 +84,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         "coverage_80": float(np.concatenate(inside).mean()),
     }
     baseline = _metrics(naive, naive)
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baseline,
         baseline_name=SEASONAL,
@@ -116,7 +113,7 @@ def _windows(row: dict[str, Any]) -> list[Window]:
         Window(
             values[: len(history)],
             values[len(history) : len(history) + row["horizon"]],
-            season_of(row["series"]),
+            declare.season_of(row["series"]),
         )
         for history in histories
     ]
@@ -188,8 +185,8 @@ def _intervals(
     errors = np.array([each.mase for each in found])
     ratios = _log_ratios(found, naive)
     made = {
-        "mase": bootstrap(scores["mase"], lambda rows: float(errors[rows].mean()), len(found)),
-        "relative_error": bootstrap(
+        "mase": run.bootstrap(scores["mase"], lambda rows: float(errors[rows].mean()), len(found)),
+        "relative_error": run.bootstrap(
             scores["relative_error"],
             lambda rows: float(np.exp(ratios[rows].mean())),
             len(found),
@@ -198,7 +195,7 @@ def _intervals(
     if inside is not None:
         hits = np.array([each.sum() for each in inside])
         sizes = np.array([len(each) for each in inside])
-        made["coverage_80"] = bootstrap(
+        made["coverage_80"] = run.bootstrap(
             scores["coverage_80"],
             lambda rows: float(hits[rows].sum() / sizes[rows].sum()),
             len(found),
@@ -211,7 +208,7 @@ def _slices(
 ) -> list[dict[str, Any]]:
     by_frequency: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
-        words = FREQUENCY_WORDS[row["series"]["frequency"]]
+        words = declare.FREQUENCY_WORDS[row["series"]["frequency"]]
         by_frequency.setdefault(f"each {words}", []).append(number)
     parts = [("frequency", name, numbers) for name, numbers in sorted(by_frequency.items())]
     parts += [("series", row["name"], [number]) for number, row in enumerate(rows)]
@@ -255,7 +252,7 @@ def _numbers(values: np.ndarray) -> str:
 
 
 def _warn_of_leaks(
-    rows: Sequence[dict[str, Any]], train: Sequence[dict[str, Any]] | None, progress: Progress
+    rows: Sequence[dict[str, Any]], train: Sequence[dict[str, Any]] | None, progress: run.Progress
 ) -> None:
     """Warn where the version was trained on steps that it is now asked to forecast."""
     ends = {

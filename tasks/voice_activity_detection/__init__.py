@@ -7,18 +7,7 @@ import struct
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
+from assay.plugins import declare
 from tasks.voice_activity_detection.endpoints import DetectionRequest, read_detection
 from tasks.voice_activity_detection.schema import (
     Activity,
@@ -40,48 +29,49 @@ def evaluation_request(row: dict[str, Any]) -> tuple[OneRecording, DetectionOpti
     return OneRecording(audio=row["audio"]), DetectionOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="voice-activity-detection",
     title="Voice activity detection",
     description="Finds the stretches of a recording that hold speech.",
     modality="audio",
-    family=Family.AUDIO,
-    inputs=(Modality.AUDIO,),
-    outputs=(Modality.SERIES,),
+    family=declare.Family.AUDIO,
+    inputs=(declare.Modality.AUDIO,),
+    outputs=(declare.Modality.SERIES,),
     architectures=("SileroVad",),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.voice_activity_detection.runner:VoiceActivityRunner",
-    unit=Unit.AUDIO_SECONDS,
+    unit=declare.Unit.AUDIO_SECONDS,
     input_schema=OneRecording,
     option_schema=DetectionOptions,
     result_type=Activity,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/voice-activity-detection",
             read_detection,
             named=True,
-            content_types=content_types("audio"),
+            content_types=declare.content_types("audio"),
             takes_media=True,
             request=DetectionRequest,
             summary="Send a recording; the answer is `[{start, end, score}]`, in seconds.",
         ),
     ),
     sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"threshold": 0.5}},
-    playground=Playground(body=None, path="/v1/tasks/voice-activity-detection/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/voice-activity-detection/{model}"),
     row=MarkedRecording,
     row_input=itemgetter("audio"),
     examples=(
         {"audio": "0" * 64, "segments": [{"start": 0.5, "end": 2.25}]},
         {"audio": "1" * 64, "segments": []},
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.voice_activity_detection.score:score",
         metrics=(
-            Metric("f1", "F1"),
-            Metric("precision", "Precision"),
-            Metric("recall", "Recall"),
-            Metric("accuracy", "Accuracy"),
+            declare.Metric("f1", "F1"),
+            declare.Metric("precision", "Precision"),
+            declare.Metric("recall", "Recall"),
+            declare.Metric("accuracy", "Accuracy"),
         ),
         primary_metric="f1",
     ),

@@ -8,22 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.requests import Body
+from assay.plugins import declare
 from tasks.voice_activity_detection.schema import DetectionOptions, OneRecording
 
 
-class DetectionRequest(MediaRequest):
+class DetectionRequest(declare.MediaRequest):
     """A recording in base64."""
 
     parameters: DetectionOptions | None = None
 
 
-def read_detection(body: Body, request_id: str, name: str) -> Plan:
+def read_detection(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read a recording, raw or as JSON. Raises RequestInvalid."""
-    audio, request = read_file(body, "audio", DetectionRequest)
-    return Plan(
+    audio, request = declare.read_file(body, "audio", DetectionRequest)
+    return declare.Plan(
         model=name,
         inputs=OneRecording(audio=audio),
         renderer=SegmentsRenderer(),
@@ -37,5 +35,5 @@ def read_detection(body: Body, request_id: str, name: str) -> Plan:
 class SegmentsRenderer:
     """[{start, end, score}, …], in order."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results[0]["segments"])

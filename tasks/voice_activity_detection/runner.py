@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.voice_activity_detection.schema import Activity, DetectionOptions, OneRecording
 from tasks.voice_activity_detection.segments import segments
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.audio import UnreadableAudio, read_audio
-from workers.engines.onnx_session import load_session
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
 
 RATE = 16_000
 # The network was trained on chunks of 32 ms, each after the last samples of the one before.
@@ -36,7 +33,7 @@ class VoiceActivityRunner:
     """Returns one `Activity` for the recording."""
 
     # Half an hour has 56,250 chunks.
-    limits = BatchLimits(items=16, size=60_000)
+    limits = run.BatchLimits(items=16, size=60_000)
 
     def __init__(
         self,
@@ -46,26 +43,28 @@ class VoiceActivityRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        architecture_of(folder, architectures)
-        self._session = load_session(
+        run.architecture_of(folder, architectures)
+        self._session = run.load_session(
             folder / "model.onnx", {"input": "float", "state": "float", "sr": "int64"}, "output"
         )
         try:
             found = self.run(np.zeros((1, 2 * CHUNK), np.float32))
         except Exception as error:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"model.onnx does not run as a Silero detector: {str(error)[:200]}"
             ) from error
         if found.shape != (1, 2) or not ((found >= 0) & (found <= 1)).all():
-            raise UnsupportedModel("model.onnx does not return a probability for each chunk.")
+            raise run.UnsupportedModel("model.onnx does not return a probability for each chunk.")
 
-    def prepare(self, request_id: str, inputs: OneRecording, options: DetectionOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: OneRecording, options: DetectionOptions
+    ) -> run.Prepared:
         try:
-            samples = read_audio(inputs.audio, RATE)
-        except UnreadableAudio as error:
-            raise RequestRefused(str(error)) from error
+            samples = run.read_audio(inputs.audio, RATE)
+        except run.UnreadableAudio as error:
+            raise run.RequestRefused(str(error)) from error
         item = Item(_Recording(samples, options), size=math.ceil(len(samples) / CHUNK))
-        return Prepared(items=[item], units=math.ceil(len(samples) / RATE))
+        return run.Prepared(items=[item], units=math.ceil(len(samples) / RATE))
 
     def collate(self, items: Sequence[Item]) -> np.ndarray:
         """Return [recordings, samples], filled up with silence to whole chunks."""

@@ -7,8 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from registry.catalog.columns import AudioFile
-from registry.catalog.inputs import AudioInput, Inputs, Options
+from assay.plugins import declare
 
 MAX_SEGMENTS = 10_000
 Second = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
@@ -34,17 +33,17 @@ class MarkedRecording(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    audio: AudioFile
+    audio: declare.AudioFile
     segments: list[Span] = Field(max_length=MAX_SEGMENTS)
 
 
-class OneRecording(Inputs):
+class OneRecording(declare.Inputs):
     """One recording."""
 
-    audio: AudioInput
+    audio: declare.AudioInput
 
 
-class DetectionOptions(Options):
+class DetectionOptions(declare.Options):
     """`threshold`: least probability of speech. Segments and pauses that are shorter than the
     minimum are dropped; segments are widened by `speech_pad_ms` to both sides."""
 

@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from workers.engines.audio import read_audio
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.slices import thirds
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 STEP_S = 0.1
 RATE = 16_000
@@ -27,7 +23,7 @@ SAMPLES = 8
 SHOWN_SEGMENTS = 12
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return F1, precision, recall and accuracy over steps of 0.1 s; F1 by duration too.
 
     Raises:
@@ -43,11 +39,11 @@ def score(request: ScoreRequest) -> EvaluationResult:
         for outcome, length in zip(request.outcomes, seconds, strict=True)
     ]
     if not any(each.any() for each in truth):
-        raise BadMaterial("The test data's segments mark no speech.")
+        raise run.BadMaterial("The test data's segments mark no speech.")
     loud = []
     for row, wanted in zip(request.rows, truth, strict=True):
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         loud.append(_loud(row["audio"], len(wanted)))
     metrics = _metrics(truth, found)
     simple = {LOUDNESS: loud, ALL: [np.ones_like(each) for each in truth]}
@@ -59,7 +55,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         counts = np.array([_counts(*pair) for pair in zip(truth, answers, strict=True)])
         return lambda rows: _f1(counts[rows].sum(axis=0))
 
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baseline,
         baseline_name=best,
@@ -85,8 +81,8 @@ def score(request: ScoreRequest) -> EvaluationResult:
             ],
         },
         intervals={
-            "metrics": {"f1": bootstrap(metrics["f1"], f1_of(found), count)},
-            "baseline": {"f1": bootstrap(baseline["f1"], f1_of(simple[best]), count)},
+            "metrics": {"f1": run.bootstrap(metrics["f1"], f1_of(found), count)},
+            "baseline": {"f1": run.bootstrap(baseline["f1"], f1_of(simple[best]), count)},
         },
         slices=[
             {
@@ -97,7 +93,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": f1_of(found)(part.rows),
                 "baseline": f1_of(simple[best])(part.rows),
             }
-            for part in thirds(
+            for part in run.slices_by_size(
                 [round(length) for length in seconds],
                 by="duration",
                 names=("short", "medium", "long"),
@@ -118,7 +114,7 @@ def _steps(segments: list[dict[str, Any]], seconds: float) -> np.ndarray:
 
 def _loud(path: Path, count: int) -> np.ndarray:
     """Return the steps that are louder than the recording's mean level."""
-    samples = read_audio(path, RATE)
+    samples = run.read_audio(path, RATE)
     step = int(STEP_S * RATE)
     padded = np.pad(samples, (0, max(0, count * step - len(samples))))[: count * step]
     level = 10 * np.log10(np.square(padded.reshape(count, step)).mean(axis=1) + 1e-10)

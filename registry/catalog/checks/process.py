@@ -22,6 +22,7 @@ from registry.catalog.checks import faults as check
 from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
 from registry.catalog.code import code_enter
+from registry.catalog.declaration import INTERFACE
 from registry.sandbox.enter import confine_code
 
 _FORBIDDEN = ("diffusers", "django", "jax", "tensorflow", "torch", "transformers")
@@ -56,9 +57,12 @@ def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
         with discovery.importing():
             task = point.load()
     except BaseException as error:
+        text = check.raised(error)
         if isinstance(error, ModuleNotFoundError):
             fix = "Name what provides it in the requirements of the package, and install it."
-        return None, [Fault("import", f"{point.value} raised {check.raised(error)}.", fix)]
+        elif "assay.plugins" in text:
+            fix = f"Install a release of the package for interface {INTERFACE} of assay.plugins."
+        return None, [Fault("import", f"{point.value} raised {text}.", fix)]
     found = [
         Fault("import", f"Importing it changes {what}.", fix)
         for what, value in _surroundings().items()

@@ -82,6 +82,16 @@ REASONS = {
 }
 
 
+def test_a_package_for_another_interface_is_left_out_and_told_which(site: Path) -> None:
+    install_task(site, "for-two", change="interface=2")
+    install_task(site, "needs-more", before="from assay.plugins.declare import Oracle")
+    install_task(site, "calls-more", before="from assay.plugins import run\nrun.divine('rain')")
+    found = discover(installed())
+    assert "written for interface 2 of assay.plugins; this" in found.unavailable["for-two"]
+    for name in ("needs-more", "calls-more"):
+        assert "for interface 1 of assay.plugins" in found.unavailable[name], found.unavailable
+
+
 def test_a_module_that_does_harm_at_import_leaves_out_its_own_task_alone(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
