@@ -13,7 +13,7 @@ import pytest
 from assay.plugins import declare, run
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("tasks", "examples/task-plugin")
+FOLDERS = ("tasks", "tasks-extra", "examples/task-plugin")
 OWN = {"assay", "governance", "registry", "workers"}
 PUBLIC = {"assay.plugins": {"declare", "run"}, "assay.plugins.run": set(run.__all__)}
 
