@@ -24,13 +24,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH, GENERATION, Evaluation, Family, Metric, Modality, Playground, Recipe, RowKind, Task,
-    Unit,
+from assay.plugins.declare import (
+    BATCH, GENERATION, Answer, Body, Endpoint, Evaluation, Family, Inputs, Metric, Modality,
+    NoOptions, Options, Plan, Playground, Recipe, RowKind, Strict, Task, TextInputs, Texts, Unit,
+    as_list, parse,
 )
-from registry.catalog.endpoints import Answer, Endpoint, Plan
-from registry.catalog.inputs import Inputs, NoOptions, Options, TextInputs
-from registry.catalog.requests import Body, Strict, Texts, as_list, parse
 
 
 class Row(BaseModel):
@@ -73,6 +71,7 @@ def text_of(row: dict[str, Any]) -> str:
 
 
 TASK = Task(
+    interface=1,
     name="NAME",
     title="A task of a test",
     description="Does something.",

@@ -51,13 +51,13 @@ install_locked() {
 install() {
     install_locked &&
         "$VENV_PYTHON" -m pip install 'torch>=2.9' 'torchvision>=0.24' &&
-        "$VENV_PYTHON" -m pip install --no-deps --no-build-isolation --editable . --editable examples/demo
+        "$VENV_PYTHON" -m pip install --no-deps --no-build-isolation --editable . --editable tasks-extra --editable examples/demo
 }
 
 ensure_environment() {
     local python wanted
     python="$(find_python)"
-    wanted="$(cat pyproject.toml examples/demo/pyproject.toml locks/{control,worker,local,dev,uv}.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    wanted="$(cat pyproject.toml tasks-extra/pyproject.toml examples/demo/pyproject.toml locks/{control,worker,local,dev,uv}.txt | "$python" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
     if [ -x "$VENV_PYTHON" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$wanted" ]; then
         return
     fi

@@ -1,4 +1,5 @@
-"""Write every reference page that is made from code: endpoints, settings and commands.
+"""Write every reference page that is made from code: endpoints, settings, commands
+and the interface of plug-ins.
 
 ASSAY_ENV=test .venv/bin/python tools/references.py
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # A script does not have the packages of the repository on its path.
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "platform")]
-TOOLS = ("endpoints", "settings", "commands")
+TOOLS = ("endpoints", "settings", "commands", "plug_ins")
 
 if __name__ == "__main__":
     for name in TOOLS:

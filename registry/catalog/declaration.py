@@ -19,6 +19,8 @@ from governance.usage.units import Unit as Unit
 from registry.catalog.endpoints import Endpoint
 from registry.catalog.inputs import Inputs, NoOptions, Options
 
+# Version of the interface of plug-ins (`assay.plugins`), raised when a plug-in may have to change.
+INTERFACE = 1
 # The two engines that carry all tasks.
 BATCH = "workers.engines.batch_engine:BatchEngine"
 GENERATION = "workers.engines.generation:GenerationEngine"
@@ -160,6 +162,8 @@ class Task:
     """One kind of work that a model does.
 
     Attributes:
+        interface: Version of `assay.plugins` that it was written for, as a number: what `INTERFACE`
+            was then.
         name: Hugging Face's name for it, such as `image-classification`.
         title: Shown to people.
         description: One sentence for people.
@@ -187,6 +191,7 @@ class Task:
             that were sent. None: feedback makes no rows.
     """
 
+    interface: int
     name: str
     title: str
     description: str

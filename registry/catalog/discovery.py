@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -172,15 +172,14 @@ def claims(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Refused]]:
 def discover(entries: Iterable[Entry], answered: PathCheck | None = None) -> Discovered:
     """Return the tasks of these entry points. `answered` knows the paths that are not tasks'."""
     taken, refused = claims(entries)
-    own = {name: entry for name, entry in taken.items() if entry.is_own}
-    others = {name: entry for name, entry in taken.items() if not entry.is_own}
+    own = [entry for entry in taken.values() if entry.is_own]
     found = Discovered(refused=refused)
     with ThreadPoolExecutor(_PROBES_AT_ONCE, "task-probes") as threads:
-        probes = {name: threads.submit(_tried, entry) for name, entry in others.items()}
-        for entry in own.values():
+        probes = [threads.submit(_tried, entries) for entries in by_package(taken.values())]
+        for entry in own:
             _load(found, entry)
-    for name, entry in others.items():
-        if faults := probes[name].result():
+    for entry, faults in (each for probed in probes for each in probed.result()):
+        if faults:
             found.refused.append(Refused(entry, tuple(faults)))
         else:
             _load(found, entry)
@@ -244,13 +243,41 @@ def _load(found: Discovered, entry: Entry) -> None:
         found.entries[entry.name] = entry
 
 
-def _tried(entry: Entry) -> list[Fault]:
+def by_package(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Return the entry points of other packages, those of one package together."""
+    packages: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if not entry.is_own:
+            packages[entry.place].append(entry)
+    return list(packages.values())
+
+
+def tried_together(
+    entries: Sequence[Entry], test: Callable[[Sequence[Entry]], list[Fault]]
+) -> Iterator[tuple[Entry, list[Fault]]]:
+    """Yield each entry point of one package with the faults that `test` finds.
+
+    One process tests all of them, since it imports for one what the others need too. If it finds
+    anything, a process of its own tests each, so that a fault harms its own task alone.
+    """
+    if len(entries) > 1 and not test(entries):
+        yield from ((entry, []) for entry in entries)
+        return
+    for entry in entries:
+        yield entry, test([entry])
+
+
+def _tried(entries: Sequence[Entry]) -> list[tuple[Entry, list[Fault]]]:
+    return list(tried_together(entries, _probed))
+
+
+def _probed(entries: Sequence[Entry]) -> list[Fault]:
     """Return the faults that a process finds which imports the copies that this one will."""
     try:
-        copies = entry.copies()
+        copies = {name: copy for entry in entries for name, copy in entry.copies().items()}
     except (CodeUnknown, OSError) as error:
-        return [Fault("package", str(error), f"Reinstall or correct {entry.package}.")]
-    return probe(entry.point, copies)
+        return [Fault("package", str(error), f"Reinstall or correct {entries[0].package}.")]
+    return probe([entry.point for entry in entries], copies)
 
 
 def _settle_paths(found: Discovered, answered: PathCheck | None) -> None:

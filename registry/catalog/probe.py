@@ -35,20 +35,20 @@ _MAX_ANSWER_BYTES = 1024**2
 _VARIABLES = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TZ", "VIRTUAL_ENV")
 
 
-def probe(point: EntryPoint, packages: Mapping[str, Path] = NONE) -> list[Fault]:
-    """Return the faults of the declaration that an entry point names; blocks for `SECONDS` at most.
+def probe(points: Sequence[EntryPoint], packages: Mapping[str, Path] = NONE) -> list[Fault]:
+    """Return the faults of the declarations that entry points name; blocks for `SECONDS` at most.
     `packages` as in `trial`.
 
     Raises:
         OSError: no process can be started.
     """
     module = "registry.catalog.checks.process"
-    return trial(module, point, packages, seconds=SECONDS, memory=MEMORY_BYTES)
+    return trial(module, points, packages, seconds=SECONDS, memory=MEMORY_BYTES)
 
 
 def trial(
     module: str,
-    point: EntryPoint,
+    points: Sequence[EntryPoint],
     packages: Mapping[str, Path] = NONE,
     *,
     seconds: float,
@@ -56,7 +56,7 @@ def trial(
     environment: Mapping[str, str] | None = None,
     code: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Fault]:
-    """Return the faults that `python -m module` writes about an entry point, or the one of its end.
+    """Return the faults that `python -m module` writes about entry points, or the one of its end.
 
     Its standard output is read as outside input. All that it started ends with it. `packages` are
     the private copies of the task's packages, by name, which it imports instead of what is
@@ -92,8 +92,7 @@ def trial(
     try:
         with contextlib.suppress(BrokenPipeError), stdin:
             request = {
-                "name": point.name,
-                "value": point.value,
+                "points": [(point.name, point.value) for point in points],
                 "memory": memory,
                 "packages": {name: str(folder) for name, folder in packages.items()},
                 "paths": _allowed(code or code_paths(), packages, scratch),

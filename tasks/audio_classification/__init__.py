@@ -9,26 +9,12 @@ from typing import Any
 
 from pydantic import Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.audio_classification.endpoints import (
     AudioClassificationRequest,
     read_audio_classification,
 )
 from tasks.audio_classification.schema import LabeledRecording, LabelOptions, OneRecording
-from workers.hyperparameters import ClassifierSettings
 
 # A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
 _SILENCE = (
@@ -38,7 +24,7 @@ _SILENCE = (
 )  # fmt: skip
 
 
-class TrainingHyperparameters(ClassifierSettings):
+class TrainingHyperparameters(declare.ClassifierSettings):
     """Settings of training. The new head learns `head_factor` times as fast as the other weights.
 
     `shift` moves each recording in time, by up to this share of its length, for more variety.
@@ -54,14 +40,15 @@ def evaluation_request(row: dict[str, Any]) -> tuple[OneRecording, LabelOptions]
     return OneRecording(audio=row["audio"]), LabelOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="audio-classification",
     title="Audio classification",
     description="Sorts a recording into one of the labels that its training data names.",
     modality="audio",
-    family=Family.AUDIO,
-    inputs=(Modality.AUDIO,),
-    outputs=(Modality.LABEL,),
+    family=declare.Family.AUDIO,
+    inputs=(declare.Modality.AUDIO,),
+    outputs=(declare.Modality.LABEL,),
     architectures=(
         "ASTForAudioClassification",
         "HubertForSequenceClassification",
@@ -73,25 +60,25 @@ TASK = Task(
         "WavLMForSequenceClassification",
         "WhisperForAudioClassification",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.audio_classification.runner:AudioClassifierRunner",
-    unit=Unit.AUDIO_SECONDS,
+    unit=declare.Unit.AUDIO_SECONDS,
     input_schema=OneRecording,
     option_schema=LabelOptions,
-    result_type=list[Label],
+    result_type=list[declare.Label],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/audio-classification",
             read_audio_classification,
             named=True,
-            content_types=content_types("audio"),
+            content_types=declare.content_types("audio"),
             takes_media=True,
             request=AudioClassificationRequest,
             summary="Hugging Face's shape: send the recording; the answer is `[{label, score}]`.",
         ),
     ),
     sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"top_k": 3}},
-    playground=Playground(body=None, path="/v1/tasks/audio-classification/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/audio-classification/{model}"),
     row=LabeledRecording,
     row_input=itemgetter("audio"),
     examples=(
@@ -99,7 +86,7 @@ TASK = Task(
         {"audio": "1" * 64, "label": "no"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -107,12 +94,12 @@ TASK = Task(
             hyperparameters=TrainingHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.audio_classification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
         ),
         primary_metric="macro_f1",
         uses_training_rows=True,

@@ -21,9 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from workers.engines.audio import UnreadableAudio, read_audio
-from workers.trainers.classification import Baseline
-from workers.trainers.protocol import Cancelled, Progress
+from assay.plugins import run
 
 NAME = "MFCC + logistic regression"
 RATE = 16_000
@@ -37,8 +35,8 @@ _SEED = 17
 
 
 def cepstral_classifier(
-    rows: Sequence[dict[str, Any]], recordings: Sequence[Path], progress: Progress
-) -> Baseline | None:
+    rows: Sequence[dict[str, Any]], recordings: Sequence[Path], progress: run.Progress
+) -> run.Baseline | None:
     """Train on the recordings of `rows` {"audio", "label"} and label `recordings`.
 
     Returns None, with the reason in the progress log, when the data does not fit the limits.
@@ -61,7 +59,7 @@ def cepstral_classifier(
     try:
         known = _features([row["audio"] for row in used], progress)
         wanted = _features(recordings, progress)
-    except UnreadableAudio as error:
+    except run.UnreadableAudio as error:
         progress.log(f"{NAME} was not trained: {error}")
         return None
     with warnings.catch_warnings():
@@ -72,18 +70,18 @@ def cepstral_classifier(
         f"{NAME}: trained on {len(used):,} recordings and labeled {len(recordings):,} "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return Baseline(NAME, guesses, len(used))
+    return run.Baseline(NAME, guesses, len(used))
 
 
-def _features(recordings: Sequence[Path], progress: Progress) -> np.ndarray:
+def _features(recordings: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [recordings, 26]."""
     filters = mel_filter_bank(FRAME // 2 + 1, BANDS, 20, RATE / 2, RATE)
     window = window_function(FRAME, "hann")
     found = np.empty((len(recordings), 2 * COEFFICIENTS), dtype=np.float32)
     for number, path in enumerate(recordings):
         if number % 32 == 0 and progress.should_stop():
-            raise Cancelled
-        samples = read_audio(path, RATE)[: SECONDS * RATE]
+            raise run.Cancelled
+        samples = run.read_audio(path, RATE)[: SECONDS * RATE]
         if len(samples) < FRAME:
             samples = np.pad(samples, (0, FRAME - len(samples)))
         bands = spectrogram(

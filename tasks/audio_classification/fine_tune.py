@@ -9,17 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
 from tasks.audio_classification import TASK, TrainingHyperparameters
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.audio import UnreadableAudio, read_audio
-from workers.engines.audio_features import AudioFeatures
-from workers.trainers.bases import load_base
-from workers.trainers.media_classifier import MediaModel, train_media_classifier
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import parse_settings
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train; the epoch with the best macro-F1 on the validation split is kept.
 
     Of a recording longer than the model's window, the first window is trained on.
@@ -28,8 +22,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: Rows, recordings, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
-    return train_media_classifier(
+    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
+    return run.train_media_classifier(
         request,
         progress,
         settings=settings,
@@ -41,12 +35,12 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
 
 
-def _loaded(folder: Path, labels: list[str], shift: float) -> MediaModel:
+def _loaded(folder: Path, labels: list[str], shift: float) -> run.MediaModel:
     try:
-        features = AudioFeatures(folder)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
-    model = load_base(
+        features = run.AudioFeatures(folder)
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
+    model = run.load_base(
         folder,
         TASK.architectures,
         id2label=dict(enumerate(labels)),
@@ -57,9 +51,9 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> MediaModel:
 
     def read(path: Path) -> Tensor:
         try:
-            windows: Tensor = features(read_audio(path, features.rate))[0]
-        except UnreadableAudio as error:
-            raise BadMaterial(f"Recording {path.name}: {error}") from error
+            windows: Tensor = features(run.read_audio(path, features.rate))[0]
+        except run.UnreadableAudio as error:
+            raise run.BadMaterial(f"Recording {path.name}: {error}") from error
         if len(windows) > 1:
             cut.add(path.name)
         return windows[0]
@@ -80,7 +74,7 @@ def _loaded(folder: Path, labels: list[str], shift: float) -> MediaModel:
         labels = torch.tensor([each["labels"] for each in examples])
         return {model.main_input_name: together, "labels": labels}
 
-    return MediaModel(
+    return run.MediaModel(
         model,
         features.extractor,
         read=read,

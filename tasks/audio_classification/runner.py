@@ -11,15 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.catalog.results import Label
+from assay.plugins import declare, run
+from assay.plugins.run import Item
 from tasks.audio_classification.schema import LabelOptions, OneRecording
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.audio import UnreadableAudio, read_audio
-from workers.engines.audio_features import AudioFeatures
-from workers.engines.loading import load_model
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
-from workers.engines.text_runner import label_names, ranked_labels
 
 # Computed at once: a long recording has many windows, whose attention would not fit into memory.
 WINDOWS_AT_ONCE = 16
@@ -41,7 +35,7 @@ class AudioClassifierRunner:
     of theirs.
     """
 
-    limits = BatchLimits(items=WINDOWS_AT_ONCE, size=WINDOWS_AT_ONCE)
+    limits = run.BatchLimits(items=WINDOWS_AT_ONCE, size=WINDOWS_AT_ONCE)
 
     def __init__(
         self,
@@ -51,29 +45,29 @@ class AudioClassifierRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self._features = AudioFeatures(folder)
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = label_names(self._model)
+        self._features = run.AudioFeatures(folder)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = run.label_names(self._model)
         try:
             with torch.inference_mode():
                 self._logits(self._features.probe[None])
         except Exception as error:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"preprocessor_config.json does not fit the model: {error}"
             ) from error
 
-    def prepare(self, request_id: str, inputs: OneRecording, options: LabelOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: OneRecording, options: LabelOptions) -> run.Prepared:
         try:
-            samples = read_audio(inputs.audio, self._features.rate)
-        except UnreadableAudio as error:
-            raise RequestRefused(str(error)) from error
+            samples = run.read_audio(inputs.audio, self._features.rate)
+        except run.UnreadableAudio as error:
+            raise run.RequestRefused(str(error)) from error
         windows, shares = self._features(samples)
         item = Item(
             _Recording(windows, shares, options.top_k),
             size=len(windows),
             bucket=tuple(windows.shape[1:]),
         )
-        return Prepared(items=[item], units=math.ceil(len(samples) / self._features.rate))
+        return run.Prepared(items=[item], units=math.ceil(len(samples) / self._features.rate))
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         return torch.cat([item.payload.windows for item in items])
@@ -99,8 +93,8 @@ class AudioClassifierRunner:
         logits: Tensor = self._model(**{self._model.main_input_name: values}).logits
         return logits
 
-    def _result(self, logits: Tensor, recording: _Recording) -> list[Label]:
+    def _result(self, logits: Tensor, recording: _Recording) -> list[declare.Label]:
         shares = recording.shares.to(logits.device)
         mean = (logits.float().softmax(dim=-1) * shares[:, None]).sum(dim=0)
-        (labels,) = ranked_labels(mean.log()[None], self._labels)
+        (labels,) = run.ranked_labels(mean.log()[None], self._labels)
         return labels[: recording.top_k]

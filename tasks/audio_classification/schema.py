@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import AudioFile
-from registry.catalog.inputs import AudioInput, Inputs, Options
+from assay.plugins import declare
 
 
 class LabeledRecording(BaseModel):
@@ -15,17 +14,17 @@ class LabeledRecording(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    audio: AudioFile
+    audio: declare.AudioFile
     label: str = Field(min_length=1, max_length=100)
 
 
-class OneRecording(Inputs):
+class OneRecording(declare.Inputs):
     """One recording."""
 
-    audio: AudioInput
+    audio: declare.AudioInput
 
 
-class LabelOptions(Options):
+class LabelOptions(declare.Options):
     """`top_k` is how many labels to return; all of them when it is None."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None

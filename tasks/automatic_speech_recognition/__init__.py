@@ -7,18 +7,7 @@ import struct
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
+from assay.plugins import declare
 from tasks.automatic_speech_recognition.endpoints import (
     SpeechRequest,
     TranscriptionRequest,
@@ -47,23 +36,24 @@ def evaluation_request(row: dict[str, Any]) -> tuple[Recording, SpeechOptions]:
     return Recording(audio=row["audio"]), SpeechOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="automatic-speech-recognition",
     title="Speech recognition",
     description="Writes down what is said in a recording, with the times of its parts.",
     modality="audio",
-    family=Family.AUDIO,
-    inputs=(Modality.AUDIO,),
-    outputs=(Modality.TEXT,),
+    family=declare.Family.AUDIO,
+    inputs=(declare.Modality.AUDIO,),
+    outputs=(declare.Modality.TEXT,),
     architectures=("WhisperForConditionalGeneration",),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.automatic_speech_recognition.runner:SpeechRunner",
-    unit=Unit.AUDIO_SECONDS,
+    unit=declare.Unit.AUDIO_SECONDS,
     input_schema=Recording,
     option_schema=SpeechOptions,
     result_type=Window,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/audio/transcriptions",
             read_transcription,
             content_types=("multipart/form-data",),
@@ -71,7 +61,7 @@ TASK = Task(
             request=TranscriptionRequest,
             summary="OpenAI's shape: a form with `file`; JSON, text, SRT or VTT comes back.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/audio/translations",
             read_translation,
             content_types=("multipart/form-data",),
@@ -79,11 +69,11 @@ TASK = Task(
             request=TranslationRequest,
             summary="OpenAI's shape: as transcriptions, but the text comes back in English.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/automatic-speech-recognition",
             read_speech,
             named=True,
-            content_types=content_types("audio"),
+            content_types=declare.content_types("audio"),
             takes_media=True,
             request=SpeechRequest,
             summary="Hugging Face's shape: send the recording; the answer is `{text}`.",
@@ -91,19 +81,19 @@ TASK = Task(
     ),
     # For the second endpoint; the first one takes a form.
     sample={"inputs": base64.b64encode(_SILENCE).decode("ascii")},
-    playground=Playground(body=None, path="/v1/tasks/automatic-speech-recognition/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/automatic-speech-recognition/{model}"),
     row=Transcribed,
     row_input=itemgetter("audio"),
     examples=(
         {"audio": "0" * 64, "text": "He was not an ill-disposed young man."},
         {"audio": "1" * 64, "text": "He might even have been made amiable himself."},
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.automatic_speech_recognition.score:score",
         metrics=(
-            Metric("wer", "Word error rate", higher_is_better=False),
-            Metric("cer", "Character error rate", higher_is_better=False),
+            declare.Metric("wer", "Word error rate", higher_is_better=False),
+            declare.Metric("cer", "Character error rate", higher_is_better=False),
         ),
         primary_metric="wer",
     ),

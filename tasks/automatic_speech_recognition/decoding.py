@@ -20,7 +20,7 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from workers.engines.architectures import UnsupportedModel
+from assay.plugins import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class WhisperDecoder:
             self._task = [int(tasks["transcribe"])] if multilingual else []
             self._translate = [int(tasks["translate"])] if "translate" in tasks else []
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 "generation_config.json lacks what Whisper's decoding needs: no_timestamps_token_id"
                 ", decoder_start_token_id, eos_token_id and, when multilingual, lang_to_id and "
                 "task_to_id."
@@ -71,7 +71,9 @@ class WhisperDecoder:
         ids = [self._start, self._end, *self._codes, *self._task, *self._translate]
         ids.append(self.timestamp_begin)
         if not all(0 <= number < vocabulary for number in ids):
-            raise UnsupportedModel("generation_config.json names tokens outside the vocabulary.")
+            raise run.UnsupportedModel(
+                "generation_config.json names tokens outside the vocabulary."
+            )
         begin = 1 + len(self._task) * 2
         self._processors = LogitsProcessorList()
         if given.suppress_tokens:

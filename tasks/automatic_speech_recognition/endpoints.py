@@ -6,11 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from registry.catalog.endpoints import Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.inputs import MediaInput
-from registry.catalog.multipart import parse_form
-from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, invalid
+from assay.plugins import declare
 from tasks.automatic_speech_recognition.renderers import (
     ChunksRenderer,
     ResponseFormat,
@@ -35,13 +31,13 @@ class TranscriptionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Name
+    model: declare.Name
     language: Language | None = None
     response_format: ResponseFormat = "json"
     temperature: Temperature = 0.0
     timestamp_granularities: list[Literal["segment"]] = ["segment"]
     stream: Literal["false", "False"] | None = None
-    user: User | None = None
+    user: declare.User | None = None
     prompt: None = None
     include: None = None
     chunking_strategy: None = None
@@ -52,14 +48,14 @@ class TranslationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Name
+    model: declare.Name
     response_format: ResponseFormat = "json"
     temperature: Temperature = 0.0
-    user: User | None = None
+    user: declare.User | None = None
     prompt: None = None
 
 
-def read_transcription(body: Body, request_id: str, name: str) -> Plan:
+def read_transcription(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/audio/transcriptions. Raises RequestInvalid."""
     request, audio = _form(body, TranscriptionRequest)
     return _plan(
@@ -70,7 +66,7 @@ def read_transcription(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def read_translation(body: Body, request_id: str, name: str) -> Plan:
+def read_translation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/audio/translations. Raises RequestInvalid."""
     request, audio = _form(body, TranslationRequest)
     return _plan(
@@ -81,26 +77,26 @@ def read_translation(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def _form(body: Body, schema: type[Form]) -> tuple[Form, MediaInput]:
+def _form(body: declare.Body, schema: type[Form]) -> tuple[Form, declare.MediaInput]:
     """Return the fields of a form, and its one file. Raises RequestInvalid."""
-    form = parse_form(body)
+    form = declare.parse_form(body)
     request = _fields(form.fields, schema)
     if unknown := sorted(set(form.files) - {"file"}):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"Unrecognized file supplied: {unknown[0][:80]}.",
             param=unknown[0][:80],
             code="unknown_parameter",
         )
     data = form.files.get("file")
     if data is None:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "You must provide the parameter file, as a file.",
             param="file",
             code="missing_parameter",
         )
     if not data:
-        raise RequestInvalid("file is empty; send a recording.", param="file")
-    return request, MediaInput("audio", data, "file")
+        raise declare.RequestInvalid("file is empty; send a recording.", param="file")
+    return request, declare.MediaInput("audio", data, "file")
 
 
 def _fields(given: dict[str, list[str]], schema: type[Form]) -> Form:
@@ -109,16 +105,16 @@ def _fields(given: dict[str, list[str]], schema: type[Form]) -> Form:
         if name.endswith(_LISTS):
             fields[name.removesuffix(_LISTS)] = values
         elif len(values) > 1:
-            raise RequestInvalid(f"The field {name[:80]} comes twice.", param=name[:80])
+            raise declare.RequestInvalid(f"The field {name[:80]} comes twice.", param=name[:80])
         else:
             fields[name] = [values[0]] if name == "timestamp_granularities" else values[0]
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise declare.request_invalid(error) from None
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """With `return_timestamps`, the answer lists the parts of the text with their times.
     `generation_parameters` is not supported.
     """
@@ -127,21 +123,23 @@ class Parameters(Strict):
     generation_parameters: None = None
 
 
-class SpeechRequest(MediaRequest):
+class SpeechRequest(declare.MediaRequest):
     """A recording in base64."""
 
     parameters: Parameters | None = None
 
 
-def read_speech(body: Body, request_id: str, name: str) -> Plan:
+def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read a recording, raw or as JSON. Raises RequestInvalid."""
-    audio, request = read_file(body, "audio", SpeechRequest)
+    audio, request = declare.read_file(body, "audio", SpeechRequest)
     parameters = (request and request.parameters) or Parameters()
     return _plan(name, audio, ChunksRenderer(bool(parameters.return_timestamps)), SpeechOptions())
 
 
-def _plan(model: str, audio: MediaInput, renderer: Any, options: SpeechOptions) -> Plan:
-    return Plan(
+def _plan(
+    model: str, audio: declare.MediaInput, renderer: Any, options: SpeechOptions
+) -> declare.Plan:
+    return declare.Plan(
         model=model,
         inputs=Recording(audio=audio),
         renderer=renderer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from registry.catalog.endpoints import Answer, Rendered
+from assay.plugins import declare
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
@@ -27,18 +27,18 @@ class TranscriptionRenderer:
     temperature: float
     translated: bool = False
 
-    def whole(self, answer: Answer) -> dict[str, Any] | Rendered:
+    def whole(self, answer: declare.Answer) -> dict[str, Any] | declare.Rendered:
         windows = answer.results
         text = whole_text(windows)
         usage = {"type": "duration", "seconds": answer.units}
         if self.response_format == "json":
             return {"text": text, "usage": usage}
         if self.response_format == "text":
-            return Rendered(f"{text}\n".encode(), "text/plain; charset=utf-8")
+            return declare.Rendered(f"{text}\n".encode(), "text/plain; charset=utf-8")
         if self.response_format == "srt":
-            return Rendered(_srt(_segments(windows)).encode(), "text/plain; charset=utf-8")
+            return declare.Rendered(_srt(_segments(windows)).encode(), "text/plain; charset=utf-8")
         if self.response_format == "vtt":
-            return Rendered(_vtt(_segments(windows)).encode(), "text/vtt; charset=utf-8")
+            return declare.Rendered(_vtt(_segments(windows)).encode(), "text/vtt; charset=utf-8")
         return {
             "task": "translate" if self.translated else "transcribe",
             "language": "english" if self.translated else windows[0]["language_name"],
@@ -58,7 +58,7 @@ class ChunksRenderer:
 
     chunks: bool
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         text = whole_text(answer.results)
         if not self.chunks:
             return {"text": text}

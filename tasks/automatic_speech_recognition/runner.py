@@ -14,14 +14,11 @@ from torch import Tensor
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.automatic_speech_recognition.decoding import Decoded, WhisperDecoder
 from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions, Window
 from tasks.automatic_speech_recognition.segments import segments
-from workers.engines.architectures import UnsupportedModel, read_json
-from workers.engines.audio import UnreadableAudio, read_audio, windows
-from workers.engines.loading import checkpoint_dtype, load_model, load_tokenizer
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
 
 RATE = 16_000
 WINDOW_S = 30
@@ -53,7 +50,7 @@ class _Window:
 class SpeechRunner:
     """Returns a `Window` for each part of the recording."""
 
-    limits = BatchLimits(items=8, size=8)
+    limits = run.BatchLimits(items=8, size=8)
 
     def __init__(
         self,
@@ -64,27 +61,27 @@ class SpeechRunner:
         dtype: torch.dtype | None,
     ) -> None:
         _check_features(folder)
-        if dtype is None and device.type == "cpu" and checkpoint_dtype(folder) == torch.float16:
+        if dtype is None and device.type == "cpu" and run.checkpoint_dtype(folder) == torch.float16:
             dtype = torch.float32  # CPUs convolve float16 slowly, or not at all
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
-        self._tokenizer = load_tokenizer(folder)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self._tokenizer = run.load_tokenizer(folder)
         self._features = WhisperFeatureExtractor(feature_size=self._model.config.num_mel_bins)
         self._decoder = WhisperDecoder(self._model)
 
-    def prepare(self, request_id: str, inputs: Recording, options: SpeechOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: Recording, options: SpeechOptions) -> run.Prepared:
         settings = self._settings(options)
         try:
-            samples = read_audio(inputs.audio, RATE)
-        except UnreadableAudio as error:
-            raise RequestRefused(str(error)) from error
+            samples = run.read_audio(inputs.audio, RATE)
+        except run.UnreadableAudio as error:
+            raise run.RequestRefused(str(error)) from error
         items = [
             Item(
                 _Window(samples[each], each.start / RATE, each.stop / RATE, settings),
                 bucket=settings,
             )
-            for each in windows(samples, RATE, WINDOW_S, SLACK_S)
+            for each in run.audio_windows(samples, RATE, WINDOW_S, SLACK_S)
         ]
-        return Prepared(items=items, units=math.ceil(len(samples) / RATE))
+        return run.Prepared(items=items, units=math.ceil(len(samples) / RATE))
 
     def collate(self, items: Sequence[Item]) -> tuple[Tensor, _Settings]:
         """Return log-mel features [windows, bands, frames] and the settings of the bucket."""
@@ -138,11 +135,11 @@ class SpeechRunner:
         language = options.language
         if language is not None and language not in self._decoder.languages:
             some = ", ".join(sorted(self._decoder.languages)[:100])
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"language is {language!r}, which this model does not know; it knows: {some}."
             )
         if options.translate and not self._decoder.translates:
-            raise RequestRefused("This model cannot translate; it transcribes alone.")
+            raise run.RequestRefused("This model cannot translate; it transcribes alone.")
         return _Settings(language, options.temperature, options.translate)
 
 
@@ -150,9 +147,9 @@ def _check_features(folder: Path) -> None:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return
-    config = read_json(path)
+    config = run.read_json(path)
     for name, value in _FEATURES.items():
         if config.get(name, value) != value:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"preprocessor_config.json states the {name} {config[name]!r}; Whisper has {value}."
             )

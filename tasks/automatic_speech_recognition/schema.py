@@ -7,8 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from registry.catalog.columns import AudioFile
-from registry.catalog.inputs import AudioInput, Inputs, Options
+from assay.plugins import declare
 
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 Temperature = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -19,17 +18,17 @@ class Transcribed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    audio: AudioFile
+    audio: declare.AudioFile
     text: str = Field(min_length=1, max_length=20_000)
 
 
-class Recording(Inputs):
+class Recording(declare.Inputs):
     """One recording."""
 
-    audio: AudioInput
+    audio: declare.AudioInput
 
 
-class SpeechOptions(Options):
+class SpeechOptions(declare.Options):
     """The language is detected when it is None; temperature 0 takes the likeliest token. With
     `translate` the text is in English, whatever is spoken."""
 

@@ -15,10 +15,7 @@ import jiwer
 import numpy as np
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-from workers.trainers.evaluation import Outcome, ScoreRequest
-from workers.trainers.protocol import BadMaterial, EvaluationResult
-from workers.trainers.slices import thirds
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 BASELINE = "empty transcript"
 SAMPLES = 8
@@ -39,7 +36,7 @@ class Errors:
         return float(self.errors[rows].sum() / max(1, self.lengths[rows].sum()))
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return WER and CER, with intervals from drawing recordings again; WER by duration too.
 
     Raises:
@@ -50,13 +47,13 @@ def score(request: ScoreRequest) -> EvaluationResult:
     words = count_errors(expected, heard, characters=False)
     characters = count_errors(expected, heard, characters=True)
     if not words.lengths.sum():
-        raise BadMaterial("The test data's texts hold no words.")
+        raise run.BadMaterial("The test data's texts hold no words.")
     count = len(expected)
     metrics = {"wer": words.rate(), "cer": characters.rate()}
     # Without a word, every word of the reference is missing.
     baseline = {"wer": 1.0, "cer": 1.0}
     seconds = [_seconds(outcome) for outcome in request.outcomes]
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baseline,
         baseline_name=BASELINE,
@@ -77,8 +74,8 @@ def score(request: ScoreRequest) -> EvaluationResult:
         },
         intervals={
             "metrics": {
-                "wer": bootstrap(metrics["wer"], words.rate, count),
-                "cer": bootstrap(metrics["cer"], characters.rate, count),
+                "wer": run.bootstrap(metrics["wer"], words.rate, count),
+                "cer": run.bootstrap(metrics["cer"], characters.rate, count),
             }
         },
         slices=[
@@ -90,12 +87,14 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": words.rate(part.rows),
                 "baseline": 1.0,
             }
-            for part in thirds(seconds, by="duration", names=("short", "medium", "long"), unit="s")
+            for part in run.slices_by_size(
+                seconds, by="duration", names=("short", "medium", "long"), unit="s"
+            )
         ],
     )
 
 
-def transcript(outcome: Outcome) -> str:
+def transcript(outcome: run.Outcome) -> str:
     """Return the text of all windows of a recording."""
     return " ".join(window["text"] for window in outcome.results if window["text"])
 
@@ -117,5 +116,5 @@ def count_errors(expected: list[str], heard: list[str], *, characters: bool) -> 
     return Errors(np.array(errors), np.array(lengths))
 
 
-def _seconds(outcome: Outcome) -> int:
+def _seconds(outcome: run.Outcome) -> int:
     return round(float(outcome.results[-1]["end"]))

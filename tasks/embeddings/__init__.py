@@ -6,9 +6,7 @@ from operator import itemgetter
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import BATCH, Modality, Playground, Task, Unit
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import TextInputs, TextOptions
+from assay.plugins import declare
 from tasks.embeddings.endpoints import (
     EmbeddingsRequest,
     FeatureExtractionRequest,
@@ -27,13 +25,14 @@ class OneText(BaseModel):
     text: str = Field(min_length=1, max_length=100_000)
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="embeddings",
     title="Embeddings",
     description="Turns a text into a vector, so that similar texts lie close together.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.VECTOR,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.VECTOR,),
     architectures=(
         "BertModel",
         "DistilBertModel",
@@ -41,27 +40,27 @@ TASK = Task(
         "RobertaModel",
         "XLMRobertaModel",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.embeddings.runner:EmbeddingsRunner",
-    unit=Unit.TOKENS,
-    input_schema=TextInputs,
-    option_schema=TextOptions,
+    unit=declare.Unit.TOKENS,
+    input_schema=declare.TextInputs,
+    option_schema=declare.TextOptions,
     result_type=list[float],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/embeddings",
             read_embeddings,
             request=EmbeddingsRequest,
             summary="OpenAI's shape: a vector for each text.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/feature-extraction",
             read_feature_extraction,
             named=True,
             request=FeatureExtractionRequest,
             summary="Hugging Face's shape: a list of vectors.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/sentence-similarity",
             read_sentence_similarity,
             named=True,
@@ -70,7 +69,7 @@ TASK = Task(
         ),
     ),
     sample={"input": ["An assay office tests every piece of metal."]},
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "input": "$text"},
         text="An assay office tests every piece of metal.",
     ),

@@ -11,42 +11,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import TextInputs, TextOptions
-from registry.catalog.requests import (
-    MAX_INPUTS,
-    Body,
-    Name,
-    RequestInvalid,
-    Strict,
-    Text,
-    Texts,
-    User,
-    as_list,
-    estimate_tokens,
-    parse,
-)
-from registry.catalog.truncation import TruncatedRequest
+from assay.plugins import declare
 
 
-class EmbeddingsRequest(Strict):
+class EmbeddingsRequest(declare.Strict):
     """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again."""
 
-    model: Name
-    input: Texts
+    model: declare.Name
+    input: declare.Texts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    user: User | None = None
+    user: declare.User | None = None
 
 
-def read_embeddings(body: Body, request_id: str, name: str) -> Plan:
+def read_embeddings(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/embeddings. Raises RequestInvalid."""
-    request = parse(EmbeddingsRequest, body.data)
-    texts = as_list(request.input)
-    tokens = estimate_tokens(texts)
-    return Plan(
+    request = declare.parse(EmbeddingsRequest, body.data)
+    texts = declare.as_list(request.input)
+    tokens = declare.estimate_tokens(texts)
+    return declare.Plan(
         model=request.model,
-        inputs=TextInputs(input=texts),
+        inputs=declare.TextInputs(input=texts),
         renderer=EmbeddingsRenderer(
             model=request.model,
             as_base64=request.encoding_format == "base64",
@@ -57,54 +42,56 @@ def read_embeddings(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-class FeatureExtractionRequest(TruncatedRequest):
+class FeatureExtractionRequest(declare.TruncatedRequest):
     """POST /v1/tasks/feature-extraction/{model}. Vectors always have length 1."""
 
-    inputs: Texts
+    inputs: declare.Texts
     normalize: Literal[True] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
     encoding_format: Literal["float"] | None = None
     prompt_name: None = None
 
 
-def read_feature_extraction(body: Body, request_id: str, name: str) -> Plan:
+def read_feature_extraction(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(FeatureExtractionRequest, body.data)
-    texts = as_list(request.inputs)
-    tokens = estimate_tokens(texts)
-    return Plan(
+    request = declare.parse(FeatureExtractionRequest, body.data)
+    texts = declare.as_list(request.inputs)
+    tokens = declare.estimate_tokens(texts)
+    return declare.Plan(
         model=name,
-        inputs=TextInputs(input=texts),
-        options=TextOptions(truncate=request.side),
+        inputs=declare.TextInputs(input=texts),
+        options=declare.TextOptions(truncate=request.side),
         renderer=VectorsRenderer(model=name, dimensions=request.dimensions),
         tokens=tokens,
         prompt_tokens=tokens,
     )
 
 
-class SentencePair(Strict):
+class SentencePair(declare.Strict):
     """A source sentence, and those that are compared with it."""
 
-    source_sentence: Text
-    sentences: Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS - 1)]
+    source_sentence: declare.Text
+    sentences: Annotated[list[declare.Text], Field(min_length=1, max_length=declare.MAX_INPUTS - 1)]
 
 
-class SentenceSimilarityRequest(Strict):
+class SentenceSimilarityRequest(declare.Strict):
     """POST /v1/tasks/sentence-similarity/{model}."""
 
     inputs: SentencePair
-    parameters: TruncatedRequest | None = None
+    parameters: declare.TruncatedRequest | None = None
 
 
-def read_sentence_similarity(body: Body, request_id: str, name: str) -> Plan:
+def read_sentence_similarity(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(SentenceSimilarityRequest, body.data)
+    request = declare.parse(SentenceSimilarityRequest, body.data)
     texts = [request.inputs.source_sentence, *request.inputs.sentences]
-    tokens = estimate_tokens(texts)
-    return Plan(
+    tokens = declare.estimate_tokens(texts)
+    return declare.Plan(
         model=name,
-        inputs=TextInputs(input=texts),
-        options=TextOptions(truncate=request.parameters.side if request.parameters else "none"),
+        inputs=declare.TextInputs(input=texts),
+        options=declare.TextOptions(
+            truncate=request.parameters.side if request.parameters else "none"
+        ),
         renderer=SimilarityRenderer(),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -115,7 +102,7 @@ def read_sentence_similarity(body: Body, request_id: str, name: str) -> Plan:
 class SimilarityRenderer:
     """The cosine similarity of the first text with each of the others, from -1 to 1."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         source, *others = answer.results
         return [sum(map(operator.mul, source, other)) for other in others]
 
@@ -127,7 +114,7 @@ class VectorsRenderer:
     model: str
     dimensions: int | None
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return [shortened(vector, self.dimensions, self.model) for vector in answer.results]
 
 
@@ -139,7 +126,7 @@ class EmbeddingsRenderer:
     as_base64: bool
     dimensions: int | None
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         vectors = [shortened(each, self.dimensions, self.model) for each in answer.results]
         return {
             "object": "list",
@@ -165,7 +152,7 @@ def shortened(vector: list[float], dimensions: int | None, model: str) -> list[f
     if dimensions is None or dimensions == len(vector):
         return vector
     if dimensions > len(vector):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"dimensions is {dimensions}, but {model} has {len(vector)}.", param="dimensions"
         )
     head = vector[:dimensions]

@@ -12,36 +12,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from registry.catalog.data_urls import read_image_text, read_image_url
-from registry.catalog.endpoints import Answer
-from registry.catalog.inputs import MediaInput
-from registry.catalog.requests import (
-    MAX_INPUTS,
-    Name,
-    RequestInvalid,
-    Strict,
-    Text,
-    User,
-    one_or_many,
-)
+from assay.plugins import declare
 from tasks.embeddings.endpoints import EmbeddingsRenderer
 
 # Each is decoded when it arrives.
 MAX_IMAGES = 16
 
 
-class ImageURL(Strict):
+class ImageURL(declare.Strict):
     """An image as OpenAI's chat has it; `url` is a `data:` URL."""
 
     url: Annotated[str, Field(min_length=1)]
     detail: Literal["auto"] | None = None
 
 
-class InputPart(Strict):
+class InputPart(declare.Strict):
     """One text or one image."""
 
     type: Literal["text", "image", "image_url"] | None = None
-    text: Text | None = None
+    text: declare.Text | None = None
     image: Annotated[str, Field(min_length=1)] | None = None
     image_url: ImageURL | None = None
 
@@ -51,24 +40,24 @@ def _kind(value: Any) -> str:
 
 
 Input = Annotated[
-    Annotated[Text, Tag("one")] | Annotated[InputPart, Tag("many")], Discriminator(_kind)
+    Annotated[declare.Text, Tag("one")] | Annotated[InputPart, Tag("many")], Discriminator(_kind)
 ]
 
 
-class MixedEmbeddingsRequest(Strict):
+class MixedEmbeddingsRequest(declare.Strict):
     """POST /v1/embeddings. `dimensions` shortens each vector and makes its length 1 again."""
 
-    model: Name
+    model: declare.Name
     input: Annotated[
         Annotated[Input, Tag("one")]
-        | Annotated[list[Input], Field(min_length=1, max_length=MAX_INPUTS), Tag("many")],
-        Discriminator(one_or_many),
+        | Annotated[list[Input], Field(min_length=1, max_length=declare.MAX_INPUTS), Tag("many")],
+        Discriminator(declare.one_or_many),
     ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    user: User | None = None
+    user: declare.User | None = None
 
-    def read(self) -> list[str | MediaInput]:
+    def read(self) -> list[str | declare.MediaInput]:
         """Return the texts and images. Raises RequestInvalid."""
         many = isinstance(self.input, list)
         given = self.input if isinstance(self.input, list) else [self.input]
@@ -76,9 +65,9 @@ class MixedEmbeddingsRequest(Strict):
             read_input(each, f"input[{number}]" if many else "input")
             for number, each in enumerate(given)
         ]
-        images = sum(isinstance(each, MediaInput) for each in found)
+        images = sum(isinstance(each, declare.MediaInput) for each in found)
         if images > MAX_IMAGES:
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 f"input holds {images} images; at most {MAX_IMAGES} are accepted in one request.",
                 param="input",
             )
@@ -96,28 +85,28 @@ class MixedEmbeddingsRequest(Strict):
         )
 
 
-def read_input(given: str | InputPart, param: str) -> str | MediaInput:
+def read_input(given: str | InputPart, param: str) -> str | declare.MediaInput:
     """Return the text or the image of one input. Raises RequestInvalid."""
     if isinstance(given, str):
         return given
     filled = {name for name in ("text", "image", "image_url") if getattr(given, name) is not None}
     if len(filled) != 1 or (given.type is not None and {given.type} != filled):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f'{param} must be a text, {{"text": "…"}}, {{"image": "data:image/png;base64,…"}} or '
             '{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}.',
             param=param,
         )
     if given.image is not None:
-        return read_image_text(given.image, f"{param}.image")
+        return declare.read_image_text(given.image, f"{param}.image")
     if given.image_url is not None:
-        return read_image_url(given.image_url.url, f"{param}.image_url.url")
+        return declare.read_image_url(given.image_url.url, f"{param}.image_url.url")
     return given.text or ""
 
 
-def images_first(read: Sequence[str | MediaInput]) -> list[int]:
+def images_first(read: Sequence[str | declare.MediaInput]) -> list[int]:
     """Return where each input's vector stands when those of images come before those of texts."""
     order = sorted(
-        range(len(read)), key=lambda index: (not isinstance(read[index], MediaInput), index)
+        range(len(read)), key=lambda index: (not isinstance(read[index], declare.MediaInput), index)
     )
     places = [0] * len(read)
     for place, index in enumerate(order):
@@ -132,9 +121,9 @@ class MixedRenderer:
     vectors: EmbeddingsRenderer
     places: list[int]
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return self.vectors.whole(
-            Answer(
+            declare.Answer(
                 finish_reason=answer.finish_reason,
                 prompt_tokens=answer.prompt_tokens,
                 completion_tokens=0,

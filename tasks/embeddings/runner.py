@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.engines.architectures import UnsupportedModel, read_json
-from workers.engines.runner import Item
-from workers.engines.text_runner import TextRunner
+from assay.plugins import run
+from assay.plugins.run import Item
 
 _POOLING = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
-class EmbeddingsRunner(TextRunner):
+class EmbeddingsRunner(run.TextRunner):
     """Vectors pooled as the model's sentence-transformers files say: mean without such files."""
 
     def __init__(
@@ -44,10 +43,12 @@ def _pooling(folder: Path) -> str:
     if not path.is_file():
         return "mean"
     modes = [
-        name for name, on in read_json(path).items() if name.startswith("pooling_mode_") and on
+        name for name, on in run.read_json(path).items() if name.startswith("pooling_mode_") and on
     ]
     if len(modes) != 1 or modes[0] not in _POOLING:
-        raise UnsupportedModel(f"1_Pooling/config.json pools by {modes}, which is not known here.")
+        raise run.UnsupportedModel(
+            f"1_Pooling/config.json pools by {modes}, which is not known here."
+        )
     return _POOLING[modes[0]]
 
 

@@ -7,26 +7,12 @@ from typing import Any
 
 from pydantic import Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.image_classification.endpoints import (
     ImageClassificationRequest,
     read_image_classification,
 )
 from tasks.image_classification.schema import LabeledImage, LabelOptions, OneImage
-from workers.hyperparameters import ClassifierSettings
 
 # A gray shirt on black, 32 × 32 pixels, as PNG in base64.
 SAMPLE_IMAGE = (
@@ -36,7 +22,7 @@ SAMPLE_IMAGE = (
 )
 
 
-class TrainingHyperparameters(ClassifierSettings):
+class TrainingHyperparameters(declare.ClassifierSettings):
     """Settings of training. The new head learns `head_factor` times as fast as the other weights.
 
     `mirror` flips half of the images left to right: more variety, but wrong for writing.
@@ -53,14 +39,15 @@ def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, LabelOptions]:
     return OneImage(image=row["image"]), LabelOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="image-classification",
     title="Image classification",
     description="Sorts an image into one of the labels that its training data names.",
     modality="image",
-    family=Family.VISION,
-    inputs=(Modality.IMAGE,),
-    outputs=(Modality.LABEL,),
+    family=declare.Family.VISION,
+    inputs=(declare.Modality.IMAGE,),
+    outputs=(declare.Modality.LABEL,),
     architectures=(
         "BeitForImageClassification",
         "BitForImageClassification",
@@ -85,25 +72,25 @@ TASK = Task(
         "timm.resnet50",
         "timm.vit_tiny_patch16_224",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.image_classification.runner:ImageClassifierRunner",
-    unit=Unit.IMAGES,
+    unit=declare.Unit.IMAGES,
     input_schema=OneImage,
     option_schema=LabelOptions,
-    result_type=list[Label],
+    result_type=list[declare.Label],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/image-classification",
             read_image_classification,
             named=True,
-            content_types=content_types("image"),
+            content_types=declare.content_types("image"),
             takes_media=True,
             request=ImageClassificationRequest,
             summary="Hugging Face's shape: send the image; the answer is `[{label, score}]`.",
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"top_k": 3}},
-    playground=Playground(body=None, path="/v1/tasks/image-classification/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/image-classification/{model}"),
     row=LabeledImage,
     row_input=itemgetter("image"),
     examples=(
@@ -111,7 +98,7 @@ TASK = Task(
         {"image": "1" * 64, "label": "Sneaker"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -119,12 +106,12 @@ TASK = Task(
             hyperparameters=TrainingHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.image_classification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
         ),
         primary_metric="macro_f1",
         uses_training_rows=True,

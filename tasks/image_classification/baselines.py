@@ -18,9 +18,7 @@ from PIL import Image
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from workers.engines.images import UnreadableImage, read_image
-from workers.trainers.classification import Baseline
-from workers.trainers.protocol import Cancelled, Progress
+from assay.plugins import run
 
 PIXELS = "Pixels + logistic regression"
 SIDE = 16
@@ -33,8 +31,8 @@ _SEED = 17
 
 
 def pixel_classifier(
-    rows: Sequence[dict[str, Any]], images: Sequence[Path], progress: Progress
-) -> Baseline | None:
+    rows: Sequence[dict[str, Any]], images: Sequence[Path], progress: run.Progress
+) -> run.Baseline | None:
     """Train on the pixels of `rows` {"image", "label"} and label `images`.
 
     Returns None, with the reason in the progress log, when the data does not fit the limits.
@@ -57,7 +55,7 @@ def pixel_classifier(
     try:
         known = _features([row["image"] for row in used], progress)
         wanted = _features(images, progress)
-    except UnreadableImage as error:
+    except run.UnreadableImage as error:
         progress.log(f"{PIXELS} was not trained: {error}")
         return None
     with warnings.catch_warnings():
@@ -69,15 +67,15 @@ def pixel_classifier(
         f"{PIXELS}: trained on {len(used):,} images and labeled {len(images):,} "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return Baseline(PIXELS, guesses, len(used))
+    return run.Baseline(PIXELS, guesses, len(used))
 
 
-def _features(images: Sequence[Path], progress: Progress) -> np.ndarray:
+def _features(images: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [images, values] of the images scaled to 16 × 16 pixels."""
     found = np.empty((len(images), SIDE * SIDE * 3), dtype=np.float32)
     for number, path in enumerate(images):
         if number % 256 == 0 and progress.should_stop():
-            raise Cancelled
-        small = read_image(path).resize((SIDE, SIDE), Image.Resampling.BOX)
+            raise run.Cancelled
+        small = run.read_image(path).resize((SIDE, SIDE), Image.Resampling.BOX)
         found[number] = np.asarray(small, dtype=np.float32).reshape(-1) / 255
     return found

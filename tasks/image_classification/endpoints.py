@@ -7,32 +7,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.requests import Body, Strict
+from assay.plugins import declare
 from tasks.image_classification.schema import LabelOptions, OneImage
 
 DEFAULT_TOP_K = 5
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """`top_k` is the number of labels to return; scores are always a softmax over all labels."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
     function_to_apply: Literal["softmax"] | None = None
 
 
-class ImageClassificationRequest(MediaRequest):
+class ImageClassificationRequest(declare.MediaRequest):
     """An image in base64."""
 
     parameters: Parameters | None = None
 
 
-def read_image_classification(body: Body, request_id: str, name: str) -> Plan:
+def read_image_classification(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read an image, raw or as JSON. Raises RequestInvalid."""
-    image, request = read_file(body, "image", ImageClassificationRequest)
+    image, request = declare.read_file(body, "image", ImageClassificationRequest)
     parameters = (request and request.parameters) or Parameters()
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=OneImage(image=image),
         renderer=LabelsRenderer(),
@@ -47,5 +45,5 @@ def read_image_classification(body: Body, request_id: str, name: str) -> Plan:
 class LabelsRenderer:
     """[{label, score}, …], best first."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results[0])

@@ -8,28 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
 from tasks.image_classification import TASK, TrainingHyperparameters
-from workers.engines.architectures import UnsupportedModel, is_timm, read_json
-from workers.engines.images import load_image_processor
-from workers.trainers.bases import load_base
-from workers.trainers.kept import read_pixels
-from workers.trainers.media_classifier import MediaModel, stacked_pixels, train_media_classifier
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import parse_settings
 
 # Names of the last layer: transformers', and those that timm's architectures have.
 HEADS = ("classifier", "fc", "head")
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train; the epoch with the best macro-F1 on the validation split is kept.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
-    return train_media_classifier(
+    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
+    return run.train_media_classifier(
         request,
         progress,
         settings=settings,
@@ -41,15 +35,15 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
 
 
-def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> MediaModel:
+def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> run.MediaModel:
     try:
-        processor = load_image_processor(folder)
-        of_timm = is_timm(read_json(folder / "config.json"))
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+        processor = run.load_image_processor(folder)
+        of_timm = run.is_timm(run.read_json(folder / "config.json"))
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     # timm's configs state the number of labels too.
     stated: dict[str, Any] = {"num_labels": len(labels)} if of_timm else {}
-    model = load_base(
+    model = run.load_base(
         folder,
         TASK.architectures,
         **stated,
@@ -59,11 +53,11 @@ def _loaded(folder: Path, labels: list[str], *, mirror: bool) -> MediaModel:
     if of_timm:
         # timm's configs hold their labels under this name, and it would keep those of the base.
         model.config.label_names = labels
-    return MediaModel(
+    return run.MediaModel(
         model,
         processor,
-        read=lambda path: read_pixels(path, processor),
-        collate=stacked_pixels,
+        read=lambda path: run.read_pixels(path, processor),
+        collate=run.stacked_pixels,
         vary=_mirrored if mirror else None,
     )
 

@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.image_classification.schema import LabelOptions, OneImage
-from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
-from workers.engines.loading import load_model
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
-from workers.engines.text_runner import label_names, ranked_labels
 
 
 class ImageClassifierRunner:
@@ -24,7 +21,7 @@ class ImageClassifierRunner:
     """
 
     # 32 images of 224 × 224 pixels.
-    limits = BatchLimits(items=32, size=32 * 224 * 224)
+    limits = run.BatchLimits(items=32, size=32 * 224 * 224)
 
     def __init__(
         self,
@@ -34,18 +31,18 @@ class ImageClassifierRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self._processor = load_image_processor(folder)
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = label_names(self._model)
+        self._processor = run.load_image_processor(folder)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = run.label_names(self._model)
 
-    def prepare(self, request_id: str, inputs: OneImage, options: LabelOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: OneImage, options: LabelOptions) -> run.Prepared:
         try:
-            values = pixels(self._processor, read_image(inputs.image))
-        except UnreadableImage as error:
-            raise RequestRefused(str(error)) from error
+            values = run.pixels(self._processor, run.read_image(inputs.image))
+        except run.UnreadableImage as error:
+            raise run.RequestRefused(str(error)) from error
         _, height, width = values.shape
         item = Item((values, options.top_k), size=height * width, bucket=tuple(values.shape))
-        return Prepared(items=[item], units=1)
+        return run.Prepared(items=[item], units=1)
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([item.payload[0] for item in items])
@@ -56,7 +53,7 @@ class ImageClassifierRunner:
         return logits
 
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
-        ranked = ranked_labels(output, self._labels)
+        ranked = run.ranked_labels(output, self._labels)
         return [labels[: item.payload[1]] for labels, item in zip(ranked, items, strict=True)]
 
     def cancel(self, request_id: str) -> None:

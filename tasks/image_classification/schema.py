@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import ImageInput, Inputs, Options
+from assay.plugins import declare
 
 
 class LabeledImage(BaseModel):
@@ -15,17 +14,17 @@ class LabeledImage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
+    image: declare.ImageFile
     label: str = Field(min_length=1, max_length=100)
 
 
-class OneImage(Inputs):
+class OneImage(declare.Inputs):
     """One image."""
 
-    image: ImageInput
+    image: declare.ImageInput
 
 
-class LabelOptions(Options):
+class LabelOptions(declare.Options):
     """`top_k` is how many labels to return; all of them when it is None."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None

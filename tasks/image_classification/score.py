@@ -6,17 +6,11 @@ from typing import Any
 
 from PIL import Image
 
+from assay.plugins import run
 from tasks.image_classification.baselines import pixel_classifier
-from workers.engines.images import FORMATS
-from workers.trainers.classification import SAMPLES, score_classifier
-from workers.trainers.classifier_training import distinct
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import EvaluationResult
-from workers.trainers.slices import thirds
-from workers.trainers.thumbnails import thumbnail
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1 and F1 by label; accuracy by label and by image size too.
 
     With training rows, logistic regression on pixels is trained on them and is then the baseline
@@ -29,15 +23,15 @@ def score(request: ScoreRequest) -> EvaluationResult:
     images = [row["image"] for row in request.rows]
     baselines = []
     if request.train_rows is not None:
-        train_rows, _ = distinct(request.train_rows, "image")
+        train_rows, _ = run.distinct_rows(request.train_rows, "image")
         trained = pixel_classifier(train_rows, images, request.progress)
         baselines += [trained] if trained is not None else []
-    return score_classifier(
+    return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input_image": thumbnail(path)} for path in images[:SAMPLES]],
+        shown=[{"input_image": run.thumbnail(path)} for path in images[: run.MAX_SAMPLES]],
         baselines=baselines,
-        parts=thirds(
+        parts=run.slices_by_size(
             [_pixel_count(path) for path in images],
             by="image size",
             names=("small", "medium", "large"),
@@ -47,5 +41,5 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
 
 def _pixel_count(path: Any) -> int:
-    with Image.open(path, formats=list(FORMATS)) as image:
+    with Image.open(path, formats=list(run.IMAGE_FORMATS)) as image:
         return int(image.width * image.height)

@@ -5,19 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
-from registry.catalog.inputs import NoOptions
+from assay.plugins import declare
 from tasks.embeddings.mixed import MixedEmbeddingsRequest
 from tasks.image_feature_extraction.endpoints import (
     FeaturesRequest,
@@ -33,19 +21,20 @@ SAMPLE_IMAGE = (
 )
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[Images, NoOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[Images, declare.NoOptions]:
     """Return the request for the vector of the row's image."""
-    return Images(images=[row["image"]]), NoOptions()
+    return Images(images=[row["image"]]), declare.NoOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="image-feature-extraction",
     title="Image feature extraction",
     description="Turns an image into a vector, so that alike images lie close together.",
     modality="image",
-    family=Family.VISION,
-    inputs=(Modality.IMAGE,),
-    outputs=(Modality.VECTOR,),
+    family=declare.Family.VISION,
+    inputs=(declare.Modality.IMAGE,),
+    outputs=(declare.Modality.VECTOR,),
     architectures=(
         "BeitModel",
         "ConvNextModel",
@@ -65,44 +54,44 @@ TASK = Task(
         "timm.resnet50",
         "timm.vit_tiny_patch16_224",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.image_feature_extraction.runner:ImageFeaturesRunner",
-    unit=Unit.IMAGES,
+    unit=declare.Unit.IMAGES,
     input_schema=Images,
-    option_schema=NoOptions,
+    option_schema=declare.NoOptions,
     result_type=list[float],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/embeddings",
             read_image_embeddings,
             takes_media=True,
             request=MixedEmbeddingsRequest,
             summary="OpenAI's shape, with images: a vector for each image.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/image-feature-extraction",
             read_features,
             named=True,
-            content_types=content_types("image"),
+            content_types=declare.content_types("image"),
             takes_media=True,
             request=FeaturesRequest,
             summary="Hugging Face's shape: send the image; the answer is `[vector]`.",
         ),
     ),
     sample={"input": [{"image": f"data:image/png;base64,{SAMPLE_IMAGE}"}]},
-    playground=Playground(body={"model": "$model", "input": {"image": "$file_url"}}),
+    playground=declare.Playground(body={"model": "$model", "input": {"image": "$file_url"}}),
     row=LabeledImage,
     row_input=itemgetter("image"),
     examples=(
         {"image": "0" * 64, "label": "shirt"},
         {"image": "1" * 64, "label": "sneaker"},
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.image_feature_extraction.score:score",
         metrics=(
-            Metric("nearest", "Nearest image has the same label", proportion=True),
-            Metric("map_10", "Mean average precision at 10"),
+            declare.Metric("nearest", "Nearest image has the same label", proportion=True),
+            declare.Metric("map_10", "Mean average precision at 10"),
         ),
         primary_metric="nearest",
     ),

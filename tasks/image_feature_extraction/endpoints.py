@@ -6,35 +6,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.inputs import MediaInput
-from registry.catalog.requests import Body, RequestInvalid, parse
+from assay.plugins import declare
 from tasks.embeddings.mixed import MixedEmbeddingsRequest
 from tasks.image_feature_extraction.schema import Images
 
 
-class FeaturesRequest(MediaRequest):
+class FeaturesRequest(declare.MediaRequest):
     """An image in base64."""
 
     normalize: None = None
     truncate: None = None
 
 
-def read_image_embeddings(body: Body, request_id: str, name: str) -> Plan:
+def read_image_embeddings(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read images to embed. Raises RequestInvalid."""
-    request = parse(MixedEmbeddingsRequest, body.data)
+    request = declare.parse(MixedEmbeddingsRequest, body.data)
     images = []
     for number, each in enumerate(request.read()):
-        if not isinstance(each, MediaInput):
-            raise RequestInvalid(
+        if not isinstance(each, declare.MediaInput):
+            raise declare.RequestInvalid(
                 f"Input {number} is a text; this model reads images alone: "
                 '{"image": "data:image/png;base64,…"}.',
                 param="input",
                 code="unsupported_value",
             )
         images.append(each)
-    return Plan(
+    return declare.Plan(
         model=request.model,
         inputs=Images(images=images),
         renderer=request.renderer(list(range(len(images)))),
@@ -44,10 +41,10 @@ def read_image_embeddings(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def read_features(body: Body, request_id: str, name: str) -> Plan:
+def read_features(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read one image, raw or as JSON. Raises RequestInvalid."""
-    image, _ = read_file(body, "image", FeaturesRequest)
-    return Plan(
+    image, _ = declare.read_file(body, "image", FeaturesRequest)
+    return declare.Plan(
         model=name,
         inputs=Images(images=[image]),
         renderer=FeaturesRenderer(),
@@ -61,5 +58,5 @@ def read_features(body: Body, request_id: str, name: str) -> Plan:
 class FeaturesRenderer:
     """[vector], as `InferenceClient.feature_extraction` reads it."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results)

@@ -9,13 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.catalog.inputs import NoOptions
+from assay.plugins import declare, run
+from assay.plugins.run import Item
 from tasks.image_feature_extraction.schema import Images
-from workers.engines.architectures import TIMM, architecture_of
-from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
-from workers.engines.loading import load_model
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
 
 # Their first position stands for the whole image; their pooler is often untrained.
 CLASS_TOKEN = frozenset({"BeitModel", "DeiTModel", "Dinov2Model", "ViTModel"})
@@ -26,7 +22,7 @@ class ImageFeaturesRunner:
     timm, what their last layer reads."""
 
     # 32 images of 224 × 224 pixels.
-    limits = BatchLimits(items=32, size=32 * 224 * 224)
+    limits = run.BatchLimits(items=32, size=32 * 224 * 224)
 
     def __init__(
         self,
@@ -36,22 +32,22 @@ class ImageFeaturesRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self._processor = load_image_processor(folder)
-        architecture = architecture_of(folder, architectures)
+        self._processor = run.load_image_processor(folder)
+        architecture = run.architecture_of(folder, architectures)
         self._by_token = architecture in CLASS_TOKEN
-        self._is_timm = architecture.startswith(TIMM)
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
+        self._is_timm = architecture.startswith(run.TIMM)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
 
-    def prepare(self, request_id: str, inputs: Images, options: NoOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: Images, options: declare.NoOptions) -> run.Prepared:
         try:
-            found = [pixels(self._processor, read_image(each)) for each in inputs.images]
-        except UnreadableImage as error:
-            raise RequestRefused(str(error)) from error
+            found = [run.pixels(self._processor, run.read_image(each)) for each in inputs.images]
+        except run.UnreadableImage as error:
+            raise run.RequestRefused(str(error)) from error
         items = [
             Item(each, size=each.shape[1] * each.shape[2], bucket=tuple(each.shape))
             for each in found
         ]
-        return Prepared(items=items, units=len(items))
+        return run.Prepared(items=items, units=len(items))
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([item.payload for item in items])

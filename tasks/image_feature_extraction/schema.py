@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import ImageInput, Inputs
+from assay.plugins import declare
 
 MAX_IMAGES = 16
 
@@ -17,11 +16,11 @@ class LabeledImage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
+    image: declare.ImageFile
     label: str = Field(min_length=1, max_length=100)
 
 
-class Images(Inputs):
+class Images(declare.Inputs):
     """Images to turn into vectors."""
 
-    images: Annotated[list[ImageInput], Field(min_length=1, max_length=MAX_IMAGES)]
+    images: Annotated[list[declare.ImageInput], Field(min_length=1, max_length=MAX_IMAGES)]

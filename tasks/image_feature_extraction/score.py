@@ -11,12 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torchmetrics.functional.retrieval import retrieval_average_precision
 
-from workers.engines.images import UnreadableImage, read_image
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.slices import by_label
-from workers.trainers.thumbnails import thumbnail
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 TOP = 10
 SIDE = 32  # pixels that the baselines see in each direction
@@ -25,7 +20,7 @@ MAX_ROWS = 5_000
 SAMPLES = 8
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return how often the nearest other image has the same label, and the mean average precision
     of the ten nearest.
 
@@ -37,9 +32,9 @@ def score(request: ScoreRequest) -> EvaluationResult:
     """
     labels = np.array([row["label"] for row in request.rows])
     if len(labels) > MAX_ROWS:
-        raise BadMaterial(f"Each image is compared with all others; {MAX_ROWS:,} are the most.")
+        raise run.BadMaterial(f"Each image is compared with all others; {MAX_ROWS:,} are the most.")
     if len(set(labels)) == len(labels):
-        raise BadMaterial("Every image has a label of its own; no two can be found together.")
+        raise run.BadMaterial("Every image has a label of its own; no two can be found together.")
     vectors = np.array([outcome.results[0] for outcome in request.outcomes], dtype=np.float32)
     seen = {
         "": _fits(vectors),
@@ -48,7 +43,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     }
     found = {name: _measured(fits, labels, request) for name, fits in seen.items()}
     nearest = seen[""].argmax(axis=1)
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=_means(found[""]),
         baseline=_means(found[PIXELS]),
         baseline_name=PIXELS,
@@ -56,10 +51,10 @@ def score(request: ScoreRequest) -> EvaluationResult:
         details={
             "samples": [
                 {
-                    "input_image": thumbnail(row["image"]),
+                    "input_image": run.thumbnail(row["image"]),
                     "expected": row["label"],
                     "output": str(labels[best]),
-                    "output_image": thumbnail(request.rows[best]["image"]),
+                    "output_image": run.thumbnail(request.rows[best]["image"]),
                 }
                 for row, best in list(zip(request.rows, nearest, strict=True))[:SAMPLES]
             ],
@@ -85,7 +80,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": float(found[""]["nearest"][part.rows].mean()),
                 "baseline": float(found[PIXELS]["nearest"][part.rows].mean()),
             }
-            for part in by_label(list(labels))
+            for part in run.slices_by_label(list(labels))
         ],
     )
 
@@ -98,14 +93,16 @@ def _fits(vectors: np.ndarray) -> np.ndarray:
     return fits
 
 
-def _measured(fits: np.ndarray, labels: np.ndarray, request: ScoreRequest) -> dict[str, np.ndarray]:
+def _measured(
+    fits: np.ndarray, labels: np.ndarray, request: run.ScoreRequest
+) -> dict[str, np.ndarray]:
     order = np.argsort(-fits, axis=1, kind="stable")[:, :TOP]
     same = labels[order] == labels[:, None]
     ranks = torch.arange(same.shape[1], 0, -1, dtype=torch.float32)
     precisions = []
     for number, row in enumerate(same):
         if number % 256 == 0 and request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         precisions.append(float(retrieval_average_precision(ranks, torch.from_numpy(row))))
     return {"nearest": same[:, 0].astype(float), "map_10": np.array(precisions)}
 
@@ -115,19 +112,19 @@ def _means(measured: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _interval(values: np.ndarray) -> dict[str, Any]:
-    return bootstrap(float(values.mean()), lambda rows: float(values[rows].mean()), len(values))
+    return run.bootstrap(float(values.mean()), lambda rows: float(values[rows].mean()), len(values))
 
 
-def _pixels(request: ScoreRequest, mode: str) -> np.ndarray:
+def _pixels(request: run.ScoreRequest, mode: str) -> np.ndarray:
     paths: Sequence[Path] = [row["image"] for row in request.rows]
     found = []
     for number, path in enumerate(paths):
         if number % 256 == 0 and request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         try:
-            image = read_image(path).convert(mode)
-        except UnreadableImage as error:
-            raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+            image = run.read_image(path).convert(mode)
+        except run.UnreadableImage as error:
+            raise run.BadMaterial(f"The image {path.name[:12]}…: {error}") from error
         small = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BOX)
         found.append(np.asarray(small, dtype=np.float32).reshape(-1) / 255)
     return np.stack(found)

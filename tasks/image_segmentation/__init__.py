@@ -7,19 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
+from assay.plugins import declare
 from tasks.image_classification import SAMPLE_IMAGE
 from tasks.image_segmentation.endpoints import ImageSegmentationRequest, read_image_segmentation
 from tasks.image_segmentation.schema import ImageWithMask, OneImage, Segment, SegmentationOptions
@@ -56,34 +44,35 @@ def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, SegmentationOptio
     return OneImage(image=row["image"]), SegmentationOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="image-segmentation",
     title="Image segmentation",
     description="Gives each pixel of an image a label: a mask for each label that is there.",
     modality="image",
-    family=Family.VISION,
-    inputs=(Modality.IMAGE,),
-    outputs=(Modality.MASKS,),
+    family=declare.Family.VISION,
+    inputs=(declare.Modality.IMAGE,),
+    outputs=(declare.Modality.MASKS,),
     architectures=(*TRAINED, "MaskFormerForInstanceSegmentation"),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.image_segmentation.runner:SegmenterRunner",
-    unit=Unit.IMAGES,
+    unit=declare.Unit.IMAGES,
     input_schema=OneImage,
     option_schema=SegmentationOptions,
     result_type=list[Segment],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/image-segmentation",
             read_image_segmentation,
             named=True,
-            content_types=content_types("image"),
+            content_types=declare.content_types("image"),
             takes_media=True,
             request=ImageSegmentationRequest,
             summary="Hugging Face's shape: send the image; the answer is `[{label, score, mask}]`.",
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE},
-    playground=Playground(body=None, path="/v1/tasks/image-segmentation/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/image-segmentation/{model}"),
     row=ImageWithMask,
     row_input=itemgetter("image"),
     examples=(
@@ -91,7 +80,7 @@ TASK = Task(
         {"image": "1" * 64, "mask": "3" * 64, "categories": ["background", "shirt", "bag"]},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -99,12 +88,12 @@ TASK = Task(
             hyperparameters=TrainingHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.image_segmentation.score:score",
         metrics=(
-            Metric("mean_iou", "Mean IoU"),
-            Metric("pixel_accuracy", "Pixel accuracy"),
+            declare.Metric("mean_iou", "Mean IoU"),
+            declare.Metric("pixel_accuracy", "Pixel accuracy"),
         ),
         primary_metric="mean_iou",
         uses_training_rows=True,

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from workers.engines.images import UnreadableImage, read_image
-from workers.trainers.otsu import otsu_threshold
+from assay.plugins import run
 
 OTSU = "Otsu's threshold + most frequent labels"
 CONSTANT = "Most frequent label everywhere"
@@ -34,11 +33,11 @@ def frequent(masks: Sequence[np.ndarray], labels: int) -> tuple[int, int]:
 def otsu(path: Path, size: tuple[int, int], labels: tuple[int, int]) -> np.ndarray:
     """Return a mask of the first label, with the second one where the image stands out."""
     try:
-        image = read_image(path)
-    except UnreadableImage:
+        image = run.read_image(path)
+    except run.UnreadableImage:
         return np.full(size, labels[0], dtype=np.uint8)
     pixels = ndimage.gaussian_filter(np.asarray(image, dtype=np.float32), (1, 1, 0))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     distance = np.abs(pixels - np.median(border, axis=0)).max(axis=2)
-    out = distance > otsu_threshold(distance)
+    out = distance > run.otsu_threshold(distance)
     return np.where(out, labels[1], labels[0]).astype(np.uint8)

@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.requests import Body, Strict
+from assay.plugins import declare
 from tasks.image_segmentation.schema import OneImage, SegmentationOptions
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Segments with a lower score than `threshold` are left out. Each pixel has one label, so
     thresholds of single masks and of overlaps have no meaning here."""
 
@@ -23,17 +21,17 @@ class Parameters(Strict):
     overlap_mask_area_threshold: None = None
 
 
-class ImageSegmentationRequest(MediaRequest):
+class ImageSegmentationRequest(declare.MediaRequest):
     """An image in base64."""
 
     parameters: Parameters | None = None
 
 
-def read_image_segmentation(body: Body, request_id: str, name: str) -> Plan:
+def read_image_segmentation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read an image, raw or as JSON. Raises RequestInvalid."""
-    image, request = read_file(body, "image", ImageSegmentationRequest)
+    image, request = declare.read_file(body, "image", ImageSegmentationRequest)
     given = request.parameters.threshold if request and request.parameters else None
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=OneImage(image=image),
         renderer=SegmentsRenderer(),
@@ -48,5 +46,5 @@ def read_image_segmentation(body: Body, request_id: str, name: str) -> Plan:
 class SegmentsRenderer:
     """[{label, score, mask}, …], the largest first; `mask` is a PNG in base64."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results[0])

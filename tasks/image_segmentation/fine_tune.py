@@ -13,31 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from registry.catalog.regions import IGNORED
+from assay.plugins import declare, run
 from tasks.image_segmentation import TASK, TRAINED, TrainingHyperparameters
 from tasks.image_segmentation.masks import crowded, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.images import load_image_processor
-from workers.trainers.bases import load_base
-from workers.trainers.kept import Kept, read_pixels
-from workers.trainers.material import distinct
-from workers.trainers.protocol import (
-    BadMaterial,
-    Cancelled,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    hold_out,
-    parse_settings,
-    read_rows,
-    run_trainer,
-    step_count,
-)
 
 MIN_ROWS = 8
 _SHAPE = '{"image": "<SHA-256>", "mask": "<SHA-256>", "categories": […]}'
@@ -45,21 +24,21 @@ _SHAPE = '{"image": "<SHA-256>", "mask": "<SHA-256>", "categories": […]}'
 Rows = list[dict[str, Any]]
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train; the epoch with the lowest loss on the validation rows is what is kept.
 
     Raises:
         BadMaterial: Rows, files, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     if request.media is None:
-        raise BadMaterial("The dataset's images are missing.")
-    rows, dropped = distinct(read_rows(request.train_file, _is_row, _SHAPE), "image")
+        raise run.BadMaterial("The dataset's images are missing.")
+    rows, dropped = run.distinct_rows(run.read_rows(request.train_file, _is_row, _SHAPE), "image")
     if dropped:
         progress.warn(f"{dropped} repeated images are left out; each image counts once.")
     labels = _labels(rows)
-    train_rows, validation_rows = hold_out(rows, settings.validation_fraction, settings.seed)
+    train_rows, validation_rows = run.hold_out(rows, settings.validation_fraction, settings.seed)
     progress.log(
         f"{len(train_rows)} images to train on and {len(validation_rows)} to validate on, "
         f"categories {', '.join(labels)}."
@@ -71,12 +50,12 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     def images(part: Rows, *, mirror: bool = False) -> _Images:
         return _Images(part, media, labels, processor, mirror=mirror)
 
-    steps = step_count(len(train_rows), settings)
+    steps = run.step_count(len(train_rows), settings)
     validation = images(validation_rows)
-    trainer = MonitoredTrainer(
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
-        args=arguments(
+        args=run.training_arguments(
             request,
             settings.seed,
             num_train_epochs=settings.epochs,
@@ -98,9 +77,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         eval_dataset=validation,
         data_collator=_stacked,
     )
-    metrics, notes = run_trainer(trainer, processor, request, progress)
+    metrics, notes = run.run_trainer(trainer, processor, request, progress)
     measured = _measured(trainer.model, validation, progress)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_mean_iou": measured["mean_iou"],
@@ -135,22 +114,24 @@ def _labels(rows: Rows) -> list[str]:
     labels = list(dict.fromkeys(label for row in rows for label in row["categories"]))
     crowded(labels)
     if len(labels) < 2:
-        raise BadMaterial("The masks have one category; a segmenter needs two or more.")
+        raise run.BadMaterial("The masks have one category; a segmenter needs two or more.")
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} different images; at least {MIN_ROWS} are used.")
+        raise run.BadMaterial(
+            f"There are {len(rows)} different images; at least {MIN_ROWS} are used."
+        )
     return labels
 
 
-def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
+def _model(request: run.TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
     try:
-        processor = load_image_processor(request.base, whole=True)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
-    model = load_base(
+        processor = run.load_image_processor(request.base, whole=True)
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
+    model = run.load_base(
         request.base,
         TASK.architectures,
         trained_as=_trained,
-        semantic_loss_ignore_index=IGNORED,
+        semantic_loss_ignore_index=declare.IGNORED_PIXEL,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
@@ -159,7 +140,7 @@ def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
 
 def _trained(architecture: str) -> str:
     if architecture not in TRAINED:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"{architecture} is served, but not trained here. Use one of: {', '.join(TRAINED)}."
         )
     return architecture
@@ -167,7 +148,7 @@ def _trained(architecture: str) -> str:
 
 def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     if len({tuple(each["pixel_values"].shape) for each in examples}) > 1:
-        raise BadMaterial(
+        raise run.BadMaterial(
             "The base's processor makes images of different sizes; use one that resizes to a "
             "fixed size."
         )
@@ -175,14 +156,14 @@ def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def _measured(model: Any, validation: _Images, progress: Progress) -> dict[str, float]:
+def _measured(model: Any, validation: _Images, progress: run.Progress) -> dict[str, float]:
     """Return IoU of the weights that are kept, on the validation rows, in the processor's size."""
     model.eval()
     labels = validation.labels
     counts = np.zeros((len(labels) + 1, len(labels) + 1), dtype=np.int64)
     for number in range(len(validation)):
         if progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         example = validation[number]
         logits = model(pixel_values=example["pixel_values"][None].to(model.device)).logits.cpu()
         truth = example["labels"].numpy()
@@ -206,7 +187,7 @@ class _Images(Dataset[dict[str, Tensor]]):  # type: ignore[misc]
         self.labels = labels
         self._rows, self._folder = rows, folder
         self._processor, self._mirror = processor, mirror
-        self._values = Kept(self._read)
+        self._values = run.KeptFiles(self._read)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -219,7 +200,7 @@ class _Images(Dataset[dict[str, Tensor]]):  # type: ignore[misc]
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
         row = self._rows[index]
-        values = read_pixels(self._folder / row["image"], self._processor)
+        values = run.read_pixels(self._folder / row["image"], self._processor)
         _, height, width = values.shape
         mask = read_mask(self._folder / row["mask"], row["categories"], self.labels)
         small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)

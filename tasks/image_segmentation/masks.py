@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from registry.catalog.regions import IGNORED
+from assay.plugins import declare, run
 from tasks.image_segmentation.schema import Segment
-from workers.engines.images import MAX_PIXELS
-from workers.trainers.protocol import BadMaterial
 
 
 def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> np.ndarray:
@@ -24,18 +22,21 @@ def read_mask(path: Path, categories: Sequence[str], labels: Sequence[str]) -> n
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in {"1", "L", "P"} or image.width * image.height > MAX_PIXELS:
-                raise BadMaterial(f"Mask {path.name} is not a PNG of one channel of 8 bits.")
+            if (
+                image.mode not in {"1", "L", "P"}
+                or image.width * image.height > run.MAX_IMAGE_PIXELS
+            ):
+                raise run.BadMaterial(f"Mask {path.name} is not a PNG of one channel of 8 bits.")
             values = np.asarray(image).astype(np.uint8)
-    except BadMaterial:
+    except run.BadMaterial:
         raise
     # Decoders raise nearly everything for a damaged file.
     except Exception as error:
-        raise BadMaterial(f"Mask {path.name} cannot be read.") from error
+        raise run.BadMaterial(f"Mask {path.name} cannot be read.") from error
     number = {label: index for index, label in enumerate(labels)}
-    table = np.full(256, IGNORED, dtype=np.uint8)
+    table = np.full(256, declare.IGNORED_PIXEL, dtype=np.uint8)
     for value, category in enumerate(categories):
-        table[value] = number.get(category, IGNORED)
+        table[value] = number.get(category, declare.IGNORED_PIXEL)
     return table[values]
 
 
@@ -44,7 +45,7 @@ def from_segments(
 ) -> np.ndarray:
     """Return the masks of an answer as one [height, width]; 255 where there is none."""
     number = {label: index for index, label in enumerate(labels)}
-    whole = np.full(size, IGNORED, dtype=np.uint8)
+    whole = np.full(size, declare.IGNORED_PIXEL, dtype=np.uint8)
     for each in segments:
         with Image.open(io.BytesIO(base64.b64decode(each["mask"])), formats=["PNG"]) as image:
             whole[np.asarray(image) > 0] = number[each["label"]]
@@ -53,5 +54,7 @@ def from_segments(
 
 def crowded(labels: Sequence[str]) -> None:
     """Raise BadMaterial when there are more labels than a mask can number."""
-    if len(labels) > IGNORED:
-        raise BadMaterial(f"There are {len(labels)} categories; at most {IGNORED} are used.")
+    if len(labels) > declare.IGNORED_PIXEL:
+        raise run.BadMaterial(
+            f"There are {len(labels)} categories; at most {declare.IGNORED_PIXEL} are used."
+        )

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from registry.catalog.regions import IGNORED
+from assay.plugins import declare
 
 
 def pixel_counts(truth: np.ndarray, found: np.ndarray, labels: int) -> np.ndarray:
     """Return how many pixels of each label (down) were given each label (across), the last for
     pixels that were given none. Pixels without a true label are left out."""
-    given = np.where(found == IGNORED, labels, found).astype(np.int64)
+    given = np.where(found == declare.IGNORED_PIXEL, labels, found).astype(np.int64)
     counts = multiclass_confusion_matrix(
         torch.from_numpy(given),
-        torch.from_numpy(np.where(truth == IGNORED, -1, truth.astype(np.int64))),
+        torch.from_numpy(np.where(truth == declare.IGNORED_PIXEL, -1, truth.astype(np.int64))),
         num_classes=labels + 1,
         ignore_index=-1,
     )

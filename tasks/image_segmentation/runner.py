@@ -13,12 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.image_segmentation.schema import OneImage, Segment, SegmentationOptions
-from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
-from workers.engines.loading import load_model
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
-from workers.engines.text_runner import label_names
 
 # Each label's mask is as large as the image, so images and labels are bounded.
 MAX_PIXELS = 12_000_000
@@ -34,7 +31,7 @@ class SegmenterRunner:
     """
 
     # 8 images of 512 × 512 pixels.
-    limits = BatchLimits(items=16, size=8 * 512 * 512)
+    limits = run.BatchLimits(items=16, size=8 * 512 * 512)
 
     def __init__(
         self,
@@ -44,25 +41,27 @@ class SegmenterRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self._processor = load_image_processor(folder, whole=True)
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = label_names(self._model)
+        self._processor = run.load_image_processor(folder, whole=True)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = run.label_names(self._model)
 
-    def prepare(self, request_id: str, inputs: OneImage, options: SegmentationOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: OneImage, options: SegmentationOptions
+    ) -> run.Prepared:
         try:
-            image = read_image(inputs.image)
-        except UnreadableImage as error:
-            raise RequestRefused(str(error)) from error
+            image = run.read_image(inputs.image)
+        except run.UnreadableImage as error:
+            raise run.RequestRefused(str(error)) from error
         if image.width * image.height > MAX_PIXELS:
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"The image has {image.width:,} × {image.height:,} pixels; masks are made of at "
                 f"most {MAX_PIXELS:,}. Scale it down."
             )
-        values = pixels(self._processor, image)
+        values = run.pixels(self._processor, image)
         _, height, width = values.shape
         payload = (values, (image.height, image.width), options.threshold)
         item = Item(payload, size=height * width, bucket=tuple(values.shape))
-        return Prepared(items=[item], units=1)
+        return run.Prepared(items=[item], units=1)
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([item.payload[0] for item in items])

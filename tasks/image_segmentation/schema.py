@@ -7,9 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import ImageInput, Inputs, Options
-from registry.catalog.regions import Categories, MaskFile
+from assay.plugins import declare
 
 
 class ImageWithMask(BaseModel):
@@ -17,18 +15,18 @@ class ImageWithMask(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
-    mask: MaskFile
-    categories: Categories
+    image: declare.ImageFile
+    mask: declare.MaskFile
+    categories: declare.Categories
 
 
-class OneImage(Inputs):
+class OneImage(declare.Inputs):
     """One image."""
 
-    image: ImageInput
+    image: declare.ImageInput
 
 
-class SegmentationOptions(Options):
+class SegmentationOptions(declare.Options):
     """Segments with a lower score than `threshold` are left out."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0

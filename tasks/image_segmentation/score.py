@@ -6,14 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from assay.plugins import run
 from tasks.image_segmentation.baselines import CONSTANT, OTSU, frequent, otsu
 from tasks.image_segmentation.masks import crowded, from_segments, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
-from workers.trainers.drawn import with_mask
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
-from workers.trainers.slices import thirds
-from workers.trainers.uncertainty import bootstrap
 
 SAMPLES = 8
 # Masks of training rows that the baselines' labels are counted in.
@@ -21,7 +17,7 @@ COUNTED_MASKS = 500
 COMPARED = ("mean_iou", "pixel_accuracy")
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return mean IoU, pixel accuracy and the IoU of each label; by the share that stands out too.
 
     A label that the version does not know counts as never found.
@@ -43,7 +39,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     samples, shares = [], []
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         if number % 16 == 0 and request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         truth = read_mask(row["mask"], row["categories"], labels)
         found = from_segments(answer, labels, truth.shape)
         for place, mask in enumerate(
@@ -57,7 +53,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     baselines = dict(zip((OTSU, CONSTANT), others, strict=True))
     first = max(baselines, key=lambda name: baselines[name]["mean_iou"])
     theirs = counts[1 + list(baselines).index(first)]
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baselines[first],
         baseline_name=first,
@@ -90,7 +86,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": scores(counts[0][part.rows].sum(0), labels)["mean_iou"],
                 "baseline": scores(theirs[part.rows].sum(0), labels)["mean_iou"],
             }
-            for part in thirds(
+            for part in run.slices_by_size(
                 shares,
                 by=f"share of the image that is not {labels[usual[0]]}",
                 names=("small", "medium", "large"),
@@ -107,7 +103,7 @@ def _intervals(
     not independent of each other."""
 
     def of(name: str) -> dict[str, Any]:
-        return bootstrap(
+        return run.bootstrap(
             metrics[name],
             lambda rows: scores(counts[rows].sum(0), labels)[name],
             len(counts),
@@ -124,7 +120,9 @@ def _sample(
     background: int,
 ) -> dict[str, Any]:
     def drawn(mask: np.ndarray) -> str:
-        return with_mask(row["image"], np.where(mask == background, 0, _shifted(mask, background)))
+        return run.draw_mask(
+            row["image"], np.where(mask == background, 0, _shifted(mask, background))
+        )
 
     def named(mask: np.ndarray) -> str:
         return ", ".join(
@@ -132,7 +130,7 @@ def _sample(
         )
 
     return {
-        "input_image": with_mask(row["image"], np.zeros_like(truth)),
+        "input_image": run.draw_mask(row["image"], np.zeros_like(truth)),
         "expected_image": drawn(truth),
         "expected": named(truth),
         "output_image": drawn(found),

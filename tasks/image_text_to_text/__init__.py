@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.catalog.declaration import (
-    GENERATION,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.generation import GenerationInputs, SamplingOptions
+from assay.plugins import declare
 from tasks.image_text_to_text.endpoints import VisionChatRequest, read_vision_chat
 from tasks.image_text_to_text.hugging_face import VisualQuestionRequest, read_visual_question
 from tasks.image_text_to_text.messages import VisionMessagesRequest, read_vision_messages
@@ -41,43 +29,46 @@ def row_input(row: dict[str, Any]) -> str:
     return f"{row['image']} {row['question']}"
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:
+def evaluation_request(
+    row: dict[str, Any],
+) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
     """Return the request for a greedy answer to the row's question."""
     return (
         asked(row["question"], row["image"]),
-        SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0),
+        declare.SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0),
     )
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="image-text-to-text",
     title="Image and text to text",
     description="Answers questions about images in a conversation, token by token.",
     modality="image",
-    family=Family.MULTIMODAL,
-    inputs=(Modality.MESSAGES, Modality.IMAGE),
-    outputs=(Modality.TEXT,),
+    family=declare.Family.MULTIMODAL,
+    inputs=(declare.Modality.MESSAGES, declare.Modality.IMAGE),
+    outputs=(declare.Modality.TEXT,),
     architectures=("LlavaForConditionalGeneration",),
-    engine=GENERATION,
-    unit=Unit.TOKENS,
-    input_schema=GenerationInputs,
-    option_schema=SamplingOptions,
+    engine=declare.GENERATION,
+    unit=declare.Unit.TOKENS,
+    input_schema=declare.GenerationInputs,
+    option_schema=declare.SamplingOptions,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/chat/completions",
             read_vision_chat,
             takes_media=True,
             request=VisionChatRequest,
             summary="OpenAI's shape with `image_url` parts: an answer about images.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/messages",
             read_vision_messages,
             takes_media=True,
             request=VisionMessagesRequest,
             summary="Anthropic's shape with `image` blocks: an answer about images.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/visual-question-answering",
             read_visual_question,
             named=True,
@@ -101,7 +92,7 @@ TASK = Task(
         ],
         "max_tokens": 32,
     },
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "messages": "$messages"},
         text=SAMPLE_QUESTION,
     ),
@@ -112,7 +103,7 @@ TASK = Task(
         {"image": "1" * 64, "question": "Which garment is shown?", "answer": "sneaker"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -120,10 +111,10 @@ TASK = Task(
             hyperparameters=VisionHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.image_text_to_text.score:score",
-        metrics=(Metric("accuracy", "Accuracy", proportion=True),),
+        metrics=(declare.Metric("accuracy", "Accuracy", proportion=True),),
         primary_metric="accuracy",
         uses_training_rows=True,
     ),

@@ -7,20 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from registry.catalog.data_urls import read_image_url
-from registry.catalog.endpoints import Plan
-from registry.catalog.generation import (
-    MAX_IMAGES,
-    MAX_PARTS,
-    ChatMessage,
-    GenerationInputs,
-    ImagePart,
-    Part,
-    TextPart,
-)
-from registry.catalog.inputs import MediaInput
-from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, one_or_many
-from registry.catalog.requests import parse as parse_request
+from assay.plugins import declare
 from tasks.text_generation.chat import ChatRequest, Message
 from tasks.text_generation.chat import TextPart as TextContent
 from tasks.text_generation.rendering import ChatRenderer
@@ -29,14 +16,14 @@ from tasks.text_generation.rendering import ChatRenderer
 IMAGE_TOKENS = 576
 
 
-class ImageURL(Strict):
+class ImageURL(declare.Strict):
     """An image; `url` is a `data:` URL. The model has one level of detail, its own."""
 
     url: Annotated[str, Field(min_length=1)]
     detail: Literal["auto"] | None = None
 
 
-class ImageContent(Strict):
+class ImageContent(declare.Strict):
     """An image among the parts of a message."""
 
     type: Literal["image_url"]
@@ -54,11 +41,13 @@ class VisionMessage(Message):
     tool_call_id: None = None
     content: Annotated[  # type: ignore[assignment]
         Annotated[str, Field(max_length=1_000_000), Tag("one")]
-        | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS), Tag("many")],
-        Discriminator(one_or_many),
+        | Annotated[
+            list[ContentPart], Field(min_length=1, max_length=declare.MAX_PARTS), Tag("many")
+        ],
+        Discriminator(declare.one_or_many),
     ]
 
-    def read(self, images: list[MediaInput], param: str) -> ChatMessage:
+    def read(self, images: list[declare.MediaInput], param: str) -> declare.ChatMessage:
         """Return the message as an engine takes it, and add its images to `images`.
 
         Raises:
@@ -66,23 +55,23 @@ class VisionMessage(Message):
         """
         role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
-            return ChatMessage(role=role, content=self.named(self.content))
-        parts: list[Part] = []
+            return declare.ChatMessage(role=role, content=self.named(self.content))
+        parts: list[declare.MessagePart] = []
         if self.name is not None:
-            parts.append(TextPart(type="text", text=f"{self.name}:"))
+            parts.append(declare.TextPart(type="text", text=f"{self.name}:"))
         for number, part in enumerate(self.content):
             if isinstance(part, TextContent):
-                parts.append(TextPart(type="text", text=part.text))
+                parts.append(declare.TextPart(type="text", text=part.text))
                 continue
             place = f"{param}.content[{number}].image_url.url"
             if role != "user":
-                raise RequestInvalid(
+                raise declare.RequestInvalid(
                     f"Only messages of the user hold images; this one is the {role}'s.",
                     param=place,
                 )
-            images.append(read_image_url(part.image_url.url, place))
-            parts.append(ImagePart(type="image"))
-        return ChatMessage(role=role, content=parts)
+            images.append(declare.read_image_url(part.image_url.url, place))
+            parts.append(declare.ImagePart(type="image"))
+        return declare.ChatMessage(role=role, content=parts)
 
 
 class VisionChatRequest(ChatRequest):
@@ -101,26 +90,26 @@ class VisionChatRequest(ChatRequest):
     max_passages: None = None
 
 
-def read_vision_chat(body: Body, request_id: str, name: str) -> Plan:
+def read_vision_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/chat/completions. Raises RequestInvalid."""
-    request = parse_request(VisionChatRequest, body.data)
-    images: list[MediaInput] = []
+    request = declare.parse(VisionChatRequest, body.data)
+    images: list[declare.MediaInput] = []
     messages = [
         message.read(images, f"messages[{number}]")
         for number, message in enumerate(request.messages)
     ]
-    if len(images) > MAX_IMAGES:
-        raise RequestInvalid(
-            f"The messages hold {len(images)} images; at most {MAX_IMAGES} are read.",
+    if len(images) > declare.MAX_IMAGES:
+        raise declare.RequestInvalid(
+            f"The messages hold {len(images)} images; at most {declare.MAX_IMAGES} are read.",
             param="messages",
         )
-    prompt_tokens = estimate_tokens([message.text for message in messages])
+    prompt_tokens = declare.estimate_tokens([message.text for message in messages])
     prompt_tokens += IMAGE_TOKENS * len(images)
     _, use = request.shown_tools()
     options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
-    return Plan(
+    return declare.Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages, images=images),
+        inputs=declare.GenerationInputs(messages=messages, images=images),
         options=options,
         stream=bool(request.stream),
         renderer=ChatRenderer(

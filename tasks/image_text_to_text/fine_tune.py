@@ -12,56 +12,34 @@ import transformers
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from assay.plugins import run
 from tasks.image_text_to_text import TASK
 from tasks.image_text_to_text.schema import VisionHyperparameters, asked
-from workers.engines.adapters import IGNORED
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.images import load_image_processor
-from workers.engines.loading import load_model, load_tokenizer
-from workers.engines.prompts import PromptProcesses
-from workers.engines.protocol import RequestRefused
-from workers.engines.vision import ImageReader
-from workers.trainers.kept import kept_images
-from workers.trainers.protocol import (
-    BadMaterial,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    fast_bfloat16,
-    finish_config,
-    parse_settings,
-    read_rows,
-    run_trainer,
-)
 
 MIN_ROWS = 16
 MAX_VALIDATION_ROWS = 500
 CHECKPOINT_STEPS = 50
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train projector and language model on the answers (Liu et al. 2023, arXiv:2304.08485).
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(VisionHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(VisionHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
     rows = read_questions(request.train_file, request.media)
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
     try:
-        model = load_model(request.base, TASK.architectures, dtype=torch.float32)
-        reader = ImageReader(request.base, model)
-        processor = load_image_processor(request.base)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
-    tokenizer = load_tokenizer(request.base)
+        model = run.load_model(request.base, TASK.architectures, dtype=torch.float32)
+        reader = run.ImageReader(request.base, model)
+        processor = run.load_image_processor(request.base)
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
+    tokenizer = run.load_tokenizer(request.base)
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "vision_tower" not in name
     tokens = _tokens(tokenizer, reader, rows, settings.max_length)
@@ -86,10 +64,10 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     def save(folder: Path) -> None:
         for part in (model, processor, tokenizer):
             part.save_pretrained(folder)
-        finish_config(folder)
+        run.finish_config(folder)
 
-    metrics, notes = run_trainer(trainer, None, request, progress, save=save, compare=True)
-    return TrainingResult(
+    metrics, notes = run.run_trainer(trainer, None, request, progress, save=save, compare=True)
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_loss_before": metrics["before_loss"],
@@ -108,8 +86,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 def read_questions(path: Path, media: Path | None) -> list[dict[str, Any]]:
     """Return rows {"image", "question", "answer"}, the image as a path. Raises BadMaterial."""
     if media is None:
-        raise BadMaterial("The dataset's media files are missing.")
-    rows = read_rows(
+        raise run.BadMaterial("The dataset's media files are missing.")
+    rows = run.read_rows(
         path,
         lambda row: all(
             isinstance(row.get(key), str) and row[key] for key in ("image", "question", "answer")
@@ -127,9 +105,9 @@ class _Tokens:
 
 
 def _tokens(
-    tokenizer: Any, reader: ImageReader, rows: Sequence[dict[str, Any]], max_length: int
+    tokenizer: Any, reader: run.ImageReader, rows: Sequence[dict[str, Any]], max_length: int
 ) -> _Tokens:
-    processes = PromptProcesses(tokenizer)
+    processes = run.PromptProcesses(tokenizer)
     try:
         prompts = {
             question: reader.expand(processes.encode("row", asked(question, image)), 1)
@@ -143,8 +121,8 @@ def _tokens(
                 "answers", texts[at : at + 1_000], special_tokens=False
             )
         ]
-    except RequestRefused as error:
-        raise BadMaterial(f"A question cannot be read. {error}") from error
+    except run.RequestRefused as error:
+        raise run.BadMaterial(f"A question cannot be read. {error}") from error
     finally:
         processes.close()
     found = _Tokens(prompts, dict(zip(texts, answers, strict=True)))
@@ -152,7 +130,7 @@ def _tokens(
         len(found.prompts[row["question"]]) + len(found.answers[row["answer"]]) for row in rows
     )
     if longest > max_length:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The longest question with its image and answer has {longest} tokens, and max_length "
             f"is {max_length}. Raise it, or shorten the row."
         )
@@ -160,9 +138,9 @@ def _tokens(
 
 
 def _arguments(
-    request: TrainingRequest, settings: VisionHyperparameters
+    request: run.TrainingRequest, settings: VisionHyperparameters
 ) -> transformers.TrainingArguments:
-    return arguments(
+    return run.training_arguments(
         request,
         settings.seed,
         max_steps=settings.steps,
@@ -177,7 +155,7 @@ def _arguments(
         save_strategy="steps",
         save_steps=CHECKPOINT_STEPS,
         logging_steps=10,
-        bf16=fast_bfloat16(),
+        bf16=run.fast_bfloat16(),
         label_names=["labels"],
         prediction_loss_only=True,
     )
@@ -187,7 +165,7 @@ def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Ten
     """Return a batch padded on the right; only the answers' tokens are labels."""
     shape = (len(examples), max(len(each["tokens"]) for each in examples))
     tokens = torch.full(shape, padding)
-    labels = torch.full(shape, IGNORED)
+    labels = torch.full(shape, run.IGNORED_TOKEN)
     mask = torch.zeros(shape, dtype=torch.long)
     for number, each in enumerate(examples):
         length = len(each["tokens"])
@@ -208,7 +186,7 @@ class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
 
     def __init__(self, rows: Sequence[dict[str, Any]], tokens: _Tokens, processor: Any) -> None:
         self._rows, self._tokens = rows, tokens
-        self._images = kept_images([row["image"] for row in rows], processor)
+        self._images = run.kept_images([row["image"] for row in rows], processor)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -223,7 +201,7 @@ class _Questions(Dataset[dict[str, Any]]):  # type: ignore[misc]
         }
 
 
-class _Trainer(MonitoredTrainer):
+class _Trainer(run.MonitoredTrainer):
     """Loads checkpoints by the model's class.
 
     Vision-language models save their tensors under older names than they have in memory. The

@@ -8,42 +8,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.data_urls import read_image_text
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.generation import SamplingOptions
-from registry.catalog.requests import Body, RequestInvalid, Strict, Text, estimate_tokens, parse
+from assay.plugins import declare
 from tasks.image_text_to_text.endpoints import IMAGE_TOKENS
 from tasks.image_text_to_text.schema import ANSWER_TOKENS, asked
 
 Image = Annotated[str, Field(min_length=1)]
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """There is one answer."""
 
     top_k: Literal[1] | None = None
 
 
-class VisualQuestionRequest(Strict):
+class VisualQuestionRequest(declare.Strict):
     """A question about an image in base64. The client sends the image as `inputs`, too."""
 
     inputs: Image
-    question: Text
+    question: declare.Text
     image: Image | None = None
     parameters: Parameters | None = None
 
 
-def read_visual_question(body: Body, request_id: str, name: str) -> Plan:
+def read_visual_question(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(VisualQuestionRequest, body.data)
+    request = declare.parse(VisualQuestionRequest, body.data)
     if request.image not in (None, request.inputs):
-        raise RequestInvalid("image and inputs hold two images; send one.", param="image")
-    image = read_image_text(request.inputs, "inputs")
-    prompt_tokens = estimate_tokens([request.question]) + IMAGE_TOKENS
-    return Plan(
+        raise declare.RequestInvalid("image and inputs hold two images; send one.", param="image")
+    image = declare.read_image_text(request.inputs, "inputs")
+    prompt_tokens = declare.estimate_tokens([request.question]) + IMAGE_TOKENS
+    return declare.Plan(
         model=name,
         inputs=asked(request.question, image),
-        options=SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0, logprobs=0),
+        options=declare.SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0, logprobs=0),
         renderer=AnswerRenderer(),
         tokens=prompt_tokens + ANSWER_TOKENS,
         prompt_tokens=prompt_tokens,
@@ -54,7 +51,7 @@ def read_visual_question(body: Body, request_id: str, name: str) -> Plan:
 class AnswerRenderer:
     """[{answer, score}] with one answer; the score is its probability."""
 
-    def whole(self, answer: Answer) -> list[dict[str, Any]]:
+    def whole(self, answer: declare.Answer) -> list[dict[str, Any]]:
         scores = answer.choices[0].scores if answer.choices else []
         nats = sum(log or 0.0 for _, log, _ in scores)
         return [{"answer": answer.text.strip(), "score": math.exp(min(nats, 0.0))}]

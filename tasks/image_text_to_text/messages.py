@@ -10,26 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from registry.catalog.data_urls import decoded
-from registry.catalog.endpoints import Plan
-from registry.catalog.generation import (
-    MAX_IMAGES,
-    MAX_PARTS,
-    ChatMessage,
-    GenerationInputs,
-    ImagePart,
-    Part,
-    TextPart,
-)
-from registry.catalog.inputs import MediaInput
-from registry.catalog.requests import (
-    Body,
-    RequestInvalid,
-    Strict,
-    estimate_tokens,
-    one_or_many,
-    parse,
-)
+from assay.plugins import declare
 from tasks.image_text_to_text.endpoints import IMAGE_TOKENS
 from tasks.text_generation.messages import (
     CacheControl,
@@ -41,7 +22,7 @@ from tasks.text_generation.messages import (
 )
 
 
-class Base64Source(Strict):
+class Base64Source(declare.Strict):
     """An image in base64. Images are never fetched from other servers."""
 
     type: Literal["base64"]
@@ -49,7 +30,7 @@ class Base64Source(Strict):
     data: Annotated[str, Field(min_length=1)]
 
 
-class ImageBlock(Strict):
+class ImageBlock(declare.Strict):
     """An image among the blocks of a user's message."""
 
     type: Literal["image"]
@@ -65,28 +46,32 @@ class VisionMessageParam(MessageParam):
 
     content: Annotated[  # type: ignore[assignment]
         Annotated[str, Field(min_length=1, max_length=1_000_000), Tag("one")]
-        | Annotated[list[SeenBlock], Field(min_length=1, max_length=MAX_PARTS), Tag("many")],
-        Discriminator(one_or_many),
+        | Annotated[
+            list[SeenBlock], Field(min_length=1, max_length=declare.MAX_PARTS), Tag("many")
+        ],
+        Discriminator(declare.one_or_many),
     ]
 
-    def read(self, images: list[MediaInput], param: str) -> list[Part]:
+    def read(self, images: list[declare.MediaInput], param: str) -> list[declare.MessagePart]:
         """Return the parts of the message, and add its images to `images`.
 
         Raises:
             RequestInvalid: an image is not in base64, or not a user's.
         """
         if isinstance(self.content, str):
-            return [TextPart(type="text", text=self.content)]
-        parts: list[Part] = []
+            return [declare.TextPart(type="text", text=self.content)]
+        parts: list[declare.MessagePart] = []
         for number, block in enumerate(self.content):
             if isinstance(block, TextBlock):
-                parts.append(TextPart(type="text", text=block.text))
+                parts.append(declare.TextPart(type="text", text=block.text))
                 continue
             place = f"{param}.content[{number}].source.data"
             if self.role != "user":
-                raise RequestInvalid("Only messages of the user hold images.", param=place)
-            images.append(MediaInput("image", decoded(block.source.data, place), place))
-            parts.append(ImagePart(type="image"))
+                raise declare.RequestInvalid("Only messages of the user hold images.", param=place)
+            images.append(
+                declare.MediaInput("image", declare.decode_base64(block.source.data, place), place)
+            )
+            parts.append(declare.ImagePart(type="image"))
         return parts
 
 
@@ -100,33 +85,38 @@ class VisionMessagesRequest(MessagesRequest):
     tool_choice: None = None
 
 
-def read_vision_messages(body: Body, request_id: str, name: str) -> Plan:
+def read_vision_messages(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/messages. Raises RequestInvalid."""
-    request = parse(VisionMessagesRequest, body.data)
+    request = declare.parse(VisionMessagesRequest, body.data)
     request.check_last()
-    images: list[MediaInput] = []
+    images: list[declare.MediaInput] = []
     given = [
         (message.role, message.read(images, f"messages[{number}]"))
         for number, message in enumerate(request.messages)
     ]
-    if len(images) > MAX_IMAGES:
-        raise RequestInvalid(
-            f"The messages hold {len(images)} images; at most {MAX_IMAGES} are read.",
+    if len(images) > declare.MAX_IMAGES:
+        raise declare.RequestInvalid(
+            f"The messages hold {len(images)} images; at most {declare.MAX_IMAGES} are read.",
             param="messages",
         )
-    turns: list[ChatMessage] = []
+    turns: list[declare.ChatMessage] = []
     if system := plain_text(request.system or ""):
-        turns.append(ChatMessage(role="system", content=system))
+        turns.append(declare.ChatMessage(role="system", content=system))
     for role, group in groupby(given, lambda turn: turn[0]):
         parts = [part for _, following in group for part in following]
-        if len(parts) > MAX_PARTS:
-            raise RequestInvalid(
-                f"Consecutive messages hold {len(parts)} blocks; at most {MAX_PARTS} are read.",
+        if len(parts) > declare.MAX_PARTS:
+            raise declare.RequestInvalid(
+                f"Consecutive messages hold {len(parts)} blocks; "
+                f"at most {declare.MAX_PARTS} are read.",
                 param="messages",
             )
-        turns.append(ChatMessage(role=role, content=parts))
+        turns.append(declare.ChatMessage(role=role, content=parts))
     _, options = request.tools_and_form()
-    tokens = estimate_tokens([turn.text for turn in turns]) + IMAGE_TOKENS * len(images)
+    tokens = declare.estimate_tokens([turn.text for turn in turns]) + IMAGE_TOKENS * len(images)
     return messages_plan(
-        request, request_id, GenerationInputs(messages=turns, images=images), options, tokens
+        request,
+        request_id,
+        declare.GenerationInputs(messages=turns, images=images),
+        options,
+        tokens,
     )

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.generation import ChatMessage, GenerationInputs, ImagePart, Part, TextPart
+from assay.plugins import declare
 
 # Answers of visual question answering are a few words.
 ANSWER_TOKENS = 32
@@ -18,7 +17,7 @@ class ImageQuestion(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
+    image: declare.ImageFile
     question: str = Field(min_length=1, max_length=2_000)
     answer: str = Field(min_length=1, max_length=2_000)
 
@@ -39,7 +38,12 @@ class VisionHyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def asked(question: str, image: Any) -> GenerationInputs:
+def asked(question: str, image: Any) -> declare.GenerationInputs:
     """Return the inputs that ask a question about one image."""
-    parts: list[Part] = [ImagePart(type="image"), TextPart(type="text", text=question)]
-    return GenerationInputs(messages=[ChatMessage(role="user", content=parts)], images=[image])
+    parts: list[declare.MessagePart] = [
+        declare.ImagePart(type="image"),
+        declare.TextPart(type="text", text=question),
+    ]
+    return declare.GenerationInputs(
+        messages=[declare.ChatMessage(role="user", content=parts)], images=[image]
+    )

@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import EvaluationResult
-from workers.trainers.slices import by_label
-from workers.trainers.thumbnails import thumbnail
+from assay.plugins import run
 
 SAMPLES = 8
 SHOWN_CHARACTERS = 300
 BLIND = "the most frequent answer to the question, without the image"
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return the share of answers that are right: the same words, whatever their case, articles and
     punctuation, as in VQA (Antol et al. 2015, arXiv:1505.00468).
 
@@ -31,7 +28,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     given = [outcome.text for outcome in request.outcomes]
     blind = _blind(request.train_rows or [], questions, answers)
     right, rival = _right(given, answers), _right(blind, answers)
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics={"accuracy": float(right.mean())},
         baseline={"accuracy": float(rival.mean())},
         baseline_name=BLIND,
@@ -40,7 +37,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
             "samples": [
                 {
                     "input": row["question"][:SHOWN_CHARACTERS],
-                    "input_image": thumbnail(row["image"]),
+                    "input_image": run.thumbnail(row["image"]),
                     "expected": row["answer"][:SHOWN_CHARACTERS],
                     "output": text[:SHOWN_CHARACTERS],
                     "baseline": guess[:SHOWN_CHARACTERS],
@@ -58,7 +55,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": float(right[part.rows].mean()),
                 "baseline": float(rival[part.rows].mean()),
             }
-            for part in by_label([_opening(question) for question in questions])
+            for part in run.slices_by_label([_opening(question) for question in questions])
         ],
     )
 

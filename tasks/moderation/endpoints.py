@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import MAX_TEXTS, TextInput, TextInputs
-from registry.catalog.requests import Body, Name, Strict, estimate_tokens, parse
+from assay.plugins import declare
 
 # Clients expect each of these. Those that the model does not judge are never flagged, and
 # `category_applied_input_types` is empty for them.
@@ -30,11 +28,11 @@ OPENAI_CATEGORIES = (
 )
 
 
-class TextPart(Strict):
+class TextPart(declare.Strict):
     """A text as an object; images are not judged here."""
 
     type: Literal["text"]
-    text: TextInput
+    text: declare.TextInput
 
 
 def _kind(value: Any) -> str:
@@ -42,35 +40,35 @@ def _kind(value: Any) -> str:
 
 
 Part = Annotated[
-    Annotated[TextInput, Tag("one")] | Annotated[TextPart, Tag("many")],
+    Annotated[declare.TextInput, Tag("one")] | Annotated[TextPart, Tag("many")],
     Discriminator(_kind),
 ]
-Parts = Annotated[list[Part], Field(min_length=1, max_length=MAX_TEXTS)]
+Parts = Annotated[list[Part], Field(min_length=1, max_length=declare.MAX_TEXTS)]
 
 
 def _number(value: Any) -> str:
     return "many" if isinstance(value, list) else "one"
 
 
-class ModerationRequest(Strict):
+class ModerationRequest(declare.Strict):
     """POST /v1/moderations. Each text of `input` is judged by itself."""
 
-    model: Name
+    model: declare.Name
     input: Annotated[
-        Annotated[TextInput, Tag("one")] | Annotated[Parts, Tag("many")],
+        Annotated[declare.TextInput, Tag("one")] | Annotated[Parts, Tag("many")],
         Discriminator(_number),
     ]
 
 
-def read_moderation(body: Body, request_id: str, name: str) -> Plan:
+def read_moderation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/moderations. Raises RequestInvalid."""
-    request = parse(ModerationRequest, body.data)
+    request = declare.parse(ModerationRequest, body.data)
     given = [request.input] if isinstance(request.input, str) else request.input
     texts = [each if isinstance(each, str) else each.text for each in given]
-    tokens = estimate_tokens(texts) + 2 * len(texts)
-    return Plan(
+    tokens = declare.estimate_tokens(texts) + 2 * len(texts)
+    return declare.Plan(
         model=request.model,
-        inputs=TextInputs(input=texts),
+        inputs=declare.TextInputs(input=texts),
         renderer=ModerationRenderer(id=f"modr-{request_id[4:]}", model=request.model),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -84,7 +82,7 @@ class ModerationRenderer:
     id: str
     model: str
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return {
             "id": self.id,
             "model": self.model,

@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.moderation.schema import Judged, is_harmless
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.runner import Item
-from workers.engines.text_runner import TextRunner, label_names
 
 THRESHOLD = 0.5
 
 
-class ModerationRunner(TextRunner):
+class ModerationRunner(run.TextRunner):
     """One judgment for each text.
 
     A model with one label a text must have a harmless one, such as `safe`: its best label is
@@ -33,12 +32,12 @@ class ModerationRunner(TextRunner):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
-        self._labels = label_names(self.model)
+        self._labels = run.label_names(self.model)
         self._several = self.model.config.problem_type == "multi_label_classification"
         harmless = [label for label in self._labels if is_harmless(label)]
         if not self._several and len(harmless) != 1:
             self.close()
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The classifier's labels are {', '.join(self._labels[:10])}; a moderator needs "
                 "one for harmless texts, called safe."
             )

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from registry.catalog.inputs import TextInputs, TextOptions
+from assay.plugins import declare
 
 MAX_CHARACTERS = 100_000
 # Names that a label for harmless texts has; scores of all other labels are categories.
@@ -40,11 +40,11 @@ def row_input(row: dict[str, Any]) -> str:
     return str(row["text"])
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, TextOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[declare.TextInputs, declare.TextOptions]:
     """Return the request that judges the row's text."""
-    return TextInputs(input=[row["text"]]), TextOptions()
+    return declare.TextInputs(input=[row["text"]]), declare.TextOptions()
 
 
-def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
+def feedback_row(inputs: declare.TextInputs, answer: str) -> dict[str, Any]:
     """Return the row that teaches the category of one text."""
     return {"text": inputs.only, "label": answer.strip()}

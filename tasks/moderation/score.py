@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import f1_score, precision_score, recall_score
 
+from assay.plugins import run
 from tasks.moderation.schema import is_harmless
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, EvaluationResult
-from workers.trainers.slices import by_label, by_length
-from workers.trainers.uncertainty import bootstrap
 
 SAMPLES = 8
 SAMPLE_CHARACTERS = 300
@@ -36,7 +33,7 @@ class Verdicts:
     flags: np.ndarray
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return precision, recall and F1 of flagging, and the share of harmless texts that is flagged.
 
     The baseline is the better of a list of keywords and flagging every text.
@@ -49,7 +46,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     labels = [row["label"] for row in rows]
     truth = np.array([not is_harmless(label) for label in labels])
     if truth.all() or not truth.any():
-        raise BadMaterial("The data needs texts to flag, and texts with the label safe.")
+        raise run.BadMaterial("The data needs texts to flag, and texts with the label safe.")
     ours = Verdicts("", np.array([bool(each.results[0]["flagged"]) for each in request.outcomes]))
     simple = [
         Verdicts(KEYWORDS, np.array([bool(_WORDS.search(text)) for text in texts])),
@@ -58,7 +55,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     simple.sort(key=lambda each: -measure(truth, each.flags)["f1"])
     first = simple[0]
     right = ours.flags == truth
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=measure(truth, ours.flags),
         baseline=measure(truth, first.flags),
         baseline_name=first.name,
@@ -83,7 +80,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": float(right[part.rows].mean()),
                 "baseline": float((first.flags == truth)[part.rows].mean()),
             }
-            for part in [*by_label(labels), *by_length(texts)]
+            for part in [*run.slices_by_label(labels), *run.slices_by_length(texts)]
         ],
     )
 
@@ -117,12 +114,14 @@ def _intervals(truth: np.ndarray, flags: np.ndarray) -> dict[str, dict[str, Any]
 
     values = measure(truth, flags)
     return {
-        name: bootstrap(values[name], lambda rows, name=name: again(name, rows), len(truth))  # type: ignore[misc]
+        name: run.bootstrap(values[name], lambda rows, name=name: again(name, rows), len(truth))  # type: ignore[misc]
         for name in _METRICS
     }
 
 
-def _samples(request: ScoreRequest, flags: np.ndarray, simple: np.ndarray) -> list[dict[str, Any]]:
+def _samples(
+    request: run.ScoreRequest, flags: np.ndarray, simple: np.ndarray
+) -> list[dict[str, Any]]:
     def word(flag: bool) -> str:
         return "flagged" if flag else "safe"
 

@@ -7,19 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
+from assay.plugins import declare
 from tasks.image_classification import SAMPLE_IMAGE
 from tasks.object_detection.endpoints import ObjectDetectionRequest, read_object_detection
 from tasks.object_detection.schema import Detection, DetectionOptions, ImageWithBoxes, OneImage
@@ -50,14 +38,15 @@ def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, DetectionOptions]
     return OneImage(image=row["image"]), DetectionOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="object-detection",
     title="Object detection",
     description="Finds objects on an image: a box, a label and a score for each.",
     modality="image",
-    family=Family.VISION,
-    inputs=(Modality.IMAGE,),
-    outputs=(Modality.BOXES,),
+    family=declare.Family.VISION,
+    inputs=(declare.Modality.IMAGE,),
+    outputs=(declare.Modality.BOXES,),
     architectures=(
         "ConditionalDetrForObjectDetection",
         "DeformableDetrForObjectDetection",
@@ -66,25 +55,25 @@ TASK = Task(
         "RTDetrV2ForObjectDetection",
         "YolosForObjectDetection",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.object_detection.runner:ObjectDetectorRunner",
-    unit=Unit.IMAGES,
+    unit=declare.Unit.IMAGES,
     input_schema=OneImage,
     option_schema=DetectionOptions,
     result_type=list[Detection],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/object-detection",
             read_object_detection,
             named=True,
-            content_types=content_types("image"),
+            content_types=declare.content_types("image"),
             takes_media=True,
             request=ObjectDetectionRequest,
             summary="Hugging Face's shape: send the image; the answer is `[{label, score, box}]`.",
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"threshold": 0.3}},
-    playground=Playground(body=None, path="/v1/tasks/object-detection/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/object-detection/{model}"),
     row=ImageWithBoxes,
     row_input=itemgetter("image"),
     examples=(
@@ -98,7 +87,7 @@ TASK = Task(
         {"image": "1" * 64, "objects": {"bbox": [], "categories": []}},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -106,14 +95,14 @@ TASK = Task(
             hyperparameters=TrainingHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.object_detection.score:score",
         metrics=(
-            Metric("map", "mAP"),
-            Metric("map_50", "mAP at IoU 0.5"),
-            Metric("map_75", "mAP at IoU 0.75"),
-            Metric("recall", "Average recall, 100 boxes"),
+            declare.Metric("map", "mAP"),
+            declare.Metric("map_50", "mAP at IoU 0.5"),
+            declare.Metric("map_75", "mAP at IoU 0.75"),
+            declare.Metric("recall", "Average recall, 100 boxes"),
         ),
         primary_metric="map",
         uses_training_rows=True,

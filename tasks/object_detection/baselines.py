@@ -16,10 +16,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from assay.plugins import run
 from tasks.object_detection.schema import Box, Detection
-from workers.engines.images import UnreadableImage, read_image
-from workers.trainers.otsu import otsu_threshold
-from workers.trainers.protocol import Cancelled, Progress
 
 COMPONENTS = "What stands out + most frequent label"
 CONSTANT = "Average box + most frequent label"
@@ -36,7 +34,7 @@ def majority_label(rows: Sequence[dict[str, Any]]) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
-def components(images: Sequence[Path], label: str, progress: Progress) -> list[list[Detection]]:
+def components(images: Sequence[Path], label: str, progress: run.Progress) -> list[list[Detection]]:
     """Return a box around each part of an image that stands out, the largest first.
 
     Raises:
@@ -45,10 +43,10 @@ def components(images: Sequence[Path], label: str, progress: Progress) -> list[l
     found: list[list[Detection]] = []
     for number, path in enumerate(images):
         if number % 64 == 0 and progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         try:
-            found.append(_components(read_image(path), label))
-        except UnreadableImage:
+            found.append(_components(run.read_image(path), label))
+        except run.UnreadableImage:
             found.append([])
     return found
 
@@ -60,7 +58,7 @@ def _components(image: Image.Image, label: str) -> list[Detection]:
     pixels = ndimage.gaussian_filter(np.asarray(small, dtype=np.float32), (1, 1, 0))
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     distance = np.abs(pixels - np.median(border, axis=0)).max(axis=2)
-    parts, _ = ndimage.label(distance > otsu_threshold(distance))
+    parts, _ = ndimage.label(distance > run.otsu_threshold(distance))
     places = ndimage.find_objects(parts)
     sizes = np.bincount(parts.reshape(-1))[1:]
     boxes: list[Detection] = []

@@ -7,31 +7,29 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.requests import Body, Strict
+from assay.plugins import declare
 from tasks.object_detection.schema import DetectionOptions, OneImage
 
 DEFAULT_THRESHOLD = 0.5
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Objects with a lower score than `threshold` are left out."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
 
 
-class ObjectDetectionRequest(MediaRequest):
+class ObjectDetectionRequest(declare.MediaRequest):
     """An image in base64."""
 
     parameters: Parameters | None = None
 
 
-def read_object_detection(body: Body, request_id: str, name: str) -> Plan:
+def read_object_detection(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read an image, raw or as JSON. Raises RequestInvalid."""
-    image, request = read_file(body, "image", ObjectDetectionRequest)
+    image, request = declare.read_file(body, "image", ObjectDetectionRequest)
     given = request.parameters.threshold if request and request.parameters else None
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=OneImage(image=image),
         renderer=BoxesRenderer(),
@@ -46,7 +44,7 @@ def read_object_detection(body: Body, request_id: str, name: str) -> Plan:
 class BoxesRenderer:
     """[{label, score, box: {xmin, ymin, xmax, ymax}}, …], best first, in whole pixels."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return [
             {**found, "box": {side: round(value) for side, value in found["box"].items()}}
             for found in answer.results[0]

@@ -12,30 +12,10 @@ import transformers
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from assay.plugins import run
 from tasks.object_detection import TASK, TrainingHyperparameters
 from tasks.object_detection.measures import average_precision, corners
 from tasks.object_detection.runner import MAX_SIDE, detections
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
-from workers.trainers.bases import load_base
-from workers.trainers.kept import Kept
-from workers.trainers.material import distinct
-from workers.trainers.protocol import (
-    BadMaterial,
-    Cancelled,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    hold_out,
-    parse_settings,
-    read_rows,
-    run_trainer,
-    step_count,
-)
 
 MAX_LABELS = 1_000
 MIN_ROWS = 8
@@ -45,21 +25,21 @@ _SHAPE = '{"image": "<SHA-256>", "objects": {"bbox": […], "categories": […]}
 Rows = list[dict[str, Any]]
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train; the epoch with the lowest loss on the validation rows is what is kept.
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     if request.media is None:
-        raise BadMaterial("The dataset's images are missing.")
-    rows, dropped = distinct(read_rows(request.train_file, _is_row, _SHAPE), "image")
+        raise run.BadMaterial("The dataset's images are missing.")
+    rows, dropped = run.distinct_rows(run.read_rows(request.train_file, _is_row, _SHAPE), "image")
     if dropped:
         progress.warn(f"{dropped} repeated images are left out; each image counts once.")
     labels = _labels(rows)
-    train_rows, validation_rows = hold_out(rows, settings.validation_fraction, settings.seed)
+    train_rows, validation_rows = run.hold_out(rows, settings.validation_fraction, settings.seed)
     progress.log(
         f"{len(train_rows)} images to train on and {len(validation_rows)} to validate on, "
         f"labels {', '.join(labels)}."
@@ -71,12 +51,12 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     def images(part: Rows, *, mirror: bool = False) -> _Images:
         return _Images(part, media, labels, processor, mirror=mirror)
 
-    steps = step_count(len(train_rows), settings)
+    steps = run.step_count(len(train_rows), settings)
     validation = images(validation_rows)
-    trainer = MonitoredTrainer(
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
-        args=arguments(
+        args=run.training_arguments(
             request,
             settings.seed,
             num_train_epochs=settings.epochs,
@@ -99,9 +79,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         eval_dataset=validation,
         data_collator=_stacked,
     )
-    metrics, notes = run_trainer(trainer, processor, request, progress)
+    metrics, notes = run.run_trainer(trainer, processor, request, progress)
     precision = _measured(trainer.model, processor, validation, progress)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_map": precision["map"],
@@ -133,25 +113,27 @@ def _labels(rows: Rows) -> list[str]:
     """Return the labels in alphabetical order. Raises BadMaterial."""
     counts = Counter(label for row in rows for label in row["objects"]["categories"])
     if not 1 <= len(counts) <= MAX_LABELS:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The boxes have {len(counts)} labels; a detector has 1 to {MAX_LABELS:,}."
         )
     rare = [label for label in sorted(counts) if counts[label] < MIN_BOXES_PER_LABEL]
     if rare:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The label {rare[0]!r} has {counts[rare[0]]} boxes; each needs {MIN_BOXES_PER_LABEL}."
         )
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} different images; at least {MIN_ROWS} are used.")
+        raise run.BadMaterial(
+            f"There are {len(rows)} different images; at least {MIN_ROWS} are used."
+        )
     return sorted(counts)
 
 
-def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
+def _model(request: run.TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
     try:
-        processor = load_image_processor(request.base, max_side=MAX_SIDE, whole=True)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
-    model = load_base(
+        processor = run.load_image_processor(request.base, max_side=MAX_SIDE, whole=True)
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
+    model = run.load_base(
         request.base,
         TASK.architectures,
         id2label=dict(enumerate(labels)),
@@ -162,7 +144,7 @@ def _model(request: TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
 
 def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len({tuple(each["pixel_values"].shape) for each in examples}) > 1:
-        raise BadMaterial(
+        raise run.BadMaterial(
             "The base's processor makes images of different sizes; use one that resizes to a "
             "fixed size."
         )
@@ -174,14 +156,14 @@ def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _measured(
-    model: Any, processor: Any, validation: _Images, progress: Progress
+    model: Any, processor: Any, validation: _Images, progress: run.Progress
 ) -> dict[str, float]:
     """Return the average precision of the weights that are kept, on the validation rows."""
     model.eval()
     found = []
     for number in range(len(validation)):
         if progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         values = validation[number]["pixel_values"][None].to(model.device)
         size = validation.sizes[number]
         (each,) = processor.post_process_object_detection(
@@ -215,7 +197,7 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
         self._folder, self._processor = folder, processor
         self._number = {label: index for index, label in enumerate(labels)}
         self._mirror = mirror
-        self._values = Kept(self._read)
+        self._values = run.KeptFiles(self._read)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -241,8 +223,8 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
     def _read(self, index: int) -> Tensor:
         path = self._folder / self.rows[index]["image"]
         try:
-            image = read_image(path)
-        except UnreadableImage as error:
-            raise BadMaterial(f"Image {path.name}: {error}") from error
+            image = run.read_image(path)
+        except run.UnreadableImage as error:
+            raise run.BadMaterial(f"Image {path.name}: {error}") from error
         self.sizes[index] = (image.height, image.width)
-        return pixels(self._processor, image)
+        return run.pixels(self._processor, image)

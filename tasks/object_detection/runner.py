@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.object_detection.schema import Detection, DetectionOptions, OneImage
-from workers.engines.images import UnreadableImage, load_image_processor, pixels, read_image
-from workers.engines.loading import load_model
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
-from workers.engines.text_runner import label_names
 
 # DETR's own processors make the longer side at most 1,333 pixels.
 MAX_SIDE = 1_344
@@ -29,7 +26,7 @@ class ObjectDetectorRunner:
     """
 
     # 8 images of 800 × 1,333 pixels.
-    limits = BatchLimits(items=32, size=8 * 800 * 1_333)
+    limits = run.BatchLimits(items=32, size=8 * 800 * 1_333)
 
     def __init__(
         self,
@@ -39,20 +36,20 @@ class ObjectDetectorRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self._processor = load_image_processor(folder, max_side=MAX_SIDE, whole=True)
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = label_names(self._model)
+        self._processor = run.load_image_processor(folder, max_side=MAX_SIDE, whole=True)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = run.label_names(self._model)
 
-    def prepare(self, request_id: str, inputs: OneImage, options: DetectionOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: OneImage, options: DetectionOptions) -> run.Prepared:
         try:
-            image = read_image(inputs.image)
-        except UnreadableImage as error:
-            raise RequestRefused(str(error)) from error
-        values = pixels(self._processor, image)
+            image = run.read_image(inputs.image)
+        except run.UnreadableImage as error:
+            raise run.RequestRefused(str(error)) from error
+        values = run.pixels(self._processor, image)
         _, height, width = values.shape
         payload = (values, (image.height, image.width), options.threshold)
         item = Item(payload, size=height * width, bucket=tuple(values.shape))
-        return Prepared(items=[item], units=1)
+        return run.Prepared(items=[item], units=1)
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([item.payload[0] for item in items])

@@ -7,9 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import ImageInput, Inputs, Options
-from registry.catalog.regions import Boxes
+from assay.plugins import declare
 
 
 class ImageWithBoxes(BaseModel):
@@ -17,17 +15,17 @@ class ImageWithBoxes(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
-    objects: Boxes
+    image: declare.ImageFile
+    objects: declare.Boxes
 
 
-class OneImage(Inputs):
+class OneImage(declare.Inputs):
     """One image."""
 
-    image: ImageInput
+    image: declare.ImageInput
 
 
-class DetectionOptions(Options):
+class DetectionOptions(declare.Options):
     """Objects with a lower score than `threshold` are left out."""
 
     threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from assay.plugins import run
 from tasks.object_detection.baselines import (
     COMPONENTS,
     CONSTANT,
@@ -14,10 +15,6 @@ from tasks.object_detection.baselines import (
 )
 from tasks.object_detection.measures import average_precision
 from tasks.object_detection.schema import Detection
-from workers.trainers.drawn import with_boxes
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import EvaluationResult
-from workers.trainers.slices import Part
 
 SAMPLES = 8
 # Boxes with a lower score are not drawn in samples.
@@ -26,7 +23,7 @@ SIDES: tuple[Literal["xmin", "ymin", "xmax", "ymax"], ...] = ("xmin", "ymin", "x
 COMPARED = ("map", "map_50", "map_75", "recall")
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return average precision over all labels and for each; by number of objects too.
 
     A label that the version does not know counts as never found. The most frequent label is that of
@@ -54,7 +51,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     metrics = average_precision(truth, found, labels)
     baselines = {name: average_precision(truth, boxes, labels) for name, boxes in guesses.items()}
     first = max(baselines, key=lambda name: baselines[name]["map"])
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baselines[first],
         baseline_name=first,
@@ -92,21 +89,21 @@ def _part(
     truth: Sequence[dict[str, Any]],
     found: Sequence[list[Detection]],
     labels: list[str],
-    part: Part,
+    part: run.Slice,
 ) -> float:
     return average_precision(
         [truth[row] for row in part.rows], [found[row] for row in part.rows], labels
     )["map"]
 
 
-def _by_count(counts: list[int]) -> list[Part]:
+def _by_count(counts: list[int]) -> list[run.Slice]:
     """Images of one object, of several and of many; an image without objects has no precision."""
     groups = {
         "1 object": [row for row, count in enumerate(counts) if count == 1],
         "2 or 3 objects": [row for row, count in enumerate(counts) if count in (2, 3)],
         "4 or more objects": [row for row, count in enumerate(counts) if count > 3],
     }
-    parts = [Part("objects", name, rows) for name, rows in groups.items() if rows]
+    parts = [run.Slice("objects", name, rows) for name, rows in groups.items() if rows]
     return parts if len(parts) > 1 else []
 
 
@@ -120,9 +117,9 @@ def _sample(row: dict[str, Any], found: list[Detection]) -> dict[str, Any]:
     answered = [(each["label"], tuple(each["box"][side] for side in SIDES)) for each in shown]
     labels = sorted({label for label, _ in [*expected, *answered]})
     return {
-        "input_image": with_boxes(row["image"], [], labels),
-        "expected_image": with_boxes(row["image"], expected, labels),
+        "input_image": run.draw_boxes(row["image"], [], labels),
+        "expected_image": run.draw_boxes(row["image"], expected, labels),
         "expected": ", ".join(label for label, _ in expected),
-        "output_image": with_boxes(row["image"], answered, labels),
+        "output_image": run.draw_boxes(row["image"], answered, labels),
         "output": ", ".join(f"{each['label']} {each['score']:.2f}" for each in shown),
     }

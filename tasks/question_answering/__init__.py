@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.question_answering.endpoints import QuestionRequest, read_question
 from tasks.question_answering.schema import (
     AnsweredQuestion,
@@ -48,13 +38,14 @@ _CONTEXT = (
     "Ana Silva lives in Porto and works as a chemist. Her brother Rui moved to Lagos in 2019."
 )
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="question-answering",
     title="Question answering",
     description="Finds the passage of a text that answers a question.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.TEXT,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.TEXT,),
     architectures=(
         "BertForQuestionAnswering",
         "DistilBertForQuestionAnswering",
@@ -62,11 +53,11 @@ TASK = Task(
         "RobertaForQuestionAnswering",
         "XLMRobertaForQuestionAnswering",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.question_answering.runner:QuestionRunner",
-    unit=Unit.TOKENS,
+    unit=declare.Unit.TOKENS,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/question-answering",
             read_question,
             named=True,
@@ -78,7 +69,7 @@ TASK = Task(
     option_schema=QuestionOptions,
     result_type=list[FoundAnswer],
     sample={"inputs": {"question": "Where does Rui live?", "context": _CONTEXT}},
-    playground=Playground(
+    playground=declare.Playground(
         body={"inputs": {"question": "$text", "context": "$lines_text"}},
         text="Where does Rui live?",
         lines=(_CONTEXT,),
@@ -95,7 +86,7 @@ TASK = Task(
         {"question": "When was Ana Silva born?", "context": _CONTEXT, "answers": []},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -104,12 +95,12 @@ TASK = Task(
             bases=frozenset({"question-answering", "embeddings"}),
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.question_answering.score:score",
         metrics=(
-            Metric("exact_match", "Exact match", proportion=True),
-            Metric("f1", "F1 of words"),
+            declare.Metric("exact_match", "Exact match", proportion=True),
+            declare.Metric("f1", "F1 of words"),
         ),
         primary_metric="f1",
     ),

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, Strict, estimate_tokens, parse
+from assay.plugins import declare
 from tasks.question_answering.schema import (
     MAX_CONTEXT,
     MAX_QUESTION,
@@ -22,14 +21,14 @@ from tasks.question_answering.schema import (
 _WINDOW_TOKENS = 192
 
 
-class AskedQuestion(Strict):
+class AskedQuestion(declare.Strict):
     """A question and the text that answers it."""
 
     question: Annotated[str, Field(min_length=1, max_length=MAX_QUESTION)]
     context: Annotated[str, Field(min_length=1, max_length=MAX_CONTEXT)]
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Settings of the answers. How a long text is cut is chosen here, so that `doc_stride`,
     `max_seq_len` and `max_question_len` are not taken."""
 
@@ -42,16 +41,16 @@ class Parameters(Strict):
     max_question_len: None = None
 
 
-class QuestionRequest(Strict):
+class QuestionRequest(declare.Strict):
     """One question."""
 
     inputs: AskedQuestion
     parameters: Parameters | None = None
 
 
-def read_question(body: Body, request_id: str, name: str) -> Plan:
+def read_question(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(QuestionRequest, body.data)
+    request = declare.parse(QuestionRequest, body.data)
     asked = request.inputs
     taken = set(QuestionOptions.model_fields)
     given = (
@@ -60,9 +59,12 @@ def read_question(body: Body, request_id: str, name: str) -> Plan:
         else {}
     )
     options = QuestionOptions(**given)
-    context, question = estimate_tokens([asked.context]), estimate_tokens([asked.question])
+    context, question = (
+        declare.estimate_tokens([asked.context]),
+        declare.estimate_tokens([asked.question]),
+    )
     tokens = 2 * context + (question + 4) * (1 + context // _WINDOW_TOKENS)
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=QuestionInputs(question=asked.question, context=asked.context),
         options=options,
@@ -78,7 +80,7 @@ class AnswerRenderer:
 
     several: bool
 
-    def whole(self, answer: Answer) -> dict[str, Any] | list[Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any] | list[Any]:
         found: list[Any] = answer.results[0]
         best: dict[str, Any] = found[0]
         return found if self.several else best

@@ -9,23 +9,15 @@ from typing import Any
 import numpy as np
 import transformers
 
+from assay.plugins import run
 from tasks.question_answering import TASK, QuestionHyperparameters
-from workers.trainers.head_training import HeadTrainer, load_with_head
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import (
-    arguments,
-    fast_bfloat16,
-    parse_settings,
-    read_rows,
-    run_trainer,
-)
 
 MIN_ROWS = 8
 
 Rows = list[dict[str, Any]]
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Fine-tune as Devlin and others (2019, arXiv:1810.04805); the epoch with the least loss on
     the validation rows is kept.
 
@@ -33,12 +25,12 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(QuestionHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(QuestionHyperparameters, request.hyperparameters)
     rows = read_answered(request.train_file)
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} questions; at least {MIN_ROWS} are needed.")
     if not any(row["answers"] for row in rows):
-        raise BadMaterial("The data answers no question.")
+        raise run.BadMaterial("The data answers no question.")
     train_rows, validation_rows = split_by_context(
         rows, settings.validation_fraction, settings.seed
     )
@@ -46,7 +38,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         f"{len(train_rows)} questions to train on and {len(validation_rows)} to validate on."
     )
     transformers.set_seed(settings.seed)
-    model, tokenizer = load_with_head(
+    model, tokenizer = run.load_with_head(
         request,
         suffix="ForQuestionAnswering",
         architectures=TASK.architectures,
@@ -55,11 +47,11 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
     examples = encoded(train_rows, tokenizer, settings.max_length)
     steps = -(-len(examples) // settings.batch_size) * settings.epochs
-    trainer = HeadTrainer(
+    trainer = run.HeadTrainer(
         head=("qa_outputs",),
         progress=progress,
         model=model,
-        args=arguments(
+        args=run.training_arguments(
             request,
             settings.seed,
             num_train_epochs=settings.epochs,
@@ -74,15 +66,15 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             metric_for_best_model="loss",
             greater_is_better=False,
             label_names=["start_positions", "end_positions"],
-            bf16=fast_bfloat16(),
+            bf16=run.fast_bfloat16(),
         ),
         train_dataset=examples,
         eval_dataset=encoded(validation_rows, tokenizer, settings.max_length),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=_metrics,
     )
-    metrics, notes = run_trainer(trainer, tokenizer, request, progress)
-    return TrainingResult(
+    metrics, notes = run.run_trainer(trainer, tokenizer, request, progress)
+    return run.TrainingResult(
         metrics={
             "validation_exact_tokens": metrics["eval_exact_tokens"],
             "validation_loss": metrics["eval_loss"],
@@ -101,7 +93,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 def read_answered(path: Any) -> Rows:
     """Return rows {"question", "context", "answers"}. Raises BadMaterial."""
     shape = '{"question": "…", "context": "…", "answers": [{"start": 0, "end": 3}]}'
-    return read_rows(path, _is_answered, shape)
+    return run.read_rows(path, _is_answered, shape)
 
 
 def _is_answered(row: dict[str, Any]) -> bool:
@@ -128,7 +120,7 @@ def split_by_context(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows
     """
     contexts = sorted({row["context"] for row in rows})
     if len(contexts) < 2:
-        raise BadMaterial("All questions are on one text; validation needs another.")
+        raise run.BadMaterial("All questions are on one text; validation needs another.")
     shuffled = random.Random(seed).sample(contexts, len(contexts))
     held_out = set(shuffled[: max(1, round(len(contexts) * fraction))])
     return (
@@ -152,7 +144,7 @@ def encoded(rows: Rows, tokenizer: Any, max_length: int) -> list[dict[str, Any]]
         )
     except Exception as error:
         # The tokenizers library raises a plain Exception where the first text fills the room.
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"A question leaves no room for its text in max_length {max_length}: {error}"
         ) from error
     examples: list[dict[str, Any]] = []

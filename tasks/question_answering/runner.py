@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from assay.plugins import run
 from tasks.question_answering.schema import FoundAnswer, QuestionInputs, QuestionOptions
-from workers.engines.prompts import Window
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import Item, Prepared
-from workers.engines.window_runner import WindowRunner, owned
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +24,18 @@ class _Read:
     none: Tensor
 
 
-class QuestionRunner(WindowRunner):
+class QuestionRunner(run.WindowRunner):
     """One list of answers for each question, best first."""
 
     def prepare(  # type: ignore[override]
         self, request_id: str, inputs: QuestionInputs, options: QuestionOptions
-    ) -> Prepared:
+    ) -> run.Prepared:
         windows = self.windows(request_id, inputs.question, inputs.context)
         if not any(2 in each.texts for each in windows):
-            raise RequestRefused("The context holds nothing that the model can read.")
+            raise run.RequestRefused("The context holds nothing that the model can read.")
         tokens = sum(len(each.tokens) for each in windows)
-        return Prepared(
-            items=[Item((windows, inputs.context, options), size=tokens)],
+        return run.Prepared(
+            items=[run.Item((windows, inputs.context, options), size=tokens)],
             prompt_tokens=tokens,
             units=tokens,
         )
@@ -47,7 +44,7 @@ class QuestionRunner(WindowRunner):
         output = self.model(**batch)
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
 
-    def split(self, output: list[Tensor], items: Sequence[Item]) -> list[list[FoundAnswer]]:
+    def split(self, output: list[Tensor], items: Sequence[run.Item]) -> list[list[FoundAnswer]]:
         rows = iter(output)
         found: list[list[FoundAnswer]] = []
         for item in items:
@@ -56,13 +53,15 @@ class QuestionRunner(WindowRunner):
             found.append(best_answers(context, read, options))
         return found
 
-    def _read(self, windows: Sequence[Window], logits: Sequence[Tensor]) -> _Read:
+    def _read(self, windows: Sequence[run.TextWindow], logits: Sequence[Tensor]) -> _Read:
         """Return each token of the text once."""
         starts: list[int] = []
         ends: list[int] = []
         words: list[int] = []
         rows: list[Tensor] = []
-        for window, places, each in zip(windows, owned(windows, self.stride), logits, strict=True):
+        for window, places, each in zip(
+            windows, run.owned_tokens(windows, self.stride), logits, strict=True
+        ):
             keep = [at for at in places if window.texts[at] == 2]
             starts += [window.starts[at] for at in keep]
             ends += [window.ends[at] for at in keep]

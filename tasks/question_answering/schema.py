@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from registry.catalog.inputs import Inputs, Options
-from registry.catalog.passages import ContextPassages, check_passages
+from assay.plugins import declare
 
 MAX_QUESTION = 10_000
 MAX_CONTEXT = 100_000
@@ -25,22 +24,22 @@ class AnsweredQuestion(BaseModel):
 
     question: str = Field(min_length=1, max_length=MAX_QUESTION)
     context: str = Field(min_length=1, max_length=MAX_CONTEXT)
-    answers: ContextPassages
+    answers: declare.ContextPassages
 
     @model_validator(mode="after")
     def _check_answers(self) -> AnsweredQuestion:
-        check_passages(self.context, self.answers, overlap=True)
+        declare.check_passages(self.context, self.answers, overlap=True)
         return self
 
 
-class QuestionInputs(Inputs):
+class QuestionInputs(declare.Inputs):
     """A question and the text that answers it."""
 
     question: str = Field(min_length=1, max_length=MAX_QUESTION)
     context: str = Field(min_length=1, max_length=MAX_CONTEXT)
 
 
-class QuestionOptions(Options):
+class QuestionOptions(declare.Options):
     """`top_k` answers are returned, of at most `max_answer_len` tokens each, aligned to words. With
     `handle_impossible_answer` an empty answer means that the text does not tell."""
 

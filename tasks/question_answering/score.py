@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from torchmetrics.functional.text import squad
 
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
-from workers.trainers.slices import by_length
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 SENTENCE = "sentence with most words in common"
 FIRST = "first sentence"
@@ -22,7 +19,7 @@ _METRICS = ("exact_match", "f1")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return exact match and F1 of words (Rajpurkar and others 2016, arXiv:1606.05250).
 
     Raises:
@@ -35,10 +32,10 @@ def score(request: ScoreRequest) -> EvaluationResult:
     measured: list[np.ndarray] = []
     for answers in (found, overlap, first):
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         measured.append(by_row(rows, answers))
     ours, theirs, firsts = measured
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=_means(ours),
         baseline=_means(theirs),
         baseline_name=SENTENCE,
@@ -71,7 +68,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": float(ours[part.rows, 1].mean()),
                 "baseline": float(theirs[part.rows, 1].mean()),
             }
-            for part in by_length([row["context"] for row in rows])
+            for part in run.slices_by_length([row["context"] for row in rows])
         ],
     )
 
@@ -100,7 +97,7 @@ def _means(values: np.ndarray) -> dict[str, float]:
 
 def _intervals(values: np.ndarray) -> dict[str, dict[str, Any]]:
     return {
-        name: bootstrap(
+        name: run.bootstrap(
             float(values[:, at].mean()),
             lambda rows, at=at: float(values[rows, at].mean()),  # type: ignore[misc]
             len(values),

@@ -6,18 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import TextOptions
+from assay.plugins import declare
 from tasks.rerank.endpoints import RerankRequest, read_rerank, read_rerank_v2
 from tasks.rerank.schema import RankedDocuments, RerankInputs
 
@@ -45,18 +34,19 @@ def row_input(row: dict[str, Any]) -> str:
     return str(row["query"])
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[RerankInputs, TextOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[RerankInputs, declare.TextOptions]:
     """Return the request that scores the row's documents."""
-    return RerankInputs(query=row["query"], documents=row["documents"]), TextOptions()
+    return RerankInputs(query=row["query"], documents=row["documents"]), declare.TextOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="rerank",
     title="Reranking",
     description="Sorts documents by how well each of them answers a query.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.RANKING,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.RANKING,),
     architectures=(
         "BertForSequenceClassification",
         "DistilBertForSequenceClassification",
@@ -64,20 +54,20 @@ TASK = Task(
         "RobertaForSequenceClassification",
         "XLMRobertaForSequenceClassification",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.rerank.runner:RerankRunner",
-    unit=Unit.TOKENS,
+    unit=declare.Unit.TOKENS,
     input_schema=RerankInputs,
-    option_schema=TextOptions,
+    option_schema=declare.TextOptions,
     result_type=float,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/rerank",
             read_rerank,
             request=RerankRequest,
             summary="Cohere's and Jina's shape: the documents that answer the query, best first.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v2/rerank",
             read_rerank_v2,
             request=RerankRequest,
@@ -93,7 +83,7 @@ TASK = Task(
         "top_n": 1,
         "return_documents": True,
     },
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "query": "$text", "documents": "$lines"},
         text="How do I copy a list?",
         lines=(
@@ -123,7 +113,7 @@ TASK = Task(
         },
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -132,12 +122,12 @@ TASK = Task(
             bases=frozenset({"rerank", "embeddings"}),
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.rerank.score:score",
         metrics=(
-            Metric("mrr_10", "MRR@10"),
-            Metric("ndcg_10", "nDCG@10"),
+            declare.Metric("mrr_10", "MRR@10"),
+            declare.Metric("ndcg_10", "nDCG@10"),
         ),
         primary_metric="mrr_10",
     ),

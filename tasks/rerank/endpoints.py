@@ -7,10 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import TextOptions
-from registry.catalog.requests import Body, Name, RequestInvalid, Strict, User, parse
-from registry.catalog.truncation import CohereTruncate, cohere_side, cohere_warnings
+from assay.plugins import declare
 from tasks.rerank.schema import MAX_DOCUMENTS, RerankInputs
 
 # Query and documents together; the query counts once per document, because each pair is read.
@@ -21,7 +18,7 @@ Query = Annotated[str, Field(min_length=1, max_length=10_000)]
 DocumentText = Annotated[str, Field(min_length=1, max_length=100_000)]
 
 
-class DocumentObject(Strict):
+class DocumentObject(declare.Strict):
     """A document as an object."""
 
     text: DocumentText
@@ -37,20 +34,20 @@ Document = Annotated[
 ]
 
 
-class RerankRequest(Strict):
+class RerankRequest(declare.Strict):
     """POST /v1/rerank and /v2/rerank. `top_n` keeps the best documents; all by default.
 
     `truncate` cuts pairs of query and document that are longer than the model reads, the longer
     text of each.
     """
 
-    model: Name
+    model: declare.Name
     query: Query
     documents: Annotated[list[Document], Field(min_length=1, max_length=MAX_DOCUMENTS)]
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool | None = None
-    truncate: CohereTruncate | None = None
-    user: User | None = None
+    truncate: declare.CohereTruncate | None = None
+    user: declare.User | None = None
     rank_fields: None = None
     max_chunks_per_doc: None = None
     max_tokens_per_doc: None = None
@@ -58,22 +55,22 @@ class RerankRequest(Strict):
     priority: Literal[0] | None = None
 
 
-def read_rerank(body: Body, request_id: str, name: str) -> Plan:
+def read_rerank(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/rerank. Raises RequestInvalid."""
     return _plan(body, request_id, "1")
 
 
-def read_rerank_v2(body: Body, request_id: str, name: str) -> Plan:
+def read_rerank_v2(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v2/rerank, which Cohere's newer client calls. Raises RequestInvalid."""
     return _plan(body, request_id, "2")
 
 
-def _plan(body: Body, request_id: str, api_version: str) -> Plan:
-    request = parse(RerankRequest, body.data)
+def _plan(body: declare.Body, request_id: str, api_version: str) -> declare.Plan:
+    request = declare.parse(RerankRequest, body.data)
     documents = [each if isinstance(each, str) else each.text for each in request.documents]
     characters = sum(map(len, documents)) + len(request.query) * len(documents)
     if characters > MAX_CHARACTERS:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"The query is read with each document: that is {characters:,} characters, and at most "
             f"{MAX_CHARACTERS:,} are accepted. Send fewer or shorter documents.",
             param="documents",
@@ -83,10 +80,10 @@ def _plan(body: Body, request_id: str, api_version: str) -> Plan:
         1 + (query_bytes + len(each.encode("utf-8", "replace"))) // _BYTES_PER_TOKEN
         for each in documents
     )
-    return Plan(
+    return declare.Plan(
         model=request.model,
         inputs=RerankInputs(query=request.query, documents=documents),
-        options=TextOptions(truncate=cohere_side(request.truncate)),
+        options=declare.TextOptions(truncate=declare.cohere_side(request.truncate)),
         renderer=RerankRenderer(
             id=f"rerank-{request_id[4:]}",
             model=request.model,
@@ -111,7 +108,7 @@ class RerankRenderer:
     return_documents: bool
     api_version: str
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         scores = answer.results
         best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[: self.top_n]
         results: list[dict[str, Any]] = []
@@ -129,6 +126,6 @@ class RerankRenderer:
             "meta": {
                 "api_version": {"version": self.api_version},
                 "tokens": {"input_tokens": answer.prompt_tokens, "output_tokens": 0},
-                **cohere_warnings(answer),
+                **declare.cohere_warnings(answer),
             },
         }

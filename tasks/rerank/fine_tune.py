@@ -12,22 +12,9 @@ import numpy as np
 import torch
 import transformers
 
+from assay.plugins import run
 from tasks.rerank import TASK, CrossEncoderHyperparameters
 from tasks.rerank.score import reciprocal_rank
-from workers.engines.loading import load_tokenizer
-from workers.trainers.bases import check_length, load_base
-from workers.trainers.lengths import token_lengths, warn_of_cut
-from workers.trainers.material import distinct, hold_out
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    fast_bfloat16,
-    parse_settings,
-    read_rows,
-    run_trainer,
-    step_count,
-)
 
 MIN_ROWS = 8
 _HEAD = "ForSequenceClassification"
@@ -43,7 +30,7 @@ class Pair:
     group: int
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train with binary cross-entropy on pairs (Nogueira and Cho 2019, arXiv:1901.04085); the epoch
     with the best MRR@10 on the validation queries is kept.
 
@@ -51,13 +38,13 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(CrossEncoderHyperparameters, request.hyperparameters)
-    rows, dropped = distinct(read_ranked(request.train_file), "query")
+    settings = run.parse_settings(CrossEncoderHyperparameters, request.hyperparameters)
+    rows, dropped = run.distinct_rows(read_ranked(request.train_file), "query")
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} queries; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} queries; at least {MIN_ROWS} are needed.")
     if dropped:
         progress.warn(f"{dropped} repeated queries are left out; each query counts once.")
-    train_rows, validation_rows = hold_out(rows, settings.validation_fraction, settings.seed)
+    train_rows, validation_rows = run.hold_out(rows, settings.validation_fraction, settings.seed)
     train_pairs = pairs_of(train_rows, settings.negatives, settings.seed)
     validation_pairs = pairs_of(validation_rows, None, settings.seed)
     progress.log(
@@ -68,8 +55,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     model, tokenizer = _model(request, settings.max_length)
     cut = _cut_queries([*train_pairs, *validation_pairs], tokenizer, settings.max_length)
     read = f"{settings.max_length} tokens (max_length) of a query with a document"
-    warn_of_cut(progress, cut, len(rows), read)
-    trainer = MonitoredTrainer(
+    run.warn_of_cut(progress, cut, len(rows), read)
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
         compute_loss_func=_loss,
@@ -79,8 +66,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=_metrics,
     )
-    metrics, notes = run_trainer(trainer, tokenizer, request, progress)
-    return TrainingResult(
+    metrics, notes = run.run_trainer(trainer, tokenizer, request, progress)
+    return run.TrainingResult(
         metrics={
             "validation_mrr_10": metrics["eval_mrr_10"],
             "validation_loss": metrics["eval_loss"],
@@ -101,7 +88,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
 def read_ranked(path: Any) -> list[dict[str, Any]]:
     """Return rows {"query", "documents", "relevant"}. Raises BadMaterial."""
-    return read_rows(path, _is_ranked, '{"query": "…", "documents": ["…"], "relevant": [0]}')
+    return run.read_rows(path, _is_ranked, '{"query": "…", "documents": ["…"], "relevant": [0]}')
 
 
 def _is_ranked(row: dict[str, Any]) -> bool:
@@ -132,16 +119,16 @@ def pairs_of(rows: Sequence[dict[str, Any]], negatives: int | None, seed: int) -
     return pairs
 
 
-def _model(request: TrainingRequest, max_length: int) -> tuple[Any, Any]:
+def _model(request: run.TrainingRequest, max_length: int) -> tuple[Any, Any]:
     encoders = [name.replace(_HEAD, "Model") for name in TASK.architectures]
-    model = load_base(
+    model = run.load_base(
         request.base,
         (*encoders, *TASK.architectures),
         trained_as=lambda name: name.removesuffix(_HEAD).removesuffix("Model") + _HEAD,
         num_labels=1,
     )
-    check_length(model, max_length)
-    tokenizer = load_tokenizer(request.base)
+    run.check_length(model, max_length)
+    tokenizer = run.load_tokenizer(request.base)
     tokenizer.model_max_length = max_length
     return model, tokenizer
 
@@ -149,7 +136,7 @@ def _model(request: TrainingRequest, max_length: int) -> tuple[Any, Any]:
 def _cut_queries(pairs: Sequence[Pair], tokenizer: Any, max_length: int) -> int:
     """Return how many queries have a document with which they are too long."""
     queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
-    lengths = token_lengths(tokenizer, queries, documents)
+    lengths = run.token_lengths(tokenizer, queries, documents)
     return len({each for each, n in zip(queries, lengths, strict=True) if n > max_length})
 
 
@@ -187,10 +174,10 @@ def _metrics(prediction: Any) -> dict[str, float]:
 
 
 def _arguments(
-    request: TrainingRequest, settings: CrossEncoderHyperparameters, rows: int
+    request: run.TrainingRequest, settings: CrossEncoderHyperparameters, rows: int
 ) -> transformers.TrainingArguments:
-    steps = step_count(rows, settings)
-    return arguments(
+    steps = run.step_count(rows, settings)
+    return run.training_arguments(
         request,
         settings.seed,
         num_train_epochs=settings.epochs,
@@ -205,7 +192,7 @@ def _arguments(
         metric_for_best_model="mrr_10",
         greater_is_better=True,
         label_names=["labels"],
-        bf16=fast_bfloat16(),
+        bf16=run.fast_bfloat16(),
     )
 
 

@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.catalog.inputs import TextOptions
+from assay.plugins import declare, run
+from assay.plugins.run import Item
 from tasks.rerank.schema import RerankInputs
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import Item, Prepared
-from workers.engines.text_runner import TextRunner
 
 
-class RerankRunner(TextRunner):
+class RerankRunner(run.TextRunner):
     """Scores each document for the query: the sigmoid of the model's one logit.
 
     A pair longer than the model reads is refused, or loses tokens of its longer text where the
@@ -35,18 +32,20 @@ class RerankRunner(TextRunner):
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
         if self.model.config.num_labels != 1:
             self.close()
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The model has {self.model.config.num_labels} labels; a reranker has one."
             )
         # Models without kinds of tokens ignore the pair's second half being marked.
         self._kinds = int(getattr(self.model.config, "type_vocab_size", 0) or 0)
 
-    def prepare(self, request_id: str, inputs: RerankInputs, options: TextOptions) -> Prepared:  # type: ignore[override]
+    def prepare(  # type: ignore[override]
+        self, request_id: str, inputs: RerankInputs, options: declare.TextOptions
+    ) -> run.Prepared:
         pairs = [(inputs.query, document) for document in inputs.documents]
         read = self.read_pairs(request_id, pairs, options.truncate)
         if self._kinds > 1 and any(kinds and max(kinds) >= self._kinds for kinds in read.kinds):
-            raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
-        return Prepared(
+            raise run.RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
+        return run.Prepared(
             items=[
                 Item((tokens, kinds), size=len(tokens))
                 for tokens, kinds in zip(read.tokens, read.kinds, strict=True)

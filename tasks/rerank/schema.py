@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.catalog.inputs import Inputs, TextInput
+from assay.plugins import declare
 
 MAX_DOCUMENTS = 1_000
 
@@ -35,8 +35,8 @@ class RankedDocuments(BaseModel):
         return self
 
 
-class RerankInputs(Inputs):
+class RerankInputs(declare.Inputs):
     """A query and the documents to score."""
 
-    query: TextInput
-    documents: Annotated[list[TextInput], Field(min_length=1, max_length=MAX_DOCUMENTS)]
+    query: declare.TextInput
+    documents: Annotated[list[declare.TextInput], Field(min_length=1, max_length=MAX_DOCUMENTS)]

@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
 
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
-from workers.trainers.slices import Part, by_length
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 TOP = 10
 SAMPLES = 8
@@ -23,7 +20,7 @@ GIVEN = "the given order"
 _METRICS = ("mrr_10", "ndcg_10")
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return MRR@10 and nDCG@10, with intervals, by length of the query and by number of documents.
 
     BM25 ranks the same candidates by their words alone; it is the baseline that numbers are
@@ -41,7 +38,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         for name, scores in (("", found), (BM25, lexical), (GIVEN, given))
     }
     metrics, baseline = _means(measured[""]), _means(measured[BM25])
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baseline,
         baseline_name=BM25,
@@ -97,7 +94,7 @@ def _by_row(
     }
 
 
-def _bm25(request: ScoreRequest) -> list[list[float]]:
+def _bm25(request: run.ScoreRequest) -> list[list[float]]:
     """Return BM25's score of each document. Word statistics are those of all rows' documents: the
     candidates of one query are too few to tell which words are rare."""
     places: dict[str, int] = {}
@@ -111,7 +108,7 @@ def _bm25(request: ScoreRequest) -> list[list[float]]:
     scores: list[list[float]] = []
     for row in request.rows:
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         words = bm25s.tokenize(
             [row["query"]], stopwords="en", return_ids=False, show_progress=False
         )[0]
@@ -129,7 +126,7 @@ def _intervals(
     metrics: dict[str, float], values: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
     return {
-        name: bootstrap(
+        name: run.bootstrap(
             metrics[name],
             lambda rows, each=values[name]: float(each[rows].mean()),  # type: ignore[misc]
             len(values[name]),
@@ -143,11 +140,11 @@ def _slices(
 ) -> list[dict[str, Any]]:
     several = [number for number, row in enumerate(rows) if len(row["relevant"]) > 1]
     one = [number for number, row in enumerate(rows) if len(row["relevant"]) == 1]
-    parts = by_length([row["query"] for row in rows])
+    parts = run.slices_by_length([row["query"] for row in rows])
     if one and several:
         parts += [
-            Part("relevant documents", "one", one),
-            Part("relevant documents", "several", several),
+            run.Slice("relevant documents", "one", one),
+            run.Slice("relevant documents", "several", several),
         ]
     return [
         {

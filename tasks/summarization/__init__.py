@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.summarization.endpoints import SummaryRequest, read_summary
 from tasks.summarization.schema import (
     SummarizedText,
@@ -22,31 +12,31 @@ from tasks.summarization.schema import (
     feedback_row,
     row_input,
 )
-from workers.hyperparameters import SequenceSettings
 
 _TEXT = (
     "The office in Porto is closed from Monday to Wednesday because of repairs to the roof. "
     "Mail is answered by the colleagues in Lagos."
 )
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="summarization",
     title="Summarization",
     description="Writes a short text that says what a longer one says.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.TEXT,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.TEXT,),
     architectures=(
         "BartForConditionalGeneration",
         "MarianMTModel",
         "PegasusForConditionalGeneration",
         "T5ForConditionalGeneration",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.summarization.runner:SummaryRunner",
-    unit=Unit.CHARACTERS,
+    unit=declare.Unit.CHARACTERS,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/summarization",
             read_summary,
             named=True,
@@ -58,7 +48,7 @@ TASK = Task(
     option_schema=SummaryOptions,
     result_type=str,
     sample={"inputs": _TEXT},
-    playground=Playground(body={"inputs": "$text"}, text=_TEXT),
+    playground=declare.Playground(body={"inputs": "$text"}, text=_TEXT),
     row=SummarizedText,
     row_input=row_input,
     examples=(
@@ -69,20 +59,20 @@ TASK = Task(
         },
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
             train="tasks.summarization.fine_tune:train",
-            hyperparameters=SequenceSettings,
+            hyperparameters=declare.SequenceSettings,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.summarization.score:score",
         metrics=(
-            Metric("chrf", "chrF"),
-            Metric("exact_match", "Exact match", proportion=True),
+            declare.Metric("chrf", "chrF"),
+            declare.Metric("exact_match", "Exact match", proportion=True),
         ),
         primary_metric="chrf",
         uses_training_rows=True,

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, Strict, estimate_tokens, parse
-from registry.catalog.truncation import Truncation, pipeline_side
+from assay.plugins import declare
 from tasks.summarization.schema import (
     MAX_CHARACTERS,
     Beams,
@@ -19,39 +17,39 @@ from tasks.summarization.schema import (
 )
 
 
-class GenerateParameters(Strict):
+class GenerateParameters(declare.Strict):
     """Settings of writing: `num_beams` 1 takes the likeliest token at each place."""
 
     max_new_tokens: NewTokens | None = None
     num_beams: Beams | None = None
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """A text that is longer than the model reads is refused unless `truncation` says to cut it.
 
     Spaces are always cleaned up as the model's tokenizer does.
     """
 
-    truncation: Truncation | None = None
+    truncation: declare.Truncation | None = None
     generate_parameters: GenerateParameters | None = None
     clean_up_tokenization_spaces: Literal[True] | None = None
 
 
-class SummaryRequest(Strict):
+class SummaryRequest(declare.Strict):
     """One text."""
 
     inputs: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
     parameters: Parameters | None = None
 
 
-def read_summary(body: Body, request_id: str, name: str) -> Plan:
+def read_summary(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(SummaryRequest, body.data)
+    request = declare.parse(SummaryRequest, body.data)
     parameters = request.parameters or Parameters()
     given = (parameters.generate_parameters or GenerateParameters()).model_dump(exclude_none=True)
-    options = SummaryOptions(truncate=pipeline_side(parameters.truncation), **given)
-    tokens = estimate_tokens([request.inputs])
-    return Plan(
+    options = SummaryOptions(truncate=declare.pipeline_side(parameters.truncation), **given)
+    tokens = declare.estimate_tokens([request.inputs])
+    return declare.Plan(
         model=name,
         inputs=SummaryInputs(text=request.inputs),
         options=options,
@@ -66,5 +64,5 @@ def read_summary(body: Body, request_id: str, name: str) -> Plan:
 class SummaryRenderer:
     """The summary, in a list of one, as clients expect it."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return [{"summary_text": text} for text in answer.results]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from assay.plugins import run
 from tasks.summarization.schema import SummaryInputs, SummaryOptions
-from workers.engines.runner import Prepared
-from workers.engines.sequence_runner import SequenceRunner
 
 
-class SummaryRunner(SequenceRunner):
+class SummaryRunner(run.SequenceRunner):
     """The summary of each text."""
 
-    def prepare(self, request_id: str, inputs: SummaryInputs, options: SummaryOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: SummaryInputs, options: SummaryOptions
+    ) -> run.Prepared:
         return self.written(
             request_id,
             inputs.text,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.inputs import Inputs, TextOptions
+from assay.plugins import declare
 
 MAX_CHARACTERS = 100_000
 
@@ -23,13 +23,13 @@ class SummarizedText(BaseModel):
     summary: str = Field(min_length=1, max_length=MAX_CHARACTERS)
 
 
-class SummaryInputs(Inputs):
+class SummaryInputs(declare.Inputs):
     """One text."""
 
     text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
 
 
-class SummaryOptions(TextOptions):
+class SummaryOptions(declare.TextOptions):
     """Without `max_new_tokens` the length follows that of the text."""
 
     num_beams: Beams = 1

@@ -7,26 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import TextInputs, TextOptions
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.text_classification.endpoints import (
     ClassifyRequest,
     TextClassificationRequest,
     read_classify,
     read_text_classification,
 )
-from workers.hyperparameters import ClassifierSettings
 
 
 class LabeledText(BaseModel):
@@ -38,7 +25,7 @@ class LabeledText(BaseModel):
     label: str = Field(min_length=1, max_length=100)
 
 
-class FineTuneHyperparameters(ClassifierSettings):
+class FineTuneHyperparameters(declare.ClassifierSettings):
     """Settings of fine-tuning. The new head learns ten times as fast as the encoder; `max_length`
     is in tokens.
     """
@@ -46,23 +33,24 @@ class FineTuneHyperparameters(ClassifierSettings):
     max_length: int = Field(default=128, ge=8, le=8192)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, TextOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[declare.TextInputs, declare.TextOptions]:
     """Return the request that classifies the row's text."""
-    return TextInputs(input=[row["text"]]), TextOptions()
+    return declare.TextInputs(input=[row["text"]]), declare.TextOptions()
 
 
-def feedback_row(inputs: TextInputs, answer: str) -> dict[str, Any]:
+def feedback_row(inputs: declare.TextInputs, answer: str) -> dict[str, Any]:
     """Return the row that teaches the label of one text."""
     return {"text": inputs.only, "label": answer.strip()}
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-classification",
     title="Text classification",
     description="Sorts a text into one of the labels that its training data names.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.LABEL,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.LABEL,),
     architectures=(
         "BertForSequenceClassification",
         "DistilBertForSequenceClassification",
@@ -70,20 +58,20 @@ TASK = Task(
         "RobertaForSequenceClassification",
         "XLMRobertaForSequenceClassification",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.text_classification.runner:ClassifierRunner",
-    unit=Unit.TOKENS,
-    input_schema=TextInputs,
-    option_schema=TextOptions,
-    result_type=list[Label],
+    unit=declare.Unit.TOKENS,
+    input_schema=declare.TextInputs,
+    option_schema=declare.TextOptions,
+    result_type=list[declare.Label],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/classify",
             read_classify,
             request=ClassifyRequest,
             summary="The best label of each text, and the score of every label.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/text-classification",
             read_text_classification,
             named=True,
@@ -92,7 +80,7 @@ TASK = Task(
         ),
     ),
     sample={"input": ["It worked within a day and I had no side effects."]},
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "input": "$text"},
         text="It worked within a day and I had no side effects.",
     ),
@@ -103,7 +91,7 @@ TASK = Task(
         {"text": "Nothing changed after two weeks.", "label": "negative"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -112,12 +100,12 @@ TASK = Task(
             bases=frozenset({"text-classification", "embeddings"}),
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.text_classification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
         ),
         primary_metric="macro_f1",
         uses_training_rows=True,

@@ -16,8 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from workers.trainers.classification import Baseline
-from workers.trainers.protocol import Cancelled, Progress
+from assay.plugins import run
 
 LINEAR = "TF-IDF + logistic regression"
 # Fitting cannot be interrupted; within these limits it took 10 s of one core (random labels). Text
@@ -35,8 +34,8 @@ _SEED = 17
 
 
 def linear(
-    rows: Sequence[dict[str, Any]], texts: Sequence[str], progress: Progress
-) -> Baseline | None:
+    rows: Sequence[dict[str, Any]], texts: Sequence[str], progress: run.Progress
+) -> run.Baseline | None:
     """Train TF-IDF with logistic regression on `rows` and label `texts`.
 
     Returns None, with the reason in the progress log, when the data does not fit the limits.
@@ -58,7 +57,7 @@ def linear(
         return None
     used = _sampled(rows)
     if progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     started = time.monotonic()
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES),
@@ -73,14 +72,14 @@ def linear(
     guesses: list[str] = []
     for start in range(0, len(texts), _CHUNK):
         if progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         chunk = [text[:MAX_CHARACTERS] for text in texts[start : start + _CHUNK]]
         guesses += model.predict(chunk).tolist()
     progress.log(
         f"{LINEAR}: trained on {len(used):,} rows and predicted {len(texts):,} labels "
         f"in {time.monotonic() - started:.1f} s."
     )
-    return Baseline(LINEAR, guesses, len(used))
+    return run.Baseline(LINEAR, guesses, len(used))
 
 
 def _sampled(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -7,73 +7,56 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import TextInputs, TextOptions
-from registry.catalog.requests import (
-    Body,
-    Name,
-    Strict,
-    Texts,
-    User,
-    as_list,
-    estimate_tokens,
-    parse,
-)
-from registry.catalog.truncation import (
-    CohereTruncate,
-    TruncatedRequest,
-    cohere_side,
-    cut_counts,
-)
+from assay.plugins import declare
 
 
-class ClassifyRequest(Strict):
+class ClassifyRequest(declare.Strict):
     """POST /v1/classify. `truncate` cuts texts that are longer than the model reads."""
 
-    model: Name
-    input: Texts
-    truncate: CohereTruncate | None = None
-    user: User | None = None
+    model: declare.Name
+    input: declare.Texts
+    truncate: declare.CohereTruncate | None = None
+    user: declare.User | None = None
 
 
-def read_classify(body: Body, request_id: str, name: str) -> Plan:
+def read_classify(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/classify. Raises RequestInvalid."""
-    request = parse(ClassifyRequest, body.data)
-    texts = as_list(request.input)
-    tokens = estimate_tokens(texts)
-    return Plan(
+    request = declare.parse(ClassifyRequest, body.data)
+    texts = declare.as_list(request.input)
+    tokens = declare.estimate_tokens(texts)
+    return declare.Plan(
         model=request.model,
-        inputs=TextInputs(input=texts),
-        options=TextOptions(truncate=cohere_side(request.truncate)),
+        inputs=declare.TextInputs(input=texts),
+        options=declare.TextOptions(truncate=declare.cohere_side(request.truncate)),
         renderer=ClassifyRenderer(id=f"classify-{request_id[4:]}", model=request.model),
         tokens=tokens,
         prompt_tokens=tokens,
     )
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """`top_k` keeps the best labels only; all by default. Scores of one text sum to 1."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
     function_to_apply: Literal["softmax"] | None = None
 
 
-class TextClassificationRequest(TruncatedRequest):
+class TextClassificationRequest(declare.TruncatedRequest):
     """POST /v1/tasks/text-classification/{model}."""
 
-    inputs: Texts
+    inputs: declare.Texts
     parameters: Parameters | None = None
 
 
-def read_text_classification(body: Body, request_id: str, name: str) -> Plan:
+def read_text_classification(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(TextClassificationRequest, body.data)
-    texts = as_list(request.inputs)
-    tokens = estimate_tokens(texts)
-    return Plan(
+    request = declare.parse(TextClassificationRequest, body.data)
+    texts = declare.as_list(request.inputs)
+    tokens = declare.estimate_tokens(texts)
+    return declare.Plan(
         model=name,
-        inputs=TextInputs(input=texts),
-        options=TextOptions(truncate=request.side),
+        inputs=declare.TextInputs(input=texts),
+        options=declare.TextOptions(truncate=request.side),
         renderer=LabelsRenderer(request.parameters.top_k if request.parameters else None),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -86,7 +69,7 @@ class LabelsRenderer:
 
     top_k: int | None
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return [scores[: self.top_k] for scores in answer.results]
 
 
@@ -97,7 +80,7 @@ class ClassifyRenderer:
     id: str
     model: str
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": "list",
@@ -107,5 +90,5 @@ class ClassifyRenderer:
                 for index, scores in enumerate(answer.results)
             ],
             "usage": {"prompt_tokens": answer.prompt_tokens, "total_tokens": answer.prompt_tokens},
-            **cut_counts(answer),
+            **declare.cut_counts(answer),
         }

@@ -6,13 +6,8 @@ from typing import Any
 
 import transformers
 
+from assay.plugins import run
 from tasks.text_classification import TASK, FineTuneHyperparameters
-from workers.engines.loading import load_tokenizer
-from workers.trainers.bases import check_length, load_base
-from workers.trainers.classifier_training import Head, distinct, fit_classifier, split_by_label
-from workers.trainers.lengths import token_lengths, warn_of_cut
-from workers.trainers.protocol import Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import parse_settings, read_rows
 
 # The head starts from random numbers and the encoder from a trained model: at one rate, the head is
 # hardly moved by the time that the encoder is (macro-F1 on the validation split 0.34 against 0.47).
@@ -29,30 +24,30 @@ _CLASSIFIERS = {
 }
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Fine-tune; the epoch with the best macro-F1 on the validation split is what is kept.
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(FineTuneHyperparameters, request.hyperparameters)
-    rows, dropped = distinct(read_labelled(request.train_file), "text")
-    split = split_by_label(rows, settings, progress)
+    settings = run.parse_settings(FineTuneHyperparameters, request.hyperparameters)
+    rows, dropped = run.distinct_rows(read_labelled(request.train_file), "text")
+    split = run.split_by_label(rows, settings, progress)
     if dropped:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
     transformers.set_seed(settings.seed)
     model, tokenizer = _model(request, split.labels, settings.max_length)
-    lengths = token_lengths(tokenizer, [row["text"] for row in rows])
+    lengths = run.token_lengths(tokenizer, [row["text"] for row in rows])
     cut = sum(length > settings.max_length for length in lengths)
     read = f"the first {settings.max_length} tokens (max_length)"
-    warn_of_cut(progress, cut, len(rows), f"{read}. The longest has {max(lengths)} tokens")
-    return fit_classifier(
+    run.warn_of_cut(progress, cut, len(rows), f"{read}. The longest has {max(lengths)} tokens")
+    return run.fit_classifier(
         request,
         progress,
         model=model,
         processor=tokenizer,
-        head=Head(HEAD_NAMES, HEAD_FACTOR * settings.learning_rate),
+        head=run.Head(HEAD_NAMES, HEAD_FACTOR * settings.learning_rate),
         split=split,
         settings=settings,
         examples=lambda part: _encoded(part, tokenizer, split.labels, settings.max_length),
@@ -65,23 +60,23 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
 def read_labelled(path: Any) -> list[dict[str, Any]]:
     """Rows {"text", "label"}. Raises BadMaterial."""
-    return read_rows(
+    return run.read_rows(
         path,
         lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("text", "label")),
         '{"text": "…", "label": "…"}',
     )
 
 
-def _model(request: TrainingRequest, labels: list[str], max_length: int) -> tuple[Any, Any]:
-    model = load_base(
+def _model(request: run.TrainingRequest, labels: list[str], max_length: int) -> tuple[Any, Any]:
+    model = run.load_base(
         request.base,
         (*_CLASSIFIERS, *TASK.architectures),
         trained_as=lambda name: _CLASSIFIERS.get(name, name),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
-    check_length(model, max_length)
-    tokenizer = load_tokenizer(request.base)
+    run.check_length(model, max_length)
+    tokenizer = run.load_tokenizer(request.base)
     tokenizer.model_max_length = max_length
     return model, tokenizer
 

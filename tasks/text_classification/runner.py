@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.engines.runner import Item
-from workers.engines.text_runner import TextRunner, label_names, ranked_labels
+from assay.plugins import run
+from assay.plugins.run import Item
 
 
-class ClassifierRunner(TextRunner):
+class ClassifierRunner(run.TextRunner):
     """One [{label, score}, …] for each text."""
 
     def __init__(
@@ -25,11 +25,11 @@ class ClassifierRunner(TextRunner):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
-        self._labels = label_names(self.model)
+        self._labels = run.label_names(self.model)
 
     def run(self, batch: dict[str, Tensor]) -> Tensor:
         logits: Tensor = self.model(**batch).logits
         return logits
 
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
-        return list(ranked_labels(output, self._labels))
+        return list(run.ranked_labels(output, self._labels))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from assay.plugins import run
 from tasks.text_classification.baselines import linear
-from workers.trainers.classification import Baseline, score_classifier
-from workers.trainers.classifier_training import distinct
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import EvaluationResult
-from workers.trainers.slices import by_length
 
 SAMPLE_CHARACTERS = 300
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1 and F1 by label; accuracy by label and by length of the text too.
 
     With training rows, TF-IDF with logistic regression is trained on them and is then the baseline
@@ -23,15 +19,15 @@ def score(request: ScoreRequest) -> EvaluationResult:
         Cancelled: `request.progress` said so.
     """
     texts = [row["text"] for row in request.rows]
-    baselines: list[Baseline] = []
+    baselines: list[run.Baseline] = []
     if request.train_rows is not None:
-        train_rows, _ = distinct(request.train_rows, "text")
+        train_rows, _ = run.distinct_rows(request.train_rows, "text")
         trained = linear(train_rows, texts, request.progress)
         baselines += [trained] if trained is not None else []
-    return score_classifier(
+    return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
         shown=[{"input": text[:SAMPLE_CHARACTERS]} for text in texts],
         baselines=baselines,
-        parts=by_length(texts),
+        parts=run.slices_by_length(texts),
     )

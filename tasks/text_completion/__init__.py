@@ -6,18 +6,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import (
-    GENERATION,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.generation import GenerationInputs, SamplingOptions
+from assay.plugins import declare
 from tasks.text_completion.schema import Document, PretrainHyperparameters, cut
 from tasks.text_generation.completions import CompletionRequest, read_completion
 
@@ -25,12 +14,14 @@ from tasks.text_generation.completions import CompletionRequest, read_completion
 LINE_TOKENS = 24
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:
+def evaluation_request(
+    row: dict[str, Any],
+) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
     """Return the request for the next line of a document, and the likelihood of what follows."""
     prefix, continuation = cut(row["text"])
     return (
-        GenerationInputs(prompt=prefix),
-        SamplingOptions(
+        declare.GenerationInputs(prompt=prefix),
+        declare.SamplingOptions(
             max_tokens=LINE_TOKENS,
             temperature=0.0,
             reference=continuation,
@@ -39,7 +30,7 @@ def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingO
     )
 
 
-def feedback_row(inputs: GenerationInputs, answer: str) -> dict[str, Any]:
+def feedback_row(inputs: declare.GenerationInputs, answer: str) -> dict[str, Any]:
     """Return the document that teaches what follows a prompt.
 
     Raises:
@@ -50,13 +41,14 @@ def feedback_row(inputs: GenerationInputs, answer: str) -> dict[str, Any]:
     return {"text": inputs.prompt + answer}
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-completion",
     title="Text and code completion",
     description="Continues a text or program, or fills a gap in it.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.TEXT,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.TEXT,),
     architectures=(
         "LlamaForCausalLM",
         "MistralForCausalLM",
@@ -64,18 +56,18 @@ TASK = Task(
         "Qwen3ForCausalLM",
         "SmolLM3ForCausalLM",
     ),
-    engine=GENERATION,
-    unit=Unit.TOKENS,
-    input_schema=GenerationInputs,
-    option_schema=SamplingOptions,
-    endpoints=(Endpoint("/v1/completions", read_completion, request=CompletionRequest),),
+    engine=declare.GENERATION,
+    unit=declare.Unit.TOKENS,
+    input_schema=declare.GenerationInputs,
+    option_schema=declare.SamplingOptions,
+    endpoints=(declare.Endpoint("/v1/completions", read_completion, request=CompletionRequest),),
     sample={
         "prompt": "def add(a, b):\n    return",
         "suffix": "\n\n\ndef subtract(a, b):\n    return a - b\n",
         "max_tokens": 16,
         "temperature": 0,
     },
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "prompt": "$text", "max_tokens": 32, "temperature": 0},
         text="def __len__(self):\n    return",
     ),
@@ -86,7 +78,7 @@ TASK = Task(
         {"text": "def half(x):\n    return x / 2\n"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="pretrain",
             title="Pretraining",
             makes="full",
@@ -94,13 +86,13 @@ TASK = Task(
             hyperparameters=PretrainHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.text_completion.score:score",
         metrics=(
-            Metric("bits_per_byte", "Bits per byte", higher_is_better=False),
-            Metric("exact_match", "Next line exactly right", proportion=True),
-            Metric("perplexity", "Perplexity", higher_is_better=False),
+            declare.Metric("bits_per_byte", "Bits per byte", higher_is_better=False),
+            declare.Metric("exact_match", "Next line exactly right", proportion=True),
+            declare.Metric("perplexity", "Perplexity", higher_is_better=False),
         ),
         primary_metric="bits_per_byte",
         uses_training_rows=True,

@@ -11,29 +11,10 @@ from typing import Any
 import torch
 import transformers
 
+from assay.plugins import run
 from tasks.text_completion import TASK
 from tasks.text_completion.schema import Document, PretrainHyperparameters
 from tasks.text_completion.vocabulary import train_tokenizer
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.loading import load_tokenizer
-from workers.engines.prompts import PromptProcesses, fill_tokens
-from workers.trainers.bases import check_length, load_base
-from workers.trainers.material import distinct, hold_out, read_valid_rows
-from workers.trainers.protocol import (
-    BadMaterial,
-    Cancelled,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    fast_bfloat16,
-    parse_settings,
-    run_trainer,
-    step_count,
-)
 
 MIN_ROWS = 20
 MAX_VALIDATION_ROWS = 1_000
@@ -50,7 +31,7 @@ _CHUNK = 256
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train on the prediction of each next token; delivers model and tokenizer.
 
     A base without a tokenizer is a configuration: the tokenizer is learned from the data, and the
@@ -60,13 +41,13 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(PretrainHyperparameters, request.hyperparameters)
-    rows, dropped = distinct(read_valid_rows(request.train_file, Document), "text")
+    settings = run.parse_settings(PretrainHyperparameters, request.hyperparameters)
+    rows, dropped = run.distinct_rows(run.read_valid_rows(request.train_file, Document), "text")
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} texts; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} texts; at least {MIN_ROWS} are needed.")
     if dropped:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
-    train_rows, validation_rows = hold_out(
+    train_rows, validation_rows = run.hold_out(
         [row["text"] for row in rows],
         settings.validation_fraction,
         settings.seed,
@@ -81,14 +62,14 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     finally:
         blocks.close()
     if not train_set or not validation_set:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The texts fill no block of {settings.max_length} tokens; lower max_length."
         )
     progress.log(
         f"{len(train_rows)} texts fill {len(train_set)} blocks of {settings.max_length} tokens; "
         f"the model has {model.num_parameters():,} parameters and {len(tokenizer):,} tokens."
     )
-    trainer = MonitoredTrainer(
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
         args=_arguments(request, settings, len(train_set)),
@@ -96,9 +77,9 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         eval_dataset=validation_set,
         data_collator=_collated,
     )
-    metrics, notes = run_trainer(trainer, tokenizer, request, progress, compare=True)
+    metrics, notes = run.run_trainer(trainer, tokenizer, request, progress, compare=True)
     per_token = _bytes(tokenizer, validation_set) / (len(validation_set) * settings.max_length)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_loss_before": metrics["before_loss"],
@@ -121,17 +102,17 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
 
 def _model(
-    base: Path, settings: PretrainHyperparameters, texts: Sequence[str], progress: Progress
+    base: Path, settings: PretrainHyperparameters, texts: Sequence[str], progress: run.Progress
 ) -> tuple[Any, Any, bool]:
     """Return model and tokenizer, and whether they were made anew."""
     if any((base / name).exists() for name in _TOKENIZERS):
-        model = load_base(base, TASK.architectures)
-        check_length(model, settings.max_length)
-        return model, load_tokenizer(base), False
+        model = run.load_base(base, TASK.architectures)
+        run.check_length(model, settings.max_length)
+        return model, run.load_tokenizer(base), False
     try:
-        architecture = getattr(transformers, architecture_of(base, TASK.architectures))
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+        architecture = getattr(transformers, run.architecture_of(base, TASK.architectures))
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     progress.log("The base has no tokenizer: learning one, and starting from random weights.")
     config = architecture.config_class.from_pretrained(base, local_files_only=True)
     tokenizer = train_tokenizer(
@@ -143,12 +124,12 @@ def _model(
     with torch.device("meta"):
         size = architecture(config).num_parameters()
     if size > MAX_PARAMETERS:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The configuration has {size:,} parameters; at most {MAX_PARAMETERS:,} are trained "
             "from scratch."
         )
     model = architecture(config)
-    check_length(model, settings.max_length)
+    run.check_length(model, settings.max_length)
     return model, tokenizer, True
 
 
@@ -156,17 +137,17 @@ class _Blocks:
     """Texts as blocks of tokens, all of one length. The tokenizer runs in processes with limits."""
 
     def __init__(
-        self, tokenizer: Any, settings: PretrainHyperparameters, progress: Progress
+        self, tokenizer: Any, settings: PretrainHyperparameters, progress: run.Progress
     ) -> None:
         self._end = tokenizer.eos_token_id
-        self._fill = fill_tokens(tokenizer)
+        self._fill = run.fill_tokens(tokenizer)
         self._length = settings.max_length
         self._draw = random.Random(settings.seed)
         self._progress = progress
         try:
-            self._prompts = PromptProcesses(tokenizer)
-        except UnsupportedModel as error:
-            raise BadMaterial(str(error)) from error
+            self._prompts = run.PromptProcesses(tokenizer)
+        except run.UnsupportedModel as error:
+            raise run.BadMaterial(str(error)) from error
 
     def made_of(self, texts: Sequence[str], fill_rate: float) -> list[list[int]]:
         """Join the texts, one after the other; what fills no block at the end is left out.
@@ -178,7 +159,7 @@ class _Blocks:
         size = self._length * CHARACTERS_PER_TOKEN
         for at in range(0, len(texts), _CHUNK):
             if self._progress.should_stop():
-                raise Cancelled
+                raise run.Cancelled
             parts = [
                 self._parts(text[start : start + size], fill_rate)
                 for text in texts[at : at + _CHUNK]
@@ -222,9 +203,9 @@ def _bytes(tokenizer: Any, blocks: Sequence[list[int]]) -> int:
     return max(1, sum(len(text.encode()) for text in texts))
 
 
-def _arguments(request: TrainingRequest, settings: PretrainHyperparameters, blocks: int) -> Any:
-    steps = step_count(blocks, settings)
-    return arguments(
+def _arguments(request: run.TrainingRequest, settings: PretrainHyperparameters, blocks: int) -> Any:
+    steps = run.step_count(blocks, settings)
+    return run.training_arguments(
         request,
         settings.seed,
         max_steps=steps,
@@ -243,5 +224,5 @@ def _arguments(request: TrainingRequest, settings: PretrainHyperparameters, bloc
         save_steps=CHECKPOINT_STEPS,
         prediction_loss_only=True,
         label_names=["labels"],
-        bf16=fast_bfloat16(),
+        bf16=run.fast_bfloat16(),
     )

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from assay.plugins import run
 from tasks.text_completion.ngrams import NAME, NgramModel
 from tasks.text_completion.schema import cut, first_line
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.slices import by_length
-from workers.trainers.uncertainty import bootstrap, perplexity_interval
 
 SAMPLES = 8
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return bits per byte and perplexity of the second halves, and exact matches of the next line.
 
     Bits per byte compare models whatever their tokenizers are. The baseline is trained on the rows
@@ -32,7 +29,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     # One that was cut short has fewer tokens than its bytes need.
     whole = np.array([each["tokens"] > 0 and each["complete"] for each in likelihoods])
     if not whole.any():
-        raise BadMaterial("No continuation fits what the model reads.")
+        raise run.BadMaterial("No continuation fits what the model reads.")
     nats = np.array([each["nats"] for each in likelihoods])
     tokens = np.array([each["tokens"] for each in likelihoods])
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])
@@ -41,7 +38,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     found = _Measured(nats[whole] / math.log(2), sizes[whole], _equal(outputs, lines))
     baseline, guesses = _baseline(request, parts, lines, whole)
     perplexity = float(np.exp(min(nats[whole].sum() / tokens[whole].sum(), 50.0)))
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics={**found.metrics(), "perplexity": perplexity},
         baseline={} if baseline is None else baseline.metrics(),
         baseline_name="" if baseline is None else NAME,
@@ -56,7 +53,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         intervals={
             "metrics": {
                 "bits_per_byte": found.interval(),
-                "perplexity": perplexity_interval(perplexity, nats[whole], tokens[whole]),
+                "perplexity": run.perplexity_interval(perplexity, nats[whole], tokens[whole]),
             },
             "baseline": {} if baseline is None else {"bits_per_byte": baseline.interval()},
         },
@@ -81,7 +78,7 @@ class _Measured:
 
     def interval(self) -> dict[str, Any]:
         value = self.bits_per_byte(np.arange(len(self.bits)))
-        return bootstrap(value, self.bits_per_byte, len(self.bits))
+        return run.bootstrap(value, self.bits_per_byte, len(self.bits))
 
 
 def _equal(given: list[str], expected: list[str]) -> np.ndarray:
@@ -89,7 +86,7 @@ def _equal(given: list[str], expected: list[str]) -> np.ndarray:
 
 
 def _baseline(
-    request: ScoreRequest, parts: list[tuple[str, str]], lines: list[str], whole: np.ndarray
+    request: run.ScoreRequest, parts: list[tuple[str, str]], lines: list[str], whole: np.ndarray
 ) -> tuple[_Measured | None, list[str]]:
     if not request.train_rows:
         return None, [""] * len(parts)
@@ -98,7 +95,7 @@ def _baseline(
     guesses: list[str] = []
     for prefix, continuation in parts:
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         bits.append(model.bits(prefix, continuation))
         guesses.append(first_line(model.next_line(prefix)))
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])
@@ -116,12 +113,12 @@ def _samples(
 
 
 def _slices(
-    request: ScoreRequest, whole: np.ndarray, found: _Measured, baseline: _Measured | None
+    request: run.ScoreRequest, whole: np.ndarray, found: _Measured, baseline: _Measured | None
 ) -> list[dict[str, Any]]:
     """Return bits per byte by length of the document."""
     kept = np.flatnonzero(whole)
     slices = []
-    for part in by_length([request.rows[number]["text"] for number in kept]):
+    for part in run.slices_by_length([request.rows[number]["text"] for number in kept]):
         rows = np.array(part.rows)
         slices.append(
             {

@@ -8,15 +8,14 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from workers.engines.prompts import FILL_TOKENS
-from workers.trainers.protocol import Cancelled, Progress
+from assay.plugins import run
 
 END = "<|endoftext|>"
 PADDING = "<|padding|>"
 
 
 def train_tokenizer(
-    texts: Iterable[str], size: int, max_length: int, progress: Progress
+    texts: Iterable[str], size: int, max_length: int, progress: run.Progress
 ) -> transformers.PreTrainedTokenizerFast:
     """Learn a tokenizer of at most `size` tokens, those for filling in the middle among them.
 
@@ -28,7 +27,7 @@ def train_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=[END, PADDING, *FILL_TOKENS[0]],
+        special_tokens=[END, PADDING, *run.FILL_TOKENS[0]],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -37,14 +36,14 @@ def train_tokenizer(
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PADDING,
-        additional_special_tokens=list(FILL_TOKENS[0]),
+        additional_special_tokens=list(run.FILL_TOKENS[0]),
         model_max_length=max_length,
     )
     return made
 
 
-def _until_stopped(texts: Iterable[str], progress: Progress) -> Iterator[str]:
+def _until_stopped(texts: Iterable[str], progress: run.Progress) -> Iterator[str]:
     for text in texts:
         if progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         yield text

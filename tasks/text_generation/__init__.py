@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from registry.catalog.declaration import (
-    GENERATION,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    RowKind,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.generation import GenerationInputs, SamplingOptions
+from assay.plugins import declare
 from tasks.text_generation.chat import ChatRequest, read_chat
 from tasks.text_generation.completions import CompletionRequest, read_completion
 from tasks.text_generation.hugging_face import TextGenerationRequest, read_text_generation
@@ -43,22 +31,27 @@ from tasks.text_generation.schema import (
 ANSWER_TOKENS = 64
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[GenerationInputs, SamplingOptions]:
+def evaluation_request(
+    row: dict[str, Any],
+) -> tuple[declare.GenerationInputs, declare.SamplingOptions]:
     """Return the request for a greedy answer to the conversation, and its likelihood."""
     *asked, answer = row["messages"]
     return (
-        GenerationInputs.model_validate({"messages": asked}),
-        SamplingOptions(max_tokens=ANSWER_TOKENS, temperature=0.0, reference=answer["content"]),
+        declare.GenerationInputs.model_validate({"messages": asked}),
+        declare.SamplingOptions(
+            max_tokens=ANSWER_TOKENS, temperature=0.0, reference=answer["content"]
+        ),
     )
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-generation",
     title="Text generation",
     description="Continues a conversation, token by token.",
     modality="text",
-    inputs=(Modality.MESSAGES,),
-    outputs=(Modality.TEXT,),
+    inputs=(declare.Modality.MESSAGES,),
+    outputs=(declare.Modality.TEXT,),
     architectures=(
         "LlamaForCausalLM",
         "MistralForCausalLM",
@@ -66,48 +59,48 @@ TASK = Task(
         "Qwen3ForCausalLM",
         "SmolLM3ForCausalLM",
     ),
-    engine=GENERATION,
-    unit=Unit.TOKENS,
-    input_schema=GenerationInputs,
-    option_schema=SamplingOptions,
+    engine=declare.GENERATION,
+    unit=declare.Unit.TOKENS,
+    input_schema=declare.GenerationInputs,
+    option_schema=declare.SamplingOptions,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/chat/completions",
             read_chat,
             request=ChatRequest,
             summary="OpenAI's shape: the next message of a chat, with tools and JSON by schema.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/completions",
             read_completion,
             request=CompletionRequest,
             summary="OpenAI's older shape: the continuation of each prompt, with probabilities.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/responses",
             read_responses,
             request=ResponsesRequest,
             summary="OpenAI's newer shape, for text and functions; whole or streamed.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/responses/input_tokens",
             read_input_tokens,
             request=InputTokensRequest,
             summary="OpenAI's shape: the number of tokens of an input; charged no tokens.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/messages",
             read_messages,
             request=MessagesRequest,
             summary="Anthropic's shape: the next message of a chat, with tools; whole or streamed.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/messages/count_tokens",
             read_count,
             request=CountRequest,
             summary="Anthropic's shape: the number of tokens of a chat; charged no tokens.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/text-generation",
             read_text_generation,
             named=True,
@@ -124,7 +117,7 @@ TASK = Task(
         ],
         "max_tokens": 48,
     },
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "messages": "$messages"},
         text="Write the one-line docstring.\n\ndef add(a, b):\n    return a + b",
     ),
@@ -146,7 +139,7 @@ TASK = Task(
         },
     ),
     other_rows=(
-        RowKind(
+        declare.RowKind(
             name="preferences",
             title="preference pairs",
             row=PreferencePair,
@@ -169,7 +162,7 @@ TASK = Task(
         ),
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="lora",
             title="LoRA",
             makes="adapter",
@@ -177,7 +170,7 @@ TASK = Task(
             hyperparameters=LoraHyperparameters,
             distributed=True,
         ),
-        Recipe(
+        declare.Recipe(
             method="dpo",
             title="LoRA on preferences (DPO)",
             makes="adapter",
@@ -185,7 +178,7 @@ TASK = Task(
             hyperparameters=DpoHyperparameters,
             row_kind="preferences",
         ),
-        Recipe(
+        declare.Recipe(
             method="prompt-tuning",
             title="Soft prompt (prompt tuning)",
             makes="adapter",
@@ -193,12 +186,12 @@ TASK = Task(
             hyperparameters=PromptTuningHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.text_generation.score:score",
         metrics=(
-            Metric("perplexity", "Perplexity", higher_is_better=False),
-            Metric("chrf", "chrF"),
+            declare.Metric("perplexity", "Perplexity", higher_is_better=False),
+            declare.Metric("chrf", "chrF"),
         ),
         primary_metric="perplexity",
     ),

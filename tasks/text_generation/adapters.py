@@ -13,20 +13,9 @@ import torch
 import transformers
 from datasets import Dataset
 
+from assay.plugins import run
 from tasks.text_generation import TASK
 from tasks.text_generation.schema import AdapterSettings, TuningSettings
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.loading import load_model, load_tokenizer
-from workers.trainers.bases import check_length
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import (
-    arguments,
-    fast_bfloat16,
-    hold_out,
-    run_trainer,
-    step_count,
-    world_size,
-)
 
 MAX_VALIDATION_ROWS = 32
 CHECKPOINT_STEPS = 20
@@ -52,19 +41,19 @@ def load_adaptable(folder: Path, settings: TuningSettings, extra: int = 0) -> tu
         BadMaterial: the base cannot be tuned, or has no such room.
     """
     transformers.set_seed(settings.seed)
-    dtype = torch.bfloat16 if fast_bfloat16() else torch.float32
+    dtype = torch.bfloat16 if run.fast_bfloat16() else torch.float32
     try:
-        model = load_model(folder, TASK.architectures, dtype=dtype)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be tuned. {error}") from error
-    check_length(model, settings.max_length + extra)
+        model = run.load_model(folder, TASK.architectures, dtype=dtype)
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be tuned. {error}") from error
+    run.check_length(model, settings.max_length + extra)
     model.config.use_cache = False
-    return model, load_tokenizer(folder)
+    return model, run.load_tokenizer(folder)
 
 
 def fit_adapter(
-    request: TrainingRequest,
-    progress: Progress,
+    request: run.TrainingRequest,
+    progress: run.Progress,
     *,
     kind: Callable[..., Any],
     schema: type[transformers.TrainingArguments],
@@ -77,7 +66,7 @@ def fit_adapter(
     parameters: dict[str, Any],
     rows_cut: int,
     options: dict[str, Any],
-) -> TrainingResult:
+) -> run.TrainingResult:
     """Train a new adapter and save it alone; it names no path of this machine.
 
     Args:
@@ -98,16 +87,16 @@ def fit_adapter(
     Raises:
         Cancelled: `progress` said so.
     """
-    train_set, validation_set = hold_out(
+    train_set, validation_set = run.hold_out(
         examples, settings.validation_fraction, settings.seed, MAX_VALIDATION_ROWS
     )
-    steps = step_count(len(train_set), settings)
+    steps = run.step_count(len(train_set), settings)
     trainer = kind(
         progress=progress,
         model=model,
         processing_class=tokenizer,
         peft_config=adapter,
-        args=arguments(
+        args=run.training_arguments(
             request,
             settings.seed,
             schema,
@@ -138,7 +127,7 @@ def fit_adapter(
         f"{len(train_set)} {noun} to train on and {len(validation_set)} to validate on; "
         f"{tuned:,} of {total:,} parameters are tuned."
     )
-    metrics, notes = run_trainer(
+    metrics, notes = run.run_trainer(
         trainer,
         tokenizer,
         request,
@@ -147,7 +136,7 @@ def fit_adapter(
         compare=True,
     )
     accuracy = metrics.get("eval_rewards/accuracies")
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_loss_before": metrics["before_loss"],
@@ -158,7 +147,7 @@ def fit_adapter(
             "train_rows": len(train_set),
             "validation_rows": len(validation_set),
             "steps": trainer.state.max_steps,
-            **({"processes": world_size()} if world_size() > 1 else {}),
+            **({"processes": run.world_size()} if run.world_size() > 1 else {}),
             **parameters,
         },
         notes=notes,

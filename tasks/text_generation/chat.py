@@ -9,34 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.endpoints import Plan
-from registry.catalog.generation import (
-    MAX_CALLS,
-    MAX_TOOLS,
-    MAX_TOP_LOGPROBS,
-    ChatMessage,
-    GenerationInputs,
-    Tool,
-    Variables,
-)
-from registry.catalog.grounding import (
-    DEFAULT_PASSAGES,
-    MAX_PASSAGES,
-    Grounding,
-    Passage,
-)
-from registry.catalog.requests import (
-    Body,
-    Metadata,
-    Name,
-    RequestInvalid,
-    Strict,
-    Text,
-    User,
-    idle,
-    one_or_many,
-    parse,
-)
+from assay.plugins import declare
 from tasks.text_generation.grounded import GroundedRenderer, grounded_messages, shown_passage
 from tasks.text_generation.rendering import ChatRenderer
 from tasks.text_generation.sampling import Generation, ServiceTier, TokenCount
@@ -55,17 +28,17 @@ from tasks.text_generation.tools import (
 DEFAULT_CHAT_TOKENS = 512
 
 
-class TextPart(Strict):
+class TextPart(declare.Strict):
     """A part of a message; text is the only kind."""
 
     type: Literal["text"]
-    text: Text
+    text: declare.Text
 
 
 Content = Annotated[
     Annotated[str, Field(max_length=1_000_000), Tag("one")]
     | Annotated[list[TextPart], Field(min_length=1, max_length=256), Tag("many")],
-    Discriminator(one_or_many),
+    Discriminator(declare.one_or_many),
 ]
 
 
@@ -73,7 +46,7 @@ Content = Annotated[
 ParticipantName = Annotated[str, Field(max_length=64, pattern=r"^[^\s<|\\/>]+$")]
 
 
-class Message(Strict):
+class Message(declare.Strict):
     """One turn. `developer` is read as `system`; a turn of `tool` answers a call.
 
     `name` tells participants of one role apart: the model reads it before the turn's text. In a
@@ -83,8 +56,8 @@ class Message(Strict):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: ParticipantName | None = None
-    tool_calls: Annotated[list[CalledTool], Field(max_length=MAX_CALLS)] | None = None
-    tool_call_id: Name | None = None
+    tool_calls: Annotated[list[CalledTool], Field(max_length=declare.MAX_CALLS)] | None = None
+    tool_call_id: declare.Name | None = None
     # Fields of the client's own answer, when it is sent back as history.
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -105,14 +78,14 @@ class Message(Strict):
         """Return the text of the turn with the participant before it, if one is named."""
         return f"{self.name}: {text}" if self.name and text and self.role != "tool" else text
 
-    def plain(self) -> ChatMessage:
+    def plain(self) -> declare.ChatMessage:
         """Return the turn as an engine takes it. Raises RequestInvalid."""
         if isinstance(self.content, str):
             text = self.content
         else:
             text = "\n".join(part.text for part in self.content or ())
         role = "system" if self.role == "developer" else self.role
-        return ChatMessage(
+        return declare.ChatMessage(
             role=role,
             content=self.named(text),
             tool_calls=[call.plain() for call in self.tool_calls or ()],
@@ -129,12 +102,12 @@ class ChatRequest(Generation):
     """
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=512)]
-    prompt_variables: Variables | None = None
+    prompt_variables: declare.Variables | None = None
     max_completion_tokens: TokenCount | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=declare.MAX_TOP_LOGPROBS)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=declare.MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     store: bool | None = None
@@ -143,16 +116,16 @@ class ChatRequest(Generation):
     audio: None = None
     modalities: None = None
     prediction: None = None
-    metadata: Metadata | None = None
+    metadata: declare.Metadata | None = None
     reasoning_effort: None = None
     service_tier: ServiceTier | None = None
-    safety_identifier: User | None = None
-    prompt_cache_key: User | None = None
+    safety_identifier: declare.User | None = None
+    prompt_cache_key: declare.User | None = None
     verbosity: None = None
     web_search_options: None = None
     # Assay's own: answer from the passages of a knowledge base, with citations.
-    knowledge_base: Name | None = None
-    max_passages: Annotated[int, Field(ge=1, le=MAX_PASSAGES)] | None = None
+    knowledge_base: declare.Name | None = None
+    max_passages: Annotated[int, Field(ge=1, le=declare.MAX_PASSAGES)] | None = None
 
     @model_validator(mode="after")
     def _stores(self) -> Self:
@@ -166,10 +139,10 @@ class ChatRequest(Generation):
     def _has_no_idle_field(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             both = "'max_tokens' and 'max_completion_tokens' at the same time"
-            raise idle(f"Setting {both} is not supported.", "max_tokens")
+            raise declare.idle_field(f"Setting {both} is not supported.", "max_tokens")
         if self.tool_choice is not None and not self.tools:
             alone = "'tool_choice' is only allowed when 'tools' are specified."
-            raise idle(f"Invalid value for 'tool_choice': {alone}", "tool_choice")
+            raise declare.idle_field(f"Invalid value for 'tool_choice': {alone}", "tool_choice")
         return self
 
     @model_validator(mode="after")
@@ -180,7 +153,7 @@ class ChatRequest(Generation):
             called |= {call.id: call.function.name for call in message.tool_calls or ()}
             known = called.get(message.tool_call_id or "", message.name)
             if message.role == "tool" and message.name not in (None, known):
-                raise idle(
+                raise declare.idle_field(
                     f"messages[{number}] answers a call of '{known}', not of '{message.name}'.",
                     f"messages[{number}].name",
                 )
@@ -194,7 +167,7 @@ class ChatRequest(Generation):
     def token_limit(self) -> int:
         return self.stated_limit or DEFAULT_CHAT_TOKENS
 
-    def shown_tools(self) -> tuple[list[Tool], dict[str, Any]]:
+    def shown_tools(self) -> tuple[list[declare.Tool], dict[str, Any]]:
         """Return the tools that the model is shown, and the options of their use.
 
         Raises:
@@ -209,14 +182,18 @@ class ChatRequest(Generation):
         given = [tool.plain() for tool in self.tools or ()]
         tools, use = chosen_tools(given, choice, name)
         if self.parallel_tool_calls is not None and not given:
-            raise RequestInvalid("parallel_tool_calls needs tools.", param="parallel_tool_calls")
+            raise declare.RequestInvalid(
+                "parallel_tool_calls needs tools.", param="parallel_tool_calls"
+            )
         schema = None if self.response_format is None else self.response_format.enforced
         if tools and schema is not None:
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 "response_format and tools exclude each other here.", param="response_format"
             )
         if tools and self.logprobs:
-            raise RequestInvalid("logprobs and tools exclude each other here.", param="logprobs")
+            raise declare.RequestInvalid(
+                "logprobs and tools exclude each other here.", param="logprobs"
+            )
         return tools, {
             "tool_choice": use,
             "tool_name": name,
@@ -227,28 +204,30 @@ class ChatRequest(Generation):
     def stated_logprobs(self) -> int | None:
         """Return how many likely tokens to state with each. Raises RequestInvalid."""
         if self.top_logprobs is not None and not self.logprobs:
-            raise RequestInvalid("top_logprobs needs logprobs: true.", param="top_logprobs")
+            raise declare.RequestInvalid("top_logprobs needs logprobs: true.", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-def read_chat(body: Body, request_id: str, name: str) -> Plan:
+def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/chat/completions. Raises RequestInvalid."""
-    request = parse(ChatRequest, body.data)
+    request = declare.parse(ChatRequest, body.data)
     messages = [message.plain() for message in request.messages]
     if request.knowledge_base is None:
         if request.max_passages is not None:
-            raise RequestInvalid("max_passages goes with knowledge_base.", param="max_passages")
+            raise declare.RequestInvalid(
+                "max_passages goes with knowledge_base.", param="max_passages"
+            )
         plan = _chat_plan(request, request_id, messages)
         return stored_plan(plan, request) if request.store else plan
     _check_grounded(request)
     asked = [message.text for message in messages if message.role == "user"]
     if not asked or not asked[-1].strip():
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "With knowledge_base, messages must hold a question of the role user.",
             param="messages",
         )
 
-    def plan_with(passages: Sequence[Passage], own_system: bool) -> Plan:
+    def plan_with(passages: Sequence[declare.Passage], own_system: bool) -> declare.Plan:
         found = grounded_messages(messages, passages, own_system=own_system)
         plan = _chat_plan(request, request_id, found, list(map(shown_passage, passages)))
         renderer = GroundedRenderer(
@@ -262,10 +241,10 @@ def read_chat(body: Body, request_id: str, name: str) -> Plan:
         )
         return replace(plan, renderer=renderer)
 
-    grounding = Grounding(
+    grounding = declare.Grounding(
         knowledge_base=request.knowledge_base,
         query=asked[-1],
-        most=request.max_passages or DEFAULT_PASSAGES,
+        most=request.max_passages or declare.DEFAULT_PASSAGES,
         plan_with=plan_with,
     )
     return replace(_chat_plan(request, request_id, messages), grounding=grounding)
@@ -282,21 +261,23 @@ def _check_grounded(request: ChatRequest) -> None:
     }
     for name, given in excluded.items():
         if given:
-            raise RequestInvalid(f"{name} and knowledge_base exclude each other.", param=name)
+            raise declare.RequestInvalid(
+                f"{name} and knowledge_base exclude each other.", param=name
+            )
 
 
 def _chat_plan(
     request: ChatRequest,
     request_id: str,
-    messages: list[ChatMessage],
+    messages: list[declare.ChatMessage],
     passages: Sequence[str] = (),
-) -> Plan:
+) -> declare.Plan:
     tools, use = request.shown_tools()
     options = request.options(request.token_limit, logprobs=request.stated_logprobs(), **use)
     prompt_tokens = prompt_estimate(messages, tools)
-    return Plan(
+    return declare.Plan(
         model=request.model,
-        inputs=GenerationInputs(
+        inputs=declare.GenerationInputs(
             messages=messages,
             tools=tools,
             variables=request.prompt_variables,

@@ -7,23 +7,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.endpoints import Plan
-from registry.catalog.generation import (
-    MAX_CHOICES,
-    MAX_N,
-    MAX_PROMPTS,
-    MAX_TOKEN,
-    MAX_TOKENS,
-    GenerationInputs,
-)
-from registry.catalog.requests import Body, RequestInvalid, Text, estimate_tokens, parse
+from assay.plugins import declare
 from tasks.text_generation.rendering import CompletionRenderer
 from tasks.text_generation.sampling import Generation
 
 DEFAULT_COMPLETION_TOKENS = 16
 MAX_COMPLETION_LOGPROBS = 5  # OpenAI's
 
-Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
+Token = Annotated[int, Field(ge=0, le=declare.MAX_TOKEN)]
 Tokens = Annotated[list[Token], Field(min_length=1, max_length=200_000)]
 
 
@@ -35,10 +26,12 @@ def _kind_of_prompt(value: Any) -> str:
 
 
 Prompt = Annotated[
-    Annotated[Text, Tag("one")]
-    | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS), Tag("many")]
+    Annotated[declare.Text, Tag("one")]
+    | Annotated[
+        list[declare.Text], Field(min_length=1, max_length=declare.MAX_PROMPTS), Tag("many")
+    ]
     | Annotated[Tokens, Tag("~tokens")]
-    | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_PROMPTS), Tag("~lists")],
+    | Annotated[list[Tokens], Field(min_length=1, max_length=declare.MAX_PROMPTS), Tag("~lists")],
     Discriminator(_kind_of_prompt),
 ]
 
@@ -47,11 +40,11 @@ class CompletionRequest(Generation):
     """POST /v1/completions. `prompt` is a text, tokens, or a list of either."""
 
     prompt: Prompt
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=declare.MAX_TOKENS)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=declare.MAX_N)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_COMPLETION_LOGPROBS)] | None = None
-    suffix: Text | None = None
+    suffix: declare.Text | None = None
 
     @property
     def token_limit(self) -> int:
@@ -69,17 +62,17 @@ class CompletionRequest(Generation):
             raise ValueError("suffix goes with one prompt of text, without echo")
         return self
 
-    def inputs(self) -> GenerationInputs:
+    def inputs(self) -> declare.GenerationInputs:
         """Return the prompts as an engine takes them."""
         prompt: Any = self.prompt
         if isinstance(prompt, str):
-            return GenerationInputs(prompt=prompt, suffix=self.suffix or None)
-        return GenerationInputs(prompts=[prompt] if isinstance(prompt[0], int) else prompt)
+            return declare.GenerationInputs(prompt=prompt, suffix=self.suffix or None)
+        return declare.GenerationInputs(prompts=[prompt] if isinstance(prompt[0], int) else prompt)
 
 
-def read_completion(body: Body, request_id: str, name: str) -> Plan:
+def read_completion(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/completions. Raises RequestInvalid."""
-    request = parse(CompletionRequest, body.data)
+    request = declare.parse(CompletionRequest, body.data)
     inputs = request.inputs()
     options = request.options(
         request.token_limit,
@@ -88,14 +81,14 @@ def read_completion(body: Body, request_id: str, name: str) -> Plan:
         logprobs=request.logprobs,
     )
     prompts = len(inputs.prompts or (None,))
-    if prompts * options.made > MAX_CHOICES:
-        raise RequestInvalid(
-            f"{prompts} prompts with {options.made} choices each are more than {MAX_CHOICES} "
-            "choices.",
+    if prompts * options.made > declare.MAX_CHOICES:
+        raise declare.RequestInvalid(
+            f"{prompts} prompts with {options.made} choices each are more than "
+            f"{declare.MAX_CHOICES} choices.",
             param="n",
         )
     prompt_tokens = _prompt_tokens(inputs)
-    return Plan(
+    return declare.Plan(
         model=request.model,
         inputs=inputs,
         options=options,
@@ -112,8 +105,8 @@ def read_completion(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def _prompt_tokens(inputs: GenerationInputs) -> int:
+def _prompt_tokens(inputs: declare.GenerationInputs) -> int:
     """Return an estimate of the tokens of all prompts, exact where they are given as tokens."""
     given = [inputs.prompt or "", inputs.suffix or "", *(inputs.prompts or ())]
     tokens = sum(len(each) for each in given if not isinstance(each, str))
-    return tokens or estimate_tokens([each for each in given if isinstance(each, str)])
+    return tokens or declare.estimate_tokens([each for each in given if isinstance(each, str)])

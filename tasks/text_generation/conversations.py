@@ -8,13 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from registry.catalog.generation import GenerationInputs
-from workers.engines.adapters import IGNORED
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.prompts import PromptProcesses
-from workers.engines.protocol import RequestRefused
-from workers.trainers.material import read_rows
-from workers.trainers.protocol import BadMaterial, Progress
+from assay.plugins import declare, run
 
 MIN_ROWS = 8
 # Of the conversations, the part that must fit into `max_length`.
@@ -30,7 +24,7 @@ class Example:
 
     def learned(self) -> dict[str, list[int]]:
         """Return tokens and labels; only the answer's tokens are labels."""
-        labels = [IGNORED] * self.start + self.tokens[self.start :]
+        labels = [run.IGNORED_TOKEN] * self.start + self.tokens[self.start :]
         return {"input_ids": self.tokens, "labels": labels}
 
 
@@ -64,7 +58,7 @@ class Fitted:
 
 def read_conversations(path: Path) -> list[dict[str, Any]]:
     """Rows {"messages": […]} that end with the assistant's answer. Raises BadMaterial."""
-    return read_rows(path, _is_conversation, '{"messages": [{"role": …, "content": …}, …]}')
+    return run.read_rows(path, _is_conversation, '{"messages": [{"role": …, "content": …}, …]}')
 
 
 def _is_conversation(row: dict[str, Any]) -> bool:
@@ -93,20 +87,20 @@ class ConversationReader:
 
     def __init__(self, tokenizer: Any) -> None:
         if not tokenizer.chat_template:
-            raise BadMaterial("The base has no chat template; conversations cannot be read.")
+            raise run.BadMaterial("The base has no chat template; conversations cannot be read.")
         self._end = tokenizer.eos_token_id
         try:
-            self._prompts = PromptProcesses(tokenizer)
-        except UnsupportedModel as error:
-            raise BadMaterial(str(error)) from error
+            self._prompts = run.PromptProcesses(tokenizer)
+        except run.UnsupportedModel as error:
+            raise run.BadMaterial(str(error)) from error
 
     def prompt(self, row: dict[str, Any]) -> list[int]:
         """The tokens up to where the answer begins. Raises BadMaterial when there are none."""
         try:
-            asked = GenerationInputs.model_validate({"messages": row["messages"][:-1]})
+            asked = declare.GenerationInputs.model_validate({"messages": row["messages"][:-1]})
             return self._prompts.encode("row", asked)
-        except (RequestRefused, ValidationError) as error:
-            raise BadMaterial(f"A conversation cannot be read. {error}") from error
+        except (run.RequestRefused, ValidationError) as error:
+            raise run.BadMaterial(f"A conversation cannot be read. {error}") from error
 
     def whole(self, row: dict[str, Any]) -> Example:
         """The conversation, however long. Raises BadMaterial."""
@@ -115,8 +109,8 @@ class ConversationReader:
             (answer,) = self._prompts.encode_texts(
                 "row", [row["messages"][-1]["content"]], special_tokens=False
             )
-        except RequestRefused as error:
-            raise BadMaterial(f"An answer cannot be read. {error}") from error
+        except run.RequestRefused as error:
+            raise run.BadMaterial(f"An answer cannot be read. {error}") from error
         return Example([*prompt, *answer, self._end], len(prompt))
 
     def examples(self, rows: list[dict[str, Any]], max_length: int) -> Fitted:
@@ -130,7 +124,9 @@ class ConversationReader:
                 kept.append(example)
                 shortened += len(example.tokens) < len(whole.tokens)
         if not kept:
-            raise BadMaterial(f"No prompt leaves room for an answer within {max_length} tokens.")
+            raise run.BadMaterial(
+                f"No prompt leaves room for an answer within {max_length} tokens."
+            )
         return Fitted(kept, len(rows) - len(kept), shortened, longest)
 
     def close(self) -> None:
@@ -144,13 +140,13 @@ def cut_to(whole: Example, max_length: int) -> Example | None:
     return Example(tokens, whole.start) if len(tokens) > whole.start else None
 
 
-def require_enough(fitted: Fitted, rows: int, max_length: int, progress: Progress) -> None:
+def require_enough(fitted: Fitted, rows: int, max_length: int, progress: run.Progress) -> None:
     """Warn of what does not fit. Raises BadMaterial when too little of the data does."""
     if rows < MIN_ROWS:
-        raise BadMaterial(f"There are {rows} conversations; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {rows} conversations; at least {MIN_ROWS} are needed.")
     said, kept = fitted.words(max_length), len(fitted.examples)
     if kept < max(MIN_ROWS, rows * LEAST_SHARE):
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"Only {kept} of {rows} conversations fit into max_length {max_length}; at least half "
             f"of them, and {MIN_ROWS}, must. {said} Raise max_length, or train on shorter rows."
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from trl import DPOConfig
 
+from assay.plugins import run
 from tasks.text_generation.adapters import Examples, fit_adapter, load_adaptable, lora
 from tasks.text_generation.conversations import MIN_ROWS, ConversationReader, cut_to
 from tasks.text_generation.schema import (
@@ -14,30 +15,25 @@ from tasks.text_generation.schema import (
     PreferencePair,
     preference_messages,
 )
-from workers.trainers.lengths import warn_of_cut
-from workers.trainers.material import read_valid_rows
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.tokenized import PreferenceTrainer
-from workers.trainers.training import parse_settings
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Fine-tune toward the chosen answers; the reference is the base without the adapter.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(DpoHyperparameters, request.hyperparameters)
-    rows = read_valid_rows(request.train_file, PreferencePair)
+    settings = run.parse_settings(DpoHyperparameters, request.hyperparameters)
+    rows = run.read_valid_rows(request.train_file, PreferencePair)
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} pairs; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} pairs; at least {MIN_ROWS} are needed.")
     model, tokenizer = load_adaptable(request.base, settings)
     with closing(ConversationReader(tokenizer)) as reader:
         examples, cut = _examples(reader, rows, settings.max_length)
     left_out = len(rows) - len(examples)
     if len(examples) < max(MIN_ROWS, len(rows) / 2):
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"Only {len(examples)} of {len(rows)} pairs fit into max_length "
             f"{settings.max_length}; at least half of them, and {MIN_ROWS}, must. Raise "
             "max_length, or train on shorter rows."
@@ -47,11 +43,13 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             f"{left_out} of {len(rows)} pairs are left out: their prompts leave no room for an "
             f"answer within {settings.max_length} tokens."
         )
-    warn_of_cut(progress, cut, len(rows), f"{settings.max_length} tokens (max_length) of a pair")
+    run.warn_of_cut(
+        progress, cut, len(rows), f"{settings.max_length} tokens (max_length) of a pair"
+    )
     return fit_adapter(
         request,
         progress,
-        kind=PreferenceTrainer,
+        kind=run.PreferenceTrainer,
         schema=DPOConfig,
         model=model,
         tokenizer=tokenizer,

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.catalog.endpoints import Answer, Piece
-from registry.catalog.generation import ChatMessage
-from registry.catalog.grounding import Passage
+from assay.plugins import declare
 from tasks.text_generation.rendering import ChatRenderer
 
 INSTRUCTION = (
@@ -31,7 +29,7 @@ _MARK = re.compile(r"\[(\d{1,3}(?:\s{0,2},\s{0,2}\d{1,3}){0,9})\]")
 _BEGUN = re.compile(r"\[[\d,\s]{0,75}")
 
 
-def shown_passage(passage: Passage) -> str:
+def shown_passage(passage: declare.Passage) -> str:
     """Return a passage as it stands in the prompt, with its delimiters.
 
     None stands inside of another one, whatever their texts: a text holds no delimiter.
@@ -41,8 +39,11 @@ def shown_passage(passage: Passage) -> str:
 
 
 def grounded_messages(
-    messages: Sequence[ChatMessage], passages: Sequence[Passage], *, own_system: bool = False
-) -> list[ChatMessage]:
+    messages: Sequence[declare.ChatMessage],
+    passages: Sequence[declare.Passage],
+    *,
+    own_system: bool = False,
+) -> list[declare.ChatMessage]:
     """Return the conversation with the passages before its last question.
 
     With `own_system` the deployment has a system message, so the instruction joins the question.
@@ -53,13 +54,13 @@ def grounded_messages(
     question = f"{shown or _NOTHING}\n\nQuestion: {found[last].text}"
     if own_system:
         question = f"{INSTRUCTION}\n\n{question}"
-    found[last] = ChatMessage(role="user", content=question)
+    found[last] = declare.ChatMessage(role="user", content=question)
     if own_system:
         return found
     if found[0].role == "system":
-        found[0] = ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{found[0].text}")
+        found[0] = declare.ChatMessage(role="system", content=f"{INSTRUCTION}\n\n{found[0].text}")
     else:
-        found.insert(0, ChatMessage(role="system", content=INSTRUCTION))
+        found.insert(0, declare.ChatMessage(role="system", content=INSTRUCTION))
     return found
 
 
@@ -128,13 +129,13 @@ class GroundedRenderer(ChatRenderer):
     """
 
     knowledge_base: str = ""
-    passages: Sequence[Passage] = ()
+    passages: Sequence[declare.Passage] = ()
     _marks: Marks = field(init=False)
 
     def __post_init__(self) -> None:
         self._marks = Marks(frozenset(each.number for each in self.passages))
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         shown = super(GroundedRenderer, self).whole(answer)
         message = shown["choices"][0]["message"]
         message["content"] = self._marks.push(answer.text) + self._marks.flush()
@@ -142,13 +143,13 @@ class GroundedRenderer(ChatRenderer):
         shown["knowledge"] = self._knowledge()
         return shown
 
-    def delta(self, piece: Piece) -> str:
+    def delta(self, piece: declare.Piece) -> str:
         shown = self._marks.push(piece.text)
-        return super(GroundedRenderer, self).delta(Piece(shown)) if shown else ""
+        return super(GroundedRenderer, self).delta(declare.Piece(shown)) if shown else ""
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         rest = self._marks.flush()
-        events = super(GroundedRenderer, self).delta(Piece(rest)) if rest else ""
+        events = super(GroundedRenderer, self).delta(declare.Piece(rest)) if rest else ""
         events += self._delta(0, {**self._cited(), "knowledge": self._knowledge()})
         return events + super(GroundedRenderer, self).closing(answer)
 

@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Piece, Plan, dumps
-from registry.catalog.generation import GenerationInputs, SamplingOptions
-from registry.catalog.requests import Body, Strict, Text, estimate_tokens, parse
+from assay.plugins import declare
 from tasks.text_generation.sampling import Fraction, Seed, StopText, TokenCount
 
 DEFAULT_TOKENS = 100
 
 
-class GenerationParameters(Strict):
+class GenerationParameters(declare.Strict):
     """Settings of the answer. It is greedy unless `do_sample`, `temperature` or `top_p` is set."""
 
     max_new_tokens: TokenCount | None = None
@@ -42,10 +40,10 @@ class GenerationParameters(Strict):
     def token_limit(self) -> int:
         return self.max_new_tokens or DEFAULT_TOKENS
 
-    def options(self) -> SamplingOptions:
+    def options(self) -> declare.SamplingOptions:
         """Return the settings as an engine takes them."""
         draws = self.do_sample or self.temperature is not None or self.top_p is not None
-        return SamplingOptions(
+        return declare.SamplingOptions(
             max_tokens=self.token_limit,
             temperature=(self.temperature or 1.0) if draws else 0.0,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -54,22 +52,22 @@ class GenerationParameters(Strict):
         )
 
 
-class TextGenerationRequest(Strict):
+class TextGenerationRequest(declare.Strict):
     """POST /v1/tasks/text-generation/{model}: continue `inputs`, without a chat template."""
 
-    inputs: Text
+    inputs: declare.Text
     parameters: GenerationParameters | None = None
     stream: bool | None = None
 
 
-def read_text_generation(body: Body, request_id: str, name: str) -> Plan:
+def read_text_generation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read Hugging Face's shape; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(TextGenerationRequest, body.data)
+    request = declare.parse(TextGenerationRequest, body.data)
     parameters = request.parameters or GenerationParameters()
-    prompt_tokens = estimate_tokens([request.inputs])
-    return Plan(
+    prompt_tokens = declare.estimate_tokens([request.inputs])
+    return declare.Plan(
         model=name,
-        inputs=GenerationInputs(prompt=request.inputs),
+        inputs=declare.GenerationInputs(prompt=request.inputs),
         options=parameters.options(),
         stream=bool(request.stream),
         renderer=TextGenerationRenderer(),
@@ -87,18 +85,18 @@ class TextGenerationRenderer:
 
     _parts: list[str] = field(default_factory=list)
 
-    def whole(self, answer: Answer) -> list[dict[str, Any]]:
+    def whole(self, answer: declare.Answer) -> list[dict[str, Any]]:
         return [{"generated_text": answer.text}]
 
     def opening(self) -> str:
         """Return nothing: TGI's streams begin with text."""
         return ""
 
-    def delta(self, piece: Piece) -> str:
+    def delta(self, piece: declare.Piece) -> str:
         self._parts.append(piece.text)
         return self._event(piece.text, special=False)
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         """Repeat the whole text, with the reason of its end."""
         return self._event(
             "",
@@ -121,4 +119,4 @@ class TextGenerationRenderer:
             "details": None,
             **more,
         }
-        return f"data: {dumps(content)}\n\n"
+        return f"data: {declare.dumps(content)}\n\n"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from registry.catalog.endpoints import Plan
-from registry.catalog.requests import Body, parse
+from assay.plugins import declare
 from tasks.text_generation.messages_rendering import CountRenderer
 from tasks.text_generation.responses import ResponsesRequest, continued, responses_plan
 
@@ -29,11 +28,11 @@ class InputTokensRequest(ResponsesRequest):
     personality: None = None
 
 
-def read_input_tokens(body: Body, request_id: str, name: str) -> Plan:
+def read_input_tokens(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/responses/input_tokens. Raises RequestInvalid."""
-    request = parse(InputTokensRequest, body.data)
+    request = declare.parse(InputTokensRequest, body.data)
 
-    def plan_of(request: ResponsesRequest, stored: bool) -> Plan:
+    def plan_of(request: ResponsesRequest, stored: bool) -> declare.Plan:
         plan = responses_plan(request, request_id, stored=stored)
         return replace(
             plan,

@@ -6,6 +6,7 @@ from contextlib import closing
 
 from trl import SFTConfig
 
+from assay.plugins import run
 from tasks.text_generation.adapters import fit_adapter, load_adaptable, lora
 from tasks.text_generation.conversations import (
     ConversationReader,
@@ -13,19 +14,16 @@ from tasks.text_generation.conversations import (
     require_enough,
 )
 from tasks.text_generation.schema import LoraHyperparameters
-from workers.trainers.protocol import Progress, TrainingRequest, TrainingResult
-from workers.trainers.tokenized import AnswerTrainer
-from workers.trainers.training import parse_settings
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Fine-tune; the loss counts the tokens of the last answer alone. Delivers the adapter.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(LoraHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(LoraHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings)
     rows = read_conversations(request.train_file)
     with closing(ConversationReader(tokenizer)) as reader:
@@ -34,7 +32,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     return fit_adapter(
         request,
         progress,
-        kind=AnswerTrainer,
+        kind=run.AnswerTrainer,
         schema=SFTConfig,
         model=model,
         tokenizer=tokenizer,

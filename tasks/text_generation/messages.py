@@ -10,32 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.endpoints import Plan
-from registry.catalog.generation import (
-    MAX_CALLS,
-    MAX_STOPS,
-    MAX_TOKENS,
-    MAX_TOOLS,
-    ChatMessage,
-    FunctionName,
-    GenerationInputs,
-    JsonObject,
-    SamplingOptions,
-    StopText,
-    Tool,
-    ToolCall,
-)
-from registry.catalog.requests import (
-    Body,
-    Name,
-    RequestInvalid,
-    Strict,
-    Text,
-    User,
-    idle,
-    one_or_many,
-    parse,
-)
+from assay.plugins import declare
 from tasks.text_generation.messages_rendering import CountRenderer, MessagesRenderer
 from tasks.text_generation.sampling import Fraction, stated
 from tasks.text_generation.tools import chosen_tools, make_tool, prompt_estimate
@@ -43,29 +18,29 @@ from tasks.text_generation.tools import chosen_tools, make_tool, prompt_estimate
 MAX_BLOCKS = 256
 
 
-class CacheControl(Strict):
+class CacheControl(declare.Strict):
     """A hint where a prompt can be cached. It changes neither the answer nor its price."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextBlock(Strict):
+class TextBlock(declare.Strict):
     """A text. The answer's own blocks can be sent back as they came."""
 
     type: Literal["text"]
-    text: Text
+    text: declare.Text
     cache_control: CacheControl | None = None
     citations: None = None
 
 
-class ToolUseBlock(Strict):
+class ToolUseBlock(declare.Strict):
     """A call that an earlier answer made."""
 
     type: Literal["tool_use"]
-    id: Name
-    name: FunctionName
-    input: JsonObject
+    id: declare.Name
+    name: declare.FunctionName
+    input: declare.JsonObject
     cache_control: CacheControl | None = None
     caller: None = None
     toolset_name: None = None
@@ -74,26 +49,26 @@ class ToolUseBlock(Strict):
 Texts = Annotated[
     Annotated[str, Field(max_length=1_000_000), Tag("one")]
     | Annotated[list[TextBlock], Field(max_length=MAX_BLOCKS), Tag("many")],
-    Discriminator(one_or_many),
+    Discriminator(declare.one_or_many),
 ]
 
 
-class ToolResultBlock(Strict):
+class ToolResultBlock(declare.Strict):
     """The result of a call. The model reads `Error:` before one with `is_error`."""
 
     type: Literal["tool_result"]
-    tool_use_id: Name
+    tool_use_id: declare.Name
     content: Texts | None = None
     is_error: bool | None = None
     cache_control: CacheControl | None = None
     toolset_name: None = None
 
-    def plain(self) -> ChatMessage:
+    def plain(self) -> declare.ChatMessage:
         """Return the result as an engine takes it."""
         text = plain_text(self.content or "")
         if self.is_error:
             text = f"Error: {text}".strip()
-        return ChatMessage(role="tool", content=text, tool_call_id=self.tool_use_id)
+        return declare.ChatMessage(role="tool", content=text, tool_call_id=self.tool_use_id)
 
 
 Block = Annotated[
@@ -105,7 +80,7 @@ Block = Annotated[
 Blocks = Annotated[
     Annotated[str, Field(min_length=1, max_length=1_000_000), Tag("one")]
     | Annotated[list[Block], Field(min_length=1, max_length=MAX_BLOCKS), Tag("many")],
-    Discriminator(one_or_many),
+    Discriminator(declare.one_or_many),
 ]
 
 
@@ -114,7 +89,7 @@ def plain_text(content: str | list[TextBlock]) -> str:
     return content if isinstance(content, str) else "\n".join(block.text for block in content)
 
 
-class MessageParam(Strict):
+class MessageParam(declare.Strict):
     """One turn. Tool results come before the text of their turn."""
 
     role: Literal["user", "assistant"]
@@ -131,31 +106,33 @@ class MessageParam(Strict):
             raise ValueError("only messages of the user hold tool_result")
         if "text" in kinds and "tool_result" in kinds[kinds.index("text") :]:
             raise ValueError("tool_result comes before the text of its message")
-        if kinds.count("tool_use") > MAX_CALLS:
-            raise ValueError(f"a message holds at most {MAX_CALLS} tool_use")
+        if kinds.count("tool_use") > declare.MAX_CALLS:
+            raise ValueError(f"a message holds at most {declare.MAX_CALLS} tool_use")
         return self
 
-    def plain(self) -> list[ChatMessage]:
+    def plain(self) -> list[declare.ChatMessage]:
         """Return the turn as an engine takes it: tool results are turns of their own."""
         if isinstance(self.content, str):
-            return [ChatMessage(role=self.role, content=self.content)]
+            return [declare.ChatMessage(role=self.role, content=self.content)]
         turns = [each.plain() for each in self.content if isinstance(each, ToolResultBlock)]
         texts = [each for each in self.content if isinstance(each, TextBlock)]
         calls = [
-            ToolCall(id=each.id, name=each.name, arguments=each.input)
+            declare.ToolCall(id=each.id, name=each.name, arguments=each.input)
             for each in self.content
             if isinstance(each, ToolUseBlock)
         ]
         if texts or calls:
-            turns.append(ChatMessage(role=self.role, content=plain_text(texts), tool_calls=calls))
+            turns.append(
+                declare.ChatMessage(role=self.role, content=plain_text(texts), tool_calls=calls)
+            )
         return turns
 
 
-class ToolParam(Strict):
+class ToolParam(declare.Strict):
     """A function that the model may call; there are no tools of the server."""
 
-    name: FunctionName
-    input_schema: JsonObject
+    name: declare.FunctionName
+    input_schema: declare.JsonObject
     description: Annotated[str, Field(max_length=8_192)] | None = None
     type: Literal["custom"] | None = None
     strict: bool | None = None
@@ -165,16 +142,16 @@ class ToolParam(Strict):
     eager_input_streaming: Literal[False] | None = None
     input_examples: None = None
 
-    def plain(self) -> Tool:
+    def plain(self) -> declare.Tool:
         """Return the tool as an engine takes it."""
         return make_tool(self.name, self.description, self.input_schema, strict=self.strict)
 
 
-class ToolChoice(Strict):
+class ToolChoice(declare.Strict):
     """Use of the tools: `any` makes the answer a call of one, `tool` of the one that is named."""
 
     type: Literal["auto", "any", "tool", "none"]
-    name: FunctionName | None = None
+    name: declare.FunctionName | None = None
     disable_parallel_tool_use: bool | None = None
 
     @model_validator(mode="after")
@@ -184,39 +161,39 @@ class ToolChoice(Strict):
         return self
 
 
-class JsonFormat(Strict):
+class JsonFormat(declare.Strict):
     """A schema that the answer fits."""
 
     type: Literal["json_schema"]
-    schema_: Annotated[JsonObject, Field(alias="schema")]
+    schema_: Annotated[declare.JsonObject, Field(alias="schema")]
 
 
-class OutputConfig(Strict):
+class OutputConfig(declare.Strict):
     """The form of the answer."""
 
     format: JsonFormat | None = None
     effort: None = None
 
 
-class Thinking(Strict):
+class Thinking(declare.Strict):
     """Models here do not think apart from their answer."""
 
     type: Literal["disabled"]
 
 
-class Metadata(Strict):
+class Metadata(declare.Strict):
     """`user_id` is a name that the application gives its user. It is not stored."""
 
-    user_id: User | None = None
+    user_id: declare.User | None = None
 
 
-class CountRequest(Strict):
+class CountRequest(declare.Strict):
     """POST /v1/messages/count_tokens: what the model would read."""
 
-    model: Name
+    model: declare.Name
     messages: Annotated[list[MessageParam], Field(min_length=1, max_length=512)]
     system: Texts | None = None
-    tools: Annotated[list[ToolParam], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[ToolParam], Field(max_length=declare.MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     output_config: OutputConfig | None = None
     thinking: Thinking | None = None
@@ -227,10 +204,12 @@ class CountRequest(Strict):
     @model_validator(mode="after")
     def _chooses_among_tools(self) -> Self:
         if self.tool_choice is not None and not self.tools:
-            raise idle("tool_choice may only be specified while providing tools", "tool_choice")
+            raise declare.idle_field(
+                "tool_choice may only be specified while providing tools", "tool_choice"
+            )
         return self
 
-    def prompt(self) -> tuple[GenerationInputs, dict[str, Any], int]:
+    def prompt(self) -> tuple[declare.GenerationInputs, dict[str, Any], int]:
         """Return what the model reads, the options of the answer's form, and the estimated tokens
         of the first.
 
@@ -240,7 +219,7 @@ class CountRequest(Strict):
         turns = self._turns()
         tools, options = self.tools_and_form()
         return (
-            GenerationInputs(messages=turns, tools=tools),
+            declare.GenerationInputs(messages=turns, tools=tools),
             options,
             prompt_estimate(turns, tools),
         )
@@ -248,31 +227,31 @@ class CountRequest(Strict):
     def check_last(self) -> None:
         """Raise RequestInvalid unless the last message is the user's."""
         if self.messages[-1].role != "user":
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 "The last message must be the user's; the beginning of an answer cannot be given.",
                 param="messages",
             )
 
-    def _turns(self) -> list[ChatMessage]:
+    def _turns(self) -> list[declare.ChatMessage]:
         """Return the conversation as an engine takes it. Raises RequestInvalid.
 
         Turns of the user that follow each other are one turn.
         """
         self.check_last()
-        turns: list[ChatMessage] = []
+        turns: list[declare.ChatMessage] = []
         if system := plain_text(self.system or ""):
-            turns.append(ChatMessage(role="system", content=system))
+            turns.append(declare.ChatMessage(role="system", content=system))
         given = (turn for message in self.messages for turn in message.plain())
         for role, group in groupby(given, lambda turn: turn.role):
             following = list(group)
             if role == "user":
                 # Joined at once: one by one, each turn would copy all before it.
                 text = "\n".join(turn.text for turn in following)
-                following = [ChatMessage(role="user", content=text)]
+                following = [declare.ChatMessage(role="user", content=text)]
             turns += following
         return turns
 
-    def tools_and_form(self) -> tuple[list[Tool], dict[str, Any]]:
+    def tools_and_form(self) -> tuple[list[declare.Tool], dict[str, Any]]:
         """Return the tools that the model is shown, and the options of the answer's form.
 
         Raises:
@@ -284,7 +263,7 @@ class CountRequest(Strict):
         tools, use = chosen_tools(given, words.get(choice.type), choice.name)
         form = None if self.output_config is None else self.output_config.format
         if tools and form is not None:
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 "output_config.format and tools exclude each other here.", param="output_config"
             )
         return tools, {
@@ -298,12 +277,14 @@ class CountRequest(Strict):
 class MessagesRequest(CountRequest):
     """POST /v1/messages. `service_tier` may be stated; there is one tier, `standard`."""
 
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    max_tokens: Annotated[int, Field(ge=1, le=declare.MAX_TOKENS)]
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     top_p: Fraction | None = None
     top_k: None = None
-    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    stop_sequences: (
+        Annotated[list[declare.StopText], Field(max_length=declare.MAX_STOPS)] | None
+    ) = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     container: None = None
@@ -311,9 +292,9 @@ class MessagesRequest(CountRequest):
     speed: Literal["standard"] | None = None
 
 
-def read_messages(body: Body, request_id: str, name: str) -> Plan:
+def read_messages(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/messages. Raises RequestInvalid."""
-    request = parse(MessagesRequest, body.data)
+    request = declare.parse(MessagesRequest, body.data)
     inputs, options, prompt_tokens = request.prompt()
     return messages_plan(request, request_id, inputs, options, prompt_tokens)
 
@@ -321,16 +302,16 @@ def read_messages(body: Body, request_id: str, name: str) -> Plan:
 def messages_plan(
     request: MessagesRequest,
     request_id: str,
-    inputs: GenerationInputs,
+    inputs: declare.GenerationInputs,
     options: dict[str, Any],
     prompt_tokens: int,
-) -> Plan:
+) -> declare.Plan:
     """Return the plan of a request. `options` are those of the answer's form; `prompt_tokens` is
     an estimate."""
-    return Plan(
+    return declare.Plan(
         model=request.model,
         inputs=inputs,
-        options=SamplingOptions(
+        options=declare.SamplingOptions(
             max_tokens=request.max_tokens,
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
@@ -351,14 +332,14 @@ def messages_plan(
     )
 
 
-def read_count(body: Body, request_id: str, name: str) -> Plan:
+def read_count(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/messages/count_tokens. Raises RequestInvalid."""
-    request = parse(CountRequest, body.data)
+    request = declare.parse(CountRequest, body.data)
     inputs, options, prompt_tokens = request.prompt()
-    return Plan(
+    return declare.Plan(
         model=request.model,
         inputs=inputs,
-        options=SamplingOptions(max_tokens=0, stated=["max_tokens"], **options),
+        options=declare.SamplingOptions(max_tokens=0, stated=["max_tokens"], **options),
         renderer=CountRenderer(),
         tokens=prompt_tokens,
         prompt_tokens=prompt_tokens,

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.catalog.endpoints import Answer, Choice, Piece, dumps
+from assay.plugins import declare
 
 _REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -25,14 +25,14 @@ class MessagesRenderer:
     _calls: set[int] = field(default_factory=set)
     _call_open: bool = False
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return self._message(_content(self.id, answer.choices[0]), answer)
 
     def opening(self) -> str:
         """Announce the message."""
         return _event("message_start", message=self._message([], None))
 
-    def delta(self, piece: Piece) -> str:
+    def delta(self, piece: declare.Piece) -> str:
         events = ""
         if piece.text:
             if not self._text_open:
@@ -50,7 +50,7 @@ class MessagesRenderer:
                 events += self._more({"type": "input_json_delta", "partial_json": arguments})
         return events
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         """End the block, and the message."""
         events = ""
         if not self._blocks:
@@ -63,7 +63,9 @@ class MessagesRenderer:
             + _event("message_stop")
         )
 
-    def _message(self, content: list[dict[str, Any]], answer: Answer | None) -> dict[str, Any]:
+    def _message(
+        self, content: list[dict[str, Any]], answer: declare.Answer | None
+    ) -> dict[str, Any]:
         return {
             "id": self.id,
             "type": "message",
@@ -94,12 +96,12 @@ class CountRenderer:
 
     kind: str = ""
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         named = {"object": self.kind} if self.kind else {}
         return {**named, "input_tokens": answer.prompt_tokens}
 
 
-def _content(message_id: str, choice: Choice) -> list[dict[str, Any]]:
+def _content(message_id: str, choice: declare.Choice) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if choice.text or not choice.calls:
         blocks.append({"type": "text", "text": choice.text})
@@ -127,7 +129,7 @@ def _call_id(message_id: str, number: int) -> str:
     return f"toolu_{message_id[-24:]}{number:02d}"
 
 
-def _end(answer: Answer | None) -> dict[str, Any]:
+def _end(answer: declare.Answer | None) -> dict[str, Any]:
     if answer is None:
         return {"stop_reason": None, "stop_sequence": None}
     if answer.stop:
@@ -136,7 +138,7 @@ def _end(answer: Answer | None) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": None}
 
 
-def _usage(answer: Answer | None) -> dict[str, Any]:
+def _usage(answer: declare.Answer | None) -> dict[str, Any]:
     return {
         "input_tokens": 0 if answer is None else answer.prompt_tokens,
         "cache_creation_input_tokens": 0,
@@ -146,4 +148,4 @@ def _usage(answer: Answer | None) -> dict[str, Any]:
 
 
 def _event(kind: str, **content: Any) -> str:
-    return f"event: {kind}\ndata: {dumps({'type': kind, **content})}\n\n"
+    return f"event: {kind}\ndata: {declare.dumps({'type': kind, **content})}\n\n"

@@ -7,6 +7,7 @@ from contextlib import closing
 import peft
 from trl import SFTConfig
 
+from assay.plugins import run
 from tasks.text_generation.adapters import fit_adapter, load_adaptable
 from tasks.text_generation.conversations import (
     ConversationReader,
@@ -14,19 +15,16 @@ from tasks.text_generation.conversations import (
     require_enough,
 )
 from tasks.text_generation.schema import PromptTuningHyperparameters
-from workers.trainers.protocol import Progress, TrainingRequest, TrainingResult
-from workers.trainers.tokenized import AnswerTrainer
-from workers.trainers.training import parse_settings
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Learn embeddings that stand before each prompt; the base stays unchanged.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(PromptTuningHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(PromptTuningHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings, settings.virtual_tokens)
     rows = read_conversations(request.train_file)
     with closing(ConversationReader(tokenizer)) as reader:
@@ -35,7 +33,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     return fit_adapter(
         request,
         progress,
-        kind=AnswerTrainer,
+        kind=run.AnswerTrainer,
         schema=SFTConfig,
         model=model,
         tokenizer=tokenizer,

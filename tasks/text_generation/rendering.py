@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.catalog.endpoints import Answer, Choice, Piece, TokenScore, dumps
+from assay.plugins import declare
 
 
-def usage(answer: Answer) -> dict[str, int]:
+def usage(answer: declare.Answer) -> dict[str, int]:
     """Return the token counts of one answer: the prompt's once, those of all choices."""
     return {
         "prompt_tokens": answer.prompt_tokens,
@@ -26,7 +26,9 @@ class _GenerationRenderer:
     include_usage: bool = False
     tier: str = ""
 
-    def _whole(self, kind: str, choices: list[dict[str, Any]], answer: Answer) -> dict[str, Any]:
+    def _whole(
+        self, kind: str, choices: list[dict[str, Any]], answer: declare.Answer
+    ) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind,
@@ -44,11 +46,11 @@ class _GenerationRenderer:
             tail += f',"service_tier":"{self.tier}"'
         return (
             f'data: {{"id":"{self.id}","object":"{kind}","created":{self.created},'
-            f'"model":{dumps(self.model)},"system_fingerprint":null,"choices":{choices}{tail}}}\n\n'
+            f'"model":{declare.dumps(self.model)},"system_fingerprint":null,"choices":{choices}{tail}}}\n\n'
         )
 
-    def _end(self, kind: str, answer: Answer) -> str:
-        events = self._event(kind, "[]", dumps(usage(answer))) if self.include_usage else ""
+    def _end(self, kind: str, answer: declare.Answer) -> str:
+        events = self._event(kind, "[]", declare.dumps(usage(answer))) if self.include_usage else ""
         return f"{events}data: [DONE]\n\n"
 
 
@@ -60,12 +62,12 @@ class ChatRenderer(_GenerationRenderer):
     _ended: set[int] = field(default_factory=set)
     _called: set[tuple[int, int]] = field(default_factory=set)
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return self._whole(
             "chat.completion", [self._choice(each) for each in answer.choices], answer
         )
 
-    def _choice(self, choice: Choice) -> dict[str, Any]:
+    def _choice(self, choice: declare.Choice) -> dict[str, Any]:
         message: dict[str, Any] = {
             "role": "assistant",
             "content": choice.text if choice.text or not choice.calls else None,
@@ -93,7 +95,7 @@ class ChatRenderer(_GenerationRenderer):
         delta = {"role": "assistant", "content": "", "refusal": None}
         return "".join(self._delta(index, delta) for index in range(self.choices))
 
-    def delta(self, piece: Piece) -> str:
+    def delta(self, piece: declare.Piece) -> str:
         events = ""
         scores = chat_scores(piece.scores) if piece.scores else None
         if piece.text or scores is not None:
@@ -120,7 +122,7 @@ class ChatRenderer(_GenerationRenderer):
         more = {"index": number, "function": {"arguments": arguments}}
         return events + self._delta(index, {"tool_calls": [more]})
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         """The finish reason of each choice, the usage if requested, and the end."""
         left = (index for index in range(self.choices) if index not in self._ended)
         events = (self._delta(index, {}, finish=answer.finish_reason) for index in left)
@@ -130,7 +132,7 @@ class ChatRenderer(_GenerationRenderer):
         self, index: int, delta: Mapping[str, Any], logprobs: Any = None, finish: str | None = None
     ) -> str:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return self._event("chat.completion.chunk", dumps([choice]))
+        return self._event("chat.completion.chunk", declare.dumps([choice]))
 
     def _call_id(self, index: int, number: int) -> str:
         return f"call_{self.id[-24:]}{index:02d}{number:02d}"
@@ -144,7 +146,7 @@ class CompletionRenderer(_GenerationRenderer):
     _ended: dict[int, bool] = field(default_factory=dict)
     _lengths: dict[int, int] = field(default_factory=dict)
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         choices = [
             {
                 "index": each.index,
@@ -160,7 +162,7 @@ class CompletionRenderer(_GenerationRenderer):
         """A plain completion has no first event."""
         return ""
 
-    def delta(self, piece: Piece) -> str:
+    def delta(self, piece: declare.Piece) -> str:
         scores = None
         if piece.scores:
             start = self._lengths.get(piece.index, 0)
@@ -169,7 +171,7 @@ class CompletionRenderer(_GenerationRenderer):
         self._ended[piece.index] = bool(piece.finish)
         return self._choice(piece.index, piece.text, scores, piece.finish or None)
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         """The finish reason of each choice, the usage if requested, and the end."""
         left = [index for index, ended in sorted(self._ended.items() or [(0, False)]) if not ended]
         events = (self._choice(index, "", None, answer.finish_reason) for index in left)
@@ -177,10 +179,10 @@ class CompletionRenderer(_GenerationRenderer):
 
     def _choice(self, index: int, text: str, logprobs: Any, finish: str | None) -> str:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-        return self._event("text_completion", dumps([choice]))
+        return self._event("text_completion", declare.dumps([choice]))
 
 
-def chat_scores(scores: Iterable[TokenScore]) -> dict[str, Any]:
+def chat_scores(scores: Iterable[declare.TokenScore]) -> dict[str, Any]:
     """Return the probabilities of a chat's tokens."""
     return {
         "content": [
@@ -198,7 +200,7 @@ def _scored(token: str, score: float) -> dict[str, Any]:
     return {"token": _token(token), "logprob": score, "bytes": list(token.encode("latin-1"))}
 
 
-def completion_scores(scores: Iterable[TokenScore], start: int = 0) -> dict[str, Any]:
+def completion_scores(scores: Iterable[declare.TokenScore], start: int = 0) -> dict[str, Any]:
     """Return the probabilities of a completion's tokens; `start` is where the first one stands."""
     found: dict[str, list[Any]] = {
         "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []

@@ -12,31 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
-from registry.catalog.conversations import Conversation
-from registry.catalog.endpoints import Plan
-from registry.catalog.generation import (
-    MAX_TOKENS,
-    MAX_TOOLS,
-    ChatMessage,
-    FunctionName,
-    GenerationInputs,
-    JsonObject,
-    SamplingOptions,
-    Tool,
-    Variables,
-)
-from registry.catalog.json_bounds import MAX_BYTES
-from registry.catalog.requests import (
-    Body,
-    Metadata,
-    Name,
-    RequestInvalid,
-    Strict,
-    Text,
-    User,
-    one_or_many,
-    parse,
-)
+from assay.plugins import declare
 from tasks.text_generation.responses_rendering import ResponsesRenderer
 from tasks.text_generation.sampling import ServiceTier, stated
 from tasks.text_generation.tools import (
@@ -51,7 +27,7 @@ DEFAULT_TOKENS = 512
 MAX_ITEMS = 512
 
 
-class InputText(Strict):
+class InputText(declare.Strict):
     """A part of a message: text of the caller, or an earlier answer's."""
 
     type: Literal["input_text", "output_text"]
@@ -63,57 +39,57 @@ class InputText(Strict):
 Content = Annotated[
     Annotated[str, Field(max_length=1_000_000), Tag("one")]
     | Annotated[list[InputText], Field(min_length=1, max_length=256), Tag("many")],
-    Discriminator(one_or_many),
+    Discriminator(declare.one_or_many),
 ]
 
 
-class InputMessage(Strict):
+class InputMessage(declare.Strict):
     """One turn. An answer can be sent back as it came, with its `id` and `status`."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
     type: Literal["message"] | None = None
-    id: Name | None = None
+    id: declare.Name | None = None
     status: Literal["completed", "incomplete"] | None = None
     phase: None = None
 
-    def plain(self) -> ChatMessage:
+    def plain(self) -> declare.ChatMessage:
         """Return role and text, as an engine takes them."""
         role = "system" if self.role == "developer" else self.role
-        return ChatMessage(role=role, content=_text(self.content))
+        return declare.ChatMessage(role=role, content=_text(self.content))
 
 
 def _text(content: str | list[InputText]) -> str:
     return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
 
-class FunctionCall(Strict):
+class FunctionCall(declare.Strict):
     """A call of an earlier answer, as it came."""
 
     type: Literal["function_call"]
-    call_id: Name
-    name: FunctionName
-    arguments: Annotated[str, Field(max_length=MAX_BYTES)]
-    id: Name | None = None
+    call_id: declare.Name
+    name: declare.FunctionName
+    arguments: Annotated[str, Field(max_length=declare.MAX_JSON_BYTES)]
+    id: declare.Name | None = None
     status: Literal["completed", "incomplete", "in_progress"] | None = None
     caller: None = None
     namespace: None = None
     async_: Annotated[None, Field(alias="async")] = None
 
 
-class FunctionCallOutput(Strict):
+class FunctionCallOutput(declare.Strict):
     """The result of a called function."""
 
     type: Literal["function_call_output"]
-    call_id: Name
+    call_id: declare.Name
     output: Content
-    id: Name | None = None
+    id: declare.Name | None = None
     status: Literal["completed", "incomplete", "in_progress"] | None = None
 
-    def plain(self) -> ChatMessage:
+    def plain(self) -> declare.ChatMessage:
         """Return the result as an engine takes it."""
         text = _text(self.output)
-        return ChatMessage(role="tool", content=text, tool_call_id=self.call_id)
+        return declare.ChatMessage(role="tool", content=text, tool_call_id=self.call_id)
 
 
 def _kind_of_item(value: Any) -> str:
@@ -129,19 +105,19 @@ Item = Annotated[
     Discriminator(_kind_of_item),
 ]
 Input = Annotated[
-    Annotated[Text, Tag("one")]
+    Annotated[declare.Text, Tag("one")]
     | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS), Tag("many")],
-    Discriminator(one_or_many),
+    Discriminator(declare.one_or_many),
 ]
 _ITEMS: TypeAdapter[list[InputItem]] = TypeAdapter(list[Item])
 
 
-class TextFormat(Strict):
+class TextFormat(declare.Strict):
     """The form of the answer: text, any JSON object, or JSON by a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
-    name: FunctionName | None = None
-    schema_: Annotated[JsonObject | None, Field(alias="schema")] = None
+    name: declare.FunctionName | None = None
+    schema_: Annotated[declare.JsonObject | None, Field(alias="schema")] = None
     description: Annotated[str, Field(max_length=8_192)] | None = None
     strict: bool | None = None
 
@@ -157,25 +133,25 @@ class TextFormat(Strict):
         return {"type": "object"} if self.type == "json_object" else self.schema_
 
 
-class ResponsesTool(Strict):
+class ResponsesTool(declare.Strict):
     """A tool; functions are the only kind."""
 
     type: Literal["function"]
-    name: FunctionName
+    name: declare.FunctionName
     description: Annotated[str, Field(max_length=8_192)] | None = None
-    parameters: JsonObject | None = None
+    parameters: declare.JsonObject | None = None
     strict: bool | None = None
 
-    def plain(self) -> Tool:
+    def plain(self) -> declare.Tool:
         """Return the tool as an engine takes it."""
         return make_tool(self.name, self.description, self.parameters, strict=self.strict)
 
 
-class ChosenFunction(Strict):
+class ChosenFunction(declare.Strict):
     """The function that must be called."""
 
     type: Literal["function"]
-    name: FunctionName
+    name: declare.FunctionName
 
 
 ResponsesToolChoice = Annotated[
@@ -184,22 +160,22 @@ ResponsesToolChoice = Annotated[
 ]
 
 
-class TextSettings(Strict):
+class TextSettings(declare.Strict):
     """Settings of the answer's text."""
 
     format: TextFormat | None = None
     verbosity: None = None
 
 
-class PromptReference(Strict):
+class PromptReference(declare.Strict):
     """Values for the prompt of the deployment, whose name `id` is."""
 
-    id: Name | None = None
-    variables: Variables | None = None
+    id: declare.Name | None = None
+    variables: declare.Variables | None = None
     version: None = None
 
 
-class ResponsesRequest(Strict):
+class ResponsesRequest(declare.Strict):
     """POST /v1/responses. `instructions` come first, as a system message; those of an earlier
     response do not apply to the next.
 
@@ -207,31 +183,31 @@ class ResponsesRequest(Strict):
     in the response, and change nothing.
     """
 
-    model: Name
+    model: declare.Name
     input: Input
-    instructions: Text | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    instructions: declare.Text | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=declare.MAX_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     stream: bool | None = None
     text: TextSettings | None = None
-    user: User | None = None
-    metadata: Metadata | None = None
+    user: declare.User | None = None
+    metadata: declare.Metadata | None = None
     store: bool | None = None
     background: Literal[False] | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["disabled"] | None = None
     top_logprobs: Literal[0] | None = None
-    tools: Annotated[list[ResponsesTool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[ResponsesTool], Field(max_length=declare.MAX_TOOLS)] | None = None
     tool_choice: ResponsesToolChoice | None = None
     include: Annotated[list[Any], Field(max_length=0)] | None = None
     conversation: None = None
     max_tool_calls: None = None
-    previous_response_id: Name | None = None
+    previous_response_id: declare.Name | None = None
     prompt: PromptReference | None = None
-    prompt_cache_key: User | None = None
+    prompt_cache_key: declare.User | None = None
     reasoning: None = None
-    safety_identifier: User | None = None
+    safety_identifier: declare.User | None = None
     service_tier: ServiceTier | None = None
     stream_options: None = None
 
@@ -241,11 +217,11 @@ class ResponsesRequest(Strict):
             return [InputMessage(role="user", content=self.input, type="message")]
         return self.input
 
-    def messages(self) -> list[ChatMessage]:
+    def messages(self) -> list[declare.ChatMessage]:
         """Return the conversation as an engine takes it. Raises RequestInvalid."""
-        messages: list[ChatMessage] = []
+        messages: list[declare.ChatMessage] = []
         if self.instructions is not None:
-            messages.append(ChatMessage(role="system", content=self.instructions))
+            messages.append(declare.ChatMessage(role="system", content=self.instructions))
         for item in self.items():
             if not isinstance(item, FunctionCall):
                 messages.append(item.plain())
@@ -255,10 +231,12 @@ class ResponsesRequest(Strict):
             turn = messages.pop() if messages and messages[-1].role == "assistant" else None
             content = "" if turn is None else turn.text
             calls = [*(turn.tool_calls if turn else ()), call]
-            messages.append(ChatMessage(role="assistant", content=content, tool_calls=calls))
+            messages.append(
+                declare.ChatMessage(role="assistant", content=content, tool_calls=calls)
+            )
         return messages
 
-    def use(self) -> tuple[list[Tool], dict[str, Any]]:
+    def use(self) -> tuple[list[declare.Tool], dict[str, Any]]:
         """Return the tools that the model is shown, and the options of the answer's form.
 
         Raises:
@@ -274,7 +252,9 @@ class ResponsesRequest(Strict):
         form = self.text.format if self.text is not None else None
         schema = None if form is None else form.enforced
         if tools and schema is not None:
-            raise RequestInvalid("text.format and tools exclude each other here.", param="text")
+            raise declare.RequestInvalid(
+                "text.format and tools exclude each other here.", param="text"
+            )
         return tools, {
             "tool_choice": use,
             "tool_name": name,
@@ -286,11 +266,11 @@ class ResponsesRequest(Strict):
 _REPEATED = ("prompt_cache_key", "safety_identifier", "user")
 
 
-def read_responses(body: Body, request_id: str, name: str) -> Plan:
+def read_responses(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/responses. Raises RequestInvalid."""
-    request = parse(ResponsesRequest, body.data)
+    request = declare.parse(ResponsesRequest, body.data)
 
-    def plan_of(request: ResponsesRequest, stored: bool) -> Plan:
+    def plan_of(request: ResponsesRequest, stored: bool) -> declare.Plan:
         return responses_plan(request, request_id, stored=stored)
 
     return continued(request, request.store, plan_of)
@@ -299,8 +279,8 @@ def read_responses(body: Body, request_id: str, name: str) -> Plan:
 def continued(
     request: ResponsesRequest,
     store: bool | None,
-    plan_of: Callable[[ResponsesRequest, bool], Plan],
-) -> Plan:
+    plan_of: Callable[[ResponsesRequest, bool], declare.Plan],
+) -> declare.Plan:
     """Return the plan of a request that may continue a response or be stored.
 
     `plan_of(request, stored)` returns the plan of a request whose input is the conversation.
@@ -312,10 +292,10 @@ def continued(
         item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in request.items()
     ]
 
-    def plan_with(earlier: Sequence[Mapping[str, Any]], stored: bool) -> Plan:
+    def plan_with(earlier: Sequence[Mapping[str, Any]], stored: bool) -> declare.Plan:
         whole = _ITEMS.validate_python([*earlier, *items])
         if len(whole) > MAX_ITEMS:
-            raise RequestInvalid(
+            raise declare.RequestInvalid(
                 f"The conversation has {len(whole)} items; at most {MAX_ITEMS} are read.",
                 param="input",
             )
@@ -324,23 +304,23 @@ def continued(
     plan = plan_of(request, False)
     if request.previous_response_id is None and store is False:
         return plan
-    conversation = Conversation(request.previous_response_id, store, items, plan_with)
+    conversation = declare.Conversation(request.previous_response_id, store, items, plan_with)
     return replace(plan, conversation=conversation)
 
 
-def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) -> Plan:
+def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) -> declare.Plan:
     """Return the plan of a request by itself. Raises RequestInvalid."""
     messages = request.messages()
     tools, use = request.use()
     prompt_tokens = prompt_estimate(messages, tools)
     prompt = request.prompt or PromptReference()
     if prompt.id not in (None, request.model):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "prompt.id must be the model: a prompt is served under its deployment's name.",
             param="prompt.id",
         )
     limit = request.max_output_tokens or DEFAULT_TOKENS
-    options = SamplingOptions(
+    options = declare.SamplingOptions(
         max_tokens=limit,
         temperature=1.0 if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else request.top_p,
@@ -353,9 +333,9 @@ def responses_plan(request: ResponsesRequest, request_id: str, *, stored: bool) 
     )
     repeated = {"text", "tool_choice", "tools", *_REPEATED}
     given = request.model_dump(mode="json", by_alias=True, exclude_none=True, include=repeated)
-    return Plan(
+    return declare.Plan(
         model=request.model,
-        inputs=GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
+        inputs=declare.GenerationInputs(messages=messages, tools=tools, variables=prompt.variables),
         options=options,
         stream=bool(request.stream),
         renderer=ResponsesRenderer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.catalog.endpoints import Answer, Piece, dumps
+from assay.plugins import declare
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class ResponsesRenderer:
     _text: list[str] | None = None
     ended: dict[str, Any] | None = None
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         choice = answer.choices[0]
         if choice.text or not choice.calls:
             self._items.append(self._message(_status(answer), choice.text))
@@ -40,7 +40,7 @@ class ResponsesRenderer:
             "response.in_progress", response=begun
         )
 
-    def delta(self, piece: Piece) -> str:
+    def delta(self, piece: declare.Piece) -> str:
         events = ""
         if piece.text:
             if self._text is None:
@@ -55,7 +55,7 @@ class ResponsesRenderer:
             events += self._end_message("completed") + self._called(name, arguments)
         return events
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         """End the message, and the response."""
         events = ""
         if self._text is None and not self._items:
@@ -112,7 +112,7 @@ class ResponsesRenderer:
         """State in the response that it is not stored."""
         self.stated["store"] = False
 
-    def _response(self, answer: Answer | None) -> dict[str, Any]:
+    def _response(self, answer: declare.Answer | None) -> dict[str, Any]:
         status = "in_progress" if answer is None else _status(answer)
         cut = status == "incomplete"
         response = {
@@ -161,10 +161,10 @@ class ResponsesRenderer:
     def _event(self, kind: str, **content: Any) -> str:
         event = {"type": kind, "sequence_number": self._number, **content}
         self._number += 1
-        return f"event: {kind}\ndata: {dumps(event)}\n\n"
+        return f"event: {kind}\ndata: {declare.dumps(event)}\n\n"
 
 
-def _status(answer: Answer) -> str:
+def _status(answer: declare.Answer) -> str:
     return "incomplete" if answer.finish_reason == "length" else "completed"
 
 
@@ -172,7 +172,7 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _usage(answer: Answer) -> dict[str, Any]:
+def _usage(answer: declare.Answer) -> dict[str, Any]:
     return {
         "input_tokens": answer.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},

@@ -6,16 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.generation import (
-    MAX_BIASES,
-    MAX_N,
-    MAX_TOKENS,
-    SamplingOptions,
-)
-from registry.catalog.requests import Name, Strict, User, idle, one_or_many
+from assay.plugins import declare
 
 StopText = Annotated[str, Field(min_length=1, max_length=200)]
-TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+TokenCount = Annotated[int, Field(ge=1, le=declare.MAX_TOKENS)]
 Fraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
@@ -25,7 +19,7 @@ TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Stop = Annotated[
     Annotated[StopText, Tag("one")]
     | Annotated[list[StopText], Field(min_length=1, max_length=4), Tag("many")],
-    Discriminator(one_or_many),
+    Discriminator(declare.one_or_many),
 ]
 
 
@@ -38,17 +32,17 @@ def stated(**settings: Any) -> list[Any]:
 ServiceTier = Literal["auto", "default"]
 
 
-class StreamOptions(Strict):
+class StreamOptions(declare.Strict):
     """Content of a stream besides the text."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class Generation(Strict):
+class Generation(declare.Strict):
     """Settings that chats and completions share."""
 
-    model: Name
+    model: declare.Name
     max_tokens: TokenCount | None = None
     temperature: Temperature | None = None
     top_p: Fraction | None = None
@@ -56,24 +50,24 @@ class Generation(Strict):
     seed: Seed | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
-    user: User | None = None
+    n: Annotated[int, Field(ge=1, le=declare.MAX_N)] | None = None
+    user: declare.User | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] | None = None
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=declare.MAX_BIASES)] | None = None
 
     @model_validator(mode="after")
     def _streams_with_options(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise idle(
+            raise declare.idle_field(
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
                 "stream_options",
             )
         return self
 
-    def options(self, max_tokens: int, **more: Any) -> SamplingOptions:
+    def options(self, max_tokens: int, **more: Any) -> declare.SamplingOptions:
         """Return the settings as an engine takes them."""
-        return SamplingOptions(
+        return declare.SamplingOptions(
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.catalog.generation import GenerationInputs
+from assay.plugins import declare
 
 
 class Message(BaseModel):
@@ -122,7 +122,7 @@ class PromptTuningHyperparameters(TuningSettings):
     virtual_tokens: int = Field(default=20, ge=1, le=256)
 
 
-def feedback_row(inputs: GenerationInputs, answer: str) -> dict[str, Any]:
+def feedback_row(inputs: declare.GenerationInputs, answer: str) -> dict[str, Any]:
     """Return the conversation that teaches the answer. A prompt becomes one message of a user.
 
     Raises:

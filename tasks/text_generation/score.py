@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import CHRF
 
-from workers.trainers.evaluation import Outcome, ScoreRequest
-from workers.trainers.protocol import BadMaterial, EvaluationResult
-from workers.trainers.slices import by_length, by_turns
-from workers.trainers.uncertainty import METHOD, RESAMPLES, perplexity_interval
+from assay.plugins import run
 
 SAMPLES = 8
 SAMPLE_CHARACTERS = 600
@@ -20,7 +17,7 @@ SAMPLE_CHARACTERS = 600
 _MAX_NATS = 50.0
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return perplexity of the held-out answers, and chrF (Popović 2015) of the greedy answers.
 
     Perplexity is exp of the mean cross-entropy over the answers' tokens; chrF compares the first
@@ -36,7 +33,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         None if request.base_outcomes is None else _Measured.of(request.base_outcomes, references)
     )
     if not found.tokens.sum():
-        raise BadMaterial("No prompt leaves room for any of its answer.")
+        raise run.BadMaterial("No prompt leaves room for any of its answer.")
     samples = []
     for number, row in list(enumerate(request.rows))[:SAMPLES]:
         sample = {
@@ -46,7 +43,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
             "baseline": (base or found).outputs[number][:SAMPLE_CHARACTERS],
         }
         samples.append(sample)
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=found.metrics(),
         baseline=base.metrics() if base is not None else {},
         baseline_name=request.base_name if base is not None else "",
@@ -71,7 +68,7 @@ class _Measured:
     references: list[str]
 
     @classmethod
-    def of(cls, outcomes: list[Outcome], references: list[str]) -> _Measured:
+    def of(cls, outcomes: list[run.Outcome], references: list[str]) -> _Measured:
         likelihoods = [outcome.results[0] for outcome in outcomes]
         return cls(
             losses=np.array([each["nats"] for each in likelihoods]),
@@ -94,7 +91,7 @@ class _Measured:
         read = self.tokens > 0
         metrics = self.metrics()
         return {
-            "perplexity": perplexity_interval(
+            "perplexity": run.perplexity_interval(
                 metrics["perplexity"], self.losses[read], self.tokens[read]
             ),
             "chrf": self._chrf_interval(metrics["chrf"]),
@@ -105,13 +102,15 @@ class _Measured:
 
     def _chrf_interval(self, value: float) -> dict[str, Any]:
         """Return sacrebleu's own bootstrap: mean and half the width of the 95 % interval."""
-        drawn = CHRF().corpus_score(self._first_lines(), [self.references], n_bootstrap=RESAMPLES)
+        drawn = CHRF().corpus_score(
+            self._first_lines(), [self.references], n_bootstrap=run.INTERVAL_RESAMPLES
+        )
         low, high = float(drawn._mean - drawn._ci), float(drawn._mean + drawn._ci)
         return {
             "low": max(0.0, min(low, value)),
             "high": min(100.0, max(high, value)),
             "n": len(self.outputs),
-            "method": METHOD,
+            "method": run.INTERVAL_METHOD,
         }
 
 
@@ -122,8 +121,8 @@ def _slices(
     read = [index for index in range(len(rows)) if found.tokens[index] > 0]
     asked = [rows[index]["messages"][:-1] for index in read]
     parts = (
-        *by_length(["\n".join(turn["content"] for turn in turns) for turns in asked]),
-        *by_turns([sum(turn["role"] == "user" for turn in turns) for turns in asked]),
+        *run.slices_by_length(["\n".join(turn["content"] for turn in turns) for turns in asked]),
+        *run.slices_by_turns([sum(turn["role"] == "user" for turn in turns) for turns in asked]),
     )
     slices = []
     for part in parts:
@@ -136,7 +135,7 @@ def _slices(
                 "metric": "perplexity",
                 "value": value,
                 "baseline": base.perplexity(chosen) if base is not None else None,
-                **perplexity_interval(value, found.losses[chosen], found.tokens[chosen]),
+                **run.perplexity_interval(value, found.losses[chosen], found.tokens[chosen]),
             }
         )
     return slices

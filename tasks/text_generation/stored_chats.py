@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from registry.catalog.conversations import Conversation
-from registry.catalog.endpoints import Answer, Choice, Piece, Plan
+from assay.plugins import declare
 from tasks.text_generation.rendering import ChatRenderer
 
 if TYPE_CHECKING:
     from tasks.text_generation.chat import ChatRequest
 
 
-def stored_plan(plan: Plan, request: ChatRequest) -> Plan:
+def stored_plan(plan: declare.Plan, request: ChatRequest) -> declare.Plan:
     """Return the plan of a chat that is stored, if its department keeps responses."""
     renderer = cast(ChatRenderer, plan.renderer)
     stored = StoredChatRenderer(
@@ -27,7 +26,7 @@ def stored_plan(plan: Plan, request: ChatRequest) -> Plan:
     )
     kept = replace(plan, renderer=stored)
     items = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
-    conversation = Conversation(None, True, items, lambda earlier, stores: kept)
+    conversation = declare.Conversation(None, True, items, lambda earlier, stores: kept)
     return replace(kept, conversation=conversation)
 
 
@@ -37,21 +36,21 @@ class StoredChatRenderer(ChatRenderer):
 
     metadata: dict[str, str] = field(default_factory=dict)
     ended: dict[str, Any] | None = None
-    _streamed: dict[int, Choice] = field(default_factory=dict)
+    _streamed: dict[int, declare.Choice] = field(default_factory=dict)
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         # Not by `super()`, which a dataclass with slots has no cell for.
         self.ended = {**ChatRenderer.whole(self, answer), "metadata": self.metadata}
         return self.ended
 
-    def delta(self, piece: Piece) -> str:
-        self._streamed.setdefault(piece.index, Choice(piece.index)).add(piece)
+    def delta(self, piece: declare.Piece) -> str:
+        self._streamed.setdefault(piece.index, declare.Choice(piece.index)).add(piece)
         return ChatRenderer.delta(self, piece)
 
-    def closing(self, answer: Answer) -> str:
+    def closing(self, answer: declare.Answer) -> str:
         """The end of the stream; what was streamed is the chat."""
         for index in range(self.choices):
-            choice = self._streamed.setdefault(index, Choice(index))
+            choice = self._streamed.setdefault(index, declare.Choice(index))
             choice.finish_reason = choice.finish_reason or answer.finish_reason
         choices = [self._streamed[index] for index in sorted(self._streamed)]
         self.whole(replace(answer, choices=choices))

@@ -8,59 +8,58 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from registry.catalog.generation import ChatMessage, FunctionName, JsonObject, Tool, ToolCall
-from registry.catalog.json_bounds import MAX_BYTES
-from registry.catalog.requests import Name, RequestInvalid, Strict, estimate_tokens, printable
+from assay.plugins import declare
 
 
-class CalledFunction(Strict):
+class CalledFunction(declare.Strict):
     """A function that was called; `arguments` is a JSON object as text."""
 
-    name: FunctionName
-    arguments: Annotated[str, Field(max_length=MAX_BYTES)]
+    name: declare.FunctionName
+    arguments: Annotated[str, Field(max_length=declare.MAX_JSON_BYTES)]
 
 
-class CalledTool(Strict):
+class CalledTool(declare.Strict):
     """A call of an earlier answer, sent back as history."""
 
-    id: Name
+    id: declare.Name
     type: Literal["function"]
     function: CalledFunction
 
-    def plain(self) -> ToolCall:
+    def plain(self) -> declare.ToolCall:
         """Return the call as an engine takes it. Raises RequestInvalid."""
         return tool_call(self.id, self.function.name, self.function.arguments)
 
 
-def tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
+def tool_call(call_id: str, name: str, arguments: str) -> declare.ToolCall:
     """Return a call as an engine takes it. Raises RequestInvalid: its arguments are no object."""
     try:
         value = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise RequestInvalid(
-            f"The arguments of call {printable(call_id)} are not a JSON object.", param="arguments"
+        raise declare.RequestInvalid(
+            f"The arguments of call {declare.printable(call_id)} are not a JSON object.",
+            param="arguments",
         )
-    return ToolCall(id=call_id, name=name, arguments=value)
+    return declare.ToolCall(id=call_id, name=name, arguments=value)
 
 
-class Function(Strict):
+class Function(declare.Strict):
     """A function that the model may call; without `parameters` it takes none."""
 
-    name: FunctionName
+    name: declare.FunctionName
     description: Annotated[str, Field(max_length=8_192)] | None = None
-    parameters: JsonObject | None = None
+    parameters: declare.JsonObject | None = None
     strict: bool | None = None
 
 
-class FunctionTool(Strict):
+class FunctionTool(declare.Strict):
     """A tool; functions are the only kind."""
 
     type: Literal["function"]
     function: Function
 
-    def plain(self) -> Tool:
+    def plain(self) -> declare.Tool:
         """Return the tool as an engine takes it."""
         function = self.function
         return make_tool(
@@ -70,19 +69,21 @@ class FunctionTool(Strict):
 
 def make_tool(
     name: str, description: str | None, parameters: dict[str, Any] | None, *, strict: bool | None
-) -> Tool:
+) -> declare.Tool:
     """Return a tool as an engine takes it."""
     schema = parameters or {"type": "object", "properties": {}, "additionalProperties": False}
-    return Tool(name=name, description=description or "", parameters=schema, strict=bool(strict))
+    return declare.Tool(
+        name=name, description=description or "", parameters=schema, strict=bool(strict)
+    )
 
 
-class NamedFunction(Strict):
+class NamedFunction(declare.Strict):
     """The name of a function."""
 
-    name: FunctionName
+    name: declare.FunctionName
 
 
-class NamedTool(Strict):
+class NamedTool(declare.Strict):
     """The tool that must be called."""
 
     type: Literal["function"]
@@ -90,8 +91,8 @@ class NamedTool(Strict):
 
 
 def chosen_tools(
-    tools: list[Tool], choice: str | None, name: str | None
-) -> tuple[list[Tool], Literal["auto", "required"]]:
+    tools: list[declare.Tool], choice: str | None, name: str | None
+) -> tuple[list[declare.Tool], Literal["auto", "required"]]:
     """Return the tools that the model is shown, and whether it must call one.
 
     `choice` is `none`, `auto` or `required`; `name` the one function to call.
@@ -100,11 +101,11 @@ def chosen_tools(
         RequestInvalid: The choice does not fit the tools.
     """
     if name is not None and name not in {tool.name for tool in tools}:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"tool_choice names {name}, which is not among the tools.", param="tool_choice"
         )
     if not tools and choice == "required":
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "Tool choice 'required' must be specified with 'tools' parameter.", param="tool_choice"
         )
     if choice == "none":
@@ -119,16 +120,16 @@ ToolChoice = Annotated[
 ]
 
 
-class JsonSchemaFormat(Strict):
+class JsonSchemaFormat(declare.Strict):
     """A schema that the answer fits; it is enforced whatever `strict` says."""
 
-    name: FunctionName
-    schema_: Annotated[JsonObject, Field(alias="schema")]
+    name: declare.FunctionName
+    schema_: Annotated[declare.JsonObject, Field(alias="schema")]
     description: Annotated[str, Field(max_length=8_192)] | None = None
     strict: bool | None = None
 
 
-class ResponseFormat(Strict):
+class ResponseFormat(declare.Strict):
     """The form of the answer: text, any JSON object, or JSON by a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -148,9 +149,9 @@ class ResponseFormat(Strict):
         return {"type": "object"} if self.type == "json_object" else None
 
 
-def prompt_estimate(messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> int:
+def prompt_estimate(messages: Sequence[declare.ChatMessage], tools: Sequence[declare.Tool]) -> int:
     """Return an estimate of the tokens of a conversation and its tools."""
     texts = [message.text for message in messages]
     texts += [json.dumps(call.arguments) for message in messages for call in message.tool_calls]
     texts += [tool.name + tool.description + json.dumps(tool.parameters) for tool in tools]
-    return estimate_tokens(texts)
+    return declare.estimate_tokens(texts)

@@ -8,18 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.text_to_image.endpoints import (
     ImagesRequest,
     TextToImageRequest,
@@ -53,14 +42,15 @@ def evaluation_request(row: dict[str, Any]) -> tuple[DrawingInputs, DrawingOptio
     return DrawingInputs(prompt=row["text"], seed=seed), DrawingOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-to-image",
     title="Text to image",
     description="Draws what a prompt describes.",
     modality="text",
-    family=Family.MULTIMODAL,
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.IMAGE,),
+    family=declare.Family.MULTIMODAL,
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.IMAGE,),
     architectures=("StableDiffusionPipeline",),
     components=(
         "diffusers.AutoencoderKL",
@@ -78,19 +68,19 @@ TASK = Task(
         "transformers.CLIPTokenizer",
         "transformers.CLIPTokenizerFast",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.text_to_image.runner:TextToImageRunner",
-    unit=Unit.IMAGES,
+    unit=declare.Unit.IMAGES,
     input_schema=DrawingInputs,
     option_schema=DrawingOptions,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/images/generations",
             read_images,
             request=ImagesRequest,
             summary="OpenAI's shape: images as `b64_json` (PNG), each with its seed.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/text-to-image",
             read_text_to_image,
             named=True,
@@ -99,7 +89,7 @@ TASK = Task(
         ),
     ),
     sample={"prompt": "a photo of a sneaker", "n": 1, "response_format": "b64_json"},
-    playground=Playground(
+    playground=declare.Playground(
         body={"model": "$model", "prompt": "$text", "n": 1, "response_format": "b64_json"},
         text="a photo of a sneaker",
     ),
@@ -116,7 +106,7 @@ TASK = Task(
         },
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -124,12 +114,12 @@ TASK = Task(
             hyperparameters=DenoiserHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.text_to_image.score:score",
         metrics=(
-            Metric("prompt_match", "Prompt match", proportion=True),
-            Metric("variety", "Variety"),
+            declare.Metric("prompt_match", "Prompt match", proportion=True),
+            declare.Metric("variety", "Variety"),
         ),
         primary_metric="prompt_match",
         uses_training_rows=True,

@@ -9,16 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
-from registry.catalog.requests import (
-    Body,
-    Name,
-    RequestInvalid,
-    Strict,
-    User,
-    estimate_tokens,
-    parse,
-)
+from assay.plugins import declare
 from tasks.text_to_image.schema import (
     DEFAULT_GUIDANCE,
     DEFAULT_STEPS,
@@ -33,10 +24,10 @@ from tasks.text_to_image.schema import (
 )
 
 
-class ImagesRequest(Strict):
+class ImagesRequest(declare.Strict):
     """POST /v1/images/generations. `seed` is Assay's: the same seed draws the same images."""
 
-    model: Name
+    model: declare.Name
     prompt: Prompt
     n: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     size: Annotated[str, Field(pattern=r"^(auto|[1-9]\d{0,3}x[1-9]\d{0,3})$")] | None = None
@@ -45,7 +36,7 @@ class ImagesRequest(Strict):
     quality: Literal["auto"] | None = None
     stream: Literal[False] | None = None
     seed: Seed | None = None
-    user: User | None = None
+    user: declare.User | None = None
     background: None = None
     moderation: None = None
     output_compression: None = None
@@ -53,7 +44,7 @@ class ImagesRequest(Strict):
     style: None = None
 
 
-class DiffusionParameters(Strict):
+class DiffusionParameters(declare.Strict):
     """Settings of one image, by Hugging Face's names."""
 
     negative_prompt: Prompt | None = None
@@ -65,26 +56,26 @@ class DiffusionParameters(Strict):
     scheduler: None = None
 
 
-class TextToImageRequest(Strict):
+class TextToImageRequest(declare.Strict):
     """POST /v1/tasks/text-to-image/{model}, as `huggingface_hub.InferenceClient` sends it."""
 
     inputs: Prompt
     parameters: DiffusionParameters | None = None
 
 
-def read_images(body: Body, request_id: str, name: str) -> Plan:
+def read_images(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/images/generations. Raises RequestInvalid."""
-    request = parse(ImagesRequest, body.data)
+    request = declare.parse(ImagesRequest, body.data)
     if request.response_format not in (None, "b64_json"):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "Images are returned in the response, never stored under a URL; "
             'set response_format to "b64_json".',
             param="response_format",
             code="unsupported_value",
         )
     width, height = _size(request.size)
-    tokens = estimate_tokens([request.prompt])
-    return Plan(
+    tokens = declare.estimate_tokens([request.prompt])
+    return declare.Plan(
         model=request.model,
         inputs=DrawingInputs(
             prompt=request.prompt,
@@ -100,14 +91,14 @@ def read_images(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def read_text_to_image(body: Body, request_id: str, name: str) -> Plan:
+def read_text_to_image(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/tasks/text-to-image/{model}. Raises RequestInvalid."""
-    request = parse(TextToImageRequest, body.data)
+    request = declare.parse(TextToImageRequest, body.data)
     given = request.parameters or DiffusionParameters()
     if (given.width is None) != (given.height is None):
-        raise RequestInvalid("Give width and height together.", param="parameters")
-    tokens = estimate_tokens([request.inputs, given.negative_prompt or ""])
-    return Plan(
+        raise declare.RequestInvalid("Give width and height together.", param="parameters")
+    tokens = declare.estimate_tokens([request.inputs, given.negative_prompt or ""])
+    return declare.Plan(
         model=name,
         inputs=DrawingInputs(
             prompt=request.inputs,
@@ -132,7 +123,7 @@ def _size(given: str | None) -> tuple[int | None, int | None]:
         return None, None
     width, height = map(int, given.split("x"))
     if max(width, height) > MAX_SIDE:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"size is {given}; a side has at most {MAX_SIDE} pixels.", param="size"
         )
     return width, height
@@ -144,7 +135,7 @@ class ImagesRenderer:
 
     created: int
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: declare.Answer) -> dict[str, Any]:
         return {
             "created": self.created,
             "data": [
@@ -168,10 +159,10 @@ class ImagesRenderer:
 class ImageRenderer:
     """The bytes of one image."""
 
-    def whole(self, answer: Answer) -> Rendered:
+    def whole(self, answer: declare.Answer) -> declare.Rendered:
         image = _images(answer)[0]
-        return Rendered(image.data, image.content_type)
+        return declare.Rendered(image.data, image.content_type)
 
 
-def _images(answer: Answer) -> list[MediaResult]:
+def _images(answer: declare.Answer) -> list[declare.MediaResult]:
     return list(answer.results)

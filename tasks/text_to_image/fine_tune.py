@@ -14,6 +14,7 @@ from diffusers.training_utils import EMAModel
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
+from assay.plugins import run
 from tasks.text_to_image import TASK, DenoiserHyperparameters
 from tasks.text_to_image.pipeline import (
     load_pipeline,
@@ -21,24 +22,6 @@ from tasks.text_to_image.pipeline import (
     native_size,
     padded,
     text_states,
-)
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.images import UnreadableImage, read_image
-from workers.trainers.lengths import read_captions, warn_of_cut
-from workers.trainers.protocol import (
-    BadMaterial,
-    Cancelled,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    hold_out,
-    parse_settings,
-    read_rows,
-    run_trainer,
 )
 
 MIN_ROWS = 16
@@ -48,7 +31,7 @@ AVERAGE = "average.safetensors"
 _CHUNK = 64
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train the denoiser to undo noise (Ho et al. 2020, arXiv:2006.11239) in the latent space of
     the base, with the base's own kind of prediction; delivers the whole pipeline.
 
@@ -56,21 +39,21 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, images, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(DenoiserHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(DenoiserHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
     rows = read_captioned(request.train_file, request.media)
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} images; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} images; at least {MIN_ROWS} are needed.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         pipe = load_pipeline(
             request.base, architectures=TASK.architectures, device=device, dtype=torch.float32
         )
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     examples, states, cut = _encoded(pipe, request.base, rows, progress)
-    warn_of_cut(progress, cut, len(rows), "the beginning of each caption")
-    train_set, validation_set = hold_out(
+    run.warn_of_cut(progress, cut, len(rows), "the beginning of each caption")
+    train_set, validation_set = run.hold_out(
         examples, settings.validation_fraction, settings.seed, MAX_VALIDATION_ROWS
     )
     progress.log(
@@ -78,7 +61,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         f"{len(states) - 1} different captions."
     )
     model = _Denoiser(pipe, states, settings.caption_dropout)
-    trainer = MonitoredTrainer(
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
         args=_arguments(request, settings),
@@ -89,7 +72,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         if settings.ema_decay
         else [],
     )
-    metrics, notes = run_trainer(
+    metrics, notes = run.run_trainer(
         trainer,
         None,
         request,
@@ -97,7 +80,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         save=lambda folder: _save(pipe, request.base, folder),
         compare=True,
     )
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={
             "validation_loss": metrics["eval_loss"],
             "validation_loss_before": metrics["before_loss"],
@@ -118,8 +101,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
     """Return rows {"image", "text"}, the image as a path. Raises BadMaterial."""
     if media is None:
-        raise BadMaterial("The dataset's media files are missing.")
-    rows = read_rows(
+        raise run.BadMaterial("The dataset's media files are missing.")
+    rows = run.read_rows(
         path,
         lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("image", "text")),
         '{"image": "…", "text": "…"}',
@@ -134,15 +117,15 @@ def pixels(path: Path, width: int, height: int) -> torch.Tensor:
         BadMaterial: the file is no image.
     """
     try:
-        fitted = ImageOps.fit(read_image(path), (width, height), Image.Resampling.BICUBIC)
-    except UnreadableImage as error:
-        raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+        fitted = ImageOps.fit(run.read_image(path), (width, height), Image.Resampling.BICUBIC)
+    except run.UnreadableImage as error:
+        raise run.BadMaterial(f"The image {path.name[:12]}…: {error}") from error
     values = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
     return values.reshape(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _encoded(
-    pipe: Any, base: Path, rows: Sequence[dict[str, Any]], progress: Progress
+    pipe: Any, base: Path, rows: Sequence[dict[str, Any]], progress: run.Progress
 ) -> tuple[list[dict[str, Any]], torch.Tensor, int]:
     """Return each image's latents with the number of its caption, the captions' states, the last of
     which is that of the empty caption, and how many rows have a caption that was cut."""
@@ -154,7 +137,7 @@ def _encoded(
     with torch.inference_mode():
         for start in range(0, len(rows), _CHUNK):
             if progress.should_stop():
-                raise Cancelled
+                raise run.Cancelled
             chunk = rows[start : start + _CHUNK]
             images = torch.stack([pixels(row["image"], width, height) for row in chunk])
             latents = pipe.vae.encode(images.to(pipe.vae.device)).latent_dist.mean
@@ -172,7 +155,7 @@ def _caption_states(pipe: Any, base: Path, captions: list[str]) -> tuple[torch.T
     length = min(
         int(tokenizer.model_max_length), int(pipe.text_encoder.config.max_position_embeddings)
     )
-    tokens, cut = read_captions(tokenizer, length, captions)
+    tokens, cut = run.read_captions(tokenizer, length, captions)
     rows = [padded(row, length, tokenizer.pad_token_id) for row in tokens]
     with torch.no_grad():
         states = torch.cat(
@@ -192,9 +175,9 @@ def _collated(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def _arguments(
-    request: TrainingRequest, settings: DenoiserHyperparameters
+    request: run.TrainingRequest, settings: DenoiserHyperparameters
 ) -> transformers.TrainingArguments:
-    return arguments(
+    return run.training_arguments(
         request,
         settings.seed,
         max_steps=settings.steps,
@@ -233,7 +216,7 @@ class _Denoiser(torch.nn.Module):  # type: ignore[misc]
         self._noise = diffusers.DDPMScheduler.from_config(pipe.scheduler.config)
         self._kind = self._noise.config.prediction_type
         if self._kind not in ("epsilon", "v_prediction"):
-            raise BadMaterial(f"The base predicts {self._kind}, which cannot be trained here.")
+            raise run.BadMaterial(f"The base predicts {self._kind}, which cannot be trained here.")
         self._dropout = dropout
         self.register_buffer("_states", states, persistent=False)
 

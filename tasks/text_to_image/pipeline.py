@@ -15,9 +15,8 @@ import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
+from assay.plugins import run
 from tasks.text_to_image import TASK
-from workers.engines.architectures import UnsupportedModel, pipeline_parts
-from workers.engines.loading import check_shards
 
 diffusers.utils.logging.disable_progress_bar()
 
@@ -51,11 +50,11 @@ def load_pipeline(
     Raises:
         UnsupportedModel: the folder holds no pipeline that is allowed, or a part cannot be loaded.
     """
-    _, parts = pipeline_parts(folder, architectures, TASK.components)
+    _, parts = run.pipeline_parts(folder, architectures, TASK.components)
     if missing := [name for name in _NEEDED if name not in parts]:
-        raise UnsupportedModel(f"model_index.json names no {missing[0]}.")
+        raise run.UnsupportedModel(f"model_index.json names no {missing[0]}.")
     if ("safety_checker" in parts) != ("feature_extractor" in parts):
-        raise UnsupportedModel("A safety checker needs a feature extractor, and the reverse.")
+        raise run.UnsupportedModel("A safety checker needs a feature extractor, and the reverse.")
     loaded = {
         name: _part(folder / name, name, parts[name], dtype)
         for name in parts
@@ -100,9 +99,11 @@ def padded(tokens: Sequence[int], length: int, pad: int) -> list[int]:
 def _part(folder: Path, name: str, class_name: str, dtype: torch.dtype | None) -> Any:
     allowed = _PLACES.get(name)
     if allowed is None and (name != "scheduler" or not class_name.endswith("Scheduler")):
-        raise UnsupportedModel(f"model_index.json names a part {name!r}, which is not known here.")
+        raise run.UnsupportedModel(
+            f"model_index.json names a part {name!r}, which is not known here."
+        )
     if allowed is not None and class_name not in allowed:
-        raise UnsupportedModel(f"model_index.json has a {class_name} as its {name}.")
+        raise run.UnsupportedModel(f"model_index.json has a {class_name} as its {name}.")
     if class_name == "StableDiffusionSafetyChecker":
         part: Any = StableDiffusionSafetyChecker
     else:
@@ -110,7 +111,7 @@ def _part(folder: Path, name: str, class_name: str, dtype: torch.dtype | None) -
         part = getattr(library, _RENAMED.get(class_name, class_name))
     settings: dict[str, Any] = {"local_files_only": True}
     if issubclass(part, torch.nn.Module):
-        check_shards(folder)
+        run.check_shards(folder)
         settings |= {"use_safetensors": True}
         # The libraries name the same setting differently.
         is_diffusers = issubclass(part, diffusers.ModelMixin)
@@ -118,5 +119,5 @@ def _part(folder: Path, name: str, class_name: str, dtype: torch.dtype | None) -
     try:
         loaded = part.from_pretrained(folder, **settings)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UnsupportedModel(f"The part {name} cannot be loaded: {error}"[:500]) from error
+        raise run.UnsupportedModel(f"The part {name} cannot be loaded: {error}"[:500]) from error
     return loaded.eval() if isinstance(loaded, torch.nn.Module) else loaded

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.text_to_image.pipeline import (
     load_pipeline,
     load_prompt_tokenizer,
@@ -21,10 +23,6 @@ from tasks.text_to_image.pipeline import (
     text_states,
 )
 from tasks.text_to_image.schema import MAX_SEED, DrawingInputs, DrawingOptions
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.prompts import PromptCancelled, PromptProcesses
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
 
 # Sides over this multiple of the trained size cost much, and repeat motifs.
 MAX_ENLARGEMENT = 2
@@ -65,7 +63,7 @@ class TextToImageRunner:
     not decoded.
     """
 
-    limits = BatchLimits(items=16, size=4 * 512 * 512, wait_s=0.01)
+    limits = run.BatchLimits(items=16, size=4 * 512 * 512, wait_s=0.01)
 
     def __init__(
         self,
@@ -83,23 +81,25 @@ class TextToImageRunner:
         self._length = min(int(tokenizer.model_max_length), int(config.max_position_embeddings))
         self._pad = tokenizer.pad_token_id
         if self._pad is None or len(tokenizer) > config.vocab_size:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The tokenizer has {len(tokenizer)} tokens and the padding token {self._pad}; the "
                 f"text encoder reads {config.vocab_size}."
             )
         self._cancelled: set[str] = set()
         self._running: frozenset[str] = frozenset()
         self._closing = False
-        self._prompts = PromptProcesses(tokenizer, max_length=self._length)
+        self._prompts = run.PromptProcesses(tokenizer, max_length=self._length)
 
-    def prepare(self, request_id: str, inputs: DrawingInputs, options: DrawingOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: DrawingInputs, options: DrawingOptions
+    ) -> run.Prepared:
         prompts = [inputs.prompt, inputs.negative_prompt or ""]
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         settings = (*self._size(inputs), options.steps, options.guidance)
         try:
             read = self._prompts.read_texts(request_id, prompts, options.truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except run.PromptCancelled:
+            raise run.RequestCancelled from None
         prompt, negative = (padded(row, self._length, self._pad) for row in read.tokens)
         items = [
             Item(
@@ -109,7 +109,7 @@ class TextToImageRunner:
             )
             for number in range(inputs.n)
         ]
-        return Prepared(
+        return run.Prepared(
             items=items,
             prompt_tokens=len(read.tokens[0]),
             units=inputs.n,
@@ -159,7 +159,7 @@ class TextToImageRunner:
     def split(self, output: Any, items: Sequence[Item]) -> list[Any]:
         flagged = output.nsfw_content_detected or [False] * len(items)
         return [
-            MediaOutput(
+            run.MediaOutput(
                 _png(image), "image/png", {"seed": item.payload.seed, "flagged": bool(unsafe)}
             )
             for image, unsafe, item in zip(output.images, flagged, items, strict=True)
@@ -177,7 +177,7 @@ class TextToImageRunner:
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         # The pipeline's own interruption still decodes, which costs more than a step.
         if self._closing or self._running <= self._cancelled:
-            raise Cancelled
+            raise run.RequestCancelled
         return {}
 
     def _size(self, inputs: DrawingInputs) -> tuple[int, int]:
@@ -189,7 +189,7 @@ class TextToImageRunner:
         ):
             most = MAX_ENLARGEMENT * native
             if side % _SIDE_STEP or not _SIDE_STEP <= side <= most:
-                raise RequestRefused(
+                raise run.RequestRefused(
                     f"The {name} must be a multiple of {_SIDE_STEP} up to {most}; this model draws "
                     f"best at {self._width}x{self._height}."
                 )

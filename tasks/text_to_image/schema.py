@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import Inputs, TextOptions
+from assay.plugins import declare
 
 MAX_IMAGES = 10
 MAX_SIDE = 2_048
@@ -26,11 +25,11 @@ class CaptionedImage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
+    image: declare.ImageFile
     text: str = Field(min_length=1, max_length=2_000)
 
 
-class DrawingInputs(Inputs):
+class DrawingInputs(declare.Inputs):
     """A prompt, and the number and size in pixels of the images to draw.
 
     Image i has the seed `seed` + i; without a seed, one is drawn. Without a size, images have the
@@ -45,7 +44,7 @@ class DrawingInputs(Inputs):
     seed: Seed | None = None
 
 
-class DrawingOptions(TextOptions):
+class DrawingOptions(declare.TextOptions):
     """Settings of the denoising: number of steps, and weight of classifier-free guidance."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = DEFAULT_STEPS

@@ -23,13 +23,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
-from workers.engines.images import UnreadableImage, read_image
-from workers.engines.runner import MediaOutput
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, EvaluationResult
-from workers.trainers.slices import Part, by_label
-from workers.trainers.thumbnails import thumbnail
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 OTHERS = "images of other prompts"
 REAL = "the test images themselves"
@@ -40,7 +34,7 @@ SAMPLES = 8
 _SEED = 17
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return the share of images whose own caption fits best among all captions of the test rows,
     and how close images of one prompt come to the variety of real ones (1 is the same).
 
@@ -53,9 +47,9 @@ def score(request: ScoreRequest) -> EvaluationResult:
     captions = [row["text"] for row in request.rows]
     distinct = sorted(set(captions))
     if not request.train_rows:
-        raise BadMaterial("The score needs the rows that the version was trained on.")
+        raise run.BadMaterial("The score needs the rows that the version was trained on.")
     if len(distinct) < 2:
-        raise BadMaterial("All test rows have one caption; prompt match needs at least two.")
+        raise run.BadMaterial("All test rows have one caption; prompt match needs at least two.")
     outputs = [_output(outcome.results[0]) for outcome in request.outcomes]
     drawn = np.stack([features(_decoded(output)) for output in outputs])
     real = np.stack([features(_opened(row["image"])) for row in request.rows])
@@ -81,7 +75,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         f"The reader, trained on {reader.trained_on:,} images, finds the caption of "
         f"{right[REAL].mean():.3f} of the real test images among {len(distinct)}."
     )
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baseline,
         baseline_name=OTHERS,
@@ -90,8 +84,8 @@ def score(request: ScoreRequest) -> EvaluationResult:
             "samples": [
                 {
                     "input": caption[:300],
-                    "expected_image": thumbnail(row["image"]),
-                    "output_image": thumbnail(_decoded(output)),
+                    "expected_image": run.thumbnail(row["image"]),
+                    "output_image": run.thumbnail(_decoded(output)),
                     "output": f"Read as “{distinct[found][:300]}”",
                 }
                 for caption, row, output, found in list(
@@ -110,14 +104,14 @@ def score(request: ScoreRequest) -> EvaluationResult:
         },
         intervals={
             "metrics": {
-                "variety": bootstrap(
+                "variety": run.bootstrap(
                     spread,
                     lambda rows: variety(drawn[rows], real[rows], [captions[n] for n in rows]),
                     len(captions),
                 )
             }
         },
-        slices=_slices(by_label(captions), right),
+        slices=_slices(run.slices_by_label(captions), right),
     )
 
 
@@ -144,7 +138,7 @@ class Reader:
         try:
             wanted = words.fit_transform([row["text"] for row in chosen]).toarray()
         except ValueError as error:
-            raise BadMaterial(f"The captions hold no words: {error}") from error
+            raise run.BadMaterial(f"The captions hold no words: {error}") from error
         images = np.stack([features(_opened(row["image"])) for row in chosen])
         self._model = make_pipeline(
             StandardScaler(),
@@ -183,24 +177,24 @@ def variety(drawn: np.ndarray, real: np.ndarray, captions: Sequence[str]) -> flo
     return min(ours, theirs) / max(ours, theirs) if ours and theirs else 0.0
 
 
-def _output(result: Any) -> MediaOutput:
-    if not isinstance(result, MediaOutput):
-        raise BadMaterial("The version draws no images.")
+def _output(result: Any) -> run.MediaOutput:
+    if not isinstance(result, run.MediaOutput):
+        raise run.BadMaterial("The version draws no images.")
     return result
 
 
 def _opened(path: Path) -> Image.Image:
     try:
-        return read_image(path)
-    except UnreadableImage as error:
-        raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+        return run.read_image(path)
+    except run.UnreadableImage as error:
+        raise run.BadMaterial(f"The image {path.name[:12]}…: {error}") from error
 
 
-def _decoded(output: MediaOutput) -> Image.Image:
+def _decoded(output: run.MediaOutput) -> Image.Image:
     return Image.open(io.BytesIO(output.data))
 
 
-def _slices(parts: Sequence[Part], right: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _slices(parts: Sequence[run.Slice], right: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return [
         {
             "by": "caption",

@@ -5,17 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.text_to_speech.endpoints import (
     SpeechRequest,
     TextToSpeechRequest,
@@ -30,28 +20,29 @@ def evaluation_request(row: dict[str, Any]) -> tuple[SpeechInputs, SpeechOptions
     return SpeechInputs(text=row["text"]), SpeechOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="text-to-speech",
     title="Text to speech",
     description="Speaks a text.",
     modality="text",
-    family=Family.AUDIO,
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.AUDIO,),
+    family=declare.Family.AUDIO,
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.AUDIO,),
     architectures=("PiperVoice",),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.text_to_speech.runner:PiperRunner",
-    unit=Unit.CHARACTERS,
+    unit=declare.Unit.CHARACTERS,
     input_schema=SpeechInputs,
     option_schema=SpeechOptions,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/audio/speech",
             read_speech,
             request=SpeechRequest,
             summary="OpenAI's shape: the recording itself, as MP3, Opus, FLAC, WAV or PCM.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/text-to-speech",
             read_text_to_speech,
             named=True,
@@ -60,7 +51,7 @@ TASK = Task(
         ),
     ),
     sample={"input": "The review is complete.", "voice": "default"},
-    playground=Playground(
+    playground=declare.Playground(
         body={"inputs": "$text"},
         path="/v1/tasks/text-to-speech/{model}",
         text="The review is complete. The model can be released today.",
@@ -71,12 +62,12 @@ TASK = Task(
         {"text": "The review is complete."},
         {"text": "Please send the report to the board before Friday."},
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.text_to_speech.score:score",
         metrics=(
-            Metric("wer", "Word error rate, round trip", higher_is_better=False),
-            Metric("cer", "Character error rate, round trip", higher_is_better=False),
+            declare.Metric("wer", "Word error rate, round trip", higher_is_better=False),
+            declare.Metric("cer", "Character error rate, round trip", higher_is_better=False),
         ),
         primary_metric="wer",
         judge="automatic-speech-recognition",

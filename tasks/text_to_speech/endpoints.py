@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, MediaResult, Plan, Rendered
-from registry.catalog.requests import Body, Name, RequestInvalid, Strict, parse
+from assay.plugins import declare
 from tasks.text_to_speech.schema import (
     AudioFormat,
     SpeechInputs,
@@ -31,10 +30,10 @@ _CONTENT_TYPES = {
 _WAV_HEADER_BYTES = 44
 
 
-class SpeechRequest(Strict):
+class SpeechRequest(declare.Strict):
     """The body of POST /v1/audio/speech. `instructions` are OpenAI's, and not honored here."""
 
-    model: Name
+    model: declare.Name
     input: SpokenText
     voice: Voice
     response_format: Literal["wav", "flac", "mp3", "opus", "pcm", "aac"] | None = None
@@ -43,11 +42,11 @@ class SpeechRequest(Strict):
     instructions: None = None
 
 
-class GenerationParameters(Strict):
+class GenerationParameters(declare.Strict):
     """Hugging Face's settings of a generating model; a voice takes none of them."""
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Settings of one request in Hugging Face's shape, and the voice."""
 
     voice: Voice | None = None
@@ -55,25 +54,25 @@ class Parameters(Strict):
     generation_parameters: GenerationParameters | None = None
 
 
-class TextToSpeechRequest(Strict):
+class TextToSpeechRequest(declare.Strict):
     """POST /v1/tasks/text-to-speech/{model}, as `huggingface_hub.InferenceClient` sends it."""
 
     inputs: SpokenText
     parameters: Parameters | None = None
 
 
-def read_speech(body: Body, request_id: str, name: str) -> Plan:
+def read_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/audio/speech. Raises RequestInvalid."""
-    request = parse(SpeechRequest, body.data)
+    request = declare.parse(SpeechRequest, body.data)
     wanted = request.response_format or DEFAULT_FORMAT
     if wanted == "aac":
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "response_format aac is not supported; use mp3, opus, flac, wav or pcm.",
             param="response_format",
             code="unsupported_value",
         )
     if request.stream_format == "sse":
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "stream_format sse is not supported; leave it out.",
             param="stream_format",
             code="unsupported_value",
@@ -87,9 +86,9 @@ def read_speech(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def read_text_to_speech(body: Body, request_id: str, name: str) -> Plan:
+def read_text_to_speech(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read POST /v1/tasks/text-to-speech/{model}. Raises RequestInvalid."""
-    request = parse(TextToSpeechRequest, body.data)
+    request = declare.parse(TextToSpeechRequest, body.data)
     given = request.parameters or Parameters()
     return _plan(
         name,
@@ -106,8 +105,8 @@ def _voice(given: str | None) -> str | None:
 
 def _plan(
     model: str, inputs: SpeechInputs, options: SpeechOptions, renderer: RecordingRenderer
-) -> Plan:
-    return Plan(
+) -> declare.Plan:
+    return declare.Plan(
         model=model,
         inputs=inputs,
         renderer=renderer,
@@ -124,7 +123,7 @@ class RecordingRenderer:
 
     format: str
 
-    def whole(self, answer: Answer) -> Rendered:
-        result: MediaResult = answer.results[0]
+    def whole(self, answer: declare.Answer) -> declare.Rendered:
+        result: declare.MediaResult = answer.results[0]
         data = result.data[_WAV_HEADER_BYTES:] if self.format == "pcm" else result.data
-        return Rendered(data, _CONTENT_TYPES[self.format])
+        return declare.Rendered(data, _CONTENT_TYPES[self.format])

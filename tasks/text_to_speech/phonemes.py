@@ -13,8 +13,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.protocol import RequestRefused
+from assay.plugins import run
 
 PROGRAM = "espeak-ng"
 SECONDS = 20
@@ -44,10 +43,10 @@ class Phonemizer:
 
     def __init__(self, voice: str) -> None:
         if not VOICE.fullmatch(voice):
-            raise UnsupportedModel(f"config.json names {voice[:40]!r} as its language.")
+            raise run.UnsupportedModel(f"config.json names {voice[:40]!r} as its language.")
         found = _program()
         if found is None:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 "This voice needs the program espeak-ng, which this machine does not have. Install "
                 "it (Debian: apt install espeak-ng), or set ASSAY_ESPEAK_NG to its path."
             )
@@ -61,7 +60,7 @@ class Phonemizer:
             if any(character.isalnum() for character in found["words"])
         ]
         if not parts:
-            raise RequestRefused("The text has no words that can be spoken.")
+            raise run.RequestRefused("The text has no words that can be spoken.")
         spoken = self._spoken([words for words, _ in parts])
         return [
             Clause(phonemes, _mark(mark)) for phonemes, (_, mark) in zip(spoken, parts, strict=True)
@@ -80,7 +79,7 @@ class Phonemizer:
         try:
             output = _output(self._command, text)
         except (subprocess.SubprocessError, OSError) as error:
-            raise RequestRefused(
+            raise run.RequestRefused(
                 "The text could not be turned into phonemes; try a shorter one.", status=503
             ) from error
         lines = output.decode("utf-8", "replace").splitlines()

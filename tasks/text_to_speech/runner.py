@@ -13,12 +13,10 @@ import soundfile
 import torch
 from scipy.signal import resample_poly
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.text_to_speech.phonemes import Clause, Phonemizer
 from tasks.text_to_speech.schema import SpeechInputs, SpeechOptions
-from workers.engines.architectures import UnsupportedModel, architecture_of, read_json
-from workers.engines.onnx_session import load_session
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, MediaOutput, Prepared
 
 # The rate of OpenAI's `pcm`, and one of those that Opus takes.
 RATE = 24_000
@@ -45,7 +43,7 @@ class _Speech:
 class PiperRunner:
     """Returns one recording of the text."""
 
-    limits = BatchLimits(items=4, size=4)
+    limits = run.BatchLimits(items=4, size=4)
 
     def __init__(
         self,
@@ -55,8 +53,8 @@ class PiperRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        architecture_of(folder, architectures)
-        config = read_json(folder / "config.json")
+        run.architecture_of(folder, architectures)
+        config = run.read_json(folder / "config.json")
         self._voices = _voices(config)
         self._ids = _phoneme_ids(config)
         self._rate = _number(config, ("audio", "sample_rate"), 8_000, 48_000)
@@ -64,20 +62,22 @@ class PiperRunner:
         self._length = _number(config, ("inference", "length_scale"), 0.1, 10)
         self._noise_w = _number(config, ("inference", "noise_w"), 0, 2)
         self._phonemizer = Phonemizer(str(_at(config, ("espeak", "voice"))))
-        self._session = load_session(
+        self._session = run.load_session(
             folder / "model.onnx",
             {"input": "int64", "input_lengths": "int64", "scales": "float"},
             "output",
         )
 
-    def prepare(self, request_id: str, inputs: SpeechInputs, options: SpeechOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: SpeechInputs, options: SpeechOptions
+    ) -> run.Prepared:
         if inputs.voice is not None and inputs.voice not in self._voices:
-            raise RequestRefused(
+            raise run.RequestRefused(
                 f"voice is {inputs.voice!r}; this model speaks as {', '.join(self._voices)}."
             )
         clauses = self._phonemizer.clauses(inputs.text)
         item = Item(_Speech(self._sentences(clauses), options))
-        return Prepared(items=[item], units=len(inputs.text))
+        return run.Prepared(items=[item], units=len(inputs.text))
 
     def collate(self, items: Sequence[Item]) -> list[_Speech]:
         return [item.payload for item in items]
@@ -124,7 +124,7 @@ class PiperRunner:
                 now = []
         found += [now] if now else []
         if not found:
-            raise RequestRefused("The text has no words that this voice can speak.")
+            raise run.RequestRefused("The text has no words that this voice can speak.")
         return found
 
     def _samples(self, sentence: list[int], speed: float) -> np.ndarray:
@@ -145,14 +145,16 @@ class PiperRunner:
         return np.asarray(output, np.float32).reshape(-1)
 
 
-def _recording(samples: np.ndarray, rate: int, form: str) -> MediaOutput:
+def _recording(samples: np.ndarray, rate: int, form: str) -> run.MediaOutput:
     shared = np.gcd(RATE, rate)
     samples = resample_poly(samples, RATE // shared, rate // shared)
     samples = np.clip(np.nan_to_num(samples), -1, 1)
     kind, subtype, content_type = _WRITTEN[form]
     stream = io.BytesIO()
     soundfile.write(stream, samples, RATE, format=kind, subtype=subtype)
-    return MediaOutput(stream.getvalue(), content_type, {"seconds": round(len(samples) / RATE, 3)})
+    return run.MediaOutput(
+        stream.getvalue(), content_type, {"seconds": round(len(samples) / RATE, 3)}
+    )
 
 
 def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -165,7 +167,7 @@ def _at(config: dict[str, Any], path: tuple[str, ...]) -> Any:
 def _number(config: dict[str, Any], path: tuple[str, ...], least: float, most: float) -> Any:
     value = _at(config, path)
     if type(value) not in (int, float) or not least <= value <= most:
-        raise UnsupportedModel(
+        raise run.UnsupportedModel(
             f"config.json must state {'.'.join(path)} from {least} to {most}; it has {value!r:.40}."
         )
     return value
@@ -178,7 +180,7 @@ def _voices(config: dict[str, Any]) -> list[str]:
         or len(voices) != 1
         or not all(isinstance(name, str) and 1 <= len(name) <= 100 for name in voices)
     ):
-        raise UnsupportedModel("config.json must name one voice in a list, voices.")
+        raise run.UnsupportedModel("config.json must name one voice in a list, voices.")
     return voices
 
 
@@ -186,12 +188,12 @@ def _phoneme_ids(config: dict[str, Any]) -> dict[str, int]:
     """Return the number of each phoneme, as Piper's `phoneme_id_map` has it."""
     stated = config.get("phoneme_id_map")
     if not isinstance(stated, dict) or len(stated) > 1_000:
-        raise UnsupportedModel("config.json must hold a phoneme_id_map.")
+        raise run.UnsupportedModel("config.json must hold a phoneme_id_map.")
     found: dict[str, int] = {}
     for phoneme, ids in stated.items():
         if not isinstance(ids, list) or len(ids) != 1 or type(ids[0]) is not int or ids[0] < 0:
-            raise UnsupportedModel(f"phoneme_id_map must give {phoneme[:20]!r} one number.")
+            raise run.UnsupportedModel(f"phoneme_id_map must give {phoneme[:20]!r} one number.")
         found[phoneme] = ids[0]
     if missing := [mark for mark in (_PAD, _START, _END) if mark not in found]:
-        raise UnsupportedModel(f"phoneme_id_map lacks {missing[0]!r}.")
+        raise run.UnsupportedModel(f"phoneme_id_map lacks {missing[0]!r}.")
     return found

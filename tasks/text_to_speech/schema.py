@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.inputs import Inputs, Options
+from assay.plugins import declare
 
 # OpenAI's bounds.
 MAX_CHARACTERS = 4_096
@@ -25,14 +25,14 @@ class Sentence(BaseModel):
     text: SpokenText
 
 
-class SpeechInputs(Inputs):
+class SpeechInputs(declare.Inputs):
     """One text. Without a `voice` the model's first one speaks."""
 
     text: SpokenText
     voice: Voice | None = None
 
 
-class SpeechOptions(Options):
+class SpeechOptions(declare.Options):
     """`speed` 1 is the model's own; `format` is that of the recording."""
 
     speed: Speed = 1.0

@@ -13,14 +13,10 @@ from typing import Any
 
 import soundfile
 
+from assay.plugins import run
 from tasks.automatic_speech_recognition.schema import Recording, SpeechOptions
 from tasks.automatic_speech_recognition.score import count_errors, transcript
 from tasks.text_to_speech.phonemes import espeak_speech
-from workers.engines.runner import MediaOutput
-from workers.trainers.evaluation import Asked, ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.slices import by_length
-from workers.trainers.uncertainty import bootstrap
 
 PLAIN_VOICE = "espeak-ng’s own voice"
 SILENCE = "silence"
@@ -30,7 +26,7 @@ SHOWN_CHARACTERS = 300
 SOUND_CHARACTERS = 120_000
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return WER and CER of the round trip, with intervals from drawing texts again.
 
     Raises:
@@ -38,20 +34,20 @@ def score(request: ScoreRequest) -> EvaluationResult:
         Cancelled: `request.progress` said so.
     """
     if request.judge is None:
-        raise BadMaterial("The score needs a speech recognizer as its judge.")
+        raise run.BadMaterial("The score needs a speech recognizer as its judge.")
     texts = [row["text"] for row in request.rows]
     spoken = [_output(outcome.results[0]) for outcome in request.outcomes]
     heard = _heard(request.judge, [output.data for output in spoken])
     words, characters = _errors(texts, heard)
     if not words.lengths.sum():
-        raise BadMaterial("The test data's texts hold no words.")
+        raise run.BadMaterial("The test data's texts hold no words.")
     plain = _plain(request, texts)
     name = SILENCE if plain is None else PLAIN_VOICE
     plain_words, plain_characters = _errors(texts, plain or [""] * len(texts))
     metrics = {"wer": words.rate(), "cer": characters.rate()}
     baseline = {"wer": plain_words.rate(), "cer": plain_characters.rate()}
     count = len(texts)
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=baseline,
         baseline_name=name,
@@ -72,12 +68,12 @@ def score(request: ScoreRequest) -> EvaluationResult:
         },
         intervals={
             "metrics": {
-                "wer": bootstrap(metrics["wer"], words.rate, count),
-                "cer": bootstrap(metrics["cer"], characters.rate, count),
+                "wer": run.bootstrap(metrics["wer"], words.rate, count),
+                "cer": run.bootstrap(metrics["cer"], characters.rate, count),
             },
             "baseline": {
-                "wer": bootstrap(baseline["wer"], plain_words.rate, count),
-                "cer": bootstrap(baseline["cer"], plain_characters.rate, count),
+                "wer": run.bootstrap(baseline["wer"], plain_words.rate, count),
+                "cer": run.bootstrap(baseline["cer"], plain_characters.rate, count),
             },
         },
         slices=[
@@ -89,28 +85,28 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": words.rate(part.rows),
                 "baseline": plain_words.rate(part.rows),
             }
-            for part in by_length(texts)
+            for part in run.slices_by_length(texts)
         ],
     )
 
 
-def _output(result: Any) -> MediaOutput:
-    if not isinstance(result, MediaOutput):
-        raise BadMaterial("The voice returned something other than a recording.")
+def _output(result: Any) -> run.MediaOutput:
+    if not isinstance(result, run.MediaOutput):
+        raise run.BadMaterial("The voice returned something other than a recording.")
     return result
 
 
-def _heard(judge: Asked, recordings: list[bytes]) -> list[str]:
+def _heard(judge: run.AskJudge, recordings: list[bytes]) -> list[str]:
     asked = [(Recording(audio=io.BytesIO(data)), SpeechOptions()) for data in recordings]
     return [transcript(outcome) for outcome in judge(asked)]
 
 
-def _plain(request: ScoreRequest, texts: list[str]) -> list[str] | None:
+def _plain(request: run.ScoreRequest, texts: list[str]) -> list[str] | None:
     """Return what is heard when espeak-ng itself speaks the texts; None without the program."""
     recordings = []
     for text in texts:
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         if (data := espeak_speech(text)) is None:
             request.progress.log("There is no espeak-ng to compare with.")
             return None
@@ -125,7 +121,7 @@ def _errors(texts: list[str], heard: list[str]) -> tuple[Any, Any]:
     )
 
 
-def _sound(output: MediaOutput) -> dict[str, str]:
+def _sound(output: run.MediaOutput) -> dict[str, str]:
     """Return the recording, made small, for a player on the review page; nothing if it is long."""
     samples, rate = soundfile.read(io.BytesIO(output.data), dtype="float32")
     stream = io.BytesIO()

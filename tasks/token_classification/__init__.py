@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.token_classification.endpoints import TokenClassificationRequest, read_text
 from tasks.token_classification.schema import (
     Entity,
@@ -45,13 +35,14 @@ class TokenHyperparameters(BaseModel):
 
 _TEXT = "Please write to Ana Silva at ana.silva@example.org or call 555-0134."
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="token-classification",
     title="Token classification",
     description="Marks passages of a text with labels, such as names, places or personal data.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.SPANS,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.SPANS,),
     architectures=(
         "BertForTokenClassification",
         "DistilBertForTokenClassification",
@@ -59,11 +50,11 @@ TASK = Task(
         "RobertaForTokenClassification",
         "XLMRobertaForTokenClassification",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.token_classification.runner:TokenRunner",
-    unit=Unit.TOKENS,
+    unit=declare.Unit.TOKENS,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/token-classification",
             read_text,
             named=True,
@@ -75,7 +66,7 @@ TASK = Task(
     option_schema=TokenOptions,
     result_type=list[Entity],
     sample={"inputs": _TEXT},
-    playground=Playground(body={"inputs": "$text"}, text=_TEXT),
+    playground=declare.Playground(body={"inputs": "$text"}, text=_TEXT),
     row=LabeledSpans,
     row_input=row_input,
     examples=(
@@ -89,7 +80,7 @@ TASK = Task(
         {"text": "The office is closed on Mondays.", "spans": []},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -98,14 +89,14 @@ TASK = Task(
             bases=frozenset({"token-classification", "embeddings"}),
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.token_classification.score:score",
         metrics=(
-            Metric("f1", "F1"),
-            Metric("precision", "Precision"),
-            Metric("recall", "Recall"),
-            Metric("overlap_recall", "Recall, any overlap"),
+            declare.Metric("f1", "F1"),
+            declare.Metric("precision", "Precision"),
+            declare.Metric("recall", "Recall"),
+            declare.Metric("overlap_recall", "Recall, any overlap"),
         ),
         primary_metric="f1",
         uses_training_rows=True,

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, Strict, estimate_tokens, parse
+from assay.plugins import declare
 from tasks.token_classification.schema import (
     MAX_CHARACTERS,
     IgnoredLabels,
@@ -21,7 +20,7 @@ from tasks.token_classification.schema import (
 _SHARED = 1.25
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Settings of the passages. The windows of a long text are chosen here, so that `stride` is not
     taken."""
 
@@ -30,19 +29,19 @@ class Parameters(Strict):
     stride: None = None
 
 
-class TokenClassificationRequest(Strict):
+class TokenClassificationRequest(declare.Strict):
     """One text."""
 
     inputs: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
     parameters: Parameters | None = None
 
 
-def read_text(body: Body, request_id: str, name: str) -> Plan:
+def read_text(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(TokenClassificationRequest, body.data)
+    request = declare.parse(TokenClassificationRequest, body.data)
     given = request.parameters.model_dump(exclude_none=True) if request.parameters else {}
-    tokens = round(estimate_tokens([request.inputs]) * _SHARED) + 2
-    return Plan(
+    tokens = round(declare.estimate_tokens([request.inputs]) * _SHARED) + 2
+    return declare.Plan(
         model=name,
         inputs=TokenInputs(text=request.inputs),
         options=TokenOptions(**given),
@@ -56,6 +55,6 @@ def read_text(body: Body, request_id: str, name: str) -> Plan:
 class EntityRenderer:
     """The passages, or tokens, in the order of the text."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         entities: list[Any] = answer.results[0]
         return entities

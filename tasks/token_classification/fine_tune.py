@@ -10,19 +10,10 @@ from typing import Any
 import numpy as np
 import transformers
 
+from assay.plugins import run
 from tasks.token_classification import TASK, TokenHyperparameters
 from tasks.token_classification.entities import OUTSIDE, tag
 from tasks.token_classification.score import count, micro
-from workers.trainers.classifier_training import distinct
-from workers.trainers.head_training import HeadTrainer, load_with_head, saved_labels
-from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import (
-    arguments,
-    fast_bfloat16,
-    parse_settings,
-    read_rows,
-    run_trainer,
-)
 
 MIN_ROWS = 8
 MAX_LABELS = 200
@@ -32,7 +23,7 @@ IGNORED = -100
 Rows = list[dict[str, Any]]
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Fine-tune; the epoch with the best F1 on the validation rows is kept.
 
     A base whose labels are those of the data keeps its head and goes on from there.
@@ -41,15 +32,17 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(TokenHyperparameters, request.hyperparameters)
-    rows, dropped = distinct(read_marked(request.train_file), "text")
+    settings = run.parse_settings(TokenHyperparameters, request.hyperparameters)
+    rows, dropped = run.distinct_rows(read_marked(request.train_file), "text")
     if dropped:
         progress.warn(f"{dropped} repeated texts are left out; each text counts once.")
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} texts; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} texts; at least {MIN_ROWS} are needed.")
     names = sorted({span["label"] for row in rows for span in row["spans"]})
     if not 1 <= len(names) <= MAX_LABELS:
-        raise BadMaterial(f"The data has {len(names)} labels; 1 to {MAX_LABELS} can be learned.")
+        raise run.BadMaterial(
+            f"The data has {len(names)} labels; 1 to {MAX_LABELS} can be learned."
+        )
     labels, keeps_head = _labels(request, names)
     train_rows, validation_rows = _split(rows, settings.validation_fraction, settings.seed)
     progress.log(
@@ -58,7 +51,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         + ("The base knows them; its head is kept." if keeps_head else "The head is new.")
     )
     transformers.set_seed(settings.seed)
-    model, tokenizer = load_with_head(
+    model, tokenizer = run.load_with_head(
         request,
         suffix="ForTokenClassification",
         architectures=TASK.architectures,
@@ -69,11 +62,11 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     )
     examples = _encoded(train_rows, tokenizer, labels, settings.max_length)
     steps = -(-len(examples) // settings.batch_size) * settings.epochs
-    trainer = HeadTrainer(
+    trainer = run.HeadTrainer(
         head=() if keeps_head else ("classifier",),
         progress=progress,
         model=model,
-        args=arguments(
+        args=run.training_arguments(
             request,
             settings.seed,
             num_train_epochs=settings.epochs,
@@ -87,15 +80,15 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
             load_best_model_at_end=True,
             metric_for_best_model="f1",
             greater_is_better=True,
-            bf16=fast_bfloat16(),
+            bf16=run.fast_bfloat16(),
         ),
         train_dataset=examples,
         eval_dataset=_encoded(validation_rows, tokenizer, labels, settings.max_length),
         data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
         compute_metrics=lambda found: _metrics(found, labels),
     )
-    metrics, notes = run_trainer(trainer, tokenizer, request, progress)
-    return TrainingResult(
+    metrics, notes = run.run_trainer(trainer, tokenizer, request, progress)
+    return run.TrainingResult(
         metrics={
             "validation_f1": metrics["eval_f1"],
             "validation_loss": metrics["eval_loss"],
@@ -116,7 +109,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 def read_marked(path: Any) -> Rows:
     """Return rows {"text", "spans"}. Raises BadMaterial."""
     shape = '{"text": "…", "spans": [{"start": 0, "end": 3, "label": "…"}]}'
-    return read_rows(path, _is_marked, shape)
+    return run.read_rows(path, _is_marked, shape)
 
 
 def _is_marked(row: dict[str, Any]) -> bool:
@@ -136,14 +129,14 @@ def _is_marked(row: dict[str, Any]) -> bool:
     )
 
 
-def _labels(request: TrainingRequest, names: Sequence[str]) -> tuple[list[str], bool]:
+def _labels(request: run.TrainingRequest, names: Sequence[str]) -> tuple[list[str], bool]:
     """Return the tags of the head, and whether they are those of the base."""
     wanted = [f"{begins}-{name}" for name in names for begins in "BI"]
     try:
         config = json.loads((request.base / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
-    saved = saved_labels(config)
+    saved = run.saved_labels(config)
     if OUTSIDE in saved and set(wanted) <= set(saved):
         return saved, True
     return [OUTSIDE, *wanted], False

@@ -10,15 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from assay.plugins import run
 from tasks.token_classification.entities import Judged, entities
 from tasks.token_classification.schema import Entity, TokenInputs, TokenOptions
-from workers.engines.prompts import Window
-from workers.engines.runner import Item, Prepared
-from workers.engines.text_runner import label_names
-from workers.engines.window_runner import WindowRunner, owned
 
 
-class TokenRunner(WindowRunner):
+class TokenRunner(run.WindowRunner):
     """One list of passages, or tokens, for each text."""
 
     def __init__(
@@ -30,13 +27,13 @@ class TokenRunner(WindowRunner):
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__(folder, architectures=architectures, device=device, dtype=dtype)
-        self._labels = label_names(self.model)
+        self._labels = run.label_names(self.model)
 
-    def prepare(self, request_id: str, inputs: TokenInputs, options: TokenOptions) -> Prepared:  # type: ignore[override]
+    def prepare(self, request_id: str, inputs: TokenInputs, options: TokenOptions) -> run.Prepared:  # type: ignore[override]
         windows = self.windows(request_id, inputs.text)
         tokens = sum(len(each.tokens) for each in windows)
-        return Prepared(
-            items=[Item((windows, inputs.text, options), size=tokens)],
+        return run.Prepared(
+            items=[run.Item((windows, inputs.text, options), size=tokens)],
             prompt_tokens=tokens,
             units=tokens,
         )
@@ -45,7 +42,7 @@ class TokenRunner(WindowRunner):
         scores: Tensor = self.model(**batch).logits.float().softmax(dim=-1)
         return scores
 
-    def split(self, output: list[Tensor], items: Sequence[Item]) -> list[list[Entity]]:
+    def split(self, output: list[Tensor], items: Sequence[run.Item]) -> list[list[Entity]]:
         rows = iter(output)
         found: list[list[Entity]] = []
         for item in items:
@@ -62,13 +59,15 @@ class TokenRunner(WindowRunner):
             )
         return found
 
-    def _judged(self, windows: Sequence[Window], scores: Sequence[Tensor]) -> Judged:
+    def _judged(self, windows: Sequence[run.TextWindow], scores: Sequence[Tensor]) -> Judged:
         """Return each token of the text once."""
         starts: list[int] = []
         ends: list[int] = []
         words: list[int] = []
         rows: list[Any] = []
-        for window, places, each in zip(windows, owned(windows, self.stride), scores, strict=True):
+        for window, places, each in zip(
+            windows, run.owned_tokens(windows, self.stride), scores, strict=True
+        ):
             keep = [at for at in places if window.starts[at] < window.ends[at]]
             starts += [window.starts[at] for at in keep]
             ends += [window.ends[at] for at in keep]

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from registry.catalog.inputs import Inputs, Options
-from registry.catalog.passages import Spans, check_passages
+from assay.plugins import declare
 
 MAX_CHARACTERS = 100_000
 
@@ -24,21 +23,21 @@ class LabeledSpans(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
-    spans: Spans
+    spans: declare.Spans
 
     @model_validator(mode="after")
     def _check_spans(self) -> LabeledSpans:
-        check_passages(self.text, self.spans)
+        declare.check_passages(self.text, self.spans)
         return self
 
 
-class TokenInputs(Inputs):
+class TokenInputs(declare.Inputs):
     """One text."""
 
     text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
 
 
-class TokenOptions(Options):
+class TokenOptions(declare.Options):
     """`aggregation_strategy` joins tokens into passages as transformers does; `none` joins none."""
 
     aggregation_strategy: Strategy = "simple"

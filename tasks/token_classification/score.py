@@ -15,11 +15,8 @@ import numpy as np
 from nervaluate.entities import Entity as Marked
 from nervaluate.strategies import EntityTypeEvaluation, StrictEvaluation
 
+from assay.plugins import run
 from tasks.token_classification.baselines import Found, expressions, phrases
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.slices import MAX_LABELS, by_length
-from workers.trainers.uncertainty import bootstrap
 
 EXPRESSIONS = "regular expressions"
 PHRASES = "phrases of the training data"
@@ -38,7 +35,7 @@ class Baseline:
     trained_on: int
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return the metrics with intervals, F1 by label and by length of the text.
 
     Raises:
@@ -51,7 +48,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     ]
     counts = Counter(label for spans in truth for _, _, label in spans)
     if not counts:
-        raise BadMaterial("The data marks no passage in any row.")
+        raise run.BadMaterial("The data marks no passage in any row.")
     found: list[Found] = [
         [(each["start"], each["end"], each["entity_group"]) for each in outcome.results[0]]
         for outcome in request.outcomes
@@ -60,10 +57,10 @@ def score(request: ScoreRequest) -> EvaluationResult:
     measured = count(truth, found)
     compared = [(each, count(truth, each.found)) for each in baselines]
     if request.progress.should_stop():
-        raise Cancelled
+        raise run.Cancelled
     metrics = {**micro(measured), **_by_label(truth, found, counts)}
     first, theirs = max(compared, key=lambda pair: micro(pair[1])["f1"])
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=metrics,
         baseline=micro(theirs),
         baseline_name=first.name,
@@ -71,7 +68,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         details={
             "per_class": {
                 label: {"f1": metrics[f"f1_{label}"], "support": number}
-                for label, number in counts.most_common(MAX_LABELS)
+                for label, number in counts.most_common(run.MAX_LABEL_SLICES)
             },
             "samples": [
                 {
@@ -99,7 +96,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
                 "value": micro(measured[part.rows])["f1"],
                 "baseline": micro(theirs[part.rows])["f1"],
             }
-            for part in by_length([row["text"] for row in rows])
+            for part in run.slices_by_length([row["text"] for row in rows])
         ],
     )
 
@@ -133,7 +130,7 @@ def _marked(spans: Found) -> list[Marked]:
     return [Marked(label, start, end - 1) for start, end, label in spans]
 
 
-def _baselines(request: ScoreRequest, labels: set[str]) -> list[Baseline]:
+def _baselines(request: run.ScoreRequest, labels: set[str]) -> list[Baseline]:
     texts = [row["text"] for row in request.rows]
     made = [Baseline(NOTHING, [[] for _ in texts], 0)]
     if (find := expressions(labels)) is not None:
@@ -152,14 +149,14 @@ def _by_label(
 
     return {
         f"f1_{label}": micro(count(of(truth, label), of(found, label)))["f1"]
-        for label, _ in counts.most_common(MAX_LABELS)
+        for label, _ in counts.most_common(run.MAX_LABEL_SLICES)
     }
 
 
 def _intervals(numbers: np.ndarray) -> dict[str, dict[str, Any]]:
     values = micro(numbers)
     return {
-        name: bootstrap(
+        name: run.bootstrap(
             values[name],
             lambda rows, name=name: micro(numbers[rows])[name],  # type: ignore[misc]
             len(numbers),

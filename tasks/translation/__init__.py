@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
+from assay.plugins import declare
 from tasks.translation.endpoints import TranslationRequest, read_translation
 from tasks.translation.schema import (
     TranslatedText,
@@ -22,28 +12,28 @@ from tasks.translation.schema import (
     feedback_row,
     row_input,
 )
-from workers.hyperparameters import SequenceSettings
 
 _TEXT = "Insert a new row"
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="translation",
     title="Translation",
     description="Writes a text in another language.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.TEXT,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.TEXT,),
     architectures=(
         "BartForConditionalGeneration",
         "MarianMTModel",
         "PegasusForConditionalGeneration",
         "T5ForConditionalGeneration",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.translation.runner:TranslationRunner",
-    unit=Unit.CHARACTERS,
+    unit=declare.Unit.CHARACTERS,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/translation",
             read_translation,
             named=True,
@@ -55,7 +45,7 @@ TASK = Task(
     option_schema=TranslationOptions,
     result_type=str,
     sample={"inputs": _TEXT},
-    playground=Playground(body={"inputs": "$text"}, text=_TEXT),
+    playground=declare.Playground(body={"inputs": "$text"}, text=_TEXT),
     row=TranslatedText,
     row_input=row_input,
     examples=(
@@ -63,20 +53,20 @@ TASK = Task(
         {"source": "Delete the page", "target": "Supprimer la page"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
             train="tasks.translation.fine_tune:train",
-            hyperparameters=SequenceSettings,
+            hyperparameters=declare.SequenceSettings,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.translation.score:score",
         metrics=(
-            Metric("chrf", "chrF"),
-            Metric("exact_match", "Exact match", proportion=True),
+            declare.Metric("chrf", "chrF"),
+            declare.Metric("exact_match", "Exact match", proportion=True),
         ),
         primary_metric="chrf",
         uses_training_rows=True,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from assay.plugins import run
 from tasks.translation.schema import TranslationInputs, TranslationOptions
-from workers.engines.runner import Prepared
-from workers.engines.sequence_runner import SequenceRunner
 
 
-class TranslationRunner(SequenceRunner):
+class TranslationRunner(run.SequenceRunner):
     """The translation of each text."""
 
     def prepare(
         self, request_id: str, inputs: TranslationInputs, options: TranslationOptions
-    ) -> Prepared:
+    ) -> run.Prepared:
         return self.written(
             request_id,
             inputs.text,

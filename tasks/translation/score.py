@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
-from workers.trainers.text_scores import Simple, from_memory, score_texts
+from assay.plugins import run
 
 COPY = "copy of the text"
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return chrF and exact match, with intervals, and chrF by length of the text.
 
     With training rows, the translation of the most similar training text is a second baseline.
@@ -20,14 +18,14 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     def check() -> None:
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
 
     sources = [row["source"] for row in request.rows]
-    baselines = [Simple(COPY, sources)]
+    baselines = [run.SimpleTexts(COPY, sources)]
     known = [(row["source"], row["target"]) for row in request.train_rows or []]
-    memory = from_memory(sources, known)
+    memory = run.texts_from_memory(sources, known)
     baselines += [memory] if memory is not None else []
-    return score_texts(
+    return run.score_texts(
         sources=sources,
         references=[row["target"] for row in request.rows],
         outputs=[str(outcome.results[0]) for outcome in request.outcomes],

@@ -7,26 +7,12 @@ from typing import Any
 
 from pydantic import Field
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.video_classification.endpoints import (
     VideoClassificationRequest,
     read_video_classification,
 )
 from tasks.video_classification.schema import LabeledVideo, LabelOptions, OneVideo
-from workers.hyperparameters import ClassifierSettings
 
 # A gray square that moves to the right, 4 frames of 32 × 32 pixels, as GIF in base64.
 SAMPLE_VIDEO = (
@@ -39,7 +25,7 @@ SAMPLE_VIDEO = (
 )
 
 
-class TrainingHyperparameters(ClassifierSettings):
+class TrainingHyperparameters(declare.ClassifierSettings):
     """Settings of training. The new head learns `head_factor` times as fast as the rest."""
 
     epochs: int = Field(default=8, ge=1, le=100)
@@ -53,34 +39,35 @@ def evaluation_request(row: dict[str, Any]) -> tuple[OneVideo, LabelOptions]:
     return OneVideo(video=row["video"]), LabelOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="video-classification",
     title="Video classification",
     description="Sorts a short video into one of the labels that its training data names.",
     modality="video",
-    family=Family.VIDEO,
-    inputs=(Modality.VIDEO,),
-    outputs=(Modality.LABEL,),
+    family=declare.Family.VIDEO,
+    inputs=(declare.Modality.VIDEO,),
+    outputs=(declare.Modality.LABEL,),
     architectures=("VideoMAEForVideoClassification",),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.video_classification.runner:VideoClassifierRunner",
-    unit=Unit.MEGAPIXELS,
+    unit=declare.Unit.MEGAPIXELS,
     input_schema=OneVideo,
     option_schema=LabelOptions,
-    result_type=list[Label],
+    result_type=list[declare.Label],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/video-classification",
             read_video_classification,
             named=True,
-            content_types=content_types("video"),
+            content_types=declare.content_types("video"),
             takes_media=True,
             request=VideoClassificationRequest,
             summary="Hugging Face's shape: send the video; the answer is `[{label, score}]`.",
         ),
     ),
     sample={"inputs": SAMPLE_VIDEO, "parameters": {"top_k": 3}},
-    playground=Playground(body=None, path="/v1/tasks/video-classification/{model}"),
+    playground=declare.Playground(body=None, path="/v1/tasks/video-classification/{model}"),
     row=LabeledVideo,
     row_input=itemgetter("video"),
     examples=(
@@ -88,7 +75,7 @@ TASK = Task(
         {"video": "1" * 64, "label": "right"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -96,12 +83,12 @@ TASK = Task(
             hyperparameters=TrainingHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.video_classification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
         ),
         primary_metric="macro_f1",
         uses_training_rows=True,

@@ -7,32 +7,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.requests import Body, Strict
+from assay.plugins import declare
 from tasks.video_classification.schema import LabelOptions, OneVideo
 
 DEFAULT_TOP_K = 5
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """`top_k` is the number of labels to return; scores are always a softmax over all labels."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
     function_to_apply: Literal["softmax"] | None = None
 
 
-class VideoClassificationRequest(MediaRequest):
+class VideoClassificationRequest(declare.MediaRequest):
     """A video in base64."""
 
     parameters: Parameters | None = None
 
 
-def read_video_classification(body: Body, request_id: str, name: str) -> Plan:
+def read_video_classification(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read a video, raw or as JSON. Raises RequestInvalid."""
-    video, request = read_file(body, "video", VideoClassificationRequest)
+    video, request = declare.read_file(body, "video", VideoClassificationRequest)
     parameters = (request and request.parameters) or Parameters()
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=OneVideo(video=video),
         renderer=LabelsRenderer(),
@@ -47,5 +45,5 @@ def read_video_classification(body: Body, request_id: str, name: str) -> Plan:
 class LabelsRenderer:
     """[{label, score}, …], best first."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results[0])

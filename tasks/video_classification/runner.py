@@ -9,19 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.video_classification.schema import LabelOptions, OneVideo
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.loading import load_model
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
-from workers.engines.text_runner import label_names, ranked_labels
-from workers.engines.videos import (
-    UnreadableVideo,
-    VideosBusy,
-    frame_values,
-    load_video_processor,
-    read_clip,
-)
 
 MAX_FRAMES = 64
 
@@ -31,7 +21,7 @@ class VideoClassifierRunner:
     model takes."""
 
     # 4 videos of 16 frames of 224 × 224 pixels.
-    limits = BatchLimits(items=32, size=4 * 16 * 224 * 224)
+    limits = run.BatchLimits(items=32, size=4 * 16 * 224 * 224)
 
     def __init__(
         self,
@@ -41,24 +31,24 @@ class VideoClassifierRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self._processor = load_video_processor(folder)
-        self._model = load_model(folder, architectures, dtype=dtype, device=device)
-        self._labels = label_names(self._model)
+        self._processor = run.load_video_processor(folder)
+        self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
+        self._labels = run.label_names(self._model)
         self._frames = frames_of(self._model)
 
-    def prepare(self, request_id: str, inputs: OneVideo, options: LabelOptions) -> Prepared:
+    def prepare(self, request_id: str, inputs: OneVideo, options: LabelOptions) -> run.Prepared:
         try:
-            clip = read_clip(inputs.video, self._frames)
-        except VideosBusy as error:
-            raise RequestRefused(str(error), code="engine_overloaded", status=429) from error
-        except UnreadableVideo as error:
-            raise RequestRefused(str(error)) from error
-        values = frame_values(self._processor, clip.frames)
+            clip = run.read_clip(inputs.video, self._frames)
+        except run.VideosBusy as error:
+            raise run.RequestRefused(str(error), code="engine_overloaded", status=429) from error
+        except run.UnreadableVideo as error:
+            raise run.RequestRefused(str(error)) from error
+        values = run.frame_values(self._processor, clip.frames)
         count, _, height, width = values.shape
         item = Item(
             (values, options.top_k), size=count * height * width, bucket=tuple(values.shape)
         )
-        return Prepared(items=[item], units=clip.megapixels)
+        return run.Prepared(items=[item], units=clip.megapixels)
 
     def collate(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([item.payload[0] for item in items])
@@ -69,7 +59,7 @@ class VideoClassifierRunner:
         return logits
 
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
-        ranked = ranked_labels(output, self._labels)
+        ranked = run.ranked_labels(output, self._labels)
         return [labels[: item.payload[1]] for labels, item in zip(ranked, items, strict=True)]
 
     def cancel(self, request_id: str) -> None:
@@ -83,5 +73,7 @@ def frames_of(model: Any) -> int:
     """Return how many frames the model watches. Raises UnsupportedModel."""
     frames = int(model.config.num_frames)
     if not 2 <= frames <= MAX_FRAMES:
-        raise UnsupportedModel(f"The model watches {frames} frames; 2 to {MAX_FRAMES} are served.")
+        raise run.UnsupportedModel(
+            f"The model watches {frames} frames; 2 to {MAX_FRAMES} are served."
+        )
     return frames

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import VideoFile
-from registry.catalog.inputs import Inputs, Options, VideoInput
+from assay.plugins import declare
 
 
 class LabeledVideo(BaseModel):
@@ -15,17 +14,17 @@ class LabeledVideo(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    video: VideoFile
+    video: declare.VideoFile
     label: str = Field(min_length=1, max_length=100)
 
 
-class OneVideo(Inputs):
+class OneVideo(declare.Inputs):
     """One video."""
 
-    video: VideoInput
+    video: declare.VideoInput
 
 
-class LabelOptions(Options):
+class LabelOptions(declare.Options):
     """`top_k` is how many labels to return; all of them when it is None."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None

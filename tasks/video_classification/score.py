@@ -18,12 +18,7 @@ from PIL import Image
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from workers.engines.videos import UnreadableVideo, read_clip
-from workers.trainers.classification import SAMPLES, Baseline, score_classifier
-from workers.trainers.classifier_training import distinct
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult, Progress
-from workers.trainers.thumbnails import thumbnail
+from assay.plugins import run
 
 ALL_FRAMES = "8 frames + logistic regression"
 ONE_FRAME = "Middle frame + logistic regression"
@@ -34,7 +29,7 @@ MAX_ITERATIONS = 100
 _SEED = 17
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1 and F1 by label.
 
     With training rows, the logistic regression on all frames is trained on them and is then the
@@ -45,25 +40,25 @@ def score(request: ScoreRequest) -> EvaluationResult:
         Cancelled: `request.progress` said so.
     """
     videos = [row["video"] for row in request.rows]
-    baselines: list[Baseline] = []
+    baselines: list[run.Baseline] = []
     if request.train_rows is not None:
-        known, _ = distinct(request.train_rows, "video")
+        known, _ = run.distinct_rows(request.train_rows, "video")
         baselines = _simple(known, videos, request.progress)
-    return score_classifier(
+    return run.score_classifier(
         truth=[row["label"] for row in request.rows],
         outcomes=request.outcomes,
-        shown=[{"input_image": thumbnail(_middle(path))} for path in videos[:SAMPLES]],
+        shown=[{"input_image": run.thumbnail(_middle(path))} for path in videos[: run.MAX_SAMPLES]],
         baselines=baselines,
     )
 
 
 def _middle(path: Path) -> Image.Image:
-    return read_clip(path, 3).frames[1]
+    return run.read_clip(path, 3).frames[1]
 
 
 def _simple(
-    rows: Sequence[dict[str, Any]], videos: Sequence[Path], progress: Progress
-) -> list[Baseline]:
+    rows: Sequence[dict[str, Any]], videos: Sequence[Path], progress: run.Progress
+) -> list[run.Baseline]:
     """Train on `rows` {"video", "label"} and label `videos`; nothing, with the reason in the
     progress log, where that cannot be."""
     used = list(rows)
@@ -76,7 +71,7 @@ def _simple(
     try:
         known = _features([row["video"] for row in used], progress)
         wanted = _features(videos, progress)
-    except UnreadableVideo as error:
+    except run.UnreadableVideo as error:
         progress.log(f"{ALL_FRAMES} was not trained: {error}")
         return []
     labels = [row["label"] for row in used]
@@ -84,13 +79,13 @@ def _simple(
     found = []
     for name, part in ((ALL_FRAMES, slice(None)), (ONE_FRAME, middle)):
         if progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         model = LogisticRegression(C=0.1, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
             # It stops after MAX_ITERATIONS, before the last digits settle.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(known[:, part], labels)
-        found.append(Baseline(name, model.predict(wanted[:, part]).tolist(), len(used)))
+        found.append(run.Baseline(name, model.predict(wanted[:, part]).tolist(), len(used)))
     progress.log(
         f"{ALL_FRAMES}: trained on {len(used):,} videos and labeled {len(videos):,} "
         f"in {time.monotonic() - started:.1f} s."
@@ -98,15 +93,15 @@ def _simple(
     return found
 
 
-def _features(videos: Sequence[Path], progress: Progress) -> np.ndarray:
+def _features(videos: Sequence[Path], progress: run.Progress) -> np.ndarray:
     """Return [videos, values] of eight gray frames of 12 × 12 pixels each."""
     found = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
     for number, path in enumerate(videos):
         if number % 64 == 0 and progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         frames = [
             np.asarray(frame.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
-            for frame in read_clip(path, FRAMES).frames
+            for frame in run.read_clip(path, FRAMES).frames
         ]
         found[number] = np.concatenate([frame.reshape(-1) for frame in frames]) / 255
     return found

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.zero_shot_classification.endpoints import ZeroShotRequest, read_choice
 from tasks.zero_shot_classification.schema import (
     ChoiceOfLabels,
@@ -26,13 +16,14 @@ from tasks.zero_shot_classification.schema import (
 _TEXT = "The battery is empty after two hours, and the menu is slow."
 _LABELS = ("film review", "product review", "newspaper editorial")
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="zero-shot-classification",
     title="Zero-shot classification",
     description="Sorts a text into labels that each request names, without training on them.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.LABEL,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.LABEL,),
     architectures=(
         "BertForSequenceClassification",
         "DistilBertForSequenceClassification",
@@ -45,11 +36,11 @@ TASK = Task(
         "RobertaModel",
         "XLMRobertaModel",
     ),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.zero_shot_classification.runner:ZeroShotRunner",
-    unit=Unit.TOKENS,
+    unit=declare.Unit.TOKENS,
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/zero-shot-classification",
             read_choice,
             named=True,
@@ -59,9 +50,9 @@ TASK = Task(
     ),
     input_schema=ZeroShotInputs,
     option_schema=ZeroShotOptions,
-    result_type=list[Label],
+    result_type=list[declare.Label],
     sample={"inputs": _TEXT, "parameters": {"candidate_labels": list(_LABELS)}},
-    playground=Playground(
+    playground=declare.Playground(
         body={"inputs": "$text", "parameters": {"candidate_labels": "$lines"}},
         text=_TEXT,
         lines=_LABELS,
@@ -77,12 +68,12 @@ TASK = Task(
             "label": "film review",
         },
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.zero_shot_classification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
         ),
         primary_metric="accuracy",
     ),

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.requests import Body, RequestInvalid, Strict, estimate_tokens, parse
-from registry.catalog.truncation import Truncation, pipeline_side
+from assay.plugins import declare
 from tasks.zero_shot_classification.schema import (
     MAX_CHARACTERS,
     CandidateLabels,
@@ -22,43 +20,47 @@ from tasks.zero_shot_classification.schema import (
 MAX_READ = 2_000_000
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """`candidate_labels` are the labels to choose from. `truncation` cuts a text that is longer
     than the model reads."""
 
     candidate_labels: CandidateLabels
     hypothesis_template: Template | None = None
     multi_label: bool | None = None
-    truncation: Truncation | None = None
+    truncation: declare.Truncation | None = None
 
 
-class ZeroShotRequest(Strict):
+class ZeroShotRequest(declare.Strict):
     """One text."""
 
     inputs: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
     parameters: Parameters
 
 
-def read_choice(body: Body, request_id: str, name: str) -> Plan:
+def read_choice(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(ZeroShotRequest, body.data)
+    request = declare.parse(ZeroShotRequest, body.data)
     labels = request.parameters.candidate_labels
     if len(set(labels)) != len(labels):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "candidate_labels names a label twice.", param="parameters.candidate_labels"
         )
     if len(request.inputs) * len(labels) > MAX_READ:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             f"The text is read with each of {len(labels)} labels; together at most {MAX_READ:,} "
             "characters are accepted. Send a shorter text or fewer labels.",
             param="inputs",
         )
     other = {"candidate_labels", "truncation"}
     given = request.parameters.model_dump(exclude_none=True, exclude=other)
-    options = ZeroShotOptions(truncate=pipeline_side(request.parameters.truncation), **given)
-    each = estimate_tokens([request.inputs, options.hypothesis_template, max(labels, key=len)])
+    options = ZeroShotOptions(
+        truncate=declare.pipeline_side(request.parameters.truncation), **given
+    )
+    each = declare.estimate_tokens(
+        [request.inputs, options.hypothesis_template, max(labels, key=len)]
+    )
     tokens = (each + 4) * len(labels)
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=ZeroShotInputs(text=request.inputs, candidate_labels=labels),
         options=options,
@@ -72,6 +74,6 @@ def read_choice(body: Body, request_id: str, name: str) -> Plan:
 class LabelRenderer:
     """Every label with its score, best first."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         labels: list[Any] = answer.results[0]
         return labels

@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from registry.catalog.inputs import Truncate
-from registry.catalog.results import Label
+from assay.plugins import declare, run
+from assay.plugins.run import Item
 from tasks.embeddings.runner import EmbeddingsRunner
 from tasks.zero_shot_classification.schema import ZeroShotInputs, ZeroShotOptions
-from workers.engines.architectures import UnsupportedModel, architecture_of
-from workers.engines.prompts import Reading
-from workers.engines.runner import BatchLimits, Item, Prepared
-from workers.engines.text_runner import TextRunner, label_names
 
 MAX_TOKENS = 8_192
 # Sharpens similarities, which lie close together, into probabilities. 20 is the scale of
@@ -33,7 +29,7 @@ class ZeroShotRunner:
     Roth 2019, arXiv:1909.00161). An encoder compares their vectors, which is faster and less exact.
     """
 
-    limits = BatchLimits(items=32, size=MAX_TOKENS)
+    limits = run.BatchLimits(items=32, size=MAX_TOKENS)
 
     def __init__(
         self,
@@ -43,7 +39,7 @@ class ZeroShotRunner:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        entails = architecture_of(folder, architectures).endswith("ForSequenceClassification")
+        entails = run.architecture_of(folder, architectures).endswith("ForSequenceClassification")
         settings: _Settings = {"architectures": architectures, "device": device, "dtype": dtype}
         self._judge: _Entailment | _Similarity = (
             _Entailment(folder, settings) if entails else _Similarity(folder, settings)
@@ -51,7 +47,7 @@ class ZeroShotRunner:
 
     def prepare(
         self, request_id: str, inputs: ZeroShotInputs, options: ZeroShotOptions
-    ) -> Prepared:
+    ) -> run.Prepared:
         labels = inputs.candidate_labels
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in labels]
         read, rows = self._judge.read(request_id, inputs.text, hypotheses, options.truncate)
@@ -59,7 +55,7 @@ class ZeroShotRunner:
         # The text is one input, however many labels it is read with.
         usage["cut_inputs"] = min(1, usage["cut_inputs"])
         item = Item((rows, labels, options.multi_label), size=usage["units"])
-        return Prepared(items=[item], **usage)
+        return run.Prepared(items=[item], **usage)
 
     def collate(self, items: Sequence[Item]) -> list[Item]:
         return list(items)
@@ -74,12 +70,12 @@ class ZeroShotRunner:
             for part, (_, _, multi) in zip(output.split(counts), _payloads(batch), strict=True)
         ]
 
-    def split(self, output: list[Tensor], items: Sequence[Item]) -> list[list[Label]]:
-        found: list[list[Label]] = []
+    def split(self, output: list[Tensor], items: Sequence[Item]) -> list[list[declare.Label]]:
+        found: list[list[declare.Label]] = []
         for scores, (_, labels, _) in zip(output, _payloads(items), strict=True):
             values = scores.tolist()
             order = sorted(range(len(labels)), key=lambda at: (-values[at], at))
-            found.append([Label(label=labels[at], score=values[at]) for at in order])
+            found.append([declare.Label(label=labels[at], score=values[at]) for at in order])
         return found
 
     def cancel(self, request_id: str) -> None:
@@ -93,12 +89,12 @@ class _Entailment:
     """Probability that the text entails each sentence."""
 
     def __init__(self, folder: Path, settings: _Settings) -> None:
-        self.texts = TextRunner(folder, **settings)
-        names = [name.lower() for name in label_names(self.texts.model)]
+        self.texts = run.TextRunner(folder, **settings)
+        names = [name.lower() for name in run.label_names(self.texts.model)]
         entails = [at for at, name in enumerate(names) if name.startswith("entail")]
         if len(entails) != 1:
             self.texts.close()
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The classifier's labels are {', '.join(names[:10])}; zero-shot classification "
                 "needs one that is called entailment."
             )
@@ -108,8 +104,8 @@ class _Entailment:
         self._kinds = int(getattr(self.texts.model.config, "type_vocab_size", 1))
 
     def read(
-        self, request_id: str, text: str, hypotheses: list[str], truncate: Truncate
-    ) -> tuple[Reading, list[Any]]:
+        self, request_id: str, text: str, hypotheses: list[str], truncate: declare.Truncate
+    ) -> tuple[run.TextReading, list[Any]]:
         pairs = [(text, hypothesis) for hypothesis in hypotheses]
         read = self.texts.read_pairs(request_id, pairs, truncate)
         return read, [_Pair(*each) for each in zip(read.tokens, read.kinds, strict=True)]
@@ -151,8 +147,8 @@ class _Similarity:
         self.texts = EmbeddingsRunner(folder, **settings)
 
     def read(
-        self, request_id: str, text: str, hypotheses: list[str], truncate: Truncate
-    ) -> tuple[Reading, list[Any]]:
+        self, request_id: str, text: str, hypotheses: list[str], truncate: declare.Truncate
+    ) -> tuple[run.TextReading, list[Any]]:
         read = self.texts.read(request_id, [text, *hypotheses], truncate)
         return read, read.tokens
 

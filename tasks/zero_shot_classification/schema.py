@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.catalog.inputs import Inputs, TextOptions
+from assay.plugins import declare
 
 MAX_CHARACTERS = 100_000
 MAX_LABELS = 100
@@ -35,14 +35,14 @@ class ChoiceOfLabels(BaseModel):
         return self
 
 
-class ZeroShotInputs(Inputs):
+class ZeroShotInputs(declare.Inputs):
     """One text and the labels to choose from."""
 
     text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
     candidate_labels: CandidateLabels
 
 
-class ZeroShotOptions(TextOptions):
+class ZeroShotOptions(declare.TextOptions):
     """`hypothesis_template` makes a sentence of each label. With `multi_label` each label is judged
     by itself, and the scores do not sum to 1."""
 

@@ -6,16 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from workers.trainers.classification import Baseline, score_classifier
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, EvaluationResult
-from workers.trainers.slices import by_length
+from assay.plugins import run
 
 WORDS = "most words in common"
 SAMPLE_CHARACTERS = 300
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return accuracy, macro-F1 and F1 by label; accuracy by length of the text too.
 
     Raises:
@@ -23,15 +20,15 @@ def score(request: ScoreRequest) -> EvaluationResult:
     """
     rows = request.rows
     if len({tuple(sorted(row["candidate_labels"])) for row in rows}) > 1:
-        raise BadMaterial("Every row must offer the same candidate_labels.")
+        raise run.BadMaterial("Every row must offer the same candidate_labels.")
     texts = [row["text"] for row in rows]
-    overlap = Baseline(WORDS, [_by_words(row) for row in rows], 0)
-    return score_classifier(
+    overlap = run.Baseline(WORDS, [_by_words(row) for row in rows], 0)
+    return run.score_classifier(
         truth=[row["label"] for row in rows],
         outcomes=request.outcomes,
         shown=[{"input": text[:SAMPLE_CHARACTERS]} for text in texts],
         baselines=[overlap],
-        parts=by_length(texts),
+        parts=run.slices_by_length(texts),
     )
 
 

@@ -6,20 +6,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Family,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inference import content_types
-from registry.catalog.results import Label
+from assay.plugins import declare
 from tasks.embeddings.mixed import MixedEmbeddingsRequest
 from tasks.zero_shot_image_classification.endpoints import (
     ZeroShotRequest,
@@ -47,7 +34,8 @@ def evaluation_request(row: dict[str, Any]) -> tuple[ImagesAndTexts, RankingOpti
     return ImagesAndTexts(images=[row["image"]], texts=[row["text"]]), RankingOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="zero-shot-image-classification",
     title="Zero-shot image classification",
     description=(
@@ -55,27 +43,27 @@ TASK = Task(
         "vectors that can be compared."
     ),
     modality="image",
-    family=Family.MULTIMODAL,
-    inputs=(Modality.IMAGE, Modality.TEXT),
-    outputs=(Modality.LABEL,),
+    family=declare.Family.MULTIMODAL,
+    inputs=(declare.Modality.IMAGE, declare.Modality.TEXT),
+    outputs=(declare.Modality.LABEL,),
     architectures=("CLIPModel", "SiglipModel"),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="tasks.zero_shot_image_classification.runner:ImageTextRunner",
-    unit=Unit.IMAGES,
+    unit=declare.Unit.IMAGES,
     input_schema=ImagesAndTexts,
     option_schema=RankingOptions,
-    result_type=list[Label] | list[float],
+    result_type=list[declare.Label] | list[float],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/zero-shot-image-classification",
             read_zero_shot,
             named=True,
-            content_types=content_types("image"),
+            content_types=declare.content_types("image"),
             takes_media=True,
             request=ZeroShotRequest,
             summary="Hugging Face's shape: an image and labels in, `[{label, score}]` out.",
         ),
-        Endpoint(
+        declare.Endpoint(
             "/v1/embeddings",
             read_mixed_embeddings,
             takes_media=True,
@@ -84,7 +72,7 @@ TASK = Task(
         ),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"candidate_labels": list(SAMPLE_LABELS)}},
-    playground=Playground(
+    playground=declare.Playground(
         body={"inputs": "$file", "parameters": {"candidate_labels": "$lines"}},
         path="/v1/tasks/zero-shot-image-classification/{model}",
         lines=SAMPLE_LABELS,
@@ -97,7 +85,7 @@ TASK = Task(
         {"image": "1" * 64, "text": "a photo of a blue sneaker"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -105,12 +93,12 @@ TASK = Task(
             hyperparameters=ContrastiveHyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="tasks.zero_shot_image_classification.score:score",
         metrics=(
-            Metric("accuracy", "Zero-shot accuracy", proportion=True),
-            Metric("recall_10", "Recall@10 of images by text"),
+            declare.Metric("accuracy", "Zero-shot accuracy", proportion=True),
+            declare.Metric("recall_10", "Recall@10 of images by text"),
         ),
         primary_metric="accuracy",
         uses_training_rows=True,

@@ -14,27 +14,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.utils.data import Dataset
 
+from assay.plugins import run
 from tasks.zero_shot_image_classification import TASK
 from tasks.zero_shot_image_classification.schema import ContrastiveHyperparameters
 from tasks.zero_shot_image_classification.towers import Towers
-from workers.engines.architectures import UnsupportedModel
-from workers.trainers.kept import kept_images
-from workers.trainers.lengths import read_captions, warn_of_cut
-from workers.trainers.protocol import (
-    BadMaterial,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
-from workers.trainers.training import (
-    MonitoredTrainer,
-    arguments,
-    fast_bfloat16,
-    finish_config,
-    parse_settings,
-    read_rows,
-    run_trainer,
-)
 
 MIN_ROWS = 16
 MAX_VALIDATION_ROWS = 1_000
@@ -45,7 +28,7 @@ _MAX_SCALE = math.log(100)
 _CHUNK = 64
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Train all weights with the loss of CLIP (Radford et al. 2021, arXiv:2103.00020), or of SigLIP
     (Zhai et al. 2023, arXiv:2303.15343). Equal captions in a batch count as right answers alike.
 
@@ -53,19 +36,19 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         BadMaterial: rows, images, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(ContrastiveHyperparameters, request.hyperparameters)
+    settings = run.parse_settings(ContrastiveHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
     rows = read_captioned(request.train_file, request.media)
     if len(rows) < MIN_ROWS:
-        raise BadMaterial(f"There are {len(rows)} images; at least {MIN_ROWS} are needed.")
+        raise run.BadMaterial(f"There are {len(rows)} images; at least {MIN_ROWS} are needed.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         towers = Towers(request.base, TASK.architectures, device=device, dtype=torch.float32)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     captions, tokens, cut = _tokens(towers, rows)
     read = f"the first {towers.max_tokens} tokens of each caption"
-    warn_of_cut(progress, cut, len(rows), read)
+    run.warn_of_cut(progress, cut, len(rows), read)
     random.Random(settings.seed).shuffle(rows)
     size = min(max(2, round(len(rows) * settings.validation_fraction)), MAX_VALIDATION_ROWS)
     validation = _Pairs(rows[:size], captions, towers.processor)
@@ -75,7 +58,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
         f"{len(captions)} different captions."
     )
     model = _Contrastive(towers, tokens)
-    trainer = MonitoredTrainer(
+    trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
         args=_arguments(request, settings),
@@ -87,11 +70,11 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     def save(folder: Path) -> None:
         for part in (towers.model, towers.processor, towers.tokenizer):
             part.save_pretrained(folder)
-        finish_config(folder)
+        run.finish_config(folder)
 
-    metrics, _ = run_trainer(trainer, None, request, progress, save=save)
+    metrics, _ = run.run_trainer(trainer, None, request, progress, save=save)
     found = _found(model, validation)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics={"validation_loss": metrics["eval_loss"], "validation_top_5": found},
         parameters={
             **settings.model_dump(),
@@ -112,8 +95,8 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 def read_captioned(path: Path, media: Path | None) -> list[dict[str, Any]]:
     """Return rows {"image", "text"}, the image as a path. Raises BadMaterial."""
     if media is None:
-        raise BadMaterial("The dataset's media files are missing.")
-    rows = read_rows(
+        raise run.BadMaterial("The dataset's media files are missing.")
+    rows = run.read_rows(
         path,
         lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("image", "text")),
         '{"image": "…", "text": "…"}',
@@ -128,8 +111,8 @@ def _tokens(
     have a caption that was cut."""
     captions = sorted({row["text"] for row in rows})
     if len(captions) < 2:
-        raise BadMaterial("All images have one caption; there is nothing to tell apart.")
-    tokens, cut = read_captions(towers.tokenizer, towers.max_tokens, captions)
+        raise run.BadMaterial("All images have one caption; there is nothing to tell apart.")
+    tokens, cut = run.read_captions(towers.tokenizer, towers.max_tokens, captions)
     numbers = {caption: number for number, caption in enumerate(captions)}
     return numbers, tokens, sum(row["text"] in cut for row in rows)
 
@@ -150,9 +133,9 @@ def _found(model: _Contrastive, validation: _Pairs) -> float:
 
 
 def _arguments(
-    request: TrainingRequest, settings: ContrastiveHyperparameters
+    request: run.TrainingRequest, settings: ContrastiveHyperparameters
 ) -> transformers.TrainingArguments:
-    return arguments(
+    return run.training_arguments(
         request,
         settings.seed,
         max_steps=settings.steps,
@@ -167,7 +150,7 @@ def _arguments(
         save_strategy="steps",
         save_steps=CHECKPOINT_STEPS,
         logging_steps=10,
-        bf16=fast_bfloat16(),
+        bf16=run.fast_bfloat16(),
         # By these the Trainer sees that an example has a loss.
         label_names=["captions"],
         prediction_loss_only=True,
@@ -177,7 +160,7 @@ def _arguments(
 def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     shapes = {tuple(each["pixels"].shape) for each in examples}
     if len(shapes) > 1:
-        raise BadMaterial(
+        raise run.BadMaterial(
             "The base's processor makes images of different sizes; use one that crops or resizes "
             "to a fixed size."
         )
@@ -198,7 +181,7 @@ class _Pairs(Dataset[dict[str, Any]]):  # type: ignore[misc]
         *,
         mirror: bool = False,
     ) -> None:
-        self._images = kept_images([row["image"] for row in rows], processor)
+        self._images = run.kept_images([row["image"] for row in rows], processor)
         self._captions = [captions[row["text"]] for row in rows]
         self._mirror = mirror
 

@@ -8,10 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inference import MediaRequest, read_file
-from registry.catalog.inputs import MediaInput
-from registry.catalog.requests import Body, RequestInvalid, Strict, parse
+from assay.plugins import declare
 from tasks.embeddings.mixed import MixedEmbeddingsRequest, images_first
 from tasks.zero_shot_image_classification.schema import (
     MAX_LABELS,
@@ -24,24 +21,24 @@ from tasks.zero_shot_image_classification.schema import (
 DEFAULT_TEMPLATE = "This is a photo of {}."
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """`hypothesis_template` is the sentence around each label, with `{}` in the label's place."""
 
     candidate_labels: Annotated[list[Label], Field(min_length=2, max_length=MAX_LABELS)]
     hypothesis_template: Annotated[str, Field(min_length=2, max_length=1_000)] | None = None
 
 
-class ZeroShotRequest(MediaRequest):
+class ZeroShotRequest(declare.MediaRequest):
     """An image in base64, and the labels to choose from."""
 
     parameters: Parameters
 
 
-def read_zero_shot(body: Body, request_id: str, name: str) -> Plan:
+def read_zero_shot(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read an image and its candidate labels. Raises RequestInvalid."""
-    image, request = read_file(body, "image", ZeroShotRequest)
+    image, request = declare.read_file(body, "image", ZeroShotRequest)
     if request is None:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "Send JSON with the image in base64 as inputs, and parameters with candidate_labels.",
             param="parameters.candidate_labels",
             code="missing_parameter",
@@ -49,15 +46,15 @@ def read_zero_shot(body: Body, request_id: str, name: str) -> Plan:
     given = request.parameters
     template = given.hypothesis_template or DEFAULT_TEMPLATE
     if template.count("{}") != 1:
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "hypothesis_template must hold {} once, where the label goes.",
             param="parameters.hypothesis_template",
         )
     if len(set(given.candidate_labels)) < len(given.candidate_labels):
-        raise RequestInvalid(
+        raise declare.RequestInvalid(
             "candidate_labels names a label twice.", param="parameters.candidate_labels"
         )
-    return Plan(
+    return declare.Plan(
         model=name,
         inputs=ImagesAndTexts(
             images=[image], texts=[template.replace("{}", each) for each in given.candidate_labels]
@@ -70,14 +67,14 @@ def read_zero_shot(body: Body, request_id: str, name: str) -> Plan:
     )
 
 
-def read_mixed_embeddings(body: Body, request_id: str, name: str) -> Plan:
+def read_mixed_embeddings(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read texts and images to embed. Raises RequestInvalid."""
-    request = parse(MixedEmbeddingsRequest, body.data)
+    request = declare.parse(MixedEmbeddingsRequest, body.data)
     read = request.read()
-    return Plan(
+    return declare.Plan(
         model=request.model,
         inputs=ImagesAndTexts(
-            images=[each for each in read if isinstance(each, MediaInput)],
+            images=[each for each in read if isinstance(each, declare.MediaInput)],
             texts=[each for each in read if isinstance(each, str)],
         ),
         options=RankingOptions(),
@@ -92,5 +89,5 @@ def read_mixed_embeddings(body: Body, request_id: str, name: str) -> Plan:
 class RankedLabels:
     """[{label, score}, …], best first."""
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return list(answer.results[0])

@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from assay.plugins import run
+from assay.plugins.run import Item
 from tasks.zero_shot_image_classification.schema import ImagesAndTexts, RankingOptions
 from tasks.zero_shot_image_classification.towers import Towers
-from workers.engines.images import UnreadableImage, pixels, read_image
-from workers.engines.prompts import PromptCancelled, PromptProcesses, Reading
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class ImageTextRunner:
     """
 
     # 32 images of 224 × 224 pixels.
-    limits = BatchLimits(items=64, size=32 * 224 * 224)
+    limits = run.BatchLimits(items=64, size=32 * 224 * 224)
 
     def __init__(
         self,
@@ -52,30 +50,36 @@ class ImageTextRunner:
         dtype: torch.dtype | None,
     ) -> None:
         self._towers = Towers(folder, architectures, device=device, dtype=dtype)
-        self._prompts = PromptProcesses(self._towers.tokenizer, max_length=self._towers.max_tokens)
+        self._prompts = run.PromptProcesses(
+            self._towers.tokenizer, max_length=self._towers.max_tokens
+        )
 
-    def prepare(self, request_id: str, inputs: ImagesAndTexts, options: RankingOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: ImagesAndTexts, options: RankingOptions
+    ) -> run.Prepared:
         if not inputs.images and not inputs.texts:
-            raise RequestRefused("A request needs at least one image or text.")
+            raise run.RequestRefused("A request needs at least one image or text.")
         try:
-            images = [pixels(self._towers.processor, read_image(each)) for each in inputs.images]
-            read = Reading([])
+            images = [
+                run.pixels(self._towers.processor, run.read_image(each)) for each in inputs.images
+            ]
+            read = run.TextReading([])
             if inputs.texts:
                 read = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
-        except UnreadableImage as error:
-            raise RequestRefused(str(error)) from error
-        except PromptCancelled:
-            raise Cancelled from None
+        except run.UnreadableImage as error:
+            raise run.RequestRefused(str(error)) from error
+        except run.PromptCancelled:
+            raise run.RequestCancelled from None
         texts = [tuple(row) for row in read.tokens]
         if not all(texts):
-            raise RequestRefused("A text has no tokens that the model knows.")
+            raise run.RequestRefused("A text has no tokens that the model knows.")
         if options.labels is not None:
             if len(images) != 1 or len(options.labels) != len(texts):
-                raise RequestRefused("Labels need one image, and one text for each label.")
+                raise run.RequestRefused("Labels need one image, and one text for each label.")
             pieces = [_Piece(images[0], tuple(texts), tuple(options.labels))]
         else:
             pieces = [_Piece(each) for each in images] + [_Piece(None, (row,)) for row in texts]
-        return Prepared(
+        return run.Prepared(
             items=[_item(each) for each in pieces],
             prompt_tokens=sum(map(len, texts)),
             units=1 if options.labels is not None else len(pieces),

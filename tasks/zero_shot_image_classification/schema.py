@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from registry.catalog.columns import ImageFile
-from registry.catalog.inputs import MAX_TEXTS, ImageInput, Inputs, TextInput, TextOptions
+from assay.plugins import declare
 
 MAX_LABELS = 1_000
 MAX_IMAGES = 16
@@ -20,18 +19,18 @@ class CaptionedImage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    image: ImageFile
+    image: declare.ImageFile
     text: str = Field(min_length=1, max_length=2_000)
 
 
-class ImagesAndTexts(Inputs):
+class ImagesAndTexts(declare.Inputs):
     """Images and texts. Their vectors are returned in this order: those of the images first."""
 
-    images: list[ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
-    texts: list[TextInput] = Field(default_factory=list, max_length=MAX_TEXTS)
+    images: list[declare.ImageInput] = Field(default_factory=list, max_length=MAX_IMAGES)
+    texts: list[declare.TextInput] = Field(default_factory=list, max_length=declare.MAX_TEXTS)
 
 
-class RankingOptions(TextOptions):
+class RankingOptions(declare.TextOptions):
     """With `labels`, one for each text, the one image is sorted into them instead of returning
     vectors."""
 

@@ -17,12 +17,7 @@ from PIL import Image, ImageOps
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torchmetrics.functional.retrieval import retrieval_recall
 
-from workers.engines.images import UnreadableImage, read_image
-from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
-from workers.trainers.slices import Part, by_label
-from workers.trainers.thumbnails import thumbnail
-from workers.trainers.uncertainty import bootstrap
+from assay.plugins import run
 
 TOP = 10
 SIDE = 32  # pixels that the baseline sees in each direction
@@ -32,7 +27,7 @@ CHANCE = "chance"
 SAMPLES = 8
 
 
-def score(request: ScoreRequest) -> EvaluationResult:
+def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return zero-shot accuracy among all captions of the rows, and recall@10 of images.
 
     Recall@10 is, for each caption, the share of its images among the ten that fit it best. A
@@ -48,7 +43,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     texts = [row["text"] for row in request.rows]
     captions = sorted(set(texts))
     if len(captions) < 2:
-        raise BadMaterial("All test rows have one caption; there is nothing to tell apart.")
+        raise run.BadMaterial("All test rows have one caption; there is nothing to tell apart.")
     number = {caption: index for index, caption in enumerate(captions)}
     truth = np.array([number[text] for text in texts])
     fits = _fits(request, truth, len(captions))
@@ -60,7 +55,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
         trained_on[MEANS] = used
     found = _measured(fits, truth)
     first = next(iter(rivals))
-    return EvaluationResult(
+    return run.EvaluationResult(
         metrics=_means(found),
         baseline=_means(rivals[first]),
         baseline_name=first,
@@ -84,7 +79,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     )
 
 
-def _fits(request: ScoreRequest, truth: np.ndarray, captions: int) -> np.ndarray:
+def _fits(request: run.ScoreRequest, truth: np.ndarray, captions: int) -> np.ndarray:
     """Return how well each image fits each caption, [images, captions], from the vectors of image
     and caption that the runner returned for each row."""
     images = np.array([outcome.results[0] for outcome in request.outcomes], dtype=np.float32)
@@ -124,10 +119,10 @@ def _means(measured: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def _interval(values: np.ndarray) -> dict[str, Any]:
-    return bootstrap(float(values.mean()), lambda rows: float(values[rows].mean()), len(values))
+    return run.bootstrap(float(values.mean()), lambda rows: float(values[rows].mean()), len(values))
 
 
-def _pixel_fits(request: ScoreRequest, captions: Sequence[str]) -> tuple[np.ndarray, int]:
+def _pixel_fits(request: run.ScoreRequest, captions: Sequence[str]) -> tuple[np.ndarray, int]:
     """Return minus the distance of each test image to each caption's mean image, and how many
     training rows the means are made of."""
     rows = (request.train_rows or [])[:MAX_TRAIN_ROWS]
@@ -138,7 +133,7 @@ def _pixel_fits(request: ScoreRequest, captions: Sequence[str]) -> tuple[np.ndar
     means = []
     for name in names:
         if request.progress.should_stop():
-            raise Cancelled
+            raise run.Cancelled
         means.append(np.mean([_pixels(path) for path in known[name]], axis=0))
     counts = np.array([len(known[name]) for name in names])
     vectorizer = TfidfVectorizer(tokenizer=str.split, token_pattern=None)
@@ -157,19 +152,19 @@ def _pixel_fits(request: ScoreRequest, captions: Sequence[str]) -> tuple[np.ndar
 def _pixels(path: Path) -> np.ndarray:
     """Return an image's pixels from 0 to 1. Raises BadMaterial."""
     try:
-        image = read_image(path)
-    except UnreadableImage as error:
-        raise BadMaterial(f"The image {path.name[:12]}…: {error}") from error
+        image = run.read_image(path)
+    except run.UnreadableImage as error:
+        raise run.BadMaterial(f"The image {path.name[:12]}…: {error}") from error
     small = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).reshape(-1) / 255
 
 
 def _samples(
-    request: ScoreRequest, captions: Sequence[str], fits: np.ndarray
+    request: run.ScoreRequest, captions: Sequence[str], fits: np.ndarray
 ) -> list[dict[str, Any]]:
     return [
         {
-            "input_image": thumbnail(row["image"]),
+            "input_image": run.thumbnail(row["image"]),
             "expected": row["text"][:300],
             "output": captions[int(best)][:300],
         }
@@ -178,11 +173,11 @@ def _samples(
 
 
 def _slices(
-    request: ScoreRequest, texts: Sequence[str], found: np.ndarray, rival: np.ndarray
+    request: run.ScoreRequest, texts: Sequence[str], found: np.ndarray, rival: np.ndarray
 ) -> list[dict[str, Any]]:
     """Return accuracy by caption, and by whether the training rows have the caption's words
     together."""
-    parts = by_label(list(texts))
+    parts = run.slices_by_label(list(texts))
     if request.train_rows:
         parts = [*_seen(request.train_rows, texts), *parts]
     return [
@@ -198,10 +193,10 @@ def _slices(
     ]
 
 
-def _seen(train_rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[Part]:
+def _seen(train_rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[run.Slice]:
     known = {row["text"] for row in train_rows}
     seen = [index for index, text in enumerate(texts) if text in known]
     unseen = [index for index, text in enumerate(texts) if text not in known]
     if not seen or not unseen:
         return []
-    return [Part("caption", "seen in training", seen), Part("caption", "new", unseen)]
+    return [run.Slice("caption", "seen in training", seen), run.Slice("caption", "new", unseen)]

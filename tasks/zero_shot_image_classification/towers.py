@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.images import load_image_processor
-from workers.engines.loading import load_model, load_tokenizer
+from assay.plugins import run
 
 _CHUNK = 64
 
@@ -37,9 +35,9 @@ class Towers:
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self.processor = load_image_processor(folder)
-        self.tokenizer = load_tokenizer(folder)
-        self.model: Any = load_model(folder, architectures, dtype=dtype, device=device)
+        self.processor = run.load_image_processor(folder)
+        self.tokenizer = run.load_tokenizer(folder)
+        self.model: Any = run.load_model(folder, architectures, dtype=dtype, device=device)
         text = self.model.config.text_config
         self.sigmoid = hasattr(self.model, "logit_bias")
         self.max_tokens = min(
@@ -47,7 +45,7 @@ class Towers:
         )
         self._pad = self.tokenizer.pad_token_id
         if len(self.tokenizer) > text.vocab_size or self._pad is None:
-            raise UnsupportedModel(
+            raise run.UnsupportedModel(
                 f"The tokenizer has {len(self.tokenizer)} tokens and the padding token "
                 f"{self._pad}; the model reads {text.vocab_size} tokens."
             )

@@ -219,9 +219,11 @@ def _run(arguments: list[str]) -> None:
 if __name__ == "__main__":
     for module in MODULES:
         importlib.import_module(module)
-    # They know neither Django nor the environment.
+    # They know neither Django nor the environment. Those of other packages are imported from
+    # private copies, by each process for itself.
     for task in entry_points(group="assay.tasks"):
-        task.load()
+        if task.dist is not None and task.dist.name == "assay":
+            task.load()
     gc.collect()
     gc.freeze()
     _run(_settle(_forked(socket.socket(fileno=int(sys.argv[1])))))

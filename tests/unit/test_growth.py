@@ -53,7 +53,7 @@ from governance.policy.document import (
 )
 from governance.reviews.policies.document import document_parsed
 from governance.reviews.threads.mentions import _TYPED
-from registry.catalog import get_row_kind
+from registry.catalog import get_row_kind, get_task
 from registry.catalog.features import cell_value
 from registry.catalog.header_values import header_value
 from registry.catalog.multipart import parse_form
@@ -66,7 +66,6 @@ from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.extraction import _Text, _tidied
 from registry.manifests import MAX_PATH_CHARACTERS
 from registry.releases.comparison.card import sections
-from tasks.text_to_audio.endpoints import _inputs
 from tasks.text_to_speech.phonemes import _CLAUSE
 from workers.tracing import context_of
 
@@ -287,7 +286,9 @@ READERS = [
            around=lambda each: {"model": "m", "input": each}), 16 * KIB),
     Reader("embeddings, texts", EMBEDDINGS,
            listed("a", around=lambda each: {"model": "m", "input": each}), 8 * KIB),
-    Reader("music", lambda given: _inputs(given, None), text("C4,"), 20_000),
+    Reader("music", lambda given: get_task("text-to-audio").endpoints[0].plan(
+        Body("application/json", json.dumps({"inputs": given}).encode()), "request", "model"),
+        text("C4,"), 20_000),
     Reader("speech, marks", lambda given: list(_CLAUSE.finditer(given)), text(".", after="a"),
            4_096),
     # Data, documents and prompts.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from registry.catalog import discovered
-from registry.catalog.checks.faults import raised
-from registry.catalog.discovery import Entry
+from registry.catalog.checks.faults import Fault, raised
+from registry.catalog.discovery import Entry, by_package, tried_together
 from workers.offers.self_test import self_test
 from workers.offers.values import Offers, TaskOffer
 
@@ -67,34 +67,32 @@ class OfferReports:
         if self._thread.ident:
             self._thread.join(_END_S)
 
-    def _test(self, entry: Entry) -> None:
-        try:
-            faults = self_test(entry)
-        except Exception as error:
-            lacks = f"Its self-test could not run: {raised(error)}."
-        else:
+    def _test(self, entries: Sequence[Entry]) -> None:
+        for entry, faults in tried_together(entries, _lacking):
             lacks = " ".join(map(str, faults))
-        if lacks:
-            logger.error("Task %s of %s is not offered here. %s", entry.name, entry.place, lacks)
-        else:
-            logger.info("Task %s of %s passed its self-test", entry.name, entry.place)
-        with self._lock:
-            self._offers[entry.name] = TaskOffer(entry.package, lacks)
             if lacks:
-                self._failed[entry.name] = (time.monotonic() + RETEST_S, entry)
-        self._changed.set()
+                logger.error(
+                    "Task %s of %s is not offered here. %s", entry.name, entry.place, lacks
+                )
+            else:
+                logger.info("Task %s of %s passed its self-test", entry.name, entry.place)
+            with self._lock:
+                self._offers[entry.name] = TaskOffer(entry.package, lacks)
+                if lacks:
+                    self._failed[entry.name] = (time.monotonic() + RETEST_S, entry)
+            self._changed.set()
 
     def _run(self) -> None:
         self._offers, entries = offers_now()
-        for entry in entries:
-            self._tests.submit(self._test, entry)
+        for package in by_package(entries):
+            self._tests.submit(self._test, package)
         while not self._stop.is_set():
             self._changed.clear()
             with self._lock:
                 offers = dict(self._offers)
                 due = [name for name, (at, _) in self._failed.items() if time.monotonic() > at]
                 for name in due:
-                    self._tests.submit(self._test, self._failed.pop(name)[1])
+                    self._tests.submit(self._test, [self._failed.pop(name)[1]])
             try:
                 self._report(offers)
                 self._first.set()
@@ -104,6 +102,13 @@ class OfferReports:
             else:
                 self._changed.wait(REPORT_S)
         self._close()
+
+
+def _lacking(entries: Sequence[Entry]) -> list[Fault]:
+    try:
+        return self_test(entries)
+    except Exception as error:
+        return [Fault("self-test", f"It could not run: {raised(error)}.", "Reinstall the package.")]
 
 
 def offers_now() -> tuple[dict[str, TaskOffer], list[Entry]]:

@@ -1,21 +1,20 @@
 """The self-test of a task where it is to run: `python -m workers.offers.self_test`.
 
-A worker starts it for each task of another package. It checks the declaration as every process
-does, and imports what the declaration names: runner, recipes and score. Knows no Django.
+A worker starts it for the tasks of each other package. It checks their declarations as every
+process does, and imports what they name: runner, recipes and score. Knows no Django.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
 from registry.catalog.checks import faults as check
-from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
-from registry.catalog.checks.process import answer_of, imported
+from registry.catalog.checks.process import answer_of, declared
 from registry.catalog.declaration import Task
 from registry.catalog.discovery import Entry
 from registry.catalog.probe import trial
@@ -29,8 +28,8 @@ _METHODS = ("prepare", "collate", "run", "split", "cancel", "close")
 _FOLDER, _KEYWORDS = "folder", ("architectures", "device", "dtype")
 
 
-def self_test(entry: Entry) -> list[Fault]:
-    """Return the faults of a task in this environment, found by a process of its own.
+def self_test(entries: Sequence[Entry]) -> list[Fault]:
+    """Return the faults of tasks in this environment, found by a process of their own.
 
     Raises:
         CodeUnknown: its code cannot be told.
@@ -38,8 +37,8 @@ def self_test(entry: Entry) -> list[Fault]:
     """
     return trial(
         "workers.offers.self_test",
-        entry.point,
-        entry.copies(),
+        [entry.point for entry in entries],
+        {name: copy for entry in entries for name, copy in entry.copies().items()},
         seconds=SECONDS,
         memory=None,
         environment=run_environment(os.environ),
@@ -88,11 +87,12 @@ def _score(where: str, score: Any) -> Iterator[Fault]:
     return check.callable_faults(where, score, "request")
 
 
-def _faults(point: EntryPoint) -> list[Fault]:
-    task, found = imported(point)
-    found = found or declaration_faults(task)
-    return found or list(named_faults(task))
+def _faults(points: Sequence[EntryPoint]) -> list[Fault]:
+    tasks, faults = declared(points)
+    return faults or [fault for task in tasks for fault in named_faults(task)]
 
 
 if __name__ == "__main__":
+    # Work of the tasks that are offered already comes first.
+    os.nice(10)
     answer_of(_faults)

@@ -11,20 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from assay.plugins import declare
 from language_identification.endpoint import LanguageRequest, read_inputs
-from registry.catalog.declaration import (
-    BATCH,
-    Evaluation,
-    Metric,
-    Modality,
-    Playground,
-    Recipe,
-    Task,
-    Unit,
-)
-from registry.catalog.endpoints import Endpoint
-from registry.catalog.inputs import NoOptions, TextInputs
-from registry.catalog.results import Label
 
 
 class LabeledText(BaseModel):
@@ -48,31 +36,32 @@ class Hyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[TextInputs, NoOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[declare.TextInputs, declare.NoOptions]:
     """Return the inputs and options of the request that identifies the row's language."""
-    return TextInputs(input=[row["text"]]), NoOptions()
+    return declare.TextInputs(input=[row["text"]]), declare.NoOptions()
 
 
-TASK = Task(
+TASK = declare.Task(
+    interface=1,
     name="language-identification",
     title="Language identification",
     description="Names the language that a text is written in.",
     modality="text",
-    inputs=(Modality.TEXT,),
-    outputs=(Modality.LABEL,),
+    inputs=(declare.Modality.TEXT,),
+    outputs=(declare.Modality.LABEL,),
     architectures=("CharacterNgramClassifier",),
-    engine=BATCH,
+    engine=declare.BATCH,
     runner="language_identification.runner:LanguageRunner",
-    unit=Unit.CHARACTERS,
-    input_schema=TextInputs,
-    result_type=list[Label],
+    unit=declare.Unit.CHARACTERS,
+    input_schema=declare.TextInputs,
+    result_type=list[declare.Label],
     endpoints=(
-        Endpoint(
+        declare.Endpoint(
             "/v1/tasks/language-identification", read_inputs, named=True, request=LanguageRequest
         ),
     ),
     sample={"inputs": "Bitte geben Sie eine gültige E-Mail-Adresse ein."},
-    playground=Playground(
+    playground=declare.Playground(
         body={"inputs": "$text"}, text="Bitte geben Sie eine gültige E-Mail-Adresse ein."
     ),
     row=LabeledText,
@@ -82,7 +71,7 @@ TASK = Task(
         {"text": "Veuillez saisir une adresse électronique valide.", "label": "fr"},
     ),
     recipes=(
-        Recipe(
+        declare.Recipe(
             method="full",
             title="Full",
             makes="full",
@@ -90,12 +79,12 @@ TASK = Task(
             hyperparameters=Hyperparameters,
         ),
     ),
-    evaluation=Evaluation(
+    evaluation=declare.Evaluation(
         request=evaluation_request,
         score="language_identification.score:score",
         metrics=(
-            Metric("accuracy", "Accuracy", proportion=True),
-            Metric("macro_f1", "Macro-F1"),
+            declare.Metric("accuracy", "Accuracy", proportion=True),
+            declare.Metric("macro_f1", "Macro-F1"),
         ),
         primary_metric="macro_f1",
     ),

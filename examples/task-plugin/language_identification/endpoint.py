@@ -7,32 +7,30 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from registry.catalog.endpoints import Answer, Plan
-from registry.catalog.inputs import TextInputs
-from registry.catalog.requests import Body, Strict, Texts, as_list, estimate_tokens, parse
+from assay.plugins import declare
 
 
-class Parameters(Strict):
+class Parameters(declare.Strict):
     """Options. `top_k` is how many languages to return; all by default."""
 
     top_k: Annotated[int, Field(ge=1, le=1_000)] | None = None
 
 
-class LanguageRequest(Strict):
+class LanguageRequest(declare.Strict):
     """One text, or a list of texts."""
 
-    inputs: Texts
+    inputs: declare.Texts
     parameters: Parameters = Parameters()
 
 
-def read_inputs(body: Body, request_id: str, name: str) -> Plan:
+def read_inputs(body: declare.Body, request_id: str, name: str) -> declare.Plan:
     """Read the request. `name` is the deployment, from the path. Raises RequestInvalid."""
-    request = parse(LanguageRequest, body.data)
-    texts = as_list(request.inputs)
-    tokens = estimate_tokens(texts)
-    return Plan(
+    request = declare.parse(LanguageRequest, body.data)
+    texts = declare.as_list(request.inputs)
+    tokens = declare.estimate_tokens(texts)
+    return declare.Plan(
         model=name,
-        inputs=TextInputs(input=texts),
+        inputs=declare.TextInputs(input=texts),
         renderer=LanguageRenderer(request.parameters.top_k),
         tokens=tokens,
         prompt_tokens=tokens,
@@ -46,5 +44,5 @@ class LanguageRenderer:
 
     top_k: int | None
 
-    def whole(self, answer: Answer) -> list[Any]:
+    def whole(self, answer: declare.Answer) -> list[Any]:
         return [scores[: self.top_k] for scores in answer.results]

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from assay.plugins import run
 from language_identification import TASK
-from workers.engines.architectures import UnsupportedModel, architecture_of, read_json
 
 BUCKETS = 8_192
 MAX_BUCKETS = 2**22
@@ -53,23 +53,27 @@ def load(folder: Path, architectures: Sequence[str]) -> tuple[np.ndarray, np.nda
     Raises:
         UnsupportedModel: a file is missing or malformed, or the files do not fit each other.
     """
-    architecture_of(folder, architectures)
-    config = read_json(folder / "config.json")
+    run.architecture_of(folder, architectures)
+    config = run.read_json(folder / "config.json")
     labels, buckets = config.get("labels"), config.get("buckets")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise UnsupportedModel("config.json needs labels, a list of texts.")
+        raise run.UnsupportedModel("config.json needs labels, a list of texts.")
     if not isinstance(buckets, int) or not 1 <= buckets <= MAX_BUCKETS:
-        raise UnsupportedModel(f"config.json needs buckets, a number from 1 to {MAX_BUCKETS:,}.")
+        raise run.UnsupportedModel(
+            f"config.json needs buckets, a number from 1 to {MAX_BUCKETS:,}."
+        )
     try:
         tensors = load_file(folder / WEIGHTS)
         weights, bias = tensors["weight"], tensors["bias"]
     except (OSError, KeyError, SafetensorError) as error:
-        raise UnsupportedModel(f"{WEIGHTS} needs the tensors weight and bias: {error}.") from error
+        raise run.UnsupportedModel(
+            f"{WEIGHTS} needs the tensors weight and bias: {error}."
+        ) from error
     if weights.shape != (len(labels), buckets) or bias.shape != (len(labels),):
-        raise UnsupportedModel(
+        raise run.UnsupportedModel(
             f"weight has the shape {weights.shape} and bias {bias.shape}; config.json names "
             f"{len(labels)} labels and {buckets} buckets."
         )
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
-        raise UnsupportedModel(f"{WEIGHTS} holds a number that is not finite.")
+        raise run.UnsupportedModel(f"{WEIGHTS} holds a number that is not finite.")
     return weights, bias, labels

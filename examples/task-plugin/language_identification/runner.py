@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import vstack
 
+from assay.plugins import declare, run
+from assay.plugins.run import Item
 from language_identification.ngrams import features, load, softmax
-from registry.catalog.inputs import NoOptions, TextInputs
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Item, Prepared
 
 MAX_CHARACTERS = 20_000
 
@@ -22,21 +20,23 @@ class LanguageRunner:
     """One [{label, score}, …] for each text, best first. Ignores device and dtype: numpy is fast
     enough for one multiplication."""
 
-    limits = BatchLimits(items=256, size=1_000_000)
+    limits = run.BatchLimits(items=256, size=1_000_000)
 
     def __init__(
         self, folder: Path, *, architectures: Sequence[str], device: Any, dtype: Any
     ) -> None:
         self._weights, self._bias, self._labels = load(folder, architectures)
         if not self._labels:
-            raise UnsupportedModel("The model knows no language yet; fine-tune it first.")
+            raise run.UnsupportedModel("The model knows no language yet; fine-tune it first.")
 
-    def prepare(self, request_id: str, inputs: TextInputs, options: NoOptions) -> Prepared:
+    def prepare(
+        self, request_id: str, inputs: declare.TextInputs, options: declare.NoOptions
+    ) -> run.Prepared:
         texts = inputs.input
         if any(len(text) > MAX_CHARACTERS for text in texts):
-            raise RequestRefused(f"Each input must have 1 to {MAX_CHARACTERS:,} characters.")
+            raise run.RequestRefused(f"Each input must have 1 to {MAX_CHARACTERS:,} characters.")
         rows = features(texts, self._weights.shape[1])
-        return Prepared(
+        return run.Prepared(
             items=[Item(rows[index], size=len(text)) for index, text in enumerate(texts)],
             units=sum(map(len, texts)),
         )

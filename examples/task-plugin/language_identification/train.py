@@ -9,34 +9,26 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 
+from assay.plugins import run
 from language_identification import TASK, Hyperparameters
 from language_identification.ngrams import features, load, save, softmax
-from workers.engines.architectures import UnsupportedModel
-from workers.trainers.material import parse_settings, read_rows
-from workers.trainers.protocol import (
-    BadMaterial,
-    Cancelled,
-    Progress,
-    TrainingRequest,
-    TrainingResult,
-)
 
 MIN_ROWS_PER_LABEL = 4
 
 
-def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
+def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
     """Continue from the base: languages that it knows keep their weights, new ones start at zero.
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = parse_settings(Hyperparameters, request.hyperparameters)
-    rows = read_rows(request.train_file, _is_row, '{"text": "…", "label": "…"}')
+    settings = run.parse_settings(Hyperparameters, request.hyperparameters)
+    rows = run.read_rows(request.train_file, _is_row, '{"text": "…", "label": "…"}')
     try:
         weights, bias, known = load(request.base, TASK.architectures)
-    except UnsupportedModel as error:
-        raise BadMaterial(f"The base cannot be trained. {error}") from error
+    except run.UnsupportedModel as error:
+        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
     labels = [*known, *sorted({row["label"] for row in rows} - set(known))]
     weights, bias = _widened(weights, bias, len(labels))
     kept, held_out = _split(rows, settings)
@@ -49,7 +41,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
     _descend(weights, bias, inputs, targets, settings, progress)
     measured = _measure(weights, bias, labels, held_out)
     save(request.output, weights, bias, labels)
-    return TrainingResult(
+    return run.TrainingResult(
         metrics=measured,
         parameters={
             **settings.model_dump(),
@@ -79,10 +71,10 @@ def _split(
     """Hold out rows to validate on, with the same share of each language."""
     counts = Counter(row["label"] for row in rows)
     if len(counts) < 2:
-        raise BadMaterial("The data has one language; a classifier needs at least two.")
+        raise run.BadMaterial("The data has one language; a classifier needs at least two.")
     rarest, count = min(counts.items(), key=lambda each: each[1])
     if count < MIN_ROWS_PER_LABEL:
-        raise BadMaterial(
+        raise run.BadMaterial(
             f"The language {rarest!r} has {count} rows; each needs {MIN_ROWS_PER_LABEL}."
         )
     size = max(round(len(rows) * settings.validation_fraction), len(counts))
@@ -101,7 +93,7 @@ def _descend(
     inputs: Any,
     targets: np.ndarray,
     settings: Hyperparameters,
-    progress: Progress,
+    progress: run.Progress,
 ) -> None:
     """Change `weights` and `bias` in place, batch by batch."""
     shuffle = np.random.default_rng(settings.seed)
@@ -111,7 +103,7 @@ def _descend(
         order = shuffle.permutation(inputs.shape[0])
         for start in range(0, len(order), settings.batch_size):
             if progress.should_stop():
-                raise Cancelled
+                raise run.Cancelled
             chosen = order[start : start + settings.batch_size]
             batch, right = inputs[chosen], (np.arange(len(chosen)), targets[chosen])
             errors = softmax(batch @ weights.T + bias)

@@ -15,13 +15,7 @@ from language_identification.ngrams import BUCKETS, load, save
 from language_identification.runner import MAX_CHARACTERS, LanguageRunner
 from language_identification.train import train
 
-from governance.errors import InvalidInput
-from registry.catalog.endpoints import Answer
-from registry.catalog.inputs import NoOptions, TextInputs
-from registry.catalog.requests import Body
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.protocol import RequestRefused
-from workers.trainers.protocol import BadMaterial, Cancelled, TrainingRequest
+from assay.plugins import declare, run
 
 GERMAN = "Bitte geben Sie eine gültige E-Mail-Adresse ein."
 
@@ -54,8 +48,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def request(material: Path, output: Path, **settings: Any) -> TrainingRequest:
-    return TrainingRequest(
+def request(material: Path, output: Path, **settings: Any) -> run.TrainingRequest:
+    return run.TrainingRequest(
         task=TASK.name,
         method="full",
         base=material / "initial",
@@ -81,7 +75,7 @@ def runner(folder: Path) -> LanguageRunner:
 
 
 def ranked(loaded: LanguageRunner, *texts: str) -> list[Any]:
-    items = loaded.prepare("r1", TextInputs(input=list(texts)), NoOptions()).items
+    items = loaded.prepare("r1", declare.TextInputs(input=list(texts)), declare.NoOptions()).items
     return loaded.split(loaded.run(loaded.collate(items)), items)
 
 
@@ -101,7 +95,9 @@ def test_a_trained_version_names_the_language_of_texts_that_it_has_not_seen(vers
     answers = ranked(loaded, GERMAN, "Vous devez vous connecter pour voir cette page.")
     assert [answer[0]["label"] for answer in answers] == ["de", "fr"]
     assert sum(each["score"] for each in answers[0]) == pytest.approx(1)
-    assert loaded.prepare("r2", TextInputs(input=[GERMAN]), NoOptions()).units == len(GERMAN)
+    assert loaded.prepare(
+        "r2", declare.TextInputs(input=[GERMAN]), declare.NoOptions()
+    ).units == len(GERMAN)
 
 
 def test_a_text_gets_the_same_scores_alone_and_in_a_batch(version: Path) -> None:
@@ -117,7 +113,7 @@ def test_training_again_from_a_version_keeps_its_languages(
     esperanto = [{"text": f"La lingvo numero {n} estas facila.", "label": "eo"} for n in range(8)]
     german = [{"text": f"Die Sprache Nummer {n} ist leicht.", "label": "de"} for n in range(8)]
     rows.write_text("".join(json.dumps(row) + "\n" for row in esperanto + german))
-    again = TrainingRequest(
+    again = run.TrainingRequest(
         task=TASK.name,
         method="full",
         base=version,
@@ -132,7 +128,7 @@ def test_training_again_from_a_version_keeps_its_languages(
 
 
 def test_training_stops_when_it_is_told_to(material: Path, tmp_path: Path) -> None:
-    with pytest.raises(Cancelled):
+    with pytest.raises(run.Cancelled):
         train(request(material, tmp_path), Recorder(stop_after=3))
     assert list(tmp_path.iterdir()) == []
 
@@ -151,9 +147,9 @@ def test_data_that_cannot_be_learned_from_is_refused_with_the_reason(
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = request(material, tmp_path / "out")
-    with pytest.raises(BadMaterial, match=reason):
+    with pytest.raises(run.BadMaterial, match=reason):
         train(
-            TrainingRequest(
+            run.TrainingRequest(
                 given.task, given.method, given.base, file, given.output, given.checkpoints
             ),
             Recorder(),
@@ -173,33 +169,33 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
         {"auto_map": {}},
     ):
         config.write_text(json.dumps({**good, **change}))
-        with pytest.raises(UnsupportedModel):
+        with pytest.raises(run.UnsupportedModel):
             runner(tmp_path)
     config.write_text(json.dumps(good))
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UnsupportedModel):
+    with pytest.raises(run.UnsupportedModel):
         runner(tmp_path)
 
 
 def test_the_initial_model_cannot_be_served(material: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="fine-tune it first"):
+    with pytest.raises(run.UnsupportedModel, match="fine-tune it first"):
         runner(material / "initial")
 
 
 def test_the_runner_refuses_texts_that_are_too_long(version: Path) -> None:
-    long = TextInputs(input=["a" * (MAX_CHARACTERS + 1)])
-    with pytest.raises(RequestRefused, match="1 to 20,000 characters"):
-        runner(version).prepare("r1", long, NoOptions())
+    long = declare.TextInputs(input=["a" * (MAX_CHARACTERS + 1)])
+    with pytest.raises(run.RequestRefused, match="1 to 20,000 characters"):
+        runner(version).prepare("r1", long, declare.NoOptions())
 
 
 def test_a_request_is_one_text_or_many_and_costs_its_characters() -> None:
     for inputs in (GERMAN, [GERMAN]):
-        body = Body("application/json", json.dumps({"inputs": inputs}).encode())
+        body = declare.Body("application/json", json.dumps({"inputs": inputs}).encode())
         plan = read_inputs(body, "req_1", "languages")
-        assert (plan.model, plan.inputs) == ("languages", TextInputs(input=[GERMAN]))
+        assert (plan.model, plan.inputs) == ("languages", declare.TextInputs(input=[GERMAN]))
         assert plan.units == len(GERMAN)
         results = [[{"label": "de", "score": 1.0}]]
-        assert plan.renderer.whole(Answer("stop", 0, 0, results=results)) == results
+        assert plan.renderer.whole(declare.Answer("stop", 0, 0, results=results)) == results
 
 
 def test_an_unmodified_client_of_hugging_face_understands_requests_and_answers() -> None:
@@ -214,14 +210,16 @@ def test_an_unmodified_client_of_hugging_face_understands_requests_and_answers()
         api_key="key",
     )
     assert sent.url == url
-    plan = read_inputs(Body("application/json", json.dumps(sent.json).encode()), "req_1", "x")
+    plan = read_inputs(
+        declare.Body("application/json", json.dumps(sent.json).encode()), "req_1", "x"
+    )
     scores = [{"label": "de", "score": 0.9}, {"label": "nl", "score": 0.1}]
-    answer = plan.renderer.whole(Answer("stop", 0, 0, results=[scores]))
+    answer = plan.renderer.whole(declare.Answer("stop", 0, 0, results=[scores]))
     (best,) = hub.TextClassificationOutputElement.parse_obj_as_list(answer)[0]
     assert (best.label, best.score) == ("de", 0.9)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"inputs": []}', b'{"inputs": "a", "more": 1}'])
 def test_a_malformed_request_is_refused(body: bytes) -> None:
-    with pytest.raises(InvalidInput):
-        read_inputs(Body("application/json", body), "req_1", "languages")
+    with pytest.raises(declare.RequestInvalid):
+        read_inputs(declare.Body("application/json", body), "req_1", "languages")

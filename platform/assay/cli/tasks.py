@@ -79,4 +79,4 @@ def _faults(entry: Entry) -> list[Fault]:
     for refused in refused_entries():
         if (refused.entry.point, refused.entry.place) == (entry.point, entry.place):
             return list(refused.faults)
-    return self_test(entry)
+    return self_test([entry])

@@ -17,6 +17,7 @@ from registry.catalog.checks.trial import trial_faults
 from registry.catalog.declaration import (
     BATCH,
     GENERATION,
+    INTERFACE,
     Evaluation,
     Family,
     Metric,
@@ -44,6 +45,7 @@ PLACEHOLDERS = frozenset(
         "$text",
     }
 )  # fmt: skip
+_INTERFACE = f"Install a release of its package for interface {INTERFACE}."
 MAKES = ("full", "adapter")
 
 
@@ -55,6 +57,9 @@ def declaration_faults(task: Any) -> list[Fault]:
                 "entry point", f"{check.shown(task)} is no Task.", "Name a `Task` of the catalog."
             )
         ]
+    # What other fields mean depends on it.
+    if mismatch := list(check.guarded("interface", _INTERFACE, lambda: _interface(task))):
+        return mismatch
     fix = "Use the types that the reference of declarations names."
     parts = (_task, _endpoints, _rows, _recipes, _evaluation, _playground)
     found = [
@@ -64,6 +69,16 @@ def declaration_faults(task: Any) -> list[Fault]:
     ]
     # Sample and examples say nothing about a declaration whose fields are wrong.
     return found or list(trial_faults(task))
+
+
+def _interface(task: Task) -> Iterator[Fault]:
+    if task.interface != INTERFACE:
+        yield Fault(
+            "interface",
+            f"It was written for interface {check.shown(task.interface)} of assay.plugins; this "
+            f"Assay has interface {INTERFACE}.",
+            _INTERFACE,
+        )
 
 
 def _task(task: Task) -> Iterator[Fault]:

@@ -1,6 +1,6 @@
 """The process that tries a declaration: `python -m registry.catalog.checks.process`.
 
-It gets an entry point on its standard input, imports what it names, and writes the faults as one
+It gets entry points on its standard input, imports what they name, and writes the faults as one
 line of JSON to its standard output.
 """
 
@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -22,13 +22,14 @@ from registry.catalog.checks import faults as check
 from registry.catalog.checks.declaration import declaration_faults
 from registry.catalog.checks.faults import Fault
 from registry.catalog.code import code_enter
+from registry.catalog.declaration import INTERFACE
 from registry.sandbox.enter import confine_code
 
 _FORBIDDEN = ("diffusers", "django", "jax", "tensorflow", "torch", "transformers")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
 
 
-def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
+def answer_of(work: Callable[[Sequence[EntryPoint]], list[Fault]]) -> None:
     """Write the faults that `work` finds: the main part of a module that `trial` runs. Ends the
     process, whatever threads the plug-in has left."""
     request = json.load(sys.stdin)
@@ -41,7 +42,7 @@ def answer_of(work: Callable[[EntryPoint], list[Fault]]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     code_enter(request["packages"])
-    found = work(EntryPoint(request["name"], request["value"], ""))
+    found = work([EntryPoint(name, value, "") for name, value in request["points"]])
     text = json.dumps([(each.where, each.what, each.fix) for each in found])
     with open(pipe, "wb") as file:
         file.write(text.encode() + b"\n")
@@ -56,9 +57,12 @@ def imported(point: EntryPoint) -> tuple[Any, list[Fault]]:
         with discovery.importing():
             task = point.load()
     except BaseException as error:
+        text = check.raised(error)
         if isinstance(error, ModuleNotFoundError):
             fix = "Name what provides it in the requirements of the package, and install it."
-        return None, [Fault("import", f"{point.value} raised {check.raised(error)}.", fix)]
+        elif "assay.plugins" in text:
+            fix = f"Install a release of the package for interface {INTERFACE} of assay.plugins."
+        return None, [Fault("import", f"{point.value} raised {text}.", fix)]
     found = [
         Fault("import", f"Importing it changes {what}.", fix)
         for what, value in _surroundings().items()
@@ -96,10 +100,15 @@ def _has_children() -> bool:
     return False
 
 
-def _faults(point: EntryPoint) -> list[Fault]:
-    task, found = imported(point)
-    return found or declaration_faults(task)
+def declared(points: Sequence[EntryPoint]) -> tuple[list[Any], list[Fault]]:
+    """Return the declarations of entry points, and the faults of their imports and of them."""
+    tasks, faults = [], []
+    for point in points:
+        task, told = imported(point)
+        tasks.append(task)
+        faults += told or declaration_faults(task)
+    return tasks, faults
 
 
 if __name__ == "__main__":
-    answer_of(_faults)
+    answer_of(lambda points: declared(points)[1])

@@ -42,6 +42,8 @@ PLAYGROUND = "playground=dataclasses.replace(TASK.playground, {})"
 ROW = "class Other(BaseModel):\n    {}\n"
 FAULTY = [
     # change, field, part of what is wrong
+    ("interface=2", "interface", "written for interface 2 of assay.plugins; this Assay has"),
+    ("interface='1'", "interface", "written for interface '1'"),
     ("name='Mine'", "name", "'Mine' is not a valid name"),
     ("name='m' * 41", "name", "not a valid name"),
     ("name='mine\\n'", "name", "not a valid name"),

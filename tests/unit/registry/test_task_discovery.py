@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from registry.catalog import GROUP, discovery, probe
-from registry.catalog.discovery import Discovered, discover, installed
+from registry.catalog.discovery import Discovered, by_package, discover, installed
 from tests.plug_ins import declared, install, install_task
 
 
@@ -42,6 +42,22 @@ def test_a_package_is_found_with_its_distribution(site: Path) -> None:
     assert entry.distribution.files is not None
     assert found.entries["embeddings"].is_own
     assert found.tasks["first-task"].title == "A task of a test"
+
+
+def test_the_extra_tasks_come_as_any_other_package(site: Path) -> None:
+    found = discover(installed())
+    extra = {n: e for n, e in found.entries.items() if e.distribution_name == "assay-tasks-extra"}
+    assert sorted(extra) == [
+        "tabular-classification",
+        "text-to-audio",
+        "text-to-video",
+        "time-series-forecasting",
+        "voice-activity-detection",
+    ]
+    for entry in extra.values():
+        assert not entry.is_own
+        assert [each.name for each in entry.code().packages] == ["assay-tasks-extra"]
+    assert by_package(extra.values()) == [list(extra.values())]
 
 
 HOSTILE = {
@@ -80,6 +96,16 @@ REASONS = {
     "looks": "cannot look at the catalog while it is imported",
     "odd": "raised Odd",
 }
+
+
+def test_a_package_for_another_interface_is_left_out_and_told_which(site: Path) -> None:
+    install_task(site, "for-two", change="interface=2")
+    install_task(site, "needs-more", before="from assay.plugins.declare import Oracle")
+    install_task(site, "calls-more", before="from assay.plugins import run\nrun.divine('rain')")
+    found = discover(installed())
+    assert "written for interface 2 of assay.plugins; this" in found.unavailable["for-two"]
+    for name in ("needs-more", "calls-more"):
+        assert "for interface 1 of assay.plugins" in found.unavailable[name], found.unavailable
 
 
 def test_a_module_that_does_harm_at_import_leaves_out_its_own_task_alone(
@@ -121,7 +147,7 @@ def test_what_a_trial_started_ends_with_it(site: Path, tmp_path: Path) -> None:
         f"import subprocess, sys\nsubprocess.Popen([{program!r}, '600'], executable='/bin/sleep')\n"
     )
     install_task(site, "leaves-a-child", before=code)
-    (fault,) = probe.probe(EntryPoint("leaves-a-child", "leaves_a_child:TASK", GROUP))
+    (fault,) = probe.probe([EntryPoint("leaves-a-child", "leaves_a_child:TASK", GROUP)])
     assert "changes the number of processes" in fault.what
     while any(_runs(each, program) for each in psutil.process_iter()):
         time.sleep(0.01)
@@ -149,7 +175,7 @@ def test_a_trial_reaches_no_file_and_no_network_of_its_parent(site: Path, tmp_pa
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = repr(server.getsockname())
         install_task(site, "looks-around", before=code.replace("{server}", place))
-        assert probe.probe(EntryPoint("looks-around", "looks_around:TASK", GROUP)) == []
+        assert probe.probe([EntryPoint("looks-around", "looks_around:TASK", GROUP)]) == []
 
 
 def test_a_task_of_assay_wins_over_a_package_of_the_same_name(site: Path) -> None:
@@ -269,7 +295,7 @@ def test_what_is_no_declaration_is_left_out_with_the_reason(
     site: Path, value: str, reason: str
 ) -> None:
     (site / "named_otherwise.py").write_text(declared("named_otherwise", "yours"))
-    faults = probe.probe(EntryPoint("mine", value, GROUP))
+    faults = probe.probe([EntryPoint("mine", value, GROUP)])
     assert reason in " ".join(map(str, faults))
 
 

@@ -190,7 +190,7 @@ def test_trees_in_onnx_give_scikit_learns_probabilities(labels: int, tmp_path: P
     from onnxruntime import InferenceSession
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from tasks.tabular_classification.graphs import tree_graph
+    from assay_tasks_extra.tabular_classification.graphs import tree_graph
 
     generator = np.random.default_rng(3)
     columns = generator.normal(size=(400, 4)).astype(np.float32)
@@ -283,8 +283,8 @@ def test_rows_that_teach_nothing_are_bad_material(
 def test_rows_that_need_too_much_memory_are_neither_trained_on_nor_a_baseline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.tabular_classification import encoding
-    from tasks.tabular_classification.score import _linear
+    from assay_tasks_extra.tabular_classification import encoding
+    from assay_tasks_extra.tabular_classification.score import _linear
 
     monkeypatch.setattr(encoding, "MAX_NUMBERS", 60 * 4 - 1)
     rows, said = made_rows(60), "The rows have 240 numbers and categories; at most 239 are taken."
@@ -355,7 +355,7 @@ def test_biopsies_are_told_apart_and_logistic_regression_is_the_baseline_of_tree
 def test_auc_is_scikit_learns_with_ties_and_is_a_half_where_nothing_can_be_ranked() -> None:
     from sklearn.metrics import roc_auc_score
 
-    from tasks.tabular_classification.score import _auc
+    from assay_tasks_extra.tabular_classification.score import _auc
 
     generator = np.random.default_rng(1)
     scores = generator.integers(0, 5, size=(50, 3)) / 5

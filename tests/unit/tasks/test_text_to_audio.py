@@ -16,11 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from registry.catalog import get_task
-from registry.catalog.endpoints import Answer as EngineAnswer
-from registry.catalog.endpoints import MediaResult, Plan
-from registry.catalog.requests import Body, RequestInvalid
-from tasks.text_to_audio.notation import (
+from assay_tasks_extra.text_to_audio.notation import (
     HEADER,
     HIGHEST,
     HOLD,
@@ -36,6 +32,10 @@ from tasks.text_to_audio.notation import (
     value_of,
     written,
 )
+from registry.catalog import get_task
+from registry.catalog.endpoints import Answer as EngineAnswer
+from registry.catalog.endpoints import MediaResult, Plan
+from registry.catalog.requests import Body, RequestInvalid
 from tests.unit.tasks.fuzz import JSON
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
@@ -152,7 +152,7 @@ def test_the_unmodified_client_gets_the_recording(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_synthesizer_plays_each_note_for_its_length_and_rests_are_silent() -> None:
-    from tasks.text_to_audio.synthesizer import RATE, rendered
+    from assay_tasks_extra.text_to_audio.synthesizer import RATE, rendered
 
     steps = ((69, REST, REST, REST), *[(HOLD,) * 4] * 3, *[(REST,) * 4] * 4)
     samples = rendered(Piece(Key(9, True), 60, steps))
@@ -204,7 +204,7 @@ def save_base(folder: Path, *, rotary: bool = True, **changes: Any) -> Path:
 
 
 def trained(folder: Path, pieces: list[dict[str, str]], **settings: Any) -> Any:
-    from tasks.text_to_audio.train import train
+    from assay_tasks_extra.text_to_audio.train import train
 
     data = folder / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in pieces))
@@ -281,7 +281,7 @@ def test_a_composition_may_be_longer_than_the_window_of_a_model(
 ) -> None:
     import torch
 
-    from tasks.text_to_audio.composer import Composer
+    from assay_tasks_extra.text_to_audio.composer import Composer
 
     # A model with learned positions fails at the first one that it does not have.
     base = save_base(tmp_path, rotary=False, max_position_embeddings=places)
@@ -300,7 +300,7 @@ def test_a_composition_may_be_longer_than_the_window_of_a_model(
 @pytest.mark.torch
 @pytest.mark.parametrize("rotary", [True, False])
 def test_likelihood_of_a_long_piece_counts_each_step_once(rotary: bool, tmp_path: Path) -> None:
-    from tasks.text_to_audio.composer import Composer
+    from assay_tasks_extra.text_to_audio.composer import Composer
 
     composer = Composer.load(save_base(tmp_path, rotary=rotary), TASK.architectures)
     composer._model.lm_head.weight.data.zero_()

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from assay_tasks_extra.time_series_forecasting import evaluation_request, origins
+from assay_tasks_extra.time_series_forecasting.schema import ForecastInputs, ForecastOptions
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.endpoints import Plan
 from registry.catalog.requests import Body, RequestInvalid
 from registry.catalog.series import moment_after
-from tasks.time_series_forecasting import evaluation_request, origins
-from tasks.time_series_forecasting.schema import ForecastInputs, ForecastOptions
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
@@ -319,7 +319,7 @@ def test_a_configuration_that_cannot_forecast_is_unsupported(
 
 
 def trained(base: Path, rows: list[Any], folder: Path, recorder: Any, **given: Any) -> Any:
-    from tasks.time_series_forecasting.fine_tune import train
+    from assay_tasks_extra.time_series_forecasting.fine_tune import train
 
     data = folder / "train.jsonl"
     data.write_text("".join(json.dumps(each) + "\n" for each in rows))

@@ -17,10 +17,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions, OneRecording
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
 from registry.catalog.requests import Body, RequestInvalid
-from tasks.voice_activity_detection.schema import DetectionOptions, OneRecording
 from tests.unit.registry.onnx_models import helper, onnx
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused

@@ -1,0 +1,188 @@
+"""Models of transformers that forecast one series, behind one interface: scaled in, quantiles out.
+
+Each history is scaled before a model sees it, in 64 bits, so that series of any magnitude are read
+alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from assay.plugins import declare, run
+from assay_tasks_extra.time_series_forecasting.schema import MAX_HORIZON
+
+_LEAST_SPREAD = 1e-9
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """The end of a history that a model reads: distances from its last value, in units of its
+    spread. Models that scale once more themselves see no difference."""
+
+    values: np.ndarray
+    last: float
+    spread: float
+
+    @classmethod
+    def of(cls, history: Sequence[float] | np.ndarray, longest: int) -> Scaled:
+        """Scale the last `longest` values."""
+        given = np.asarray(history[-longest:], dtype=np.float64)
+        last, spread = float(given[-1]), float(given.std())
+        # A constant series, or one whose changes are lost in rounding.
+        spread = max(spread, _LEAST_SPREAD * float(np.abs(given).max()), _SMALLEST)
+        return cls(((given - last) / spread).astype(np.float32), last, spread)
+
+    def restored(self, values: np.ndarray) -> np.ndarray:
+        """Return forecast values in the history's own unit."""
+        return values.astype(np.float64) * self.spread + self.last
+
+
+class Forecaster(Protocol):
+    """A model with its reading of a batch. `horizon` is how far it looks ahead."""
+
+    model: Any
+    context: int
+    horizon: int
+
+    def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
+        """Return the model's output for each scaled history: [histories, horizon, numbers]."""
+
+    def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
+        """Return the loss of an output where `known` is 1; both are [histories, horizon]."""
+
+    def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean [horizon] and quantiles [levels, horizon] of one history's output."""
+
+
+def load_forecaster(
+    folder: Path, architectures: Sequence[str], *, device: torch.device
+) -> Forecaster:
+    """Load the model in `folder`.
+
+    Raises:
+        UnsupportedModel: its configuration does not fit forecasts of one series.
+    """
+    kinds: dict[str, Callable[[Any], Forecaster]] = {
+        "PatchTSTForPrediction": PatchTST,
+        "TimesFmModelForPrediction": TimesFm,
+    }
+    kind = kinds[run.architecture_of(folder, architectures)]
+    try:
+        # 16 bits are too coarse for values that stand for a thousandth of a series' range.
+        model = run.load_model(folder, architectures, dtype=torch.float32, device=device)
+        return kind(model)
+    except run.UnsupportedModel:
+        raise
+    except Exception as error:
+        raise run.UnsupportedModel(f"The model cannot be loaded: {error}") from error
+
+
+def _check_lengths(context: int, horizon: int) -> None:
+    if not 1 <= context <= declare.MAX_SERIES_VALUES or not 1 <= horizon <= MAX_HORIZON:
+        raise run.UnsupportedModel(
+            f"The configuration states a context of {context} and a horizon of {horizon}; at most "
+            f"{declare.MAX_SERIES_VALUES:,} and {MAX_HORIZON:,} are served."
+        )
+
+
+# TimesFM's three kinds of frequency: up to days (0), weeks and months, and beyond.
+_FREQUENCIES = {"W": 1, "MS": 1, "QS": 2, "YS": 2}
+
+
+class TimesFm:
+    """Google's TimesFM 2.0: a decoder over patches, with a mean and nine quantiles of each step."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        config = model.config
+        self.context, self.horizon = config.context_length, config.horizon_length
+        _check_lengths(self.context, self.horizon)
+        self._levels = np.asarray(config.quantiles, dtype=np.float64)
+        if len(self._levels) < 2 or not (
+            self._levels[0] > 0 and (np.diff(self._levels) > 0).all() and self._levels[-1] < 1
+        ):
+            raise run.UnsupportedModel("config.json must list at least two ascending quantiles.")
+
+    def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
+        device = self.model.device
+        output: Tensor = self.model(
+            past_values=[torch.from_numpy(each).to(device) for each in histories],
+            freq=[_FREQUENCIES.get(each or "", 0) for each in frequencies],
+        ).full_predictions
+        return output
+
+    def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
+        levels = torch.as_tensor(self._levels, dtype=output.dtype, device=output.device)
+        errors = future[..., None] - output[..., 1:]
+        pinball = torch.maximum((levels - 1) * errors, levels * errors).mean(dim=-1)
+        squared = (future - output[..., 0]) ** 2
+        return ((pinball + 0.1 * squared) * known).sum() / known.sum().clamp_min(1)
+
+    def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        # Quantiles of a network can cross; sorted ones cannot.
+        known = np.sort(output[:, 1:], axis=1)
+        found = np.stack([np.interp(levels, self._levels, step) for step in known], axis=1)
+        return output[:, 0], found
+
+
+class PatchTST:
+    """PatchTST with a normal or Student-t distribution of each step."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        config = model.config
+        self.context, self.horizon = config.context_length, config.prediction_length
+        _check_lengths(self.context, self.horizon)
+        self._kind = config.distribution_output
+        if (
+            config.num_input_channels != 1
+            or config.loss != "nll"
+            or self._kind
+            not in (
+                "normal",
+                "student_t",
+            )
+        ):
+            raise run.UnsupportedModel(
+                "A PatchTST must read one channel and have the loss nll with the distribution "
+                "normal or student_t."
+            )
+
+    def forward(self, histories: Sequence[np.ndarray], frequencies: Sequence[str | None]) -> Tensor:
+        past = np.zeros((len(histories), self.context, 1), dtype=np.float32)
+        seen = np.zeros_like(past)
+        for row, each in enumerate(histories):
+            past[row, self.context - len(each) :, 0] = each
+            seen[row, self.context - len(each) :] = 1
+        device = self.model.device
+        made = self.model(
+            past_values=torch.from_numpy(past).to(device),
+            past_observed_mask=torch.from_numpy(seen).to(device),
+        )
+        *freedom, middle, scale = made.prediction_outputs
+        parts = [middle * made.scale + made.loc, scale * made.scale, *freedom]
+        return torch.cat(parts, dim=-1)
+
+    def loss(self, output: Tensor, future: Tensor, known: Tensor) -> Tensor:
+        if self._kind == "normal":
+            likely = torch.distributions.Normal(output[..., 0], output[..., 1])
+        else:
+            likely = torch.distributions.StudentT(output[..., 2], output[..., 0], output[..., 1])
+        return -(likely.log_prob(future) * known).sum() / known.sum().clamp_min(1)
+
+    def read(self, output: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        middle, scale = output[:, 0], output[:, 1]
+        share = np.asarray(levels)[:, None]
+        points = (
+            stats.norm.ppf(share) if self._kind == "normal" else stats.t.ppf(share, output[:, 2])
+        )
+        return middle, middle + points * scale

@@ -1,0 +1,62 @@
+"""Types of time-series forecasting: rows of data, inputs, options and results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypedDict
+
+from assay.plugins import declare
+
+MAX_SERIES = 64
+MAX_HORIZON = 1_024
+DEFAULT_HORIZON = 10
+DEFAULT_LEVELS = (0.1, 0.5, 0.9)
+# Forecasts that are measured of each series, one after another, without overlap.
+ORIGINS = 6
+
+Level = Annotated[float, Field(ge=0.01, le=0.99, allow_inf_nan=False)]
+Levels = Annotated[list[Level], Field(min_length=1, max_length=19)]
+Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON)]
+History = Annotated[
+    list[declare.Observation],
+    Field(min_length=declare.MIN_SERIES_VALUES, max_length=declare.MAX_SERIES_VALUES),
+]
+
+
+class NamedSeries(BaseModel):
+    """One series. `horizon` is how many steps ahead it is forecast when it is measured."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, max_length=100)
+    series: declare.Series
+    horizon: Horizon = 12
+
+
+class ForecastInputs(declare.Inputs):
+    """Histories to continue, oldest value first; `frequency` is that of all of them."""
+
+    histories: Annotated[list[History], Field(min_length=1, max_length=MAX_SERIES)]
+    frequency: declare.Frequency | None = None
+
+
+class ForecastOptions(declare.Options):
+    """Steps to forecast, and the quantiles to return. A history longer than the model reads is
+    refused, or loses its start where `truncate` says so."""
+
+    prediction_length: Horizon = DEFAULT_HORIZON
+    quantile_levels: Levels = Field(default_factory=lambda: list(DEFAULT_LEVELS))
+    truncate: Literal["none", "start"] = "none"
+
+    def cutting(self) -> Self:
+        return self.model_copy(update={"truncate": "start"})
+
+
+class Forecast(TypedDict):
+    """The forecast of one history, step by step. `quantiles` has one list for each level that was
+    requested, in that order."""
+
+    mean: list[float]
+    quantiles: list[list[float]]

@@ -1,0 +1,118 @@
+"""Write `docs/reference/plug-in-interface.md`, the names that `assay.plugins` promises.
+
+.venv/bin/python tools/plug_ins.py
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reference" / "plug-in-interface.md"
+VALUE_MAX = 60
+HEAD = """# The interface of plug-ins
+
+Written by `tools/plug_ins.py` from the code. A plug-in imports two modules of Assay and nothing
+else:
+
+| module | for | loads |
+|---|---|---|
+| `assay.plugins.declare` | declarations and endpoints, in every process | no Django, no torch |
+| `assay.plugins.run` | runners, recipes and scores, in workers | each name at its first use |
+
+[Add a task](../tutorials/add-a-task.md) introduces them.
+
+## What stays
+
+`Task.interface` states the version of this interface that a plug-in was written for, as a number.
+This is version {version}. While it has this number:
+
+- every name below stays, and keeps its meaning;
+- every call and every declaration that works goes on working. A release may add names, arguments
+  with defaults and fields with defaults.
+
+A release that changes more has another number, and its changelog says what to change. A task for
+another number is left out when a process starts; *Health*, `assay doctor` and `assay task check`
+name both numbers. All other modules of Assay can change in any release.
+"""
+
+
+def page() -> str:
+    """Return the page: a table for each module."""
+    declared = _public("declare")
+    version = next(text for name, text in declared if name == "INTERFACE").strip("`= ")
+    parts = [HEAD.format(version=version.partition("`")[0])]
+    for module in ("declare", "run"):
+        parts.append(f"\n## `assay.plugins.{module}`\n\n| name | meaning |\n|---|---|\n")
+        parts += [f"| `{name}` | {text} |\n" for name, text in _public(module)]
+    return "".join(parts)
+
+
+def _public(module: str) -> list[tuple[str, str]]:
+    """Return each public name of a module in their order, with one sentence about it."""
+    tree = _parsed(ROOT / "platform" / "assay" / "plugins" / f"{module}.py")[0]
+    homes = {
+        each.asname or each.name: (str(node.module), each.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    }
+    names = next(ast.literal_eval(value) for name, value in _assigned(tree) if name == "__all__")
+    return [(name, _meaning(*homes[name])) for name in names]
+
+
+def _meaning(module: str, name: str) -> str:
+    """Return the first sentence about a definition: of its docstring, or the comment above it."""
+    tree, lines = _parsed(ROOT / f"{module.replace('.', '/')}.py")
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+            sentence = _sentence(ast.get_docstring(node) or "")
+            if isinstance(node, ast.FunctionDef):
+                result = ast.unparse(node.returns) if node.returns else "None"
+                call = f"`({ast.unparse(node.args)}) -> {result}`".replace("|", "\\|")
+                return f"{call} · {sentence}"
+            return sentence
+    node = next((value for each, value in _assigned(tree) if each == name), None)
+    if node is None:  # Imported there from a module of the same layer or below.
+        source = next(
+            str(each.module)
+            for each in tree.body
+            if isinstance(each, ast.ImportFrom) and name in {alias.name for alias in each.names}
+        )
+        return _meaning(source, name)
+    above = node.lineno - 2
+    comment: list[str] = []
+    while above >= 0 and lines[above].startswith("# "):
+        comment.insert(0, lines[above][2:])
+        above -= 1
+    value = f"`= {ast.unparse(node)}`".replace("|", "\\|")
+    return " · ".join(
+        filter(None, (value if len(value) < 60 else "", _sentence(" ".join(comment))))
+    )
+
+
+def _assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the names that a module assigns, each with its value."""
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        value = getattr(node, "value", None)
+        if isinstance(target, ast.Name) and isinstance(value, ast.expr):
+            yield target.id, value
+
+
+def _sentence(text: str) -> str:
+    """Return the first sentence of a text as one line."""
+    line = " ".join(text.partition("\n\n")[0].split())
+    return re.split(r"(?<=[.!?])\s", line)[0].replace("|", "\\|")
+
+
+def _parsed(path: Path) -> tuple[ast.Module, list[str]]:
+    text = path.read_text(encoding="utf-8")
+    return ast.parse(text), text.splitlines()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
