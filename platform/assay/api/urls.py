@@ -173,7 +173,7 @@ urlpatterns = [
     *schedules.routes.urls,
     path("releases", releases.ReleasesView.as_view()),
     path("releases/<id:release_id>", releases.ReleaseView.as_view()),
-    path("releases/<id:release_id>/comparison", comparisons.ComparisonView.as_view()),
+    *comparisons.routes.urls,
     path("releases/<id:release_id>/dossier", releases.DossierView.as_view()),
     path("releases/<id:release_id>/evidence", releases.EvidenceView.as_view()),
     path(
