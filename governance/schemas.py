@@ -53,7 +53,9 @@ _SENTENCES = {
 }
 
 
-def _without(characters: re.Pattern[str]) -> AfterValidator:
+def without(characters: re.Pattern[str]) -> AfterValidator:
+    """Return the check of a text that none of these is in it."""
+
     def check(value: str) -> str:
         if characters.search(value):
             raise ValueError("control characters are not allowed here")
@@ -88,10 +90,10 @@ def _moment(value: object) -> datetime:
 
 _Stripped = StringConstraints(strip_whitespace=True)
 _Filled = Annotated[str, _Stripped, Field(min_length=1)]
-Line = Annotated[_Filled, _without(NOT_ON_A_LINE)]
-Paragraphs = Annotated[_Filled, _without(NOT_IN_TEXT)]
-LineOrEmpty = Annotated[str, _Stripped, _without(NOT_ON_A_LINE)]
-ParagraphsOrEmpty = Annotated[str, _Stripped, _without(NOT_IN_TEXT)]
+Line = Annotated[_Filled, without(NOT_ON_A_LINE)]
+Paragraphs = Annotated[_Filled, without(NOT_IN_TEXT)]
+LineOrEmpty = Annotated[str, _Stripped, without(NOT_ON_A_LINE)]
+ParagraphsOrEmpty = Annotated[str, _Stripped, without(NOT_IN_TEXT)]
 Slug = Annotated[_Filled, AfterValidator(_slug)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -184,15 +186,24 @@ def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str,
 
 
 class _InputDescription(GenerateJsonSchema):
-    """JSON schemas of input. What may be left out need not be null: `int | None` is an integer."""
+    """JSON schemas of input. What may be left out need not be null: `int | None = None` is an
+    integer."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
+        return {**self.generate_inner(schema["schema"]), "nullable": True}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = super().default_schema(schema)
         if described.get("default", 0) is None:
             del described["default"]
+            described.pop("nullable", None)
+        return described
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
+        described = super().literal_schema(schema)
+        # OpenAPI 3.0 has no `const`.
+        if "const" in described:
+            described["enum"] = [described.pop("const")]
         return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:
