@@ -189,19 +189,7 @@ urlpatterns = [
     path("releases/<id:release_id>/decisions", releases.DecisionsView.as_view()),
     path("releases/<id:release_id>/answers", releases.AnswersView.as_view()),
     path("releases/<id:release_id>/checklist/<slug:code>", releases.ChecklistItemView.as_view()),
-    path("releases/<id:release_id>/checklist/<slug:code>/waivers", waivers.WaiversView.as_view()),
-    path(
-        "releases/<id:release_id>/waivers/<id:waiver_id>/decision",
-        waivers.WaiverDecisionView.as_view(),
-    ),
-    path(
-        "releases/<id:release_id>/waivers/<id:waiver_id>/withdraw",
-        waivers.WaiverWithdrawView.as_view(),
-    ),
-    path(
-        "releases/<id:release_id>/waivers/<id:waiver_id>/revoke",
-        waivers.WaiverRevokeView.as_view(),
-    ),
+    *waivers.routes.urls,
     path("releases/<id:release_id>/assignees", threads.AssigneesView.as_view()),
     path("releases/<id:release_id>/assignees/<id:person_id>", threads.AssigneeView.as_view()),
     path("releases/<id:release_id>/drafts", threads.DraftsView.as_view()),
