@@ -46,10 +46,7 @@ from assay.api.views import (
 app_name = "api"
 urlpatterns = [
     path("auth/token", session.TokenView.as_view()),
-    path("auth/step-up", session.StepUpView.as_view()),
-    path("me", session.MeView.as_view()),
-    path("sessions", session.SessionsView.as_view()),
-    path("sessions/<id:session_id>", session.SessionView.as_view()),
+    *session.routes.urls,
     path("departments", people.DepartmentsView.as_view()),
     path("departments/<slug:slug>", people.DepartmentView.as_view()),
     path("departments/<slug:slug>/jobs-at-once", people.JobsAtOnceView.as_view()),
@@ -166,7 +163,7 @@ urlpatterns = [
     path("jobs/<uuid:job_id>/resume", jobs.JobResumeView.as_view()),
     path("jobs/<uuid:job_id>/retry", jobs.JobRetryView.as_view()),
     path("jobs/<uuid:job_id>/priority", jobs.JobPriorityView.as_view()),
-    path("software", software.SoftwareView.as_view()),
+    *software.routes.urls,
     path("nodes", nodes.NodesView.as_view()),
     path("nodes/<slug:name>", nodes.NodeView.as_view()),
     path("nodes/<slug:name>/cordon", nodes.NodeCordonView.as_view()),
