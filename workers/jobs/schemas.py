@@ -9,8 +9,7 @@ from pydantic import Field
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
 from governance.schemas import Choice, Line, Schema, Slug
 from registry.datasets.parsing import MAX_ROWS
-from registry.releases.drafts.content import DEPARTMENTS_MAX
-from registry.releases.models import Environment
+from registry.releases.models import DEPARTMENTS_MAX, Environment
 from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
 Name = Annotated[Slug, Field(max_length=NAME_MAX)]

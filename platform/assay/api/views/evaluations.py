@@ -36,8 +36,7 @@ from registry.evaluations.selectors import (
     gates_visible_to,
 )
 from registry.evaluations.services import gate_set
-from registry.releases.drafts.content import DEPARTMENTS_MAX
-from registry.releases.models import Environment
+from registry.releases.models import DEPARTMENTS_MAX, Environment
 from registry.versions.selectors import model_get, version_get
 from workers.jobs.chains import LINKS_MAX, Step, fine_tune_then
 from workers.jobs.models import PRIORITIES, JobPriority
