@@ -111,14 +111,6 @@ class Schema(BaseModel):
         """Return the fields that were sent, where leaving one out keeps what is stored."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
-    @classmethod
-    def description(cls) -> JsonSchemaValue:
-        """Return the JSON schema, with its nested schemas under `$defs`."""
-        described = cls.model_json_schema(schema_generator=_InputDescription)
-        for schema in (described, *described.get("$defs", {}).values()):
-            del schema["title"]
-        return described
-
 
 @dataclass(frozen=True)
 class Column:
@@ -152,14 +144,14 @@ class Filter(Schema):
         return rows
 
 
-def parsed(schema: type[S], values: object) -> S:
-    """Return the values as `schema`.
+def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
+    """Return the values as `schema`. With `strict=False`, numbers and the like may be text.
 
     Raises:
         InvalidInput: with a sentence for each field that is wrong.
     """
     try:
-        return schema.model_validate(values)
+        return schema.model_validate(values, strict=strict)
     except ValidationError as error:
         fields = field_errors(error, known=schema.model_fields)
         (name, (sentence, *_)), *others = fields.items()
@@ -183,6 +175,14 @@ def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str,
         path = ".".join(str(part) for part in each["loc"])[:80]
         fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
     return fields
+
+
+def json_schema(schema: type[Schema]) -> JsonSchemaValue:
+    """Return the JSON schema, with the schemas nested in it under `$defs`."""
+    described = schema.model_json_schema(schema_generator=_InputDescription)
+    for each in (described, *described.get("$defs", {}).values()):
+        del each["title"]
+    return described
 
 
 class _InputDescription(GenerateJsonSchema):
