@@ -84,7 +84,10 @@ class Release(models.Model):
     )
     tier = models.CharField(max_length=TIER_MAX, default="limited")
     engine = models.CharField(
-        max_length=ENGINE_MAX, choices=ENGINE_CHOICES, default=EngineName.OWN, db_default=EngineName.OWN
+        max_length=ENGINE_MAX,
+        choices=ENGINE_CHOICES,
+        default=EngineName.OWN,
+        db_default=EngineName.OWN,
     )
     precision = models.CharField(
         max_length=PRECISION_MAX,
