@@ -104,15 +104,19 @@ class Endpoint(APIView):
             ValidationError: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
+        serializer = serializer_class(data=self.content())
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def content(self) -> Any:
+        """Return the request's body as the parser read it. Raises LengthRequired."""
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
                 "The body is sent in chunks without its length; it was not read.",
                 hint="Send Content-Length.",
             )
-        serializer = serializer_class(data=self.request.data)
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return self.request.data
 
     def nothing(self) -> None:
         """Refuse any member: this POST takes no body."""
@@ -125,17 +129,21 @@ class Endpoint(APIView):
             InvalidInput: an unknown parameter, or one given twice.
             ValidationError: a value that does not fit.
         """
+        serializer = (serializer_class or StrictSerializer)(
+            data={name: value for name, value in self.parameters() if name not in PAGE_PARAMETERS}
+        )
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def parameters(self) -> list[tuple[str, str]]:
+        """Return the query parameters. Raises InvalidInput for one given twice."""
         given = dict(self.request.query_params.lists())
         if repeated := [name for name, values in given.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",
                 fields={name[:60]: ["Given more than once."] for name in repeated},
             )
-        serializer = (serializer_class or StrictSerializer)(
-            data={name: values[0] for name, values in given.items() if name not in PAGE_PARAMETERS}
-        )
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return [(name, values[0]) for name, values in given.items()]
 
     def page(
         self,

@@ -12,8 +12,9 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Line, StrictSerializer
 from assay.api.idempotency import idempotent
+from workers.control.messages import NODE_NAME_MAX
 from workers.nodes.fleet import node_row, node_rows
-from workers.nodes.models import NODE_NAME_MAX, REASON_MAX, NodeState
+from workers.nodes.models import REASON_MAX, NodeState
 from workers.nodes.selectors import nodes_visible_to
 from workers.nodes.services import (
     node_cordon,
