@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db.models import QuerySet
@@ -36,6 +37,12 @@ S = TypeVar("S", bound=Schema)
 PAGE_PARAMETERS = frozenset({"cursor", "page_size"})
 
 SerializerType = type[serializers.Serializer[Any]]
+
+
+@cache
+def _lists(schema: type[Schema]) -> set[str]:
+    fields = json_schema(schema)["properties"]
+    return {name for name in fields if fields[name].get("type") == "array"}
 
 
 class Endpoint(APIView):
@@ -113,7 +120,7 @@ class Endpoint(APIView):
             ValidationError: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
-        serializer = serializer_class(data=self._sent())
+        serializer = serializer_class(data=self.content())
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
@@ -124,16 +131,15 @@ class Endpoint(APIView):
             InvalidInput: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
-        data = self._sent()
+        data = self.content()
         if not isinstance(data, QueryDict):
             return parsed(schema, data)
         # A form: each value is text or a file, and a list is a name that comes several times.
-        fields = json_schema(schema)["properties"]
-        lists = {name for name in fields if fields[name].get("type") == "array"}
+        lists = _lists(schema)
         values = {name: data.getlist(name) if name in lists else data[name] for name in data}
         return parsed(schema, values, strict=False)
 
-    def _sent(self) -> Any:
+    def content(self) -> Any:
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
