@@ -104,6 +104,21 @@ def test_what_may_be_left_out_is_described_by_its_type() -> None:
     assert described["additionalProperties"] is False
 
 
+class Change(Schema):
+    """A value that may be null, and one choice."""
+
+    limit: int | None
+    mode: Literal["repair"] = "repair"
+
+
+def test_a_required_null_and_a_single_choice_are_described() -> None:
+    described = json_schema(Change)
+
+    assert described["required"] == ["limit"]
+    assert described["properties"]["limit"] == {"type": "integer", "nullable": True}
+    assert described["properties"]["mode"]["enum"] == ["repair"]
+
+
 class Rows(Filter):
     """Filters of an invented list."""
 

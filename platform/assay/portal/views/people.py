@@ -78,6 +78,9 @@ class People(ActionScreen):
         authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
         query = PeopleFilter.lenient(self.request.GET.dict())
         people = people_found(self.actor, query)
+        if query.q is None and self.request.GET.get("q", "").strip():
+            # The text is not one that a name or an address can contain.
+            people = people.none()
         adds = may(self.actor, Action.PERSON_CREATE, kind="person")
         return {
             "page": page_of(self.request, people.prefetch_related("role_assignments__department")),
