@@ -705,8 +705,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "PATH_CONVERTER_OVERRIDES": {
+        "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
+    },
     "ENUM_NAME_OVERRIDES": {
-        "ActionEnum": "assay.api.views.policy_inquiries.ACTIONS",
         "ActorKindEnum": "governance.audit.search.filters.KINDS",
         "IncidentStateEnum": "registry.incidents.models.IncidentState",
         "KeyStateEnum": "assay.api.views.keys.STATES",
@@ -775,10 +777,8 @@ ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 
 ENGINE_SERVER_MEMORY = env_int("ASSAY_ENGINE_SERVER_MEMORY_BYTES", 16 * 1024**3, least=2**28)
 # Such a server starts even where this kernel's Landlock cannot confine it to its own files.
 ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
-# Pythons of the environments that vLLM and SGLang are installed in; empty where a worker does not
-# offer them.
+# Python of the environment that vLLM is installed in; empty where a worker does not offer it.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
-SGLANG_PYTHON = env("ASSAY_SGLANG_PYTHON", "")
 # A batch that takes longer is taken to hang, in seconds.
 ENGINE_BATCH_TIMEOUT_S = env_int("ASSAY_ENGINE_BATCH_TIMEOUT_S", 300, least=1)
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.

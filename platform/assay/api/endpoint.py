@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
@@ -23,17 +24,24 @@ from assay.api.authentication import (
     SessionAuthentication,
     TokenAuthentication,
 )
-from assay.api.fields import StrictSerializer
 from assay.api.pagination import CursorPagination
 from assay.api.parsers import LengthRequired, StrictJSONParser
 from assay.server.permits import permit_of
 from governance import rowsecurity
 from governance.errors import InvalidInput, NotAuthenticated
 from governance.principals import Principal
+from governance.schemas import Schema, json_schema, parsed
 
+S = TypeVar("S", bound=Schema)
 PAGE_PARAMETERS = frozenset({"cursor", "page_size"})
 
 SerializerType = type[serializers.Serializer[Any]]
+
+
+@cache
+def _lists(schema: type[Schema]) -> set[str]:
+    fields = json_schema(schema)["properties"]
+    return {name for name in fields if fields[name].get("type") == "array"}
 
 
 class Endpoint(APIView):
@@ -83,6 +91,13 @@ class Endpoint(APIView):
             return nullcontext()
         return rowsecurity.scope(caller.principal, reads=self.request.method in SAFE_METHODS)
 
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep caches from storing the answer to a change, which may hold a secret."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if request.method not in SAFE_METHODS:
+            final.headers["Cache-Control"] = "no-store"
+        return final
+
     def allow_body(self, *args: Any, **kwargs: Any) -> None:
         """Raise unless the caller may send a body of some size here. None of it is there yet.
 
@@ -97,45 +112,49 @@ class Endpoint(APIView):
             raise NotAuthenticated("This needs a credential.")
         return self.request.user.principal
 
-    def body(self, serializer_class: type[StrictSerializer]) -> dict[str, Any]:
-        """The request's body, validated.
+    def body_as(self, schema: type[S]) -> S:
+        """Return the request's body as a schema.
 
         Raises:
-            ValidationError: naming every field that is wrong.
+            InvalidInput: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
+        data = self.content()
+        if not isinstance(data, QueryDict):
+            return parsed(schema, data)
+        # A form: each value is text or a file, and a list is a name that comes several times.
+        lists = _lists(schema)
+        values = {name: data.getlist(name) if name in lists else data[name] for name in data}
+        return parsed(schema, values, strict=False)
+
+    def content(self) -> Any:
+        """Return the request's body as the parser read it. Raises LengthRequired."""
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
                 "The body is sent in chunks without its length; it was not read.",
                 hint="Send Content-Length.",
             )
-        serializer = serializer_class(data=self.request.data)
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return self.request.data
 
-    def nothing(self) -> None:
-        """Refuse any member: this POST takes no body."""
-        self.body(StrictSerializer)
-
-    def query(self, serializer_class: type[StrictSerializer] | None = None) -> dict[str, Any]:
-        """The query parameters, validated; those of pages are the paginator's.
+    def query_as(self, schema: type[S]) -> S:
+        """Return the query parameters as a schema; those of pages are the paginator's.
 
         Raises:
-            InvalidInput: an unknown parameter, or one given twice.
-            ValidationError: a value that does not fit.
+            InvalidInput: an unknown parameter, one given twice, or a value that does not fit.
         """
-        given = dict(self.request.query_params.lists())
-        if repeated := [name for name, values in given.items() if len(values) > 1]:
+        parameters = self.parameters()
+        return parsed(schema, {n: parameters[n] for n in parameters if n not in PAGE_PARAMETERS})
+
+    def parameters(self) -> dict[str, str]:
+        """Return the query parameters. Raises InvalidInput for one that is sent twice."""
+        sent = dict(self.request.query_params.lists())
+        if repeated := [name for name, values in sent.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",
                 fields={name[:60]: ["Given more than once."] for name in repeated},
             )
-        serializer = (serializer_class or StrictSerializer)(
-            data={name: values[0] for name, values in given.items() if name not in PAGE_PARAMETERS}
-        )
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return {name: values[0] for name, values in sent.items()}
 
     def page(
         self,

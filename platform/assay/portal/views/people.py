@@ -43,6 +43,7 @@ from governance.people.role_requests import (
     role_requests_visible_to,
 )
 from governance.people.roles import role_grant, role_revoke
+from governance.people.schemas import PeopleFilter
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
     department_get,
@@ -64,9 +65,7 @@ from governance.policy.services import authorize
 from registry.responses.selectors import retention_days
 from registry.responses.services import retention_set
 
-SEARCH_MAX = 100
 REQUESTS_SHOWN = 50
-STATES = {"active": True, "inactive": False}
 KEYS_SHOWN = 10
 
 
@@ -77,20 +76,19 @@ class People(ActionScreen):
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
-        text = self.request.GET.get("q", "").strip()[:SEARCH_MAX]
-        state = self.request.GET.get("state", "")
-        department = self.request.GET.get("department", "")[:40]
-        people = people_found(
-            self.actor, text=text, active=STATES.get(state), department=department
-        )
+        query = PeopleFilter.lenient(self.request.GET.dict())
+        people = people_found(self.actor, query)
+        if query.q is None and self.request.GET.get("q", "").strip():
+            # The text is not one that a name or an address can contain.
+            people = people.none()
         adds = may(self.actor, Action.PERSON_CREATE, kind="person")
         return {
             "page": page_of(self.request, people.prefetch_related("role_assignments__department")),
             "departments": departments_visible_to(self.actor),
-            "states": list(STATES),
-            "q": text,
-            "state": state,
-            "department": department,
+            "states": ("active", "inactive"),
+            "q": query.q or "",
+            "state": query.state,
+            "department": query.department,
             "form": PersonForm(self.request.POST or None) if adds else None,
             "access_requests": list(access_requests_open(self.actor)[:REQUESTS_SHOWN]),
         }
@@ -296,7 +294,7 @@ class DepartmentPage(ActionScreen):
     def context(self, *, slug: str, **kwargs: Any) -> dict[str, Any]:
         department = department_get(actor=self.actor, slug=slug)
         here = RoleAssignment.objects.filter(department=department)
-        members = people_found(self.actor, department=slug).prefetch_related(
+        members = people_found(self.actor, PeopleFilter(department=slug)).prefetch_related(
             Prefetch("role_assignments", queryset=here, to_attr="held_here")
         )
         keys = keys_visible_to(self.actor).filter(department=department, revoked_at=None)
