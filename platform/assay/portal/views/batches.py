@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
 
 from assay.portal.access import may
@@ -91,5 +90,4 @@ class BatchCancel(BatchPage, ActionScreen):
 
     def act(self, *, id: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
         batch_cancel(actor=self.actor, id=id)
-        messages.success(self.request, "The batch starts no more requests.")
-        return redirect("portal:batch", id=id)
+        return self.done("The batch starts no more requests.", "portal:batch", id=id)

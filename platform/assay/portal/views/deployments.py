@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.code_examples import CodeExample, code_examples
 from assay.portal.forms.deployments import ReplicasForm
-from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, number_in, page_of
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
@@ -141,16 +139,15 @@ class DeploymentReplicas(DeploymentPage):
         deployment = deployment_place(
             actor=self.actor, deployment_id=id, settings=ReplicaSettings(**values)
         )
-        messages.success(self.request, f"Replicas of {deployment.name} saved.")
-        return redirect("portal:deployment", id=id)
+        return self.done(f"Replicas of {deployment.name} saved.", "portal:deployment", id=id)
 
 
 class DeploymentRollback(DeploymentPage):
     """Goes back to what served before, with a reason."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        chosen = self.request.POST.get("release", "")
-        if not (chosen.isascii() and chosen.isdecimal() and len(chosen) <= 18):
+        release_id = number_in(self.request.POST, "release")
+        if release_id is None:
             raise InvalidInput(
                 "Name the release to roll back to.",
                 fields={"release": ["Choose one of the list."]},
@@ -158,14 +155,14 @@ class DeploymentRollback(DeploymentPage):
         again = deployment_rollback(
             actor=self.actor,
             deployment_id=id,
-            release_id=int(chosen),
+            release_id=release_id,
             reason=self.request.POST.get("reason", ""),
         )
-        messages.success(
-            self.request,
+        return self.done(
             f"{again.name} rolls back to {again.release.version}: workers are loading it.",
+            "portal:deployment",
+            id=again.pk,
         )
-        return redirect("portal:deployment", id=again.pk)
 
 
 class DeploymentStop(DeploymentPage):
@@ -174,5 +171,4 @@ class DeploymentStop(DeploymentPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = self.request.POST.get("reason", "").strip()
         deployment = deployment_stop(actor=self.actor, deployment_id=id, reason=reason)
-        messages.success(self.request, f"{deployment.name} is stopped.")
-        return redirect("portal:deployment", id=id)
+        return self.done(f"{deployment.name} is stopped.", "portal:deployment", id=id)

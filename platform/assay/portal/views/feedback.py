@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.access import departments_where, may
 from assay.portal.forms.feedback import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
@@ -132,8 +129,7 @@ class FeedbackReviews(FeedbackList, ActionScreen):
         accept = accepts(self.request)
         done = feedback_review(actor=self.actor, feedback_ids=ids, accept=accept)
         verb = "Accepted" if accept else "Rejected"
-        messages.success(self.request, f"{verb} {len(done)}.")
-        return redirect(f"{reverse('portal:feedback')}?{self.request.GET.urlencode()}")
+        return self.done(f"{verb} {len(done)}.", "portal:feedback", query=self.request.GET)
 
 
 class FeedbackPage(ActionScreen):
@@ -168,8 +164,7 @@ class FeedbackPage(ActionScreen):
         accept = accepts(self.request)
         correction = cleaned(self.form(feedback))["correction"] if accept else ""
         feedback_review(actor=self.actor, feedback_ids=[id], accept=accept, correction=correction)
-        messages.success(self.request, "Accepted." if accept else "Rejected.")
-        return redirect("portal:feedback_one", id=id)
+        return self.done("Accepted." if accept else "Rejected.", "portal:feedback_one", id=id)
 
 
 class FeedbackErase(FeedbackPage):
@@ -181,8 +176,7 @@ class FeedbackErase(FeedbackPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(FeedbackReasonForm(self.request.POST))["reason"]
         feedback_erase(actor=self.actor, feedback_id=id, reason=reason)
-        messages.success(self.request, "The content is erased.")
-        return redirect("portal:feedback_one", id=id)
+        return self.done("The content is erased.", "portal:feedback_one", id=id)
 
 
 class FeedbackData(ActionScreen):
@@ -244,7 +238,8 @@ class FeedbackData(ActionScreen):
         made = feedback_dataset_version(
             actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
         )
-        messages.success(
-            self.request, f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback."
+        return self.done(
+            f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback.",
+            "portal:dataset",
+            name=dataset.name,
         )
-        return redirect("portal:dataset", name=dataset.name)

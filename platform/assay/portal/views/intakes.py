@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
@@ -76,8 +75,7 @@ class IntakePage(ActionScreen):
             accept=accept,
             reason=self.request.POST.get("reason", "").strip(),
         )
-        messages.success(self.request, f"Intake {intake.pk} is {intake.state}.")
-        return redirect("portal:intake", id=id)
+        return self.done(f"Intake {intake.pk} is {intake.state}.", "portal:intake", id=id)
 
 
 class IntakeNew(ActionScreen):

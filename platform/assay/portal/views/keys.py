@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.utils import timezone
 
 from assay.portal.access import departments_where
@@ -143,10 +142,9 @@ class KeyChange(KeyPage):
         key = self.key()
         values = cleaned(self.change_form(key, self.request.POST))
         key_update(actor=self.actor, key_id=key.pk, **values)
-        messages.success(
-            self.request, "The key is changed. This takes effect with the next request."
+        return self.done(
+            "The key is changed. This takes effect with the next request.", "portal:key", id=key.pk
         )
-        return redirect("portal:key", id=key.pk)
 
 
 class KeyRotate(KeyPage):
@@ -166,5 +164,4 @@ class KeyRevoke(KeyPage):
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         reason = self.request.POST.get("reason", "")
         key = key_revoke(actor=self.actor, key_id=kwargs["id"], reason=reason)
-        messages.success(self.request, f"{key.name} is revoked; it stops working at once.")
-        return redirect("portal:keys")
+        return self.done(f"{key.name} is revoked; it stops working at once.", "portal:keys")

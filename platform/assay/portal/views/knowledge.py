@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareForm
@@ -73,8 +71,11 @@ class KnowledgeBaseNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_create(actor=self.actor, **cleaned(self.form()))
-        messages.success(self.request, f"{base.name} is created; add its first document.")
-        return redirect("portal:knowledge_base", name=base.name)
+        return self.done(
+            f"{base.name} is created; add its first document.",
+            "portal:knowledge_base",
+            name=base.name,
+        )
 
 
 class KnowledgeBasePage(ActionScreen):
@@ -128,8 +129,12 @@ class KnowledgeBasePage(ActionScreen):
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_get(actor=self.actor, name=name)
         version = document_version_add(actor=self.actor, base=base, **cleaned(self.form()))
-        messages.success(self.request, f"{version} is a draft: check its text, then publish it.")
-        return redirect("portal:knowledge_document", name=name, id=version.pk)
+        return self.done(
+            f"{version} is a draft: check its text, then publish it.",
+            "portal:knowledge_document",
+            name=name,
+            id=version.pk,
+        )
 
 
 def index_outlook(job: Job | None) -> str:
@@ -150,8 +155,7 @@ class KnowledgeIndexBuild(KnowledgeBasePage):
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_get(actor=self.actor, name=name)
         job = index_request(actor=self.actor, base=base)
-        messages.success(self.request, f"The index {index_outlook(job)}.")
-        return redirect("portal:knowledge_base", name=name)
+        return self.done(f"The index {index_outlook(job)}.", "portal:knowledge_base", name=name)
 
 
 class KnowledgeBaseShare(KnowledgeBasePage):
@@ -167,5 +171,8 @@ class KnowledgeBaseShare(KnowledgeBasePage):
         form = ShareForm(self.request.POST, departments=Department.objects.all())
         chosen = cleaned(form)["departments"]
         knowledge_base_share(actor=self.actor, base=base, departments=list(chosen))
-        messages.success(self.request, f"{base.name} is shared with {len(chosen)} departments.")
-        return redirect("portal:knowledge_base", name=name)
+        return self.done(
+            f"{base.name} is shared with {len(chosen)} departments.",
+            "portal:knowledge_base",
+            name=name,
+        )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import Exists, Max, OuterRef
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import departments_where, may, may_somewhere
 from assay.portal.comparison import pair_of
@@ -115,8 +113,7 @@ class ModelNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         model = model_create(actor=self.actor, **cleaned(self.form()))
-        messages.success(self.request, f"{model.name} is registered.")
-        return redirect("portal:model", name=model.name)
+        return self.done(f"{model.name} is registered.", "portal:model", name=model.name)
 
 
 def with_results(actor: Principal, gates: list[Any], versions: list[ModelVersion]) -> list[Any]:
@@ -266,5 +263,4 @@ class GateSet(ActionScreen):
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         model = model_get(actor=self.actor, name=name)
         gate = gate_set(actor=self.actor, model=model, **cleaned(self.form(model)))
-        messages.success(self.request, f"The gate {gate} is set.")
-        return redirect("portal:model", name=model.name)
+        return self.done(f"The gate {gate} is set.", "portal:model", name=model.name)

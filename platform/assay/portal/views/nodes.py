@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 
 from assay.portal.forms.nodes import NodeForm, NodeReasonForm
 from assay.portal.http import ActionScreen, cleaned, page_of
@@ -149,8 +148,7 @@ class _Change(NodePage):
     def act(self, **kwargs: Any) -> HttpResponse:
         reason = cleaned(NodeReasonForm(self.request.POST))["reason"]
         node = type(self).service(actor=self.actor, name=kwargs["name"], reason=reason)
-        messages.success(self.request, self.said.format(node.name))
-        return redirect("portal:node", name=node.name)
+        return self.done(self.said.format(node.name), "portal:node", name=node.name)
 
 
 class NodeCordon(_Change):

@@ -98,8 +98,9 @@ class People(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         person = person_create(actor=self.actor, **cleaned(PersonForm(self.request.POST)))
         if "without_password" in self.request.POST:
-            messages.success(self.request, f"{person.name} is added; grant a role next.")
-            return redirect("portal:person", id=person.pk)
+            return self.done(
+                f"{person.name} is added; grant a role next.", "portal:person", id=person.pk
+            )
         link, address = password_link_create(actor=self.actor, person_id=person.pk)
         return link_page(self.request, link, address)
 
@@ -109,8 +110,7 @@ class AccessRequestDecline(People):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         declined = access_request_decline(actor=self.actor, request_id=kwargs["id"])
-        messages.success(self.request, f"The request of {declined.person.name} is declined.")
-        return redirect("portal:people")
+        return self.done(f"The request of {declined.person.name} is declined.", "portal:people")
 
 
 class PersonPage(ActionScreen):
@@ -177,8 +177,9 @@ class RoleGrant(PersonPage):
         else:
             made = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
             if isinstance(made, RoleRequest):
-                messages.success(self.request, "Requested. A second administrator approves it.")
-                return redirect("portal:role_requests")
+                return self.done(
+                    "Requested. A second administrator approves it.", "portal:role_requests"
+                )
             messages.success(self.request, "The role is granted.")
         return redirect("portal:person", id=id)
 
@@ -190,10 +191,11 @@ class PersonDeactivate(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.standing_form())
         person_deactivate(actor=self.actor, person_id=id, **given)
-        messages.success(
-            self.request, f"{person.name} has no access any more; sessions and tokens are dead."
+        return self.done(
+            f"{person.name} has no access any more; sessions and tokens are dead.",
+            "portal:person",
+            id=id,
         )
-        return redirect("portal:person", id=id)
 
 
 class PersonReactivate(PersonPage):
@@ -203,8 +205,7 @@ class PersonReactivate(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.standing_form())
         person_reactivate(actor=self.actor, person_id=id, **given)
-        messages.success(self.request, f"{person.name} may sign in again.")
-        return redirect("portal:person", id=id)
+        return self.done(f"{person.name} may sign in again.", "portal:person", id=id)
 
 
 class PersonErase(PersonPage):
@@ -214,8 +215,7 @@ class PersonErase(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.erase_form(person))
         erased = account_erase(actor=self.actor, person_id=id, reason=given["why"])
-        messages.success(self.request, f"They are {erased.name.lower()} from now on.")
-        return redirect("portal:person", id=id)
+        return self.done(f"They are {erased.name.lower()} from now on.", "portal:person", id=id)
 
 
 class RoleRequests(ActionScreen):
@@ -283,8 +283,9 @@ class Departments(ActionScreen):
         department = department_create(
             actor=self.actor, **cleaned(DepartmentForm(self.request.POST))
         )
-        messages.success(self.request, f"{department.name} is created.")
-        return redirect("portal:department", slug=department.slug)
+        return self.done(
+            f"{department.name} is created.", "portal:department", slug=department.slug
+        )
 
 
 class DepartmentPage(ActionScreen):
@@ -335,8 +336,7 @@ class DepartmentPage(ActionScreen):
             done = f"{department.name} keeps responses for {kept.days} {unit}."
         else:
             done = f"{department.name} stores no responses."
-        messages.success(self.request, done)
-        return redirect("portal:department", slug=slug)
+        return self.done(done, "portal:department", slug=slug)
 
 
 class DepartmentJobs(DepartmentPage):
@@ -359,5 +359,4 @@ class DepartmentJobs(DepartmentPage):
             done = f"{department.name} runs as many jobs at once as the platform allows."
         else:
             done = f"{department.name} runs at most {department.jobs_at_once:,} jobs at once."
-        messages.success(self.request, done)
-        return redirect("portal:department", slug=slug)
+        return self.done(done, "portal:department", slug=slug)

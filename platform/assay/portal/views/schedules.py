@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.schedules import ScheduleForm, data_choices, version_choices
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
 from governance.bounds import TITLE_MAX
-from governance.errors import InvalidInput, NotFound
+from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog import get_task
@@ -85,8 +84,7 @@ class SchedulePause(SchedulePage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_pause(actor=self.actor, schedule_id=id)
-        messages.success(self.request, "The schedule is paused.")
-        return redirect("portal:schedule", id=id)
+        return self.done("The schedule is paused.", "portal:schedule", id=id)
 
 
 class ScheduleResume(SchedulePage):
@@ -94,8 +92,7 @@ class ScheduleResume(SchedulePage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_resume(actor=self.actor, schedule_id=id)
-        messages.success(self.request, "The schedule is active. Its jobs run as you.")
-        return redirect("portal:schedule", id=id)
+        return self.done("The schedule is active. Its jobs run as you.", "portal:schedule", id=id)
 
 
 class ScheduleRun(SchedulePage):
@@ -111,8 +108,7 @@ class ScheduleDelete(SchedulePage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_delete(actor=self.actor, schedule_id=id)
-        messages.success(self.request, "The schedule is deleted. Its jobs stay.")
-        return redirect("portal:schedules")
+        return self.done("The schedule is deleted. Its jobs stay.", "portal:schedules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +149,7 @@ class ScheduleNew(ActionScreen):
         if "model" in given:
             model = model_get(actor=self.actor, name=given["model"])
             return _of_evaluations(model, f"Evaluate {model.name}", f"model:{model.name}")
-        number = given.get("version", "")
-        if not number.isdecimal():
-            raise NotFound("There is no such version.")
-        version = version_get(actor=self.actor, id=int(number[:18]))
+        version = version_get(actor=self.actor, id=number_in(given, "version") or 0)
         return _of_evaluations(version.model, f"Evaluate {version}", f"version:{version.pk}")
 
     def form(self, pattern: Pattern) -> ScheduleForm:
@@ -203,8 +196,7 @@ class ScheduleNew(ActionScreen):
             time_zone=values["time_zone"],
             run_unchanged=values["run_unchanged"],
         )
-        messages.success(self.request, f"{schedule.name} is scheduled.")
-        return redirect("portal:schedule", id=schedule.pk)
+        return self.done(f"{schedule.name} is scheduled.", "portal:schedule", id=schedule.pk)
 
 
 def _of_evaluations(model: Model, title: str, version: str) -> Pattern:
