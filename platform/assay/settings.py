@@ -706,6 +706,9 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "PATH_CONVERTER_OVERRIDES": {
+        "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
+    },
     "ENUM_NAME_OVERRIDES": {
         "ActionEnum": "assay.api.views.policy_inquiries.ACTIONS",
         "ActorKindEnum": "governance.audit.search.filters.KINDS",

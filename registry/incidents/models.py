@@ -10,15 +10,10 @@ from django.db import models
 from django.db.models import Q
 
 REASON_MAX = 1000
-
-
 TEXT_MAX = 2000
-
-
 HAPPENED_MAX = 4000
-
-
 TITLE_MAX = 120
+VERSIONS_MAX = 20
 
 
 class IncidentState(models.TextChoices):

@@ -21,6 +21,7 @@ from registry.incidents.models import (
     REASON_MAX,
     TEXT_MAX,
     TITLE_MAX,
+    VERSIONS_MAX,
     Incident,
     IncidentNote,
     IncidentState,
@@ -39,8 +40,6 @@ from registry.incidents.suspending import incident_suspend
 from registry.resources import acting_person
 from registry.validation import checked_choice, checked_text
 from registry.versions.models import ModelVersion
-
-VERSIONS_MAX = 20
 
 
 def incident_open(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
 from governance.bounds import TITLE_MAX
+from workers.schedules.cron import due_times
 
 CRON_MAX = 100
 ZONE_MAX = 64
 SCHEDULES_MAX = 100
 # So many of its last runs are kept.
 RUNS_KEPT = 50
+TIMES_SHOWN = 3
 
 
 class ScheduleKind(models.TextChoices):
@@ -79,6 +83,14 @@ class Schedule(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def next_due(self) -> list[datetime]:
+        """The next `TIMES_SHOWN` times in UTC; none while it is not active."""
+        if self.next_due_at is None:
+            return []
+        more = due_times(self.cron, self.time_zone, self.next_due_at, TIMES_SHOWN - 1)
+        return [self.next_due_at, *more]
 
 
 class RunOutcome(models.TextChoices):

@@ -1,4 +1,4 @@
-"""Requests that a schedule repeats, in the shapes of the management API.
+"""Requests that a schedule repeats, and its times.
 
 A name in the place of a version stands for the newest version at the time when the job is
 requested, of those that the person may see: `dataset` for `dataset_version`, `model` for the
@@ -8,59 +8,48 @@ must be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, Field, ValidationInfo
 
-from governance.bounds import DEPARTMENT_MAX, NAME_MAX
-from governance.errors import InvalidInput, WrongState
+from governance.bounds import DEPARTMENT_MAX, TITLE_MAX
+from governance.errors import WrongState
 from governance.people.models import Department
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry.canonical import canonical_json
+from governance.schemas import Column, Filter, Id, Line, Object, Schema, parsed
 from registry.datasets.models import DatasetVersion
-from registry.datasets.parsing import MAX_ROWS
 from registry.datasets.selectors import (
     dataset_get,
     dataset_version_get,
     dataset_versions_visible_to,
 )
-from registry.releases.drafts.content import DEPARTMENTS_MAX
-from registry.validation import schema_faults
 from registry.versions.models import ModelVersion, VersionState
 from registry.versions.selectors import model_get, version_get, versions_visible_to
 from workers.jobs.chains import LINKS_MAX, Step, chain_checked, fine_tune_then
 from workers.jobs.models import Job, JobPriority
 from workers.jobs.requests import evaluate_request, evaluation_spec, fine_tune_spec
+from workers.jobs.schemas import ChainRelease, JobResources, Method, Name, Priority, RowCount
 from workers.jobs.training import BASE_KINDS
-from workers.schedules.models import Schedule, ScheduleKind
+from workers.schedules.models import (
+    CRON_MAX,
+    ZONE_MAX,
+    Schedule,
+    ScheduleKind,
+    ScheduleState,
+)
 
-REQUEST_BYTES_MAX = 32_768
-
-Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
-Priority = Literal["low", "normal", "high"]
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+T = TypeVar("T")
 
 
 def _in_place_of(first: str) -> AfterValidator:
-    """Return the check of a field that is given exactly when the field `first` is not."""
+    """Return the check of a field that is sent exactly when the field `first` is not."""
 
-    def check(value: str | None, info: ValidationInfo) -> str | None:
+    def check(value: T, info: ValidationInfo) -> T:
         if first in info.data and (info.data[first] is None) == (value is None):
             raise ValueError(f"give either {first} or {info.field_name}")
         return value
@@ -68,58 +57,90 @@ def _in_place_of(first: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Data(_Request):
+def _newest_model(field: str) -> Any:
+    return Field(
+        default=None,
+        description=f"In place of `{field}`: the newest trusted version of this model at each run.",
+        validate_default=True,
+    )
+
+
+class DataChoice(Schema):
     """A dataset version, or the newest one of a dataset."""
 
     dataset_version: Id | None = None
-    dataset: Annotated[
-        Name | None, _in_place_of("dataset_version"), Field(validate_default=True)
-    ] = None
+    dataset: Annotated[Name | None, _in_place_of("dataset_version")] = Field(
+        default=None,
+        description="In place of `dataset_version`: the newest version of this dataset at each "
+        "run.",
+        validate_default=True,
+    )
 
 
-class Measured(Data):
+class MeasuredData(DataChoice):
     """Data of an evaluation, or their first `max_rows` rows."""
 
-    max_rows: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
+    max_rows: RowCount | None = None
 
 
-class Evaluation(Measured):
+class ScheduledEvaluation(MeasuredData):
     """An evaluation of one version, or of the newest trusted one of a model."""
 
     version: Id | None = None
-    model: Annotated[Name | None, _in_place_of("version"), Field(validate_default=True)] = None
+    model: Annotated[Name | None, _in_place_of("version")] = _newest_model("version")
     priority: Priority = "normal"
 
 
-class Release(_Request):
-    """The release draft at the end of a fine-tune's chain."""
-
-    environment: Literal["staging", "production"]
-    departments: (
-        Annotated[
-            list[Annotated[str, Field(max_length=DEPARTMENT_MAX)]],
-            Field(max_length=DEPARTMENTS_MAX),
-        ]
-        | None
-    ) = None
-    deployment_name: Name | None = None
-
-
-class FineTune(Data):
+class ScheduledFineTune(DataChoice):
     """A fine-tune from a version, or from the newest of a model that one can start from; and what
     follows it."""
 
     model: Name
     base_version: Id | None = None
-    base_model: Annotated[
-        Name | None, _in_place_of("base_version"), Field(validate_default=True)
-    ] = None
-    method: Annotated[str, Field(max_length=40)]
-    hyperparameters: dict[str, Any] = {}
-    resources: dict[str, Any] | None = None
+    base_model: Annotated[Name | None, _in_place_of("base_version")] = _newest_model("base_version")
+    method: Method
+    hyperparameters: Object = Field(default={})
+    resources: JobResources | None = None
     priority: Priority = "normal"
-    then: Annotated[list[Measured], Field(max_length=LINKS_MAX)] = []
-    release: Release | None = None
+    then: list[MeasuredData] = Field(default=[], max_length=LINKS_MAX)
+    release: ChainRelease | None = None
+
+
+class NewSchedule(Schema):
+    """The times and the request: either `evaluation` or `fine_tune`."""
+
+    name: Line = Field(max_length=TITLE_MAX)
+    cron: Line = Field(
+        max_length=CRON_MAX, description="Minute, hour, day, month, weekday: `0 2 * * *`."
+    )
+    time_zone: Line = Field(default="UTC", max_length=ZONE_MAX)
+    run_unchanged: bool = Field(
+        default=False,
+        description="Run even when the newest versions are those of the last job. Otherwise such a "
+        "time is skipped.",
+    )
+    evaluation: ScheduledEvaluation | None = None
+    fine_tune: Annotated[ScheduledFineTune | None, _in_place_of("evaluation")] = Field(
+        default=None, validate_default=True
+    )
+
+    @property
+    def kind(self) -> ScheduleKind:
+        return ScheduleKind.FINE_TUNE if self.fine_tune else ScheduleKind.EVALUATE
+
+    @property
+    def request(self) -> ScheduledEvaluation | ScheduledFineTune:
+        # `_in_place_of` refuses neither.
+        return self.fine_tune or cast("ScheduledEvaluation", self.evaluation)
+
+
+class ScheduleFilter(Filter):
+    """Filters of the list."""
+
+    state: ScheduleState | None = None
+    department: Annotated[Line | None, Column("department__slug")] = Field(
+        default=None, max_length=DEPARTMENT_MAX
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,42 +151,25 @@ class Resolved:
     data: DatasetVersion
 
 
-def parsed(kind: str, request: Mapping[str, Any]) -> Evaluation | FineTune:
-    """Return the request, whose rows are not looked up.
+def stored_request(schedule: Schedule) -> ScheduledEvaluation | ScheduledFineTune:
+    """Return the request of a schedule, whose rows are not looked up.
 
     Raises:
-        InvalidInput: a part is missing, unknown, malformed or too large; `fields` says which.
+        InvalidInput: it no longer fits.
     """
-    if kind not in ScheduleKind.values:
-        sentence = f"A schedule starts one of {', '.join(ScheduleKind.values)}."
-        raise InvalidInput(sentence, fields={"kind": [sentence]})
-    shape = Evaluation if kind == ScheduleKind.EVALUATE else FineTune
-    try:
-        found = shape.model_validate(dict(request))
-        size = len(canonical_json(found.model_dump(mode="json")))
-    except ValidationError as error:
-        said = schema_faults(error, whole="dataset_version")
-        faults = {f"request.{name}": sentences for name, sentences in said.items()}
-        first, (why, *_) = next(iter(faults.items()))
-        raise InvalidInput(f"The request does not fit. {first}: {why}", fields=faults) from error
-    except (ValueError, RecursionError, TypeError) as error:
-        raise InvalidInput(
-            "The request cannot be stored as JSON.", fields={"request": ["Not JSON."]}
-        ) from error
-    if size > REQUEST_BYTES_MAX:
-        sentence = f"The request takes more than {REQUEST_BYTES_MAX:,} bytes."
-        raise InvalidInput(sentence, fields={"request": [sentence]})
-    return found
+    if schedule.kind == ScheduleKind.EVALUATE:
+        return parsed(ScheduledEvaluation, schedule.request)
+    return parsed(ScheduledFineTune, schedule.request)
 
 
-def request_resolve(actor: Principal, request: Evaluation | FineTune) -> Resolved:
+def request_resolve(actor: Principal, request: ScheduledEvaluation | ScheduledFineTune) -> Resolved:
     """Return the versions that the request stands for, of those that the actor may see.
 
     Raises:
         NotFound: one does not exist, or the actor may not see it.
         WrongState: a dataset has no version, or a model no trusted one of the needed kind.
     """
-    if isinstance(request, Evaluation):
+    if isinstance(request, ScheduledEvaluation):
         version = _version(actor, request.version, request.model)
     else:
         version = _version(actor, request.base_version, request.base_model, BASE_KINDS)
@@ -183,7 +187,7 @@ def names_newest(schedule: Schedule) -> bool:
 
 
 def request_check(
-    actor: Principal, request: Evaluation | FineTune
+    actor: Principal, request: ScheduledEvaluation | ScheduledFineTune
 ) -> tuple[Department, str, dict[str, Any]]:
     """Return the department of the jobs, their title, and the specification of one that starts now,
     if the actor may request it.
@@ -192,7 +196,7 @@ def request_check(
         DomainError: as the request of the job itself.
     """
     found = request_resolve(actor, request)
-    if isinstance(request, Evaluation):
+    if isinstance(request, ScheduledEvaluation):
         spec = evaluation_spec(
             actor=actor,
             version=found.version,
@@ -218,14 +222,16 @@ def request_check(
     return department, title, spec
 
 
-def request_start(actor: Principal, request: Evaluation | FineTune, found: Resolved) -> Job:
+def request_start(
+    actor: Principal, request: ScheduledEvaluation | ScheduledFineTune, found: Resolved
+) -> Job:
     """Queue the job as the actor, with the versions that the request was resolved to.
 
     Raises:
         DomainError: as the request of the job itself.
     """
     priority = JobPriority.named(request.priority)
-    if isinstance(request, Evaluation):
+    if isinstance(request, ScheduledEvaluation):
         return evaluate_request(
             actor=actor,
             version=found.version,
@@ -243,21 +249,21 @@ def request_start(actor: Principal, request: Evaluation | FineTune, found: Resol
     )
 
 
-def _fine_tune(request: FineTune, found: Resolved) -> dict[str, Any]:
+def _fine_tune(request: ScheduledFineTune, found: Resolved) -> dict[str, Any]:
     return {
         "base_version": found.version,
         "method": request.method,
         "dataset_version": found.data,
         "hyperparameters": request.hyperparameters,
-        "resources": request.resources,
+        "resources": request.resources and request.resources.model_dump(),
     }
 
 
-def _steps(actor: Principal, request: FineTune) -> list[Step]:
+def _steps(actor: Principal, request: ScheduledFineTune) -> list[Step]:
     return [Step(_data(actor, step), step.max_rows) for step in request.then]
 
 
-def _release(request: FineTune) -> dict[str, Any] | None:
+def _release(request: ScheduledFineTune) -> dict[str, Any] | None:
     return None if request.release is None else request.release.model_dump(exclude_none=True)
 
 
@@ -279,10 +285,10 @@ def _version(
     return newest
 
 
-def _data(actor: Principal, given: Data) -> DatasetVersion:
-    if given.dataset_version is not None:
-        return dataset_version_get(actor=actor, id=given.dataset_version)
-    dataset = dataset_get(actor=actor, name=str(given.dataset))
+def _data(actor: Principal, choice: DataChoice) -> DatasetVersion:
+    if choice.dataset_version is not None:
+        return dataset_version_get(actor=actor, id=choice.dataset_version)
+    dataset = dataset_get(actor=actor, name=str(choice.dataset))
     rows = dataset_versions_visible_to(actor).filter(dataset=dataset)
     newest = rows.order_by("-number").first()
     if newest is None:

@@ -33,14 +33,14 @@ from workers.schedules.models import (
     ScheduleState,
 )
 from workers.schedules.requests import (
-    Evaluation,
-    FineTune,
     Resolved,
+    ScheduledEvaluation,
+    ScheduledFineTune,
     names_newest,
-    parsed,
     request_check,
     request_resolve,
     request_start,
+    stored_request,
 )
 from workers.schedules.states import SCHEDULE_STATES, schedule_subject
 
@@ -116,7 +116,7 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     missed = due_times(schedule.cron, schedule.time_zone, due_at)
     late = bool(missed) and missed[0] <= now
     try:
-        request = parsed(schedule.kind, schedule.request)
+        request = stored_request(schedule)
         found = request_resolve(actor, request)
         if reason := _nothing_new(schedule, actor, request):
             _skip(schedule, due_at, reason, found)
@@ -131,7 +131,9 @@ def _start(schedule: Schedule, actor: Principal, due_at: datetime, now: datetime
     _record(schedule, "schedule:start", data=started_data(job, found))
 
 
-def _nothing_new(schedule: Schedule, actor: Principal, request: Evaluation | FineTune) -> str:
+def _nothing_new(
+    schedule: Schedule, actor: Principal, request: ScheduledEvaluation | ScheduledFineTune
+) -> str:
     """Return why the job would repeat the last one, if that succeeded with the same specification.
 
     Raises:
@@ -156,7 +158,7 @@ def schedule_start(
     schedule: Schedule,
     actor: Principal,
     due_at: datetime,
-    request: Evaluation | FineTune,
+    request: ScheduledEvaluation | ScheduledFineTune,
     found: Resolved,
     *,
     late: bool = False,

@@ -1,4 +1,4 @@
-"""Reading schedules."""
+"""Read schedules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from governance.errors import NotFound
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
-from workers.schedules.models import Schedule
+from workers.schedules.models import Schedule, ScheduleRun
 
 
 def schedules_visible_to(actor: Principal) -> QuerySet[Schedule]:
@@ -17,9 +17,15 @@ def schedules_visible_to(actor: Principal) -> QuerySet[Schedule]:
     return visible_to(actor, Action.JOB_VIEW, rows, resource_type="job")
 
 
-def schedule_get(*, actor: Principal, id: int) -> Schedule:  # noqa: A002
-    """Raises NotFound when there is none, or the actor may not see it."""
-    schedule = schedules_visible_to(actor).filter(pk=id).first()
+def schedule_get(*, actor: Principal, schedule_id: int) -> Schedule:
+    """Return a schedule. Raises NotFound if it does not exist, or the actor may not see it."""
+    schedule = schedules_visible_to(actor).filter(pk=schedule_id).first()
     if schedule is None:
-        raise NotFound(f"Schedule {id} does not exist, or you may not see it.")
+        raise NotFound(f"Schedule {schedule_id} does not exist, or you may not see it.")
     return schedule
+
+
+def schedule_runs(*, actor: Principal, schedule_id: int) -> QuerySet[ScheduleRun]:
+    """Return the last runs of a schedule. Raises NotFound as `schedule_get`."""
+    schedule = schedule_get(actor=actor, schedule_id=schedule_id)
+    return schedule.runs.select_related("requested_by")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from governance.audit.services import audit_record
-from governance.bounds import TITLE_MAX
 from governance.database.locks import lock
 from governance.errors import InvalidInput, WrongState
 from governance.permissions import Action
@@ -19,42 +17,31 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 from registry.canonical import json_digest
 from registry.resources import acting_person
-from registry.validation import checked_text
 from workers.jobs.models import Job
 from workers.schedules.cron import checked_cron, checked_zone, due_times
 from workers.schedules.models import SCHEDULES_MAX, Schedule, ScheduleState
-from workers.schedules.requests import parsed, request_check, request_resolve
+from workers.schedules.requests import NewSchedule, request_check, request_resolve, stored_request
 from workers.schedules.running import job_running, schedule_start, started_data
 from workers.schedules.selectors import schedule_get
 from workers.schedules.states import SCHEDULE_STATES, schedule_lock, schedule_subject
 
 
 @transaction.atomic
-def schedule_create(
-    *,
-    actor: Principal,
-    name: str,
-    kind: str,
-    request: Mapping[str, Any],
-    cron: str,
-    time_zone: str = "UTC",
-    run_unchanged: bool = False,
-) -> Schedule:
-    """Repeat a request for a job at the times of `cron`, as the actor.
+def schedule_create(*, actor: Principal, schedule: NewSchedule) -> Schedule:
+    """Repeat a request for a job at the times of its cron expression, as the actor.
 
     Where the request names newest versions, a time is skipped when none is new since the last job,
     unless `run_unchanged`.
 
     Raises:
-        InvalidInput: a field is malformed, or the name is taken; `fields` says which.
+        InvalidInput: the times are malformed, or the name is taken; `fields` says which.
         DomainError: as the request of the job itself, which is checked now and at each time.
         WrongState: the department has too many schedules.
     """
-    name = " ".join(checked_text(name, field="name", limit=TITLE_MAX).split())
-    cron, time_zone = checked_cron(cron), checked_zone(time_zone)
-    wanted = parsed(kind, request)
+    name = " ".join(schedule.name.split())
+    cron, time_zone = checked_cron(schedule.cron), checked_zone(schedule.time_zone)
     person = acting_person(actor)
-    department, title, _ = request_check(actor, wanted)
+    department, title, _ = request_check(actor, schedule.request)
     decision = _authorized(actor, title, department.slug)
     # Two at once take neither the same name nor both the last place.
     lock(f"schedules:{department.pk}")
@@ -67,33 +54,33 @@ def schedule_create(
     if others.filter(name=name).exists():
         sentence = f"{department.name} has a schedule of this name."
         raise InvalidInput(sentence, fields={"name": [sentence]})
-    schedule = Schedule.objects.create(
+    row = Schedule.objects.create(
         name=name,
         department=department,
         owner=person,
-        kind=kind,
+        kind=schedule.kind,
         title=title[:200],
-        request=wanted.model_dump(mode="json", exclude_none=True),
+        request=schedule.request.model_dump(mode="json", exclude_none=True),
         cron=cron,
         time_zone=time_zone,
-        run_unchanged=run_unchanged,
+        run_unchanged=schedule.run_unchanged,
         next_due_at=due_times(cron, time_zone, timezone.now())[0],
     )
     audit_record(
         actor=actor,
         action="schedule:create",
-        subject=schedule_subject(schedule),
+        subject=schedule_subject(row),
         department=department.slug,
         data={
-            "kind": kind,
+            "kind": row.kind,
             "cron": cron,
             "time_zone": time_zone,
-            "run_unchanged": run_unchanged,
-            "request": json_digest(schedule.request),
+            "run_unchanged": row.run_unchanged,
+            "request": json_digest(row.request),
         },
         decision=decision,
     )
-    return schedule
+    return row
 
 
 @transaction.atomic
@@ -121,7 +108,7 @@ def schedule_resume(*, actor: Principal, schedule_id: int) -> Schedule:
     schedule, decision = _locked(actor, schedule_id)
     SCHEDULE_STATES.require(schedule, ScheduleState.ACTIVE)
     schedule.owner = acting_person(actor)
-    request_check(actor, parsed(schedule.kind, schedule.request))
+    request_check(actor, stored_request(schedule))
     schedule.next_due_at = due_times(schedule.cron, schedule.time_zone, timezone.now())[0]
     schedule.refusals, schedule.reason = 0, ""
     return _moved(schedule, ScheduleState.ACTIVE, actor, decision, action="schedule:resume")
@@ -155,7 +142,7 @@ def schedule_run(*, actor: Principal, schedule_id: int) -> Job:
             hint="Wait for it, or cancel it.",
         )
     person = acting_person(actor)
-    request = parsed(schedule.kind, schedule.request)
+    request = stored_request(schedule)
     found = request_resolve(actor, request)
     job = schedule_start(schedule, actor, timezone.now(), request, found, requested_by=person.pk)
     schedule.last_job = job
@@ -173,7 +160,7 @@ def _authorized(actor: Principal, title: str, department: str) -> Authorization:
 
 
 def _locked(actor: Principal, schedule_id: int) -> tuple[Schedule, Authorization]:
-    seen = schedule_get(actor=actor, id=schedule_id)
+    seen = schedule_get(actor=actor, schedule_id=schedule_id)
     decision = _authorized(actor, seen.title, seen.department.slug)
     return schedule_lock(seen.pk), decision
 

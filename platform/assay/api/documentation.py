@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import (
+    OpenApiAuthenticationExtension,
+    OpenApiSerializerExtension,
+)
+from drf_spectacular.plumbing import ResolvedComponent, safe_ref
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from assay.api.problems import CONTENT_TYPE
+from governance.schemas import Schema
 
 PROBLEM = {
     "type": "object",
@@ -94,14 +100,15 @@ def operation(
     status: int = 200,
     paged: bool = False,
     also: dict[int, Any] | None = None,
+    name: str = "",
     **more: Any,
 ) -> Decorator:
     """The description of one operation. `paged` wraps `answer` in {next, previous, results};
-    `also` holds answers under other statuses.
+    `also` holds answers under other statuses. `name` is what generated clients call it.
     """
     parameters: list[Any] = list(more.pop("parameters", []))
     if query is not None:
-        parameters.append(query)
+        parameters += _parameters(query) if issubclass(query, Schema) else [query]
     if paged:
         parameters.extend(PAGE)
     responses = {status: page_of(answer) if paged else answer, **(also or {})}
@@ -115,11 +122,25 @@ def operation(
             request=body,
             responses=responses,
             parameters=parameters,
-            operation_id=_operation_id(method.__qualname__),
+            operation_id=name or _operation_id(method.__qualname__),
             **more,
         )(method)
 
     return decorate
+
+
+def _parameters(query: type[Schema]) -> list[OpenApiParameter]:
+    described = query.description()
+    required = described.get("required", ())
+    parameters = []
+    for name, field in described["properties"].items():
+        definition = described.get("$defs", {}).get(field.pop("$ref", "").rpartition("/")[2], {})
+        text = field.pop("description", "")
+        shape = definition | field
+        parameters.append(
+            OpenApiParameter(name, shape, required=name in required, description=text)
+        )
+    return parameters
 
 
 def _operation_id(qualified_name: str) -> str:
@@ -142,6 +163,45 @@ def page_of(serializer_class: Any) -> Any:
             "results": serializer_class(many=True),
         },
     )
+
+
+class SchemaExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+    """The input of a service as a component; those nested in it are components, too."""
+
+    target_class = "governance.schemas.Schema"
+    match_subclasses = True
+    # Before the extension for pydantic that comes with the library.
+    priority = 1
+
+    def get_name(self, auto_schema: Any, direction: Any) -> str:
+        return str(self.target.__name__)
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        described: dict[str, Any] = self.target.description()
+        definitions = described.pop("$defs", {})
+        names = {
+            name: f"{name}{'Enum' if 'enum' in nested else 'Request'}"
+            for name, nested in definitions.items()
+        }
+
+        def referring(schema: dict[str, Any]) -> dict[str, Any]:
+            text = re.sub(
+                r"#/\$defs/(\w+)",
+                lambda match: f"#/components/schemas/{names[match[1]]}",
+                json.dumps(schema),
+            )
+            return dict(json.loads(text, object_hook=safe_ref))
+
+        for name, nested in definitions.items():
+            auto_schema.registry.register_on_missing(
+                ResolvedComponent(  # type: ignore[no-untyped-call]
+                    name=names[name],
+                    type=ResolvedComponent.SCHEMA,
+                    object=names[name],
+                    schema=referring(nested),
+                )
+            )
+        return referring(described)
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -30,7 +30,9 @@ from assay.server.permits import permit_of
 from governance import rowsecurity
 from governance.errors import InvalidInput, NotAuthenticated
 from governance.principals import Principal
+from governance.schemas import Schema, parsed
 
+S = TypeVar("S", bound=Schema)
 PAGE_PARAMETERS = frozenset({"cursor", "page_size"})
 
 SerializerType = type[serializers.Serializer[Any]]
@@ -104,15 +106,27 @@ class Endpoint(APIView):
             ValidationError: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
+        serializer = serializer_class(data=self._sent())
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def body_as(self, schema: type[S]) -> S:
+        """Return the request's body as a schema.
+
+        Raises:
+            InvalidInput: naming every field that is wrong.
+            LengthRequired: its length is not stated.
+        """
+        return parsed(schema, self._sent())
+
+    def _sent(self) -> Any:
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
                 "The body is sent in chunks without its length; it was not read.",
                 hint="Send Content-Length.",
             )
-        serializer = serializer_class(data=self.request.data)
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return self.request.data
 
     def nothing(self) -> None:
         """Refuse any member: this POST takes no body."""
@@ -125,17 +139,26 @@ class Endpoint(APIView):
             InvalidInput: an unknown parameter, or one given twice.
             ValidationError: a value that does not fit.
         """
-        given = dict(self.request.query_params.lists())
-        if repeated := [name for name, values in given.items() if len(values) > 1]:
+        serializer = (serializer_class or StrictSerializer)(data=self._parameters())
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+    def query_as(self, schema: type[S]) -> S:
+        """Return the query parameters as a schema; those of pages are the paginator's.
+
+        Raises:
+            InvalidInput: an unknown parameter, one given twice, or a value that does not fit.
+        """
+        return parsed(schema, self._parameters())
+
+    def _parameters(self) -> dict[str, str]:
+        sent = dict(self.request.query_params.lists())
+        if repeated := [name for name, values in sent.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",
                 fields={name[:60]: ["Given more than once."] for name in repeated},
             )
-        serializer = (serializer_class or StrictSerializer)(
-            data={name: values[0] for name, values in given.items() if name not in PAGE_PARAMETERS}
-        )
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return {name: values[0] for name, values in sent.items() if name not in PAGE_PARAMETERS}
 
     def page(
         self,

@@ -14,10 +14,9 @@ from rest_framework import serializers
 from rest_framework.exceptions import ParseError, ValidationError
 
 from assay.api.parsers import parse_json
-from governance.bounds import NOT_ON_A_LINE
+from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
 from governance.people.signing_in import PASSWORD_MAX
 
-NOT_IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 MAX_IDENTIFIER = 2**63 - 1
 MAX_OBJECT_CHARACTERS = 32_768
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path, register_converter
-from django.urls.converters import IntConverter, StringConverter
+from django.urls import path
 
 from assay.api.views import (
     absences,
@@ -43,22 +42,6 @@ from assay.api.views import (
     usage,
     waivers,
 )
-
-
-class RowIdConverter(IntConverter):
-    """A row's id: what PostgreSQL could not hold is no address."""
-
-    regex = "[1-9][0-9]{0,17}"
-
-
-class DigestConverter(StringConverter):
-    """A SHA-256 in hexadecimal."""
-
-    regex = "[0-9a-f]{64}"
-
-
-register_converter(RowIdConverter, "id")
-register_converter(DigestConverter, "digest")
 
 app_name = "api"
 urlpatterns = [
@@ -138,13 +121,7 @@ urlpatterns = [
     path("versions/<id:version_id>/readiness", readiness.ReadinessView.as_view()),
     path("versions/<id:version_id>/files/<digest:digest>", models.VersionFileView.as_view()),
     path("versions/<id:version_id>/recall", models.VersionRecallView.as_view()),
-    path("incidents", incidents.IncidentsView.as_view()),
-    path("incidents/<id:incident_id>", incidents.IncidentView.as_view()),
-    path("incidents/<id:incident_id>/notes", incidents.IncidentNotesView.as_view()),
-    path("incidents/<id:incident_id>/state", incidents.IncidentStateView.as_view()),
-    path("incidents/<id:incident_id>/severity", incidents.IncidentSeverityView.as_view()),
-    path("incidents/<id:incident_id>/versions", incidents.IncidentVersionsView.as_view()),
-    path("incidents/<id:incident_id>/lift", incidents.IncidentLiftView.as_view()),
+    *incidents.routes.urls,
     path("releases/<id:release_id>/break-glass", break_glass.ReleaseBreakGlassView.as_view()),
     path("break-glass", break_glass.BreakGlassesView.as_view()),
     path("break-glass/<id:break_glass_id>", break_glass.BreakGlassView.as_view()),
@@ -199,12 +176,7 @@ urlpatterns = [
     path("release-drafts", release_drafts.ReleaseDraftsView.as_view()),
     path("release-drafts/<id:draft_id>", release_drafts.ReleaseDraftView.as_view()),
     path("release-drafts/<id:draft_id>/submit", release_drafts.ReleaseDraftSubmitView.as_view()),
-    path("schedules", schedules.SchedulesView.as_view()),
-    path("schedules/<id:schedule_id>", schedules.ScheduleView.as_view()),
-    path("schedules/<id:schedule_id>/pause", schedules.SchedulePauseView.as_view()),
-    path("schedules/<id:schedule_id>/resume", schedules.ScheduleResumeView.as_view()),
-    path("schedules/<id:schedule_id>/run", schedules.ScheduleRunView.as_view()),
-    path("schedules/<id:schedule_id>/runs", schedules.ScheduleRunsView.as_view()),
+    *schedules.routes.urls,
     path("releases", releases.ReleasesView.as_view()),
     path("releases/<id:release_id>", releases.ReleaseView.as_view()),
     path("releases/<id:release_id>/comparison", comparisons.ComparisonView.as_view()),

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.models import Person, RoleAssignment
+from governance.schemas import parsed
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.versions.models import Model, ModelVersion
 from tests.unit.audit_support import bodies, recorded
@@ -22,6 +23,7 @@ from workers.jobs.models import ChainLink, Job, JobState
 from workers.schedules import running, services
 from workers.schedules.cron import checked_cron, checked_zone, due_times
 from workers.schedules.models import Schedule, ScheduleRun, ScheduleState
+from workers.schedules.requests import NewSchedule
 from workers.schedules.running import schedules_start_due
 from workers.schedules.selectors import schedules_visible_to
 from workers.schedules.services import (
@@ -48,17 +50,14 @@ def retuned(old: ModelVersion) -> ModelVersion:
 
 
 def scheduled(**changes: Any) -> Schedule:
-    asked: dict[str, Any] = {
-        "actor": company.developer(),
-        "name": "Nightly",
-        "kind": "evaluate",
-        "cron": "0 2 * * *",
-        **changes,
-    }
+    asked: dict[str, Any] = {"name": "Nightly", "cron": "0 2 * * *", **changes}
+    actor = asked.pop("actor", None) or company.developer()
+    kind = "fine_tune" if asked.pop("kind", "") == "fine_tune" else "evaluation"
     if "request" not in asked:
         company.data("held-out", TASK)
         asked["request"] = {"version": tuned().pk, "dataset": "held-out"}
-    return schedule_create(**asked)
+    asked[kind] = asked.pop("request")
+    return schedule_create(actor=actor, schedule=parsed(NewSchedule, asked))
 
 
 def make_due(schedule: Schedule, ago: timedelta = timedelta(seconds=1)) -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from rest_framework import serializers
@@ -11,7 +10,6 @@ from assay.api.representations.common import Link, PersonReference, slug
 from assay.api.representations.conditions import ValidityAnswer
 from assay.api.representations.registry import VersionReference
 from workers.jobs.line import job_waits
-from workers.schedules.cron import next_due
 
 
 class JobAnswer(serializers.Serializer[Any]):
@@ -140,15 +138,14 @@ class ScheduleAnswer(serializers.Serializer[Any]):
     )
     state = serializers.CharField(help_text="active, paused or suspended")
     reason = serializers.CharField()
-    next_due = serializers.SerializerMethodField(help_text="The next three times, in UTC.")
+    next_due = serializers.ListField(
+        child=serializers.DateTimeField(), help_text="The next three times, in UTC."
+    )
     last_job = serializers.UUIDField(source="last_job_id", allow_null=True)
     owner = PersonReference(help_text="The person its jobs are requested as.")
     created_at = serializers.DateTimeField()
     url = Link("schedules/{0.id}")
     runs_url = Link("schedules/{0.id}/runs")
-
-    def get_next_due(self, schedule: Any) -> list[datetime]:
-        return next_due(schedule)
 
 
 class ScheduleRunAnswer(serializers.Serializer[Any]):

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, Moment, Paragraphs, Several, StrictSerializer
-from assay.api.idempotency import idempotent
 from assay.api.representations.common import Link, PersonReference, slug
 from assay.api.representations.recalls import ReachedReleaseAnswer, ReachedVersionAnswer
 from assay.api.representations.registry import VersionReference
+from assay.api.routes import Routes
 from governance.principals import Principal
-from registry.incidents.lifting import incident_lift
-from registry.incidents.models import (
-    HAPPENED_MAX,
-    REASON_MAX,
-    TEXT_MAX,
-    TITLE_MAX,
-    Incident,
-    IncidentState,
-    Serious,
-    Severity,
+from registry.incidents.lifting import Lifted, incident_lift
+from registry.incidents.models import Incident
+from registry.incidents.schemas import (
+    IncidentChange,
+    IncidentFilter,
+    IncidentLifting,
+    IncidentNoteText,
+    IncidentRating,
+    IncidentVersionText,
+    NewIncident,
 )
 from registry.incidents.selectors import (
     incident_get,
@@ -35,7 +31,6 @@ from registry.incidents.selectors import (
     incidents_visible_to,
 )
 from registry.incidents.services import (
-    VERSIONS_MAX,
     incident_add_version,
     incident_move,
     incident_note,
@@ -62,7 +57,7 @@ class IncidentAnswer(serializers.Serializer[Any]):
     reporter = PersonReference()
     aware_at = serializers.DateTimeField()
     report_by = serializers.DateTimeField(
-        allow_null=True, help_text="Until when a serious one is reported to the authority."
+        allow_null=True, help_text="Deadline for reporting a serious one to the authority."
     )
     opened_at = serializers.DateTimeField()
     resolved_at = serializers.DateTimeField(allow_null=True)
@@ -133,173 +128,66 @@ def shown_incident(actor: Principal, incident_id: int) -> Incident:
     return incident
 
 
-_SERIOUS = [choice for choice in Serious.choices if choice[0]]
+routes = Routes("Incidents", IncidentDetail)
 
 
-class IncidentQuery(StrictSerializer):
-    """Filters of the list."""
-
-    state = Choice(choices=IncidentState.choices, required=False)
-    severity = Choice(choices=Severity.choices, required=False)
+@routes.list("incidents", "List incidents", answer=IncidentAnswer)
+def listed(actor: Principal, query: IncidentFilter) -> QuerySet[Incident]:
+    return query.applied(incidents_visible_to(actor))
 
 
-class IncidentBody(StrictSerializer):
-    """Description, severity and versions of an incident."""
-
-    title = Line(max_length=TITLE_MAX)
-    happened = Paragraphs(max_length=HAPPENED_MAX)
-    severity = Choice(choices=Severity.choices)
-    serious = Choice(choices=_SERIOUS, required=False, allow_blank=True)
-    versions = Several(child=Identifier(), min_length=1, max_length=VERSIONS_MAX)
-    aware_at = Moment(required=False)
+@routes.create(
+    "incidents", "Report an incident; a high or critical one suspends at once what it is about"
+)
+def report(actor: Principal, body: NewIncident) -> Incident:
+    made = incident_open(actor=actor, **dict(body))
+    return shown_incident(actor, made.pk)
 
 
-class IncidentsView(Endpoint):
-    """Incidents."""
+@routes.get("incidents/<id:incident_id>", "One incident: its timeline, and what it reaches")
+def show(actor: Principal, incident_id: int) -> Incident:
+    return shown_incident(actor, incident_id)
 
-    @operation(
-        "Incidents", "List incidents", query=IncidentQuery, answer=IncidentAnswer, paged=True
+
+@routes.create("incidents/<id:incident_id>/notes", "Write a line of an incident's timeline")
+def note(actor: Principal, incident_id: int, body: IncidentNoteText) -> Incident:
+    incident_note(actor=actor, incident_id=incident_id, text=body.text)
+    return shown_incident(actor, incident_id)
+
+
+@routes.post(
+    "incidents/<id:incident_id>/state",
+    "Investigate, resolve, open again or close an incident; this does not lift suspensions",
+    repeatable=True,
+)
+def move(actor: Principal, incident_id: int, body: IncidentChange) -> Incident:
+    incident_move(actor=actor, incident_id=incident_id, state=body.state, text=body.text)
+    return shown_incident(actor, incident_id)
+
+
+@routes.post(
+    "incidents/<id:incident_id>/severity",
+    "Rate an incident anew; high and critical suspend at once, lowering lifts nothing",
+    repeatable=True,
+)
+def rate(actor: Principal, incident_id: int, body: IncidentRating) -> Incident:
+    incident_rate(actor=actor, incident_id=incident_id, **dict(body))
+    return shown_incident(actor, incident_id)
+
+
+@routes.create("incidents/<id:incident_id>/versions", "Add a version to an incident")
+def add_version(actor: Principal, incident_id: int, body: IncidentVersionText) -> Incident:
+    incident_add_version(
+        actor=actor, incident_id=incident_id, version_id=body.version, text=body.text
     )
-    def get(self, request: Request) -> Response:
-        given = self.query(IncidentQuery)
-        return self.page(incidents_visible_to(self.actor).filter(**given), IncidentAnswer)
-
-    @operation(
-        "Incidents",
-        "Report an incident; a high or critical one suspends at once what it is about",
-        body=IncidentBody,
-        answer=IncidentDetail,
-        status=201,
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        made = incident_open(actor=self.actor, **self.body(IncidentBody))
-        return self.answer(shown_incident(self.actor, made.pk), IncidentDetail, status=201)
+    return shown_incident(actor, incident_id)
 
 
-class IncidentView(Endpoint):
-    """One incident."""
-
-    @operation(
-        "Incidents", "One incident: its timeline, and what it reaches", answer=IncidentDetail
-    )
-    def get(self, request: Request, incident_id: int) -> Response:
-        self.query()
-        return self.answer(shown_incident(self.actor, incident_id), IncidentDetail)
-
-
-class IncidentNoteBody(StrictSerializer):
-    """A line of the timeline."""
-
-    text = Paragraphs(max_length=TEXT_MAX)
-
-
-class IncidentNotesView(Endpoint):
-    """An incident's timeline."""
-
-    @operation(
-        "Incidents",
-        "Write a line of an incident's timeline",
-        body=IncidentNoteBody,
-        answer=IncidentDetail,
-        status=201,
-    )
-    @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident_note(actor=self.actor, incident_id=incident_id, **self.body(IncidentNoteBody))
-        return self.answer(shown_incident(self.actor, incident_id), IncidentDetail, status=201)
-
-
-class IncidentStateBody(StrictSerializer):
-    """New state, and the reason."""
-
-    state = Choice(choices=IncidentState.choices)
-    text = Paragraphs(max_length=TEXT_MAX)
-
-
-class IncidentStateView(Endpoint):
-    """State of an incident."""
-
-    @operation(
-        "Incidents",
-        "Investigate, resolve, open again or close an incident; no way lifts what it suspends",
-        body=IncidentStateBody,
-        answer=IncidentDetail,
-    )
-    @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident_move(actor=self.actor, incident_id=incident_id, **self.body(IncidentStateBody))
-        return self.answer(shown_incident(self.actor, incident_id), IncidentDetail)
-
-
-class IncidentSeverityBody(StrictSerializer):
-    """How bad it is, and why."""
-
-    severity = Choice(choices=Severity.choices)
-    serious = Choice(choices=_SERIOUS, allow_blank=True)
-    text = Paragraphs(max_length=TEXT_MAX)
-
-
-class IncidentSeverityView(Endpoint):
-    """How bad an incident is."""
-
-    @operation(
-        "Incidents",
-        "Rate an incident anew; high and critical suspend at once, lowering lifts nothing",
-        body=IncidentSeverityBody,
-        answer=IncidentDetail,
-    )
-    @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        incident_rate(actor=self.actor, incident_id=incident_id, **self.body(IncidentSeverityBody))
-        return self.answer(shown_incident(self.actor, incident_id), IncidentDetail)
-
-
-class IncidentVersionBody(StrictSerializer):
-    """A further version, and why."""
-
-    version = Identifier()
-    text = Paragraphs(max_length=TEXT_MAX)
-
-
-class IncidentVersionsView(Endpoint):
-    """Versions of an incident."""
-
-    @operation(
-        "Incidents",
-        "Add a version to an incident",
-        body=IncidentVersionBody,
-        answer=IncidentDetail,
-        status=201,
-    )
-    @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        given = self.body(IncidentVersionBody)
-        incident_add_version(
-            actor=self.actor,
-            incident_id=incident_id,
-            version_id=given["version"],
-            text=given["text"],
-        )
-        return self.answer(shown_incident(self.actor, incident_id), IncidentDetail, status=201)
-
-
-class LiftBody(StrictSerializer):
-    """Why what it suspends may serve again."""
-
-    reason = Paragraphs(max_length=REASON_MAX)
-
-
-class IncidentLiftView(Endpoint):
-    """An incident's suspension."""
-
-    @operation(
-        "Incidents",
-        "Lift what a resolved incident suspends, as a reviewer who had no part in it",
-        body=LiftBody,
-        answer=LiftedAnswer,
-    )
-    @idempotent
-    def post(self, request: Request, incident_id: int) -> Response:
-        lifted = incident_lift(actor=self.actor, incident_id=incident_id, **self.body(LiftBody))
-        return self.answer(lifted, LiftedAnswer)
+@routes.post(
+    "incidents/<id:incident_id>/lift",
+    "Lift what a resolved incident suspends, as a reviewer who had no part in it",
+    answer=LiftedAnswer,
+    repeatable=True,
+)
+def lift(actor: Principal, incident_id: int, body: IncidentLifting) -> Lifted:
+    return incident_lift(actor=actor, incident_id=incident_id, reason=body.reason)

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, Several, StrictSerializer, Whole
+from assay.api.fields import Choice, Paragraphs, Several, StrictSerializer, Whole
 from assay.api.representations.governance import PolicyAnswer
 from assay.api.representations.policy import (
     CaseResultAnswer,
@@ -21,6 +21,7 @@ from assay.api.representations.policy import (
     PolicyVersionDetail,
     ReplayAnswer,
 )
+from governance.bounds import NOT_IN_TEXT
 from governance.errors import InvalidInput
 from governance.policy.differences import difference
 from governance.policy.document import MAX_BYTES, MAX_CASES, MAX_RULES, document_to_yaml

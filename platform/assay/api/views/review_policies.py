@@ -10,9 +10,9 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import NOT_IN_TEXT, Choice, Paragraphs, Slug, StrictSerializer
+from assay.api.fields import Choice, Paragraphs, Slug, StrictSerializer
 from assay.api.representations.common import PersonReference
-from governance.bounds import TIER_MAX
+from governance.bounds import NOT_IN_TEXT, TIER_MAX
 from governance.policy.models import DECISION_NOTE_MAX, PolicyState
 from governance.reviews.policies.document import MAX_BYTES
 from governance.reviews.policies.lifecycle import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -16,6 +16,7 @@ from governance.bounds import TITLE_MAX
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.principals import Principal
+from governance.schemas import parsed
 from registry.catalog import get_task
 from registry.versions.models import Model
 from registry.versions.selectors import model_get, version_get
@@ -25,9 +26,8 @@ from workers.jobs.reruns import is_repeatable, request_of
 from workers.jobs.selectors import job_get
 from workers.jobs.training import BASE_KINDS
 from workers.schedules import models
-from workers.schedules.cron import next_due
-from workers.schedules.models import ScheduleKind, ScheduleState
-from workers.schedules.requests import names_newest
+from workers.schedules.models import ScheduleState
+from workers.schedules.requests import NewSchedule, names_newest
 from workers.schedules.selectors import schedule_get, schedules_visible_to
 from workers.schedules.services import (
     schedule_create,
@@ -55,7 +55,7 @@ class Schedules(Screen):
         page = page_of(self.request, rows)
         return {
             "page": page,
-            "rows": [(schedule, next_due(schedule)) for schedule in page],
+            "rows": [(schedule, schedule.next_due) for schedule in page],
             "state": state,
             "states": ScheduleState.choices,
         }
@@ -67,10 +67,10 @@ class SchedulePage(ActionScreen):
     template_name = "portal/jobs/schedule.html"
 
     def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
-        schedule = schedule_get(actor=self.actor, id=id)
+        schedule = schedule_get(actor=self.actor, schedule_id=id)
         return {
             "schedule": schedule,
-            "next": next_due(schedule),
+            "next": schedule.next_due,
             "runs": schedule.runs.select_related("job", "requested_by"),
             "may_skip": names_newest(schedule),
             "may_manage": may(
@@ -116,7 +116,7 @@ class Pattern:
     """Request to repeat: its fixed parts, the model whose versions it uses, and what the form shows
     at first."""
 
-    kind: ScheduleKind
+    kind: Literal["evaluation", "fine_tune"]
     model: Model
     versions_of: Model
     title: str
@@ -155,7 +155,7 @@ class ScheduleNew(ActionScreen):
     def form(self, pattern: Pattern) -> ScheduleForm:
         task = pattern.model.task
         measured = data_choices(self.actor, task)
-        tunes = pattern.kind == ScheduleKind.FINE_TUNE
+        tunes = pattern.kind == "fine_tune"
         choices = data_choices(self.actor, task, pattern.row_kind) if pattern.row_kind else measured
         evaluated = get_task(task).evaluation is not None
         return ScheduleForm(
@@ -189,20 +189,22 @@ class ScheduleNew(ActionScreen):
         values = cleaned(form)
         schedule = schedule_create(
             actor=self.actor,
-            name=values["name"],
-            kind=pattern.kind,
-            request={**pattern.request, **form.request()},
-            cron=values["cron"],
-            time_zone=values["time_zone"],
-            run_unchanged=values["run_unchanged"],
+            schedule=parsed(
+                NewSchedule,
+                {
+                    "name": values["name"],
+                    "cron": values["cron"],
+                    "time_zone": values["time_zone"],
+                    "run_unchanged": values["run_unchanged"],
+                    pattern.kind: {**pattern.request, **form.request()},
+                },
+            ),
         )
         return self.done(f"{schedule.name} is scheduled.", "portal:schedule", id=schedule.pk)
 
 
 def _of_evaluations(model: Model, title: str, version: str) -> Pattern:
-    return Pattern(
-        ScheduleKind.EVALUATE, model, model, title, {}, {"name": title, "version": version}
-    )
+    return Pattern("evaluation", model, model, title, {}, {"name": title, "version": version})
 
 
 def _of_job(actor: Principal, job: Job) -> Pattern:
@@ -221,12 +223,12 @@ def _of_job(actor: Principal, job: Job) -> Pattern:
         "max_rows": request.pop("max_rows", None),
     }
     if job.kind == JobKind.EVALUATE:
-        return Pattern(ScheduleKind.EVALUATE, used, used, job.title, request, initial)
+        return Pattern("evaluation", used, used, job.title, request, initial)
     model = model_get(actor=actor, name=request["model"])
     links = chain_of(job)[1]
     draft = chain_draft_of(job)
     return Pattern(
-        ScheduleKind.FINE_TUNE,
+        "fine_tune",
         model,
         used,
         job.title,

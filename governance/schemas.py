@@ -1,0 +1,199 @@
+"""Input of services as pydantic schemas. API, forms and commands all read input through `parsed`.
+
+A schema states what JSON Schema can state: types, bounds, choices, required fields. What needs the
+database, the clock or a hint stays in the service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+from django.utils.dateparse import parse_datetime
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
+from governance.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+
+E = TypeVar("E")
+M = TypeVar("M", bound="Model")
+S = TypeVar("S", bound="Schema")
+_OBJECT_CHARACTERS = 32_768
+_SLUG = re.compile("[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+# In place of pydantic's own.
+_SENTENCES = {
+    "bool_type": "Neither true nor false",
+    "dict_type": "Not an object",
+    "extra_forbidden": "Unknown field",
+    "finite_number": "Not a finite number",
+    "float_type": "Not a number",
+    "int_type": "Not a whole number",
+    "list_type": "Not a list",
+    "missing": "This field is required",
+    "model_type": "Not an object",
+    "string_too_long": "At most {max_length} characters are allowed",
+    "string_type": "Not a string",
+    "too_long": "At most {max_length} are allowed",
+}
+
+
+def _without(characters: re.Pattern[str]) -> AfterValidator:
+    def check(value: str) -> str:
+        if characters.search(value):
+            raise ValueError("control characters are not allowed here")
+        return value
+
+    return AfterValidator(check)
+
+
+def _slug(value: str) -> str:
+    if not _SLUG.fullmatch(value):
+        raise ValueError("use small letters, digits and hyphens, such as docstring-writer")
+    return value
+
+
+def _bounded(value: dict[str, Any]) -> dict[str, Any]:
+    if len(str(value)) > _OBJECT_CHARACTERS:
+        raise ValueError(f"more than {_OBJECT_CHARACTERS:,} characters")
+    return value
+
+
+def _moment(value: object) -> datetime:
+    """Return a date and time, which pydantic would also read from a number of seconds."""
+    try:
+        if isinstance(value, str) and len(value) <= 40:
+            value = parse_datetime(value)
+    except ValueError:
+        value = None
+    if isinstance(value, datetime) and value.tzinfo and 1970 < value.year < 9999:
+        return value
+    raise ValueError("not an ISO 8601 date and time with an offset from UTC")
+
+
+_Stripped = StringConstraints(strip_whitespace=True)
+_Filled = Annotated[str, _Stripped, Field(min_length=1)]
+Line = Annotated[_Filled, _without(NOT_ON_A_LINE)]
+Paragraphs = Annotated[_Filled, _without(NOT_IN_TEXT)]
+LineOrEmpty = Annotated[str, _Stripped, _without(NOT_ON_A_LINE)]
+ParagraphsOrEmpty = Annotated[str, _Stripped, _without(NOT_IN_TEXT)]
+Slug = Annotated[_Filled, AfterValidator(_slug)]
+Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Object = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_bounded)]
+Choice = Annotated[E, Field(strict=False)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+class Schema(BaseModel):
+    """Input of one service. Unknown fields and values of another type are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def sent(self) -> dict[str, Any]:
+        """Return the fields that were sent, where leaving one out keeps what is stored."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+    @classmethod
+    def description(cls) -> JsonSchemaValue:
+        """Return the JSON schema, with its nested schemas under `$defs`."""
+        described = cls.model_json_schema(schema_generator=_InputDescription)
+        for schema in (described, *described.get("$defs", {}).values()):
+            del schema["title"]
+        return described
+
+
+@dataclass(frozen=True)
+class Column:
+    """Column that a filter compares, if it has another name than the filter."""
+
+    name: str
+
+
+class Filter(Schema):
+    """Filters of a list: each field that is set filters the column of its name, or its `Column`."""
+
+    model_config = ConfigDict(strict=False)
+
+    @classmethod
+    def lenient(cls, values: Mapping[str, str]) -> Self:
+        """Return the filters that fit, for an address that a person may have changed."""
+        known = {name: value for name, value in values.items() if name in cls.model_fields}
+        try:
+            return cls.model_validate(known)
+        except ValidationError as error:
+            wrong = {each["loc"][0] for each in error.errors()}
+            return cls.model_validate({n: v for n, v in known.items() if n not in wrong})
+
+    def applied(self, rows: QuerySet[M]) -> QuerySet[M]:
+        """Return the rows that pass every filter that is set."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is not None:
+                column = next((m.name for m in field.metadata if isinstance(m, Column)), name)
+                rows = rows.filter(**{column: value})
+        return rows
+
+
+def parsed(schema: type[S], values: object) -> S:
+    """Return the values as `schema`.
+
+    Raises:
+        InvalidInput: with a sentence for each field that is wrong.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        fields = field_errors(error, known=schema.model_fields)
+        (name, (sentence, *_)), *others = fields.items()
+        more = f" (and {len(others)} more)" if others else ""
+        sentence = f"{name}: {sentence}" if name else sentence
+        raise InvalidInput(f"{sentence}{more}", fields=fields) from None
+
+
+def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Return the sentences of an error by the dotted path of their field.
+
+    `known` are the fields that the sentence about an unknown field names.
+    """
+    fields: dict[str, list[str]] = {}
+    for each in error.errors(include_url=False, include_input=False):
+        sentence = each["msg"].removeprefix("Value error, ")
+        if each["type"] in _SENTENCES:
+            sentence = _SENTENCES[each["type"]].format(**each.get("ctx", {}))
+        if each["type"] == "extra_forbidden" and len(each["loc"]) == 1:
+            sentence += f". Known fields: {', '.join(known) or 'none'}"
+        path = ".".join(str(part) for part in each["loc"])[:80]
+        fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
+    return fields
+
+
+class _InputDescription(GenerateJsonSchema):
+    """JSON schemas of input. What may be left out need not be null: `int | None` is an integer."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        described = super().default_schema(schema)
+        if described.get("default", 0) is None:
+            del described["default"]
+        return described
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False

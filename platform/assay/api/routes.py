@@ -1,0 +1,130 @@
+"""Operations of the API as functions, one for each method and path.
+
+    routes = Routes("Jobs", ScheduleAnswer)
+
+    @routes.post("schedules/<id:schedule_id>/pause", "Pause a schedule")
+    def pause(actor: Principal, schedule_id: int) -> Schedule:
+        return schedule_pause(actor=actor, schedule_id=schedule_id)
+
+The function gets the caller and the parameters of the path. Its `body` and its `query` are read as
+the schemas that they are annotated with; without them, the request may have none. What it returns
+is rendered by `answer`. Files and streams are an `Endpoint` of their own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
+
+from django.urls import URLPattern, path
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from assay.api import converters  # noqa: F401 (registers those of paths)
+from assay.api.documentation import operation
+from assay.api.endpoint import Endpoint, SerializerType
+from assay.api.idempotency import idempotent
+from governance.schemas import Schema
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+
+
+class Options(TypedDict, total=False):
+    """`many`: the function returns a list without pages. `name`: the operation ID, in place of the
+    words of the path. `repeatable`: the operation takes an `Idempotency-Key`."""
+
+    answer: SerializerType
+    many: bool
+    name: str
+    order: tuple[str, ...]
+    repeatable: bool
+    status: int
+
+
+class Routes:
+    """Operations of one tag, whose answer is `answer` unless they state another."""
+
+    def __init__(self, tag: str, answer: SerializerType) -> None:
+        self.tag = tag
+        self.answer = answer
+        self.views: dict[str, type[Endpoint]] = {}
+
+    @property
+    def urls(self) -> list[URLPattern]:
+        return [path(route, view.as_view()) for route, view in self.views.items()]
+
+    def get(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+        """Add an operation that shows something."""
+        return self._add("get", route, summary, options)
+
+    def list(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+        """Add an operation whose function returns rows; they are paged by the columns `order`."""
+        return self._add("get", route, summary, {"order": ("-id",), **options})
+
+    def post(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+        """Add an operation that changes something."""
+        return self._add("post", route, summary, options)
+
+    def create(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+        """Add an operation that makes something. Its answer is stored to be repeated: use `post`
+        with `status=201` for one with secrets."""
+        return self._add("post", route, summary, {"status": 201, "repeatable": True, **options})
+
+    def patch(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+        """Add an operation that changes the fields that are sent."""
+        return self._add("patch", route, summary, options)
+
+    def delete(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+        """Add an operation that deletes something."""
+        return self._add("delete", route, summary, {"status": 204, **options})
+
+    def _add(self, method: str, route: str, summary: str, options: Options) -> Decorator[F]:
+        answer = options.get("answer", self.answer)
+        shown: Any = answer(many=True) if options.get("many") else answer
+        status, order = options.get("status", 200), options.get("order", ())
+
+        def add(function: F) -> F:
+            hints = get_type_hints(function)
+
+            def handle(view: Endpoint, request: Request, **values: Any) -> Response:
+                query = view.query_as(hints.get("query", Schema))
+                body = view.body_as(hints.get("body", Schema)) if method != "get" else None
+                read = {"query": query, "body": body}
+                values |= {name: read[name] for name in read if name in hints}
+                result = function(view.actor, **values)
+                if status == 204:
+                    return Response(status=status)
+                if order:
+                    return view.page(result, answer)
+                if options.get("many"):
+                    return Response(view.rendered(result, answer))
+                return view.answer(result, answer, status=status)
+
+            described = operation(
+                self.tag,
+                summary,
+                answer=None if status == 204 else shown,
+                body=hints.get("body"),
+                query=hints.get("query"),
+                status=status,
+                paged=bool(order),
+                name=options.get("name") or f"{_words(route)}_{method}",
+                description=inspect.getdoc(function) or "",
+            )
+            # Not described by the docstring of `Endpoint`.
+            view = self.views.setdefault(route, type("Route", (Endpoint,), {"__doc__": ""}))
+            repeatable = options.get("repeatable", False)
+            setattr(view, method, described(idempotent(handle) if repeatable else handle))
+            view.ordering = order or view.ordering
+            return function
+
+        return add
+
+
+def _words(route: str) -> str:
+    """`schedules/<id:schedule_id>/runs` as `schedule_runs`."""
+    singular = re.sub(r"(ie)?(?<!s)s/<", lambda end: "y/<" if end[1] else "/<", route)
+    return re.sub(r"\W+", "_", re.sub(r"<\w+:\w+>", "", singular)).strip("_")
