@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
-from governance.schemas import Choice, Line, Schema, Slug
+from governance.schemas import Choice, Column, Filter, Line, Schema, Slug
 from registry.datasets.parsing import MAX_ROWS
 from registry.releases.drafts.content import DEPARTMENTS_MAX
 from registry.releases.models import Environment
+from workers.jobs.models import JobKind, JobState
 from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
 Name = Annotated[Slug, Field(max_length=NAME_MAX)]
@@ -38,3 +39,13 @@ class ChainRelease(Schema):
         default=None, max_length=DEPARTMENTS_MAX
     )
     deployment_name: Name | None = None
+
+
+class JobFilter(Filter):
+    """Filters of the list."""
+
+    state: JobState | None = None
+    kind: JobKind | None = None
+    department: Annotated[Line | None, Column("department__slug")] = Field(
+        default=None, max_length=DEPARTMENT_MAX
+    )

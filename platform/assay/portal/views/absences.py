@@ -62,7 +62,7 @@ class Absences(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         absence = absence_set(actor=self.actor, **cleaned(self.form()))
         return self.done(
-            f"{absence.deputy.name} stands in for you, as {absence.speciality}.", "portal:absences"
+            f"{absence.deputy.name} is your deputy for {absence.speciality}.", "portal:absences"
         )
 
 

@@ -45,7 +45,7 @@ TEXT_MAX = 201
 _ACTION = '<option value="{}">{}</option>'
 WITHIN = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "30 days"))
 # What a condition is called on the page, where that is not its name.
-TITLES = {"query": "search", "subject": "on what", "since": "from", "until": "to", "within": "when"}
+TITLES = {"query": "search", "subject": "subject", "since": "from", "until": "to", "within": "when"}
 # What an address may call a filter besides.
 SHORT = {"q": "query"}
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, Max
+from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.access import departments_where, may
 from assay.portal.dataset_media import file_named, media_answer, with_addresses
 from assay.portal.forms.datasets import DatasetForm, DatasetVersionForm
 from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
+from assay.portal.lists import ListScreen
 from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
@@ -63,20 +64,19 @@ def row_kind_of(dataset: Dataset) -> RowKind | None:
     return next((kind for kind in kinds if kind.name == dataset.row_kind), None)
 
 
-class Datasets(Screen):
+class Datasets(ListScreen):
     """Every dataset the person may see."""
 
     template_name = "portal/models/datasets.html"
+    title = "Datasets"
+    lead = "Training and evaluation data, each with an owner, a classification and a license."
+    columns = "Dataset | Classification | Task | Department | License | # Versions | # Rows"
+    creates = (Action.DATASET_CREATE, "dataset")
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Dataset]:
         rows = datasets_visible_to(self.actor).select_related("department")
-        rows = rows.annotate(
-            versions_n=Count("versions", distinct=True), rows_n=Max("versions__rows")
-        ).order_by("name")
-        return {
-            "page": page_of(self.request, rows),
-            "may_create": may_somewhere(self.actor, Action.DATASET_CREATE, kind="dataset"),
-        }
+        counts = {"versions_n": Count("versions", distinct=True), "rows_n": Max("versions__rows")}
+        return rows.annotate(**counts).order_by("name")
 
 
 class DatasetNew(ActionScreen):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from assay.portal.access import may
 from assay.portal.code_examples import CodeExample, code_examples
 from assay.portal.forms.deployments import ReplicasForm
-from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, number_in, page_of
+from assay.portal.http import ActionScreen, add_refusal, cleaned, number_in
+from assay.portal.lists import ListScreen
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
@@ -33,20 +35,21 @@ from workers.placement.services import deployment_place
 from workers.placement.settings import ReplicaSettings
 
 
-class Deployments(Screen):
+class Deployments(ListScreen):
     """Every deployment the person may see; stopped ones on request."""
 
     template_name = "portal/deployments/list.html"
+    title = "Deployments"
+    lead = "Deployed models, with the approval and the bytes of each."
+    columns = "Deployment | State | Version | Digest | # Ready | For | Expires"
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Deployment]:
         rows = deployments_visible_to(self.actor)
-        everything = self.request.GET.get("all") == "1"
-        if not everything:
+        if self.request.GET.get("all") != "1":
             rows = rows.exclude(state=DeploymentState.STOPPED)
-        rows = rows.select_related("release__version__model", "department").prefetch_related(
+        return rows.select_related("release__version__model", "department").prefetch_related(
             "replicas", "release__departments"
         )
-        return {"page": page_of(self.request, rows), "everything": everything}
 
 
 def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:

@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse
 
 from assay.portal.access import departments_where, may
 from assay.portal.forms.feedback import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.lists import Field, ListScreen, states
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from registry.datasets.models import Dataset, DatasetVersion
@@ -20,6 +21,7 @@ from registry.datasets.selectors import dataset_versions_visible_to, datasets_vi
 from registry.feedback.datasets import FEEDBACK_MAX, feedback_dataset_version
 from registry.feedback.models import Feedback, FeedbackState
 from registry.feedback.rows import right_answer
+from registry.feedback.schemas import FeedbackFilter
 from registry.feedback.selectors import (
     feedback_get,
     feedback_unused,
@@ -68,44 +70,43 @@ def accepts(request: HttpRequest) -> bool:
     return verdict == "accept"
 
 
-class FeedbackList(Screen):
+class FeedbackList(ListScreen):
     """Feedback that the person may see, by deployment and state."""
 
     template_name = "portal/feedback/list.html"
+    title = "Feedback"
+    lead = "Ratings and corrections of answers, from applications and people of your departments."
+    columns = "Feedback | Input | Right answer | Rating | State | Sent"
+    filters = FeedbackFilter
 
-    def rows(self) -> tuple[QuerySet[Feedback], dict[str, str]]:
-        """Return the rows and the filters that were chosen."""
-        given = self.request.GET
-        chosen = {
-            "state": given.get("state", FeedbackState.PENDING.value),
-            "deployment": given.get("deployment", "")[:80].replace("\0", ""),
-            "data": given.get("data", ""),
-        }
-        rows = feedback_visible_to(self.actor)
-        if chosen["data"].isdecimal():
-            rows = rows.filter(dataset_versions=int(chosen["data"][:9]))
-            chosen["state"] = given.get("state", "")
-        if chosen["deployment"]:
-            rows = rows.filter(deployment=chosen["deployment"])
-        if chosen["state"] in FeedbackState.values:
-            rows = rows.filter(state=chosen["state"])
-        return rows, chosen
+    def rows(self) -> QuerySet[Feedback]:
+        rows, given = feedback_visible_to(self.actor), self.request.GET
+        if "state" not in given:
+            rows = rows.filter(state=FeedbackState.PENDING)
+        version = number_in(given, "data")
+        return rows if version is None else rows.filter(dataset_versions=version)
+
+    def shown(self, rows: list[Feedback]) -> list[Line]:
+        return [self._line(feedback) for feedback in rows]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows, chosen = self.rows()
-        page = page_of(self.request, rows)
-        page.object_list = [self._line(feedback) for feedback in page.object_list]
-        names = feedback_visible_to(self.actor).order_by("deployment")
+        listed, given = super().context(**kwargs), self.request.GET
+        every = feedback_visible_to(self.actor).order_by("deployment")
+        names = every.values_list("deployment", flat=True).distinct()[:200]
+        choosable = any(line.choosable for line in listed["page"].object_list)
         unused = feedback_unused(self.actor)
-        if chosen["deployment"]:
-            unused = unused.filter(deployment=chosen["deployment"])
+        if deployment := listed["chosen"].deployment:
+            unused = unused.filter(deployment=deployment)
         return {
-            "page": page,
-            "chosen": chosen,
-            "states": [("", "any"), *FeedbackState.choices],
-            "deployments": list(names.values_list("deployment", flat=True).distinct()[:200]),
+            **listed,
+            "toolbar": (
+                Field("deployment", "Deployment", [(name, name) for name in names]),
+                states([*FeedbackState.choices, ("", "any")], none=""),
+            ),
+            "hidden": {name: given[name] for name in ("data",) if name in given},
             "unused": unused.count(),
-            "choosable": any(line.choosable for line in page.object_list),
+            "choosable": choosable,
+            "columns": f"… | {self.columns}" if choosable else self.columns,
         }
 
     def _line(self, feedback: Feedback) -> Line:

@@ -60,8 +60,8 @@ class Groups(ActionScreen):
                 "Requested. A second administrator approves it.", "portal:role_requests"
             )
         return self.done(
-            f"Whoever is in {mapping.group} now holds the role; those who sign in by single "
-            "sign-on get it when they next do.",
+            f"Members of {mapping.group} now have the role. People who use single sign-on get it "
+            "at their next sign-in.",
             "portal:groups",
         )
 
@@ -71,9 +71,7 @@ class GroupMappingDelete(Groups):
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         group_mapping_delete(actor=self.actor, mapping_id=kwargs["id"])
-        return self.done(
-            "The mapping is gone, and with it the roles that it alone gave.", "portal:groups"
-        )
+        return self.done("Mapping removed, with the roles that only it granted.", "portal:groups")
 
 
 class GroupPage(Screen):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.emergency import IncidentForm, IncidentRateForm, IncidentTextForm
-from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.lists import ListScreen, states
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentState, NoteKind
+from registry.incidents.schemas import IncidentFilter
 from registry.incidents.selectors import (
     incident_get,
     incident_notes,
@@ -41,23 +44,26 @@ MOVES = {
 }
 
 
-class Incidents(Screen):
+class Incidents(ListScreen):
     """Every incident that concerns what the person's departments own or use."""
 
     template_name = "portal/incidents/list.html"
+    title = "Incidents"
+    lead = (
+        "Problems with versions that you own, use or oversee. High and critical incidents suspend "
+        "the affected releases."
+    )
+    columns = "Incident | Severity | State | About | Serving | Reported"
+    filters = IncidentFilter
+    toolbar = (
+        states([("standing", "not resolved"), ("", "any"), *IncidentState.choices], none=""),
+    )
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Incident]:
         rows = incidents_visible_to(self.actor)
-        state = self.request.GET.get("state", "standing")
-        if state == "standing":
-            rows = rows.filter(state__in=STANDING)
-        elif state in IncidentState.values:
-            rows = rows.filter(state=state)
-        return {
-            "page": page_of(self.request, rows),
-            "state": state,
-            "states": [("standing", "not resolved"), ("", "any"), *IncidentState.choices],
-        }
+        if self.request.GET.get("state", "standing") == "standing":
+            return rows.filter(state__in=STANDING)
+        return rows
 
 
 class IncidentNew(ActionScreen):

@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from assay.portal.access import departments_where
 from assay.portal.forms.keys import KeyChangeForm, KeyForm, KeyRotateForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.lists import ListScreen
 from governance.keys.changes import key_update
 from governance.keys.models import ApiKey
 from governance.keys.selectors import KeyState, key_get, key_state, keys_visible_to
@@ -68,10 +69,23 @@ def made(screen: Screen, key: ApiKey, token: str) -> HttpResponse:
     return response
 
 
-class Keys(ActionScreen):
+class Keys(ListScreen, ActionScreen):
     """Every key the person may see, and the form that makes one."""
 
     template_name = "portal/keys/list.html"
+    title = "API keys"
+    lead = (
+        "A department's credentials for its applications. Shown once, stored as a keyed hash, "
+        "revocable at once."
+    )
+    columns = "Key | State | Belongs to | May be used | Last used | Expires | …"
+
+    def rows(self) -> QuerySet[ApiKey]:
+        return keys_visible_to(self.actor)
+
+    def shown(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
+        snapshot = active_policy()
+        return [offers(snapshot, self.actor, key) for key in rows]
 
     def form(self) -> KeyForm | None:
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")
@@ -82,10 +96,7 @@ class Keys(ActionScreen):
         return KeyForm(data, departments=departments, deployments=names)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        page = page_of(self.request, keys_visible_to(self.actor))
-        snapshot = active_policy()
-        rows = [offers(snapshot, self.actor, key) for key in page]
-        return {"page": page, "rows": rows, "form": self.form()}
+        return {**super().context(**kwargs), "form": self.form()}
 
     def act(self, **kwargs: Any) -> HttpResponse:
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")

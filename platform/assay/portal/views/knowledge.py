@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpResponse
 
-from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.access import departments_where, may
 from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.lists import ListScreen
 from governance.people.models import Department
 from governance.permissions import Action
 from registry.knowledge.documents import document_version_add, document_version_allow
@@ -33,16 +35,17 @@ from workers.jobs.models import Job, JobState
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
-class KnowledgeBases(Screen):
+class KnowledgeBases(ListScreen):
     """Every knowledge base that the person may see."""
 
     template_name = "portal/knowledge/bases.html"
+    title = "Knowledge bases"
+    lead = "Documents that applications search, and answer from with citations."
+    columns = "Knowledge base | Department | Embedding version | # Documents | # Passages | Indexed"
+    creates = (Action.KNOWLEDGE_CREATE, "knowledge")
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {
-            "page": page_of(self.request, knowledge_bases_visible_to(self.actor).order_by("name")),
-            "may_create": may_somewhere(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge"),
-        }
+    def rows(self) -> QuerySet[KnowledgeBase]:
+        return knowledge_bases_visible_to(self.actor).order_by("name")
 
 
 class KnowledgeBaseNew(ActionScreen):

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -23,6 +23,7 @@ from assay.portal.forms.people import (
     StandingForm,
 )
 from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.lists import Field, ListScreen
 from assay.portal.views.one_time_links import link_page
 from governance.errors import InvalidInput
 from governance.keys.selectors import keys_visible_to
@@ -43,6 +44,7 @@ from governance.people.role_requests import (
     role_requests_visible_to,
 )
 from governance.people.roles import role_grant, role_revoke
+from governance.people.schemas import PeopleQuery
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
     department_get,
@@ -64,33 +66,39 @@ from governance.policy.services import authorize
 from registry.responses.selectors import retention_days
 from registry.responses.services import retention_set
 
-SEARCH_MAX = 100
 REQUESTS_SHOWN = 50
-STATES = {"active": True, "inactive": False}
 KEYS_SHOWN = 10
 
 
-class People(ActionScreen):
+class People(ListScreen, ActionScreen):
     """Everyone, with their roles; for those who see everyone."""
 
     template_name = "portal/people/list.html"
+    title = "People"
+    lead = "People with their roles, and the source of each role."
+    columns = "Person | State | Roles | Since"
+
+    def rows(self) -> QuerySet[Person]:
+        authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
+        query = PeopleQuery.lenient(self.request.GET.dict())
+        people = people_found(
+            self.actor,
+            text=query.q or "",
+            active=None if query.state is None else query.state == "active",
+            department=query.department or "",
+        )
+        return people.prefetch_related("role_assignments__department")
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
-        text = self.request.GET.get("q", "").strip()[:SEARCH_MAX]
-        state = self.request.GET.get("state", "")
-        department = self.request.GET.get("department", "")[:40]
-        people = people_found(
-            self.actor, text=text, active=STATES.get(state), department=department
-        )
+        departments = departments_visible_to(self.actor).values_list("slug", "name")
         adds = may(self.actor, Action.PERSON_CREATE, kind="person")
         return {
-            "page": page_of(self.request, people.prefetch_related("role_assignments__department")),
-            "departments": departments_visible_to(self.actor),
-            "states": list(STATES),
-            "q": text,
-            "state": state,
-            "department": department,
+            **super().context(**kwargs),
+            "toolbar": (
+                Field("q", "Name or e-mail"),
+                Field("state", "State", [("active", "Active"), ("inactive", "Inactive")]),
+                Field("department", "Department", list(departments)),
+            ),
             "form": PersonForm(self.request.POST or None) if adds else None,
             "access_requests": list(access_requests_open(self.actor)[:REQUESTS_SHOWN]),
         }
@@ -192,7 +200,7 @@ class PersonDeactivate(PersonPage):
         given = cleaned(self.standing_form())
         person_deactivate(actor=self.actor, person_id=id, **given)
         return self.done(
-            f"{person.name} has no access any more; sessions and tokens are dead.",
+            f"{person.name} is deactivated. Sessions and tokens no longer work.",
             "portal:person",
             id=id,
         )
@@ -215,7 +223,9 @@ class PersonErase(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.erase_form(person))
         erased = account_erase(actor=self.actor, person_id=id, reason=given["why"])
-        return self.done(f"They are {erased.name.lower()} from now on.", "portal:person", id=id)
+        return self.done(
+            f"The person is erased, and is now shown as {erased.name}.", "portal:person", id=id
+        )
 
 
 class RoleRequests(ActionScreen):
@@ -258,12 +268,15 @@ class RoleRequestAct(RoleRequests):
         return redirect("portal:role_requests")
 
 
-class Departments(ActionScreen):
+class Departments(ListScreen, ActionScreen):
     """The departments that the person may see, and the form that creates one."""
 
     template_name = "portal/people/departments.html"
+    title = "Departments"
+    lead = "A department owns keys, datasets, adaptations and budgets."
+    columns = "Department | # Active people | # Live keys | Since"
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Department]:
         alive = Q(api_keys__revoked_at=None, api_keys__expires_at__gt=timezone.now())
         departments = departments_visible_to(self.actor).annotate(
             members=Count(
@@ -273,11 +286,12 @@ class Departments(ActionScreen):
             ),
             keys_n=Count("api_keys", filter=alive, distinct=True),
         )
+        return departments.order_by("slug")
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
         creates = may(self.actor, Action.DEPARTMENT_CREATE, kind="department")
-        return {
-            "page": page_of(self.request, departments.order_by("slug")),
-            "form": DepartmentForm(self.request.POST or None) if creates else None,
-        }
+        form = DepartmentForm(self.request.POST or None) if creates else None
+        return {**super().context(**kwargs), "form": form}
 
     def act(self, **kwargs: Any) -> HttpResponse:
         department = department_create(

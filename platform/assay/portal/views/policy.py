@@ -6,10 +6,12 @@ from collections import Counter
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from assay.portal.access import may
-from assay.portal.http import ActionScreen, Screen, number_in, page_of
+from assay.portal.http import ActionScreen, Screen, number_in
+from assay.portal.lists import ListScreen, states
 from assay.portal.words import Described, described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import InvalidInput
@@ -32,6 +34,7 @@ from governance.policy.lifecycle import (
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.replay import policy_replay
 from governance.policy.rules import parse_rules
+from governance.policy.schemas import PolicyQuery
 from governance.policy.selectors import (
     policy_get,
     policy_removals,
@@ -122,21 +125,21 @@ class Policy(Screen):
         }
 
 
-class PolicyVersions(Screen):
-    """Every policy that there was."""
+class PolicyVersions(ListScreen):
+    """All versions of the policy."""
 
     template_name = "portal/policy/versions.html"
+    title = "All policy versions"
+    lead = (
+        "Each number permanently names one set of rules. Decisions in the audit log name the "
+        "policy that made them."
+    )
+    columns = "Policy | State | # Rules | # Tests | # Based on | Drafted by | Decided by | Changed"
+    filters = PolicyQuery
+    toolbar = (states(PolicyState.choices),)
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        state = self.request.GET.get("state", "")
-        versions = policy_versions_visible_to(self.actor).defer("rules", "tests")
-        if state in PolicyState.values:
-            versions = versions.filter(state=state)
-        return {
-            "page": page_of(self.request, versions),
-            "state": state,
-            "states": PolicyState.choices,
-        }
+    def rows(self) -> QuerySet[PolicyVersion]:
+        return policy_versions_visible_to(self.actor).defer("rules", "tests")
 
 
 class PolicyScreen(ActionScreen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
@@ -12,7 +13,8 @@ from assay.downloads import dossier_file, evidence_file
 from assay.portal.access import may
 from assay.portal.forms.dossier import DossierForms
 from assay.portal.forms.releases import ReleaseForm, RiskForm, initial_of, initial_of_draft
-from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in
+from assay.portal.lists import ListScreen
 from assay.portal.readiness import Panel, may_see_readiness, readiness_panel
 from governance.errors import NotFound
 from governance.people.models import Department
@@ -195,14 +197,19 @@ class ReleaseNew(ActionScreen):
         )
 
 
-class ReleaseDrafts(Screen):
+class ReleaseDrafts(ListScreen):
     """Requests that are not submitted yet, of the departments in which the person may submit."""
 
     template_name = "portal/models/release_drafts.html"
+    title = "Release drafts"
+    lead = "Release requests that are not submitted. They are not reviewed, and permit nothing."
+    columns = "Version | Where | Department | Last changed | …"
+
+    def rows(self) -> QuerySet[ReleaseDraft]:
+        return release_drafts_visible_to(self.actor)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = release_drafts_visible_to(self.actor)
-        return {"page": page_of(self.request, rows), "kept_days": KEPT_DAYS}
+        return {**super().context(**kwargs), "kept_days": KEPT_DAYS}
 
 
 class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):

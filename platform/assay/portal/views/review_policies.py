@@ -36,7 +36,7 @@ from governance.reviews.policies.selectors import (
 )
 
 TABS = (
-    ("items", "What it asks for"),
+    ("items", "Requirements"),
     ("changes", "Changes"),
     ("yaml", "YAML"),
     ("audit", "Audit trail"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from django.db.models import Prefetch
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.schedules import ScheduleForm, data_choices, version_choices
-from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.lists import ListScreen, states
 from governance.bounds import TITLE_MAX
 from governance.errors import InvalidInput
 from governance.permissions import Action
@@ -26,8 +27,8 @@ from workers.jobs.reruns import is_repeatable, request_of
 from workers.jobs.selectors import job_get
 from workers.jobs.training import BASE_KINDS
 from workers.schedules import models
-from workers.schedules.models import ScheduleState
-from workers.schedules.requests import NewSchedule, names_newest
+from workers.schedules.models import Schedule, ScheduleState
+from workers.schedules.requests import NewSchedule, ScheduleFilter, names_newest
 from workers.schedules.selectors import schedule_get, schedules_visible_to
 from workers.schedules.services import (
     schedule_create,
@@ -40,25 +41,20 @@ from workers.schedules.services import (
 RESULTS_SHOWN = 3
 
 
-class Schedules(Screen):
+class Schedules(ListScreen):
     """Every schedule that the person may see, with its next times and last results."""
 
     template_name = "portal/jobs/schedules.html"
+    title = "Schedules"
+    lead = "Evaluations and fine-tunes that start at set times."
+    columns = "Schedule | State | Times | Next runs (UTC) | Last results (UTC) | Department"
+    filters = ScheduleFilter
+    toolbar = (states(ScheduleState.choices),)
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = schedules_visible_to(self.actor)
-        state = self.request.GET.get("state", "")
-        if state in ScheduleState.values:
-            rows = rows.filter(state=state)
+    def rows(self) -> QuerySet[Schedule]:
         runs = models.ScheduleRun.objects.select_related("job")[:RESULTS_SHOWN]
-        rows = rows.prefetch_related(Prefetch("runs", queryset=runs, to_attr="last_runs"))
-        page = page_of(self.request, rows)
-        return {
-            "page": page,
-            "rows": [(schedule, schedule.next_due) for schedule in page],
-            "state": state,
-            "states": ScheduleState.choices,
-        }
+        last_runs = Prefetch("runs", queryset=runs, to_attr="last_runs")
+        return schedules_visible_to(self.actor).prefetch_related(last_runs)
 
 
 class SchedulePage(ActionScreen):

@@ -96,7 +96,7 @@ class PersonSessionEnd(PersonSignIn):
         wanted = self.request.POST.get("session", "")
         if wanted == "all":
             ended = sessions_revoke(actor=self.actor, person_id=person.pk)
-            sentence = f"{ended} session{'s'[: ended != 1]} of theirs ended."
+            sentence = f"{ended} session{'s'[: ended != 1]} ended."
         else:
             session_revoke(
                 actor=self.actor, session_id=number_in(self.request.POST, "session") or 0

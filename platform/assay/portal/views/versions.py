@@ -218,7 +218,7 @@ class VersionRecall(ActionScreen):
         )
         return self.done(
             f"{version} is recalled: {recalled.versions} versions, {recalled.releases} releases "
-            f"and {recalled.reviews} open reviews are at an end.",
+            f"and {recalled.reviews} open reviews ended.",
             "portal:version",
             id=id,
         )
