@@ -1,13 +1,29 @@
-"""Block tags for the parts that every page is built of: cards, tables, captured blocks."""
+"""Tags for the parts that every page is built of: cards, tables, notices, fields, scripts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django import template
+from django.forms import BoundField
+from django.template import Context
+from django.template.base import render_value_in_context
+from django.template.loader import render_to_string
+from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from assay.portal.templatetags.assay import field
+from assay.portal.templatetags.assay import icon as draw_icon
+
 register = template.Library()
 
+_NOTICE_ICONS = {
+    "ok": "circle-check",
+    "info": "info-circle",
+    "warn": "alert-triangle",
+    "bad": "ban",
+}
 _ACTIONS = mark_safe('<span class="visually-hidden">Actions</span>')
 
 
@@ -31,6 +47,39 @@ def card(content: str, title: str, id: str = "", end: object = "") -> SafeString
         aside,
         content,
     )
+
+
+@register.simple_block_tag
+def notice(content: str, tone: str, icon: str = "", role: str = "note") -> SafeString:
+    """Return a notice in the color of `tone`: `ok`, `info`, `warn` or `bad`."""
+    return format_html(
+        '<div class="alert alert-{}" role="{}">{}<div>{}</div></div>',
+        tone,
+        role,
+        draw_icon(icon or _NOTICE_ICONS[tone]),
+        content,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def fact(context: Context, name: str, value: object) -> SafeString:
+    """Return one entry of a `<dl class="facts">`."""
+    shown = render_value_in_context(value, context)
+    return format_html("<dt>{}</dt><dd>{}</dd>", name, mark_safe(shown))  # noqa: S308 (escaped)
+
+
+@register.simple_tag
+def fields(bounds: Iterable[BoundField]) -> SafeString:
+    """Return the fields of a form, one below the other."""
+    rows = ((render_to_string("portal/parts/field.html", field(bound)),) for bound in bounds)
+    return format_html_join("\n", "{}", rows)
+
+
+@register.simple_tag
+def scripts(*files: str) -> SafeString:
+    """Return the elements that load static scripts in their order."""
+    addresses = ((static(file),) for file in files)
+    return format_html_join("\n", '<script src="{}" defer></script>', addresses)
 
 
 @register.simple_block_tag
