@@ -10,6 +10,7 @@ from django.template import Context
 from django.template.base import render_value_in_context
 from django.template.loader import render_to_string
 from django.templatetags.static import static
+from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
@@ -34,11 +35,22 @@ def capture(content: str) -> SafeString:
 
 
 @register.simple_block_tag
-def card(content: str, title: str, id: str = "", end: object = "") -> SafeString:  # noqa: A002
-    """Return a card with a title, which labels it under `id`, and `end` at the title's right."""
+def card(
+    content: str,
+    title: str,
+    id: str = "",  # noqa: A002
+    end: object = "",
+    more: str = "",
+) -> SafeString:
+    """Return a card with a title, which labels it under `id`.
+
+    `end` stands at the title's right; it is a link to the page `more` if that is named.
+    """
     labelled = format_html(' aria-labelledby="{}"', id) if id else ""
     heading = format_html(' id="{}"', id) if id else ""
     aside = "" if end == "" else format_html('<span class="end">{}</span>', end)
+    if more:
+        aside = format_html('<a class="end" href="{}">{}</a>', reverse(more), end)
     return format_html(
         '<section class="card"{}><div class="card-header"><h2{}>{}</h2>{}</div>{}</section>',
         labelled,
