@@ -95,7 +95,7 @@ def scripts(*files: str) -> SafeString:
 
 
 @register.simple_block_tag
-def table(content: str, label: str, columns: str) -> SafeString:
+def table(content: str, label: str, columns: str, css: str = "") -> SafeString:
     """Return a table that scrolls on narrow screens. `content` are its rows.
 
     `columns` are the headings, separated by ` | `. One that begins with `# ` is of numbers, and
@@ -114,8 +114,9 @@ def table(content: str, label: str, columns: str) -> SafeString:
     )
     return format_html(
         '<div class="table-responsive" tabindex="0" role="group" aria-label="Table of {}">'
-        '<table class="table"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
+        '<table class="{}"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>',
         label,
+        f"table {css}".rstrip(),
         headings,
         content,
     )
