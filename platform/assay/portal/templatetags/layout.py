@@ -25,6 +25,11 @@ _NOTICE_ICONS = {
     "warn": "alert-triangle",
     "bad": "ban",
 }
+_WRAPS = {
+    "": "{}",
+    "body": '<div class="card-body">{}</div>',
+    "facts": '<div class="card-body"><dl class="facts">{}</dl></div>',
+}
 _ACTIONS = mark_safe('<span class="visually-hidden">Actions</span>')
 
 
@@ -41,10 +46,13 @@ def card(
     id: str = "",  # noqa: A002
     end: object = "",
     more: str = "",
+    wrap: str = "",
 ) -> SafeString:
     """Return a card with a title, which labels it under `id`.
 
-    `end` stands at the title's right; it is a link to the page `more` if that is named.
+    `end` stands at the title's right; it is a link to the page `more` if that is named. `wrap` says
+    what the content is: `body` for text, `facts` for entries of a `<dl>`; otherwise it fills the
+    card from edge to edge.
     """
     labelled = format_html(' aria-labelledby="{}"', id) if id else ""
     heading = format_html(' id="{}"', id) if id else ""
@@ -57,7 +65,7 @@ def card(
         heading,
         title,
         aside,
-        content,
+        format_html(_WRAPS[wrap], content),
     )
 
 
