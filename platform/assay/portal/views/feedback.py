@@ -81,10 +81,10 @@ class FeedbackList(ListScreen):
 
     def rows(self) -> QuerySet[Feedback]:
         rows, given = feedback_visible_to(self.actor), self.request.GET
-        if "state" not in given:
-            rows = rows.filter(state=FeedbackState.PENDING)
         version = number_in(given, "data")
-        return rows if version is None else rows.filter(dataset_versions=version)
+        if version is not None:
+            return rows.filter(dataset_versions=version)
+        return rows if "state" in given else rows.filter(state=FeedbackState.PENDING)
 
     def shown(self, rows: list[Feedback]) -> list[Line]:
         return [self._line(feedback) for feedback in rows]
@@ -101,7 +101,10 @@ class FeedbackList(ListScreen):
             **listed,
             "toolbar": (
                 Field("deployment", "Deployment", [(name, name) for name in names]),
-                states([*FeedbackState.choices, ("", "any")], none=""),
+                # What a dataset version holds is shown in every state.
+                states(FeedbackState.choices)
+                if "data" in given
+                else states([*FeedbackState.choices, ("", "any")], none=""),
             ),
             "hidden": {name: given[name] for name in ("data",) if name in given},
             "unused": unused.count(),

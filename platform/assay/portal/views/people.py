@@ -66,6 +66,7 @@ from governance.policy.services import authorize
 from registry.responses.selectors import retention_days
 from registry.responses.services import retention_set
 
+SEARCH_MAX = 100
 REQUESTS_SHOWN = 50
 KEYS_SHOWN = 10
 
@@ -83,7 +84,7 @@ class People(ListScreen, ActionScreen):
         query = PeopleQuery.lenient(self.request.GET.dict())
         people = people_found(
             self.actor,
-            text=query.q or "",
+            text=self.request.GET.get("q", "").strip()[:SEARCH_MAX],
             active=None if query.state is None else query.state == "active",
             department=query.department or "",
         )
