@@ -53,7 +53,9 @@ _SENTENCES = {
 }
 
 
-def _without(characters: re.Pattern[str]) -> AfterValidator:
+def without(characters: re.Pattern[str]) -> AfterValidator:
+    """Return the check of a text that none of these is in it."""
+
     def check(value: str) -> str:
         if characters.search(value):
             raise ValueError("control characters are not allowed here")
@@ -88,10 +90,10 @@ def _moment(value: object) -> datetime:
 
 _Stripped = StringConstraints(strip_whitespace=True)
 _Filled = Annotated[str, _Stripped, Field(min_length=1)]
-Line = Annotated[_Filled, _without(NOT_ON_A_LINE)]
-Paragraphs = Annotated[_Filled, _without(NOT_IN_TEXT)]
-LineOrEmpty = Annotated[str, _Stripped, _without(NOT_ON_A_LINE)]
-ParagraphsOrEmpty = Annotated[str, _Stripped, _without(NOT_IN_TEXT)]
+Line = Annotated[_Filled, without(NOT_ON_A_LINE)]
+Paragraphs = Annotated[_Filled, without(NOT_IN_TEXT)]
+LineOrEmpty = Annotated[str, _Stripped, without(NOT_ON_A_LINE)]
+ParagraphsOrEmpty = Annotated[str, _Stripped, without(NOT_IN_TEXT)]
 Slug = Annotated[_Filled, AfterValidator(_slug)]
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -108,14 +110,6 @@ class Schema(BaseModel):
     def sent(self) -> dict[str, Any]:
         """Return the fields that were sent, where leaving one out keeps what is stored."""
         return {name: getattr(self, name) for name in self.model_fields_set}
-
-    @classmethod
-    def description(cls) -> JsonSchemaValue:
-        """Return the JSON schema, with its nested schemas under `$defs`."""
-        described = cls.model_json_schema(schema_generator=_InputDescription)
-        for schema in (described, *described.get("$defs", {}).values()):
-            del schema["title"]
-        return described
 
 
 @dataclass(frozen=True)
@@ -150,14 +144,14 @@ class Filter(Schema):
         return rows
 
 
-def parsed(schema: type[S], values: object) -> S:
-    """Return the values as `schema`.
+def parsed(schema: type[S], values: object, *, strict: bool | None = None) -> S:
+    """Return the values as `schema`. With `strict=False`, numbers and the like may be text.
 
     Raises:
         InvalidInput: with a sentence for each field that is wrong.
     """
     try:
-        return schema.model_validate(values)
+        return schema.model_validate(values, strict=strict)
     except ValidationError as error:
         fields = field_errors(error, known=schema.model_fields)
         (name, (sentence, *_)), *others = fields.items()
@@ -181,6 +175,14 @@ def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str,
         path = ".".join(str(part) for part in each["loc"])[:80]
         fields.setdefault(path, []).append(f"{sentence[:1].upper()}{sentence[1:]}.")
     return fields
+
+
+def json_schema(schema: type[Schema]) -> JsonSchemaValue:
+    """Return the JSON schema, with the schemas nested in it under `$defs`."""
+    described = schema.model_json_schema(schema_generator=_InputDescription)
+    for each in (described, *described.get("$defs", {}).values()):
+        del each["title"]
+    return described
 
 
 class _InputDescription(GenerateJsonSchema):

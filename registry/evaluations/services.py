@@ -23,6 +23,7 @@ from registry.catalog import get_row_kind, get_task
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.confidence import baselines_of, intervals_of, slices_of
 from registry.evaluations.models import (
+    WHY_MAX,
     Comparator,
     Evaluation,
     EvaluationReference,
@@ -63,7 +64,7 @@ def gate_set(
         NotFound, NotPermitted: the policy refuses.
     """
     _check_gate(model, dataset, metric, comparator, threshold)
-    why = checked_text(why, field="why", limit=300, required=False)
+    why = checked_text(why, field="why", limit=WHY_MAX, required=False)
     with transaction.atomic():
         authorize(actor=actor, action=Action.DATASET_VIEW, resource=dataset_resource(dataset))
         decision = authorize(actor=actor, action=Action.GATE_SET, resource=model_resource(model))

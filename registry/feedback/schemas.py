@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
-from governance.bounds import NAME_MAX
-from governance.schemas import Filter, Line
+from pydantic import AfterValidator, Field
+
+from governance.bounds import NAME_MAX, NOT_IN_TEXT
+from governance.schemas import Filter, Id, Line, Schema, without
 from registry.feedback.models import FeedbackState
+from registry.feedback.services import REASON_MAX, TEXT_MAX
+
+NAMED_MAX = 1_000
 
 
 class FeedbackFilter(Filter):
@@ -14,3 +19,32 @@ class FeedbackFilter(Filter):
 
     state: FeedbackState | None = None
     deployment: Line | None = Field(default=None, max_length=NAME_MAX)
+
+
+class FeedbackReview(Schema):
+    """Accept it, or reject it; with the reviewer's own right answer, where the sender has none."""
+
+    accept: bool
+    # As it was written: a model is trained on it.
+    correction: Annotated[str, without(NOT_IN_TEXT)] = Field(default="", max_length=TEXT_MAX)
+
+
+class FeedbackErasure(Schema):
+    """The reason of an erasure, which the audit log keeps."""
+
+    reason: Line = Field(max_length=REASON_MAX)
+
+
+def _each_once(ids: list[int]) -> list[int]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("one is named twice")
+    return ids
+
+
+class FeedbackVersion(Schema):
+    """Accepted feedback, by ID, and the dataset version whose rows come first."""
+
+    feedback: Annotated[list[Id], AfterValidator(_each_once)] = Field(
+        min_length=1, max_length=NAMED_MAX
+    )
+    base: Id | None = None

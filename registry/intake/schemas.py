@@ -1,4 +1,4 @@
-"""Input about intakes."""
+"""Input about deliveries."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from governance.bounds import NAME_MAX
-from governance.schemas import Column, Filter, Line
-from registry.intake.models import IntakeState
+from governance.schemas import Column, Filter, Line, Paragraphs, Schema
+from registry.intake.models import REASON_MAX, IntakeState
 
 
 class IntakeFilter(Filter):
@@ -16,3 +16,10 @@ class IntakeFilter(Filter):
 
     state: IntakeState | None = None
     model: Annotated[Line | None, Column("model__name")] = Field(default=None, max_length=NAME_MAX)
+
+
+class IntakeSignOff(Schema):
+    """The second person's decision, and the reason."""
+
+    accept: bool
+    reason: Paragraphs = Field(max_length=REASON_MAX)

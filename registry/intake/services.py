@@ -22,7 +22,7 @@ from governance.principals import Principal, background, service_principal
 from registry import store
 from registry.intake import quarantine
 from registry.intake.checks import Limits
-from registry.intake.models import Intake, IntakeState
+from registry.intake.models import REASON_MAX, SOURCE_MAX, Intake, IntakeState
 from registry.intake.states import INTAKE_STATES
 from registry.manifests import Manifest
 from registry.resources import (
@@ -33,7 +33,7 @@ from registry.resources import (
 )
 from registry.validation import checked_text
 from registry.versions.model_code import checked_code
-from registry.versions.models import Model, ModelVersion, VersionKind
+from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
 from registry.versions.weights import QUANTIZATION, VIRTUAL_TOKENS, checked_quantization
 
@@ -92,8 +92,8 @@ def intake_submit(
     resource = department_resource("intake", model.department)
     authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
     person = acting_person(actor)
-    source = checked_text(source, field="source", limit=300)
-    licence = checked_text(licence, field="licence", limit=60)
+    source = checked_text(source, field="source", limit=SOURCE_MAX)
+    licence = checked_text(licence, field="licence", limit=LICENSE_MAX)
     if expected_digest and not _SHA256.fullmatch(expected_digest):
         raise InvalidInput(
             "The expected digest is not 64 hexadecimal digits.",
@@ -247,7 +247,7 @@ def intake_sign_off(*, actor: Principal, intake_id: int, accept: bool, reason: s
         WrongState: it does not await a signature.
         Unavailable: MLflow does not answer; nothing changed.
     """
-    reason = checked_text(reason, field="reason", limit=1000, required=not accept)
+    reason = checked_text(reason, field="reason", limit=REASON_MAX, required=not accept)
     with transaction.atomic():
         intake = INTAKE_STATES.locked(intake_id)
         decision = authorize_binding(

@@ -8,6 +8,7 @@ from django.db import transaction
 from django.db.models import F
 
 from governance.audit.services import audit_record
+from governance.bounds import DESCRIPTION_MAX
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.notify import notify
 from governance.people.models import Department
@@ -51,7 +52,9 @@ def knowledge_base_create(
     """
     checked_name(name)
     title = checked_text(title, field="title", limit=TITLE_MAX)
-    description = checked_text(description, field="description", limit=500, required=False)
+    description = checked_text(
+        description, field="description", limit=DESCRIPTION_MAX, required=False
+    )
     _check_sizes(chunk_characters, overlap_characters)
     with transaction.atomic():
         decision = authorize(

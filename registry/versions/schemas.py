@@ -1,4 +1,4 @@
-"""Input about models and versions."""
+"""Input about models and their versions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from governance.bounds import DEPARTMENT_MAX, TASK_MAX
-from governance.schemas import Column, Filter, Line
+from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, NAME_MAX, TASK_MAX
+from governance.schemas import Column, Filter, Line, Paragraphs, ParagraphsOrEmpty, Schema, Slug
+from registry.versions.models import REASON_MAX
 
 
 class ModelFilter(Filter):
@@ -17,3 +18,20 @@ class ModelFilter(Filter):
         default=None, max_length=DEPARTMENT_MAX
     )
     task: Line | None = Field(default=None, max_length=TASK_MAX)
+
+
+class NewModel(Schema):
+    """A new model; `shared` lets other departments see and adapt it."""
+
+    name: Slug = Field(max_length=NAME_MAX)
+    department: Slug = Field(max_length=DEPARTMENT_MAX)
+    task: Line = Field(max_length=TASK_MAX)
+    description: ParagraphsOrEmpty = Field(default="", max_length=DESCRIPTION_MAX)
+    shared: bool = False
+
+
+class VersionRecall(Schema):
+    """The reason, and the digest of the list that is confirmed."""
+
+    reason: Paragraphs = Field(max_length=REASON_MAX)
+    confirm: Line = Field(max_length=64)

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
 
 from governance.audit.services import audit_record
+from governance.bounds import DESCRIPTION_MAX
 from governance.errors import InvalidInput, NotFound, WrongState
 from governance.people.models import Department, Person
 from governance.permissions import Action
@@ -35,7 +36,7 @@ from registry.validation import (
     storable_json,
 )
 from registry.versions.model_code import checked_code
-from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
+from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind, VersionState
 from registry.versions.selectors import version_get
 
 
@@ -57,7 +58,9 @@ def model_create(
     """
     checked_name(name)
     get_task(task)
-    description = checked_text(description, field="description", limit=500, required=False)
+    description = checked_text(
+        description, field="description", limit=DESCRIPTION_MAX, required=False
+    )
     with transaction.atomic():
         decision = authorize(
             actor=actor,
@@ -116,7 +119,7 @@ def version_register(
     if (found := _registered(job_id)) is not None:
         return found
     checked_choice(kind, list(VersionKind.values), field="kind")
-    checked_text(licence, field="licence", limit=60)
+    checked_text(licence, field="licence", limit=LICENSE_MAX)
     checked_text(card, field="card", limit=100_000, required=False)
     numbers = checked_numbers(metrics, field="metrics")
     settings = storable_json(parameters)

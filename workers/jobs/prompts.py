@@ -29,6 +29,7 @@ from registry.versions.selectors import versions_visible_to
 from workers.jobs.models import Job, JobKind
 from workers.jobs.services import job_add
 
+NOTE_MAX = 2_000
 # A prompt on a prompt would have two system messages.
 BASE_KINDS = (VersionKind.BASE, VersionKind.FULL, VersionKind.ADAPTER)
 
@@ -72,8 +73,8 @@ def prompt_version_create(
     if not takes_prompts(task):
         raise _invalid("model", f"{model.name} does {task.name}, which takes no prompts.")
     _check_base(actor, model, base_version)
-    if len(note) > 2_000 or "\0" in note:
-        raise _invalid("note", "A note has at most 2,000 characters, and no control characters.")
+    if len(note) > NOTE_MAX or "\0" in note:
+        raise _invalid("note", f"A note has at most {NOTE_MAX:,} characters, and no NUL.")
     checked = PromptDocument.read(document)
     manifest = _stored(checked, base_version.digest)
     return job_add(

@@ -7,11 +7,23 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
-from governance.schemas import Choice, Column, Filter, Line, Schema, Slug
+from governance.schemas import (
+    Choice,
+    Column,
+    Filter,
+    Id,
+    Line,
+    Object,
+    ParagraphsOrEmpty,
+    Schema,
+    Slug,
+)
 from registry.datasets.parsing import MAX_ROWS
 from registry.releases.drafts.content import DEPARTMENTS_MAX
 from registry.releases.models import Environment
+from workers.jobs.chains import LINKS_MAX
 from workers.jobs.models import JobKind, JobState
+from workers.jobs.prompts import NOTE_MAX
 from workers.run.order import MAX_DEVICES, MAX_MEMORY_GIB, MAX_MINUTES, MAX_NODES
 
 Name = Annotated[Slug, Field(max_length=NAME_MAX)]
@@ -30,6 +42,13 @@ class JobResources(Schema):
     minutes: int | None = Field(default=None, ge=1, le=MAX_MINUTES)
 
 
+class ChainStep(Schema):
+    """An evaluation of the version that the fine-tune makes."""
+
+    dataset_version: Id
+    max_rows: RowCount | None = None
+
+
 class ChainRelease(Schema):
     """The release draft at the end of a chain. Without `departments`, that of the model; without
     `deployment_name`, the model's name."""
@@ -41,6 +60,39 @@ class ChainRelease(Schema):
     deployment_name: Name | None = None
 
 
+class NewFineTune(Schema):
+    """Base, recipe and data of a fine-tune; `hyperparameters` follow the task's schema."""
+
+    model: Name
+    base_version: Id
+    method: Method
+    dataset_version: Id
+    hyperparameters: Object = Field(default={})
+    resources: JobResources | None = None
+    priority: Priority = "normal"
+    then: list[ChainStep] = Field(
+        default=[],
+        max_length=LINKS_MAX,
+        description="Evaluations that follow, each after the one before it has succeeded.",
+    )
+    release: ChainRelease | None = Field(
+        default=None,
+        description="Makes a release draft after them, which a person completes and submits.",
+    )
+
+
+class NewEvaluation(Schema):
+    """Version and data of an evaluation."""
+
+    version: Id
+    dataset_version: Id
+    max_rows: RowCount | None = Field(
+        default=None,
+        description="Measure the first rows only. Such an evaluation decides no gates.",
+    )
+    priority: Priority = "normal"
+
+
 class JobFilter(Filter):
     """Filters of the list."""
 
@@ -49,3 +101,32 @@ class JobFilter(Filter):
     department: Annotated[Line | None, Column("department__slug")] = Field(
         default=None, max_length=DEPARTMENT_MAX
     )
+
+
+class JobPriorityChange(Schema):
+    """A new priority."""
+
+    priority: Priority
+
+
+class JobChanges(Schema):
+    """Fields to change; a fine-tune and an evaluation have those of their requests."""
+
+    base_version: Id | None = None
+    version: Id | None = None
+    method: Method | None = None
+    dataset_version: Id | None = None
+    hyperparameters: Object | None = None
+    resources: JobResources | None = None
+    max_rows: RowCount | None = None
+    priority: Priority | None = None
+
+
+class NewPromptVersion(Schema):
+    """A prompt on a base version: `system`, `template`, `variables`, `examples` and `decoding` in
+    `document`."""
+
+    model: Name
+    base_version: Id
+    document: Object
+    note: ParagraphsOrEmpty = Field(default="", max_length=NOTE_MAX)

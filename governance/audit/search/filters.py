@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import reduce
 from operator import or_
+from typing import Literal, get_args
 
 from django.db.models import Q
 
@@ -92,7 +93,8 @@ class Part:
 
 _ACTOR = ("actor_kind", "actor_id")
 _SUBJECT = ("subject_type", "subject_id")
-KINDS = ("person", "key", "service", "anonymous")
+ActorKind = Literal["person", "key", "service", "anonymous"]
+KINDS: tuple[str, ...] = get_args(ActorKind)
 # Sealing notes names. What waits for it is looked at itself; it is little.
 UNSEALED = Way((), ((),), "sequence IS NULL")
 

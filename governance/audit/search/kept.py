@@ -46,6 +46,14 @@ def audit_filters_visible_to(actor: Principal) -> QuerySet[AuditFilter]:
     return AuditFilter.objects.filter(mine).select_related("person").order_by("name", "pk")
 
 
+def audit_filter_get(*, actor: Principal, filter_id: int) -> AuditFilter:
+    """Return a saved filter. Raises NotFound if it does not exist, or the actor may not see it."""
+    saved = audit_filters_visible_to(actor).filter(pk=filter_id).first()
+    if saved is None:
+        raise NotFound(f"Filter {filter_id} does not exist, or you may not see it.")
+    return saved
+
+
 def audit_filter_save(
     *, actor: Principal, name: str, parameters: Mapping[str, Any], shared: bool = False
 ) -> AuditFilter:

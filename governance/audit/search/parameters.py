@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
@@ -13,9 +13,11 @@ from django.utils.dateparse import parse_date, parse_datetime
 from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
 from governance.errors import InvalidInput
 
-OUTCOMES = ("allowed", "denied", "failed")
+Outcome = Literal["allowed", "denied", "failed"]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+Span = Literal["1h", "24h", "7d", "30d"]
 # Spans of time that end now.
-WITHIN = {
+WITHIN: dict[str, timedelta] = {
     "1h": timedelta(hours=1),
     "24h": timedelta(hours=24),
     "7d": timedelta(days=7),

@@ -7,16 +7,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from drf_spectacular.extensions import (
-    OpenApiAuthenticationExtension,
-    OpenApiSerializerExtension,
-)
+from drf_spectacular.contrib.pydantic import PydanticExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import ResolvedComponent, safe_ref
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
 from assay.api.problems import CONTENT_TYPE
-from governance.schemas import Schema
+from governance.schemas import Schema, json_schema
 
 PROBLEM = {
     "type": "object",
@@ -130,7 +128,7 @@ def operation(
 
 
 def _parameters(query: type[Schema]) -> list[OpenApiParameter]:
-    described = query.description()
+    described = json_schema(query)
     required = described.get("required", ())
     parameters = []
     for name, field in described["properties"].items():
@@ -165,19 +163,15 @@ def page_of(serializer_class: Any) -> Any:
     )
 
 
-class SchemaExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+class SchemaExtension(PydanticExtension):  # type: ignore[no-untyped-call]
     """The input of a service as a component; those nested in it are components, too."""
 
     target_class = "governance.schemas.Schema"
-    match_subclasses = True
-    # Before the extension for pydantic that comes with the library.
+    # Before the extension for every model of pydantic.
     priority = 1
 
-    def get_name(self, auto_schema: Any, direction: Any) -> str:
-        return str(self.target.__name__)
-
     def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        described: dict[str, Any] = self.target.description()
+        described = json_schema(self.target)
         definitions = described.pop("$defs", {})
         names = {
             name: f"{name}{'Enum' if 'enum' in nested else 'Request'}"

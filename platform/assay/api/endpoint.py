@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.http.response import HttpResponseBase
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
@@ -30,12 +31,18 @@ from assay.server.permits import permit_of
 from governance import rowsecurity
 from governance.errors import InvalidInput, NotAuthenticated
 from governance.principals import Principal
-from governance.schemas import Schema, parsed
+from governance.schemas import Schema, json_schema, parsed
 
 S = TypeVar("S", bound=Schema)
 PAGE_PARAMETERS = frozenset({"cursor", "page_size"})
 
 SerializerType = type[serializers.Serializer[Any]]
+
+
+@cache
+def _lists(schema: type[Schema]) -> set[str]:
+    fields = json_schema(schema)["properties"]
+    return {name for name in fields if fields[name].get("type") == "array"}
 
 
 class Endpoint(APIView):
@@ -117,7 +124,13 @@ class Endpoint(APIView):
             InvalidInput: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
-        return parsed(schema, self._sent())
+        data = self._sent()
+        if not isinstance(data, QueryDict):
+            return parsed(schema, data)
+        # A form: each value is text or a file, and a list is a name that comes several times.
+        lists = _lists(schema)
+        values = {name: data.getlist(name) if name in lists else data[name] for name in data}
+        return parsed(schema, values, strict=False)
 
     def _sent(self) -> Any:
         headers = self.request.headers

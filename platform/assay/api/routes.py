@@ -7,8 +7,8 @@
         return schedule_pause(actor=actor, schedule_id=schedule_id)
 
 The function gets the caller and the parameters of the path. Its `body` and its `query` are read as
-the schemas that they are annotated with; without them, the request may have none. What it returns
-is rendered by `answer`. Files and streams are an `Endpoint` of their own.
+the schemas that they are annotated with; without them, the request may have none. `answer` renders
+what it returns. Files and streams are an `Endpoint` of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, get_type_hints
 
 from django.urls import URLPattern, path
 from rest_framework.request import Request
@@ -29,7 +30,12 @@ from assay.api.idempotency import idempotent
 from governance.schemas import Schema
 
 F = TypeVar("F", bound=Callable[..., Any])
-Decorator = Callable[[F], F]
+
+
+class Decorator(Protocol):
+    """Registers a function, which stays what it is."""
+
+    def __call__(self, function: F, /) -> F: ...
 
 
 class Options(TypedDict, total=False):
@@ -44,44 +50,44 @@ class Options(TypedDict, total=False):
     status: int
 
 
+@dataclass(frozen=True)
 class Routes:
     """Operations of one tag, whose answer is `answer` unless they state another."""
 
-    def __init__(self, tag: str, answer: SerializerType) -> None:
-        self.tag = tag
-        self.answer = answer
-        self.views: dict[str, type[Endpoint]] = {}
+    tag: str
+    answer: SerializerType
+    views: dict[str, type[Endpoint]] = field(default_factory=dict)
 
     @property
     def urls(self) -> list[URLPattern]:
         return [path(route, view.as_view()) for route, view in self.views.items()]
 
-    def get(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+    def get(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation that shows something."""
         return self._add("get", route, summary, options)
 
-    def list(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+    def list(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation whose function returns rows; they are paged by the columns `order`."""
         return self._add("get", route, summary, {"order": ("-id",), **options})
 
-    def post(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+    def post(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation that changes something."""
         return self._add("post", route, summary, options)
 
-    def create(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+    def create(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation that makes something. Its answer is stored to be repeated: use `post`
         with `status=201` for one with secrets."""
         return self._add("post", route, summary, {"status": 201, "repeatable": True, **options})
 
-    def patch(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+    def patch(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation that changes the fields that are sent."""
         return self._add("patch", route, summary, options)
 
-    def delete(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator[F]:
+    def delete(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation that deletes something."""
         return self._add("delete", route, summary, {"status": 204, **options})
 
-    def _add(self, method: str, route: str, summary: str, options: Options) -> Decorator[F]:
+    def _add(self, method: str, route: str, summary: str, options: Options) -> Decorator:
         answer = options.get("answer", self.answer)
         shown: Any = answer(many=True) if options.get("many") else answer
         status, order = options.get("status", 200), options.get("order", ())

@@ -10,9 +10,8 @@ from django.db import models
 from django.db.models import F, Q
 
 LESSONS_MAX = 4000
-
-
 REASON_MAX = 1000
+HOURS_MAX = 24
 
 
 class BreakGlassState(models.TextChoices):

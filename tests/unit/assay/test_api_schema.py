@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from assay.api.docs import description
 from assay.api.urls import urlpatterns
 from assay.node_api import urls as node_urls
+from governance.schemas import Schema
 
 pytestmark = pytest.mark.sweep
 
@@ -43,6 +46,25 @@ def test_the_schema_lists_every_path(schema: dict[str, Any]) -> None:
     }
 
     assert described == mounted
+
+
+def test_every_path_is_routed_once() -> None:
+    routes = [str(pattern.pattern) for pattern in urlpatterns]
+
+    assert len(routes) == len(set(routes))
+
+
+def test_schemas_of_input_have_different_names() -> None:
+    """They are components of one document, those that others contain too."""
+
+    def below(schema: type[Schema]) -> Iterator[type[Schema]]:
+        for each in schema.__subclasses__():
+            yield from (each, *below(each))
+
+    names = Counter(
+        each.__name__ for each in set(below(Schema)) if not each.__module__.startswith("tests.")
+    )
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_every_operation_is_described_and_says_how_it_refuses(schema: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def retuned(old: ModelVersion) -> ModelVersion:
 def scheduled(**changes: Any) -> Schedule:
     asked: dict[str, Any] = {"name": "Nightly", "cron": "0 2 * * *", **changes}
     actor = asked.pop("actor", None) or company.developer()
-    kind = "fine_tune" if asked.pop("kind", "") == "fine_tune" else "evaluation"
+    kind = asked.pop("kind", "evaluation")
     if "request" not in asked:
         company.data("held-out", TASK)
         asked["request"] = {"version": tuned().pk, "dataset": "held-out"}

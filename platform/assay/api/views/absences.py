@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Moment, StrictSerializer
-from assay.api.idempotency import idempotent
-from governance.people.models import Speciality
+from assay.api.routes import Routes
+from governance.principals import Principal
+from governance.reviews.absences.models import Absence
+from governance.reviews.absences.schemas import NewAbsence
 from governance.reviews.absences.selectors import absences_visible_to, reviewer_get
 from governance.reviews.absences.services import absence_end, absence_set
 
@@ -34,53 +32,30 @@ class AbsenceAnswer(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
 
 
-class AbsenceBody(StrictSerializer):
-    """Deputy, speciality and dates of an absence. `person` defaults to the caller."""
-
-    deputy = Identifier()
-    speciality = Choice(choices=Speciality.choices)
-    starts_at = Moment()
-    ends_at = Moment()
-    person = Identifier(required=False)
+routes = Routes("Reviews", AbsenceAnswer)
 
 
-class AbsencesView(Endpoint):
-    """Absences."""
+@routes.list("absences", "List absences of reviewers")
+def listed(actor: Principal) -> QuerySet[Absence]:
+    return absences_visible_to(actor)
 
-    @operation("Reviews", "List absences of reviewers", answer=AbsenceAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(absences_visible_to(self.actor), AbsenceAnswer)
 
-    @operation(
-        "Reviews",
-        "Say who reviews in a reviewer's place while they are away",
-        body=AbsenceBody,
-        answer=AbsenceAnswer,
-        status=201,
+@routes.create("absences", "Name a deputy for a reviewer who is away")
+def create(actor: Principal, body: NewAbsence) -> Absence:
+    return absence_set(
+        actor=actor,
+        person=reviewer_get(actor=actor, person_id=body.person) if body.person else None,
+        deputy=reviewer_get(actor=actor, person_id=body.deputy),
+        speciality=body.speciality,
+        starts_at=body.starts_at,
+        ends_at=body.ends_at,
     )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        given = self.body(AbsenceBody)
-        person = given.pop("person", None)
-        absence = absence_set(
-            actor=self.actor,
-            person=None if person is None else reviewer_get(actor=self.actor, person_id=person),
-            deputy=reviewer_get(actor=self.actor, person_id=given.pop("deputy")),
-            **given,
-        )
-        return self.answer(absence, AbsenceAnswer, status=201)
 
 
-class AbsenceEndView(Endpoint):
-    """Its end before time."""
-
-    @operation(
-        "Reviews",
-        "End an absence now: the reviewer is back, or the deputy declines",
-        answer=AbsenceAnswer,
-    )
-    @idempotent
-    def post(self, request: Request, absence_id: int) -> Response:
-        self.nothing()
-        return self.answer(absence_end(actor=self.actor, absence_id=absence_id), AbsenceAnswer)
+@routes.post(
+    "absences/<id:absence_id>/end",
+    "End an absence now: the reviewer is back, or the deputy declines",
+    repeatable=True,
+)
+def end(actor: Principal, absence_id: int) -> Absence:
+    return absence_end(actor=actor, absence_id=absence_id)

@@ -6,11 +6,12 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+from django.db.models import QuerySet
 from django.http import HttpResponse, StreamingHttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse
+from pydantic import Field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,7 +19,6 @@ from rest_framework.utils.urls import replace_query_param
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import MAX_IDENTIFIER, Choice, Line, Moment, StrictSerializer
 from assay.api.pagination import CursorPagination
 from assay.api.representations.governance import (
     AuditEventAnswer,
@@ -27,75 +27,32 @@ from assay.api.representations.governance import (
     ConsistencyProofAnswer,
     InclusionProofAnswer,
 )
+from assay.api.routes import Routes
 from assay.api.written import PlainText
 from assay.downloads import audit_log_file
-from governance.audit.models import AuditEvent
-from governance.audit.search.filters import KINDS, TEXT_MAX, EventFilter
+from governance.audit.models import AuditCheckpoint, AuditEvent
 from governance.audit.search.pages import EventPage, audit_event_page
-from governance.audit.search.parameters import OUTCOMES, WITHIN
+from governance.audit.search.schemas import AuditEventsQuery
 from governance.audit.selectors import (
     audit_checkpoints_visible_to,
     audit_event_get,
     latest_checkpoint,
 )
-from governance.audit.streaming.selectors import audit_streams_visible_to
+from governance.audit.streaming.selectors import StreamState, audit_streams_visible_to
 from governance.audit.tree.proofs import consistency_proof, inclusion_proof
-from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
+from governance.principals import Principal
+from governance.schemas import Filter
 
-MAX_POLICY_VERSION = 2**31 - 1
+TreeSize = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _PLACE = re.compile(r"([ba])=([0-9]{1,18})")
 _WAYS = {"b": "before", "a": "after"}
 
 
-class AuditQuery(StrictSerializer):
-    """Filters of events, all of which must hold."""
-
-    action = Line(
-        max_length=60, required=False, help_text="An action; `release:` is every one on releases."
-    )
-    actor_kind = Choice(choices=KINDS, required=False)
-    actor_id = Line(max_length=64, required=False)
-    who = Line(
-        max_length=TEXT_MAX,
-        required=False,
-        help_text="A person's e-mail address or name, words of a key's or service's, or `key:7`.",
-    )
-    subject_type = Line(max_length=40, required=False)
-    subject_id = Line(max_length=80, required=False)
-    subject = Line(
-        max_length=TEXT_MAX, required=False, help_text="Words of a thing's name, or `release:7`."
-    )
-    outcome = Choice(choices=OUTCOMES, required=False)
-    department = Line(max_length=DEPARTMENT_MAX, required=False)
-    request_id = Line(max_length=REQUEST_ID_MAX, required=False)
-    policy_version = serializers.IntegerField(
-        min_value=0, max_value=MAX_POLICY_VERSION, required=False
-    )
-    since = Moment(required=False, help_text="Not before this moment.")
-    until = Moment(required=False, help_text="Before this moment.")
-    query = Line(
-        max_length=TEXT_MAX,
-        required=False,
-        help_text=(
-            "Any of: what `who` or `subject` finds, a request's id, an action. Names are matched "
-            "by words and their beginnings; reasons are not searched."
-        ),
-    )
-
-
-class AuditEventsQuery(AuditQuery):
-    """As `AuditQuery`; and a span of time that ends now."""
-
-    within = Choice(choices=tuple(WITHIN), required=False)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if "within" in attrs and attrs.keys() & {"since", "until"}:
-            raise serializers.ValidationError({"within": ["Give either this or moments."]})
-        return attrs
+routes = Routes("Audit", AuditEventDetail)
 
 
 class AuditEventsView(Endpoint):
@@ -113,73 +70,49 @@ class AuditEventsView(Endpoint):
         ),
     )
     def get(self, request: Request) -> Response:
-        given = self.query(AuditEventsQuery)
-        if within := given.pop("within", None):
-            given["since"] = timezone.now() - WITHIN[within]
+        query = self.query_as(AuditEventsQuery)
         page = audit_event_page(
             actor=self.actor,
-            given=EventFilter(**{name: value or None for name, value in given.items()}),
+            given=query.filter(),
             size=size_of(request),
             **place_of(request),
         )
         return page_answer(request, page, lambda rows: self.rendered(rows, AuditEventAnswer))
 
 
-class AuditEventView(Endpoint):
-    """One event."""
-
-    @operation("Audit", "One audit event, with the bytes that were hashed", answer=AuditEventDetail)
-    def get(self, request: Request, event_id: int) -> Response:
-        self.query()
-        return self.answer(audit_event_get(actor=self.actor, id=event_id), AuditEventDetail)
+@routes.get("audit/events/<id:event_id>", "One audit event, with the bytes that were hashed")
+def show(actor: Principal, event_id: int) -> AuditEvent:
+    return audit_event_get(actor=actor, id=event_id)
 
 
-class AuditEventProofView(Endpoint):
-    """The proof of one event."""
-
-    @operation(
-        "Audit",
-        "The proof that an event is in the log, for `assay audit check`",
-        answer=InclusionProofAnswer,
-    )
-    def get(self, request: Request, event_id: int) -> Response:
-        self.query()
-        event = audit_event_get(actor=self.actor, id=event_id)
-        return self.answer(inclusion_proof(event), InclusionProofAnswer)
+@routes.get(
+    "audit/events/<id:event_id>/proof",
+    "The proof that an event is in the log, for `assay audit check`",
+    answer=InclusionProofAnswer,
+)
+def proof(actor: Principal, event_id: int) -> dict[str, Any]:
+    return inclusion_proof(audit_event_get(actor=actor, id=event_id))
 
 
-class ConsistencyQuery(StrictSerializer):
+class ConsistencyQuery(Filter):
     """Sizes of two checkpoints; `new` is the latest if left out."""
 
-    old = serializers.IntegerField(min_value=0, max_value=MAX_IDENTIFIER)
-    new = serializers.IntegerField(min_value=0, max_value=MAX_IDENTIFIER, required=False)
+    old: TreeSize
+    new: TreeSize | None = None
 
 
-class AuditConsistencyView(Endpoint):
-    """The proof between two checkpoints."""
-
-    @operation(
-        "Audit",
-        "The proof that the log only grew, for `assay audit consistent`",
-        query=ConsistencyQuery,
-        answer=ConsistencyProofAnswer,
-    )
-    def get(self, request: Request) -> Response:
-        sizes = self.query(ConsistencyQuery)
-        proof = consistency_proof(
-            actor=self.actor, old_size=sizes["old"], new_size=sizes.get("new")
-        )
-        return self.answer(proof, ConsistencyProofAnswer)
+@routes.get(
+    "audit/consistency",
+    "The proof that the log only grew, for `assay audit consistent`",
+    answer=ConsistencyProofAnswer,
+)
+def consistency(actor: Principal, query: ConsistencyQuery) -> dict[str, Any]:
+    return consistency_proof(actor=actor, old_size=query.old, new_size=query.new)
 
 
-class AuditCheckpointsView(Endpoint):
-    """The signed heads."""
-
-    @operation("Audit", "List checkpoints", answer=CheckpointAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        heads = audit_checkpoints_visible_to(self.actor).prefetch_related("cosignatures")
-        return self.page(heads, CheckpointAnswer)
+@routes.list("audit/checkpoints", "List checkpoints", answer=CheckpointAnswer)
+def checkpoints(actor: Principal) -> QuerySet[AuditCheckpoint]:
+    return audit_checkpoints_visible_to(actor).prefetch_related("cosignatures")
 
 
 class AuditExportView(Endpoint):
@@ -241,17 +174,14 @@ class AuditStreamAnswer(serializers.Serializer[Any]):
     lag_s = serializers.FloatField()
 
 
-class AuditStreamsView(Endpoint):
-    """Destinations that are configured."""
-
-    @operation(
-        "Audit",
-        "Streams of the log to a SIEM, and how far each is",
-        answer=AuditStreamAnswer(many=True),
-    )
-    def get(self, request: Request) -> Response:
-        self.query()
-        return Response(self.rendered(audit_streams_visible_to(self.actor), AuditStreamAnswer))
+@routes.get(
+    "audit/streams",
+    "Streams of the log to a SIEM, and how far each is",
+    answer=AuditStreamAnswer,
+    many=True,
+)
+def streams(actor: Principal) -> list[StreamState]:
+    return audit_streams_visible_to(actor)
 
 
 def size_of(request: Request) -> int:

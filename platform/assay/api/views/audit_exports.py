@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, StrictSerializer
-from assay.api.idempotency import idempotent
-from assay.api.views.audit import AuditQuery
+from assay.api.routes import Routes
 from assay.api.written import File
 from assay.downloads import audit_export_file
-from governance.audit.exports.models import ExportFormat
+from governance.audit.exports.models import AuditExport
+from governance.audit.exports.schemas import NewAuditExport
 from governance.audit.exports.services import (
     audit_export_ask,
     audit_export_cancel,
     audit_export_get,
     audit_exports_of,
 )
+from governance.principals import Principal
 
 
 class AuditExportAnswer(serializers.Serializer[Any]):
@@ -47,58 +47,34 @@ class AuditExportAnswer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(allow_null=True)
 
 
-class AuditExportAsk(StrictSerializer):
-    """Events to export: the filters of the list of events, and the format. `csv` is a zip."""
-
-    filter = AuditQuery(required=False)
-    format = Choice(choices=ExportFormat.choices)
+routes = Routes("Audit", AuditExportAnswer)
 
 
-class AuditExportsView(Endpoint):
-    """The caller's exports, newest first."""
-
-    @operation("Audit", "List your exports of events", answer=AuditExportAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(audit_exports_of(self.actor), AuditExportAnswer)
-
-    @operation(
-        "Audit",
-        "Ask for an export of selected events, each with its proof",
-        body=AuditExportAsk,
-        answer=AuditExportAnswer,
-        status=202,
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        asked = self.body(AuditExportAsk)
-        export = audit_export_ask(
-            actor=self.actor,
-            filters=dict(asked.get("filter") or {}),
-            format=asked.get("format", ExportFormat.JSONL),
-        )
-        return self.answer(export, AuditExportAnswer, status=202)
+@routes.list("audit/exports", "List your exports of events")
+def listed(actor: Principal) -> QuerySet[AuditExport]:
+    return audit_exports_of(actor)
 
 
-class AuditExportStateView(Endpoint):
-    """One export."""
-
-    @operation("Audit", "One export of yours and its progress", answer=AuditExportAnswer)
-    def get(self, request: Request, export_id: int) -> Response:
-        self.query()
-        return self.answer(
-            audit_export_get(actor=self.actor, export_id=export_id), AuditExportAnswer
-        )
+@routes.create(
+    "audit/exports", "Request an export of selected events, each with its proof", status=202
+)
+def create(actor: Principal, body: NewAuditExport) -> AuditExport:
+    filters = body.filter.sent() if body.filter else {}
+    return audit_export_ask(actor=actor, filters=filters, format=body.format)
 
 
-class AuditExportCancelView(Endpoint):
-    """End an export."""
+@routes.get(
+    "audit/exports/<id:export_id>",
+    "One export of yours and its progress",
+    name="audit_export_state_get",
+)
+def show(actor: Principal, export_id: int) -> AuditExport:
+    return audit_export_get(actor=actor, export_id=export_id)
 
-    @operation("Audit", "Cancel an export that is not done", answer=AuditExportAnswer)
-    def post(self, request: Request, export_id: int) -> Response:
-        self.nothing()
-        export = audit_export_cancel(actor=self.actor, export_id=export_id)
-        return self.answer(export, AuditExportAnswer)
+
+@routes.post("audit/exports/<id:export_id>/cancel", "Cancel an export that is not done")
+def cancel(actor: Principal, export_id: int) -> AuditExport:
+    return audit_export_cancel(actor=actor, export_id=export_id)
 
 
 class AuditExportFileView(Endpoint):

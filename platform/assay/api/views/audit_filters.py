@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Line, Object, StrictSerializer, Truth
-from assay.api.idempotency import idempotent
-from governance.audit.search.filters import TEXT_MAX
+from assay.api.routes import Routes
 from governance.audit.search.kept import (
-    NAME_MAX,
     audit_filter_change,
     audit_filter_delete,
+    audit_filter_get,
     audit_filter_save,
     audit_filters_visible_to,
 )
-from governance.errors import NotFound
+from governance.audit.search.models import AuditFilter
+from governance.audit.search.schemas import AuditFilterChange, NewAuditFilter
+from governance.principals import Principal
 
 
 class AuditFilterAnswer(serializers.Serializer[Any]):
@@ -41,80 +38,29 @@ class AuditFilterAnswer(serializers.Serializer[Any]):
         return bool(kept.person_id == principal.person_id)
 
 
-class Parameters(Object):
-    """Filters by name, each a text."""
-
-    def __init__(self) -> None:
-        super().__init__(max_members=20, child=Line(max_length=TEXT_MAX), required=False)
+routes = Routes("Audit", AuditFilterAnswer)
 
 
-class AuditFilterNew(StrictSerializer):
-    """A name, and parameters of `GET /api/v1/audit/events`; `shared` shows it to everybody who may
-    read the whole log."""
-
-    name = Line(max_length=NAME_MAX)
-    parameters = Parameters()
-    shared = Truth(required=False)
+@routes.list("audit/filters", "List saved filters of events")
+def listed(actor: Principal) -> QuerySet[AuditFilter]:
+    return audit_filters_visible_to(actor)
 
 
-class AuditFilterPatch(StrictSerializer):
-    """Fields to change; the others stay."""
-
-    name = Line(max_length=NAME_MAX, required=False)
-    parameters = Parameters()
-    shared = Truth(required=False)
+@routes.create("audit/filters", "Save a filter of events under a name")
+def create(actor: Principal, body: NewAuditFilter) -> AuditFilter:
+    return audit_filter_save(actor=actor, **dict(body))
 
 
-class AuditFiltersView(Endpoint):
-    """Kept filters."""
-
-    @operation("Audit", "List kept filters of events", answer=AuditFilterAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(audit_filters_visible_to(self.actor), AuditFilterAnswer)
-
-    @operation(
-        "Audit",
-        "Keep a filter of events under a name",
-        body=AuditFilterNew,
-        answer=AuditFilterAnswer,
-        status=201,
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        given = self.body(AuditFilterNew)
-        kept = audit_filter_save(
-            actor=self.actor,
-            name=given["name"],
-            parameters=given.get("parameters", {}),
-            shared=given.get("shared", False),
-        )
-        return self.answer(kept, AuditFilterAnswer, status=201)
+@routes.get("audit/filters/<id:filter_id>", "One saved filter")
+def show(actor: Principal, filter_id: int) -> AuditFilter:
+    return audit_filter_get(actor=actor, filter_id=filter_id)
 
 
-class AuditFilterView(Endpoint):
-    """One kept filter."""
+@routes.patch("audit/filters/<id:filter_id>", "Rename, redefine or share a filter of your own")
+def change(actor: Principal, filter_id: int, body: AuditFilterChange) -> AuditFilter:
+    return audit_filter_change(actor=actor, filter_id=filter_id, **dict(body))
 
-    @operation("Audit", "One kept filter", answer=AuditFilterAnswer)
-    def get(self, request: Request, filter_id: int) -> Response:
-        self.query()
-        kept = audit_filters_visible_to(self.actor).filter(pk=filter_id).first()
-        if kept is None:
-            raise NotFound(f"Filter {filter_id} does not exist, or you may not see it.")
-        return self.answer(kept, AuditFilterAnswer)
 
-    @operation(
-        "Audit",
-        "Rename, redefine or share a filter of your own",
-        body=AuditFilterPatch,
-        answer=AuditFilterAnswer,
-    )
-    def patch(self, request: Request, filter_id: int) -> Response:
-        given = self.body(AuditFilterPatch)
-        kept = audit_filter_change(actor=self.actor, filter_id=filter_id, **given)
-        return self.answer(kept, AuditFilterAnswer)
-
-    @operation("Audit", "Delete a filter of your own", answer=None, status=204)
-    def delete(self, request: Request, filter_id: int) -> Response:
-        audit_filter_delete(actor=self.actor, filter_id=filter_id)
-        return Response(status=204)
+@routes.delete("audit/filters/<id:filter_id>", "Delete a filter of your own")
+def delete(actor: Principal, filter_id: int) -> None:
+    audit_filter_delete(actor=actor, filter_id=filter_id)

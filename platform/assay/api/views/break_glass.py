@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Paragraphs, StrictSerializer, Whole
-from assay.api.idempotency import idempotent
 from assay.api.representations.common import Link, PersonReference, slug
-from registry.releases.breakglass.models import (
-    LESSONS_MAX,
-    REASON_MAX,
-    AfterVerdict,
-    BreakGlassState,
+from assay.api.routes import Routes
+from governance.principals import Principal
+from registry.releases.breakglass.models import BreakGlass
+from registry.releases.breakglass.schemas import (
+    AfterReview,
+    BreakGlassFilter,
+    BreakGlassReason,
+    NewBreakGlass,
 )
 from registry.releases.breakglass.selectors import break_glass_get, break_glasses_visible_to
 from registry.releases.breakglass.services import (
@@ -60,135 +58,62 @@ class BreakGlassAnswer(serializers.Serializer[Any]):
     release_url = Link("releases/{0.release_id}")
 
 
-class BreakGlassQuery(StrictSerializer):
-    """Filters of the list."""
-
-    state = Choice(choices=BreakGlassState.choices, required=False)
+routes = Routes("Break-glass", BreakGlassAnswer)
 
 
-class BreakGlassesView(Endpoint):
-    """Every use and request of break-glass."""
+@routes.list("break-glass", "List uses and requests of emergency access", name="break_glasses_get")
+def listed(actor: Principal, query: BreakGlassFilter) -> QuerySet[BreakGlass]:
+    return query.applied(break_glasses_visible_to(actor))
 
-    @operation(
-        "Break-glass",
-        "List uses and requests of break-glass",
-        query=BreakGlassQuery,
-        answer=BreakGlassAnswer,
-        paged=True,
+
+@routes.get("break-glass/<id:break_glass_id>", "One use or request of emergency access")
+def show(actor: Principal, break_glass_id: int) -> BreakGlass:
+    return break_glass_get(actor=actor, id=break_glass_id)
+
+
+@routes.create(
+    "releases/<id:release_id>/break-glass",
+    "Request that a release serve before its review has decided; nothing serves until confirmed",
+)
+def request(actor: Principal, release_id: int, body: NewBreakGlass) -> BreakGlass:
+    return break_glass_request(
+        actor=actor, release_id=release_id, reason=body.reason, hours=body.hours
     )
-    def get(self, request: Request) -> Response:
-        given = self.query(BreakGlassQuery)
-        return self.page(break_glasses_visible_to(self.actor).filter(**given), BreakGlassAnswer)
 
 
-class BreakGlassView(Endpoint):
-    """One of them."""
-
-    @operation("Break-glass", "One use or request of break-glass", answer=BreakGlassAnswer)
-    def get(self, request: Request, break_glass_id: int) -> Response:
-        self.query()
-        return self.answer(break_glass_get(actor=self.actor, id=break_glass_id), BreakGlassAnswer)
-
-
-class BreakGlassBody(StrictSerializer):
-    """Why it cannot wait for the review, and for how many hours."""
-
-    reason = Paragraphs(max_length=REASON_MAX)
-    hours = Whole(min_value=1, max_value=24)
+@routes.post(
+    "break-glass/<id:break_glass_id>/confirm",
+    "Confirm emergency access as the second person, with a fresh second factor",
+    repeatable=True,
+)
+def confirm(actor: Principal, break_glass_id: int) -> BreakGlass:
+    return break_glass_confirm(actor=actor, break_glass_id=break_glass_id)
 
 
-class ReleaseBreakGlassView(Endpoint):
-    """A release's break-glass."""
+@routes.post(
+    "break-glass/<id:break_glass_id>/refuse",
+    "Refuse requested emergency access, or withdraw your own request",
+    repeatable=True,
+)
+def refuse(actor: Principal, break_glass_id: int, body: BreakGlassReason) -> BreakGlass:
+    return break_glass_refuse(actor=actor, break_glass_id=break_glass_id, reason=body.reason)
 
-    @operation(
-        "Break-glass",
-        "Ask that a release serve before its review has decided; nothing serves until confirmed",
-        body=BreakGlassBody,
-        answer=BreakGlassAnswer,
-        status=201,
+
+@routes.post(
+    "break-glass/<id:break_glass_id>/end",
+    "End emergency access before its time; what serves by it stops",
+    repeatable=True,
+)
+def end(actor: Principal, break_glass_id: int, body: BreakGlassReason) -> BreakGlass:
+    return break_glass_end(actor=actor, break_glass_id=break_glass_id, reason=body.reason)
+
+
+@routes.post(
+    "break-glass/<id:break_glass_id>/review",
+    "Record afterward whether emergency access was justified, as a third person",
+    repeatable=True,
+)
+def review(actor: Principal, break_glass_id: int, body: AfterReview) -> BreakGlass:
+    return break_glass_review(
+        actor=actor, break_glass_id=break_glass_id, verdict=body.verdict, lessons=body.lessons
     )
-    @idempotent
-    def post(self, request: Request, release_id: int) -> Response:
-        made = break_glass_request(
-            actor=self.actor, release_id=release_id, **self.body(BreakGlassBody)
-        )
-        return self.answer(made, BreakGlassAnswer, status=201)
-
-
-class BreakGlassConfirmView(Endpoint):
-    """The second person."""
-
-    @operation(
-        "Break-glass",
-        "Confirm a break-glass as the second person, with a fresh second factor",
-        answer=BreakGlassAnswer,
-    )
-    @idempotent
-    def post(self, request: Request, break_glass_id: int) -> Response:
-        self.nothing()
-        glass = break_glass_confirm(actor=self.actor, break_glass_id=break_glass_id)
-        return self.answer(glass, BreakGlassAnswer)
-
-
-class BreakGlassReasonBody(StrictSerializer):
-    """Why."""
-
-    reason = Paragraphs(max_length=REASON_MAX)
-
-
-class BreakGlassRefuseView(Endpoint):
-    """A request that is refused, or taken back."""
-
-    @operation(
-        "Break-glass",
-        "Refuse a requested break-glass, or withdraw your own request",
-        body=BreakGlassReasonBody,
-        answer=BreakGlassAnswer,
-    )
-    @idempotent
-    def post(self, request: Request, break_glass_id: int) -> Response:
-        glass = break_glass_refuse(
-            actor=self.actor, break_glass_id=break_glass_id, **self.body(BreakGlassReasonBody)
-        )
-        return self.answer(glass, BreakGlassAnswer)
-
-
-class BreakGlassEndView(Endpoint):
-    """The end before its time."""
-
-    @operation(
-        "Break-glass",
-        "End a break-glass before its time; what serves by it stops",
-        body=BreakGlassReasonBody,
-        answer=BreakGlassAnswer,
-    )
-    @idempotent
-    def post(self, request: Request, break_glass_id: int) -> Response:
-        glass = break_glass_end(
-            actor=self.actor, break_glass_id=break_glass_id, **self.body(BreakGlassReasonBody)
-        )
-        return self.answer(glass, BreakGlassAnswer)
-
-
-class AfterReviewBody(StrictSerializer):
-    """Verdict of the review, and the follow-up."""
-
-    verdict = Choice(choices=AfterVerdict.choices)
-    lessons = Paragraphs(max_length=LESSONS_MAX)
-
-
-class BreakGlassReviewView(Endpoint):
-    """The review afterward."""
-
-    @operation(
-        "Break-glass",
-        "Say afterward whether a break-glass was justified, as a third person",
-        body=AfterReviewBody,
-        answer=BreakGlassAnswer,
-    )
-    @idempotent
-    def post(self, request: Request, break_glass_id: int) -> Response:
-        glass = break_glass_review(
-            actor=self.actor, break_glass_id=break_glass_id, **self.body(AfterReviewBody)
-        )
-        return self.answer(glass, BreakGlassAnswer)

@@ -10,13 +10,15 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import StrictSerializer
 from assay.api.representations.recalls import TrafficAnswer
 from assay.api.representations.registry import DatasetVersionReference, VersionReference
+from assay.api.routes import Routes
+from governance.principals import Principal
+from governance.schemas import Filter, Id
 from registry.releases.comparison.build import version_compare
 from registry.releases.selectors import release_get
 from registry.versions.selectors import version_get
-from workers.deployments.comparison import release_compare_live
+from workers.deployments.comparison import LiveComparison, release_compare_live
 
 
 class IntervalAnswer(serializers.Serializer[Any]):
@@ -297,27 +299,23 @@ class ComparisonAnswer(serializers.Serializer[Any]):
     reach = ReachAnswer()
 
 
-class ComparisonView(Endpoint):
-    """Compare a release with the live one."""
-
-    @operation(
-        "Releases",
-        "Compare a release with what serves under its name now: numbers with their intervals, "
-        "data, settings, card, answers, files, packages of the task, and affected departments",
-        answer=ComparisonAnswer,
-    )
-    def get(self, request: Request, release_id: int) -> Response:
-        self.query()
-        release = release_get(actor=self.actor, id=release_id)
-        return self.answer(
-            release_compare_live(actor=self.actor, release=release), ComparisonAnswer
-        )
+routes = Routes("Releases", ComparisonAnswer)
 
 
-class AgainstQuery(StrictSerializer):
+@routes.get(
+    "releases/<id:release_id>/comparison",
+    "Compare a release with what serves under its name now: numbers with their intervals, "
+    "data, settings, card, answers, files, packages of the task, and affected departments",
+    name="comparison_get",
+)
+def show(actor: Principal, release_id: int) -> LiveComparison:
+    return release_compare_live(actor=actor, release=release_get(actor=actor, id=release_id))
+
+
+class AgainstQuery(Filter):
     """The version to compare with, of the same task."""
 
-    against = serializers.IntegerField(min_value=1, max_value=2**63 - 1)
+    against: Id
 
 
 class VersionComparisonView(Endpoint):
@@ -330,10 +328,9 @@ class VersionComparisonView(Endpoint):
         answer=VersionComparisonAnswer,
     )
     def get(self, request: Request, version_id: int) -> Response:
-        # First: those who may not see the version hear nothing about parameters.
+        # First: those who may not see the version are told nothing about parameters.
         version = version_get(actor=self.actor, id=version_id)
-        given = self.query(AgainstQuery)
-        other = version_get(actor=self.actor, id=given["against"])
+        other = version_get(actor=self.actor, id=self.query_as(AgainstQuery).against)
         comparison = version_compare(actor=self.actor, version=version, other=other)
-        found = {"version": version, "replaced": other, "comparison": comparison}
-        return self.answer(found, VersionComparisonAnswer)
+        answer = {"version": version, "replaced": other, "comparison": comparison}
+        return self.answer(answer, VersionComparisonAnswer)

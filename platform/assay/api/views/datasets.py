@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
+from uuid import UUID
 
-from rest_framework import serializers
+from django.db.models import QuerySet
+from pydantic import AfterValidator, Field, ValidationInfo
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, ObjectText, Paragraphs, Slug, StrictSerializer
 from assay.api.idempotency import idempotent
+from assay.api.multipart import FilledFile, TextObject
 from assay.api.parsers import BoundedMultiPartParser, StrictJSONParser
 from assay.api.representations.registry import DatasetAnswer, DatasetVersionAnswer
-from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, FILENAME_MAX, NAME_MAX, TASK_MAX
+from assay.api.routes import Routes
 from governance.people.selectors import department_get
-from registry.datasets.models import LICENSE_MAX, Classification
+from governance.principals import Principal
+from governance.schemas import Choice, Schema
+from registry.datasets.models import Dataset
+from registry.datasets.schemas import NewDataset
 from registry.datasets.selectors import (
     dataset_get,
     dataset_versions_visible_to,
@@ -24,58 +29,41 @@ from registry.datasets.selectors import (
 )
 from registry.datasets.services import dataset_create, dataset_version_add, dataset_version_allow
 
-
-class DatasetBody(StrictSerializer):
-    """A new dataset: who owns it, how sensitive it is, and its license. `row_kind` names one of
-    the task's kinds of rows; its own when it is left out."""
-
-    name = Slug(max_length=NAME_MAX)
-    department = Slug(max_length=DEPARTMENT_MAX)
-    task = Line(max_length=TASK_MAX)
-    classification = Choice(choices=Classification.choices)
-    licence = Line(max_length=LICENSE_MAX)
-    description = Paragraphs(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
-    row_kind = Line(max_length=TASK_MAX, required=False, allow_blank=True)
+routes = Routes("Datasets", DatasetAnswer)
 
 
-class DatasetsView(Endpoint):
-    """Datasets."""
-
-    @operation("Datasets", "List datasets", answer=DatasetAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(datasets_visible_to(self.actor), DatasetAnswer)
-
-    @operation("Datasets", "Create a dataset", body=DatasetBody, answer=DatasetAnswer, status=201)
-    def post(self, request: Request) -> Response:
-        given = self.body(DatasetBody)
-        department = department_get(slug=given.pop("department"))
-        made = dataset_create(actor=self.actor, department=department, **given)
-        return self.answer(made, DatasetAnswer, status=201)
+@routes.list("datasets", "List datasets")
+def listed(actor: Principal) -> QuerySet[Dataset]:
+    return datasets_visible_to(actor)
 
 
-class DatasetView(Endpoint):
-    """One dataset."""
-
-    @operation("Datasets", "One dataset", answer=DatasetAnswer)
-    def get(self, request: Request, name: str) -> Response:
-        self.query()
-        return self.answer(dataset_get(actor=self.actor, name=name), DatasetAnswer)
+@routes.post("datasets", "Create a dataset", status=201)
+def create(actor: Principal, body: NewDataset) -> Dataset:
+    department = department_get(slug=body.department)
+    return dataset_create(actor=actor, **{**dict(body), "department": department})
 
 
-class DatasetVersionBody(StrictSerializer):
+@routes.get("datasets/<slug:name>", "One dataset")
+def show(actor: Principal, name: str) -> Dataset:
+    return dataset_get(actor=actor, name=name)
+
+
+def _either(upload: UUID | None, info: ValidationInfo) -> UUID | None:
+    if "file" in info.data and (info.data["file"] is None) == (upload is None):
+        raise ValueError("give a file, or an upload by its ID")
+    return upload
+
+
+class DatasetVersionBody(Schema):
     """TSV, CSV, JSON lines or Parquet; where rows have images or audio, a zip archive or Parquet.
-    In JSON, the id of a complete `upload` of the caller's takes the place of the file. `columns`
+    In JSON, the ID of a complete `upload` of the caller's takes the place of the file. `columns`
     maps the task's row fields to the file's columns."""
 
-    file = serializers.FileField(max_length=FILENAME_MAX, required=False)
-    upload = serializers.UUIDField(required=False)
-    columns = ObjectText(max_length=4000, required=False)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("file" in attrs) == ("upload" in attrs):
-            raise serializers.ValidationError({"file": ["Give a file, or an upload by its id."]})
-        return attrs
+    file: FilledFile | None = None
+    upload: Annotated[Choice[UUID] | None, AfterValidator(_either)] = Field(
+        default=None, validate_default=True
+    )
+    columns: TextObject | None = None
 
 
 class DatasetVersionsView(Endpoint):
@@ -103,12 +91,12 @@ class DatasetVersionsView(Endpoint):
     )
     @idempotent
     def post(self, request: Request, name: str) -> Response:
-        given = self.body(DatasetVersionBody)
+        body = self.body_as(DatasetVersionBody)
         made = dataset_version_add(
             actor=self.actor,
             dataset=dataset_get(actor=self.actor, name=name),
-            file=given.get("file"),
-            upload_id=given.get("upload"),
-            columns=given.get("columns"),
+            file=body.file,
+            upload_id=body.upload,
+            columns=body.columns,
         )
         return self.answer(made, DatasetVersionAnswer, status=201)

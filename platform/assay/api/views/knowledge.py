@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
+from pydantic import Field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Paragraphs, Slug, StrictSerializer
 from assay.api.idempotency import idempotent
+from assay.api.multipart import FilledFile
 from assay.api.parsers import BoundedMultiPartParser
 from assay.api.representations.common import Link, PersonReference, slug
 from assay.api.representations.workers import JobAnswer
-from governance.bounds import DEPARTMENT_MAX, DESCRIPTION_MAX, FILENAME_MAX, NAME_MAX
+from assay.api.routes import Routes
 from governance.people.selectors import department_get
+from governance.principals import Principal
+from governance.schemas import Choice, Id, LineOrEmpty, Schema
+from governance.usage.models import UsageRecord
 from governance.usage.selectors import answers_from_source
 from registry.datasets.models import Classification
-from registry.knowledge.chunks import CHUNK_DEFAULT, CHUNK_MAX, CHUNK_MIN, OVERLAP_DEFAULT
 from registry.knowledge.documents import (
     document_draft_delete,
     document_version_add,
     document_version_allow,
     document_version_recall,
 )
-from registry.knowledge.models import REASON_MAX, TITLE_MAX
+from registry.knowledge.models import TITLE_MAX, DocumentVersion, KnowledgeBase
+from registry.knowledge.schemas import DocumentRecall, KnowledgeShare, NewKnowledgeBase
 from registry.knowledge.selectors import (
     document_version_get,
     document_versions_visible_to,
@@ -37,6 +42,7 @@ from registry.knowledge.selectors import (
 from registry.knowledge.services import knowledge_base_create, knowledge_base_share
 from registry.versions.selectors import version_get
 from workers.jobs.knowledge import document_publish_request, index_request
+from workers.jobs.models import Job
 
 
 class IndexAnswer(serializers.Serializer[Any]):
@@ -116,98 +122,61 @@ class UseAnswer(serializers.Serializer[Any]):
     release = serializers.IntegerField(allow_null=True)
 
 
-class KnowledgeBaseBody(StrictSerializer):
-    """A new knowledge base; `embedding_version` is the id of a trusted version."""
-
-    name = Slug(max_length=NAME_MAX)
-    department = Slug(max_length=DEPARTMENT_MAX)
-    title = Line(max_length=TITLE_MAX)
-    description = Paragraphs(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
-    embedding_version = serializers.IntegerField(min_value=1, max_value=2**63 - 1)
-    chunk_characters = serializers.IntegerField(
-        min_value=CHUNK_MIN, max_value=CHUNK_MAX, default=CHUNK_DEFAULT
-    )
-    overlap_characters = serializers.IntegerField(
-        min_value=0, max_value=CHUNK_MAX // 2, default=OVERLAP_DEFAULT
-    )
+routes = Routes("Knowledge", KnowledgeBaseAnswer)
+documents = Routes("Knowledge", DocumentVersionAnswer)
 
 
-class KnowledgeBasesView(Endpoint):
-    """Knowledge bases."""
-
-    @operation("Knowledge", "List knowledge bases", answer=KnowledgeBaseAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(knowledge_bases_visible_to(self.actor), KnowledgeBaseAnswer)
-
-    @operation(
-        "Knowledge",
-        "Create a knowledge base",
-        body=KnowledgeBaseBody,
-        answer=KnowledgeBaseAnswer,
-        status=201,
-    )
-    def post(self, request: Request) -> Response:
-        given = self.body(KnowledgeBaseBody)
-        made = knowledge_base_create(
-            actor=self.actor,
-            department=department_get(slug=given.pop("department")),
-            embedding_version=version_get(actor=self.actor, id=given.pop("embedding_version")),
-            **given,
-        )
-        return self.answer(made, KnowledgeBaseAnswer, status=201)
+@routes.list("knowledge-bases", "List knowledge bases")
+def listed(actor: Principal) -> QuerySet[KnowledgeBase]:
+    return knowledge_bases_visible_to(actor)
 
 
-class KnowledgeBaseView(Endpoint):
-    """One knowledge base."""
-
-    @operation("Knowledge", "One knowledge base", answer=KnowledgeBaseAnswer)
-    def get(self, request: Request, name: str) -> Response:
-        self.query()
-        return self.answer(knowledge_base_get(actor=self.actor, name=name), KnowledgeBaseAnswer)
-
-
-class ShareBody(StrictSerializer):
-    """Every other department that may search the knowledge base."""
-
-    departments = serializers.ListField(child=Slug(max_length=DEPARTMENT_MAX), max_length=200)
+@routes.post("knowledge-bases", "Create a knowledge base", status=201)
+def create(actor: Principal, body: NewKnowledgeBase) -> KnowledgeBase:
+    values = {
+        **dict(body),
+        "department": department_get(slug=body.department),
+        "embedding_version": version_get(actor=actor, id=body.embedding_version),
+    }
+    return knowledge_base_create(actor=actor, **values)
 
 
-class KnowledgeShareView(Endpoint):
-    """Sharing of one knowledge base."""
-
-    @operation(
-        "Knowledge",
-        "Set which other departments may search it",
-        body=ShareBody,
-        answer=KnowledgeBaseAnswer,
-    )
-    def post(self, request: Request, name: str) -> Response:
-        given = self.body(ShareBody)
-        base = knowledge_base_get(actor=self.actor, name=name)
-        departments = [department_get(slug=slug) for slug in given["departments"]]
-        knowledge_base_share(actor=self.actor, base=base, departments=departments)
-        return self.answer(knowledge_base_get(actor=self.actor, name=name), KnowledgeBaseAnswer)
+@routes.get("knowledge-bases/<slug:name>", "One knowledge base")
+def show(actor: Principal, name: str) -> KnowledgeBase:
+    return knowledge_base_get(actor=actor, name=name)
 
 
-class KnowledgeIndexView(Endpoint):
-    """The index of one knowledge base."""
+@routes.post(
+    "knowledge-bases/<slug:name>/departments",
+    "Set which other departments may search it",
+    name="knowledge_share_post",
+)
+def share(actor: Principal, name: str, body: KnowledgeShare) -> KnowledgeBase:
+    base = knowledge_base_get(actor=actor, name=name)
+    departments = [department_get(slug=slug) for slug in body.departments]
+    knowledge_base_share(actor=actor, base=base, departments=departments)
+    return knowledge_base_get(actor=actor, name=name)
 
-    @operation("Knowledge", "Build the index", answer=JobAnswer, status=202)
-    def post(self, request: Request, name: str) -> Response:
-        self.nothing()
-        base = knowledge_base_get(actor=self.actor, name=name)
-        return self.answer(index_request(actor=self.actor, base=base), JobAnswer, status=202)
+
+@routes.post(
+    "knowledge-bases/<slug:name>/index",
+    "Build the index",
+    answer=JobAnswer,
+    status=202,
+    name="knowledge_index_post",
+)
+def index(actor: Principal, name: str) -> Job:
+    return index_request(actor=actor, base=knowledge_base_get(actor=actor, name=name))
 
 
-class DocumentBody(StrictSerializer):
-    """A text, Markdown, HTML or PDF file; with `replaces`, the id of a version, the next version of
+class DocumentBody(Schema):
+    """A text, Markdown, HTML or PDF file; with `replaces`, the ID of a version, the next version of
     the same document."""
 
-    file = serializers.FileField(max_length=FILENAME_MAX)
-    classification = Choice(choices=Classification.choices)
-    title = Line(max_length=TITLE_MAX, required=False, allow_blank=True)
-    replaces = serializers.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
+    file: FilledFile
+    classification: Choice[Classification]
+    title: LineOrEmpty = Field(default="", max_length=TITLE_MAX)
+    replaces: Id | None = None
 
 
 class KnowledgeDocumentsView(Endpoint):
@@ -237,72 +206,49 @@ class KnowledgeDocumentsView(Endpoint):
     )
     @idempotent
     def post(self, request: Request, name: str) -> Response:
-        given: dict[str, Any] = self.body(DocumentBody)
+        body = self.body_as(DocumentBody)
         base = knowledge_base_get(actor=self.actor, name=name)
-        made = document_version_add(actor=self.actor, base=base, **given)
+        made = document_version_add(actor=self.actor, base=base, **dict(body))
         return self.answer(made, DocumentVersionAnswer, status=201)
 
 
-class DocumentView(Endpoint):
-    """One version of a document."""
-
-    @operation("Knowledge", "One document version", answer=DocumentVersionAnswer)
-    def get(self, request: Request, document_id: int) -> Response:
-        self.query()
-        found = document_version_get(actor=self.actor, id=document_id)
-        return self.answer(found, DocumentVersionAnswer)
-
-    @operation("Knowledge", "Delete a draft", answer=None, status=204)
-    def delete(self, request: Request, document_id: int) -> Response:
-        document_version_get(actor=self.actor, id=document_id)
-        document_draft_delete(actor=self.actor, version_id=document_id)
-        return Response(status=204)
+@documents.get("documents/<id:document_id>", "One document version")
+def show_document(actor: Principal, document_id: int) -> DocumentVersion:
+    return document_version_get(actor=actor, id=document_id)
 
 
-class DocumentPublishView(Endpoint):
-    """Publication of a draft."""
-
-    @operation("Knowledge", "Publish a draft and index it", answer=DocumentVersionAnswer)
-    def post(self, request: Request, document_id: int) -> Response:
-        self.nothing()
-        document_version_get(actor=self.actor, id=document_id)
-        document_publish_request(actor=self.actor, version_id=document_id)
-        found = document_version_get(actor=self.actor, id=document_id)
-        return self.answer(found, DocumentVersionAnswer)
+@documents.delete("documents/<id:document_id>", "Delete a draft")
+def delete(actor: Principal, document_id: int) -> None:
+    document_version_get(actor=actor, id=document_id)
+    document_draft_delete(actor=actor, version_id=document_id)
 
 
-class DocumentRecallBody(StrictSerializer):
-    """The reason of a recall."""
-
-    reason = Paragraphs(max_length=REASON_MAX)
-
-
-class DocumentRecallView(Endpoint):
-    """A recall. It is for good."""
-
-    @operation(
-        "Knowledge",
-        "Recall a document version",
-        body=DocumentRecallBody,
-        answer=DocumentRecalledAnswer,
-    )
-    def post(self, request: Request, document_id: int) -> Response:
-        given = self.body(DocumentRecallBody)
-        document_version_get(actor=self.actor, id=document_id)
-        document_version_recall(actor=self.actor, version_id=document_id, reason=given["reason"])
-        found: Any = document_version_get(actor=self.actor, id=document_id)
-        found.same_text = list(same_text(self.actor, found).values_list("pk", flat=True))
-        return self.answer(found, DocumentRecalledAnswer)
+@documents.post("documents/<id:document_id>/publish", "Publish a draft and index it")
+def publish(actor: Principal, document_id: int) -> DocumentVersion:
+    document_version_get(actor=actor, id=document_id)
+    document_publish_request(actor=actor, version_id=document_id)
+    return document_version_get(actor=actor, id=document_id)
 
 
-class DocumentAnswersView(Endpoint):
-    """Answers that used one version of a document."""
+@documents.post(
+    "documents/<id:document_id>/recall",
+    "Recall a document version",
+    answer=DocumentRecalledAnswer,
+)
+def recall(actor: Principal, document_id: int, body: DocumentRecall) -> DocumentVersion:
+    document_version_get(actor=actor, id=document_id)
+    document_version_recall(actor=actor, version_id=document_id, reason=body.reason)
+    version = document_version_get(actor=actor, id=document_id)
+    shown: Any = version
+    shown.same_text = list(same_text(actor, version).values_list("pk", flat=True))
+    return version
 
-    @operation(
-        "Knowledge", "List answers that used a document version", answer=UseAnswer, paged=True
-    )
-    def get(self, request: Request, document_id: int) -> Response:
-        self.query()
-        version = document_version_get(actor=self.actor, id=document_id)
-        _, rows = answers_from_source(self.actor, version.pk)
-        return self.page(rows, UseAnswer)
+
+@documents.list(
+    "documents/<id:document_id>/answers",
+    "List answers that used a document version",
+    answer=UseAnswer,
+)
+def answers(actor: Principal, document_id: int) -> QuerySet[UsageRecord]:
+    version = document_version_get(actor=actor, id=document_id)
+    return answers_from_source(actor, version.pk)[1]

@@ -16,7 +16,7 @@ from registry.incidents.models import (
     Serious,
     Severity,
 )
-from registry.releases.breakglass.models import LESSONS_MAX, AfterVerdict
+from registry.releases.breakglass.models import HOURS_MAX, LESSONS_MAX, AfterVerdict
 
 _SEVERITIES = (
     (Severity.LOW, "Low: noted"),
@@ -83,7 +83,7 @@ class BreakGlassForm(TablerForm):
         max_length=REASON_MAX, label="Reason for urgency", widget=_rows(4),
         help_text="Shown on every page and kept in the audit log. Do not name people.",
     )  # fmt: skip
-    hours = forms.IntegerField(min_value=1, max_value=24, label="Hours")
+    hours = forms.IntegerField(min_value=1, max_value=HOURS_MAX, label="Hours")
 
     def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

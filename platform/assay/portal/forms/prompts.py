@@ -12,6 +12,7 @@ from django.http import QueryDict
 from assay.portal.forms.base import TablerForm
 from registry.catalog.prompt import INPUT, MAX_EXAMPLES, MAX_STOPS, placeholders
 from registry.versions.models import ModelVersion
+from workers.jobs.prompts import NOTE_MAX
 
 SETTINGS = ("temperature", "top_p", "max_tokens", "stop")
 # Rows of examples that are shown empty.
@@ -62,7 +63,7 @@ class PromptForm(TablerForm):
     )
     note = forms.CharField(
         required=False,
-        max_length=2_000,
+        max_length=NOTE_MAX,
         label="Notes on this version",
         widget=forms.Textarea(attrs={"rows": 2}),
     )

@@ -1,0 +1,89 @@
+"""Input about events: the filter of a list, and filters that people save."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from django.utils import timezone
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
+
+from governance.audit.search.filters import TEXT_MAX, ActorKind, EventFilter
+from governance.audit.search.kept import NAME_MAX
+from governance.audit.search.parameters import WITHIN, Outcome, Span
+from governance.bounds import DEPARTMENT_MAX, REQUEST_ID_MAX
+from governance.schemas import Line, Moment, Schema
+
+MAX_POLICY_VERSION = 2**31 - 1
+FilterName = Annotated[Line, Field(max_length=NAME_MAX)]
+FilterText = Annotated[Line, Field(max_length=TEXT_MAX)]
+Parameters = Annotated[dict[str, FilterText], Field(max_length=20)]
+
+
+class AuditEventQuery(Schema):
+    """Filters of events, all of which must hold."""
+
+    model_config = ConfigDict(strict=False)
+
+    action: Line | None = Field(
+        default=None,
+        max_length=60,
+        description="An action; `release:` is every one on releases.",
+    )
+    actor_kind: ActorKind | None = None
+    actor_id: Line | None = Field(default=None, max_length=64)
+    who: FilterText | None = Field(
+        default=None,
+        description="A person's e-mail address or name, words of a key's or service's, or `key:7`.",
+    )
+    subject_type: Line | None = Field(default=None, max_length=40)
+    subject_id: Line | None = Field(default=None, max_length=80)
+    subject: FilterText | None = Field(
+        default=None, description="Words of a thing's name, or `release:7`."
+    )
+    outcome: Outcome | None = None
+    department: Line | None = Field(default=None, max_length=DEPARTMENT_MAX)
+    request_id: Line | None = Field(default=None, max_length=REQUEST_ID_MAX)
+    policy_version: int | None = Field(default=None, ge=0, le=MAX_POLICY_VERSION)
+    since: Moment | None = Field(default=None, description="Not before this moment.")
+    until: Moment | None = Field(default=None, description="Before this moment.")
+    query: FilterText | None = Field(
+        default=None,
+        description="Any of: what `who` or `subject` finds, a request's ID, an action. Names are "
+        "matched by words and their beginnings; reasons are not searched.",
+    )
+
+
+def _alone(value: Span | None, info: ValidationInfo) -> Span | None:
+    if value and (info.data.get("since") or info.data.get("until")):
+        raise ValueError("give either this or moments")
+    return value
+
+
+class AuditEventsQuery(AuditEventQuery):
+    """As `AuditEventQuery`; and a span of time that ends now."""
+
+    within: Annotated[Span | None, AfterValidator(_alone)] = None
+
+    def filter(self) -> EventFilter:
+        """Return the filter; a span ends now."""
+        values = self.model_dump(exclude={"within"})
+        if self.within is not None:
+            values["since"] = timezone.now() - WITHIN[self.within]
+        return EventFilter(**values)
+
+
+class NewAuditFilter(Schema):
+    """A name, and parameters of `GET /api/v1/audit/events`; `shared` shows it to everybody who may
+    read the whole log."""
+
+    name: FilterName
+    parameters: Parameters = Field(default={})
+    shared: bool = False
+
+
+class AuditFilterChange(Schema):
+    """Fields to change; the others stay."""
+
+    name: FilterName | None = None
+    parameters: Parameters | None = None
+    shared: bool | None = None

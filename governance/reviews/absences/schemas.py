@@ -1,0 +1,16 @@
+"""Input about absences."""
+
+from __future__ import annotations
+
+from governance.people.models import Speciality
+from governance.schemas import Choice, Id, Moment, Schema
+
+
+class NewAbsence(Schema):
+    """Deputy, specialty and dates of an absence. `person` defaults to the caller."""
+
+    deputy: Id
+    speciality: Choice[Speciality]
+    starts_at: Moment
+    ends_at: Moment
+    person: Id | None = None

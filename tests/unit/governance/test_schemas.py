@@ -1,0 +1,117 @@
+"""Input is read strictly, within bounds, and described as JSON schema."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pytest
+from pydantic import Field
+
+from governance.errors import InvalidInput
+from governance.people.models import Role
+from governance.schemas import (
+    Choice,
+    Filter,
+    Id,
+    Line,
+    LineOrEmpty,
+    Moment,
+    Number,
+    Object,
+    Paragraphs,
+    Schema,
+    Slug,
+    json_schema,
+    parsed,
+)
+
+
+class Nested(Schema):
+    name: Slug = Field(max_length=9)
+
+
+class Sample(Schema):
+    line: Line | None = Field(default=None, max_length=5)
+    note: LineOrEmpty = Field(default="", max_length=5)
+    text: Paragraphs | None = Field(default=None, max_length=9)
+    key: Id | None = None
+    count: int | None = Field(default=None, ge=0, le=9)
+    number: Number = 0.0
+    truth: bool = False
+    word: Literal["a", "b"] | None = None
+    role: Choice[Role] | None = None
+    at: Moment | None = None
+    values: Object = Field(default={})
+    nested: Nested | None = None
+    keys: list[Id] | None = Field(default=None, max_length=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("line", 7), ("line", True), ("line", ["a"]), ("line", "toolong"), ("line", "a\nb"),
+        ("line", "a\u202eb"), ("line", ""), ("line", "  "), ("text", "a\x07b"),
+        ("nested", {"name": "Upper"}), ("nested", {"name": "-a"}), ("nested", {"name": "a/b"}),
+        ("nested", {}), ("nested", []), ("count", "7"), ("count", 7.0), ("count", True),
+        ("count", 10), ("key", 0), ("key", 2**63), ("number", "1.5"), ("number", True),
+        ("number", float("nan")), ("truth", "true"), ("truth", 1), ("truth", []), ("word", ["a"]),
+        ("word", "c"), ("role", "king"), ("role", {"a": 1}), ("at", "2027-01-01"),
+        ("at", "2027-01-01T00:00:00"), ("at", "2027-13-01T00:00:00Z"), ("at", 1),
+        ("at", "1969-12-31T00:00:00Z"), ("values", []), ("values", {"a": "x" * 40_000}),
+        ("values", dict.fromkeys(map(str, range(65)))), ("keys", [1, 2, 3]), ("keys", ["1"]),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_or_out_of_bounds_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parsed(Sample, {field: value})
+    assert [name.split(".")[0] for name in refused.value.fields] == [field]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("line", " ab ", "ab"), ("line", None, None), ("note", "", ""), ("text", "a\nb", "a\nb"),
+        ("nested", {"name": "writer"}, Nested(name="writer")), ("number", 3, 3.0),
+        ("truth", False, False), ("role", "admin", Role.ADMIN), ("values", {"a": [1]}, {"a": [1]}),
+        ("at", "2027-01-01T00:00:00Z", datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)  # fmt: skip
+def test_a_value_that_fits_is_taken(field: str, value: Any, expected: Any) -> None:
+    schema = parsed(Sample, {field: value})
+
+    assert getattr(schema, field) == expected
+    assert schema.sent() == {field: expected}
+
+
+def test_unknown_and_missing_fields_are_named() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parsed(Nested, {"naem": "a"})
+
+    assert refused.value.fields == {
+        "name": ["This field is required."],
+        "naem": ["Unknown field. Known fields: name."],
+    }
+    assert refused.value.message == "name: This field is required. (and 1 more)"
+
+
+def test_what_may_be_left_out_is_described_by_its_type() -> None:
+    described = json_schema(Sample)
+
+    assert described["properties"]["line"] == {"type": "string", "minLength": 1, "maxLength": 5}
+    assert described["properties"]["nested"] == {"$ref": "#/$defs/Nested"}
+    assert "required" not in described
+    assert described["additionalProperties"] is False
+
+
+class Rows(Filter):
+    """Filters of an invented list."""
+
+    key: Id | None = None
+    role: Role | None = None
+
+
+def test_a_filter_of_an_address_keeps_what_fits() -> None:
+    assert Rows.lenient({"key": "7", "role": "king", "page": "2"}) == Rows(key=7)
+    with pytest.raises(InvalidInput):
+        parsed(Rows, {"key": "7", "role": "king"})

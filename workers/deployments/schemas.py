@@ -1,0 +1,56 @@
+"""Input about deployments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from governance.bounds import NAME_MAX
+from governance.schemas import Choice, Filter, Id, Line, Schema
+from workers.deployments.models import REPLICAS_MAX, DeploymentState, Device
+from workers.deployments.rollback import REASON_MAX
+from workers.placement.settings import LABEL_MAX, LABELS_MAX, ReplicaSettings
+
+
+class DeploymentFilter(Filter):
+    """Filters of the list."""
+
+    name: Line | None = Field(default=None, max_length=NAME_MAX)
+    state: DeploymentState | None = None
+
+
+class Replicas(Schema):
+    """Number of replicas, and the workers that may hold them."""
+
+    replicas_min: int = Field(ge=0, le=REPLICAS_MAX)
+    replicas_max: int = Field(ge=1, le=REPLICAS_MAX)
+    labels: list[Annotated[Line, Field(max_length=LABEL_MAX)]] = Field(
+        default=[], max_length=LABELS_MAX
+    )
+    # Empty for any.
+    device: Annotated[Choice[Device] | None, BeforeValidator(lambda value: value or None)] = None
+
+    def settings(self) -> ReplicaSettings:
+        """Return the settings. Raises InvalidInput if they contradict each other."""
+        return ReplicaSettings(**{**dict(self), "device": self.device or ""})
+
+
+class NewDeployment(Schema):
+    """The release to make servable, and its replicas; by default those of what it replaces."""
+
+    release: Id
+    replicas: Replicas | None = None
+
+
+class DeploymentStop(Schema):
+    """The reason for a stop."""
+
+    reason: Line = Field(max_length=500)
+
+
+class DeploymentRollback(Schema):
+    """The release to go back to, and the reason."""
+
+    release: Id
+    reason: Line = Field(max_length=REASON_MAX)
