@@ -186,15 +186,24 @@ def json_schema(schema: type[Schema]) -> JsonSchemaValue:
 
 
 class _InputDescription(GenerateJsonSchema):
-    """JSON schemas of input. What may be left out need not be null: `int | None` is an integer."""
+    """JSON schemas of input. What may be left out need not be null: `int | None = None` is an
+    integer."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        return self.generate_inner(schema["schema"])
+        return {**self.generate_inner(schema["schema"]), "nullable": True}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = super().default_schema(schema)
         if described.get("default", 0) is None:
             del described["default"]
+            described.pop("nullable", None)
+        return described
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
+        described = super().literal_schema(schema)
+        # OpenAPI 3.0 has no `const`.
+        if "const" in described:
+            described["enum"] = [described.pop("const")]
         return described
 
     def field_title_should_be_set(self, schema: Any) -> bool:

@@ -17,6 +17,7 @@ from governance.people.models import (
     Role,
     RoleAssignment,
 )
+from governance.people.schemas import PeopleFilter
 from governance.permissions import Action
 from governance.policy.engine import Resource, decide
 from governance.policy.selectors import visible_to
@@ -118,20 +119,16 @@ def sees_everyone(actor: Principal) -> bool:
     return decide(active_policy(), actor, Action.PERSON_VIEW, PEOPLE_AT_LARGE).allowed
 
 
-def people_found(
-    actor: Principal, *, text: str = "", active: bool | None = None, department: str = ""
-) -> QuerySet[Person]:
-    """Those of the people whom `actor` may see that have `text` in their name or address, are
-    active or not, and hold a role in the department of that slug."""
+def people_found(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
+    """Return the people whom `actor` may see and who pass the filters; of a department, those who
+    hold a role in it."""
     people = people_visible_to(actor)
-    if "\x00" in text + department:
-        return people.none()
-    if text:
-        people = people.filter(Q(name__icontains=text) | Q(email__icontains=text))
-    if active is not None:
-        people = people.filter(is_active=active)
-    if department:
-        members = Person.objects.filter(role_assignments__department__slug=department)
+    if query.q:
+        people = people.filter(Q(name__icontains=query.q) | Q(email__icontains=query.q))
+    if query.state:
+        people = people.filter(is_active=query.state == "active")
+    if query.department:
+        members = Person.objects.filter(role_assignments__department__slug=query.department)
         people = people.filter(pk__in=members.values("pk"))
     return people
 

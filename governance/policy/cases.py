@@ -41,6 +41,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def _known_type(value: str) -> str:
+    if value not in VIEW_ACTIONS:
+        raise ValueError(f"its type is one of {', '.join(RESOURCE_TYPES)}")
+    return value
+
+
+ResourceType = Annotated[
+    str, AfterValidator(_known_type), Field(json_schema_extra={"enum": list(RESOURCE_TYPES)})
+]
 Attributes = dict[
     Annotated[str, Field(min_length=1, max_length=60)], Annotated[Any, AfterValidator(_plain)]
 ]
@@ -88,7 +97,9 @@ class CasePrincipal(_Strict):
         Field(default_factory=list)
     )
     department: Short | None = None
-    scopes: list[Annotated[Action, Field(strict=False)]] | None = None
+    scopes: list[Annotated[Action, Field(strict=False)]] | None = Field(
+        default=None, max_length=len(Action)
+    )
     person_id: int | None = None
 
     @model_validator(mode="after")
@@ -118,17 +129,11 @@ class CasePrincipal(_Strict):
 class CaseResource(_Strict):
     """The resource of a case. A rule's condition reads `attributes`."""
 
-    type: str
+    type: ResourceType
     id: Short = ""
     name: Short = ""
     department: Short | None = None
     attributes: Attributes = Field(default_factory=dict, max_length=40)
-
-    @model_validator(mode="after")
-    def _is_known(self) -> CaseResource:
-        if self.type not in VIEW_ACTIONS:
-            raise ValueError(f"its type is one of {', '.join(RESOURCE_TYPES)}")
-        return self
 
     def resource(self) -> Resource:
         """As the engine knows it."""

@@ -2,11 +2,115 @@
 
 from __future__ import annotations
 
-from governance.policy.models import PolicyState
-from governance.schemas import Filter
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from governance.bounds import NOT_IN_TEXT
+from governance.permissions import Action
+from governance.policy.cases import CasePrincipal, CaseResource
+from governance.policy.document import MAX_BYTES, MAX_CASES, MAX_RULES
+from governance.policy.models import DECISION_NOTE_MAX, NOTE_MAX, PolicyState
+from governance.policy.replay import LAST_MAX
+from governance.schemas import (
+    Choice,
+    Filter,
+    Id,
+    Line,
+    Paragraphs,
+    ParagraphsOrEmpty,
+    Schema,
+    without,
+)
+
+# Not stripped, as it stands in a file.
+Yaml = Annotated[str, Field(min_length=1, max_length=MAX_BYTES), without(NOT_IN_TEXT)]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class PolicyQuery(Filter):
+class PolicyFilter(Filter):
     """Filters of the list."""
 
     state: PolicyState | None = None
+
+
+class NewPolicyDraft(Schema):
+    """A policy as `yaml`, or as `rules`, `tests` and `note`."""
+
+    yaml: Yaml | None = None
+    rules: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_RULES)
+    tests: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_CASES)
+    note: ParagraphsOrEmpty | None = Field(default=None, max_length=NOTE_MAX)
+    based_on: Number | None = None
+
+
+class PolicyDraftChange(NewPolicyDraft):
+    """Fields to change; the others stay. With `content_digest`, only while the draft has that
+    digest.
+    """
+
+    content_digest: Digest | None = None
+
+
+class DifferenceFilter(Filter):
+    """Policy to compare with; if omitted, the one that the policy is based on."""
+
+    against: Number | None = None
+
+
+class ReplayFilter(Filter):
+    """Number of decisions."""
+
+    last: int = Field(default=1000, ge=1, le=LAST_MAX)
+
+
+class PolicyProposal(Schema):
+    """Acknowledgment of what a policy removes."""
+
+    acknowledge_removals: bool = Field(
+        default=False,
+        description="Needed if the policy drops rules or tests of the policy in force.",
+    )
+
+
+class PolicyApproval(PolicyProposal):
+    """Note of the approval, and the acknowledgment of removals."""
+
+    note: ParagraphsOrEmpty = Field(default="", max_length=DECISION_NOTE_MAX)
+
+
+class PolicyReason(Schema):
+    """Reason for rejecting or withdrawing a proposal."""
+
+    reason: Paragraphs = Field(max_length=DECISION_NOTE_MAX)
+
+
+class AskedResource(Schema, CaseResource):
+    """An existing thing, by `type` and `reference` (its name or number), or one as described:
+    `department` and `attributes` as the conditions of rules read them.
+    """
+
+    reference: Line | None = Field(default=None, max_length=120)
+
+
+class AskedPrincipal(Schema, CasePrincipal):
+    """A `person` or a `key` by ID, or a described principal, as in a policy's tests."""
+
+    person: Id | None = None
+    key: Id | None = None
+
+
+class WhoCanQuestion(Schema):
+    """Action, resource, context and policy of a question."""
+
+    action: Choice[Action]
+    resource: AskedResource
+    context: dict[str, Any] = Field(default={}, max_length=20)
+    policy: Number | None = None
+
+
+class ExplainQuestion(WhoCanQuestion):
+    """The same, and the principal."""
+
+    principal: AskedPrincipal

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import transaction
 
 from governance.audit.services import Subject, audit_record
+from governance.bounds import NAME_MAX
 from governance.errors import InvalidInput
 from governance.keys.models import ApiKey
 from governance.notify import notify
@@ -29,7 +30,6 @@ from governance.usage.units import PRICED_BY_UNIT
 LIMIT_MAX = 10**15
 GPU_SECONDS_MAX = 10**12
 PRICE_MAX = 10**12
-NAME_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +246,6 @@ def _check(kind: str, limit: int | None, subject: _Subject) -> None:
 def _check_name(deployment: str) -> None:
     if len(deployment) > NAME_MAX or "|" in deployment or not deployment.isprintable():
         raise InvalidInput(
-            "A deployment's name has at most 80 printable characters.",
+            f"A deployment's name has at most {NAME_MAX} printable characters.",
             fields={"deployment": ["is no name"]},
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Literal
 
 from django.db.models import (
     Count,
@@ -22,17 +22,19 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Coalesce
 from django.db.models.lookups import GreaterThan
 from django.utils import timezone
+from pydantic import Field
 
+from governance.bounds import DEPARTMENT_MAX, TIER_MAX
 from governance.people.models import Speciality
 from governance.principals import Principal
 from governance.reviews.absences.selectors import deputyships
 from governance.reviews.assignments.selectors import assigned_to
 from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
+from governance.schemas import Filter, Slug
 
 WAITING = (ReviewState.OPEN, ReviewState.CHANGES_REQUESTED)
 SOON = timedelta(days=7)
-DUE = ("overdue", "week")
 
 
 def missing_for(speciality: str) -> Q:
@@ -88,8 +90,8 @@ def reviews_assigned(actor: Principal) -> QuerySet[Review]:
     if actor.person_id is None or not actor.specialities:
         return Review.objects.none()
     return (
-        Asked(assignee=actor.person_id)
-        .applied(reviews_visible_to(actor))
+        reviews_visible_to(actor)
+        .filter(assigned_to(actor.person_id))
         .filter(~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
         .order_by("due_at", "pk")
     )
@@ -117,32 +119,28 @@ def _spoken(person_id: int) -> QuerySet[Decision]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Filter of an inbox; empty means any. `missing` is a speciality that still lacks an approval,
-    `due` one of `DUE`, `department` a slug, `assignee` the ID of a person.
+class ReviewFilter(Filter):
+    """Filters of the list. `missing` is a specialty that still lacks an approval; `assigned` keeps
+    the reviews that are assigned to the caller.
     """
 
-    missing: str = ""
-    tier: str = ""
-    state: str = ""
-    due: str = ""
-    department: str = ""
-    assignee: int | None = None
+    state: ReviewState | None = None
+    tier: Slug | None = Field(default=None, max_length=TIER_MAX)
+    department: Slug | None = Field(default=None, max_length=DEPARTMENT_MAX)
+    missing: Speciality | None = None
+    due: Literal["overdue", "week"] | None = None
+    assigned: Literal["me"] | None = None
 
-    def applied(self, reviews: QuerySet[Review]) -> QuerySet[Review]:
-        """The reviews that fit."""
+    def applied_for(self, actor: Principal, reviews: QuerySet[Review]) -> QuerySet[Review]:
+        """Return the reviews that pass every filter that is set."""
         if self.missing:
             reviews = reviews.filter(missing_for(self.missing), state__in=WAITING)
         if self.due:
             reviews = reviews.filter(due(self.due), state__in=WAITING)
-        if self.assignee is not None:
-            reviews = reviews.filter(assigned_to(self.assignee))
-        exact: dict[str, Any] = {
-            "tier": self.tier,
-            "state": self.state,
-            "department__slug": self.department,
-        }
+        if self.assigned:
+            # A key is not a person, and has no reviews assigned.
+            reviews = reviews.filter(assigned_to(actor.person_id or 0))
+        exact = {"tier": self.tier, "state": self.state, "department__slug": self.department}
         return reviews.filter(**{name: value for name, value in exact.items() if value})
 
 
@@ -162,11 +160,11 @@ class Counts:
     closed: int
 
 
-def inbox_counts(actor: Principal, asked: Asked) -> Counts:
+def inbox_counts(actor: Principal, query: ReviewFilter) -> Counts:
     """The numbers on the tabs, in two queries."""
     waiting = Q(state__in=WAITING)
     counted = (
-        asked.applied(reviews_visible_to(actor))
+        query.applied_for(actor, reviews_visible_to(actor))
         .order_by()
         .aggregate(
             waiting=Count("pk", filter=waiting),
@@ -174,7 +172,7 @@ def inbox_counts(actor: Principal, asked: Asked) -> Counts:
             closed=Count("pk", filter=~waiting),
         )
     )
-    mine = asked.applied(reviews_awaiting(actor)).order_by().count()
+    mine = query.applied_for(actor, reviews_awaiting(actor)).order_by().count()
     return Counts(mine=mine, **counted)
 
 

@@ -710,7 +710,6 @@ SPECTACULAR_SETTINGS = {
         "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
     },
     "ENUM_NAME_OVERRIDES": {
-        "ActionEnum": "assay.api.views.policy_inquiries.ACTIONS",
         "ActorKindEnum": "governance.audit.search.filters.KINDS",
         "IncidentStateEnum": "registry.incidents.models.IncidentState",
         "KeyStateEnum": "assay.api.views.keys.STATES",

@@ -22,6 +22,17 @@ from registry.canonical import canonical_json
 MAX_RISKS = MAX_LISTED = 20
 MAX_BYTES = 32_768
 SECTIONS = ("risks", "oversight", "operation", "conformity")
+DossierSections = Annotated[
+    dict[str, Any],
+    Field(
+        description="The dossier's sections other than the risk answers; each may be omitted. "
+        "`risks`: up to 20 of {hazard, likelihood: rare|possible|likely, severity: "
+        "minor|serious|critical, mitigation, residual: low|medium|high, accepter_role, "
+        "accepter_person}. `oversight`: {overseers, stop_procedure, stop_tested_on, measures}. "
+        "`operation`: {monitors, incident_contact, review_date}. `conformity`: {route: "
+        "not_applicable|voluntary|internal_control|notified_body, standards, declaration}."
+    ),
+]
 # What a tier asks for; a tier that is not named here asks for all of it.
 REQUIRED: dict[str, tuple[str, ...]] = {"minimal": (), "limited": ("oversight",)}
 # No control characters but line ends and tabs, and nothing that turns the reading direction around.

@@ -13,6 +13,7 @@ from governance.bounds import NAME_MAX, TIER_MAX
 from registry.catalog.engines import EngineName
 from registry.releases.engines import ENGINE_MAX, ENGINES, PRECISION_MAX, Precision
 
+DEPARTMENTS_MAX = 100
 PURPOSE_MAX = 1000
 WITHDRAW_REASON_MAX = 1000
 

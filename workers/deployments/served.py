@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from django.db.models import Min, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from pydantic import Field
 
+from governance.bounds import DEPARTMENT_MAX
 from governance.errors import InvalidInput
 from governance.people.models import Department
 from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
+from governance.schemas import Filter, Moment, Slug
 from registry.releases.breakglass.models import BreakGlass
 from registry.releases.selectors import serves_until
 from workers.deployments.models import Deployment, ServingPeriod
@@ -37,6 +40,15 @@ _HEAVY = (
     "began_event__canonical",
     "ended_event__canonical",
 )
+
+
+class ServedFilter(Filter):
+    """Department, and time: a moment (default: now) or a span."""
+
+    department: Slug = Field(max_length=DEPARTMENT_MAX)
+    at: Moment | None = None
+    since: Moment | None = None
+    until: Moment | None = Field(default=None, description="Not included; default: now.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ from governance.schemas import (
     Slug,
 )
 from registry.datasets.parsing import MAX_ROWS
-from registry.releases.drafts.content import DEPARTMENTS_MAX
-from registry.releases.models import Environment
+from registry.releases.models import DEPARTMENTS_MAX, Environment
 from workers.jobs.chains import LINKS_MAX
 from workers.jobs.models import JobKind, JobState
 from workers.jobs.prompts import NOTE_MAX

@@ -92,6 +92,13 @@ class Endpoint(APIView):
             return nullcontext()
         return rowsecurity.scope(caller.principal, reads=self.request.method in SAFE_METHODS)
 
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Keep caches from storing the answer to a change, which may hold a secret."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if request.method not in SAFE_METHODS:
+            final.headers["Cache-Control"] = "no-store"
+        return final
+
     def allow_body(self, *args: Any, **kwargs: Any) -> None:
         """Raise unless the caller may send a body of some size here. None of it is there yet.
 

@@ -15,7 +15,6 @@ from rest_framework.exceptions import ParseError, ValidationError
 
 from assay.api.parsers import parse_json
 from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
-from governance.people.signing_in import PASSWORD_MAX
 
 MAX_IDENTIFIER = 2**63 - 1
 MAX_OBJECT_CHARACTERS = 32_768
@@ -57,18 +56,6 @@ class Paragraphs(Line):
     """Text of several lines."""
 
     refused = NOT_IN_TEXT
-
-
-class Password(serializers.CharField):
-    """A secret as typed: nothing is trimmed."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=PASSWORD_MAX, trim_whitespace=False, write_only=True, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            raise ValidationError("Not a string.")
-        return super().to_internal_value(data)
 
 
 class Slug(Line):

@@ -83,6 +83,10 @@ class Routes:
         """Add an operation that changes the fields that are sent."""
         return self._add("patch", route, summary, options)
 
+    def put(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
+        """Add an operation that replaces something."""
+        return self._add("put", route, summary, options)
+
     def delete(self, route: str, summary: str, **options: Unpack[Options]) -> Decorator:
         """Add an operation that deletes something."""
         return self._add("delete", route, summary, {"status": 204, **options})

@@ -6,55 +6,71 @@ Completeness is checked when it is submitted, by `release_submit`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TIER_MAX
 from governance.errors import InvalidInput
 from governance.people.models import Department
+from governance.schemas import (
+    Choice,
+    Column,
+    Filter,
+    Id,
+    Line,
+    Paragraphs,
+    ParagraphsOrEmpty,
+    Schema,
+)
 from registry.canonical import canonical_json
-from registry.releases.dossier_fields import SECTIONS
+from registry.catalog.engines import EngineName
+from registry.releases.dossier_fields import SECTIONS, DossierSections
 from registry.releases.drafts.models import CONTENT_BYTES_MAX
-from registry.releases.engines import ENGINE_MAX, PRECISION_MAX
-from registry.releases.models import PURPOSE_MAX
+from registry.releases.engines import Precision
+from registry.releases.models import DEPARTMENTS_MAX, PURPOSE_MAX, Environment, Visibility
 from registry.releases.risk import NOTES_MAX, RiskAnswers
 from registry.validation import schema_faults
 
-DEPARTMENTS_MAX = 100
+
+class ReleaseDraftFilter(Filter):
+    """Filters of the list."""
+
+    version: Id | None = None
+    model: Annotated[Line | None, Column("version__model__name")] = Field(
+        default=None, max_length=NAME_MAX
+    )
 
 
-def _storable(value: str) -> str:
-    # PostgreSQL keeps neither a NUL nor half a character.
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("it holds a character that cannot be stored")
-    return value
+class DraftContent(Schema):
+    """Parts of a request for a release; each may be left out until it is submitted."""
 
-
-Text = Annotated[str, AfterValidator(_storable)]
-
-
-class DraftContent(BaseModel):
-    """Parts of a request for a release; each may be missing. `risk_answers` may be incomplete."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    environment: Literal["staging", "production"] | None = None
-    deployment_name: Annotated[Text, Field(max_length=NAME_MAX)] | None = None
-    departments: (
-        Annotated[
-            list[Annotated[Text, Field(max_length=DEPARTMENT_MAX)]],
-            Field(max_length=DEPARTMENTS_MAX),
-        ]
-        | None
+    environment: Choice[Environment] | None = None
+    deployment_name: Line | None = Field(default=None, max_length=NAME_MAX)
+    departments: list[Annotated[Line, Field(max_length=DEPARTMENT_MAX)]] | None = Field(
+        default=None, max_length=DEPARTMENTS_MAX
+    )
+    visibility: Choice[Visibility] | None = None
+    purpose: Paragraphs | None = Field(default=None, max_length=PURPOSE_MAX)
+    tier: Line | None = Field(default=None, max_length=TIER_MAX)
+    engine: Choice[EngineName] | None = None
+    precision: Choice[Precision] | None = None
+    risk_answers: (
+        dict[str, bool | Annotated[ParagraphsOrEmpty, Field(max_length=NOTES_MAX)]] | None
     ) = None
-    visibility: Literal["department", "organisation"] | None = None
-    purpose: Annotated[Text, Field(max_length=PURPOSE_MAX)] | None = None
-    tier: Annotated[Text, Field(max_length=TIER_MAX)] | None = None
-    engine: Annotated[Text, Field(max_length=ENGINE_MAX)] | None = None
-    precision: Annotated[Text, Field(max_length=PRECISION_MAX)] | None = None
-    risk_answers: dict[str, bool | Annotated[Text, Field(max_length=NOTES_MAX)]] | None = None
-    dossier_fields: dict[str, Any] | None = None
+    dossier_fields: DossierSections | None = None
+
+
+class NewReleaseDraft(DraftContent):
+    """A version, and the request for its release so far."""
+
+    version: Id
+
+
+class ReleaseDraftChange(DraftContent):
+    """Content that replaces the draft's. With `revision`, only if that is the newest."""
+
+    revision: int | None = Field(default=None, ge=1, le=2**31 - 1)
 
 
 def checked_draft(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -380,6 +380,7 @@ def test_the_api_invites_and_resets(person: Callable[..., Person]) -> None:
     api, vera = Api(person("Ada", "admin")), person("Vera", "lead@finance")
     answer = api.post(f"people/{vera.pk}/password-link", {})
     assert answer.status_code == 201, answer.body
+    assert answer.headers["Cache-Control"] == "no-store"
     assert answer.body["purpose"] == "password"
     assert answer.body["mailed"] is False
     assert link_open(text=answer.body["link"]).person_id == vera.pk

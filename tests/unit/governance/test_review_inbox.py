@@ -12,11 +12,11 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from governance.audit.services import Subject
-from governance.people.models import Department, Person
+from governance.people.models import Department, Person, Speciality
 from governance.principals import Principal
 from governance.reviews.absences.services import absence_set
 from governance.reviews.inbox import (
-    Asked,
+    ReviewFilter,
     inbox_counts,
     missing_for,
     missing_specialities,
@@ -112,7 +112,7 @@ def test_filters_narrow_and_counts_follow(
     approve(risk, soon)
 
     def found(**asked: str) -> set[int]:
-        rows = Asked(**asked).applied(reviews_visible_to(compliance))
+        rows = ReviewFilter.lenient(asked).applied_for(compliance, reviews_visible_to(compliance))
         return set(rows.values_list("pk", flat=True))
 
     assert found() == {overdue.pk, soon.pk, far.pk, closed.pk}
@@ -125,9 +125,9 @@ def test_filters_narrow_and_counts_follow(
     assert found(state="rejected") == {closed.pk}
     assert found(department="clinical") == {overdue.pk, soon.pk, far.pk, closed.pk}
     assert found(department="finance") == set()
-    counts = inbox_counts(compliance, Asked())
+    counts = inbox_counts(compliance, ReviewFilter())
     assert (counts.mine, counts.waiting, counts.overdue, counts.closed) == (3, 3, 1, 1)
-    counts = inbox_counts(compliance, Asked(tier="high"))
+    counts = inbox_counts(compliance, ReviewFilter(tier="high"))
     assert (counts.mine, counts.waiting, counts.overdue, counts.closed) == (1, 1, 0, 0)
 
 
@@ -147,7 +147,7 @@ def test_another_departments_reviews_are_neither_listed_nor_counted(
 ) -> None:
     another(1, -1)
     lead = actor("Fay", "lead@finance")
-    counts = inbox_counts(lead, Asked())
+    counts = inbox_counts(lead, ReviewFilter())
     assert (counts.mine, counts.waiting, counts.overdue, counts.closed) == (0, 0, 0, 0)
 
 
@@ -159,7 +159,7 @@ def test_the_number_of_queries_does_not_grow(
     for thing in range(8):
         another(thing)
     with django_assert_num_queries(4):
-        inbox_counts(compliance, Asked(missing="compliance"))
+        inbox_counts(compliance, ReviewFilter(missing=Speciality.COMPLIANCE))
     with django_assert_num_queries(3):
         missing_specialities(reviews_awaiting(compliance))
 

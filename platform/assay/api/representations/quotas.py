@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 
 from assay.api.representations.common import slug
@@ -76,7 +77,7 @@ class PriceAnswer(serializers.Serializer[Any]):
         return price.deployment or None
 
     def get_currency(self, price: Any) -> str:
-        return str(self.context["currency"])
+        return settings.CURRENCY
 
 
 class DriftAnswer(serializers.Serializer[Any]):

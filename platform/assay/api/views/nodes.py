@@ -10,10 +10,10 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, StrictSerializer
-from assay.api.idempotency import idempotent
-from workers.nodes.fleet import node_row, node_rows
-from workers.nodes.models import NODE_NAME_MAX, REASON_MAX, NodeState
+from assay.api.routes import Routes
+from governance.principals import Principal
+from workers.nodes.fleet import NodeRow, node_row, node_rows
+from workers.nodes.schemas import NewNode, NodeFilter, NodeReason
 from workers.nodes.selectors import nodes_visible_to
 from workers.nodes.services import (
     node_cordon,
@@ -22,8 +22,6 @@ from workers.nodes.services import (
     node_revoke,
     node_uncordon,
 )
-
-TAG = "Nodes"
 
 
 class WorkerNodeAnswer(serializers.Serializer[Any]):
@@ -49,18 +47,6 @@ class WorkerNodeAnswer(serializers.Serializer[Any]):
     )
 
 
-class NodeQuery(StrictSerializer):
-    """Filters of the list."""
-
-    state = Choice(choices=NodeState.choices, required=False)
-
-
-class NodeEnrollBody(StrictSerializer):
-    """The name that the machine will have."""
-
-    name = Line(max_length=NODE_NAME_MAX)
-
-
 class NodeEnrolledAnswer(serializers.Serializer[Any]):
     """The token, which is shown this once, and until when it works."""
 
@@ -74,75 +60,46 @@ class NodesView(Endpoint):
 
     ordering = ("name",)
 
-    @operation(TAG, "List nodes", query=NodeQuery, answer=WorkerNodeAnswer, paged=True)
+    @operation("Nodes", "List nodes", query=NodeFilter, answer=WorkerNodeAnswer, paged=True)
     def get(self, request: Request) -> Response:
-        given = self.query(NodeQuery)
-        rows = nodes_visible_to(self.actor).filter(**given)
+        rows = self.query_as(NodeFilter).applied(nodes_visible_to(self.actor))
         return self.page(rows, WorkerNodeAnswer, prepared=node_rows)
 
-    @operation(TAG, "Enroll a node", body=NodeEnrollBody, answer=NodeEnrolledAnswer, status=201)
+    @operation("Nodes", "Enroll a node", body=NewNode, answer=NodeEnrolledAnswer, status=201)
     def post(self, request: Request) -> Response:
-        given = self.body(NodeEnrollBody)
-        node, token, expires_at = node_enroll(actor=self.actor, name=given["name"])
-        made = {"name": node.name, "token": token, "expires_at": expires_at}
-        return self.answer(made, NodeEnrolledAnswer, status=201)
+        name = self.body_as(NewNode).name
+        node, token, expires_at = node_enroll(actor=self.actor, name=name)
+        answer = {"name": node.name, "token": token, "expires_at": expires_at}
+        return self.answer(answer, NodeEnrolledAnswer, status=201)
 
 
-class NodeView(Endpoint):
-    """One machine."""
-
-    @operation(TAG, "One node", answer=WorkerNodeAnswer)
-    def get(self, request: Request, name: str) -> Response:
-        self.query()
-        return self.answer(node_row(actor=self.actor, name=name), WorkerNodeAnswer)
+routes = Routes("Nodes", WorkerNodeAnswer)
 
 
-class NodeReasonBody(StrictSerializer):
-    """The reason, which the audit log keeps."""
-
-    reason = Line(max_length=REASON_MAX, allow_blank=True, default="")
-
-
-class _Change(Endpoint):
-    """Moves a node to another state."""
-
-    def moved(self, change: Any, name: str) -> Response:
-        given = self.body(NodeReasonBody)
-        change(actor=self.actor, name=name, reason=given["reason"])
-        return self.answer(node_row(actor=self.actor, name=name), WorkerNodeAnswer)
+@routes.get("nodes/<slug:name>", "One node")
+def show(actor: Principal, name: str) -> NodeRow:
+    return node_row(actor=actor, name=name)
 
 
-class NodeCordonView(_Change):
-    """No new work for a node."""
-
-    @operation(TAG, "Cordon a node", body=NodeReasonBody, answer=WorkerNodeAnswer)
-    @idempotent
-    def post(self, request: Request, name: str) -> Response:
-        return self.moved(node_cordon, name)
+@routes.post("nodes/<slug:name>/cordon", "Cordon a node", repeatable=True)
+def cordon(actor: Principal, name: str, body: NodeReason) -> NodeRow:
+    node_cordon(actor=actor, name=name, reason=body.reason)
+    return node_row(actor=actor, name=name)
 
 
-class NodeUncordonView(_Change):
-    """Back to use."""
-
-    @operation(TAG, "Return a node to use", body=NodeReasonBody, answer=WorkerNodeAnswer)
-    @idempotent
-    def post(self, request: Request, name: str) -> Response:
-        return self.moved(node_uncordon, name)
+@routes.post("nodes/<slug:name>/uncordon", "Return a node to use", repeatable=True)
+def uncordon(actor: Principal, name: str, body: NodeReason) -> NodeRow:
+    node_uncordon(actor=actor, name=name, reason=body.reason)
+    return node_row(actor=actor, name=name)
 
 
-class NodeDrainView(_Change):
-    """Move of a node's deployments to other workers."""
-
-    @operation(TAG, "Drain a node", body=NodeReasonBody, answer=WorkerNodeAnswer)
-    @idempotent
-    def post(self, request: Request, name: str) -> Response:
-        return self.moved(node_drain, name)
+@routes.post("nodes/<slug:name>/drain", "Drain a node", repeatable=True)
+def drain(actor: Principal, name: str, body: NodeReason) -> NodeRow:
+    node_drain(actor=actor, name=name, reason=body.reason)
+    return node_row(actor=actor, name=name)
 
 
-class NodeRevokeView(_Change):
-    """The end of a node's key."""
-
-    @operation(TAG, "Revoke a node", body=NodeReasonBody, answer=WorkerNodeAnswer)
-    @idempotent
-    def post(self, request: Request, name: str) -> Response:
-        return self.moved(node_revoke, name)
+@routes.post("nodes/<slug:name>/revoke", "Revoke a node", repeatable=True)
+def revoke(actor: Principal, name: str, body: NodeReason) -> NodeRow:
+    node_revoke(actor=actor, name=name, reason=body.reason)
+    return node_row(actor=actor, name=name)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Line, StrictSerializer
 from assay.api.representations.registry import GateAnswer, VersionReference
-from governance.bounds import TIER_MAX
+from assay.api.routes import Routes
+from governance.principals import Principal
 from registry.evaluations.standing import GateState
-from registry.releases.readiness import Blocks, ReadinessState, version_readiness
+from registry.releases.readiness import Blocks, Readiness, ReadinessState, version_readiness
+from registry.releases.schemas import ReadinessFilter
 from registry.versions.selectors import version_get
 
 
@@ -76,23 +73,14 @@ class ReadinessAnswer(serializers.Serializer[Any]):
     attested = serializers.ListField(child=serializers.CharField())
 
 
-class ReadinessQuery(StrictSerializer):
-    """Without a tier, the lowest one that the training data allows."""
-
-    tier = Line(max_length=TIER_MAX, required=False)
+routes = Routes("Models", ReadinessAnswer)
 
 
-class ReadinessView(Endpoint):
-    """The needs of a release of one version."""
-
-    @operation(
-        "Models",
-        "What a release of this version needs, and what is missing now",
-        query=ReadinessQuery,
-        answer=ReadinessAnswer,
-    )
-    def get(self, request: Request, version_id: int) -> Response:
-        given = self.query(ReadinessQuery)
-        version = version_get(actor=self.actor, id=version_id)
-        found = version_readiness(actor=self.actor, version=version, **given)
-        return self.answer(found, ReadinessAnswer)
+@routes.get(
+    "versions/<id:version_id>/readiness",
+    "What a release of this version needs, and what is missing now",
+    name="readiness_get",
+)
+def show(actor: Principal, version_id: int, query: ReadinessFilter) -> Readiness:
+    version = version_get(actor=actor, id=version_id)
+    return version_readiness(actor=actor, version=version, tier=query.tier or "")

@@ -5,21 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Object, Paragraphs, Several, Slug, StrictSerializer
-from assay.api.idempotency import idempotent
 from assay.api.representations.common import PersonReference
 from assay.api.representations.conditions import CarriedAnswer
 from assay.api.representations.releases import ReleaseDetail
-from assay.api.views.releases import MAX_DEPARTMENTS, shown_release
-from governance.bounds import DEPARTMENT_MAX, TIER_MAX
-from governance.people.selectors import department_get
-from registry.releases.models import PURPOSE_MAX, Visibility
-from registry.releases.renewal import release_renew, renewal_preview
+from assay.api.routes import Routes
+from assay.api.views.releases import departments_named, shown_release
+from governance.principals import Principal
+from registry.releases.models import Release
+from registry.releases.renewal import Preview, release_renew, renewal_preview
+from registry.releases.schemas import Renewal
 
 
 class CarriedItemAnswer(serializers.Serializer[Any]):
@@ -58,45 +53,26 @@ class RenewalAnswer(serializers.Serializer[Any]):
     changes = DossierChangeAnswer(many=True)
 
 
-class RenewalBody(StrictSerializer):
-    """Fields that differ from the release that is submitted again."""
-
-    departments = Several(
-        child=Slug(max_length=DEPARTMENT_MAX),
-        min_length=1,
-        max_length=MAX_DEPARTMENTS,
-        required=False,
-    )
-    visibility = Choice(choices=Visibility.choices, required=False)
-    purpose = Paragraphs(max_length=PURPOSE_MAX, required=False)
-    risk_answers = Object(required=False)
-    dossier_fields = Object(required=False)
-    tier = Line(max_length=TIER_MAX, required=False)
+routes = Routes("Releases", ReleaseDetail)
 
 
-class RenewalView(Endpoint):
-    """The renewal of one release."""
+@routes.get(
+    "releases/<id:release_id>/renewal",
+    "Preview a renewal: what would be carried over, and what has changed since",
+    answer=RenewalAnswer,
+    name="renewal_get",
+)
+def preview(actor: Principal, release_id: int) -> Preview:
+    return renewal_preview(actor=actor, release_id=release_id)
 
-    @operation(
-        "Releases",
-        "What submitting a release again would carry over, and what has changed since",
-        answer=RenewalAnswer,
-    )
-    def get(self, request: Request, release_id: int) -> Response:
-        self.query()
-        return self.answer(renewal_preview(actor=self.actor, release_id=release_id), RenewalAnswer)
 
-    @operation(
-        "Releases",
-        "Submit a release again: a new one, prefilled, which is decided anew",
-        body=RenewalBody,
-        answer=ReleaseDetail,
-        status=201,
-    )
-    @idempotent
-    def post(self, request: Request, release_id: int) -> Response:
-        given = self.body(RenewalBody)
-        if "departments" in given:
-            given["departments"] = [department_get(slug=s) for s in set(given["departments"])]
-        made = release_renew(actor=self.actor, release_id=release_id, **given)
-        return self.answer(shown_release(self.actor, made.pk), ReleaseDetail, status=201)
+@routes.create(
+    "releases/<id:release_id>/renewal",
+    "Submit a release again: a new, prefilled one with a review of its own",
+    name="renewal_post",
+)
+def renew(actor: Principal, release_id: int, body: Renewal) -> Release:
+    departments = departments_named(body.departments) if body.departments else None
+    values = dict(body) | {"departments": departments}
+    release = release_renew(actor=actor, release_id=release_id, **values)
+    return shown_release(actor, release.pk)

@@ -1,20 +1,15 @@
-"""Review policies: what each tier asks for, and how that changes."""
+"""Review policies: the requirements of each tier, and their changes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Paragraphs, Slug, StrictSerializer
 from assay.api.representations.common import PersonReference
-from governance.bounds import NOT_IN_TEXT, TIER_MAX
-from governance.policy.models import DECISION_NOTE_MAX, PolicyState
-from governance.reviews.policies.document import MAX_BYTES
+from assay.api.routes import Routes
+from governance.principals import Principal
 from governance.reviews.policies.lifecycle import (
     review_policy_decide,
     review_policy_draft,
@@ -23,6 +18,13 @@ from governance.reviews.policies.lifecycle import (
     review_policy_withdraw,
 )
 from governance.reviews.policies.models import ReviewPolicy
+from governance.reviews.policies.schemas import (
+    ReviewPolicyChange,
+    ReviewPolicyDecision,
+    ReviewPolicyFilter,
+    ReviewPolicyReason,
+    ReviewPolicyText,
+)
 from governance.reviews.policies.selectors import (
     policy_document,
     review_policies_visible_to,
@@ -66,138 +68,51 @@ class ReviewPolicyDetail(ReviewPolicyAnswer):
         return policy_document(policy).model_dump(mode="json", by_alias=True)
 
 
-TAG = "Review policies"
+routes = Routes("Review policies", ReviewPolicyDetail)
 
 
-class ReviewPolicyText(serializers.CharField):
-    """YAML, as it stands in a file: nothing is trimmed."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=MAX_BYTES, trim_whitespace=False, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            raise serializers.ValidationError("Not a string.")
-        value = super().to_internal_value(data)
-        if NOT_IN_TEXT.search(value):
-            raise serializers.ValidationError("Control characters are not allowed here.")
-        return value
+@routes.list("review-policies", "List review policies", answer=ReviewPolicyAnswer)
+def listed(actor: Principal, query: ReviewPolicyFilter) -> QuerySet[ReviewPolicy]:
+    return query.applied(review_policies_visible_to(actor))
 
 
-class ReviewPolicyQuery(StrictSerializer):
-    """Filters of the list."""
-
-    name = Slug(max_length=TIER_MAX, required=False)
-    state = Choice(choices=PolicyState.choices, required=False)
-
-
-class ReviewPolicyBody(StrictSerializer):
-    """The policy in YAML; its `name` says which policy it is a version of."""
-
-    text = ReviewPolicyText()
+@routes.post("review-policies", "Draft a version of a review policy", status=201)
+def draft(actor: Principal, body: ReviewPolicyText) -> ReviewPolicy:
+    policy = review_policy_draft(actor=actor, text=body.text)
+    return review_policy_get(actor=actor, id=policy.pk)
 
 
-class ReviewPolicyChange(ReviewPolicyBody):
-    """With `digest`, only if the draft still has that one."""
-
-    digest = serializers.RegexField("^[0-9a-f]{64}$", required=False)
-
-
-class ReviewPolicyDecision(StrictSerializer):
-    """The decision of a person who did not edit the policy."""
-
-    verdict = Choice(choices=(("approve", "approve"), ("reject", "reject")))
-    reason = Paragraphs(max_length=DECISION_NOTE_MAX)
+@routes.get(
+    "review-policies/<id:review_policy_id>", "One version of a review policy, with its text"
+)
+def show(actor: Principal, review_policy_id: int) -> ReviewPolicy:
+    return review_policy_get(actor=actor, id=review_policy_id)
 
 
-class ReviewPolicyReason(StrictSerializer):
-    """Why."""
-
-    reason = Paragraphs(max_length=DECISION_NOTE_MAX, required=False, allow_blank=True)
-
-
-class ReviewPoliciesView(Endpoint):
-    """Review policies, newest first."""
-
-    @operation(
-        TAG,
-        "List review policies",
-        query=ReviewPolicyQuery,
-        answer=ReviewPolicyAnswer,
-        paged=True,
+@routes.patch("review-policies/<id:review_policy_id>", "Change a draft")
+def revise(actor: Principal, review_policy_id: int, body: ReviewPolicyChange) -> ReviewPolicy:
+    review_policy_revise(
+        actor=actor, policy_id=review_policy_id, text=body.text, expected=body.digest
     )
-    def get(self, request: Request) -> Response:
-        given = self.query(ReviewPolicyQuery)
-        return self.page(review_policies_visible_to(self.actor).filter(**given), ReviewPolicyAnswer)
-
-    @operation(
-        TAG,
-        "Draft a version of a review policy",
-        body=ReviewPolicyBody,
-        answer=ReviewPolicyDetail,
-        status=201,
-    )
-    def post(self, request: Request) -> Response:
-        made = review_policy_draft(actor=self.actor, **self.body(ReviewPolicyBody))
-        return self.answer(_shown(self, made.pk), ReviewPolicyDetail, status=201)
+    return review_policy_get(actor=actor, id=review_policy_id)
 
 
-class ReviewPolicyView(Endpoint):
-    """One version."""
-
-    @operation(TAG, "One version of a review policy, with its text", answer=ReviewPolicyDetail)
-    def get(self, request: Request, review_policy_id: int) -> Response:
-        self.query()
-        return self.answer(_shown(self, review_policy_id), ReviewPolicyDetail)
-
-    @operation(TAG, "Change a draft", body=ReviewPolicyChange, answer=ReviewPolicyDetail)
-    def patch(self, request: Request, review_policy_id: int) -> Response:
-        given = self.body(ReviewPolicyChange)
-        review_policy_revise(
-            actor=self.actor,
-            policy_id=review_policy_id,
-            text=given["text"],
-            expected=given.get("digest"),
-        )
-        return self.answer(_shown(self, review_policy_id), ReviewPolicyDetail)
+@routes.post("review-policies/<id:review_policy_id>/propose", "Propose a draft, which freezes it")
+def propose(actor: Principal, review_policy_id: int) -> ReviewPolicy:
+    review_policy_propose(actor=actor, policy_id=review_policy_id)
+    return review_policy_get(actor=actor, id=review_policy_id)
 
 
-class ReviewPolicyProposeView(Endpoint):
-    """Ask for a decision."""
-
-    @operation(TAG, "Propose a draft, which freezes it", answer=ReviewPolicyDetail)
-    def post(self, request: Request, review_policy_id: int) -> Response:
-        self.nothing()
-        review_policy_propose(actor=self.actor, policy_id=review_policy_id)
-        return self.answer(_shown(self, review_policy_id), ReviewPolicyDetail)
-
-
-class ReviewPolicyDecideView(Endpoint):
-    """A second person puts a version in force, or refuses it."""
-
-    @operation(
-        TAG,
-        "Approve a proposal, which is in force at once, or reject it",
-        body=ReviewPolicyDecision,
-        answer=ReviewPolicyDetail,
-    )
-    def post(self, request: Request, review_policy_id: int) -> Response:
-        given = self.body(ReviewPolicyDecision)
-        review_policy_decide(actor=self.actor, policy_id=review_policy_id, **given)
-        return self.answer(_shown(self, review_policy_id), ReviewPolicyDetail)
+@routes.post(
+    "review-policies/<id:review_policy_id>/decide",
+    "Approve a proposal, which is in force at once, or reject it",
+)
+def decide(actor: Principal, review_policy_id: int, body: ReviewPolicyDecision) -> ReviewPolicy:
+    review_policy_decide(actor=actor, policy_id=review_policy_id, **dict(body))
+    return review_policy_get(actor=actor, id=review_policy_id)
 
 
-class ReviewPolicyWithdrawView(Endpoint):
-    """An author takes a draft or a proposal back."""
-
-    @operation(
-        TAG, "Withdraw a draft or a proposal", body=ReviewPolicyReason, answer=ReviewPolicyDetail
-    )
-    def post(self, request: Request, review_policy_id: int) -> Response:
-        given = self.body(ReviewPolicyReason)
-        review_policy_withdraw(actor=self.actor, policy_id=review_policy_id, **given)
-        return self.answer(_shown(self, review_policy_id), ReviewPolicyDetail)
-
-
-def _shown(view: Endpoint, policy_id: int) -> ReviewPolicy:
-    return review_policy_get(actor=view.actor, id=policy_id)
+@routes.post("review-policies/<id:review_policy_id>/withdraw", "Withdraw a draft or a proposal")
+def withdraw(actor: Principal, review_policy_id: int, body: ReviewPolicyReason) -> ReviewPolicy:
+    review_policy_withdraw(actor=actor, policy_id=review_policy_id, reason=body.reason)
+    return review_policy_get(actor=actor, id=review_policy_id)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Slug, StrictSerializer
 from assay.api.representations.governance import (
     GroupAnswer,
     GroupMappingAnswer,
     RoleAnswer,
     RoleRequestAnswer,
 )
-from governance.bounds import DEPARTMENT_MAX, GROUP_MAX
+from assay.api.routes import Routes
 from governance.errors import NotFound
 from governance.people.groups import group_mapping_create, group_mapping_delete
-from governance.people.models import REASON_MAX, Role, RoleRequest, RoleRequestState, Speciality
+from governance.people.models import DirectoryGroup, RoleRequest
 from governance.people.role_requests import (
     role_request_approve,
     role_request_get,
@@ -26,20 +28,26 @@ from governance.people.role_requests import (
     role_requests_visible_to,
 )
 from governance.people.roles import role_grant, role_revoke
+from governance.people.schemas import (
+    NewGroupMapping,
+    RoleGrant,
+    RoleRequestFilter,
+    RoleRequestRejection,
+)
 from governance.people.selectors import (
     department_get,
     directory_groups_visible_to,
     group_mappings_visible_to,
     person_get,
 )
+from governance.principals import Principal
 
 
-class RoleBody(StrictSerializer):
-    """A role: platform-wide without a department; reviewers name their speciality."""
-
-    role = Choice(choices=Role.choices)
-    department = Slug(max_length=DEPARTMENT_MAX, required=False)
-    speciality = Choice(choices=Speciality.choices, required=False)
+def _role(body: RoleGrant, actor: Principal | None = None) -> dict[str, Any]:
+    """Return a role as services take it; with `actor`, of a department that they may see."""
+    slug = body.department
+    department = department_get(slug=slug, actor=actor) if slug else None
+    return {**dict(body), "department": department, "speciality": body.speciality or ""}
 
 
 class PersonRolesView(Endpoint):
@@ -48,115 +56,18 @@ class PersonRolesView(Endpoint):
     @operation(
         "People",
         "Grant a role; a second administrator approves the roles administrator and reviewer",
-        body=RoleBody,
+        body=RoleGrant,
         answer=RoleAnswer,
         status=201,
         also={202: RoleRequestAnswer},
     )
     def post(self, request: Request, person_id: int) -> Response:
-        given = self.body(RoleBody)
-        slug = given.get("department")
-        made = role_grant(
-            actor=self.actor,
-            person=person_get(actor=self.actor, person_id=person_id),
-            role=given["role"],
-            department=department_get(slug=slug) if slug else None,
-            speciality=given.get("speciality", ""),
-        )
+        body = self.body_as(RoleGrant)
+        person = person_get(actor=self.actor, person_id=person_id)
+        made = role_grant(actor=self.actor, person=person, **_role(body))
         if isinstance(made, RoleRequest):
             return self.answer(made, RoleRequestAnswer, status=202)
         return self.answer(made, RoleAnswer, status=201)
-
-
-class PersonRoleView(Endpoint):
-    """One role of one person."""
-
-    @operation("People", "Take a role away", answer=None, status=204)
-    def delete(self, request: Request, person_id: int, assignment_id: int) -> Response:
-        person = person_get(actor=self.actor, person_id=person_id)
-        if not person.role_assignments.filter(pk=assignment_id).exists():
-            raise NotFound(f"{person.name} holds no role with the id {assignment_id}.")
-        role_revoke(actor=self.actor, assignment_id=assignment_id)
-        return Response(status=204)
-
-
-class RoleRequestsQuery(StrictSerializer):
-    """Which requests."""
-
-    state = Choice(choices=RoleRequestState.choices, required=False)
-
-
-class RoleRequestsView(Endpoint):
-    """Requests for privileged roles."""
-
-    @operation(
-        "People",
-        "List requests for the roles administrator and reviewer",
-        query=RoleRequestsQuery,
-        answer=RoleRequestAnswer,
-        paged=True,
-    )
-    def get(self, request: Request) -> Response:
-        rows = role_requests_visible_to(self.actor)
-        if state := self.query(RoleRequestsQuery).get("state"):
-            rows = rows.filter(state=state)
-        return self.page(rows, RoleRequestAnswer)
-
-
-class RoleRequestApproveView(Endpoint):
-    """Giving what was requested."""
-
-    @operation("People", "Approve a role request", answer=RoleRequestAnswer)
-    def post(self, request: Request, request_id: int) -> Response:
-        self.nothing()
-        role_request_get(actor=self.actor, request_id=request_id)
-        approved = role_request_approve(actor=self.actor, request_id=request_id)
-        return self.answer(approved, RoleRequestAnswer)
-
-
-class RoleRequestRejectBody(StrictSerializer):
-    """Why the role is not given."""
-
-    reason = Line(max_length=REASON_MAX)
-
-
-class RoleRequestRejectView(Endpoint):
-    """Refusing what was requested."""
-
-    @operation(
-        "People", "Reject a role request", body=RoleRequestRejectBody, answer=RoleRequestAnswer
-    )
-    def post(self, request: Request, request_id: int) -> Response:
-        given = self.body(RoleRequestRejectBody)
-        role_request_get(actor=self.actor, request_id=request_id)
-        rejected = role_request_reject(actor=self.actor, request_id=request_id, **given)
-        return self.answer(rejected, RoleRequestAnswer)
-
-
-class RoleRequestWithdrawView(Endpoint):
-    """Taking a request back."""
-
-    @operation("People", "Withdraw a role request", answer=RoleRequestAnswer)
-    def post(self, request: Request, request_id: int) -> Response:
-        self.nothing()
-        role_request_get(actor=self.actor, request_id=request_id)
-        withdrawn = role_request_withdraw(actor=self.actor, request_id=request_id)
-        return self.answer(withdrawn, RoleRequestAnswer)
-
-
-class GroupsView(Endpoint):
-    """Groups that an identity provider keeps here over SCIM."""
-
-    @operation("People", "List provisioned groups", answer=GroupAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(directory_groups_visible_to(self.actor), GroupAnswer)
-
-
-class GroupMappingBody(RoleBody):
-    """The role that everybody in the group of that name holds."""
-
-    group = Line(max_length=GROUP_MAX)
 
 
 class GroupMappingsView(Endpoint):
@@ -170,28 +81,62 @@ class GroupMappingsView(Endpoint):
     @operation(
         "People",
         "Map a group to a role; a second administrator approves administrator and reviewer",
-        body=GroupMappingBody,
+        body=NewGroupMapping,
         answer=GroupMappingAnswer,
         status=201,
         also={202: RoleRequestAnswer},
     )
     def post(self, request: Request) -> Response:
-        given = self.body(GroupMappingBody)
-        slug = given.pop("department", None)
-        made = group_mapping_create(
-            actor=self.actor,
-            department=department_get(actor=self.actor, slug=slug) if slug else None,
-            **given,
-        )
+        body = self.body_as(NewGroupMapping)
+        made = group_mapping_create(actor=self.actor, **_role(body, self.actor))
         if isinstance(made, RoleRequest):
             return self.answer(made, RoleRequestAnswer, status=202)
         return self.answer(made, GroupMappingAnswer, status=201)
 
 
-class GroupMappingView(Endpoint):
-    """One mapping."""
+routes = Routes("People", RoleRequestAnswer)
 
-    @operation("People", "Forget what a group means", answer=None, status=204)
-    def delete(self, request: Request, mapping_id: int) -> Response:
-        group_mapping_delete(actor=self.actor, mapping_id=mapping_id)
-        return Response(status=204)
+
+@routes.delete(
+    "people/<id:person_id>/roles/<id:assignment_id>",
+    "Remove a role from a person",
+    name="person_role_delete",
+)
+def revoke(actor: Principal, person_id: int, assignment_id: int) -> None:
+    person = person_get(actor=actor, person_id=person_id)
+    if not person.role_assignments.filter(pk=assignment_id).exists():
+        raise NotFound(f"{person.name} holds no role with the id {assignment_id}.")
+    role_revoke(actor=actor, assignment_id=assignment_id)
+
+
+@routes.list("role-requests", "List requests for the roles administrator and reviewer")
+def requests(actor: Principal, query: RoleRequestFilter) -> QuerySet[RoleRequest]:
+    return query.applied(role_requests_visible_to(actor))
+
+
+@routes.post("role-requests/<id:request_id>/approve", "Approve a role request")
+def approve(actor: Principal, request_id: int) -> RoleRequest:
+    role_request_get(actor=actor, request_id=request_id)
+    return role_request_approve(actor=actor, request_id=request_id)
+
+
+@routes.post("role-requests/<id:request_id>/reject", "Reject a role request")
+def reject(actor: Principal, request_id: int, body: RoleRequestRejection) -> RoleRequest:
+    role_request_get(actor=actor, request_id=request_id)
+    return role_request_reject(actor=actor, request_id=request_id, reason=body.reason)
+
+
+@routes.post("role-requests/<id:request_id>/withdraw", "Withdraw a role request")
+def withdraw(actor: Principal, request_id: int) -> RoleRequest:
+    role_request_get(actor=actor, request_id=request_id)
+    return role_request_withdraw(actor=actor, request_id=request_id)
+
+
+@routes.list("groups", "List provisioned groups", answer=GroupAnswer)
+def groups(actor: Principal) -> QuerySet[DirectoryGroup]:
+    return directory_groups_visible_to(actor)
+
+
+@routes.delete("group-mappings/<id:mapping_id>", "Delete a group's mapping to a role")
+def unmap(actor: Principal, mapping_id: int) -> None:
+    group_mapping_delete(actor=actor, mapping_id=mapping_id)

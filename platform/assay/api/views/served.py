@@ -11,14 +11,12 @@ from rest_framework.response import Response
 
 from assay.api.documentation import PAGE, operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Moment, Slug, StrictSerializer
 from assay.api.representations.common import Link, PersonReference, slug
 from assay.api.representations.conditions import ConditionsAnswer, ValidityAnswer
 from assay.api.representations.registry import VersionReference
 from assay.api.representations.releases import ChecklistItemAnswer
-from governance.bounds import DEPARTMENT_MAX
 from workers.deployments.models import ServingPeriod
-from workers.deployments.served import Question, nothing_said, served_question
+from workers.deployments.served import Question, ServedFilter, nothing_said, served_question
 from workers.deployments.served_evidence import Served, served_answers
 
 
@@ -205,27 +203,18 @@ class ServedPage(serializers.Serializer[Any]):
     results = ServedAnswer(many=True)
 
 
-class ServedQuery(StrictSerializer):
-    """Department, and time: a moment (default now) or a span."""
-
-    department = Slug(max_length=DEPARTMENT_MAX)
-    at = Moment(required=False)
-    since = Moment(required=False)
-    until = Moment(required=False, help_text="Not included; now unless told.")
-
-
 class ServedView(Endpoint):
     """Deployments that served."""
 
     @operation(
         "Deployments",
         "What served a department then, who approved it, on what evidence",
-        query=ServedQuery,
+        query=ServedFilter,
         answer=ServedPage,
         parameters=PAGE,
     )
     def get(self, request: Request) -> Response:
-        question = served_question(actor=self.actor, **self.query(ServedQuery))
+        question = served_question(actor=self.actor, **dict(self.query_as(ServedFilter)))
 
         def prepared(rows: Iterable[ServingPeriod]) -> list[Served]:
             return served_answers(self.actor, question, rows)

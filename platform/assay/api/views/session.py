@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import serializers, status
+from allauth.usersessions.models import UserSession
+from django.db.models import QuerySet
+from rest_framework import serializers
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from assay.accounts.adapters import UNKNOWN_ADDRESS
 from assay.accounts.devices import device_words
-from assay.accounts.factors import CODE_MAX
+from assay.accounts.schemas import SignIn, StepUp
 from assay.accounts.tokens import token_sign_in, token_step_up
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Line, Password, StrictSerializer
 from assay.api.representations.common import PersonReference
 from assay.api.representations.governance import MeAnswer, TokenAnswer
-from governance.bounds import EMAIL_MAX
+from assay.api.routes import Routes
 from governance.keys.services import access_token_create
 from governance.people.proof import FRESH
 from governance.people.sessions import session_revoke, sessions_visible_to
+from governance.principals import Principal
 
 
 class SessionAnswer(serializers.Serializer[Any]):
-    """A session of the portal; `address` is null when it is not known."""
+    """A session of the portal; `address` is null if it is unknown."""
 
     id = serializers.IntegerField()
     person = PersonReference(source="user")
@@ -50,19 +52,6 @@ class StepUpAnswer(serializers.Serializer[Any]):
     fresh_until = serializers.DateTimeField()
 
 
-class SignInBody(StrictSerializer):
-    """Credentials."""
-
-    email = Line(max_length=EMAIL_MAX)
-    password = Password()
-    code = Line(
-        max_length=CODE_MAX,
-        required=False,
-        help_text="Of the authenticator app, or a recovery code; required after 401 "
-        "`second_factor_required`.",
-    )
-
-
 class TokenView(Endpoint):
     """A password for a personal access token."""
 
@@ -72,76 +61,49 @@ class TokenView(Endpoint):
     @operation(
         "Session",
         "Exchange e-mail and password for a personal access token",
-        body=SignInBody,
+        body=SignIn,
         answer=TokenAnswer,
         status=201,
         auth=[],
     )
     def post(self, request: Request) -> Response:
-        given = self.body(SignInBody)
+        body = self.body_as(SignIn)
         person, proof = token_sign_in(
-            email=given["email"], password=given["password"], code=given.get("code", "")
+            email=body.email, password=body.password, code=body.code or ""
         )
         key, token = access_token_create(
             person=person, name="Signed in through the API", proof=proof
         )
-        answer: dict[str, Any] = {"token": token, "expires_at": key.expires_at}
-        response = self.answer(answer, TokenAnswer, status=status.HTTP_201_CREATED)
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return self.answer({"token": token, "expires_at": key.expires_at}, TokenAnswer, status=201)
 
 
-class StepUpBody(StrictSerializer):
-    """A code."""
-
-    code = Line(max_length=CODE_MAX, help_text="Of the authenticator app, or a recovery code.")
+routes = Routes("Session", SessionAnswer)
 
 
-class StepUpView(Endpoint):
-    """A fresh proof of who is behind an access token."""
-
-    @operation(
-        "Session",
-        "Prove by a second factor who you are: decisions ask for that within ten minutes",
-        body=StepUpBody,
-        answer=StepUpAnswer,
-        description="Required after 403 `step_up_required`. The proof is valid with the access "
-        "token that made it. A code works once; several decisions may use one proof. Wrong codes "
-        "are counted as at sign-in.",
-    )
-    def post(self, request: Request) -> Response:
-        proof = token_step_up(actor=self.actor, code=self.body(StepUpBody)["code"])
-        answer = {"method": proof.method, "proved_at": proof.at, "fresh_until": proof.at + FRESH}
-        return self.answer(answer, StepUpAnswer)
+@routes.post(
+    "auth/step-up",
+    "Prove by a second factor who you are: decisions require that within ten minutes",
+    answer=StepUpAnswer,
+    name="step_up_post",
+)
+def step_up(actor: Principal, body: StepUp) -> dict[str, Any]:
+    """Required after 403 `step_up_required`. The proof is valid with the access token that made it.
+    A code works once; several decisions may use one proof. Wrong codes are counted as at sign-in.
+    """
+    proof = token_step_up(actor=actor, code=body.code)
+    return {"method": proof.method, "proved_at": proof.at, "fresh_until": proof.at + FRESH}
 
 
-class MeView(Endpoint):
-    """The caller."""
-
-    @operation("Session", "Who you are, and the roles you hold", answer=MeAnswer)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.answer(self.actor, MeAnswer)
+@routes.get("me", "Who you are, and the roles you hold", answer=MeAnswer)
+def me(actor: Principal) -> Principal:
+    return actor
 
 
-class SessionsView(Endpoint):
-    """Sessions of the portal."""
-
-    @operation(
-        "Session",
-        "List where you are signed in; admins: everybody",
-        answer=SessionAnswer,
-        paged=True,
-    )
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(sessions_visible_to(self.actor), SessionAnswer)
+@routes.list("sessions", "List where you are signed in; admins: everybody")
+def listed(actor: Principal) -> QuerySet[UserSession]:
+    return sessions_visible_to(actor)
 
 
-class SessionView(Endpoint):
-    """One session."""
-
-    @operation("Session", "Sign a session out, at once", answer=None, status=204)
-    def delete(self, request: Request, session_id: int) -> Response:
-        session_revoke(actor=self.actor, session_id=session_id)
-        return Response(status=204)
+@routes.delete("sessions/<id:session_id>", "Sign a session out, at once")
+def delete(actor: Principal, session_id: int) -> None:
+    session_revoke(actor=actor, session_id=session_id)

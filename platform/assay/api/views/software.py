@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from assay.api.documentation import operation
-from assay.api.endpoint import Endpoint
+from assay.api.routes import Routes
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
+from governance.principals import Principal
 from registry.catalog.code import codes_here
 from registry.releases.equivalence.selectors import changed_in_words
 from workers.deployments.software import code_differences, live_checks_changed
@@ -56,20 +54,17 @@ class SoftwareAnswer(serializers.Serializer[Any]):
     changed = ChangedAnswer(many=True)
 
 
-class SoftwareView(Endpoint):
-    """Software of this installation."""
+routes = Routes("Nodes", SoftwareAnswer)
 
-    @operation(
-        "Nodes",
-        "List packages of tasks that differ between processes, and answers that upgrades changed",
-        answer=SoftwareAnswer,
-    )
-    def get(self, request: Request) -> Response:
-        self.query()
-        authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
-        found = {
-            "tasks": codes_here(),
-            "differences": code_differences(),
-            "changed": live_checks_changed(),
-        }
-        return self.answer(found, SoftwareAnswer)
+
+@routes.get(
+    "software",
+    "List packages of tasks that differ between processes, and answers that upgrades changed",
+)
+def show(actor: Principal) -> dict[str, Any]:
+    authorize(actor=actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
+    return {
+        "tasks": codes_here(),
+        "differences": code_differences(),
+        "changed": live_checks_changed(),
+    }

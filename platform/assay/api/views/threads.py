@@ -11,26 +11,29 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Identifier, Line, Paragraphs, StrictSerializer, Truth
 from assay.api.idempotency import idempotent
 from assay.api.representations.common import PersonReference
 from assay.api.representations.releases import ReleaseDetail
+from assay.api.routes import Routes
 from assay.api.views.releases import shown_release
+from governance.principals import Principal
 from governance.reviews.assignments.services import review_assign, review_unassign
 from governance.reviews.models import Review
 from governance.reviews.threads.drafts import draft_discard, draft_edit
-from governance.reviews.threads.models import (
-    KEY_MAX,
-    TEXT_MAX,
-    Anchor,
-    AnchorKind,
-    CommentDraft,
-    ReviewThread,
-    ThreadState,
+from governance.reviews.threads.models import Anchor, CommentDraft, ReviewThread
+from governance.reviews.threads.schemas import (
+    CommentDraftChange,
+    NewAssignee,
+    NewCommentDraft,
+    NewThread,
+    ThreadFilter,
+    ThreadNote,
+    ThreadReply,
 )
 from governance.reviews.threads.selectors import drafts_of, thread_get, threads_of, voice_of
 from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
 from registry.releases.anchors import places_of
+from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.threads import release_draft_add, release_review_get, release_thread_open
 
@@ -96,56 +99,12 @@ class CommentDraftAnswer(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class AnchorBody(StrictSerializer):
-    """A place of the release; the whole when it is left out."""
-
-    kind = Choice(choices=AnchorKind.choices, required=False, default=AnchorKind.GENERAL.value)
-    key = Line(max_length=KEY_MAX, required=False, allow_blank=True, default="")
-
-
-class ThreadBody(StrictSerializer):
-    """Text and place of a new thread. `blocking` defaults to true for reviewers."""
-
-    text = Paragraphs(max_length=TEXT_MAX)
-    anchor = AnchorBody(required=False)
-    blocking = Truth(required=False)
-
-
-class CommentDraftBody(ThreadBody):
-    """The same for later; in `thread`, when it answers."""
-
-    thread = Identifier(required=False)
-
-
-class CommentDraftPatch(StrictSerializer):
-    """Fields to change."""
-
-    text = Paragraphs(max_length=TEXT_MAX, required=False)
-    blocking = Truth(required=False)
-
-
-class ThreadReplyBody(StrictSerializer):
-    """Text of the reply."""
-
-    text = Paragraphs(max_length=TEXT_MAX)
-
-
-class ThreadMoveBody(StrictSerializer):
-    """A word on it, if one likes."""
-
-    text = Paragraphs(max_length=TEXT_MAX, required=False, allow_blank=True, default="")
-
-
-class ThreadQuery(StrictSerializer):
-    """Filters of the list."""
-
-    state = Choice(choices=ThreadState.choices, required=False)
-
-
-def placed(given: dict[str, Any]) -> dict[str, Any]:
-    """The body with its place as services take it."""
-    anchor = given.pop("anchor", None)
-    return {**given, "anchor": Anchor(**anchor)} if anchor is not None else given
+def _anchored(body: NewThread) -> dict[str, Any]:
+    """Return the fields that are set, with the place as services take it."""
+    values = {name: value for name, value in dict(body).items() if value is not None}
+    if body.anchor is not None:
+        values["anchor"] = Anchor(body.anchor.kind, body.anchor.key)
+    return values
 
 
 class ThreadEndpoint(Endpoint):
@@ -193,29 +152,27 @@ class ThreadsView(ThreadEndpoint):
     @operation(
         "Reviews",
         "The threads of a release's review, newest first",
-        query=ThreadQuery,
+        query=ThreadFilter,
         answer=ThreadAnswer,
         paged=True,
     )
     def get(self, request: Request, release_id: int) -> Response:
-        given = self.query(ThreadQuery)
-        review = self.review(release_id)
-        return self.page(
-            threads_of(review).filter(**given), ThreadAnswer, prepared=self.shown(review)
-        )
+        query, review = self.query_as(ThreadFilter), self.review(release_id)
+        threads = query.applied(threads_of(review))
+        return self.page(threads, ThreadAnswer, prepared=self.shown(review))
 
     @operation(
         "Reviews",
         "Begin a thread at a place of the release",
-        body=ThreadBody,
+        body=NewThread,
         answer=ThreadAnswer,
         status=201,
     )
     @idempotent
     def post(self, request: Request, release_id: int) -> Response:
-        given = placed(self.body(ThreadBody))
-        made = release_thread_open(actor=self.actor, release_id=release_id, **given)
-        return self.thread(release_id, made.thread_id, status=201)
+        values = _anchored(self.body_as(NewThread))
+        comment = release_thread_open(actor=self.actor, release_id=release_id, **values)
+        return self.thread(release_id, comment.thread_id, status=201)
 
 
 class ThreadView(ThreadEndpoint):
@@ -230,14 +187,11 @@ class ThreadView(ThreadEndpoint):
 class ThreadCommentsView(ThreadEndpoint):
     """Answers in a thread."""
 
-    @operation(
-        "Reviews", "Answer in a thread", body=ThreadReplyBody, answer=ThreadAnswer, status=201
-    )
+    @operation("Reviews", "Answer in a thread", body=ThreadReply, answer=ThreadAnswer, status=201)
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
-        given = self.body(ThreadReplyBody)
-        review = self.review(release_id)
-        thread_reply(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
+        text, review = self.body_as(ThreadReply).text, self.review(release_id)
+        thread_reply(actor=self.actor, review_id=review.pk, thread_id=thread_id, text=text)
         return self.thread(release_id, thread_id, status=201)
 
 
@@ -247,26 +201,24 @@ class ThreadResolveView(ThreadEndpoint):
     @operation(
         "Reviews",
         "Resolve a thread: whoever began it may, or another reviewer",
-        body=ThreadMoveBody,
+        body=ThreadNote,
         answer=ThreadAnswer,
     )
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
-        given = self.body(ThreadMoveBody)
-        review = self.review(release_id)
-        thread_resolve(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
+        text, review = self.body_as(ThreadNote).text, self.review(release_id)
+        thread_resolve(actor=self.actor, review_id=review.pk, thread_id=thread_id, text=text)
         return self.thread(release_id, thread_id)
 
 
 class ThreadReopenView(ThreadEndpoint):
     """Something is left to do after all."""
 
-    @operation("Reviews", "Reopen a thread", body=ThreadMoveBody, answer=ThreadAnswer)
+    @operation("Reviews", "Reopen a thread", body=ThreadNote, answer=ThreadAnswer)
     @idempotent
     def post(self, request: Request, release_id: int, thread_id: int) -> Response:
-        given = self.body(ThreadMoveBody)
-        review = self.review(release_id)
-        thread_reopen(actor=self.actor, review_id=review.pk, thread_id=thread_id, **given)
+        text, review = self.body_as(ThreadNote).text, self.review(release_id)
+        thread_reopen(actor=self.actor, review_id=review.pk, thread_id=thread_id, text=text)
         return self.thread(release_id, thread_id)
 
 
@@ -288,16 +240,16 @@ class DraftsView(ThreadEndpoint):
     @operation(
         "Reviews",
         "Draft a comment, to be submitted with your decision",
-        body=CommentDraftBody,
+        body=NewCommentDraft,
         answer=CommentDraftAnswer,
         status=201,
     )
     @idempotent
     def post(self, request: Request, release_id: int) -> Response:
-        given = placed(self.body(CommentDraftBody))
-        thread = given.pop("thread", None)
-        made = release_draft_add(actor=self.actor, release_id=release_id, thread_id=thread, **given)
-        (draft,) = self.drafts(release_id, self.review(release_id))([made])
+        values = _anchored(self.body_as(NewCommentDraft))
+        values["thread_id"] = values.pop("thread", None)
+        added = release_draft_add(actor=self.actor, release_id=release_id, **values)
+        (draft,) = self.drafts(release_id, self.review(release_id))([added])
         return self.answer(draft, CommentDraftAnswer, status=201)
 
 
@@ -305,12 +257,11 @@ class DraftView(ThreadEndpoint):
     """One of one's own drafts."""
 
     @operation(
-        "Reviews", "Change a draft of your own", body=CommentDraftPatch, answer=CommentDraftAnswer
+        "Reviews", "Change a draft of your own", body=CommentDraftChange, answer=CommentDraftAnswer
     )
     def patch(self, request: Request, release_id: int, draft_id: int) -> Response:
-        given = self.body(CommentDraftPatch)
-        review = self.review(release_id)
-        changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **given)
+        values, review = self.body_as(CommentDraftChange).sent(), self.review(release_id)
+        changed = draft_edit(actor=self.actor, review_id=review.pk, draft_id=draft_id, **values)
         (draft,) = self.drafts(release_id, review)([changed])
         return self.answer(draft, CommentDraftAnswer)
 
@@ -321,35 +272,25 @@ class DraftView(ThreadEndpoint):
         return Response(status=204)
 
 
-class AssigneeBody(StrictSerializer):
-    """The person to assign the review to; they must be able to decide on it."""
-
-    person = Identifier()
+assignees = Routes("Reviews", ReleaseDetail)
 
 
-class AssigneesView(Endpoint):
-    """Assignees of a release's review."""
-
-    @operation(
-        "Reviews",
-        "Assign a release's review to a person who could decide on it",
-        body=AssigneeBody,
-        answer=ReleaseDetail,
-        status=201,
-    )
-    @idempotent
-    def post(self, request: Request, release_id: int) -> Response:
-        given = self.body(AssigneeBody)
-        review = release_review_get(actor=self.actor, release_id=release_id)
-        review_assign(actor=self.actor, review_id=review.pk, person_id=given["person"])
-        return self.answer(shown_release(self.actor, release_id), ReleaseDetail, status=201)
+@assignees.create(
+    "releases/<id:release_id>/assignees",
+    "Assign a release's review to a person who could decide on it",
+    name="assignees_post",
+)
+def assign(actor: Principal, release_id: int, body: NewAssignee) -> Release:
+    review = release_review_get(actor=actor, release_id=release_id)
+    review_assign(actor=actor, review_id=review.pk, person_id=body.person)
+    return shown_release(actor, release_id)
 
 
-class AssigneeView(Endpoint):
-    """One assignee."""
-
-    @operation("Reviews", "Unassign a person from a release's review", answer=None, status=204)
-    def delete(self, request: Request, release_id: int, person_id: int) -> Response:
-        review = release_review_get(actor=self.actor, release_id=release_id)
-        review_unassign(actor=self.actor, review_id=review.pk, person_id=person_id)
-        return Response(status=204)
+@assignees.delete(
+    "releases/<id:release_id>/assignees/<id:person_id>",
+    "Unassign a person from a release's review",
+    name="assignee_delete",
+)
+def unassign(actor: Principal, release_id: int, person_id: int) -> None:
+    review = release_review_get(actor=actor, release_id=release_id)
+    review_unassign(actor=actor, review_id=review.pk, person_id=person_id)

@@ -21,12 +21,12 @@ from rest_framework.response import Response
 
 from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
-from assay.api.fields import Choice, Line, Slug, StrictSerializer, Whole
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
-from governance.bounds import FILENAME_MAX, NAME_MAX
 from governance.errors import DomainError, InvalidInput, WrongState
+from governance.schemas import parsed
 from registry.datasets.selectors import dataset_get
 from registry.uploads.models import Upload, UploadKind
+from registry.uploads.schemas import NewUpload
 from registry.uploads.selectors import upload_get, uploads_of
 from registry.uploads.services import upload_append, upload_create, upload_discard
 from registry.versions.selectors import model_get
@@ -58,17 +58,6 @@ class UnknownVersion(DomainError):
     code = "tus_version"
     status = 412
     title = "Unknown protocol version"
-
-
-class UploadBody(StrictSerializer):
-    """A file that is about to arrive for `target`, a model (intake) or a dataset by its name.
-    `sha256` of the whole is verified with the last byte."""
-
-    kind = Choice(choices=UploadKind.choices)
-    target = Slug(max_length=NAME_MAX)
-    filename = Line(max_length=FILENAME_MAX)
-    size = Whole(min_value=1)
-    sha256 = Line(max_length=64, required=False)
 
 
 class _TusEndpoint(Endpoint):
@@ -112,31 +101,35 @@ class UploadsView(_TusEndpoint):
     @operation(
         "Uploads",
         "Create an upload, whose bytes follow in parts",
-        body=UploadBody,
+        body=NewUpload,
         answer=UploadAnswer,
         status=201,
     )
     def post(self, request: Request) -> Response:
-        given = self.announced(request)
-        name = given.pop("target")
-        if given["kind"] == UploadKind.INTAKE:
-            department = model_get(actor=self.actor, name=name).department
+        announced = self.announced(request)
+        if announced.kind == UploadKind.INTAKE:
+            department = model_get(actor=self.actor, name=announced.target).department
         else:
-            department = dataset_get(actor=self.actor, name=name).department
-        made = upload_create(actor=self.actor, department=department, **given)
-        answer = self.answer(made, UploadAnswer, status=201)
-        answer["Location"] = f"{request.path}/{made.pk}"
-        return _with_offset(answer, made)
+            department = dataset_get(actor=self.actor, name=announced.target).department
+        upload = upload_create(
+            actor=self.actor,
+            department=department,
+            kind=announced.kind,
+            filename=announced.filename,
+            size=announced.size,
+            sha256=announced.sha256 or "",
+        )
+        answer = self.answer(upload, UploadAnswer, status=201)
+        answer["Location"] = f"{request.path}/{upload.pk}"
+        return _with_offset(answer, upload)
 
-    def announced(self, request: Request) -> dict[str, Any]:
-        """The upload as its headers announce it, else as the body does."""
+    def announced(self, request: Request) -> NewUpload:
+        """Return the upload as its headers announce it, else as the body does."""
         length = request.headers.get("Upload-Length")
         if length is None:
-            return self.body(UploadBody)
+            return self.body_as(NewUpload)
         metadata = _metadata(request.headers.get("Upload-Metadata", ""))
-        serializer = UploadBody(data={**metadata, "size": _whole("Upload-Length", length)})
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+        return parsed(NewUpload, {**metadata, "size": _whole("Upload-Length", length)})
 
 
 class UploadView(_TusEndpoint):

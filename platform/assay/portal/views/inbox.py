@@ -13,10 +13,9 @@ from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.assignments.selectors import assignees_by_review
 from governance.reviews.inbox import (
-    DUE,
     WAITING,
-    Asked,
     Counts,
+    ReviewFilter,
     inbox_counts,
     missing_specialities,
     reviews_awaiting,
@@ -40,10 +39,12 @@ class Reviews(Screen):
     template_name = "portal/reviews/list.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        asked = self.asked()
-        counts = inbox_counts(self.actor, asked)
-        tab = self.tab(asked, counts)
-        page = page_of(self.request, self.rows(tab, asked))
+        query = ReviewFilter.lenient(self.request.GET.dict())
+        if query.tier not in SHIPPED:
+            query = query.model_copy(update={"tier": None})
+        counts = inbox_counts(self.actor, query)
+        tab = self.tab(query, counts)
+        page = page_of(self.request, self.rows(tab, query))
         lacking = missing_specialities(page.object_list)
         assigned = assignees_by_review(page.object_list)
         return {
@@ -53,52 +54,35 @@ class Reviews(Screen):
             "rows": [
                 (review, lacking[review.pk], assigned[review.pk]) for review in page.object_list
             ],
-            "asked": asked,
-            "narrowed": asked != Asked(),
+            "query": query,
+            "narrowed": query != ReviewFilter(),
             "specialities": specialities_for(self.actor),
             "tiers": SHIPPED,
             "states": ReviewState.choices,
-            "dues": [(which, DUE_WORDS[which]) for which in DUE],
+            "dues": DUE_WORDS.items(),
             "departments": departments_where(
                 self.actor, Action.DEPARTMENT_VIEW, kind="department"
             ).values_list("slug", "name"),
         }
 
-    def asked(self) -> Asked:
-        """Return the filter in the address; unknown parts filter nothing."""
-        get = self.request.GET
-
-        def among(name: str, known: Any) -> str:
-            given = get.get(name, "")
-            return given if given in known else ""
-
-        return Asked(
-            missing=among("missing", Speciality.values),
-            tier=among("tier", SHIPPED),
-            state=among("state", ReviewState.values),
-            due=among("due", DUE),
-            department=get.get("department", "").replace("\x00", "")[:40],
-            assignee=self.actor.person_id if get.get("assigned") == "me" else None,
-        )
-
-    def tab(self, asked: Asked, counts: Counts) -> str:
+    def tab(self, query: ReviewFilter, counts: Counts) -> str:
         """Return the requested tab; else the person's own tab if it has tasks, else the tab with
         all tasks."""
         given = self.request.GET.get("tab", "")
         if given in dict(TABS):
             return given
-        if asked.state and asked.state not in WAITING:
+        if query.state and query.state not in WAITING:
             return "closed"
         return "mine" if counts.mine or self.actor.specialities else "waiting"
 
-    def rows(self, tab: str, asked: Asked) -> QuerySet[Review]:
+    def rows(self, tab: str, query: ReviewFilter) -> QuerySet[Review]:
         if tab == "mine":
-            return asked.applied(reviews_awaiting(self.actor))
-        reviews = asked.applied(reviews_visible_to(self.actor))
+            return query.applied_for(self.actor, reviews_awaiting(self.actor))
+        reviews = query.applied_for(self.actor, reviews_visible_to(self.actor))
         if tab == "closed":
             return reviews.exclude(state__in=WAITING).order_by("-closed_at", "-pk")
         if tab == "overdue":
-            reviews = Asked(due="overdue").applied(reviews)
+            reviews = ReviewFilter(due="overdue").applied_for(self.actor, reviews)
         return reviews.filter(state__in=WAITING).order_by("due_at", "pk")
 
 

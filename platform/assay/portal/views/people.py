@@ -44,7 +44,7 @@ from governance.people.role_requests import (
     role_requests_visible_to,
 )
 from governance.people.roles import role_grant, role_revoke
-from governance.people.schemas import PeopleQuery
+from governance.people.schemas import PeopleFilter
 from governance.people.selectors import (
     PEOPLE_AT_LARGE,
     department_get,
@@ -66,7 +66,6 @@ from governance.policy.services import authorize
 from registry.responses.selectors import retention_days
 from registry.responses.services import retention_set
 
-SEARCH_MAX = 100
 REQUESTS_SHOWN = 50
 KEYS_SHOWN = 10
 
@@ -81,13 +80,11 @@ class People(ListScreen, ActionScreen):
 
     def rows(self) -> QuerySet[Person]:
         authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
-        query = PeopleQuery.lenient(self.request.GET.dict())
-        people = people_found(
-            self.actor,
-            text=self.request.GET.get("q", "").strip()[:SEARCH_MAX],
-            active=None if query.state is None else query.state == "active",
-            department=query.department or "",
-        )
+        query = PeopleFilter.lenient(self.request.GET.dict())
+        people = people_found(self.actor, query)
+        if query.q is None and self.request.GET.get("q", "").strip():
+            # No name contains a control character.
+            people = people.none()
         return people.prefetch_related("role_assignments__department")
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
@@ -312,7 +309,7 @@ class DepartmentPage(ActionScreen):
     def context(self, *, slug: str, **kwargs: Any) -> dict[str, Any]:
         department = department_get(actor=self.actor, slug=slug)
         here = RoleAssignment.objects.filter(department=department)
-        members = people_found(self.actor, department=slug).prefetch_related(
+        members = people_found(self.actor, PeopleFilter(department=slug)).prefetch_related(
             Prefetch("role_assignments", queryset=here, to_attr="held_here")
         )
         keys = keys_visible_to(self.actor).filter(department=department, revoked_at=None)

@@ -34,7 +34,7 @@ from governance.policy.lifecycle import (
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.replay import policy_replay
 from governance.policy.rules import parse_rules
-from governance.policy.schemas import PolicyQuery
+from governance.policy.schemas import PolicyFilter
 from governance.policy.selectors import (
     policy_get,
     policy_removals,
@@ -135,7 +135,7 @@ class PolicyVersions(ListScreen):
         "policy that made them."
     )
     columns = "Policy | State | # Rules | # Tests | # Based on | Drafted by | Decided by | Changed"
-    filters = PolicyQuery
+    filters = PolicyFilter
     toolbar = (states(PolicyState.choices),)
 
     def rows(self) -> QuerySet[PolicyVersion]:

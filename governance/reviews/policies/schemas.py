@@ -1,0 +1,46 @@
+"""Input about review policies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from governance.bounds import NOT_IN_TEXT, TIER_MAX
+from governance.policy.models import DECISION_NOTE_MAX, PolicyState
+from governance.policy.schemas import Digest
+from governance.reviews.policies.document import MAX_BYTES
+from governance.schemas import Filter, Paragraphs, ParagraphsOrEmpty, Schema, Slug, without
+
+
+class ReviewPolicyFilter(Filter):
+    """Filters of the list."""
+
+    name: Slug | None = Field(default=None, max_length=TIER_MAX)
+    state: PolicyState | None = None
+
+
+class ReviewPolicyText(Schema):
+    """The policy in YAML; its `name` is the policy that this is a version of."""
+
+    # Not stripped, as it stands in a file.
+    text: Annotated[str, without(NOT_IN_TEXT)] = Field(min_length=1, max_length=MAX_BYTES)
+
+
+class ReviewPolicyChange(ReviewPolicyText):
+    """With `digest`, only if the draft still has that one."""
+
+    digest: Digest | None = None
+
+
+class ReviewPolicyDecision(Schema):
+    """The decision of a person who did not edit the policy."""
+
+    verdict: Literal["approve", "reject"]
+    reason: Paragraphs = Field(max_length=DECISION_NOTE_MAX)
+
+
+class ReviewPolicyReason(Schema):
+    """Reason for withdrawing a draft or a proposal."""
+
+    reason: ParagraphsOrEmpty = Field(default="", max_length=DECISION_NOTE_MAX)
