@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -47,9 +48,9 @@ _SENTENCES = {
     "list_type": "Not a list",
     "missing": "This field is required",
     "model_type": "Not an object",
-    "string_too_long": "At most {max_length} characters are allowed",
+    "string_too_long": "Use no more than {max_length} characters",
     "string_type": "Not a string",
-    "too_long": "At most {max_length} are allowed",
+    "too_long": "Use no more than {max_length}",
 }
 
 
@@ -100,6 +101,17 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Object = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_bounded)]
 Choice = Annotated[E, Field(strict=False)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+def instead_of(first: str) -> AfterValidator:
+    """Return the check of a field that is sent exactly when the field `first` is not."""
+
+    def check(value: E, info: ValidationInfo) -> E:
+        if first in info.data and (info.data[first] is None) == (value is None):
+            raise ValueError(f"give either {first} or {info.field_name}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Schema(BaseModel):

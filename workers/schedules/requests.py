@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, cast
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, TITLE_MAX
 from governance.errors import WrongState
@@ -21,7 +21,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.schemas import Column, Filter, Id, Line, Object, Schema, parsed
+from governance.schemas import Column, Filter, Id, Line, Object, Schema, instead_of, parsed
 from registry.datasets.models import DatasetVersion
 from registry.datasets.selectors import (
     dataset_get,
@@ -43,19 +43,6 @@ from workers.schedules.models import (
     ScheduleState,
 )
 
-T = TypeVar("T")
-
-
-def _in_place_of(first: str) -> AfterValidator:
-    """Return the check of a field that is sent exactly when the field `first` is not."""
-
-    def check(value: T, info: ValidationInfo) -> T:
-        if first in info.data and (info.data[first] is None) == (value is None):
-            raise ValueError(f"give either {first} or {info.field_name}")
-        return value
-
-    return AfterValidator(check)
-
 
 def _newest_model(field: str) -> Any:
     return Field(
@@ -69,7 +56,7 @@ class DataChoice(Schema):
     """A dataset version, or the newest one of a dataset."""
 
     dataset_version: Id | None = None
-    dataset: Annotated[Name | None, _in_place_of("dataset_version")] = Field(
+    dataset: Annotated[Name | None, instead_of("dataset_version")] = Field(
         default=None,
         description="In place of `dataset_version`: the newest version of this dataset at each "
         "run.",
@@ -87,7 +74,7 @@ class ScheduledEvaluation(MeasuredData):
     """An evaluation of one version, or of the newest trusted one of a model."""
 
     version: Id | None = None
-    model: Annotated[Name | None, _in_place_of("version")] = _newest_model("version")
+    model: Annotated[Name | None, instead_of("version")] = _newest_model("version")
     priority: Priority = "normal"
 
 
@@ -97,7 +84,7 @@ class ScheduledFineTune(DataChoice):
 
     model: Name
     base_version: Id | None = None
-    base_model: Annotated[Name | None, _in_place_of("base_version")] = _newest_model("base_version")
+    base_model: Annotated[Name | None, instead_of("base_version")] = _newest_model("base_version")
     method: Method
     hyperparameters: Object = Field(default={})
     resources: JobResources | None = None
@@ -120,7 +107,7 @@ class NewSchedule(Schema):
         "time is skipped.",
     )
     evaluation: ScheduledEvaluation | None = None
-    fine_tune: Annotated[ScheduledFineTune | None, _in_place_of("evaluation")] = Field(
+    fine_tune: Annotated[ScheduledFineTune | None, instead_of("evaluation")] = Field(
         default=None, validate_default=True
     )
 
@@ -130,7 +117,7 @@ class NewSchedule(Schema):
 
     @property
     def request(self) -> ScheduledEvaluation | ScheduledFineTune:
-        # `_in_place_of` refuses neither.
+        # `instead_of` refuses neither.
         return self.fine_tune or cast("ScheduledEvaluation", self.evaluation)
 
 

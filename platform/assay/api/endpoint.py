@@ -120,7 +120,7 @@ class Endpoint(APIView):
             ValidationError: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
-        serializer = serializer_class(data=self._sent())
+        serializer = serializer_class(data=self.content())
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
@@ -131,7 +131,7 @@ class Endpoint(APIView):
             InvalidInput: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
-        data = self._sent()
+        data = self.content()
         if not isinstance(data, QueryDict):
             return parsed(schema, data)
         # A form: each value is text or a file, and a list is a name that comes several times.
@@ -139,7 +139,7 @@ class Endpoint(APIView):
         values = {name: data.getlist(name) if name in lists else data[name] for name in data}
         return parsed(schema, values, strict=False)
 
-    def _sent(self) -> Any:
+    def content(self) -> Any:
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(

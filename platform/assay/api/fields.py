@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from django.http import QueryDict
-from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
-from rest_framework.exceptions import ParseError, ValidationError
+from rest_framework.exceptions import ValidationError
 
-from assay.api.parsers import parse_json
 from governance.bounds import NOT_IN_TEXT, NOT_ON_A_LINE
 
 MAX_IDENTIFIER = 2**63 - 1
@@ -58,20 +53,6 @@ class Paragraphs(Line):
     refused = NOT_IN_TEXT
 
 
-class Slug(Line):
-    """A name in addresses: small letters, digits and hyphens."""
-
-    default_error_messages = {  # noqa: RUF012
-        "slug": "Use small letters, digits and hyphens, such as docstring-writer."
-    }
-
-    def to_internal_value(self, data: Any) -> str:
-        value = super().to_internal_value(data)
-        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", value):
-            self.fail("slug")
-        return value
-
-
 class Whole(serializers.IntegerField):
     """A whole number, written as a number."""
 
@@ -112,31 +93,6 @@ class Truth(serializers.BooleanField):
         return data
 
 
-def _in_a_form(field: serializers.Field[Any, Any, Any, Any]) -> bool:
-    """Return whether the request is a form, in which all values are text."""
-    return isinstance(getattr(field.root, "initial_data", None), QueryDict)
-
-
-class FormIdentifier(Identifier):
-    """The id of a row; as digits in a form."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if _in_a_form(self) and isinstance(data, str) and re.fullmatch("[1-9][0-9]{0,17}", data):
-            data = int(data)
-        return super().to_internal_value(data)
-
-
-class FormTruth(Truth):
-    """`true` or `false`; as a word in a form."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        words = {"true": True, "false": False}
-        if _in_a_form(self) and isinstance(data, str):
-            # Python's clients write True.
-            data = words.get(data.lower(), data)
-        return super().to_internal_value(data)
-
-
 class Choice(serializers.ChoiceField):
     """One of a few words."""
 
@@ -156,19 +112,6 @@ class Several(serializers.ListField):
         return list(super().to_internal_value(data))
 
 
-class Moment(serializers.DateTimeField):
-    """An ISO 8601 date and time that names its offset from UTC."""
-
-    def to_internal_value(self, value: Any) -> datetime:
-        try:
-            moment = parse_datetime(value) if isinstance(value, str) and len(value) <= 40 else None
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None or not 1970 < moment.year < 9999:
-            raise ValidationError("Not an ISO 8601 date and time with an offset from UTC.")
-        return moment
-
-
 class Object(serializers.DictField):
     """A JSON object whose members something else validates; bounded in size."""
 
@@ -182,21 +125,3 @@ class Object(serializers.DictField):
         if len(data) > self.max_members or len(str(data)) > MAX_OBJECT_CHARACTERS:
             raise ValidationError(f"More than {self.max_members} members, or too long.")
         return dict(super().to_internal_value(dict(data)))
-
-
-class ObjectText(Line):
-    """A flat JSON object of strings, written as text in a multipart field."""
-
-    refused = NOT_IN_TEXT
-
-    def to_internal_value(self, data: Any) -> Any:
-        text = super().to_internal_value(data)
-        try:
-            value = parse_json(text)
-        except ParseError as error:
-            raise ValidationError(str(error.detail)) from None
-        if not isinstance(value, dict) or len(value) > 64:
-            raise ValidationError("Not a JSON object.")
-        if not all(isinstance(inner, str) and len(inner) <= 120 for inner in value.values()):
-            raise ValidationError("Every member must be a string.")
-        return value

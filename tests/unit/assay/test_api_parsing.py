@@ -49,9 +49,6 @@ def test_strict_json_is_read() -> None:
         (fields.Line(max_length=5), "a\u202eb"),
         (fields.Line(max_length=5), ""),
         (fields.Paragraphs(max_length=9), "a\x07b"),
-        (fields.Slug(max_length=9), "Upper"),
-        (fields.Slug(max_length=9), "-a"),
-        (fields.Slug(max_length=9), "a/b"),
         (fields.Whole(), "7"),
         (fields.Whole(), 7.0),
         (fields.Whole(), True),
@@ -67,17 +64,9 @@ def test_strict_json_is_read() -> None:
         (fields.Choice(choices=["a"]), ["a"]),
         (fields.Choice(choices=["a"]), {"a": 1}),
         (fields.Choice(choices=["a"]), "b"),
-        (fields.Moment(), "2027-01-01"),
-        (fields.Moment(), "2027-01-01T00:00:00"),
-        (fields.Moment(), "2027-13-01T00:00:00Z"),
-        (fields.Moment(), 1),
         (fields.Object(), []),
         (fields.Object(max_members=1), {"a": 1, "b": 2}),
         (fields.Object(), {"a": "x" * 40_000}),
-        (fields.ObjectText(max_length=99), "[1]"),
-        (fields.ObjectText(max_length=99), '{"a": 1}'),
-        (fields.ObjectText(max_length=99), "{"),
-        (fields.Password(), 12345678),
     ],
 )
 def test_a_value_of_another_type_or_out_of_bounds_is_refused(field: Any, value: Any) -> None:
@@ -90,12 +79,9 @@ def test_a_value_of_another_type_or_out_of_bounds_is_refused(field: Any, value: 
     [
         (fields.Line(max_length=5), " ab ", "ab"),
         (fields.Paragraphs(max_length=9), "a\nb", "a\nb"),
-        (fields.Slug(max_length=20), "docstring-writer", "docstring-writer"),
         (fields.Number(), 3, 3.0),
         (fields.Truth(), False, False),
         (fields.Object(), {"a": [1]}, {"a": [1]}),
-        (fields.ObjectText(max_length=99), '{"text": "review"}', {"text": "review"}),
-        (fields.Password(), " pass ", " pass "),
     ],
 )
 def test_a_value_that_fits_is_taken(field: Any, value: Any, expected: Any) -> None:

@@ -45,7 +45,7 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from governance.schemas import Filter
+from governance.schemas import Filter, Schema
 
 TreeSize = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _PLACE = re.compile(r"([ba])=([0-9]{1,18})")
@@ -126,7 +126,7 @@ class AuditExportView(Endpoint):
         answer=OpenApiResponse(str, description="A header line, then one line for each event."),
     )
     def get(self, request: Request) -> StreamingHttpResponse:
-        self.query()
+        self.query_as(Schema)
         return audit_log_file(
             request._request, self.actor, content_type="text/plain; charset=utf-8"
         )
@@ -143,7 +143,7 @@ class AuditCheckpointView(Endpoint):
         answer=OpenApiResponse(str, description="The note."),
     )
     def get(self, request: Request) -> HttpResponse:
-        self.query()
+        self.query_as(Schema)
         authorize(actor=self.actor, action=Action.AUDIT_VIEW, resource=Resource(type="audit"))
         checkpoint = latest_checkpoint()
         if checkpoint is None:

@@ -25,6 +25,7 @@ from governance.audit.exports.services import (
     audit_exports_of,
 )
 from governance.principals import Principal
+from governance.schemas import Schema
 
 
 class AuditExportAnswer(serializers.Serializer[Any]):
@@ -88,5 +89,5 @@ class AuditExportFileView(Endpoint):
         answer=OpenApiResponse(OpenApiTypes.BINARY, description="JSON lines, or a zip."),
     )
     def get(self, request: Request, export_id: int) -> StreamingHttpResponse:
-        self.query()
+        self.query_as(Schema)
         return audit_export_file(request._request, self.actor, export_id)

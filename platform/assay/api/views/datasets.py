@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from django.db.models import QuerySet
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -19,7 +19,7 @@ from assay.api.representations.registry import DatasetAnswer, DatasetVersionAnsw
 from assay.api.routes import Routes
 from governance.people.selectors import department_get
 from governance.principals import Principal
-from governance.schemas import Choice, Schema
+from governance.schemas import Choice, Schema, instead_of
 from registry.datasets.models import Dataset
 from registry.datasets.schemas import NewDataset
 from registry.datasets.selectors import (
@@ -48,19 +48,13 @@ def show(actor: Principal, name: str) -> Dataset:
     return dataset_get(actor=actor, name=name)
 
 
-def _either(upload: UUID | None, info: ValidationInfo) -> UUID | None:
-    if "file" in info.data and (info.data["file"] is None) == (upload is None):
-        raise ValueError("give a file, or an upload by its ID")
-    return upload
-
-
 class DatasetVersionBody(Schema):
     """TSV, CSV, JSON lines or Parquet; where rows have images or audio, a zip archive or Parquet.
     In JSON, the ID of a complete `upload` of the caller's takes the place of the file. `columns`
     maps the task's row fields to the file's columns."""
 
     file: FilledFile | None = None
-    upload: Annotated[Choice[UUID] | None, AfterValidator(_either)] = Field(
+    upload: Annotated[Choice[UUID] | None, instead_of("file")] = Field(
         default=None, validate_default=True
     )
     columns: TextObject | None = None
@@ -77,7 +71,7 @@ class DatasetVersionsView(Endpoint):
 
     @operation("Datasets", "List a dataset's versions", answer=DatasetVersionAnswer, paged=True)
     def get(self, request: Request, name: str) -> Response:
-        self.query()
+        self.query_as(Schema)
         dataset = dataset_get(actor=self.actor, name=name)
         rows = dataset_versions_visible_to(self.actor).filter(dataset=dataset)
         return self.page(rows, DatasetVersionAnswer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import Field
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -18,7 +18,7 @@ from assay.api.representations.registry import IntakeAnswer
 from assay.api.routes import Routes
 from governance.bounds import NAME_MAX
 from governance.principals import Principal
-from governance.schemas import Choice, Id, Line, Schema, Slug
+from governance.schemas import Choice, Id, Line, Schema, Slug, instead_of
 from registry.intake.models import SOURCE_MAX, Intake
 from registry.intake.schemas import IntakeFilter, IntakeSignOff
 from registry.intake.selectors import intake_get, intakes_visible_to
@@ -33,12 +33,6 @@ MAX_FILES = 64
 routes = Routes("Intake", IntakeAnswer)
 
 
-def _either(uploads: list[UUID] | None, info: ValidationInfo) -> list[UUID] | None:
-    if "files" in info.data and (info.data["files"] is None) == (uploads is None):
-        raise ValueError("give files, or uploads by their IDs")
-    return uploads
-
-
 class IntakeBody(Schema):
     """A delivery: where the files came from, their license, and the files; or, in JSON, the
     IDs of complete `uploads` of the caller's in place of files."""
@@ -47,7 +41,7 @@ class IntakeBody(Schema):
     source: Line = Field(max_length=SOURCE_MAX)
     licence: Line = Field(max_length=LICENSE_MAX)
     files: list[File] | None = Field(default=None, min_length=1, max_length=MAX_FILES)
-    uploads: Annotated[list[Choice[UUID]] | None, AfterValidator(_either)] = Field(
+    uploads: Annotated[list[Choice[UUID]] | None, instead_of("files")] = Field(
         default=None, min_length=1, max_length=MAX_FILES, validate_default=True
     )
     keep_gguf: bool = Field(

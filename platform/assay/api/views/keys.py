@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -92,30 +93,26 @@ class LeakAnswer(serializers.Serializer[Any]):
 routes = Routes("Keys", KeyDetailAnswer)
 
 
-class KeysView(Endpoint):
-    """Keys; the secret is shown when one is made, and never again."""
+@routes.list("keys", "List API keys and your access tokens", answer=KeyAnswer)
+def listed(actor: Principal) -> QuerySet[ApiKey]:
+    return keys_visible_to(actor)
 
-    @operation("Keys", "List API keys and your access tokens", answer=KeyAnswer, paged=True)
-    def get(self, request: Request) -> Response:
-        self.query()
-        return self.page(keys_visible_to(self.actor), KeyAnswer)
 
-    @operation("Keys", "Create an API key", body=NewKey, answer=NewKeyAnswer, status=201)
-    def post(self, request: Request) -> Response:
-        body = self.body_as(NewKey)
-        check_kinds(body.quotas)
-        with transaction.atomic():
-            key, secret = key_create(
-                actor=self.actor,
-                department=department_get(slug=body.department),
-                name=body.name,
-                scopes=body.scopes,
-                expires_at=body.end or timezone.now() + DEFAULT_LIFE,
-                **details(self.actor, body),
-            )
-            for kind, limit in body.quotas.items():
-                quota_set(actor=self.actor, kind=kind, limit=limit, api_key=key)
-        return shown_once(key, secret)
+@routes.post("keys", "Create an API key", answer=NewKeyAnswer, status=201)
+def create(actor: Principal, body: NewKey) -> ApiKey:
+    check_kinds(body.quotas)
+    with transaction.atomic():
+        key, secret = key_create(
+            actor=actor,
+            department=department_get(slug=body.department),
+            name=body.name,
+            scopes=body.scopes,
+            expires_at=body.end or timezone.now() + DEFAULT_LIFE,
+            **details(actor, body),
+        )
+        for kind, limit in body.quotas.items():
+            quota_set(actor=actor, kind=kind, limit=limit, api_key=key)
+    return with_secret(key, secret)
 
 
 @routes.get("keys/<id:key_id>", "A key and the limits that bind it")
@@ -134,21 +131,17 @@ def change(actor: Principal, key_id: int, body: KeyChange) -> ApiKey:
     return show(actor, key_id)
 
 
-class KeyRotateView(Endpoint):
-    """A new secret, while the old one goes on working for a time."""
-
-    @operation("Keys", "Rotate a key", body=KeyRotation, answer=NewKeyAnswer, status=201)
-    def post(self, request: Request, key_id: int) -> Response:
-        body = self.body_as(KeyRotation)
-        key_get(actor=self.actor, key_id=key_id)
-        hours = body.overlap_hours
-        key, secret = key_rotate(
-            actor=self.actor,
-            key_id=key_id,
-            overlap=OVERLAP if hours is None else timedelta(hours=hours),
-            expires_at=body.end,
-        )
-        return shown_once(key, secret)
+@routes.post("keys/<id:key_id>/rotate", "Rotate a key", answer=NewKeyAnswer, status=201)
+def rotate(actor: Principal, key_id: int, body: KeyRotation) -> ApiKey:
+    key_get(actor=actor, key_id=key_id)
+    hours = body.overlap_hours
+    key, secret = key_rotate(
+        actor=actor,
+        key_id=key_id,
+        overlap=OVERLAP if hours is None else timedelta(hours=hours),
+        expires_at=body.end,
+    )
+    return with_secret(key, secret)
 
 
 @routes.post("keys/<id:key_id>/revoke", "Revoke a key", answer=KeyAnswer)
@@ -177,10 +170,11 @@ class KeyLeakedView(Endpoint):
         return self.answer({"detail": THANKS}, LeakAnswer, status=202)
 
 
-def shown_once(key: ApiKey, secret: str) -> Response:
-    """Return the answer that carries a new key's secret."""
-    answer = KeyAnswer(key).data | {"key": secret}
-    return Response(answer, status=201, headers={"Cache-Control": "no-store"})
+def with_secret(key: ApiKey, secret: str) -> ApiKey:
+    """Return a new key as `NewKeyAnswer` shows it."""
+    shown: Any = key
+    shown.key = secret
+    return key
 
 
 def details(actor: Principal, body: KeyDetails) -> dict[str, Any]:

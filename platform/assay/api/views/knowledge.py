@@ -192,7 +192,7 @@ class KnowledgeDocumentsView(Endpoint):
 
     @operation("Knowledge", "List document versions", answer=DocumentVersionAnswer, paged=True)
     def get(self, request: Request, name: str) -> Response:
-        self.query()
+        self.query_as(Schema)
         base = knowledge_base_get(actor=self.actor, name=name)
         rows = document_versions_visible_to(self.actor).filter(document__base=base)
         return self.page(rows, DocumentVersionAnswer)

@@ -22,6 +22,7 @@ from assay.api.routes import Routes
 from assay.downloads import stored_file
 from governance.people.selectors import department_get
 from governance.principals import Principal
+from governance.schemas import Schema
 from registry.catalog import UnavailableTask, listed_tasks
 from registry.catalog.declaration import Task
 from registry.evaluations.selectors import evaluations_visible_to, gates_visible_to
@@ -93,7 +94,7 @@ class VersionFileView(Endpoint):
         **RANGES,
     )
     def get(self, request: Request, version_id: int, digest: str) -> HttpResponseBase:
-        self.query()
+        self.query_as(Schema)
         file = version_file_export(actor=self.actor, version_id=version_id, sha256=digest)
         holder = f"{self.actor.kind} {self.actor.id}"
         return stored_file(request._request, file, holder)

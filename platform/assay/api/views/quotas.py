@@ -35,6 +35,7 @@ from governance.quotas.selectors import (
     uses_or_unknown,
 )
 from governance.quotas.services import price_set, quota_reconcile, quota_set
+from governance.schemas import Schema
 from workers.deployments.selectors import deployments_visible_to
 
 DRIFTS_SHOWN = 200
@@ -45,7 +46,7 @@ class QuotasView(Endpoint):
 
     @operation("Quotas", "List limits and how far they are used", answer=QuotaAnswer, paged=True)
     def get(self, request: Request) -> Response:
-        self.query()
+        self.query_as(Schema)
         return self.page(quotas_visible_to(self.actor), QuotaAnswer, prepared=uses_or_unknown)
 
     @operation(
@@ -87,7 +88,7 @@ class PricesView(Endpoint):
 
     @operation("Quotas", "List prices", answer=PriceAnswer(many=True))
     def get(self, request: Request) -> Response:
-        self.query()
+        self.query_as(Schema)
         return Response(self.rendered(prices_get(actor=self.actor), PriceAnswer))
 
     @operation(

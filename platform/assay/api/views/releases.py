@@ -32,6 +32,7 @@ from governance.reviews.checklist import checklist_attest
 from governance.reviews.inbox import reviews_awaiting
 from governance.reviews.models import Decision, Review, Verdict
 from governance.reviews.selectors import review_standing, reviews_visible_to, why_not
+from governance.schemas import Schema
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.exports.services import FORMATS
 from registry.releases.models import Release
@@ -208,7 +209,7 @@ class EvidenceView(Endpoint):
         answer=OpenApiResponse(OpenApiTypes.BINARY, description="A .zip archive."),
     )
     def get(self, request: Request, release_id: int) -> HttpResponse:
-        self.query()
+        self.query_as(Schema)
         return evidence_file(self.actor, release_id)
 
 
@@ -243,5 +244,5 @@ class ReleaseExportView(Endpoint):
         answer=OpenApiResponse(OpenApiTypes.BINARY, description="The same for the same dossier."),
     )
     def get(self, request: Request, release_id: int, file_format: str) -> HttpResponse:
-        self.query()
+        self.query_as(Schema)
         return dossier_file(self.actor, release_id=release_id, file_format=file_format)

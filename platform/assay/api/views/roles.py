@@ -41,6 +41,7 @@ from governance.people.selectors import (
     person_get,
 )
 from governance.principals import Principal
+from governance.schemas import Schema
 
 
 def _role(body: RoleGrant, actor: Principal | None = None) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class GroupMappingsView(Endpoint):
 
     @operation("People", "List group mappings", answer=GroupMappingAnswer, paged=True)
     def get(self, request: Request) -> Response:
-        self.query()
+        self.query_as(Schema)
         return self.page(group_mappings_visible_to(self.actor), GroupMappingAnswer)
 
     @operation(

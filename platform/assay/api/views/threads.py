@@ -32,6 +32,7 @@ from governance.reviews.threads.schemas import (
 )
 from governance.reviews.threads.selectors import drafts_of, thread_get, threads_of, voice_of
 from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
+from governance.schemas import Schema
 from registry.releases.anchors import places_of
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -180,7 +181,7 @@ class ThreadView(ThreadEndpoint):
 
     @operation("Reviews", "One thread, with what was said in it", answer=ThreadAnswer)
     def get(self, request: Request, release_id: int, thread_id: int) -> Response:
-        self.query()
+        self.query_as(Schema)
         return self.thread(release_id, thread_id)
 
 
@@ -232,7 +233,7 @@ class DraftsView(ThreadEndpoint):
         paged=True,
     )
     def get(self, request: Request, release_id: int) -> Response:
-        self.query()
+        self.query_as(Schema)
         review = self.review(release_id)
         drafts = drafts_of(self.actor, review)
         return self.page(drafts, CommentDraftAnswer, prepared=self.drafts(release_id, review))

@@ -23,7 +23,7 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.parsers import OctetStreamParser, StrictJSONParser
 from governance.errors import DomainError, InvalidInput, WrongState
-from governance.schemas import parsed
+from governance.schemas import Schema, parsed
 from registry.datasets.selectors import dataset_get
 from registry.uploads.models import Upload, UploadKind
 from registry.uploads.schemas import NewUpload
@@ -95,7 +95,7 @@ class UploadsView(_TusEndpoint):
 
     @operation("Uploads", "List your unfinished uploads", answer=UploadAnswer, paged=True)
     def get(self, request: Request) -> Response:
-        self.query()
+        self.query_as(Schema)
         return self.page(uploads_of(self.actor), UploadAnswer)
 
     @operation(
@@ -143,7 +143,7 @@ class UploadView(_TusEndpoint):
 
     @operation("Uploads", "One upload of yours", answer=UploadAnswer)
     def get(self, request: Request, upload_id: UUID) -> Response:
-        self.query()
+        self.query_as(Schema)
         upload = upload_get(actor=self.actor, id=upload_id)
         return _with_offset(self.answer(upload, UploadAnswer), upload)
 
@@ -194,7 +194,7 @@ class UploadView(_TusEndpoint):
 
     @operation("Uploads", "Discard an upload and its bytes", answer=None, status=204)
     def delete(self, request: Request, upload_id: UUID) -> Response:
-        self.query()
+        self.query_as(Schema)
         upload_discard(actor=self.actor, upload_id=upload_id)
         return Response(status=204)
 
