@@ -469,6 +469,7 @@ TEMPLATES = [
             "builtins": [
                 "assay.portal.templatetags.assay",
                 "assay.portal.templatetags.dossiers",
+                "assay.portal.templatetags.layout",
                 "assay.portal.templatetags.opens",
             ],
             "libraries": {},

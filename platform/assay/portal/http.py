@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.paginator import EmptyPage, Page, PageNotAnInteger, Paginator
 from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views import View
 from rest_framework.permissions import SAFE_METHODS
 
@@ -37,6 +40,12 @@ def page_of(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) ->
         return paginator.page(request.GET.get("page", 1))
     except (PageNotAnInteger, EmptyPage):
         return paginator.page(1)
+
+
+def number_in(values: Mapping[str, str], name: str) -> int | None:
+    """Return the number of an object in a form or an address, or None."""
+    text = values.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 
 def refusal_page(request: HttpRequest, error: DomainError) -> HttpResponse:
@@ -137,6 +146,19 @@ class Screen(View):
     def context(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the template's context."""
         raise NotImplementedError
+
+    def done(
+        self,
+        sentence: str,
+        to: str,
+        *,
+        query: Any = None,
+        fragment: str | None = None,
+        **values: Any,
+    ) -> HttpResponse:
+        """Go to the page `to`, which says what was done."""
+        messages.success(self.request, sentence)
+        return redirect(reverse(to, kwargs=values, query=query, fragment=fragment))
 
 
 class ActionScreen(Screen):

@@ -51,7 +51,7 @@ def test_the_chain_from_feedback_to_a_release_draft(office: FeedbackOffice):
     post(client, "/feedback/review", id=[first.pk, second.pk], verdict="accept")
     assert set(Feedback.objects.values_list("state", flat=True)) == {FeedbackState.ACCEPTED}
 
-    assert "Make a dataset version of 2 accepted" in page(client, ACCEPTED)
+    assert "Create a dataset version from 2 accepted" in page(client, ACCEPTED)
     form = page(client, "/feedback/dataset?deployment=review-sentiment")
     assert f'<option value="{office.train.pk}" selected>train v1' in form
     made = post(

@@ -75,7 +75,7 @@ def test_with_nothing_live_all_is_new(company: Company) -> None:
     said = words(page(company))
     assert "Nothing live as docstring-writer that you may see" in said
     assert "all new" in said
-    assert "Model card " not in said.split("Whom it reaches")[0].split("What is asked")[1]
+    assert "Model card " not in said.split("Affected departments")[0].split("Release request")[1]
 
 
 def test_data_settings_card_answers_and_files_are_shown_by_what_changed(company: Company) -> None:
@@ -151,13 +151,13 @@ def test_whom_it_reaches_is_counted_from_the_ledger(company: Company) -> None:
             version_digest=company.first.digest, endpoint="/v1/chat/completions", outcome="ok",
         )  # fmt: skip
     company.waiting.departments.add(company.departments["finance"])
-    reach = words(page(company)).split("Whom it reaches")[1]
+    reach = words(page(company)).split("Affected departments")[1]
     assert "engineering as now 40 requests" in reach
     assert "clinical no 1 request 1,000" in reach
     assert "finance plus" not in reach
     assert "finance new nothing" in reach
     # Who may not decide sees their own department's alone.
-    theirs = words(page(company, "enzo")).split("Whom it reaches")[1]
+    theirs = words(page(company, "enzo")).split("Affected departments")[1]
     assert "as far as you may see" in theirs
     assert "clinical" not in theirs.split("Conversation")[0]
 

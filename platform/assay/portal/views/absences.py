@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
 from django.utils import timezone
 
 from assay.portal.forms.base import SlugChoice, TablerForm
@@ -63,10 +61,9 @@ class Absences(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         absence = absence_set(actor=self.actor, **cleaned(self.form()))
-        messages.success(
-            self.request, f"{absence.deputy.name} stands in for you, as {absence.speciality}."
+        return self.done(
+            f"{absence.deputy.name} is your deputy for {absence.speciality}.", "portal:absences"
         )
-        return redirect("portal:absences")
 
 
 class AbsenceEnd(Absences):
@@ -77,5 +74,4 @@ class AbsenceEnd(Absences):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         absence_end(actor=self.actor, absence_id=kwargs["id"])
-        messages.success(self.request, "The absence has ended. Earlier decisions stay valid.")
-        return redirect("portal:absences")
+        return self.done("The absence has ended. Earlier decisions stay valid.", "portal:absences")

@@ -36,7 +36,7 @@ from assay.accounts.links import link_forget, link_opened
 from assay.accounts.pages import destination
 from assay.middleware import principal_of
 from assay.portal.forms.account import CodeForm, ConfirmForm, PasskeyForm, PasswordForm, TokenForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
 from assay.portal.second_factor import (
     MARK,
     SECRETS,
@@ -46,7 +46,7 @@ from assay.portal.second_factor import (
     typed_fields,
 )
 from assay.portal.views.one_time_links import SECRET, app_secret, app_shown
-from assay.portal.views.sessions import session_id_of, shown
+from assay.portal.views.sessions import shown
 from governance.errors import DomainError, InvalidInput, NotFound, NotPermitted
 from governance.keys.models import ApiKey
 from governance.keys.selectors import key_get, keys_visible_to
@@ -174,8 +174,7 @@ class PasswordChange(FreshScreen):
         old_key = self.request.session.session_key
         update_session_auth_hash(self.request, person)
         follow_session(self.request, old_key)
-        messages.success(self.request, "Your password is changed; your other sessions ended.")
-        return redirect("portal:account")
+        return self.done("Your password is changed; your other sessions ended.", "portal:account")
 
 
 def follow_session(request: HttpRequest, old_key: str | None) -> None:
@@ -276,8 +275,7 @@ class FactorRemove(FreshScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         factor_remove(actor=self.actor, factor_id=id)
-        messages.success(self.request, "The second factor is removed.")
-        return redirect("portal:account")
+        return self.done("The second factor is removed.", "portal:account")
 
 
 class RecoveryCodes(FreshScreen):
@@ -351,8 +349,7 @@ class TokenRevoke(Account):
         if key.person_id != self.actor.person_id:
             raise NotFound(f"There is no access token {id} on your account.")
         key_revoke(actor=self.actor, key_id=key.pk)
-        messages.success(self.request, f"The token {key.name} is revoked.")
-        return redirect("portal:account")
+        return self.done(f"The token {key.name} is revoked.", "portal:account")
 
 
 class SessionEnd(Account):
@@ -364,11 +361,13 @@ class SessionEnd(Account):
         if wanted == "others":
             person = own_account(self.actor)
             ended = sessions_revoke(actor=self.actor, person_id=person.pk, keep=here)
-            messages.success(self.request, f"{ended} other session{'s'[: ended != 1]} ended.")
+            sentence = f"{ended} other session{'s'[: ended != 1]} ended."
         else:
-            session_revoke(actor=self.actor, session_id=session_id_of(wanted))
-            messages.success(self.request, "The session ended.")
-        return redirect("portal:account")
+            session_revoke(
+                actor=self.actor, session_id=number_in(self.request.POST, "session") or 0
+            )
+            sentence = "The session ended."
+        return self.done(sentence, "portal:account")
 
 
 @method_decorator([never_cache, sensitive_post_parameters("code", "credential")], name="dispatch")

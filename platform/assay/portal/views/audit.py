@@ -123,11 +123,13 @@ class AuditCheckpoints(Screen):
         heads = audit_checkpoints_visible_to(self.actor).prefetch_related("cosignatures")
         page = page_of(self.request, heads, LIST_SIZE)
         keepers = kept_outside(self.actor)
+        witnessed = len(keepers) > 1
         return {
             "page": page,
             "heads": [_shown(head) for head in page.object_list],
             "keepers": keepers,
-            "witnessed": len(keepers) > 1,
+            "witnessed": witnessed,
+            "columns": f"# Events | Root | Signed | Second place{' | Cosigned' * witnessed} | …",
             "keys": split_keys(audit_public_keys()),
             "lag": sealing_lag_s(),
             "publish_lag": publish_lag_s(),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 
 from assay.downloads import audit_export_file
 from assay.portal.access import may
@@ -88,8 +87,7 @@ class AuditExports(ActionScreen):
             filters=typed_in(self.request.POST),
             format=self.request.POST.get("format", ExportFormat.JSONL),
         )
-        messages.success(self.request, f"Export {export.pk} is in progress; see below.")
-        return redirect("portal:audit_exports")
+        return self.done(f"Export {export.pk} is in progress; see below.", "portal:audit_exports")
 
 
 class AuditExportRows(Screen):
@@ -104,8 +102,7 @@ class AuditExportCancel(AuditExports):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         export = audit_export_cancel(actor=self.actor, export_id=kwargs["id"])
-        messages.success(self.request, f"Export {export.pk} is canceled.")
-        return redirect("portal:audit_exports")
+        return self.done(f"Export {export.pk} is canceled.", "portal:audit_exports")
 
 
 class AuditExportFile(Screen):

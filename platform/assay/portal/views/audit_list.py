@@ -15,7 +15,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from assay.portal.access import may
-from assay.portal.http import ActionScreen
+from assay.portal.http import ActionScreen, number_in
 from assay.portal.templatetags.assay import sentence, words
 from assay.portal.words import action_groups, described, subject_types
 from governance.audit.search.filters import KINDS, EventFilter
@@ -45,7 +45,7 @@ TEXT_MAX = 201
 _ACTION = '<option value="{}">{}</option>'
 WITHIN = (("1h", "last hour"), ("24h", "last 24 hours"), ("7d", "last 7 days"), ("30d", "30 days"))
 # What a condition is called on the page, where that is not its name.
-TITLES = {"query": "search", "subject": "on what", "since": "from", "until": "to", "within": "when"}
+TITLES = {"query": "search", "subject": "subject", "since": "from", "until": "to", "within": "when"}
 # What an address may call a filter besides.
 SHORT = {"q": "query"}
 
@@ -55,12 +55,6 @@ def typed_in(given: Mapping[str, str]) -> dict[str, str]:
     named = ((SHORT.get(name, name), value) for name, value in given.items())
     # One character over what is let through, so that what is cut is refused and not searched for.
     return {name: value.strip()[:TEXT_MAX] for name, value in named if name in PARAMETERS}
-
-
-def place_in(given: Mapping[str, str], name: str) -> int | None:
-    """The id of an event from which a page goes on; None when it is none."""
-    text = given.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 class AuditLog(ActionScreen):
@@ -110,8 +104,8 @@ class AuditLog(ActionScreen):
 
     def found(self, given: EventFilter) -> EventPage:
         """The page that the address asks for; the newest when going back comes out there."""
-        before = place_in(self.request.GET, "before")
-        after = None if before is not None else place_in(self.request.GET, "after")
+        before = number_in(self.request.GET, "before")
+        after = None if before is not None else number_in(self.request.GET, "after")
         page = audit_event_page(
             actor=self.actor, given=given, before=before, after=after, size=LIST_SIZE
         )
@@ -225,8 +219,7 @@ class AuditFilterDelete(AuditLog):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         audit_filter_delete(actor=self.actor, filter_id=id)
-        messages.success(self.request, "The filter is deleted.")
-        return redirect("portal:audit")
+        return self.done("The filter is deleted.", "portal:audit")
 
 
 def shown(kept: AuditFilter) -> HttpResponse:

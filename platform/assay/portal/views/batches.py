@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
 
 from assay.portal.access import may
-from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.http import ActionScreen, Screen
+from assay.portal.lists import ListScreen, states
 from governance.keys.selectors import keys_visible_to
 from governance.permissions import Action
 from registry.batches.models import Batch, BatchState
+from registry.batches.schemas import BatchFilter
 from registry.batches.selectors import batch_failures, batch_get, batch_moments, batches_visible_to
 from registry.batches.services import batch_cancel
 from registry.batches.states import ALLOWED_TRANSITIONS, OPEN
@@ -23,21 +25,18 @@ from registry.batches.states import ALLOWED_TRANSITIONS, OPEN
 ERRORS_SHOWN = 20
 
 
-class Batches(Screen):
-    """Every batch that the person may see, filtered by state."""
+class Batches(ListScreen):
+    """Every batch that the person may see."""
 
     template_name = "portal/batches/list.html"
+    title = "Batches"
+    lead = "Files of requests that run when there is room, under the same rules as online requests."
+    columns = "Batch | State | Requests | # Failed | Department | Created"
+    filters = BatchFilter
+    toolbar = (states(BatchState.choices),)
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = batches_visible_to(self.actor)
-        state = self.request.GET.get("state", "")
-        if state in BatchState.values:
-            rows = rows.filter(state=state)
-        return {
-            "page": page_of(self.request, rows),
-            "state": state,
-            "states": BatchState.choices,
-        }
+    def rows(self) -> QuerySet[Batch]:
+        return batches_visible_to(self.actor)
 
 
 class BatchPage(Screen):
@@ -91,5 +90,6 @@ class BatchCancel(BatchPage, ActionScreen):
 
     def act(self, *, id: str, **kwargs: Any) -> HttpResponse:  # noqa: A002
         batch_cancel(actor=self.actor, id=id)
-        messages.success(self.request, "The batch starts no more requests.")
-        return redirect("portal:batch", id=id)
+        return self.done(
+            "The batch is canceled. No more of its requests start.", "portal:batch", id=id
+        )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.emergency import AfterReviewForm, BreakGlassForm
@@ -57,10 +55,11 @@ class BreakGlassNew(ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         made = break_glass_request(actor=self.actor, release_id=id, **cleaned(self.form()))
-        messages.success(
-            self.request, "Requested. Nothing serves until a second person confirms it."
+        return self.done(
+            "Requested. Nothing serves until a second person confirms it.",
+            "portal:break_glass",
+            id=made.pk,
         )
-        return redirect("portal:break_glass", id=made.pk)
 
 
 class BreakGlassPage(ActionScreen):
@@ -105,11 +104,11 @@ class BreakGlassConfirm(BreakGlassPage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         glass = break_glass_confirm(actor=self.actor, break_glass_id=id)
-        messages.success(
-            self.request,
+        return self.done(
             f"Release {glass.release_id} may serve until {glass.ends_at:%Y-%m-%d %H:%M:%S} UTC.",
+            "portal:break_glass",
+            id=id,
         )
-        return redirect("portal:break_glass", id=id)
 
 
 class BreakGlassRefuse(BreakGlassPage):
@@ -119,8 +118,7 @@ class BreakGlassRefuse(BreakGlassPage):
         break_glass_refuse(
             actor=self.actor, break_glass_id=id, reason=self.request.POST.get("reason", "")
         )
-        messages.success(self.request, "Refused.")
-        return redirect("portal:break_glass", id=id)
+        return self.done("Refused.", "portal:break_glass", id=id)
 
 
 class BreakGlassEnd(BreakGlassPage):
@@ -130,8 +128,7 @@ class BreakGlassEnd(BreakGlassPage):
         break_glass_end(
             actor=self.actor, break_glass_id=id, reason=self.request.POST.get("reason", "")
         )
-        messages.success(self.request, "Ended. The release stops serving.")
-        return redirect("portal:break_glass", id=id)
+        return self.done("Ended. The release stops serving.", "portal:break_glass", id=id)
 
 
 class BreakGlassReview(BreakGlassPage):
@@ -140,5 +137,4 @@ class BreakGlassReview(BreakGlassPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         given = cleaned(AfterReviewForm(self.request.POST))
         break_glass_review(actor=self.actor, break_glass_id=id, **given)
-        messages.success(self.request, "Reviewed.")
-        return redirect("portal:break_glass", id=id)
+        return self.done("Reviewed.", "portal:break_glass", id=id)

@@ -7,10 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib import messages
 from django.db.models import F, Q
 from django.http import HttpResponse
-from django.shortcuts import redirect
 from django.utils import timezone
 
 from assay.portal.access import departments_where, may
@@ -210,8 +208,7 @@ class LimitNew(ActionScreen):
             shadow=values["shadow"],
             **subject,
         )
-        messages.success(self.request, "The limit is set. It takes effect within a second.")
-        return redirect("portal:budgets")
+        return self.done("The limit is set. It takes effect within a second.", "portal:budgets")
 
 
 class LimitPage(ActionScreen):
@@ -259,8 +256,9 @@ class LimitPage(ActionScreen):
             deployment=row.deployment,
             **subject,
         )
-        messages.success(self.request, f"The limit is {'removed' if takes_away else 'changed'}.")
-        return redirect("portal:budgets")
+        return self.done(
+            f"The limit is {'removed' if takes_away else 'changed'}.", "portal:budgets"
+        )
 
 
 class PriceSet(ActionScreen):
@@ -288,8 +286,7 @@ class PriceSet(ActionScreen):
         takes_away = "take-away" in self.request.POST
         tariff = None if takes_away else form.tariff()
         price_set(actor=self.actor, deployment=values["deployment"], tariff=tariff)
-        messages.success(self.request, f"The price is {'removed' if takes_away else 'set'}.")
-        return redirect("portal:budgets")
+        return self.done(f"The price is {'removed' if takes_away else 'set'}.", "portal:budgets")
 
 
 class Which(Screen):

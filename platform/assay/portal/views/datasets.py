@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
-from django.db.models import Count, Max
+from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
-from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.access import departments_where, may
 from assay.portal.dataset_media import file_named, media_answer, with_addresses
 from assay.portal.forms.datasets import DatasetForm, DatasetVersionForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in, page_of
+from assay.portal.lists import ListScreen
 from assay.portal.views.uploads import given_uploads, upload_context
 from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
@@ -64,20 +64,19 @@ def row_kind_of(dataset: Dataset) -> RowKind | None:
     return next((kind for kind in kinds if kind.name == dataset.row_kind), None)
 
 
-class Datasets(Screen):
+class Datasets(ListScreen):
     """Every dataset the person may see."""
 
     template_name = "portal/models/datasets.html"
+    title = "Datasets"
+    lead = "Training and evaluation data, each with an owner, a classification and a license."
+    columns = "Dataset | Classification | Task | Department | License | # Versions | # Rows"
+    creates = (Action.DATASET_CREATE, "dataset")
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Dataset]:
         rows = datasets_visible_to(self.actor).select_related("department")
-        rows = rows.annotate(
-            versions_n=Count("versions", distinct=True), rows_n=Max("versions__rows")
-        ).order_by("name")
-        return {
-            "page": page_of(self.request, rows),
-            "may_create": may_somewhere(self.actor, Action.DATASET_CREATE, kind="dataset"),
-        }
+        counts = {"versions_n": Count("versions", distinct=True), "rows_n": Max("versions__rows")}
+        return rows.annotate(**counts).order_by("name")
 
 
 class DatasetNew(ActionScreen):
@@ -100,8 +99,11 @@ class DatasetNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         dataset = dataset_create(actor=self.actor, **cleaned(self.form()))
-        messages.success(self.request, f"{dataset.name} is registered; add its first version.")
-        return redirect("portal:dataset", name=dataset.name)
+        return self.done(
+            f"{dataset.name} is registered; add its first version.",
+            "portal:dataset",
+            name=dataset.name,
+        )
 
 
 class DatasetPage(ActionScreen):
@@ -160,9 +162,8 @@ class DatasetPage(ActionScreen):
         self, dataset: Dataset, listed: list[DatasetVersion], number: int | None
     ) -> DatasetVersion | None:
         """The version whose rows are shown: the one that is named, else the newest of the page."""
-        given = self.request.GET.get("version", "")
-        if number is None and given.isdecimal():
-            number = int(given[:9])
+        if number is None:
+            number = number_in(self.request.GET, "version")
         if number is None:
             return listed[0] if listed else None
         found = [version for version in listed if version.number == number]
@@ -209,8 +210,7 @@ class DatasetPage(ActionScreen):
             upload_id=uploads[0] if uploads else None,
             columns=form.mapping(),
         )
-        messages.success(self.request, f"{version} has {version.rows:,} rows.")
-        return redirect("portal:dataset", name=name)
+        return self.done(f"{version} has {version.rows:,} rows.", "portal:dataset", name=name)
 
 
 class DatasetRows(DatasetPage):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.code_examples import CodeExample, code_examples
 from assay.portal.forms.deployments import ReplicasForm
-from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, page_of
+from assay.portal.http import ActionScreen, add_refusal, cleaned, number_in
+from assay.portal.lists import ListScreen
 from assay.portal.reads import usage_days
 from assay.portal.series import request_bars
 from assay.portal.views.versions import may_report
@@ -35,20 +35,21 @@ from workers.placement.services import deployment_place
 from workers.placement.settings import ReplicaSettings
 
 
-class Deployments(Screen):
+class Deployments(ListScreen):
     """Every deployment the person may see; stopped ones on request."""
 
     template_name = "portal/deployments/list.html"
+    title = "Deployments"
+    lead = "Deployed models, with the approval and the bytes of each."
+    columns = "Deployment | State | Version | Digest | # Ready | For | Expires"
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Deployment]:
         rows = deployments_visible_to(self.actor)
-        everything = self.request.GET.get("all") == "1"
-        if not everything:
+        if self.request.GET.get("all") != "1":
             rows = rows.exclude(state=DeploymentState.STOPPED)
-        rows = rows.select_related("release__version__model", "department").prefetch_related(
+        return rows.select_related("release__version__model", "department").prefetch_related(
             "replicas", "release__departments"
         )
-        return {"page": page_of(self.request, rows), "everything": everything}
 
 
 def examples(request: HttpRequest, deployment: Deployment) -> list[CodeExample]:
@@ -141,16 +142,15 @@ class DeploymentReplicas(DeploymentPage):
         deployment = deployment_place(
             actor=self.actor, deployment_id=id, settings=ReplicaSettings(**values)
         )
-        messages.success(self.request, f"Replicas of {deployment.name} saved.")
-        return redirect("portal:deployment", id=id)
+        return self.done(f"Replicas of {deployment.name} saved.", "portal:deployment", id=id)
 
 
 class DeploymentRollback(DeploymentPage):
     """Goes back to what served before, with a reason."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        chosen = self.request.POST.get("release", "")
-        if not (chosen.isascii() and chosen.isdecimal() and len(chosen) <= 18):
+        release_id = number_in(self.request.POST, "release")
+        if release_id is None:
             raise InvalidInput(
                 "Name the release to roll back to.",
                 fields={"release": ["Choose one of the list."]},
@@ -158,14 +158,14 @@ class DeploymentRollback(DeploymentPage):
         again = deployment_rollback(
             actor=self.actor,
             deployment_id=id,
-            release_id=int(chosen),
+            release_id=release_id,
             reason=self.request.POST.get("reason", ""),
         )
-        messages.success(
-            self.request,
+        return self.done(
             f"{again.name} rolls back to {again.release.version}: workers are loading it.",
+            "portal:deployment",
+            id=again.pk,
         )
-        return redirect("portal:deployment", id=again.pk)
 
 
 class DeploymentStop(DeploymentPage):
@@ -174,5 +174,4 @@ class DeploymentStop(DeploymentPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = self.request.POST.get("reason", "").strip()
         deployment = deployment_stop(actor=self.actor, deployment_id=id, reason=reason)
-        messages.success(self.request, f"{deployment.name} is stopped.")
-        return redirect("portal:deployment", id=id)
+        return self.done(f"{deployment.name} is stopped.", "portal:deployment", id=id)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.knowledge import DocumentForm, DocumentRecallForm
-from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in
 from assay.portal.views.knowledge import index_outlook
 from governance.errors import NotFound
 from governance.permissions import Action
@@ -31,7 +29,6 @@ from workers.jobs.knowledge import document_publish_request, index_job_shown
 WINDOW = 12_000
 _BEFORE = 2_000
 ANSWERS_SHOWN = 50
-_OFFSET_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +100,8 @@ class DocumentPage(Screen):
         }  # fmt: skip
 
     def shown(self, version: DocumentVersion) -> Shown:
-        start, end = self.offset("start"), self.offset("end")
+        start, end = (number_in(self.request.GET, name) or 0 for name in ("start", "end"))
         return shown_text(self.actor, version, start, end)
-
-    def offset(self, name: str) -> int:
-        given = self.request.GET.get(name, "")
-        return int(given[:_OFFSET_DIGITS]) if given.isdecimal() and given.isascii() else 0
 
 
 class DocumentPublish(DocumentPage, ActionScreen):
@@ -118,8 +111,9 @@ class DocumentPublish(DocumentPage, ActionScreen):
         version_of(self.actor, name, id)
         version = document_publish_request(actor=self.actor, version_id=id)
         outlook = index_outlook(index_job_shown(version.document.base_id))
-        messages.success(self.request, f"{version} is in force; the index {outlook}.")
-        return redirect("portal:knowledge_base", name=name)
+        return self.done(
+            f"{version} is in force; the index {outlook}.", "portal:knowledge_base", name=name
+        )
 
 
 class DocumentDelete(DocumentPage, ActionScreen):
@@ -128,8 +122,7 @@ class DocumentDelete(DocumentPage, ActionScreen):
     def act(self, *, name: str, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version_of(self.actor, name, id)
         document_draft_delete(actor=self.actor, version_id=id)
-        messages.success(self.request, "The draft is deleted.")
-        return redirect("portal:knowledge_base", name=name)
+        return self.done("The draft is deleted.", "portal:knowledge_base", name=name)
 
 
 class DocumentRecall(ActionScreen):
@@ -155,5 +148,9 @@ class DocumentRecall(ActionScreen):
         version_of(self.actor, name, id)
         given = cleaned(self.form())
         version = document_version_recall(actor=self.actor, version_id=id, reason=given["reason"])
-        messages.success(self.request, f"{version} is recalled; searches no longer find it.")
-        return redirect("portal:knowledge_document", name=name, id=id)
+        return self.done(
+            f"{version} is recalled; searches no longer find it.",
+            "portal:knowledge_document",
+            name=name,
+            id=id,
+        )

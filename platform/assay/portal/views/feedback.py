@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.access import departments_where, may
 from assay.portal.forms.feedback import FeedbackDataForm, FeedbackReasonForm, FeedbackReviewForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.lists import Field, ListScreen, states
 from governance.errors import InvalidInput, NotFound
 from governance.permissions import Action
 from registry.datasets.models import Dataset, DatasetVersion
@@ -23,6 +21,7 @@ from registry.datasets.selectors import dataset_versions_visible_to, datasets_vi
 from registry.feedback.datasets import FEEDBACK_MAX, feedback_dataset_version
 from registry.feedback.models import Feedback, FeedbackState
 from registry.feedback.rows import right_answer
+from registry.feedback.schemas import FeedbackFilter
 from registry.feedback.selectors import (
     feedback_get,
     feedback_unused,
@@ -71,44 +70,46 @@ def accepts(request: HttpRequest) -> bool:
     return verdict == "accept"
 
 
-class FeedbackList(Screen):
+class FeedbackList(ListScreen):
     """Feedback that the person may see, by deployment and state."""
 
     template_name = "portal/feedback/list.html"
+    title = "Feedback"
+    lead = "Ratings and corrections of answers, from applications and people of your departments."
+    columns = "Feedback | Input | Right answer | Rating | State | Sent"
+    filters = FeedbackFilter
 
-    def rows(self) -> tuple[QuerySet[Feedback], dict[str, str]]:
-        """Return the rows and the filters that were chosen."""
-        given = self.request.GET
-        chosen = {
-            "state": given.get("state", FeedbackState.PENDING.value),
-            "deployment": given.get("deployment", "")[:80].replace("\0", ""),
-            "data": given.get("data", ""),
-        }
-        rows = feedback_visible_to(self.actor)
-        if chosen["data"].isdecimal():
-            rows = rows.filter(dataset_versions=int(chosen["data"][:9]))
-            chosen["state"] = given.get("state", "")
-        if chosen["deployment"]:
-            rows = rows.filter(deployment=chosen["deployment"])
-        if chosen["state"] in FeedbackState.values:
-            rows = rows.filter(state=chosen["state"])
-        return rows, chosen
+    def rows(self) -> QuerySet[Feedback]:
+        rows, given = feedback_visible_to(self.actor), self.request.GET
+        version = number_in(given, "data")
+        if version is not None:
+            return rows.filter(dataset_versions=version)
+        return rows if "state" in given else rows.filter(state=FeedbackState.PENDING)
+
+    def shown(self, rows: list[Feedback]) -> list[Line]:
+        return [self._line(feedback) for feedback in rows]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows, chosen = self.rows()
-        page = page_of(self.request, rows)
-        page.object_list = [self._line(feedback) for feedback in page.object_list]
-        names = feedback_visible_to(self.actor).order_by("deployment")
+        listed, given = super().context(**kwargs), self.request.GET
+        every = feedback_visible_to(self.actor).order_by("deployment")
+        names = every.values_list("deployment", flat=True).distinct()[:200]
+        choosable = any(line.choosable for line in listed["page"].object_list)
         unused = feedback_unused(self.actor)
-        if chosen["deployment"]:
-            unused = unused.filter(deployment=chosen["deployment"])
+        if deployment := listed["chosen"].deployment:
+            unused = unused.filter(deployment=deployment)
         return {
-            "page": page,
-            "chosen": chosen,
-            "states": [("", "any"), *FeedbackState.choices],
-            "deployments": list(names.values_list("deployment", flat=True).distinct()[:200]),
+            **listed,
+            "toolbar": (
+                Field("deployment", "Deployment", [(name, name) for name in names]),
+                # What a dataset version holds is shown in every state.
+                states(FeedbackState.choices)
+                if "data" in given
+                else states([*FeedbackState.choices, ("", "any")], none=""),
+            ),
+            "hidden": {name: given[name] for name in ("data",) if name in given},
             "unused": unused.count(),
-            "choosable": any(line.choosable for line in page.object_list),
+            "choosable": choosable,
+            "columns": f"… | {self.columns}" if choosable else self.columns,
         }
 
     def _line(self, feedback: Feedback) -> Line:
@@ -132,8 +133,7 @@ class FeedbackReviews(FeedbackList, ActionScreen):
         accept = accepts(self.request)
         done = feedback_review(actor=self.actor, feedback_ids=ids, accept=accept)
         verb = "Accepted" if accept else "Rejected"
-        messages.success(self.request, f"{verb} {len(done)}.")
-        return redirect(f"{reverse('portal:feedback')}?{self.request.GET.urlencode()}")
+        return self.done(f"{verb} {len(done)}.", "portal:feedback", query=self.request.GET)
 
 
 class FeedbackPage(ActionScreen):
@@ -168,8 +168,7 @@ class FeedbackPage(ActionScreen):
         accept = accepts(self.request)
         correction = cleaned(self.form(feedback))["correction"] if accept else ""
         feedback_review(actor=self.actor, feedback_ids=[id], accept=accept, correction=correction)
-        messages.success(self.request, "Accepted." if accept else "Rejected.")
-        return redirect("portal:feedback_one", id=id)
+        return self.done("Accepted." if accept else "Rejected.", "portal:feedback_one", id=id)
 
 
 class FeedbackErase(FeedbackPage):
@@ -181,8 +180,7 @@ class FeedbackErase(FeedbackPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(FeedbackReasonForm(self.request.POST))["reason"]
         feedback_erase(actor=self.actor, feedback_id=id, reason=reason)
-        messages.success(self.request, "The content is erased.")
-        return redirect("portal:feedback_one", id=id)
+        return self.done("The content is erased.", "portal:feedback_one", id=id)
 
 
 class FeedbackData(ActionScreen):
@@ -244,7 +242,8 @@ class FeedbackData(ActionScreen):
         made = feedback_dataset_version(
             actor=self.actor, dataset=dataset, feedback_ids=ids, base=values["base"]
         )
-        messages.success(
-            self.request, f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback."
+        return self.done(
+            f"{made} holds {made.rows:,} rows; {len(ids)} come from feedback.",
+            "portal:dataset",
+            name=dataset.name,
         )
-        return redirect("portal:dataset", name=dataset.name)

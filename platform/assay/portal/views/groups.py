@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.people import MappingForm
@@ -58,14 +56,14 @@ class Groups(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         mapping = group_mapping_create(actor=self.actor, **cleaned(self.form()))
         if isinstance(mapping, RoleRequest):
-            messages.success(self.request, "Requested. A second administrator approves it.")
-            return redirect("portal:role_requests")
-        messages.success(
-            self.request,
-            f"Whoever is in {mapping.group} now holds the role; those who sign in by single "
-            "sign-on get it when they next do.",
+            return self.done(
+                "Requested. A second administrator approves it.", "portal:role_requests"
+            )
+        return self.done(
+            f"Members of {mapping.group} now have the role. People who use single sign-on get it "
+            "at their next sign-in.",
+            "portal:groups",
         )
-        return redirect("portal:groups")
 
 
 class GroupMappingDelete(Groups):
@@ -73,10 +71,7 @@ class GroupMappingDelete(Groups):
 
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         group_mapping_delete(actor=self.actor, mapping_id=kwargs["id"])
-        messages.success(
-            self.request, "The mapping is gone, and with it the roles that it alone gave."
-        )
-        return redirect("portal:groups")
+        return self.done("Mapping removed, with the roles that only it granted.", "portal:groups")
 
 
 class GroupPage(Screen):

@@ -8,6 +8,8 @@ from django.db.models import QuerySet
 
 from assay.portal.access import departments_where
 from assay.portal.http import Screen, page_of
+from assay.portal.lists import Field, states
+from assay.portal.templatetags.assay import sentence
 from governance.people.models import Speciality
 from governance.permissions import Action
 from governance.principals import Principal
@@ -45,6 +47,7 @@ class Reviews(Screen):
         counts = inbox_counts(self.actor, query)
         tab = self.tab(query, counts)
         page = page_of(self.request, self.rows(tab, query))
+        narrowed = query != ReviewFilter()
         lacking = missing_specialities(page.object_list)
         assigned = assignees_by_review(page.object_list)
         return {
@@ -54,16 +57,25 @@ class Reviews(Screen):
             "rows": [
                 (review, lacking[review.pk], assigned[review.pk]) for review in page.object_list
             ],
-            "query": query,
-            "narrowed": query != ReviewFilter(),
-            "specialities": specialities_for(self.actor),
-            "tiers": SHIPPED,
-            "states": ReviewState.choices,
-            "dues": DUE_WORDS.items(),
-            "departments": departments_where(
-                self.actor, Action.DEPARTMENT_VIEW, kind="department"
-            ).values_list("slug", "name"),
+            "toolbar": self.toolbar(),
+            "hidden": {"tab": tab},
+            "narrowed": narrowed,
+            "clear": f"?tab={tab}" if narrowed else "",
         }
+
+    def toolbar(self) -> list[Field]:
+        """Return the filters; that of departments only for people who see some."""
+        departments = departments_where(self.actor, Action.DEPARTMENT_VIEW, kind="department")
+        owners = list(departments.values_list("slug", "name"))
+        lacking = [(each, sentence(each)) for each in specialities_for(self.actor)]
+        fields = [
+            Field("missing", "Still needs", lacking, none="Any role"),
+            Field("tier", "Tier", [(tier, sentence(tier)) for tier in SHIPPED]),
+            Field("due", "Due", list(DUE_WORDS.items()), none="Any time"),
+            states(ReviewState.choices),
+            Field("assigned", "Assigned to", [("me", "Me")], none="Anyone"),
+        ]
+        return [*fields, Field("department", "Department", owners)] if owners else fields
 
     def tab(self, query: ReviewFilter, counts: Counts) -> str:
         """Return the requested tab; else the person's own tab if it has tasks, else the tab with

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.emergency import IncidentForm, IncidentRateForm, IncidentTextForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.lists import ListScreen, states
 from governance.errors import InvalidInput
 from governance.permissions import Action
 from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentState, NoteKind
+from registry.incidents.schemas import IncidentFilter
 from registry.incidents.selectors import (
     incident_get,
     incident_notes,
@@ -42,23 +44,26 @@ MOVES = {
 }
 
 
-class Incidents(Screen):
+class Incidents(ListScreen):
     """Every incident that concerns what the person's departments own or use."""
 
     template_name = "portal/incidents/list.html"
+    title = "Incidents"
+    lead = (
+        "Problems with versions that you own, use or oversee. High and critical incidents suspend "
+        "the affected releases."
+    )
+    columns = "Incident | Severity | State | About | Serving | Reported"
+    filters = IncidentFilter
+    toolbar = (
+        states([("standing", "not resolved"), ("", "any"), *IncidentState.choices], none=""),
+    )
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Incident]:
         rows = incidents_visible_to(self.actor)
-        state = self.request.GET.get("state", "standing")
-        if state == "standing":
-            rows = rows.filter(state__in=STANDING)
-        elif state in IncidentState.values:
-            rows = rows.filter(state=state)
-        return {
-            "page": page_of(self.request, rows),
-            "state": state,
-            "states": [("standing", "not resolved"), ("", "any"), *IncidentState.choices],
-        }
+        if self.request.GET.get("state", "standing") == "standing":
+            return rows.filter(state__in=STANDING)
+        return rows
 
 
 class IncidentNew(ActionScreen):
@@ -72,13 +77,12 @@ class IncidentNew(ActionScreen):
     def about(self) -> tuple[str, int, ModelVersion]:
         """From where it is reported, and of which version."""
         for name in ("version", "deployment"):
-            given = self.request.POST.get(name, "") or self.request.GET.get(name, "")
-            if given.isascii() and given.isdecimal() and len(given) <= 18:
-                number = int(given)
-                if name == "version":
-                    return name, number, version_get(actor=self.actor, id=number)
-                found = deployment_get(actor=self.actor, deployment_id=number)
-                return name, number, found.release.version
+            number = number_in(self.request.POST, name) or number_in(self.request.GET, name)
+            if number is not None and name == "version":
+                return name, number, version_get(actor=self.actor, id=number)
+            if number is not None:
+                deployment = deployment_get(actor=self.actor, deployment_id=number)
+                return name, number, deployment.release.version
         raise InvalidInput(
             "Name the version.",
             hint="Report an incident from the page of a version or of a deployment.",
@@ -91,8 +95,7 @@ class IncidentNew(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         _, _, version = self.about()
         made = incident_open(actor=self.actor, versions=[version.pk], **cleaned(self.form()))
-        messages.success(self.request, f"Incident {made.pk} is reported.")
-        return redirect("portal:incident", id=made.pk)
+        return self.done(f"Incident {made.pk} is reported.", "portal:incident", id=made.pk)
 
 
 class IncidentPage(ActionScreen):
@@ -163,8 +166,7 @@ class IncidentMove(IncidentPage):
             actor=self.actor, incident_id=id, state=post.get("state", ""),
             text=post.get("text", ""),
         )  # fmt: skip
-        messages.success(self.request, f"The incident is {post.get('state', '')}.")
-        return redirect("portal:incident", id=id)
+        return self.done(f"The incident is {post.get('state', '')}.", "portal:incident", id=id)
 
 
 class IncidentRate(IncidentPage):
@@ -173,25 +175,23 @@ class IncidentRate(IncidentPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         given = cleaned(IncidentRateForm(self.request.POST))
         incident_rate(actor=self.actor, incident_id=id, **given)
-        messages.success(self.request, "Severity changed.")
-        return redirect("portal:incident", id=id)
+        return self.done("Severity changed.", "portal:incident", id=id)
 
 
 class IncidentVersionAdd(IncidentPage):
     """Says that it is about a further version."""
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
-        given = self.request.POST.get("version", "").strip()
-        if not (given.isascii() and given.isdecimal() and len(given) <= 18):
+        version_id = number_in(self.request.POST, "version")
+        if version_id is None:
             raise InvalidInput(
                 "Name the version.", fields={"version": ["The number in its address."]}
             )
         incident_add_version(
-            actor=self.actor, incident_id=id, version_id=int(given),
+            actor=self.actor, incident_id=id, version_id=version_id,
             text=self.request.POST.get("text", ""),
         )  # fmt: skip
-        messages.success(self.request, "The version is added.")
-        return redirect("portal:incident", id=id)
+        return self.done("The version is added.", "portal:incident", id=id)
 
 
 class IncidentLift(IncidentPage):
@@ -201,9 +201,9 @@ class IncidentLift(IncidentPage):
         done = incident_lift(
             actor=self.actor, incident_id=id, reason=self.request.POST.get("reason", "")
         )
-        messages.success(
-            self.request,
+        return self.done(
             f"Lifted: {len(done.approved)} releases are approved again, {len(done.suspended)} stay "
             "suspended.",
+            "portal:incident",
+            id=id,
         )
-        return redirect("portal:incident", id=id)

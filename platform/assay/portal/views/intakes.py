@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
-from assay.portal.access import may, may_somewhere
+from assay.portal.access import may
 from assay.portal.forms.models import IntakeForm
-from assay.portal.http import ActionScreen, Screen, add_refusal, cleaned, page_of
+from assay.portal.http import ActionScreen, add_refusal, cleaned
+from assay.portal.lists import ListScreen, states
 from assay.portal.views.uploads import given_uploads, upload_context
 from governance.permissions import Action
-from registry.intake.models import IntakeState
+from registry.intake.models import Intake, IntakeState
+from registry.intake.schemas import IntakeFilter
 from registry.intake.selectors import intake_get, intakes_visible_to
 from registry.intake.services import intake_allow, intake_sign_off
 from registry.uploads.models import UploadKind
@@ -23,24 +25,24 @@ from workers.jobs.selectors import jobs_visible_to
 from workers.jobs.training import adapter_bases
 
 
-class Intakes(Screen):
+class Intakes(ListScreen):
     """Every delivery the person may see."""
 
     template_name = "portal/models/intakes.html"
+    title = "Intakes"
+    lead = (
+        "Uploaded model files: quarantined, checked, and signed off by a second person or rejected "
+        "with the reason."
+    )
+    columns = "Delivery | State | # Checks | License | Delivered"
+    filters = IntakeFilter
+    toolbar = (states(IntakeState.choices),)
+    creates = (Action.INTAKE_CREATE, "intake")
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = intakes_visible_to(self.actor).select_related(
+    def rows(self) -> QuerySet[Intake]:
+        return intakes_visible_to(self.actor).select_related(
             "model__department", "submitted_by", "version__model"
         )
-        state = self.request.GET.get("state", "")
-        if state in IntakeState.values:
-            rows = rows.filter(state=state)
-        return {
-            "page": page_of(self.request, rows),
-            "state": state,
-            "states": IntakeState.choices,
-            "may_deliver": may_somewhere(self.actor, Action.INTAKE_CREATE, kind="intake"),
-        }
 
 
 class IntakePage(ActionScreen):
@@ -76,8 +78,7 @@ class IntakePage(ActionScreen):
             accept=accept,
             reason=self.request.POST.get("reason", "").strip(),
         )
-        messages.success(self.request, f"Intake {intake.pk} is {intake.state}.")
-        return redirect("portal:intake", id=id)
+        return self.done(f"Intake {intake.pk} is {intake.state}.", "portal:intake", id=id)
 
 
 class IntakeNew(ActionScreen):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from assay.portal.access import may
-from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.http import ActionScreen, Screen, number_in
+from assay.portal.lists import Field, ListScreen, states
 from assay.portal.series import curve_points, curves
 from governance.errors import InvalidInput
 from governance.permissions import Action
@@ -25,6 +27,7 @@ from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobKind, JobPriority, JobState, StopRequest
 from workers.jobs.pausing import after_stop, job_pause, job_resume, pause_question
 from workers.jobs.reruns import is_repeatable, job_retry
+from workers.jobs.schemas import JobFilter
 from workers.jobs.selectors import attempt_logs, job_events, job_get, jobs_visible_to
 from workers.jobs.services import job_cancel, job_prioritize
 from workers.jobs.states import TERMINAL
@@ -38,25 +41,21 @@ def is_live(job: Job) -> bool:
     return job.state not in TERMINAL
 
 
-class Jobs(Screen):
-    """Every job the person may see, filtered by state and kind."""
+class Jobs(ListScreen):
+    """Every job the person may see."""
 
     template_name = "portal/jobs/list.html"
+    title = "Jobs"
+    lead = "Fine-tunes, evaluations, checks of intakes and indexes of knowledge bases."
+    columns = "Job | State | Progress | Department | Took | Created"
+    filters = JobFilter
+    toolbar = (
+        states(JobState.choices),
+        Field("kind", "Kind", [(kind.value, capfirst(kind.label)) for kind in JobKind]),
+    )
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = jobs_visible_to(self.actor)
-        state, kind = self.request.GET.get("state", ""), self.request.GET.get("kind", "")
-        if state in JobState.values:
-            rows = rows.filter(state=state)
-        if kind in JobKind.values:
-            rows = rows.filter(kind=kind)
-        return {
-            "page": page_of(self.request, rows),
-            "state": state,
-            "kind": kind,
-            "states": JobState.choices,
-            "kinds": JobKind.choices,
-        }
+    def rows(self) -> QuerySet[Job]:
+        return jobs_visible_to(self.actor)
 
 
 class JobPage(Screen):
@@ -173,8 +172,7 @@ class JobEvents(Screen):
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         job = job_get(actor=self.actor, job_id=kwargs["id"])
-        given = request.GET.get("after", "0")
-        after = int(given[:18]) if given.isdecimal() else 0
+        after = number_in(request.GET, "after") or 0
         lines, names = [], {}
         for event in job_events(job, after)[:EVENTS_SHOWN]:
             points = curve_points(event.data) if event.step is not None else {}
@@ -198,8 +196,7 @@ class JobCancel(JobPage, ActionScreen):
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job_cancel(actor=self.actor, job_id=id)
-        messages.success(self.request, "The job was asked to stop.")
-        return redirect("portal:job", id=id)
+        return self.done("Stop requested.", "portal:job", id=id)
 
 
 class JobPause(JobPage, ActionScreen):
@@ -209,8 +206,7 @@ class JobPause(JobPage, ActionScreen):
         job = job_pause(actor=self.actor, job_id=id)
         paused = job.state == JobState.PAUSED
         said = "The job is paused." if paused else "The job writes a checkpoint and stops."
-        messages.success(self.request, said)
-        return redirect("portal:job", id=id)
+        return self.done(said, "portal:job", id=id)
 
 
 class JobResume(JobPage, ActionScreen):
@@ -218,8 +214,7 @@ class JobResume(JobPage, ActionScreen):
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job_resume(actor=self.actor, job_id=id)
-        messages.success(self.request, "The job is back in line.")
-        return redirect("portal:job", id=id)
+        return self.done("The job is queued again.", "portal:job", id=id)
 
 
 class JobPrioritize(JobPage, ActionScreen):
@@ -233,8 +228,7 @@ class JobPrioritize(JobPage, ActionScreen):
                 "Choose a priority.", fields={"priority": ["is low, normal or high"]}
             ) from error
         job_prioritize(actor=self.actor, job_id=id, priority=priority)
-        messages.success(self.request, f"The job has {priority.word} priority.")
-        return redirect("portal:job", id=id)
+        return self.done(f"The job has {priority.word} priority.", "portal:job", id=id)
 
 
 class JobRetry(JobPage, ActionScreen):
@@ -242,5 +236,4 @@ class JobRetry(JobPage, ActionScreen):
 
     def act(self, *, id: UUID, **kwargs: Any) -> HttpResponse:  # noqa: A002
         job = job_retry(actor=self.actor, job_id=id)
-        messages.success(self.request, "The job is queued again.")
-        return redirect("portal:job", id=job.pk)
+        return self.done("The job is queued again.", "portal:job", id=job.pk)

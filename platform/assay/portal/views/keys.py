@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.utils import timezone
 
 from assay.portal.access import departments_where
 from assay.portal.forms.keys import KeyChangeForm, KeyForm, KeyRotateForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned
+from assay.portal.lists import ListScreen
 from governance.keys.changes import key_update
 from governance.keys.models import ApiKey
 from governance.keys.selectors import KeyState, key_get, key_state, keys_visible_to
@@ -69,10 +69,23 @@ def made(screen: Screen, key: ApiKey, token: str) -> HttpResponse:
     return response
 
 
-class Keys(ActionScreen):
+class Keys(ListScreen, ActionScreen):
     """Every key the person may see, and the form that makes one."""
 
     template_name = "portal/keys/list.html"
+    title = "API keys"
+    lead = (
+        "A department's credentials for its applications. Shown once, stored as a keyed hash, "
+        "revocable at once."
+    )
+    columns = "Key | State | Belongs to | May be used | Last used | Expires | …"
+
+    def rows(self) -> QuerySet[ApiKey]:
+        return keys_visible_to(self.actor)
+
+    def shown(self, rows: list[ApiKey]) -> list[dict[str, Any]]:
+        snapshot = active_policy()
+        return [offers(snapshot, self.actor, key) for key in rows]
 
     def form(self) -> KeyForm | None:
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")
@@ -83,10 +96,7 @@ class Keys(ActionScreen):
         return KeyForm(data, departments=departments, deployments=names)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        page = page_of(self.request, keys_visible_to(self.actor))
-        snapshot = active_policy()
-        rows = [offers(snapshot, self.actor, key) for key in page]
-        return {"page": page, "rows": rows, "form": self.form()}
+        return {**super().context(**kwargs), "form": self.form()}
 
     def act(self, **kwargs: Any) -> HttpResponse:
         departments = departments_where(self.actor, Action.KEY_CREATE, kind="key")
@@ -143,10 +153,9 @@ class KeyChange(KeyPage):
         key = self.key()
         values = cleaned(self.change_form(key, self.request.POST))
         key_update(actor=self.actor, key_id=key.pk, **values)
-        messages.success(
-            self.request, "The key is changed. This takes effect with the next request."
+        return self.done(
+            "The key is changed. This takes effect with the next request.", "portal:key", id=key.pk
         )
-        return redirect("portal:key", id=key.pk)
 
 
 class KeyRotate(KeyPage):
@@ -166,5 +175,4 @@ class KeyRevoke(KeyPage):
     def act(self, *args: Any, **kwargs: Any) -> HttpResponse:
         reason = self.request.POST.get("reason", "")
         key = key_revoke(actor=self.actor, key_id=kwargs["id"], reason=reason)
-        messages.success(self.request, f"{key.name} is revoked; it stops working at once.")
-        return redirect("portal:keys")
+        return self.done(f"{key.name} is revoked; it stops working at once.", "portal:keys")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
-from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.access import departments_where, may
 from assay.portal.forms.knowledge import DocumentForm, KnowledgeBaseForm, ShareForm
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.lists import ListScreen
 from governance.people.models import Department
 from governance.permissions import Action
 from registry.knowledge.documents import document_version_add, document_version_allow
@@ -35,16 +35,17 @@ from workers.jobs.models import Job, JobState
 LIVE = (JobState.QUEUED, JobState.RUNNING, JobState.FINISHING)
 
 
-class KnowledgeBases(Screen):
+class KnowledgeBases(ListScreen):
     """Every knowledge base that the person may see."""
 
     template_name = "portal/knowledge/bases.html"
+    title = "Knowledge bases"
+    lead = "Documents that applications search, and answer from with citations."
+    columns = "Knowledge base | Department | Embedding version | # Documents | # Passages | Indexed"
+    creates = (Action.KNOWLEDGE_CREATE, "knowledge")
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {
-            "page": page_of(self.request, knowledge_bases_visible_to(self.actor).order_by("name")),
-            "may_create": may_somewhere(self.actor, Action.KNOWLEDGE_CREATE, kind="knowledge"),
-        }
+    def rows(self) -> QuerySet[KnowledgeBase]:
+        return knowledge_bases_visible_to(self.actor).order_by("name")
 
 
 class KnowledgeBaseNew(ActionScreen):
@@ -73,8 +74,11 @@ class KnowledgeBaseNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_create(actor=self.actor, **cleaned(self.form()))
-        messages.success(self.request, f"{base.name} is created; add its first document.")
-        return redirect("portal:knowledge_base", name=base.name)
+        return self.done(
+            f"{base.name} is created; add its first document.",
+            "portal:knowledge_base",
+            name=base.name,
+        )
 
 
 class KnowledgeBasePage(ActionScreen):
@@ -128,8 +132,12 @@ class KnowledgeBasePage(ActionScreen):
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_get(actor=self.actor, name=name)
         version = document_version_add(actor=self.actor, base=base, **cleaned(self.form()))
-        messages.success(self.request, f"{version} is a draft: check its text, then publish it.")
-        return redirect("portal:knowledge_document", name=name, id=version.pk)
+        return self.done(
+            f"{version} is a draft: check its text, then publish it.",
+            "portal:knowledge_document",
+            name=name,
+            id=version.pk,
+        )
 
 
 def index_outlook(job: Job | None) -> str:
@@ -150,8 +158,7 @@ class KnowledgeIndexBuild(KnowledgeBasePage):
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         base = knowledge_base_get(actor=self.actor, name=name)
         job = index_request(actor=self.actor, base=base)
-        messages.success(self.request, f"The index {index_outlook(job)}.")
-        return redirect("portal:knowledge_base", name=name)
+        return self.done(f"The index {index_outlook(job)}.", "portal:knowledge_base", name=name)
 
 
 class KnowledgeBaseShare(KnowledgeBasePage):
@@ -167,5 +174,8 @@ class KnowledgeBaseShare(KnowledgeBasePage):
         form = ShareForm(self.request.POST, departments=Department.objects.all())
         chosen = cleaned(form)["departments"]
         knowledge_base_share(actor=self.actor, base=base, departments=list(chosen))
-        messages.success(self.request, f"{base.name} is shared with {len(chosen)} departments.")
-        return redirect("portal:knowledge_base", name=name)
+        return self.done(
+            f"{base.name} is shared with {len(chosen)} departments.",
+            "portal:knowledge_base",
+            name=name,
+        )

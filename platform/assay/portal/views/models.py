@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
-from django.db.models import Exists, Max, OuterRef
+from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect
 
-from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.access import departments_where, may
 from assay.portal.comparison import pair_of
 from assay.portal.forms.models import GateForm, ModelForm
 from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.lists import Field, ListScreen
 from assay.portal.readiness import gate_line
 from assay.portal.series import metric_by_version
 from governance.errors import NotFound
@@ -29,6 +28,7 @@ from registry.evaluations.selectors import (
 )
 from registry.evaluations.services import gate_set
 from registry.versions.models import Model, ModelVersion
+from registry.versions.schemas import ModelFilter
 from registry.versions.selectors import (
     licenses_visible_to,
     model_get,
@@ -40,59 +40,51 @@ from workers.deployments.models import DeploymentState
 from workers.deployments.selectors import deployments_visible_to
 
 COMPARED_SHOWN = 200
-MODEL_FILTERS = ("family", "task", "license", "department")
 
 
-class Models(Screen):
+class Models(ListScreen):
     """Every model the person may see."""
 
     template_name = "portal/models/list.html"
+    title = "Models"
+    lead = "Base models and the versions that departments fine-tuned from them."
+    columns = "Model | Task | Department | # Versions | Newest"
+    filters = ModelFilter
+    creates = (Action.MODEL_CREATE, "model")
+
+    def rows(self) -> QuerySet[Model]:
+        rows = models_visible_to(self.actor).annotate(newest=Max("versions__created_at"))
+        name, family, licensed_as = map(self.text, ("q", "family", "license"))
+        if name:
+            rows = rows.filter(name__icontains=name)
+        if family:
+            tasks = [task.name for task in TASKS.values() if task.family == family]
+            rows = rows.filter(task__in=tasks)
+        if licensed_as:
+            licensed = versions_visible_to(self.actor).filter(licence=licensed_as)
+            rows = rows.filter(pk__in=licensed.order_by().values("model"))
+        return rows.order_by("name")
+
+    def text(self, name: str) -> str:
+        """Return a text of the address."""
+        return self.request.GET.get(name, "").replace("\x00", "").strip()[:80]
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = (
-            models_visible_to(self.actor)
-            .annotate(newest=Max("versions__created_at"))
-            .order_by("name")
-        )
-        asked = {
-            name: self.request.GET.get(name, "").replace("\x00", "")[:80] for name in MODEL_FILTERS
-        }
-        wanted = self.request.GET.get("q", "").strip()[:80]
-        if wanted:
-            rows = rows.filter(name__icontains=wanted)
-        if asked["task"] in TASKS:
-            rows = rows.filter(task=asked["task"])
-        if asked["family"]:
-            tasks = [task.name for task in TASKS.values() if task.family == asked["family"]]
-            rows = rows.filter(task__in=tasks)
-        if asked["license"]:
-            licensed = versions_visible_to(self.actor).filter(licence=asked["license"])
-            rows = rows.filter(pk__in=licensed.order_by().values("model"))
-        if asked["department"]:
-            rows = rows.filter(department__slug=asked["department"])
-        return {
-            "page": page_of(self.request, rows),
-            "q": wanted,
-            "filters": [
-                (name, title, asked[name], choices)
-                for name, title, choices in self.choices()
-                if len(choices) > 1 or asked[name]
-            ],
-            "may_create": may_somewhere(self.actor, Action.MODEL_CREATE, kind="model"),
-        }
-
-    def choices(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
-        """Return name, title and choices of each filter."""
         owners = models_visible_to(self.actor).order_by().values("department")
         departments = Department.objects.filter(pk__in=owners).order_by("name")
         titles = sorted((task.name, task.title) for task in TASKS.values())
         families = sorted({task.family.value for task in TASKS.values()})
-        return [
-            ("family", "Family", [(family, family) for family in families]),
-            ("task", "Task", titles),
-            ("license", "License", [(each, each) for each in licenses_visible_to(self.actor)]),
-            ("department", "Department", list(departments.values_list("slug", "name"))),
+        licenses = licenses_visible_to(self.actor)
+        fields = (
+            Field("family", "Family", [(family, family) for family in families]),
+            Field("task", "Task", titles),
+            Field("license", "License", [(each, each) for each in licenses]),
+            Field("department", "Department", list(departments.values_list("slug", "name"))),
+        )
+        offered = [
+            field for field in fields if len(field.choices or ()) > 1 or self.text(field.name)
         ]
+        return {**super().context(**kwargs), "toolbar": [Field("q", "Name"), *offered]}
 
 
 class ModelNew(ActionScreen):
@@ -115,8 +107,7 @@ class ModelNew(ActionScreen):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         model = model_create(actor=self.actor, **cleaned(self.form()))
-        messages.success(self.request, f"{model.name} is registered.")
-        return redirect("portal:model", name=model.name)
+        return self.done(f"{model.name} is registered.", "portal:model", name=model.name)
 
 
 def with_results(actor: Principal, gates: list[Any], versions: list[ModelVersion]) -> list[Any]:
@@ -266,5 +257,4 @@ class GateSet(ActionScreen):
     def act(self, *, name: str, **kwargs: Any) -> HttpResponse:
         model = model_get(actor=self.actor, name=name)
         gate = gate_set(actor=self.actor, model=model, **cleaned(self.form(model)))
-        messages.success(self.request, f"The gate {gate} is set.")
-        return redirect("portal:model", name=model.name)
+        return self.done(f"The gate {gate} is set.", "portal:model", name=model.name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 
 from assay.portal.forms.nodes import NodeForm, NodeReasonForm
-from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned
+from assay.portal.lists import ListScreen
 from assay.portal.series import utilization_lines
 from assay.portal.views.operations import OperatorScreen
 from governance.permissions import Action
@@ -19,7 +20,7 @@ from governance.policy.engine import decide
 from governance.policy.services import active_policy
 from governance.principals import Principal
 from workers.deployments.fleet import workers_visible_to
-from workers.nodes.fleet import node_row, node_rows, node_utilization
+from workers.nodes.fleet import NodeRow, node_row, node_rows, node_utilization
 from workers.nodes.models import Node, NodeState
 from workers.nodes.selectors import nodes_visible_to
 from workers.nodes.services import (
@@ -93,20 +94,26 @@ def offers(actor: Principal, node: Node) -> list[Offer]:
     return [each for each in OFFERS if each.to in following and may(actor, each.action, node.name)]
 
 
-class Nodes(OperatorScreen, ActionScreen):
+class Nodes(OperatorScreen, ListScreen, ActionScreen):
     """Every node, the control plane's own workers, and the form that enrolls a machine."""
 
     template_name = "portal/operations/nodes.html"
+    title = "Nodes"
+    lead = "Machines that run workers, and the control plane's own workers."
+    columns = "Node | State | Devices | Memory used | # Loaded | # Queued | # Jobs | Last heartbeat"
+
+    def rows(self) -> QuerySet[Node]:
+        return nodes_visible_to(self.actor)
+
+    def shown(self, rows: list[Node]) -> list[NodeRow]:
+        return node_rows(rows)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
         permitted = may(self.actor, Action.NODE_ENROLL, "new")
-        form = NodeForm(self.request.POST or None) if permitted else None
-        page = page_of(self.request, nodes_visible_to(self.actor))
         return {
-            "page": page,
-            "nodes": node_rows(page.object_list),
+            **super().context(**kwargs),
             "own": workers_visible_to(self.actor),
-            "form": form,
+            "form": NodeForm(self.request.POST or None) if permitted else None,
         }
 
     def act(self, **kwargs: Any) -> HttpResponse:
@@ -149,8 +156,7 @@ class _Change(NodePage):
     def act(self, **kwargs: Any) -> HttpResponse:
         reason = cleaned(NodeReasonForm(self.request.POST))["reason"]
         node = type(self).service(actor=self.actor, name=kwargs["name"], reason=reason)
-        messages.success(self.request, self.said.format(node.name))
-        return redirect("portal:node", name=node.name)
+        return self.done(self.said.format(node.name), "portal:node", name=node.name)
 
 
 class NodeCordon(_Change):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import messages
 from django.db.models import Count, Exists, OuterRef, Q
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 
 from assay.portal.access import may_somewhere
 from assay.portal.forms.account import AccessRequestForm
@@ -159,8 +158,7 @@ class AccessRequested(Overview):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         access_request_create(actor=self.actor, **cleaned(AccessRequestForm(self.request.POST)))
-        messages.success(self.request, "Your request is sent to the administrators.")
-        return redirect("portal:overview")
+        return self.done("Your request is sent to the administrators.", "portal:overview")
 
 
 class Running(Screen):

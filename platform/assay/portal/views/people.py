@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Count, Prefetch, Q
+from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -23,6 +23,7 @@ from assay.portal.forms.people import (
     StandingForm,
 )
 from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.lists import Field, ListScreen
 from assay.portal.views.one_time_links import link_page
 from governance.errors import InvalidInput
 from governance.keys.selectors import keys_visible_to
@@ -69,26 +70,33 @@ REQUESTS_SHOWN = 50
 KEYS_SHOWN = 10
 
 
-class People(ActionScreen):
+class People(ListScreen, ActionScreen):
     """Everyone, with their roles; for those who see everyone."""
 
     template_name = "portal/people/list.html"
+    title = "People"
+    lead = "People with their roles, and the source of each role."
+    columns = "Person | State | Roles | Since"
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Person]:
         authorize(actor=self.actor, action=Action.PERSON_VIEW, resource=PEOPLE_AT_LARGE)
         query = PeopleFilter.lenient(self.request.GET.dict())
         people = people_found(self.actor, query)
         if query.q is None and self.request.GET.get("q", "").strip():
-            # The text is not one that a name or an address can contain.
+            # No name contains a control character.
             people = people.none()
+        return people.prefetch_related("role_assignments__department")
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        departments = departments_visible_to(self.actor).values_list("slug", "name")
         adds = may(self.actor, Action.PERSON_CREATE, kind="person")
         return {
-            "page": page_of(self.request, people.prefetch_related("role_assignments__department")),
-            "departments": departments_visible_to(self.actor),
-            "states": ("active", "inactive"),
-            "q": query.q or "",
-            "state": query.state,
-            "department": query.department,
+            **super().context(**kwargs),
+            "toolbar": (
+                Field("q", "Name or e-mail"),
+                Field("state", "State", [("active", "Active"), ("inactive", "Inactive")]),
+                Field("department", "Department", list(departments)),
+            ),
             "form": PersonForm(self.request.POST or None) if adds else None,
             "access_requests": list(access_requests_open(self.actor)[:REQUESTS_SHOWN]),
         }
@@ -96,8 +104,9 @@ class People(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         person = person_create(actor=self.actor, **cleaned(PersonForm(self.request.POST)))
         if "without_password" in self.request.POST:
-            messages.success(self.request, f"{person.name} is added; grant a role next.")
-            return redirect("portal:person", id=person.pk)
+            return self.done(
+                f"{person.name} is added; grant a role next.", "portal:person", id=person.pk
+            )
         link, address = password_link_create(actor=self.actor, person_id=person.pk)
         return link_page(self.request, link, address)
 
@@ -107,8 +116,7 @@ class AccessRequestDecline(People):
 
     def act(self, **kwargs: Any) -> HttpResponse:
         declined = access_request_decline(actor=self.actor, request_id=kwargs["id"])
-        messages.success(self.request, f"The request of {declined.person.name} is declined.")
-        return redirect("portal:people")
+        return self.done(f"The request of {declined.person.name} is declined.", "portal:people")
 
 
 class PersonPage(ActionScreen):
@@ -175,8 +183,9 @@ class RoleGrant(PersonPage):
         else:
             made = role_grant(actor=self.actor, person=person, **cleaned(self.form()))
             if isinstance(made, RoleRequest):
-                messages.success(self.request, "Requested. A second administrator approves it.")
-                return redirect("portal:role_requests")
+                return self.done(
+                    "Requested. A second administrator approves it.", "portal:role_requests"
+                )
             messages.success(self.request, "The role is granted.")
         return redirect("portal:person", id=id)
 
@@ -188,10 +197,11 @@ class PersonDeactivate(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.standing_form())
         person_deactivate(actor=self.actor, person_id=id, **given)
-        messages.success(
-            self.request, f"{person.name} has no access any more; sessions and tokens are dead."
+        return self.done(
+            f"{person.name} is deactivated. Sessions and tokens no longer work.",
+            "portal:person",
+            id=id,
         )
-        return redirect("portal:person", id=id)
 
 
 class PersonReactivate(PersonPage):
@@ -201,8 +211,7 @@ class PersonReactivate(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.standing_form())
         person_reactivate(actor=self.actor, person_id=id, **given)
-        messages.success(self.request, f"{person.name} may sign in again.")
-        return redirect("portal:person", id=id)
+        return self.done(f"{person.name} may sign in again.", "portal:person", id=id)
 
 
 class PersonErase(PersonPage):
@@ -212,8 +221,9 @@ class PersonErase(PersonPage):
         person = person_get(actor=self.actor, person_id=id)
         given = cleaned(self.erase_form(person))
         erased = account_erase(actor=self.actor, person_id=id, reason=given["why"])
-        messages.success(self.request, f"They are {erased.name.lower()} from now on.")
-        return redirect("portal:person", id=id)
+        return self.done(
+            f"The person is erased, and is now shown as {erased.name}.", "portal:person", id=id
+        )
 
 
 class RoleRequests(ActionScreen):
@@ -256,12 +266,15 @@ class RoleRequestAct(RoleRequests):
         return redirect("portal:role_requests")
 
 
-class Departments(ActionScreen):
+class Departments(ListScreen, ActionScreen):
     """The departments that the person may see, and the form that creates one."""
 
     template_name = "portal/people/departments.html"
+    title = "Departments"
+    lead = "A department owns keys, datasets, adaptations and budgets."
+    columns = "Department | # Active people | # Live keys | Since"
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
+    def rows(self) -> QuerySet[Department]:
         alive = Q(api_keys__revoked_at=None, api_keys__expires_at__gt=timezone.now())
         departments = departments_visible_to(self.actor).annotate(
             members=Count(
@@ -271,18 +284,20 @@ class Departments(ActionScreen):
             ),
             keys_n=Count("api_keys", filter=alive, distinct=True),
         )
+        return departments.order_by("slug")
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
         creates = may(self.actor, Action.DEPARTMENT_CREATE, kind="department")
-        return {
-            "page": page_of(self.request, departments.order_by("slug")),
-            "form": DepartmentForm(self.request.POST or None) if creates else None,
-        }
+        form = DepartmentForm(self.request.POST or None) if creates else None
+        return {**super().context(**kwargs), "form": form}
 
     def act(self, **kwargs: Any) -> HttpResponse:
         department = department_create(
             actor=self.actor, **cleaned(DepartmentForm(self.request.POST))
         )
-        messages.success(self.request, f"{department.name} is created.")
-        return redirect("portal:department", slug=department.slug)
+        return self.done(
+            f"{department.name} is created.", "portal:department", slug=department.slug
+        )
 
 
 class DepartmentPage(ActionScreen):
@@ -333,8 +348,7 @@ class DepartmentPage(ActionScreen):
             done = f"{department.name} keeps responses for {kept.days} {unit}."
         else:
             done = f"{department.name} stores no responses."
-        messages.success(self.request, done)
-        return redirect("portal:department", slug=slug)
+        return self.done(done, "portal:department", slug=slug)
 
 
 class DepartmentJobs(DepartmentPage):
@@ -357,5 +371,4 @@ class DepartmentJobs(DepartmentPage):
             done = f"{department.name} runs as many jobs at once as the platform allows."
         else:
             done = f"{department.name} runs at most {department.jobs_at_once:,} jobs at once."
-        messages.success(self.request, done)
-        return redirect("portal:department", slug=slug)
+        return self.done(done, "portal:department", slug=slug)

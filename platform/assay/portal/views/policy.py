@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from django.contrib import messages
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.access import may
-from assay.portal.http import ActionScreen, Screen, page_of
-from assay.portal.words import described_all
+from assay.portal.http import ActionScreen, Screen, number_in
+from assay.portal.lists import ListScreen, states
+from assay.portal.words import Described, described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.errors import InvalidInput
 from governance.permissions import Action
@@ -35,6 +34,7 @@ from governance.policy.lifecycle import (
 from governance.policy.models import PolicyState, PolicyVersion
 from governance.policy.replay import policy_replay
 from governance.policy.rules import parse_rules
+from governance.policy.schemas import PolicyFilter
 from governance.policy.selectors import (
     policy_get,
     policy_removals,
@@ -42,6 +42,8 @@ from governance.policy.selectors import (
     policy_versions_visible_to,
 )
 from governance.policy.sentences import rule_words
+from governance.principals import Principal
+from governance.reviews.policies.models import ReviewPolicy
 
 RULES_SHOWN = 50
 RUNS = (100, 1000, 10_000)
@@ -88,6 +90,22 @@ def rules_page(request: HttpRequest, rows: list[dict[str, Any]]) -> dict[str, An
     }
 
 
+def decision_obstacle(
+    actor: Principal, policy: PolicyVersion | ReviewPolicy, kind: str
+) -> str | None:
+    """Return why the person may not decide: empty if they may, None if it is not their role."""
+    if policy.state != PolicyState.PROPOSED or not may(actor, Action.POLICY_DECIDE, kind=kind):
+        return None
+    edited = actor.person_id in policy.authors
+    return "You edited this policy, so another person must decide." if edited else ""
+
+
+def trail_of(actor: Principal, kind: str, id: int) -> list[Described]:  # noqa: A002
+    """Return the latest events about a policy."""
+    events = audit_events_visible_to(actor, subject_type=kind, subject_id=str(id))
+    return described_all(events[:100])
+
+
 class Policy(Screen):
     """The rules in force in plain words, and what is about to change them."""
 
@@ -107,24 +125,32 @@ class Policy(Screen):
         }
 
 
-class PolicyVersions(Screen):
-    """Every policy that there was."""
+class PolicyVersions(ListScreen):
+    """All versions of the policy."""
 
     template_name = "portal/policy/versions.html"
+    title = "All policy versions"
+    lead = (
+        "Each number permanently names one set of rules. Decisions in the audit log name the "
+        "policy that made them."
+    )
+    columns = "Policy | State | # Rules | # Tests | # Based on | Drafted by | Decided by | Changed"
+    filters = PolicyFilter
+    toolbar = (states(PolicyState.choices),)
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        state = self.request.GET.get("state", "")
-        versions = policy_versions_visible_to(self.actor).defer("rules", "tests")
-        if state in PolicyState.values:
-            versions = versions.filter(state=state)
-        return {
-            "page": page_of(self.request, versions),
-            "state": state,
-            "states": PolicyState.choices,
-        }
+    def rows(self) -> QuerySet[PolicyVersion]:
+        return policy_versions_visible_to(self.actor).defer("rules", "tests")
 
 
-class PolicyPage(ActionScreen):
+class PolicyScreen(ActionScreen):
+    """A page that leads back to a policy."""
+
+    def back(self, sentence: str, number: int, tab: str = "rules") -> HttpResponse:
+        """Go to a tab of the policy, which says what was done."""
+        return self.done(sentence, "portal:policy_version", number=number, query={"tab": tab})
+
+
+class PolicyPage(PolicyScreen):
     """One policy: rules, tests, what it changes, a dry run, and its way into force."""
 
     template_name = "portal/policy/policy.html"
@@ -152,21 +178,11 @@ class PolicyPage(ActionScreen):
             "editable": drafts and version.state == PolicyState.DRAFT,
             "may_draft": drafts,
             "may_explain": explains,
-            "blocked": self.blocked(version),
+            "blocked": decision_obstacle(self.actor, version, "policy"),
             "removals": policy_removals(version) if waiting else None,
             "typed": self.request.POST,
             **self.part(tab, version),
         }
-
-    def blocked(self, version: PolicyVersion) -> str | None:
-        """Why the person may not decide; empty when they may, None when it is not their office."""
-        if version.state != PolicyState.PROPOSED:
-            return None
-        if not may(self.actor, Action.POLICY_DECIDE, kind="policy"):
-            return None
-        if self.actor.person_id in version.authors:
-            return "You edited this policy; another administrator must decide."
-        return ""
 
     def part(self, tab: str, version: PolicyVersion) -> dict[str, Any]:
         """Return the data of one tab."""
@@ -181,21 +197,15 @@ class PolicyPage(ActionScreen):
             text = document_to_yaml(rules=version.rules, tests=version.tests, note=version.note)
             return {"yaml": self.request.POST.get("yaml", text)}
         if tab == "audit":
-            events = audit_events_visible_to(
-                self.actor, subject_type="policy", subject_id=str(version.number)
-            )
-            return {"trail": described_all(events[:100])}
+            return {"trail": trail_of(self.actor, "policy", version.number)}
         if tab == "tests":
             return {"cases": list(zip(version.tests, version_test(version), strict=True))}
         return rules_page(self.request, shown_rules(version.rules))
 
     def changes(self, version: PolicyVersion) -> dict[str, Any]:
         """Against the policy that it is based on, or the one that `?against=` names."""
-        asked = self.request.GET.get("against", "")
-        number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else None
-        before = policy_version_get(
-            actor=self.actor, number=number or version.based_on or version.number
-        )
+        number = number_in(self.request.GET, "against") or version.based_on or version.number
+        before = policy_version_get(actor=self.actor, number=number)
         found = difference(before.rules, version.rules, before.tests, version.tests)
         return {
             "before": before,
@@ -208,9 +218,6 @@ class PolicyPage(ActionScreen):
             ],
         }
 
-    def back(self, number: int, tab: str = "rules") -> HttpResponse:
-        return redirect(f"{reverse('portal:policy_version', args=[number])}?tab={tab}")
-
 
 class PolicyDraftNew(PolicyPage):
     """A draft of what a policy says: a change begins, or one that was refused begins anew."""
@@ -219,8 +226,7 @@ class PolicyDraftNew(PolicyPage):
         source = policy_version_get(actor=self.actor, number=number)
         note = source.note if source.state != PolicyState.ACTIVE else ""
         made = draft_create(actor=self.actor, rules=source.rules, tests=source.tests, note=note)
-        messages.success(self.request, f"You can now edit draft {made.number}.")
-        return self.back(made.number)
+        return self.back(f"You can now edit draft {made.number}.", made.number)
 
 
 def acknowledged(request: HttpRequest) -> bool:
@@ -235,8 +241,7 @@ class PolicyPropose(PolicyPage):
         policy_propose(
             actor=self.actor, number=number, acknowledge_removals=acknowledged(self.request)
         )
-        messages.success(self.request, "Proposed. Another administrator decides.")
-        return self.back(number, "changes")
+        return self.back("Proposed. Another administrator decides.", number, "changes")
 
 
 class PolicyDecide(PolicyPage):
@@ -252,13 +257,11 @@ class PolicyDecide(PolicyPage):
                 note=reason,
                 acknowledge_removals=acknowledged(self.request),
             )
-            messages.success(self.request, f"Policy {number} is in force.")
-        elif verdict == "reject":
+            return self.back(f"Policy {number} is in force.", number)
+        if verdict == "reject":
             policy_reject(actor=self.actor, number=number, reason=reason)
-            messages.success(self.request, f"Policy {number} is rejected.")
-        else:
-            raise InvalidInput("Choose to approve or to reject.", fields={"verdict": ["Needed."]})
-        return self.back(number)
+            return self.back(f"Policy {number} is rejected.", number)
+        raise InvalidInput("Choose to approve or to reject.", fields={"verdict": ["Needed."]})
 
 
 class PolicyWithdraw(PolicyPage):
@@ -266,8 +269,7 @@ class PolicyWithdraw(PolicyPage):
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         policy_withdraw(actor=self.actor, number=number)
-        messages.success(self.request, f"Policy {number} is withdrawn.")
-        return self.back(number)
+        return self.back(f"Policy {number} is withdrawn.", number)
 
 
 class PolicyDiscard(PolicyPage):
@@ -275,8 +277,7 @@ class PolicyDiscard(PolicyPage):
 
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         draft_delete(actor=self.actor, number=number)
-        messages.success(self.request, f"Draft {number} is discarded.")
-        return redirect("portal:policy")
+        return self.done(f"Draft {number} is discarded.", "portal:policy")
 
 
 class PolicyRebase(PolicyPage):
@@ -285,10 +286,11 @@ class PolicyRebase(PolicyPage):
     def act(self, *, number: int, **kwargs: Any) -> HttpResponse:
         active = policy_get(actor=self.actor)
         draft_update(actor=self.actor, number=number, based_on=active.number)
-        messages.success(
-            self.request, f"Draft {number} is based on policy {active.number}; see what it changes."
+        return self.back(
+            f"Draft {number} is based on policy {active.number}; see what it changes.",
+            number,
+            "changes",
         )
-        return self.back(number, "changes")
 
 
 class PolicyYaml(PolicyPage):
@@ -314,5 +316,4 @@ class PolicyYaml(PolicyPage):
             note=document.note,
             expected=self.request.POST.get("seen"),
         )
-        messages.success(self.request, "Saved.")
-        return self.back(number, "changes")
+        return self.back("Saved.", number, "changes")

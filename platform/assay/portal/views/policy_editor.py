@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.forms.policy import ConditionForms, RuleForm, conditions_filled, errors_placed
-from assay.portal.http import ActionScreen
+from assay.portal.views.policy import PolicyScreen
 from governance.errors import InvalidInput, NotFound
 from governance.people.selectors import departments_visible_to
 from governance.policy.document import case_from_yaml, case_to_yaml
@@ -29,11 +26,7 @@ expect: permit
 """
 
 
-def back(number: int, tab: str) -> HttpResponse:
-    return redirect(f"{reverse('portal:policy_version', args=[number])}?tab={tab}")
-
-
-class RuleEdit(ActionScreen):
+class RuleEdit(PolicyScreen):
     """One rule of a draft, as a form; a new one when none is named."""
 
     template_name = "portal/policy/rule.html"
@@ -81,8 +74,7 @@ class RuleEdit(ActionScreen):
             raise InvalidInput(
                 error.message, hint=error.hint or "See the marked fields.", fields=left
             ) from error
-        messages.success(self.request, f"Rule {made['id']} is saved.")
-        return back(number, "rules")
+        return self.back(f"Rule {made['id']} is saved.", number)
 
     @staticmethod
     def typed(form: RuleForm, conditions: Any) -> dict[str, Any]:
@@ -121,8 +113,7 @@ class RuleRemove(RuleEdit):
             rules=[row for row in version.rules if row is not gone],
             expected=self.request.POST.get("seen"),
         )
-        messages.success(self.request, f"Rule {rule} is removed from the draft.")
-        return back(number, "rules")
+        return self.back(f"Rule {rule} is removed from the draft.", number)
 
 
 def found(version: PolicyVersion, rule: str) -> dict[str, Any]:
@@ -134,7 +125,7 @@ def found(version: PolicyVersion, rule: str) -> dict[str, Any]:
     raise NotFound(f"Policy {version.number} has no rule {rule[:60]}.")
 
 
-class CaseEdit(ActionScreen):
+class CaseEdit(PolicyScreen):
     """One test of a draft, as YAML; a new one when `place` is 0."""
 
     template_name = "portal/policy/case.html"
@@ -163,8 +154,7 @@ class CaseEdit(ActionScreen):
             tests=tests,
             expected=self.request.POST.get("seen"),
         )
-        messages.success(self.request, "The draft's tests are changed.")
-        return back(number, "tests")
+        return self.back("The draft's tests are changed.", number, "tests")
 
 
 def nth(version: PolicyVersion, place: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from assay.portal.forms.prompts import (
     stated_variables,
     variable_rows,
 )
-from assay.portal.http import ActionScreen, cleaned
+from assay.portal.http import ActionScreen, cleaned, number_in
 from governance.errors import NotFound
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.selectors import model_get, version_get
@@ -74,12 +74,9 @@ class PromptNew(ActionScreen):
 
     def _before(self) -> ModelVersion | None:
         """Return the prompt version to start from, which `?from=` names. Raises NotFound."""
-        given = self.request.GET.get("from", "")
-        if not given:
+        if not self.request.GET.get("from"):
             return None
-        if not given.isdecimal() or len(given) > 18:
-            raise NotFound("The version does not exist, or you may not see it.")
-        version = version_get(actor=self.actor, id=int(given))
+        version = version_get(actor=self.actor, id=number_in(self.request.GET, "from") or 0)
         if version.kind != VersionKind.PROMPT:
             raise NotFound(f"{version} is no prompt version.")
         return version

@@ -60,8 +60,7 @@ class RecoveryAct(Recoveries):
             raise InvalidInput("Choose to approve or to reject.", fields={"do": ["is needed"]})
         reason = self.request.POST.get("reason", "")
         recovery_reject(actor=self.actor, recovery_id=id, reason=reason)
-        messages.success(self.request, "The recovery is rejected.")
-        return redirect("portal:recoveries")
+        return self.done("The recovery is rejected.", "portal:recoveries")
 
 
 def recovery_link_page(

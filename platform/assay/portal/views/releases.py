@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.downloads import dossier_file, evidence_file
 from assay.portal.access import may
 from assay.portal.forms.dossier import DossierForms
 from assay.portal.forms.releases import ReleaseForm, RiskForm, initial_of, initial_of_draft
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, Screen, cleaned, number_in
+from assay.portal.lists import ListScreen
 from assay.portal.readiness import Panel, may_see_readiness, readiness_panel
 from governance.errors import NotFound
 from governance.people.models import Department
@@ -60,11 +61,9 @@ class ReleaseNew(ActionScreen):
 
     def pattern(self, version: ModelVersion) -> Release | None:
         """Return the release of the same model that `?like=` names, to say the same again."""
-        given = self.request.GET.get("like", "")
-        if not given.isdecimal():
-            return None
         rows = releases_visible_to(self.actor).filter(version__model=version.model_id)
-        return rows.filter(pk=int(given[:18])).first()
+        number = number_in(self.request.GET, "like")
+        return None if number is None else rows.filter(pk=number).first()
 
     def draft(self, version: ModelVersion) -> ReleaseDraft | None:
         """Return the draft of the version that the address or the form names.
@@ -72,10 +71,10 @@ class ReleaseNew(ActionScreen):
         Raises:
             NotFound: there is none, or the person may not see it.
         """
-        given = self.request.POST.get("draft", "") or self.request.GET.get("draft", "")
-        if not given.isdecimal():
+        number = number_in(self.request.POST, "draft") or number_in(self.request.GET, "draft")
+        if number is None:
             return None
-        draft = release_draft_get(actor=self.actor, id=int(given[:18]))
+        draft = release_draft_get(actor=self.actor, id=number)
         if draft.version_id != version.pk:
             raise NotFound(f"Release draft {draft.pk} is not of {version}.")
         return draft
@@ -143,8 +142,7 @@ class ReleaseNew(ActionScreen):
     @property
     def revision(self) -> int | None:
         """Return the draft's revision that the form was opened with."""
-        given = self.request.POST.get("revision", "")
-        return int(given[:9]) if given.isdecimal() else None
+        return number_in(self.request.POST, "revision")
 
     def content(self, form: ReleaseForm) -> dict[str, Any]:
         """Return what the form says, as a draft keeps it."""
@@ -160,8 +158,12 @@ class ReleaseNew(ActionScreen):
             draft = release_draft_update(
                 actor=self.actor, draft_id=draft.pk, content=content, revision=self.revision
             )
-        messages.success(self.request, "The draft is saved. Nothing is submitted.")
-        return redirect(f"{reverse('portal:release_new', args=[version.pk])}?draft={draft.pk}")
+        return self.done(
+            "The draft is saved. Nothing is submitted.",
+            "portal:release_new",
+            id=version.pk,
+            query={"draft": draft.pk},
+        )
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         version = version_get(actor=self.actor, id=id)
@@ -195,14 +197,19 @@ class ReleaseNew(ActionScreen):
         )
 
 
-class ReleaseDrafts(Screen):
+class ReleaseDrafts(ListScreen):
     """Requests that are not submitted yet, of the departments in which the person may submit."""
 
     template_name = "portal/models/release_drafts.html"
+    title = "Release drafts"
+    lead = "Release requests that are not submitted. They are not reviewed, and permit nothing."
+    columns = "Version | Where | Department | Last changed | …"
+
+    def rows(self) -> QuerySet[ReleaseDraft]:
+        return release_drafts_visible_to(self.actor)
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = release_drafts_visible_to(self.actor)
-        return {"page": page_of(self.request, rows), "kept_days": KEPT_DAYS}
+        return {**super().context(**kwargs), "kept_days": KEPT_DAYS}
 
 
 class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):
@@ -210,8 +217,7 @@ class ReleaseDraftDelete(ReleaseDrafts, ActionScreen):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         release_draft_delete(actor=self.actor, draft_id=id)
-        messages.success(self.request, "The draft is deleted.")
-        return redirect("portal:release_drafts")
+        return self.done("The draft is deleted.", "portal:release_drafts")
 
 
 class ReleaseTier(Screen):
@@ -288,8 +294,7 @@ class ReleaseWithdraw(ReleasePage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = self.request.POST.get("reason", "").strip()
         release_withdraw(actor=self.actor, release_id=id, reason=reason)
-        messages.success(self.request, "The request is withdrawn.")
-        return redirect("portal:release", id=id)
+        return self.done("The request is withdrawn.", "portal:release", id=id)
 
 
 class ReleaseDeploy(ReleasePage):

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.access import may
-from assay.portal.http import ActionScreen, Screen, page_of
+from assay.portal.http import ActionScreen, Screen, number_in, page_of
 from assay.portal.review_policy_words import (
     shown_approvals,
     shown_items,
     shown_terms,
     text_difference,
 )
-from assay.portal.words import described_all
-from governance.audit.selectors import audit_events_visible_to
+from assay.portal.views.policy import decision_obstacle, trail_of
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.models import PolicyState
@@ -40,7 +36,7 @@ from governance.reviews.policies.selectors import (
 )
 
 TABS = (
-    ("items", "What it asks for"),
+    ("items", "Requirements"),
     ("changes", "Changes"),
     ("yaml", "YAML"),
     ("audit", "Audit trail"),
@@ -92,20 +88,10 @@ class ReviewPolicyPage(ActionScreen):
             and policy.based_on != (active.version if active else None),
             "may_draft": drafts,
             "editable": drafts and policy.state == PolicyState.DRAFT,
-            "blocked": self.blocked(policy),
+            "blocked": decision_obstacle(self.actor, policy, "review_policy"),
             "typed": self.request.POST,
             **self.part(tab, policy, active),
         }
-
-    def blocked(self, policy: ReviewPolicy) -> str | None:
-        """Why the person may not decide; empty when they may, None when it is not their office."""
-        if policy.state != PolicyState.PROPOSED:
-            return None
-        if not may(self.actor, Action.POLICY_DECIDE, kind="review_policy"):
-            return None
-        if self.actor.person_id in policy.authors:
-            return "You edited this policy, so you cannot decide on it. Another person must decide."
-        return ""
 
     def part(self, tab: str, policy: ReviewPolicy, active: ReviewPolicy | None) -> dict[str, Any]:
         """Return the data of one tab."""
@@ -114,10 +100,7 @@ class ReviewPolicyPage(ActionScreen):
             text = before.text if before else ""
             return {"before": before, "difference": text_difference(text, policy.text)}
         if tab == "audit":
-            events = audit_events_visible_to(
-                self.actor, subject_type="review_policy", subject_id=str(policy.pk)
-            )
-            return {"trail": described_all(events[:100])}
+            return {"trail": trail_of(self.actor, "review_policy", policy.pk)}
         if tab == "yaml":
             return {}
         document = policy_document(policy)
@@ -155,10 +138,8 @@ class ReviewPolicyEditor(ActionScreen):
 
     def source(self) -> ReviewPolicy | None:
         """The version that `?from=` names, whose text a new one begins with."""
-        asked = self.request.GET.get("from", "")
-        if not (asked.isascii() and asked.isdigit() and len(asked) < 18):
-            return None
-        return review_policy_get(actor=self.actor, id=int(asked))
+        number = number_in(self.request.GET, "from")
+        return None if number is None else review_policy_get(actor=self.actor, id=number)
 
     def act(self, *, id: int | None = None, **kwargs: Any) -> HttpResponse:  # noqa: A002
         text = self.request.POST.get("text", "").replace("\r\n", "\n")
@@ -168,8 +149,12 @@ class ReviewPolicyEditor(ActionScreen):
             policy = review_policy_revise(
                 actor=self.actor, policy_id=id, text=text, expected=self.request.POST.get("seen")
             )
-        messages.success(self.request, f"Draft {policy} is saved. Review its changes.")
-        return redirect(f"{reverse('portal:review_policy', args=[policy.pk])}?tab=changes")
+        return self.done(
+            f"Draft {policy} is saved. Review its changes.",
+            "portal:review_policy",
+            id=policy.pk,
+            query={"tab": "changes"},
+        )
 
 
 class ReviewPolicyPropose(ReviewPolicyPage):
@@ -177,8 +162,9 @@ class ReviewPolicyPropose(ReviewPolicyPage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review_policy_propose(actor=self.actor, policy_id=id)
-        messages.success(self.request, "Proposed. A person who did not edit it must decide.")
-        return redirect("portal:review_policy", id=id)
+        return self.done(
+            "Proposed. A person who did not edit it must decide.", "portal:review_policy", id=id
+        )
 
 
 class ReviewPolicyDecide(ReviewPolicyPage):
@@ -192,8 +178,7 @@ class ReviewPolicyDecide(ReviewPolicyPage):
             reason=self.request.POST.get("reason", ""),
         )
         now = "in force" if policy.state == PolicyState.ACTIVE else "rejected"
-        messages.success(self.request, f"Review policy {policy} is {now}.")
-        return redirect("portal:review_policy", id=id)
+        return self.done(f"Review policy {policy} is {now}.", "portal:review_policy", id=id)
 
 
 class ReviewPolicyWithdraw(ReviewPolicyPage):
@@ -201,5 +186,4 @@ class ReviewPolicyWithdraw(ReviewPolicyPage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         policy = review_policy_withdraw(actor=self.actor, policy_id=id)
-        messages.success(self.request, f"Review policy {policy} is withdrawn.")
-        return redirect("portal:review_policy", id=id)
+        return self.done(f"Review policy {policy} is withdrawn.", "portal:review_policy", id=id)

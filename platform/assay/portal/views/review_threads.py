@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.http import Screen
 from assay.portal.reviewing.threads import Place, typed_at
 from assay.portal.views.reviews import TABS, ReviewPage, review_find
 from governance.errors import InvalidInput
-from governance.reviews.models import Review
 from governance.reviews.threads.drafts import draft_add, draft_discard, draft_edit
 from governance.reviews.threads.mentions import mentions_offered
 from governance.reviews.threads.services import thread_reopen, thread_reply, thread_resolve
@@ -26,11 +22,13 @@ DRAFTED = "Added to your review. Only you see it until you submit it with “Fin
 class ThreadScreen(ReviewPage):
     """Common part of the forms."""
 
-    def back(self, review: Review, place: str) -> HttpResponse:
-        """To where the form was."""
+    def back(self, sentence: str, fragment: str = "conversation") -> HttpResponse:
+        """Go to where the form was, which says what was done."""
         tab = self.request.POST.get("tab", "")
-        query = f"?tab={tab}" if tab in dict(TABS) else ""
-        return redirect(f"{reverse('portal:review', args=[review.pk])}{query}#{place}")
+        query = {"tab": tab} if tab in dict(TABS) else None
+        return self.done(
+            sentence, "portal:review", id=self.kwargs["id"], query=query, fragment=fragment
+        )
 
     def text(self) -> str:
         return self.request.POST.get("text", "")
@@ -71,14 +69,13 @@ class Comment(ThreadScreen):
         match post.get("do"):
             case "draft":
                 release_draft_add(**asked)
-                messages.success(self.request, DRAFTED)
-                return self.back(review, Place(anchor, "").id)
+                return self.back(DRAFTED, Place(anchor, "").id)
             case "comment":
                 entry = release_thread_open(**asked)
-                messages.success(
-                    self.request, "Comment added. The audit log records it under your name."
+                return self.back(
+                    "Comment added. The audit log records it under your name.",
+                    f"thread-{entry.thread_id}",
                 )
-                return self.back(review, f"thread-{entry.thread_id}")
         raise self.unknown()
 
 
@@ -88,11 +85,10 @@ class Thread(ThreadScreen):
     def act(self, *, id: int, thread_id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         on: dict[str, Any] = {"actor": self.actor, "review_id": review.pk, "thread_id": thread_id}
-        done = {"comment": "Answered.", "resolve": "Resolved.", "reopen": "Reopened."}
+        sentence = {"draft": DRAFTED, "comment": "Answered.", "resolve": "Resolved."}
         match self.request.POST.get("do"):
             case "draft":
                 draft_add(text=self.text(), **on)
-                messages.success(self.request, DRAFTED)
             case "comment":
                 thread_reply(text=self.text(), **on)
             case "resolve":
@@ -101,9 +97,7 @@ class Thread(ThreadScreen):
                 thread_reopen(text=self.text(), **on)
             case _:
                 raise self.unknown()
-        if (said := done.get(self.request.POST["do"])) is not None:
-            messages.success(self.request, said)
-        return self.back(review, f"thread-{thread_id}")
+        return self.back(sentence.get(self.request.POST["do"], "Reopened."), f"thread-{thread_id}")
 
 
 class Draft(ThreadScreen):
@@ -117,10 +111,8 @@ class Draft(ThreadScreen):
             case "save":
                 blocking = post.get("blocking") == "yes" if "may_block" in post else None
                 draft_edit(text=self.text(), blocking=blocking, **on)
-                messages.success(self.request, "The draft is changed.")
+                return self.back("The draft is changed.", "decision")
             case "discard":
                 draft_discard(**on)
-                messages.success(self.request, "The draft is discarded.")
-            case _:
-                raise self.unknown()
-        return self.back(review, "decision")
+                return self.back("The draft is discarded.", "decision")
+        raise self.unknown()

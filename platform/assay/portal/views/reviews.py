@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.comparison import subject_of
 from assay.portal.forms.dossier import DossierForms
-from assay.portal.http import ActionScreen, Screen
+from assay.portal.http import ActionScreen, Screen, number_in
 from assay.portal.reviewing.checklist import checklist
 from assay.portal.reviewing.conditions import conditions, conditions_given
 from assay.portal.reviewing.conversation import FREE_TEXT, conversation, trail
@@ -146,9 +143,9 @@ class ReviewPage(ActionScreen):
             **trail(page),
         }
 
-
-def back(pk: int) -> HttpResponse:
-    return redirect(f"{reverse('portal:review', args=[pk])}#conversation")
+    def back(self, sentence: str, fragment: str = "conversation") -> HttpResponse:
+        """Go to a part of the review's page, which says what was done."""
+        return self.done(sentence, "portal:review", id=self.kwargs["id"], fragment=fragment)
 
 
 class Decide(ReviewPage):
@@ -167,8 +164,7 @@ class Decide(ReviewPage):
             conditions=conditions_given(post),
             submit_drafts="keep_drafts" not in post,
         )
-        messages.success(self.request, "Recorded. The audit log records it under your name.")
-        return back(id)
+        return self.back("Recorded. The audit log records it under your name.")
 
 
 class Answer(ReviewPage):
@@ -189,8 +185,7 @@ class Answer(ReviewPage):
             risk_answers=answers if answers != release.risk_answers else None,
             dossier_fields=DossierForms(self.request.POST, release.dossier_fields).fields(),
         )
-        messages.success(self.request, "Answered. The reviewers will look again.")
-        return back(id)
+        return self.back("Answered. The reviewers will look again.")
 
 
 class Attest(ReviewPage):
@@ -209,8 +204,7 @@ class Attest(ReviewPage):
         for code in codes:
             checklist_attest(actor=self.actor, review_id=review.pk, code=code, note=note)
         count = f"{len(codes)} items" if len(codes) > 1 else "1 item"
-        messages.success(self.request, f"Attested {count}.")
-        return redirect(f"{reverse('portal:review', args=[id])}#checklist")
+        return self.back(f"Attested {count}.", "checklist")
 
 
 class Assign(ReviewPage):
@@ -219,20 +213,18 @@ class Assign(ReviewPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         review = review_find(self, id)
         post = self.request.POST
-        given = post.get("person", "")
-        if not (given.isascii() and given.isdigit() and len(given) < 18):
+        person_id = number_in(post, "person")
+        if person_id is None:
             raise InvalidInput(
                 "No person is selected; the assignment was not changed.",
                 fields={"person": ["Select a person."]},
             )
-        on: dict[str, Any] = {"review_id": review.pk, "person_id": int(given)}
+        on: dict[str, Any] = {"review_id": review.pk, "person_id": person_id}
         match post.get("do"):
             case "assign":
                 review_assign(actor=self.actor, **on)
-                messages.success(self.request, "Assigned.")
+                return self.done("Assigned.", "portal:review", id=id)
             case "unassign":
                 review_unassign(actor=self.actor, **on)
-                messages.success(self.request, "Unassigned.")
-            case _:
-                raise InvalidInput("The form does not say what to do; nothing was done.")
-        return redirect("portal:review", id)
+                return self.done("Unassigned.", "portal:review", id=id)
+        raise InvalidInput("The form does not say what to do; nothing was done.")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from django.contrib import messages
-from django.db.models import Prefetch
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
 from assay.portal.access import may
 from assay.portal.forms.schedules import ScheduleForm, data_choices, version_choices
-from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in
+from assay.portal.lists import ListScreen, states
 from governance.bounds import TITLE_MAX
-from governance.errors import InvalidInput, NotFound
+from governance.errors import InvalidInput
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.schemas import parsed
@@ -27,8 +27,8 @@ from workers.jobs.reruns import is_repeatable, request_of
 from workers.jobs.selectors import job_get
 from workers.jobs.training import BASE_KINDS
 from workers.schedules import models
-from workers.schedules.models import ScheduleState
-from workers.schedules.requests import NewSchedule, names_newest
+from workers.schedules.models import Schedule, ScheduleState
+from workers.schedules.requests import NewSchedule, ScheduleFilter, names_newest
 from workers.schedules.selectors import schedule_get, schedules_visible_to
 from workers.schedules.services import (
     schedule_create,
@@ -41,25 +41,20 @@ from workers.schedules.services import (
 RESULTS_SHOWN = 3
 
 
-class Schedules(Screen):
+class Schedules(ListScreen):
     """Every schedule that the person may see, with its next times and last results."""
 
     template_name = "portal/jobs/schedules.html"
+    title = "Schedules"
+    lead = "Evaluations and fine-tunes that start at set times."
+    columns = "Schedule | State | Times | Next runs (UTC) | Last results (UTC) | Department"
+    filters = ScheduleFilter
+    toolbar = (states(ScheduleState.choices),)
 
-    def context(self, **kwargs: Any) -> dict[str, Any]:
-        rows = schedules_visible_to(self.actor)
-        state = self.request.GET.get("state", "")
-        if state in ScheduleState.values:
-            rows = rows.filter(state=state)
+    def rows(self) -> QuerySet[Schedule]:
         runs = models.ScheduleRun.objects.select_related("job")[:RESULTS_SHOWN]
-        rows = rows.prefetch_related(Prefetch("runs", queryset=runs, to_attr="last_runs"))
-        page = page_of(self.request, rows)
-        return {
-            "page": page,
-            "rows": [(schedule, schedule.next_due) for schedule in page],
-            "state": state,
-            "states": ScheduleState.choices,
-        }
+        last_runs = Prefetch("runs", queryset=runs, to_attr="last_runs")
+        return schedules_visible_to(self.actor).prefetch_related(last_runs)
 
 
 class SchedulePage(ActionScreen):
@@ -85,8 +80,7 @@ class SchedulePause(SchedulePage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_pause(actor=self.actor, schedule_id=id)
-        messages.success(self.request, "The schedule is paused.")
-        return redirect("portal:schedule", id=id)
+        return self.done("The schedule is paused.", "portal:schedule", id=id)
 
 
 class ScheduleResume(SchedulePage):
@@ -94,8 +88,7 @@ class ScheduleResume(SchedulePage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_resume(actor=self.actor, schedule_id=id)
-        messages.success(self.request, "The schedule is active. Its jobs run as you.")
-        return redirect("portal:schedule", id=id)
+        return self.done("The schedule is active. Its jobs run as you.", "portal:schedule", id=id)
 
 
 class ScheduleRun(SchedulePage):
@@ -111,8 +104,7 @@ class ScheduleDelete(SchedulePage):
 
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         schedule_delete(actor=self.actor, schedule_id=id)
-        messages.success(self.request, "The schedule is deleted. Its jobs stay.")
-        return redirect("portal:schedules")
+        return self.done("The schedule is deleted. Its jobs stay.", "portal:schedules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +145,7 @@ class ScheduleNew(ActionScreen):
         if "model" in given:
             model = model_get(actor=self.actor, name=given["model"])
             return _of_evaluations(model, f"Evaluate {model.name}", f"model:{model.name}")
-        number = given.get("version", "")
-        if not number.isdecimal():
-            raise NotFound("There is no such version.")
-        version = version_get(actor=self.actor, id=int(number[:18]))
+        version = version_get(actor=self.actor, id=number_in(given, "version") or 0)
         return _of_evaluations(version.model, f"Evaluate {version}", f"version:{version.pk}")
 
     def form(self, pattern: Pattern) -> ScheduleForm:
@@ -207,8 +196,7 @@ class ScheduleNew(ActionScreen):
                 },
             ),
         )
-        messages.success(self.request, f"{schedule.name} is scheduled.")
-        return redirect("portal:schedule", id=schedule.pk)
+        return self.done(f"{schedule.name} is scheduled.", "portal:schedule", id=schedule.pk)
 
 
 def _of_evaluations(model: Model, title: str, version: str) -> Pattern:

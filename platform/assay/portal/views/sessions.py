@@ -6,16 +6,14 @@ from typing import Any
 
 from allauth.socialaccount.models import SocialAccount
 from django.conf import settings
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 
 from assay.accounts.devices import device_words
 from assay.accounts.factors import factors_of, factors_reset
 from assay.accounts.single_sign_on import link_end
 from assay.portal.access import may
 from assay.portal.forms.account import ReasonForm, RecoveryForm
-from assay.portal.http import ActionScreen, cleaned, page_of
+from assay.portal.http import ActionScreen, cleaned, number_in, page_of
 from governance.people.credentials import is_privileged
 from governance.people.models import Person
 from governance.people.recoveries.selectors import recoveries_live
@@ -24,8 +22,6 @@ from governance.people.sessions import session_revoke, sessions_revoke, sessions
 from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
-
-ID_DIGITS_MAX = 18
 
 
 def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
@@ -39,11 +35,6 @@ def shown(row: Any, request: HttpRequest) -> dict[str, Any]:
         "seen": row.last_seen_at,
         "here": row.session_key == request.session.session_key,
     }
-
-
-def session_id_of(text: str) -> int:
-    """The id that a form names; 0, which no session has, when it names none."""
-    return int(text) if text.isdecimal() and len(text) <= ID_DIGITS_MAX else 0
 
 
 class PersonSignIn(ActionScreen):
@@ -90,8 +81,11 @@ class PersonSignIn(ActionScreen):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]
         person = link_end(actor=self.actor, person_id=id, reason=reason)
-        messages.success(self.request, f"The link and the sessions of {person.name} have ended.")
-        return redirect("portal:person_sign_in", id=person.pk)
+        return self.done(
+            f"The link and the sessions of {person.name} have ended.",
+            "portal:person_sign_in",
+            id=person.pk,
+        )
 
 
 class PersonSessionEnd(PersonSignIn):
@@ -102,11 +96,13 @@ class PersonSessionEnd(PersonSignIn):
         wanted = self.request.POST.get("session", "")
         if wanted == "all":
             ended = sessions_revoke(actor=self.actor, person_id=person.pk)
-            messages.success(self.request, f"{ended} session{'s'[: ended != 1]} of theirs ended.")
+            sentence = f"{ended} session{'s'[: ended != 1]} ended."
         else:
-            session_revoke(actor=self.actor, session_id=session_id_of(wanted))
-            messages.success(self.request, "The session ended.")
-        return redirect("portal:person_sign_in", id=person.pk)
+            session_revoke(
+                actor=self.actor, session_id=number_in(self.request.POST, "session") or 0
+            )
+            sentence = "The session ended."
+        return self.done(sentence, "portal:person_sign_in", id=person.pk)
 
 
 class PersonFactorsReset(PersonSignIn):
@@ -115,7 +111,8 @@ class PersonFactorsReset(PersonSignIn):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         reason = cleaned(ReasonForm(self.request.POST))["reason"]
         person = factors_reset(actor=self.actor, person_id=id, reason=reason)
-        messages.success(
-            self.request, f"{person.name} signs in without a second factor, and adds a new one."
+        return self.done(
+            f"{person.name} signs in without a second factor, and adds a new one.",
+            "portal:person_sign_in",
+            id=person.pk,
         )
-        return redirect("portal:person_sign_in", id=person.pk)

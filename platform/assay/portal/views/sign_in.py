@@ -46,6 +46,7 @@ from assay.accounts.personas import personas_allowed
 from assay.accounts.single_sign_on import SignOnAdapter
 from assay.middleware import principal_of
 from assay.portal.forms.account import CodeForm
+from assay.portal.http import number_in
 from governance.audit.refusals import refusal_record
 from governance.errors import DomainError, Unavailable
 from governance.people.models import Person
@@ -227,10 +228,7 @@ class DemoSignIn(View):
     def post(self, request: HttpRequest) -> HttpResponse:
         if not personas_allowed(request):
             raise Http404
-        wanted = request.POST.get("person", "")
-        if not wanted.isdecimal():
-            raise Http404
-        person = get_object_or_404(Person, pk=int(wanted[:12]), is_active=True)
+        person = get_object_or_404(Person, pk=number_in(request.POST, "person"), is_active=True)
         leave(request)
         # The demonstration needs no password, but still asks for a second factor that was set up.
         record_authentication(request, person, DEMONSTRATION)

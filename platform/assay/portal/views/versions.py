@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
@@ -217,9 +216,9 @@ class VersionRecall(ActionScreen):
             # Of the list that was on the page, whatever it is by now.
             confirm=self.request.POST.get("list", ""),
         )
-        messages.success(
-            self.request,
+        return self.done(
             f"{version} is recalled: {recalled.versions} versions, {recalled.releases} releases "
-            f"and {recalled.reviews} open reviews are at an end.",
+            f"and {recalled.reviews} open reviews ended.",
+            "portal:version",
+            id=id,
         )
-        return redirect("portal:version", id=id)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from assay.portal.views.reviews import ReviewPage, review_find
 from governance.errors import InvalidInput
@@ -29,10 +26,6 @@ SAID = {
 }
 
 
-def back(pk: int) -> HttpResponse:
-    return redirect(f"{reverse('portal:review', args=[pk])}#checklist")
-
-
 class WaiverAsk(ReviewPage):
     """Asks that one item be excused until the end of a day (UTC)."""
 
@@ -45,8 +38,7 @@ class WaiverAsk(ReviewPage):
             reason=self.request.POST.get("reason", "").strip(),
             expires_at=end_of(self.request.POST.get("until", "")),
         )
-        messages.success(self.request, "Requested. A second person decides.")
-        return back(id)
+        return self.back("Requested. A second person decides.", "checklist")
 
 
 class WaiverAct(ReviewPage):
@@ -68,8 +60,7 @@ class WaiverAct(ReviewPage):
             release_waiver_revoke(release_id=int(review.subject_id), **given)
         else:
             waiver_decide(verdict=what, **given)
-        messages.success(self.request, SAID[WaiverState(what)])
-        return back(id)
+        return self.back(SAID[WaiverState(what)], "checklist")
 
 
 def end_of(text: str) -> datetime:

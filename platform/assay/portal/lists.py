@@ -1,0 +1,72 @@
+"""Pages that are a list: their rows, filters and columns are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.db.models import QuerySet
+
+from assay.portal.access import may_somewhere
+from assay.portal.http import Screen, page_of
+from assay.portal.templatetags.assay import sentence
+from governance.permissions import Action
+from governance.schemas import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the toolbar: a list of choices, or a text to search for if there are none.
+
+    `none` is the choice that filters nothing; without it, the first choice is the default.
+    """
+
+    name: str
+    label: str
+    choices: Sequence[tuple[str, str]] | None = None
+    none: str = "Any"
+
+
+def states(choices: Iterable[tuple[str, str]], none: str = "Any") -> Field:
+    """Return the field that filters by state."""
+    return Field("state", "State", [(value, sentence(label)) for value, label in choices], none)
+
+
+class ListScreen(Screen):
+    """A page of rows. Its template extends `portal/list.html` and fills the cells of one row.
+
+    `columns` are the headings of its table (see the tag `table`). `filters` are read from the
+    address; a value that does not fit filters nothing. `creates` is the action of the button next
+    to the title, and the kind of object that it creates.
+    """
+
+    title: ClassVar[str]
+    lead: ClassVar[str]
+    columns: ClassVar[str]
+    filters: ClassVar[type[Filter]] = Filter
+    toolbar: ClassVar[tuple[Field, ...]] = ()
+    creates: ClassVar[tuple[Action, str] | None] = None
+
+    def rows(self) -> QuerySet[Any]:
+        """Return every row that the person may see."""
+        raise NotImplementedError
+
+    def shown(self, rows: list[Any]) -> list[Any]:
+        """Return what the template shows of the rows of one page."""
+        return rows
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        chosen = self.filters.lenient(self.request.GET.dict())
+        page = page_of(self.request, chosen.applied(self.rows()))
+        page.object_list = self.shown(list(page.object_list))
+        return {
+            "title": self.title,
+            "lead": self.lead,
+            "columns": self.columns,
+            "toolbar": self.toolbar,
+            "chosen": chosen,
+            "page": page,
+            "may_create": self.creates is not None
+            and may_somewhere(self.actor, self.creates[0], kind=self.creates[1]),
+        }

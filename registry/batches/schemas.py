@@ -1,0 +1,12 @@
+"""Input about batches."""
+
+from __future__ import annotations
+
+from governance.schemas import Filter
+from registry.batches.models import BatchState
+
+
+class BatchFilter(Filter):
+    """Filters of the list."""
+
+    state: BatchState | None = None
