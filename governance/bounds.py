@@ -19,5 +19,5 @@ TIER_MAX = 20
 REQUEST_ID_MAX = 64
 # Characters that are on no line of text: controls, ends of lines, and overrides of direction.
 NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-# Those that are in no text of several lines.
+# The same, but for tabs and ends of lines, which are in text of several lines.
 NOT_IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")

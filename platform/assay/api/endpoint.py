@@ -104,12 +104,11 @@ class Endpoint(APIView):
             ValidationError: naming every field that is wrong.
             LengthRequired: its length is not stated.
         """
-        serializer = serializer_class(data=self.content())
+        serializer = serializer_class(data=self._sent())
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
-    def content(self) -> Any:
-        """Return the request's body as the parser read it. Raises LengthRequired."""
+    def _sent(self) -> Any:
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
@@ -129,21 +128,18 @@ class Endpoint(APIView):
             InvalidInput: an unknown parameter, or one given twice.
             ValidationError: a value that does not fit.
         """
-        serializer = (serializer_class or StrictSerializer)(
-            data={name: value for name, value in self.parameters() if name not in PAGE_PARAMETERS}
-        )
+        serializer = (serializer_class or StrictSerializer)(data=self._parameters())
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
 
-    def parameters(self) -> list[tuple[str, str]]:
-        """Return the query parameters. Raises InvalidInput for one given twice."""
-        given = dict(self.request.query_params.lists())
-        if repeated := [name for name, values in given.items() if len(values) > 1]:
+    def _parameters(self) -> dict[str, str]:
+        sent = dict(self.request.query_params.lists())
+        if repeated := [name for name, values in sent.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",
                 fields={name[:60]: ["Given more than once."] for name in repeated},
             )
-        return [(name, values[0]) for name, values in given.items()]
+        return {name: values[0] for name, values in sent.items() if name not in PAGE_PARAMETERS}
 
     def page(
         self,

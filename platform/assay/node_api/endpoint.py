@@ -82,11 +82,11 @@ class NodeEndpoint(Endpoint):
 
     def sent(self, kind: type[M]) -> M:
         """Return the body. Raises InvalidInput and LengthRequired."""
-        return read(kind, self.content())
+        return read(kind, self._sent())
 
     def asked(self, kind: type[M]) -> M:
         """Return the query. Raises InvalidInput."""
-        return read(kind, dict(self.parameters()))
+        return read(kind, self._parameters())
 
     @contextmanager
     def scope(self) -> Iterator[None]:
