@@ -29,10 +29,10 @@ from assay.addresses import forwarded_address
 from assay.api.parsers import parse_json
 from assay.api.views.uploads import _metadata
 from assay.cookies import read_cookies
-from assay.gateway.authentication import presented_session, presented_token
-from assay.gateway.endpoints import find_route, named_model, routes
-from assay.gateway.files import FilesQuery
-from assay.gateway.stored import read_query
+from assay.gateway.access.authentication import presented_session, presented_token
+from assay.gateway.run.routes import find_route, named_model, routes
+from assay.gateway.stored.files import FilesQuery
+from assay.gateway.stored.requests import read_query
 from assay.portal.dataset_media import _span
 from assay.portal.markdown import render_markdown
 from assay.scim.filters import filter_query

@@ -8,26 +8,16 @@ import math
 import time
 from datetime import UTC, datetime
 
-from assay.gateway.access import (
+from assay.gateway.access.authentication import authenticate, presented_session, presented_token
+from assay.gateway.access.decisions import (
     Circumstances,
     declared_classification,
     model_unknown,
     visible_deployments,
 )
-from assay.gateway.authentication import authenticate, presented_session, presented_token
-from assay.gateway.call import Call
-from assay.gateway.database_probe import DatabaseProbe
-from assay.gateway.endpoints import find_route, routes
-from assay.gateway.errors import (
-    InternalError,
-    NoSuchPath,
-    WrongMethod,
-    error_headers,
-    error_json,
-)
-from assay.gateway.feedback import BODY_MAX_BYTES, feedback_body
-from assay.gateway.feedback import PATH as FEEDBACK
-from assay.gateway.http import (
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.http.asgi import (
     ClientGone,
     Headers,
     Receive,
@@ -39,18 +29,28 @@ from assay.gateway.http import (
     read_body,
     respond,
 )
-from assay.gateway.inference import Opening, deployment_path, infer, record_refusal
-from assay.gateway.key_entries import KeyEntry
-from assay.gateway.metrics import DURATION, INFLIGHT, REQUESTS, bound
+from assay.gateway.http.errors import (
+    InternalError,
+    NoSuchPath,
+    WrongMethod,
+    error_headers,
+    error_json,
+)
+from assay.gateway.knowledge.retrieval import Asker
+from assay.gateway.monitoring.database_probe import DatabaseProbe
+from assay.gateway.monitoring.metrics import DURATION, INFLIGHT, REQUESTS, bound
+from assay.gateway.monitoring.tracing import begin_request
 from assay.gateway.paths import MODELS, own_label
-from assay.gateway.quotas import QuotaStopped
-from assay.gateway.repeats import once
-from assay.gateway.retrieval import Asker
+from assay.gateway.quota.quotas import QuotaStopped
+from assay.gateway.run.call import Call
+from assay.gateway.run.inference import Opening, deployment_path, infer, record_refusal
+from assay.gateway.run.repeats import once
+from assay.gateway.run.routes import find_route, routes
 from assay.gateway.runtime import Runtime
-from assay.gateway.snapshot import DeploymentEntry
-from assay.gateway.stored import Asked
-from assay.gateway.surfaces import surface_of, surface_paths
-from assay.gateway.tracing import begin_request
+from assay.gateway.stored.feedback import BODY_MAX_BYTES, feedback_body
+from assay.gateway.stored.feedback import PATH as FEEDBACK
+from assay.gateway.stored.requests import Asked
+from assay.gateway.stored.surfaces import surface_of, surface_paths
 from assay.server.connections import prove
 from assay.server.permits import holder_of
 from governance.errors import DomainError

@@ -6,8 +6,8 @@ Tasks have their paths below `/v1/` and `/v2/` (`registry.catalog.checks.declara
 
 from __future__ import annotations
 
-from assay.gateway.feedback import PATH as FEEDBACK
-from assay.gateway.surfaces import surface_of
+from assay.gateway.stored.feedback import PATH as FEEDBACK
+from assay.gateway.stored.surfaces import surface_of
 from registry.catalog import paths_answered_by
 
 MODELS = "/v1/models"

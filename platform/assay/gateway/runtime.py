@@ -12,22 +12,22 @@ from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from assay.gateway.admission import Running
-from assay.gateway.batch_runner import BatchRunner
-from assay.gateway.cold_start import ColdStarts
-from assay.gateway.feedback import FeedbackDesk
-from assay.gateway.file_upload import FileDesk
-from assay.gateway.index_cache import IndexCache
-from assay.gateway.ledger import Ledger
-from assay.gateway.media import MediaDesk
-from assay.gateway.pipeline import Pipeline
-from assay.gateway.plug_ins import PlugInDesk
-from assay.gateway.quotas import DeviceTimes, Quotas
-from assay.gateway.refresher import Refresher
-from assay.gateway.replies import Replies
-from assay.gateway.response_desk import ResponseDesk
-from assay.gateway.snapshot import Snapshot
-from assay.gateway.worker_watch import WorkerWatch
+from assay.gateway.access.admission import Running
+from assay.gateway.access.refresher import Refresher
+from assay.gateway.access.snapshot import Snapshot
+from assay.gateway.batches.runner import BatchRunner
+from assay.gateway.knowledge.index_cache import IndexCache
+from assay.gateway.quota.ledger import Ledger
+from assay.gateway.quota.quotas import DeviceTimes, Quotas
+from assay.gateway.run.cold_start import ColdStarts
+from assay.gateway.run.media import MediaDesk
+from assay.gateway.run.pipeline import Pipeline
+from assay.gateway.run.plug_ins import PlugInDesk
+from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.worker_watch import WorkerWatch
+from assay.gateway.stored.conversations import ResponseDesk
+from assay.gateway.stored.feedback import FeedbackDesk
+from assay.gateway.stored.uploads import FileDesk
 from governance.usage.sealing import require_usage_key
 from workers import tracing
 from workers.sealing import GatewaySeals

@@ -11,7 +11,7 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway import batch_line
+from assay.gateway.batches import line as batch_line
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.policy.models import PolicyVersion

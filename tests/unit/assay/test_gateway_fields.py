@@ -52,7 +52,7 @@ USED = {
 def schemas() -> dict[str, type[BaseModel]]:
     """Return the schemas of requests that the gateway itself declares, by name."""
     found: dict[str, type[BaseModel]] = {}
-    for module in pkgutil.iter_modules(assay.gateway.__path__, "assay.gateway."):
+    for module in pkgutil.walk_packages(assay.gateway.__path__, "assay.gateway."):
         for value in vars(importlib.import_module(module.name)).values():
             is_schema = isinstance(value, type) and issubclass(value, Strict)
             if is_schema and value.__module__ == module.name:

@@ -12,7 +12,8 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
-from assay.gateway import admission, execution, refresher
+from assay.gateway.access import admission, refresher
+from assay.gateway.run import execution
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from registry.releases.models import Release, ReleaseState

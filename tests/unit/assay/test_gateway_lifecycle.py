@@ -13,8 +13,9 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway import execution, snapshot
-from assay.gateway.refresher import LOOKUPS_PER_S
+from assay.gateway.access import snapshot
+from assay.gateway.access.refresher import LOOKUPS_PER_S
+from assay.gateway.run import execution
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint
@@ -326,7 +327,8 @@ def test_guessed_keys_cannot_keep_the_database_busy(stage: Stage) -> None:
     read = snapshot.read_keys
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "assay.gateway.refresher.read_keys", lambda ids: (asked.extend(ids), read(ids))[1]
+            "assay.gateway.access.refresher.read_keys",
+            lambda ids: (asked.extend(ids), read(ids))[1],
         )
         started = time.monotonic()
         for _ in range(60):

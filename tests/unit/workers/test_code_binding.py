@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from assay.cli.doctor import check_task_code
 from assay.cli.findings import CheckFailed
-from assay.gateway.snapshot import read_snapshot
+from assay.gateway.access.snapshot import read_snapshot
 from assay.portal.tasks import tasks_of
 from governance.errors import WrongState
 from governance.keys.services import access_token_create

@@ -1,0 +1,101 @@
+"""The loop of a web process that claims batches and runs them; they give way to online requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from django.db import connection
+
+from assay.gateway.batches.places import BatchPlaces
+from assay.gateway.batches.run import BatchRun
+from assay.gateway.stored.database_desk import DatabaseDesk
+from governance.errors import Unavailable
+from registry.batches.models import Batch
+from registry.batches.running import Claim, batch_claim
+
+if TYPE_CHECKING:
+    from assay.gateway.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+# Batches that one process runs at a time, and the seconds between two looks for more.
+AT_ONCE = 32
+POLL_S = 2.0
+# Seconds in which lines that run may end, and in which all others are given back.
+_DRAIN_S = 3.0
+_STOP_S = 5.0
+
+
+class BatchRunner:
+    """Start and stop it on the gateway's event loop. `wake` tells it of a new batch."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.desk = DatabaseDesk("batches", refusal="Too much waits for batches.")
+        self.places = BatchPlaces(runtime.client)
+        self._runtime = runtime
+        self._woken = asyncio.Event()
+        self._runs: dict[asyncio.Task[None], BatchRun] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._claim_all())
+
+    def wake(self) -> None:
+        """Look for batches now."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Give back what runs; another process goes on with it."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        runs = dict(self._runs)
+        for run in runs.values():
+            run.drain()
+        if runs:
+            await asyncio.wait(list(runs), timeout=_DRAIN_S)
+        for run in runs.values():
+            run.stop()
+        if runs:
+            await asyncio.wait(list(runs), timeout=_STOP_S)
+        await self.desk.stop()
+
+    async def _claim_all(self) -> None:
+        while True:
+            try:
+                await self._claim()
+            except Unavailable as error:
+                logger.warning("Batches cannot be claimed: %s", error)
+            except Exception:
+                logger.exception("Batches cannot be claimed")
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _claim(self) -> None:
+        while len(self._runs) < AT_ONCE:
+            claimed = await self.desk.in_thread(_next)
+            if claimed is None:
+                return
+            run = BatchRun(self._runtime, *claimed)
+            task = asyncio.create_task(run.run())
+            self._runs[task] = run
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._runs.pop(task, None)
+        self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("A batch broke; it is claimed again", exc_info=error)
+
+
+def _next() -> tuple[Batch, Claim] | None:
+    try:
+        return batch_claim()
+    finally:
+        connection.close()
