@@ -25,7 +25,7 @@ from workers.jobs.models import Job, JobState
 from workers.nodes.services import node_enroll
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 
 
 def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(

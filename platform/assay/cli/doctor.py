@@ -200,8 +200,8 @@ def check_workers() -> str:
     if not alive:
         raise CheckFailed(
             f"none gave a sign of life in the last {PATIENCE_S:.0f} s",
-            "Start one: `python -m celery -A workers.app worker -I workers.tasks.jobs -Q compute "
-            "-P threads -c 1`.",
+            "Start one: `python -m celery -A workers.app worker -I workers.celery_tasks.jobs "
+            "-Q compute -P threads -c 1`.",
         )
     return ", ".join(alive)
 

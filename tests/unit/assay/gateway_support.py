@@ -1,7 +1,7 @@
 """A real gateway under uvicorn, real stores, and a responder that stands in for the engine worker.
 
 The responder reads the Celery queue through kombu and answers over the reply stream with
-`workers.wire`, as `workers.tasks.inference` does; only the model is missing.
+`workers.wire`, as `workers.celery_tasks.inference` does; only the model is missing.
 """
 
 from __future__ import annotations

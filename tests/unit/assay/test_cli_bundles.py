@@ -24,8 +24,8 @@ from tests.unit.assay.test_cli import Run, ada, run, signed_in
 from tests.unit.registry.objects import lora_files, model, safetensors, version
 from tests.unit.registry.office import Office
 from tools import bundle
+from workers.celery_tasks.jobs import run as run_job
 from workers.jobs.finishing import job_finish
-from workers.tasks.jobs import run as run_job
 
 __all__ = ["ada", "run", "signed_in"]
 

@@ -28,12 +28,12 @@ from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.tasks.tiny_encoders import LENGTH, save_encoder
 from tests.unit.workers import company
+from workers.celery_tasks.jobs import run
 from workers.jobs import orders
 from workers.jobs.finishing import job_finish
 from workers.jobs.knowledge import document_publish_request, index_request
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
-from workers.tasks.jobs import run
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 

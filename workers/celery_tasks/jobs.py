@@ -1,5 +1,5 @@
-"""The compute worker's one task: `celery -A workers.app worker -I workers.tasks.jobs -Q compute
--P threads -c JOBS`. A message only wakes a worker, which claims the job that is first in line.
+"""The compute worker's one task: `celery -A workers.app worker -I workers.celery_tasks.jobs
+-Q compute -P threads -c JOBS`. A message only wakes a worker, which claims the first job in line.
 
 The task supervises; the work runs in a process of its own (`workers.run`).
 """
@@ -26,6 +26,7 @@ from registry import store
 from workers import tracing
 from workers.app import app
 from workers.broker import node_client
+from workers.celery_tasks.capacity import machine_memory
 from workers.control.direct_jobs import DirectJobs, StoreFiles
 from workers.control.jobs import Files, JobControl, LeaseLost, NoAnswer
 from workers.launchers.local import LocalLauncher
@@ -35,7 +36,6 @@ from workers.offers.reporting import OfferReports
 from workers.offers.values import Offers
 from workers.remote.jobs import NodeFiles, RemoteJobs
 from workers.supervision.supervisor import Supervisor
-from workers.tasks.capacity import machine_memory
 from workers.wire import JOB_TASK
 
 logger = logging.getLogger(__name__)

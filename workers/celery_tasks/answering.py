@@ -23,14 +23,14 @@ from registry.catalog.generation import GenerationInputs, SamplingOptions
 from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import RequestInvalid, invalid
 from registry.media.store import MediaReference, media_open
+from workers.celery_tasks.hosting import EngineHost, Loaded
+from workers.celery_tasks.replies import Replies, Reply, joined
 from workers.clock import CLOCK
 from workers.control.media import MediaFiles, StoredMedia
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
 from workers.references import contains, is_reference, swapped
 from workers.sealing import LONGEST_S, ReplySeals
-from workers.tasks.hosting import EngineHost, Loaded
-from workers.tasks.replies import Replies, Reply, joined
 from workers.tracing import begin_work
 from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
 

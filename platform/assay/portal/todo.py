@@ -50,7 +50,7 @@ RECENT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Todo:
     """One thing to do. `tone` is bad, warn or info; `at` is when it is due or happened."""
 
     tone: str
@@ -62,7 +62,7 @@ class Task:
     due: bool = False
 
 
-def tasks_of(actor: Principal) -> list[Task]:
+def todos_of(actor: Principal) -> list[Todo]:
     """Return what waits for `actor`, the most urgent first; at most `SHOWN` of each kind.
 
     A source asks nothing of the database for people whose roles give them nothing to do there.
@@ -82,11 +82,11 @@ def _leads(actor: Principal) -> list[str]:
     return [held.department for held in actor.roles if held.role == "lead" and held.department]
 
 
-def _incidents(actor: Principal) -> Iterator[Task]:
+def _incidents(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.INCIDENT_UPDATE, kind="incident"):
         return
     for incident in incidents_pressing(actor).prefetch_related(None)[:SHOWN]:
-        yield Task(
+        yield Todo(
             "bad",
             "alert-circle",
             f"Handle {incident.get_severity_display().lower()} incident: {incident.title}",
@@ -96,10 +96,10 @@ def _incidents(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _emergency_access(actor: Principal) -> Iterator[Task]:
+def _emergency_access(actor: Principal) -> Iterator[Todo]:
     for glass in after_reviews(actor)[:SHOWN]:
         late = glass.due_at is not None and glass.due_at <= timezone.now()
-        yield Task(
+        yield Todo(
             "bad" if late else "warn",
             "alert-triangle",
             f"Review emergency access {glass.pk} to {glass.release.deployment_name}",
@@ -113,7 +113,7 @@ def _emergency_access(actor: Principal) -> Iterator[Task]:
     requested = break_glasses_visible_to(actor).filter(state=BreakGlassState.REQUESTED)
     mine = Q(asked_by_id=actor.person_id) | Q(excluded_people__contains=[actor.person_id])
     for glass in requested.exclude(mine)[:SHOWN]:
-        yield Task(
+        yield Todo(
             "bad",
             "alert-triangle",
             f"Confirm emergency access {glass.pk} to {glass.release.deployment_name}",
@@ -123,7 +123,7 @@ def _emergency_access(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _deployments(actor: Principal) -> Iterator[Task]:
+def _deployments(actor: Principal) -> Iterator[Todo]:
     places = departments_where(actor, Action.DEPLOYMENT_CREATE, kind="deployment")
     newer = Deployment.objects.filter(
         name=OuterRef("name"),
@@ -134,7 +134,7 @@ def _deployments(actor: Principal) -> Iterator[Task]:
         ~Exists(newer), state=DeploymentState.REFUSED, department__in=places
     )
     for deployment in refused[:SHOWN]:
-        yield Task(
+        yield Todo(
             "bad",
             "ban",
             f"Rejected bytes: {deployment.name}",
@@ -147,7 +147,7 @@ def _deployments(actor: Principal) -> Iterator[Task]:
         ~Exists(live), state=ReleaseState.APPROVED, department__in=places
     )
     for release in rows.filter(expires_at__gt=timezone.now()).prefetch_related(None)[:SHOWN]:
-        yield Task(
+        yield Todo(
             "info",
             "rocket",
             f"Deploy release {release.pk}: {release.version}",
@@ -157,14 +157,14 @@ def _deployments(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _other_code(actor: Principal) -> Iterator[Task]:
+def _other_code(actor: Principal) -> Iterator[Todo]:
     places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
     held = deployments_visible_to(actor).filter(
         state__in=LIVE, department__in=places, message__contains=OTHER_CODE.partition("{}")[2]
     )
     repeated = Release.objects.filter(renews=OuterRef("release")).exclude(state__in=AGAIN)
     for deployment in held.filter(~Exists(repeated)).order_by("pk")[:SHOWN]:
-        yield Task(
+        yield Todo(
             "bad",
             "refresh",
             f"Submit release {deployment.release_id} again: the code of its task changed",
@@ -174,12 +174,12 @@ def _other_code(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _reviews(actor: Principal) -> Iterator[Task]:
+def _reviews(actor: Principal) -> Iterator[Todo]:
     assigned = list(reviews_assigned(actor)[:SHOWN])
     others = reviews_awaiting(actor).exclude(pk__in=[review.pk for review in assigned])
     for review in [*assigned, *others[:SHOWN]]:
         mine = "assigned to you · " if review in assigned else ""
-        yield Task(
+        yield Todo(
             "bad" if review.due_at <= timezone.now() else "warn",
             "clipboard-check",
             f"Review {review.subject_name}",
@@ -190,11 +190,11 @@ def _reviews(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _mentions(actor: Principal) -> Iterator[Task]:
+def _mentions(actor: Principal) -> Iterator[Todo]:
     for mention in mentions_unseen(actor)[:SHOWN]:
         comment = mention.comment
         review = comment.thread.review
-        yield Task(
+        yield Todo(
             "info",
             "message-2",
             f"{comment.person.name} mentioned you",
@@ -204,12 +204,12 @@ def _mentions(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _policies(actor: Principal) -> Iterator[Task]:
+def _policies(actor: Principal) -> Iterator[Todo]:
     if not may(actor, Action.POLICY_DECIDE, kind="policy"):
         return
     waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED).defer("rules", "tests")
     for version in waiting.exclude(authors__contains=[actor.person_id])[:SHOWN]:
-        yield Task(
+        yield Todo(
             "warn",
             "shield-lock",
             f"Decide on policy {version.number}",
@@ -219,11 +219,11 @@ def _policies(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _requested_changes(actor: Principal) -> Iterator[Task]:
+def _requested_changes(actor: Principal) -> Iterator[Todo]:
     mine = Q(submitted_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
     rows = releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)
     for release in rows.prefetch_related(None)[:SHOWN]:
-        yield Task(
+        yield Todo(
             "warn",
             "message-2",
             f"Answer requested changes to {release.version}",
@@ -232,14 +232,14 @@ def _requested_changes(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _recoveries(actor: Principal) -> Iterator[Task]:
+def _recoveries(actor: Principal) -> Iterator[Todo]:
     if not may(actor, Action.ROLE_GRANT, kind="person"):
         return
     pending = recoveries_live(actor).filter(state=RecoveryState.PENDING)
     mine = Q(person_id=actor.person_id) | Q(requested_by_id=actor.person_id)
     for recovery in pending.exclude(mine)[:SHOWN]:
         asked = recovery.requested_by.name if recovery.requested_by else "the server"
-        yield Task(
+        yield Todo(
             "warn",
             "shield-lock",
             f"Approve the recovery of the account of {recovery.person.name}",
@@ -249,9 +249,9 @@ def _recoveries(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _access_requests(actor: Principal) -> Iterator[Task]:
+def _access_requests(actor: Principal) -> Iterator[Todo]:
     for request in access_requests_open(actor)[:SHOWN]:
-        yield Task(
+        yield Todo(
             "info",
             "user",
             f"{request.person.name} requests a role",
@@ -261,12 +261,12 @@ def _access_requests(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _intakes(actor: Principal) -> Iterator[Task]:
+def _intakes(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.INTAKE_SIGN_OFF, kind="intake"):
         return
     waiting = intakes_visible_to(actor).filter(state=IntakeState.AWAITING_SIGN_OFF)
     for intake in waiting.exclude(submitted_by_id=actor.person_id).select_related("model")[:SHOWN]:
-        yield Task(
+        yield Todo(
             "info",
             "package-import",
             f"Sign off {intake.model.name}",
@@ -276,13 +276,13 @@ def _intakes(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _failed_jobs(actor: Principal) -> Iterator[Task]:
+def _failed_jobs(actor: Principal) -> Iterator[Todo]:
     mine = Q(created_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
     broken = jobs_visible_to(actor).filter(
         mine, state__in=(JobState.FAILED, JobState.DEAD), finished_at__gte=timezone.now() - RECENT
     )
     for job in broken[:SHOWN]:
-        yield Task(
+        yield Todo(
             "bad",
             "activity",
             f"Failed job: {job.title}",
@@ -292,14 +292,14 @@ def _failed_jobs(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _feedback(actor: Principal) -> Iterator[Task]:
+def _feedback(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.FEEDBACK_REVIEW, kind="feedback"):
         return
     pending = feedback_visible_to(actor).filter(state=FeedbackState.PENDING)
     mine = Q(person=actor.person_id)
     rows = pending.exclude(mine).order_by("deployment").values("deployment")
     for found in rows.annotate(count=Count("pk"), last=Max("created_at"))[:SHOWN]:
-        yield Task(
+        yield Todo(
             "info",
             "message-2",
             f"Review feedback on {found['deployment']}",
@@ -309,7 +309,7 @@ def _feedback(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _learned(actor: Principal) -> Iterator[Task]:
+def _learned(actor: Principal) -> Iterator[Todo]:
     """Yield measured versions that learned from feedback and have no release."""
     if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
         return
@@ -324,7 +324,7 @@ def _learned(actor: Principal) -> Iterator[Task]:
     for version in rows.order_by("-pk").distinct()[:SHOWN]:
         like = release_to_repeat(actor, version)
         drafted = "" if like is None else f"?like={like.pk}"
-        yield Task(
+        yield Todo(
             "info",
             "git-pull-request",
             f"Request release: {version}",
@@ -335,7 +335,7 @@ def _learned(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _release_drafts(actor: Principal) -> Iterator[Task]:
+def _release_drafts(actor: Principal) -> Iterator[Todo]:
     if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
         return
     drafts = release_drafts_visible_to(actor).filter(
@@ -343,7 +343,7 @@ def _release_drafts(actor: Principal) -> Iterator[Task]:
     )
     for draft in drafts[:SHOWN]:
         made = "Made by a chain of jobs" if draft.job_id else "Not submitted"
-        yield Task(
+        yield Todo(
             "info",
             "git-pull-request",
             f"Complete release draft {draft.pk}: {draft.version}",
@@ -353,13 +353,13 @@ def _release_drafts(actor: Principal) -> Iterator[Task]:
         )
 
 
-def _suspended_schedules(actor: Principal) -> Iterator[Task]:
+def _suspended_schedules(actor: Principal) -> Iterator[Todo]:
     mine = Q(owner=actor.person_id) | Q(department__slug__in=_leads(actor))
     if not may_somewhere(actor, Action.JOB_CREATE, kind="job"):
         return
     rows = schedules_visible_to(actor).filter(mine, state=ScheduleState.SUSPENDED)
     for schedule in rows[:SHOWN]:
-        yield Task(
+        yield Todo(
             "warn",
             "calendar",
             f"Suspended schedule: {schedule.name}",
@@ -368,7 +368,7 @@ def _suspended_schedules(actor: Principal) -> Iterator[Task]:
         )
 
 
-SOURCES: tuple[Callable[[Principal], Iterator[Task]], ...] = (
+SOURCES: tuple[Callable[[Principal], Iterator[Todo]], ...] = (
     _incidents,
     _emergency_access,
     _deployments,

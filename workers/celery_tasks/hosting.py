@@ -22,6 +22,8 @@ from registry.catalog.code import TaskCode, task_code
 from registry.catalog.engines import EngineName
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.releases.software import code_difference
+from workers.celery_tasks.comparing import answers_to
+from workers.celery_tasks.engines import engine_settings
 from workers.control.direct import DirectControl
 from workers.control.protocol import (
     CodeDiffers,
@@ -33,8 +35,6 @@ from workers.control.protocol import (
 from workers.engine_process.client import OWN, OwnEngines
 from workers.engines.names import load_name
 from workers.engines.protocol import Engine
-from workers.tasks.comparing import answers_to
-from workers.tasks.engines import engine_settings
 
 logger = logging.getLogger(__name__)
 

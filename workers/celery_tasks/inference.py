@@ -1,4 +1,4 @@
-"""The engine worker: `celery -A workers.app worker -I workers.tasks.inference -Q engine.none
+"""The engine worker: `celery -A workers.app worker -I workers.celery_tasks.inference -Q engine.none
 -P threads -c 16`. It reads the queues of the deployments that its reconciler has loaded.
 """
 
@@ -23,6 +23,11 @@ from registry import store
 from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
+from workers.celery_tasks.answering import Answerer
+from workers.celery_tasks.capacity import machine_memory, own_capacity
+from workers.celery_tasks.engines import offered_engines, own_software
+from workers.celery_tasks.hosting import EngineHost
+from workers.celery_tasks.replies import Replies
 from workers.control.direct import DirectControl
 from workers.control.media import StoredMedia
 from workers.control.protocol import EngineControl
@@ -34,11 +39,6 @@ from workers.offers.reporting import OfferReports
 from workers.remote.control import RemoteControl
 from workers.remote.media import RemoteMedia
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
-from workers.tasks.answering import Answerer
-from workers.tasks.capacity import machine_memory, own_capacity
-from workers.tasks.engines import offered_engines, own_software
-from workers.tasks.hosting import EngineHost
-from workers.tasks.replies import Replies
 from workers.wire import (
     ALIVE_EVERY_S,
     ALIVE_FOR_MS,

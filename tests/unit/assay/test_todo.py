@@ -7,7 +7,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from assay.portal.tasks import tasks_of
+from assay.portal.todo import todos_of
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from tests import proofs
@@ -22,7 +22,7 @@ def signed_in(person: Person) -> Client:
 
 
 def titles(person: Person) -> list[str]:
-    return [task.title for task in tasks_of(principal_for_person(person))]
+    return [task.title for task in todos_of(principal_for_person(person))]
 
 
 def test_each_role_has_its_own_tasks(company: Company) -> None:
@@ -53,7 +53,7 @@ def test_home_center_and_badge_show_the_same_and_every_link_opens(company: Compa
     Deployment.objects.filter(pk=company.deployment.pk).update(state="refused")
     for name, person in company.people.items():
         client = signed_in(person)
-        tasks = tasks_of(principal_for_person(person))
+        tasks = todos_of(principal_for_person(person))
         center = client.get("/tasks").content.decode()
         badge = client.get("/tasks/badge").content.decode()
         home = client.get("/").content.decode()
@@ -68,7 +68,7 @@ def test_home_center_and_badge_show_the_same_and_every_link_opens(company: Compa
 
 def test_the_most_urgent_come_first(company: Company) -> None:
     Deployment.objects.filter(pk=company.deployment.pk).update(state="refused")
-    tones = [task.tone for task in tasks_of(principal_for_person(company.enzo))]
+    tones = [task.tone for task in todos_of(principal_for_person(company.enzo))]
     assert len(set(tones)) > 1
     assert tones == sorted(tones, key=["bad", "warn", "info"].index)
 
