@@ -40,8 +40,6 @@ from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers import database_watch
-from workers.artifacts.collection import store_collect_due
-from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.deployments.software import software_measure
@@ -65,6 +63,8 @@ from workers.nodes.services import node_records_expire
 from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
+from workers.storage.collection import store_collect_due
+from workers.storage.needs import store_move_to_layout
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
 logger = logging.getLogger(__name__)

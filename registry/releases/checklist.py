@@ -12,7 +12,6 @@ from typing import Any
 from governance.reviews.checklist import ChecklistEntry, CheckOutcome
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
-from registry import store
 from registry.catalog import TASKS
 from registry.catalog.code import task_code
 from registry.datasets.models import Classification
@@ -25,6 +24,7 @@ from registry.releases.dossier_fields import missing_sections
 from registry.releases.engines import engine_in_words
 from registry.releases.software import code_named, evaluated_with
 from registry.releases.vocabulary import check_name
+from registry.storage import store
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain

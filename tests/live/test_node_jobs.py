@@ -14,7 +14,7 @@ from redis import Redis
 
 from assay.local.services import MLflow
 from governance.audit.models import AuditEvent
-from registry import store
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.live.celery_worker import controller, node_worker, until
 from tests.live.test_nodes import join

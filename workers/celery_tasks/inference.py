@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from governance.errors import Unavailable
 from governance.principals import serving
-from registry import store
+from registry.storage import store
 from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key

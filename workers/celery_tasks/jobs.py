@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from governance.errors import Unavailable
 from governance.principals import serving
-from registry import store
+from registry.storage import store
 from workers import tracing
 from workers.app import app
 from workers.broker import node_client

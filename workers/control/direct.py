@@ -12,9 +12,9 @@ from django.db import close_old_connections, connections
 from django.db.models import Exists, OuterRef, Q
 
 from governance.errors import WrongState
-from registry import store
 from registry.manifests import Manifest
 from registry.releases.serving import serving_verdicts
+from registry.storage import store
 from workers.control.protocol import (
     Assignment,
     LoadPlan,

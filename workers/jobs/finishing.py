@@ -19,7 +19,7 @@ from registry.evaluations.services import evaluation_record
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_checked, intake_digest_fault, intake_reject
 from registry.manifests import Manifest
-from registry.store import adopt
+from registry.storage.store import adopt
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
 from workers.jobs import workspace

@@ -167,7 +167,7 @@ def check_store() -> str:
     from django.core.exceptions import ImproperlyConfigured
 
     from governance.errors import DomainError
-    from registry import store
+    from registry.storage import store
     from registry.storage.folder import FolderBackend
     from registry.storage.upgrade import is_old
 

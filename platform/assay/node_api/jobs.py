@@ -32,8 +32,8 @@ from assay.node_api.endpoint import NodeEndpoint
 from assay.node_api.joining import TAG
 from assay.server.downloads import ungated
 from governance.errors import DomainError, InvalidInput, NotFound
-from registry import store
 from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
+from registry.storage import store
 from registry.storage.backend import file_key
 from workers.control.jobs import Cause, Claim, Report
 from workers.jobs.arrivals import arrival_append, arrival_offset

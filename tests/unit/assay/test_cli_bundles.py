@@ -14,9 +14,9 @@ from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
-from registry import store
 from registry.intake.models import Intake, IntakeState
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.storage.backend import file_key
 from registry.versions.models import ModelVersion
 from tests.proofs import fresh_proof

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.registry.media_files import archive

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.workers import company

@@ -26,11 +26,11 @@ from governance.audit.models import AuditAlarm
 from governance.audit.selectors import publish_lag_s, sealing_lag_s, unsealed_events
 from governance.audit.streaming.selectors import stream_states
 from governance.errors import Unavailable
-from registry import store
 from registry.catalog.endpoints import dumps
 from registry.incidents.models import Incident, IncidentSuspension, Severity
 from registry.incidents.states import STANDING
 from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.storage import store
 
 Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
 # Read from the database at each scrape.

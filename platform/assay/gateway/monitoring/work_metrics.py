@@ -16,7 +16,6 @@ import redis.asyncio
 
 from assay.gateway.access.snapshot import close_connection
 from assay.gateway.monitoring.exposition import Reading
-from workers.artifacts.collection import COLLECTION
 from workers.database_watch import ENDED
 from workers.deployments.software import controllers_differ
 from workers.dropped_messages import DROPPED_MESSAGES
@@ -37,6 +36,7 @@ from workers.measurements.models import Measurement
 from workers.nodes.broker_denials import denials_total
 from workers.nodes.models import Node, NodeState
 from workers.nodes.states import WORKING
+from workers.storage.collection import COLLECTION
 from workers.wire import JOB_QUEUE, deployment_queue, node_of, presence_key
 
 JOB_COUNT = Reading("assay_jobs", "Jobs that are not over, by kind and state.", ("kind", "state"))

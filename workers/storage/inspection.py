@@ -10,9 +10,9 @@ from enum import StrEnum
 
 from django.utils import timezone
 
-from registry import store
+from registry.storage import store
 from registry.storage.backend import Backend, Entry, Hashing, StoreUnavailable
-from workers.artifacts.needs import UNREADABLE, store_needs
+from workers.storage.needs import UNREADABLE, store_needs
 
 # A younger file that nothing names may be on its way to its row.
 SETTLED = timedelta(days=1)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from governance.errors import InvalidInput, Unavailable
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.intake.models import Intake, IntakeState
 from registry.knowledge.models import DocumentVersion, KnowledgeIndex
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.storage.backend import Hashing, StoreUnavailable, file_key, record_key
 from registry.storage.folder import FolderBackend
 from registry.storage.upgrade import is_old, store_upgrade

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from governance.errors import InvalidInput
-from registry import store
 from registry.manifests import FilesUnreadable, ManifestMismatch
+from registry.storage import store
 from registry.storage.backend import Backend, Entry, Source, StoreUnavailable
 from registry.storage.folder import FolderBackend
 from registry.storage.opening import open_backend

@@ -18,11 +18,11 @@ from governance.audit.services import Subject, audit_record
 from governance.database.locks import session_lock
 from governance.errors import DomainError, InvalidInput, Unavailable
 from governance.principals import Principal, background, service_principal
-from registry import store
+from registry.storage import store
 from registry.storage.backend import Backend, Entry
-from workers.artifacts.inspection import is_preview_of
-from workers.artifacts.needs import store_needs
 from workers.measurements.models import Measurement
+from workers.storage.inspection import is_preview_of
+from workers.storage.needs import store_needs
 
 logger = logging.getLogger(__name__)
 # Bytes are stored before the row that names them: within minutes, as a rule.
