@@ -47,8 +47,7 @@ from workers.deployments.worker_keys import worker_keys_expire
 from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire
-from workers.jobs.services import job_sweep
-from workers.jobs.sweeping import work_folders_expire
+from workers.jobs.sweeping import job_sweep, work_folders_expire
 from workers.listening import listener
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import (

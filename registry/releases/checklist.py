@@ -12,8 +12,7 @@ from typing import Any
 from governance.reviews.checklist import ChecklistEntry, CheckOutcome
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
-from registry.catalog import TASKS
-from registry.catalog.code import task_code
+from registry.catalog import TASKS, task_code
 from registry.datasets.models import Classification
 from registry.evaluations.models import Gate
 from registry.evaluations.standing import GateStanding, gate_standing

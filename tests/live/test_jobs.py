@@ -27,7 +27,7 @@ from tests.unit.workers import company
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import intake_request
-from workers.jobs.services import job_sweep
+from workers.jobs.sweeping import job_sweep
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")

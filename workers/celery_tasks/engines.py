@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from registry.catalog.code import codes_here
+from registry.catalog import codes_here
 from registry.catalog.engines import EngineName
 from registry.sandbox import landlock
 from workers.control.protocol import Software

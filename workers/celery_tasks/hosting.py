@@ -17,8 +17,8 @@ from typing import Any
 
 from django.conf import settings
 
-from registry.catalog import TASKS, get_task, is_own
-from registry.catalog.code import TaskCode, task_code
+from registry.catalog import TASKS, get_task, is_own, task_code
+from registry.catalog.code import TaskCode
 from registry.catalog.engines import EngineName
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument
 from registry.releases.software import code_difference

@@ -14,7 +14,7 @@ from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from governance.errors import DomainError
-from registry.catalog.code import codes_here
+from registry.catalog import codes_here
 from workers.deployments.models import Deployment, ReplicaState
 from workers.deployments.states import LIVE
 from workers.jobs.models import Job, JobState

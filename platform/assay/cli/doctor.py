@@ -248,7 +248,7 @@ def check_tasks() -> str:
 
 def check_task_code() -> str:
     """All processes run the same packages of tasks."""
-    from registry.catalog.code import codes_here
+    from registry.catalog import codes_here
     from workers.deployments.software import code_differences
 
     if differing := code_differences():

@@ -19,7 +19,8 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from governance.errors import Unavailable
-from registry.catalog.code import CODE, NO_PACKAGES, TaskCode, task_code
+from registry.catalog import task_code
+from registry.catalog.code import CODE, NO_PACKAGES, TaskCode
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
