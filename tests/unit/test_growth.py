@@ -30,6 +30,7 @@ from assay.api.parsers import parse_json
 from assay.api.views.uploads import _metadata
 from assay.cookies import read_cookies
 from assay.gateway.access.authentication import presented_session, presented_token
+from assay.gateway.paths import own_path
 from assay.gateway.run.routes import find_route, named_model, routes
 from assay.gateway.stored.files import FilesQuery
 from assay.gateway.stored.requests import read_query
@@ -228,6 +229,8 @@ READERS = [
     Reader("address of Django", lambda path: allowance_of(f"/models/{path}"), text("a-"),
            TARGET_MAX),
     Reader("address of the gateway", find_route, text("a/"), TARGET_MAX),
+    Reader("address of the gateway's own", lambda path: own_path("GET", f"/v1/files/{path}"),
+           text("a/"), TARGET_MAX),
     Reader("query of Django", QueryDict, text("a=%41&"), TARGET_MAX),
     Reader("query of the gateway",
            lambda query: read_query(FilesQuery, {"query_string": query}), body("a=%41&"),

@@ -292,7 +292,7 @@ class Stage:
 
     def notify(self) -> None:
         """Publish, and return once the gateway has read the database again."""
-        refresher = self.application.gateway.start().refresher
+        refresher = self.application.gateway.start().parts.refresher
         # Twice, since one reading may have been under way already.
         for _ in range(2):
             before = refresher.readings

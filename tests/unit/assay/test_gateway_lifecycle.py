@@ -310,7 +310,7 @@ def test_a_key_works_the_moment_it_is_made(stage: Stage) -> None:
 
 def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage) -> None:
     token = stage.key()
-    refresher = stage.application.gateway.start().refresher
+    refresher = stage.application.gateway.start().parts.refresher
     before = refresher.readings
     public_id = token.split("_")[1]
     ApiKey.objects.filter(public_id=public_id).update(revoked_at=timezone.now())
@@ -321,7 +321,7 @@ def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage) -> None:
 
 
 def test_guessed_keys_cannot_keep_the_database_busy(stage: Stage) -> None:
-    refresher = stage.application.gateway.start().refresher
+    refresher = stage.application.gateway.start().parts.refresher
     stage.notify()
     asked: list[str] = []
     read = snapshot.read_keys

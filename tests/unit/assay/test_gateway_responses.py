@@ -14,8 +14,8 @@ import openai
 import pytest
 from django.utils import timezone
 
+from assay.gateway.access.call import Call
 from assay.gateway.access.key_entries import KeyEntry
-from assay.gateway.run.call import Call
 from assay.gateway.stored.conversations import ResponseDesk
 from assay.gateway.stored.database_desk import DEPARTMENT_WAITING_MAX
 from governance.audit.models import AuditEvent

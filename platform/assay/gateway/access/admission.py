@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from assay.gateway.access.authentication import authenticate
-from assay.gateway.access.decisions import RELEASE_ENDED, Circumstances, Refused, find_deployment
+from assay.gateway.access.decisions import (
+    RELEASE_ENDED,
+    Circumstances,
+    Grounds,
+    Refused,
+    find_deployment,
+)
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.access.refresher import Refresher
 from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
 from governance.errors import DomainError, NotPermitted, Unavailable
 from governance.keys.tokens import ParsedToken
-from governance.policy.engine import PolicyDecision
 
 # How often running requests are held against the clock, in seconds.
 TICK_S = 0.5
@@ -32,36 +37,49 @@ _SLICE = 50
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """By which key, to which deployment, under which decision, in which context."""
+    """The key and the grounds by which a request runs."""
 
     key: KeyEntry
-    deployment: DeploymentEntry
-    decision: PolicyDecision
-    context: Mapping[str, Any]
+    grounds: Grounds
+
+    @property
+    def deployment(self) -> DeploymentEntry:
+        return self.grounds.deployment
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
-    """A request: its caller, circumstances and deployment. `session` is the
-    digest of the browser session that it comes from. `named`: the caller named the deployment; the
-    one that embeds a question for a knowledge base is named by that base, and a key's list of
-    deployments does not concern it. `sources` are the document versions that it is answered from.
-    """
+class Caller:
+    """The credential of a request, its circumstances, and the digest of the browser session that
+    it comes from, if any."""
 
     token: ParsedToken
     circumstances: Circumstances
-    model: str
     session: bytes = b""
-    named: bool = True
-    sources: frozenset[int] = frozenset()
 
     @property
     def client_address(self) -> str:
         return self.circumstances.client_address
 
     def authenticate(self, snapshot: Snapshot) -> KeyEntry:
-        """The key that it is asked with. Raises KeyRefused."""
+        """Return the caller's key. Raises KeyRefused."""
         return authenticate(snapshot, self.token, self.client_address, self.session)
+
+    def under(self, **circumstances: Any) -> Caller:
+        """Return the caller with some circumstances changed."""
+        return Caller(self.token, replace(self.circumstances, **circumstances), self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A request for a deployment. `named`: the caller named the deployment; the one that embeds a
+    question for a knowledge base is named by that base, and a key's list of deployments does not
+    concern it. `sources` are the document versions that it is answered from.
+    """
+
+    caller: Caller
+    model: str
+    named: bool = True
+    sources: frozenset[int] = frozenset()
 
     def admit(self, snapshot: Snapshot) -> Admitted:
         """Return the grounds for running it under `snapshot`.
@@ -69,20 +87,17 @@ class Application:
         Raises:
             KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.
         """
-        key = self.authenticate(snapshot)
-        found = find_deployment(snapshot, key, self.model, self.circumstances)
-        deployment, decision, context = found
+        key = self.caller.authenticate(snapshot)
+        grounds = find_deployment(snapshot, key, self.model, self.caller.circumstances)
         narrowed = self.named and key.allowed_deployments
-        if narrowed and deployment.name not in key.allowed_deployments:
+        if narrowed and self.model not in key.allowed_deployments:
             raise Refused(
                 f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
-                f"it may not use {deployment.name}.",
+                f"it may not use {self.model}.",
                 code="deployment_not_allowed",
-                deployment=deployment,
-                decision=decision,
-                context=context,
+                grounds=grounds,
             )
-        return Admitted(key, deployment, decision, context)
+        return Admitted(key, grounds)
 
 
 class Ticket:
@@ -112,7 +127,7 @@ class Ticket:
         now = snapshot.deployments.get(self.application.model)
         try:
             if now is None or now.id != self.deployment_id:
-                self.application.authenticate(snapshot)
+                self.application.caller.authenticate(snapshot)
                 if why := snapshot.recalled.get(self.deployment_id):
                     return NotPermitted(
                         f"Deployment {self.application.model} does not serve. {why}",
@@ -158,7 +173,7 @@ class Running:
         if changed is None:
             self._note(snapshot, {ticket.deployment_id for ticket in self._tickets})
         for number, ticket in enumerate(list(self._tickets), 1):
-            public_id = ticket.application.token.public_id
+            public_id = ticket.application.caller.token.public_id
             if changed is not None and public_id not in changed:
                 continue
             # One that is to be read again is judged by that reading.
@@ -182,7 +197,7 @@ class Running:
                 self._judge(ticket, self._overdue(ticket, snapshot))
 
     def _overdue(self, ticket: Ticket, snapshot: Snapshot | None) -> DomainError | None:
-        public_id = ticket.application.token.public_id
+        public_id = ticket.application.caller.token.public_id
         since = self._refresher.pending.get(public_id)
         if snapshot is None or (since is not None and time.monotonic() - since > PATIENCE_S):
             return Unavailable(

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -76,6 +76,14 @@ class Circumstances:
         }
 
 
+class Grounds(NamedTuple):
+    """A deployment, what was decided about a request for it, and in which circumstances."""
+
+    deployment: DeploymentEntry
+    decision: PolicyDecision
+    context: Mapping[str, Any]
+
+
 class ModelUnknown(NotFound):
     """No such deployment, or not one that the key may know of: `hidden` is what was decided then,
     for the record and not for the caller.
@@ -89,23 +97,11 @@ class ModelUnknown(NotFound):
 
 
 class Refused(NotPermitted):
-    """The policy forbids it. `decision` is what was decided, `deployment` on what, `context` in
-    which circumstances.
-    """
+    """The policy, the key or the deployment's release does not permit the request."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str,
-        deployment: DeploymentEntry,
-        decision: PolicyDecision,
-        context: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, message: str, *, code: str, grounds: Grounds) -> None:
         super().__init__(message, code=code)
-        self.deployment = deployment
-        self.decision = decision
-        self.context = context
+        self.grounds = grounds
 
 
 class NotConfirmed(Unavailable):
@@ -131,8 +127,8 @@ class NotReady(Unavailable):
 
 def find_deployment(
     snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances
-) -> tuple[DeploymentEntry, PolicyDecision, Mapping[str, Any]]:
-    """The deployment called `name`, and the decision that lets `key` invoke it, with its context.
+) -> Grounds:
+    """Return the deployment called `name`, and the decision that lets `key` invoke it.
 
     Raises:
         ModelUnknown: there is none that the key may know of.
@@ -146,14 +142,9 @@ def find_deployment(
     actor, resource, action = key.principal, entry.resource, Action.DEPLOYMENT_INVOKE
     context = circumstances.context(entry)
     decision = snapshot.decide(key, entry, context)
+    grounds = Grounds(entry, decision, context)
     if not decision.allowed:
-        refused = Refused(
-            decision.reason,
-            code="policy_denied",
-            deployment=entry,
-            decision=decision,
-            context=context,
-        )
+        refused = Refused(decision.reason, code="policy_denied", grounds=grounds)
         if not may_know_of(snapshot.policy, actor, action, resource, context):
             raise model_unknown(name, refused)
         raise refused
@@ -161,17 +152,13 @@ def find_deployment(
         raise Refused(
             f"Deployment {entry.name} does not serve. {obstacle}",
             code=RELEASE_ENDED,
-            deployment=entry,
-            decision=decision,
-            context=context,
+            grounds=grounds,
         )
     if outside := _outside(entry, key):
         raise Refused(
             f"Deployment {entry.name} does not serve department {key.department}: {outside}.",
             code="release_condition",
-            deployment=entry,
-            decision=decision,
-            context=context,
+            grounds=grounds,
         )
     if entry.leased_until <= time.monotonic():
         raise NotConfirmed(
@@ -180,7 +167,7 @@ def find_deployment(
             hint="The controller confirms it; nothing was charged.",
             retry_after=_REPLICA_WAIT_S,
         )
-    return entry, decision, context
+    return grounds
 
 
 def is_ready(entry: DeploymentEntry) -> bool:

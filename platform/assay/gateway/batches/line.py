@@ -5,28 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from django.db import connection
 
+from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import KeyRefused, ProvedToken, authenticate
+from assay.gateway.access.call import Call
 from assay.gateway.access.decisions import Circumstances
 from assay.gateway.http.asgi import ClientGone, Message, Receive, Scope, encode
 from assay.gateway.http.errors import EngineFailed, InternalError, NoSuchPath, error_json
+from assay.gateway.inference import Inference, Opening, record_refusal
 from assay.gateway.monitoring.metrics import DURATION, REQUESTS, bound
 from assay.gateway.quota.quotas import QuotaStopped
-from assay.gateway.run.call import Call
-from assay.gateway.run.inference import Opening, infer, record_refusal
+from assay.gateway.run.parts import Parts
 from assay.gateway.run.routes import find_route
+from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.principals import serving
 from governance.usage.models import UsageRecord
 from registry.batches.models import Batch
 from registry.batches.running import LineResult, Taken
 from registry.catalog.endpoints import dumps
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -61,107 +60,152 @@ class Stopped:
     result: LineResult | None
 
 
-async def ask_line(
-    runtime: Runtime, batch: Batch, taken: Taken, stopping: asyncio.Event
-) -> LineResult | Later | Stopped:
-    """Ask one line, and return how it ended.
+class Lines:
+    """Asks lines of batches as online requests, with the keys of their batches."""
 
-    When `stopping` is set meanwhile, the request is called off and charged nothing.
-    """
-    call = Call(
-        endpoint=batch.endpoint,
-        client_address=batch.client_address,
-        request_id=taken.request_id,
-        part_of=batch.pk,
-    )
-    answer = _Answer()
-    try:
-        with serving(call.request_id, call.client_address):
-            await _ask(runtime, batch, call, taken, answer, stopping)
-    except ClientGone:
-        call.outcome = "cancelled"
-        return Later(0.0)
-    except DomainError as error:
-        return await _refused(runtime, call, error)
-    except Exception:
-        # As for an online request. The line must not break its batch again and again.
-        logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
-        fault = InternalError(f"An internal error occurred ({call.request_id}).")
-        return await _refused(runtime, call, fault)
-    finally:
-        bound(REQUESTS, call.endpoint, call.outcome).inc()
-        bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)
-    return LineResult(answer.status, answer.body.decode(), cost_micro=call.cost_micro)
+    def __init__(self, parts: Parts, inference: Inference, desk: DatabaseDesk) -> None:
+        self._parts = parts
+        self._inference = inference
+        self._desk = desk
 
+    async def ask(
+        self, batch: Batch, taken: Taken, stopping: asyncio.Event
+    ) -> LineResult | Later | Stopped:
+        """Ask one line, and return how it ended.
 
-async def _refused(
-    runtime: Runtime, call: Call, error: DomainError
-) -> LineResult | Later | Stopped:
-    ran = call.recorded
-    record_refusal(runtime, call, error)
-    if ran:
-        await _settled(call)
-    result = LineResult(
-        error.status, error_json(error).decode(), error.code, error.message, call.cost_micro
-    )
-    if not ran and (wait := _wait(error)) is not None:
-        used_up = isinstance(error, QuotaStopped) and error.budget
-        return Later(wait, result if used_up else None)
-    if isinstance(error, EngineFailed) and error.status in _PASSING and call.used_nothing:
-        return Later(error.retry_after or 0.0, result, engine_failed=True)
-    if isinstance(error, KeyRefused):
-        return Stopped(error, result if ran else None)
-    return result
+        When `stopping` is set meanwhile, the request is called off and charged nothing.
+        """
+        call = Call(
+            endpoint=batch.endpoint,
+            client_address=batch.client_address,
+            request_id=taken.request_id,
+            part_of=batch.pk,
+        )
+        answer = _Answer()
+        try:
+            with serving(call.request_id, call.client_address):
+                await self._ask(batch, call, taken, answer, stopping)
+        except ClientGone:
+            call.outcome = "cancelled"
+            return Later(0.0)
+        except DomainError as error:
+            return await self._refused(call, error)
+        except Exception:
+            # As for an online request. The line must not break its batch again and again.
+            logger.exception("Request %s of %s failed.", call.request_id, batch.pk)
+            fault = InternalError(f"An internal error occurred ({call.request_id}).")
+            return await self._refused(call, fault)
+        finally:
+            bound(REQUESTS, call.endpoint, call.outcome).inc()
+            bound(DURATION, call.endpoint).observe(call.elapsed_ms / 1000)
+        return LineResult(answer.status, answer.body.decode(), cost_micro=call.cost_micro)
 
+    async def _ask(
+        self,
+        batch: Batch,
+        call: Call,
+        taken: Taken,
+        answer: _Answer,
+        stopping: asyncio.Event,
+    ) -> None:
+        token = ProvedToken(batch.sender, "")
+        snapshot = await self._parts.refresher.knowing(token.public_id)
+        call.policy = snapshot.policy.version
+        call.key = authenticate(snapshot, token, call.client_address)
+        route, name = find_route(batch.endpoint)
+        if route is None:
+            raise NoSuchPath(f"{batch.endpoint} is not served here.")
+        body = encode(dumps(taken.request.body))
+        scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": batch.endpoint,
+            "query_string": b"",
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+            ],
+        }
+        kept_as = batch.classification
+        circumstances = Circumstances(batch.client_address, kept_as, kept_as=kept_as)
+        opening = Opening(route, name, Caller(token, circumstances))
+        receive = self._receiver(batch, taken, body, stopping)
+        await self._inference.infer(call, opening, scope, receive, answer)
 
-async def _ask(
-    runtime: Runtime,
-    batch: Batch,
-    call: Call,
-    taken: Taken,
-    answer: _Answer,
-    stopping: asyncio.Event,
-) -> None:
-    token = ProvedToken(batch.sender, "")
-    snapshot = await runtime.refresher.knowing(token.public_id)
-    call.policy = snapshot.policy.version
-    call.key = authenticate(snapshot, token, call.client_address)
-    route, name = find_route(batch.endpoint)
-    if route is None:
-        raise NoSuchPath(f"{batch.endpoint} is not served here.")
-    body = encode(dumps(taken.request.body))
-    scope: Scope = {
-        "type": "http",
-        "method": "POST",
-        "path": batch.endpoint,
-        "query_string": b"",
-        "headers": [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ],
-    }
-    kept_as = batch.classification
-    circumstances = Circumstances(batch.client_address, kept_as, kept_as=kept_as)
-    opening = Opening(route, name, token, b"", circumstances)
-    receive = _receiver(runtime, batch, taken, body, stopping)
-    await infer(runtime, call, opening, scope, receive, answer)
+    def _receiver(
+        self, batch: Batch, taken: Taken, body: bytes, stopping: asyncio.Event
+    ) -> Receive:
+        """Return what gives the body, and hangs up once `stopping` is set."""
+        messages: list[Message] = [{"type": "http.request", "body": body}]
 
+        async def receive() -> Message:
+            if messages:
+                return messages.pop()
+            await stopping.wait()
+            # First, so that what the request has used until now is not charged: it is asked again.
+            await self.call_off(batch, taken.number, taken.request_id)
+            return {"type": "http.disconnect"}
 
-def _receiver(
-    runtime: Runtime, batch: Batch, taken: Taken, body: bytes, stopping: asyncio.Event
-) -> Receive:
-    """Return what gives the body, and hangs up once `stopping` is set."""
-    messages: list[Message] = [{"type": "http.request", "body": body}]
+        return receive
 
-    async def receive() -> Message:
-        if messages:
-            return messages.pop()
-        await stopping.wait()
-        # First, so that what the request has used until now is not charged: it is asked again.
-        await call_off(runtime, batch, taken.number, taken.request_id)
-        return {"type": "http.disconnect"}
+    async def _refused(self, call: Call, error: DomainError) -> LineResult | Later | Stopped:
+        ran = call.recorded
+        record_refusal(self._parts.ledger, call, error)
+        if ran:
+            await _settled(call)
+        result = LineResult(
+            error.status, error_json(error).decode(), error.code, error.message, call.cost_micro
+        )
+        if not ran and (wait := _wait(error)) is not None:
+            used_up = isinstance(error, QuotaStopped) and error.budget
+            return Later(wait, result if used_up else None)
+        if isinstance(error, EngineFailed) and error.status in _PASSING and call.used_nothing:
+            return Later(error.retry_after or 0.0, result, engine_failed=True)
+        if isinstance(error, KeyRefused):
+            return Stopped(error, result if ran else None)
+        return result
 
-    return receive
+    async def call_off(self, batch: Batch, number: int, request_id: str) -> bool:
+        """Cancel a line's request and settle it at no cost; return whether this was its settlement.
+
+        Raises:
+            redis.RedisError, OSError: Redis does not answer; calling again is safe.
+        """
+        snapshot = self._parts.refresher.snapshot
+        entry_of = None if snapshot is None else snapshot.deployments.get(batch.model)
+        await self._parts.cancellations.publish(request_id, entry_of.workers if entry_of else ())
+        call = Call(
+            endpoint=batch.endpoint,
+            client_address=batch.client_address,
+            request_id=request_id,
+            asked_for=batch.model,
+            part_of=batch.pk,
+        )
+        reason = f"The gateway ended; line {number} of {batch.pk} is asked again."
+        entry = replace(
+            call.entry("failed", reason=reason),
+            department=batch.department.slug,
+            key_public_id=batch.sender,
+            key_name=batch.key_name,
+        )
+        return await self._parts.quotas.settle(entry)
+
+    async def may_ask_again(self, batch: Batch, number: int, request_id: str) -> bool:
+        """Settle the request of a line whose process has ended; return whether it cost nothing.
+
+        Raises:
+            redis.RedisError, OSError: Redis does not answer; calling again is safe.
+            Unavailable: the database does not answer.
+        """
+        free = await self._desk.in_thread(lambda: _was_free(request_id))
+        if free is None and await self.call_off(batch, number, request_id):
+            return True
+        deadline = asyncio.get_running_loop().time() + _SETTLED_S
+        # Settled before; the ledger has it within seconds.
+        while free is None and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.2)
+            free = await self._desk.in_thread(lambda: _was_free(request_id))
+        return bool(free)
 
 
 class _Answer:
@@ -192,51 +236,6 @@ async def _settled(call: Call) -> None:
     deadline = asyncio.get_running_loop().time() + _SETTLED_S
     while call.settled is None and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
-
-
-async def call_off(runtime: Runtime, batch: Batch, number: int, request_id: str) -> bool:
-    """Cancel a line's request and settle it at no cost; return whether this was its settlement.
-
-    Raises:
-        redis.RedisError, OSError: Redis does not answer; calling again is safe.
-    """
-    snapshot = runtime.refresher.snapshot
-    entry_of = None if snapshot is None else snapshot.deployments.get(batch.model)
-    await runtime.cancellations.publish(request_id, entry_of.workers if entry_of else ())
-    call = Call(
-        endpoint=batch.endpoint,
-        client_address=batch.client_address,
-        request_id=request_id,
-        asked_for=batch.model,
-        part_of=batch.pk,
-    )
-    reason = f"The gateway ended; line {number} of {batch.pk} is asked again."
-    entry = replace(
-        call.entry("failed", reason=reason),
-        department=batch.department.slug,
-        key_public_id=batch.sender,
-        key_name=batch.key_name,
-    )
-    return await runtime.quotas.settle(entry)
-
-
-async def may_ask_again(runtime: Runtime, batch: Batch, number: int, request_id: str) -> bool:
-    """Settle the request of a line whose process has ended; return whether it cost nothing.
-
-    Raises:
-        redis.RedisError, OSError: Redis does not answer; calling again is safe.
-        Unavailable: the database does not answer.
-    """
-    desk = runtime.batches.desk
-    free = await desk.in_thread(lambda: _was_free(request_id))
-    if free is None and await call_off(runtime, batch, number, request_id):
-        return True
-    deadline = asyncio.get_running_loop().time() + _SETTLED_S
-    # Settled before; the ledger has it within seconds.
-    while free is None and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.2)
-        free = await desk.in_thread(lambda: _was_free(request_id))
-    return bool(free)
 
 
 def _was_free(request_id: str) -> bool | None:

@@ -6,18 +6,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import redis
 from django.conf import settings
 from django.db import connection
 
-from assay.gateway.access.admission import Application
+from assay.gateway.access.admission import Application, Caller
 from assay.gateway.access.authentication import ProvedToken
 from assay.gateway.access.decisions import RELEASE_ENDED, Circumstances, ModelUnknown
-from assay.gateway.batches.line import Later, Stopped, ask_line, may_ask_again
-from assay.gateway.run.inference import deployment_path
-from assay.gateway.run.routes import find_route
+from assay.gateway.batches.line import Later, Lines, Stopped
+from assay.gateway.batches.places import BatchPlaces
+from assay.gateway.run.parts import Parts
+from assay.gateway.run.routes import deployment_path, find_route
+from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import DomainError, Unavailable
 from registry.batches.models import Batch, BatchState
 from registry.batches.outputs import batch_complete
@@ -42,9 +44,6 @@ from registry.files.content import content_path
 from registry.files.room import NoRoom
 from workers import tracing
 
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
-
 logger = logging.getLogger(__name__)
 
 # Seconds after which a batch looks again for a place on its deployment.
@@ -67,8 +66,19 @@ T = TypeVar("T")
 class BatchRun:
     """Runs a claimed batch. `run` is called once; `stop` ends it, to go on elsewhere."""
 
-    def __init__(self, runtime: Runtime, batch: Batch, claim: Claim) -> None:
-        self._runtime = runtime
+    def __init__(
+        self,
+        parts: Parts,
+        lines: Lines,
+        desk: DatabaseDesk,
+        places: BatchPlaces,
+        batch: Batch,
+        claim: Claim,
+    ) -> None:
+        self._parts = parts
+        self._lines = lines
+        self._desk = desk
+        self._places = places
         self._batch = batch
         self._claim = claim
         self._limit = line_limit(settings.GATEWAY_MAX_BODY_BYTES)
@@ -134,7 +144,7 @@ class BatchRun:
             await self._settle_interrupted()
         if self._batch.state == BatchState.IN_PROGRESS:
             with tracing.step(tracing.Step.LINES):
-                await self._lines()
+                await self._ask_all()
         if self._draining.is_set():
             return
         with tracing.step(tracing.Step.COMPLETE):
@@ -171,12 +181,11 @@ class BatchRun:
     async def _refusal(self, model: str) -> list[Fault]:
         """Return why the key may not use the deployment now, before tens of thousands of lines are
         refused one by one."""
-        batch, runtime = self._batch, self._runtime
-        token = ProvedToken(batch.sender, "")
+        batch, token = self._batch, ProvedToken(self._batch.sender, "")
         circumstances = Circumstances(batch.client_address, batch.classification)
         try:
-            snapshot = await runtime.refresher.knowing(token.public_id)
-            application = Application(token, circumstances, model)
+            snapshot = await self._parts.refresher.knowing(token.public_id)
+            application = Application(Caller(token, circumstances), model)
             deployment = application.admit(snapshot).deployment
         except Unavailable:
             return []
@@ -184,7 +193,7 @@ class BatchRun:
             return [Fault(error.code, error.message)]
         route, _ = find_route(batch.endpoint)
         if route is None or deployment.task not in route.endpoints:
-            right = deployment_path(deployment) or "no path of batches"
+            right = deployment_path(deployment.task, deployment.name) or "no path of batches"
             return [
                 Fault(
                     "wrong_endpoint",
@@ -199,7 +208,7 @@ class BatchRun:
             await self._settle_line(line.number, line.request_id)
 
     async def _settle_line(self, number: int, request_id: str) -> None:
-        if await may_ask_again(self._runtime, self._batch, number, request_id):
+        if await self._lines.may_ask_again(self._batch, number, request_id):
             await self._do(lambda: line_give_back(claim=self._claim, number=number))
             return
         lost = LineResult(
@@ -208,7 +217,7 @@ class BatchRun:
         )
         await self._do(lambda: line_finish(claim=self._claim, number=number, result=lost))
 
-    async def _lines(self) -> None:
+    async def _ask_all(self) -> None:
         workers = [
             asyncio.create_task(self._work(f"{self._batch.pk}:{number}"))
             for number in range(settings.BATCH_CONCURRENCY)
@@ -253,7 +262,7 @@ class BatchRun:
         """
         while not self._draining.is_set() and self._ending is None:
             wait = self._paused_until - time.monotonic()
-            if wait <= 0 and not self._runtime.ledger.blocked:
+            if wait <= 0 and not self._parts.ledger.blocked:
                 if await self._take_place(holder, again=again):
                     return True
                 again = False
@@ -272,11 +281,11 @@ class BatchRun:
             self._ending = BatchState.CANCELLED
 
     async def _take_place(self, holder: str, *, again: bool) -> bool:
-        snapshot = self._runtime.refresher.snapshot
+        snapshot = self._parts.refresher.snapshot
         entry = None if snapshot is None else snapshot.deployments.get(self._batch.model)
         if entry is None:
             return True  # The line is refused in words.
-        if not await self._runtime.batches.places.take(entry.id, holder, again=again):
+        if not await self._places.take(entry.id, holder, again=again):
             return False
         self._held[holder] = entry.id
         return True
@@ -285,7 +294,7 @@ class BatchRun:
         if (deployment := self._held.pop(holder, None)) is None:
             return
         try:
-            await self._runtime.batches.places.leave(deployment, holder)
+            await self._places.leave(deployment, holder)
         except (redis.RedisError, OSError) as error:
             logger.warning("A place of %s is free after its time: %s", holder, error)
 
@@ -298,7 +307,7 @@ class BatchRun:
 
     async def _answer(self, taken: Taken) -> None:
         number = taken.number
-        found = await ask_line(self._runtime, self._batch, taken, self._stopping)
+        found = await self._lines.ask(self._batch, taken, self._stopping)
         result: LineResult | None = None
         if isinstance(found, LineResult):
             result = found
@@ -369,4 +378,4 @@ class BatchRun:
             finally:
                 connection.close()
 
-        return await self._runtime.batches.desk.in_thread(work)
+        return await self._desk.in_thread(work)

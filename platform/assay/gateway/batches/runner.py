@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
+import redis.asyncio
 from django.db import connection
 
+from assay.gateway.batches.line import Lines
 from assay.gateway.batches.places import BatchPlaces
 from assay.gateway.batches.run import BatchRun
+from assay.gateway.inference import Inference
+from assay.gateway.run.parts import Parts
 from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import Unavailable
 from registry.batches.models import Batch
 from registry.batches.running import Claim, batch_claim
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,11 @@ _STOP_S = 5.0
 class BatchRunner:
     """Start and stop it on the gateway's event loop. `wake` tells it of a new batch."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.desk = DatabaseDesk("batches", refusal="Too much waits for batches.")
-        self.places = BatchPlaces(runtime.client)
-        self._runtime = runtime
+    def __init__(self, client: redis.asyncio.Redis, parts: Parts, inference: Inference) -> None:
+        self._desk = DatabaseDesk("batches", refusal="Too much waits for batches.")
+        self._places = BatchPlaces(client)
+        self._lines = Lines(parts, inference, self._desk)
+        self._parts = parts
         self._woken = asyncio.Event()
         self._runs: dict[asyncio.Task[None], BatchRun] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -60,7 +61,7 @@ class BatchRunner:
             run.stop()
         if runs:
             await asyncio.wait(list(runs), timeout=_STOP_S)
-        await self.desk.stop()
+        await self._desk.stop()
 
     async def _claim_all(self) -> None:
         while True:
@@ -79,10 +80,10 @@ class BatchRunner:
 
     async def _claim(self) -> None:
         while len(self._runs) < AT_ONCE:
-            claimed = await self.desk.in_thread(_next)
+            claimed = await self._desk.in_thread(_next)
             if claimed is None:
                 return
-            run = BatchRun(self._runtime, *claimed)
+            run = BatchRun(self._parts, self._lines, self._desk, self._places, *claimed)
             task = asyncio.create_task(run.run())
             self._runs[task] = run
             task.add_done_callback(self._ended)

@@ -13,6 +13,8 @@ from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
 from assay.gateway.monitoring.exposition import Reading
+from governance.usage.records import UsageEntry
+from governance.usage.units import Unit
 
 Metric = TypeVar("Metric", Counter, Histogram)
 
@@ -78,6 +80,14 @@ HELD = Gauge(
 def bound(metric: Metric, *labels: str) -> Metric:
     """Return the child of a metric for these labels, looked up once."""
     return metric.labels(*labels)
+
+
+def count_use(entry: UsageEntry) -> None:
+    """Count what an answer used."""
+    bound(TOKENS, "prompt").inc(entry.prompt_tokens)
+    bound(TOKENS, "completion").inc(entry.completion_tokens)
+    if entry.unit != Unit.TOKENS:
+        bound(UNITS, entry.unit).inc(entry.units)
 
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")

@@ -77,7 +77,7 @@ async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
     runtime = gateway.start()
     checks = {"database": "ok", "broker": "ok", "usage": "ok"}
     try:
-        await runtime.refresher.current()
+        await runtime.parts.refresher.current()
         await gateway.database.ask()
     except Unavailable:
         checks["database"] = "does not answer"
@@ -142,9 +142,9 @@ async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
     runtime = gateway.start()
     with contextlib.suppress(Unavailable, redis.RedisError, OSError):
         # Without them the gauges stand as they were at the last scrape.
-        snapshot = await runtime.refresher.current()
+        snapshot = await runtime.parts.refresher.current()
         _measure_releases(snapshot)
-        await runtime.quotas.measure(snapshot.limits)
+        await runtime.parts.quotas.measure(snapshot.limits)
         live = {name: entry.id for name, entry in snapshot.deployments.items()}
         await measure_broker(runtime.client, live)
     await STORE.state()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from assay.gateway.access.call import Call
 from assay.gateway.http.asgi import Scope, Send, header
 from workers import tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
-
-    from assay.gateway.run.call import Call
 
 # Ends that are no fault: of the answer, and of the client that hung up.
 _GOOD = {"ok", "cancelled"}

@@ -19,6 +19,7 @@ import redis
 
 from assay.gateway.monitoring.metrics import HELD, UNRECORDED
 from assay.gateway.quota.quotas import Quotas
+from governance.errors import Unavailable
 from governance.usage.records import UsageEntry
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,11 @@ class Ledger:
     def blocked(self) -> bool:
         """True after an accounting failure, so that nothing more may run."""
         return bool(self._held)
+
+    def require_open(self) -> None:
+        """Raise Unavailable while `blocked`."""
+        if self._held:
+            raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
 
     def start(self) -> None:
         self._retrier = asyncio.create_task(self._retry())

@@ -89,7 +89,7 @@ class ColdStarts:
             await self.ask(entry.id)
             while time.monotonic() < until:
                 await asyncio.sleep(LOOK_S)
-                snapshot = await self._refresher.knowing(application.token.public_id)
+                snapshot = await self._refresher.knowing(application.caller.token.public_id)
                 admitted = application.admit(snapshot)
                 if admitted.deployment.id != entry.id:
                     break  # Another release has taken its name; its prompt may differ.

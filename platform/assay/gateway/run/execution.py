@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import redis
 from django.conf import settings
 
 from assay.gateway.access.admission import Admitted, Application, Ticket
+from assay.gateway.access.call import Call
+from assay.gateway.access.snapshot import DeploymentEntry
 from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
 from assay.gateway.http.errors import (
     DeadlinePassed,
@@ -21,33 +23,21 @@ from assay.gateway.http.errors import (
     ReplyForged,
     error_event,
 )
-from assay.gateway.monitoring.metrics import TOKENS, UNITS, bound
+from assay.gateway.monitoring.metrics import count_use
 from assay.gateway.quota.ledger import Settlement
 from assay.gateway.quota.quotas import QueueFull, QuotaStopped
-from assay.gateway.run.call import Call
-from assay.gateway.run.events import (
-    STREAM_HEADERS,
-    answer_of,
-    cut_headers,
-    last_word,
-    part_of_answer,
-    piece,
-)
+from assay.gateway.run import events
 from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
+from assay.gateway.run.parts import Parts
 from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
 from governance.errors import DomainError, QuotaExceeded, Unavailable
 from governance.quotas.wire import Amount, Limit, Queued
 from governance.usage.records import UsageEntry
-from governance.usage.units import Unit
 from registry.catalog import is_own
 from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
 from workers.celery_message import inference_message
 from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
 from workers.wire import Delta, Done, InferenceRequest, deployment_queue
-
-if TYPE_CHECKING:
-    from assay.gateway.access.snapshot import DeploymentEntry
-    from assay.gateway.runtime import Runtime
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
@@ -66,19 +56,18 @@ class Execution:
 
     def __init__(
         self,
-        runtime: Runtime,
+        parts: Parts,
         call: Call,
         plan: Plan,
         application: Application,
         admitted: Admitted,
         media: RequestMedia,
     ) -> None:
-        self._runtime = runtime
+        self._parts = parts
         self._call = call
         self._plan = plan
         self._application = application
-        self._key = admitted.key
-        self._deployment = admitted.deployment
+        self.admit(admitted)
         self._limit: asyncio.Timeout | None = None
         self._cut_by: DomainError | None = None
         self._completion_tokens = 0
@@ -91,6 +80,11 @@ class Execution:
         # The moment at which the caller stops waiting, in seconds since the epoch.
         self._deadline = 0.0
 
+    def admit(self, admitted: Admitted) -> None:
+        """Run the request by `admitted`."""
+        self._call.admit(admitted)
+        self._key, self._deployment = admitted.key, admitted.deployment
+
     async def run(self, receive: Receive, send: Send) -> None:
         """Answer on `send`.
 
@@ -98,18 +92,18 @@ class Execution:
             DomainError: refused or failed before a byte of the answer was sent.
             ClientGone: the client hung up; what it used is being settled.
         """
-        inbox = self._runtime.replies.open(self._call.request_id)
+        inbox = self._parts.replies.open(self._call.request_id)
         ticket = Ticket(
             self._application, self._deployment.id, lambda error: self._cut(inbox, error)
         )
         # Before anything is awaited, so that no change of a key falls between.
-        self._runtime.running.enter(ticket)
+        self._parts.running.enter(ticket)
         try:
             await self._run(inbox, receive, send)
         finally:
-            self._runtime.running.leave(ticket)
+            self._parts.running.leave(ticket)
             if not self._called_off:
-                self._runtime.replies.close(self._call.request_id)
+                self._parts.replies.close(self._call.request_id)
 
     async def check_room(self) -> None:
         """Raise if a limit or the queue has no room for the request now; charge nothing.
@@ -117,7 +111,7 @@ class Execution:
         Raises:
             QuotaStopped, QueueFull, Unavailable: as the reservation.
         """
-        await self._runtime.quotas.check_room(
+        await self._parts.quotas.check_room(
             deployment=self._deployment.name,
             limits=self._limits(),
             amount=self._most(),
@@ -167,7 +161,7 @@ class Execution:
         self, amount: Amount, lifetime_s: float, queued: Queued, *, more: bool = False
     ) -> None:
         try:
-            reservation = await self._runtime.quotas.reserve(
+            reservation = await self._parts.quotas.reserve(
                 entry=self._admission(),
                 limits=self._limits(),
                 amount=amount,
@@ -179,11 +173,10 @@ class Execution:
             raise
         except Unavailable:
             # It may have arrived although no answer came.
-            cancelling = self._runtime.cancellations.publish(self._call.request_id)
-            self._runtime.ledger.spawn(self._withdraw(cancelling))
+            self._parts.ledger.spawn(self._withdraw(self._cancel()))
             raise
         except asyncio.CancelledError:
-            self._runtime.ledger.spawn(self._runtime.cancellations.publish(self._call.request_id))
+            self._parts.ledger.spawn(self._cancel())
             raise
         self._quota_headers = reservation.headers
         self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
@@ -197,7 +190,7 @@ class Execution:
         Files are decoded for those alone who may send requests now; and each time counts, so that
         limits on requests bound what files that are refused cost.
         """
-        quotas, request_id = self._runtime.quotas, self._call.request_id
+        quotas, request_id = self._parts.quotas, self._call.request_id
         self._units = least_units(self._plan, self._deployment.unit)
         least = self._most()
         await self._reserve(least, timeout_s + STORED_WITHIN_S, self._queue(self._deployment))
@@ -213,7 +206,7 @@ class Execution:
             # withdrawn it already, which may happen twice.
             stopped = isinstance(error, QuotaStopped)
             busy = isinstance(error, (Unavailable, QuotaExceeded)) and not stopped
-            self._runtime.ledger.spawn(quotas.withdraw(request_id, counts=not busy))
+            self._parts.ledger.spawn(quotas.withdraw(request_id, counts=not busy))
             raise
 
     def _admission(self) -> UsageEntry:
@@ -230,7 +223,7 @@ class Execution:
     def _most(self) -> Amount:
         """Return the most that the request may use; for device time, the expected use."""
         plan, deployment = self._plan, self._deployment
-        device_ms = self._runtime.device_times.expect(deployment.name, self._units)
+        device_ms = self._parts.device_times.expect(deployment.name, self._units)
         micro = deployment.tariff.cost(
             prompt_tokens=plan.prompt_tokens,
             completion_tokens=max(0, plan.tokens - plan.prompt_tokens),
@@ -240,9 +233,12 @@ class Execution:
         )
         return Amount(self._units, micro, device_ms, deployment.unit)
 
+    def _cancel(self) -> Coroutine[Any, Any, None]:
+        return self._parts.cancellations.publish(self._call.request_id)
+
     async def _withdraw(self, cancelling: Awaitable[None]) -> None:
         await cancelling
-        await self._runtime.quotas.withdraw(self._call.request_id)
+        await self._parts.quotas.withdraw(self._call.request_id)
 
     def _queued(self, deployment: DeploymentEntry) -> Queued:
         """Return the request for the deployment's queue, sealed for the workers that hold it, and
@@ -253,7 +249,7 @@ class Execution:
             deployment_id=self._deployment.id,
             deployment=self._deployment.name,
             digest=self._deployment.digest,
-            reply_stream=self._runtime.replies.stream,
+            reply_stream=self._parts.replies.stream,
             inputs=self._inputs,
             options=self._plan.options.to_wire(),
             stream=self._plan.stream,
@@ -261,12 +257,12 @@ class Execution:
             deadline=self._deadline,
             expires_at=self._deployment.expires_at,
             scope="" if self._call.key is None else self._call.key.department or "",
-            traceparent="" if self._call.trace is None else self._call.trace.traceparent,
+            traceparent=self._call.traceparent,
         )
-        sealed, reader = self._runtime.seals.seal(request, deployment.workers)
+        sealed, reader = self._parts.seals.seal(request, deployment.workers)
         if deployment.workers and not reader.holders:
             raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
-        self._runtime.replies.expect(self._call.request_id, reader, deployment.realms)
+        self._parts.replies.expect(self._call.request_id, reader, deployment.realms)
         message = inference_message(request, sealed)
         return replace(self._queue(deployment), message=message)
 
@@ -290,8 +286,8 @@ class Execution:
     async def _whole(self, inbox: Inbox, send: Send) -> None:
         choices: dict[int, Choice] = {}
         while isinstance(event := await self._take(inbox), Delta):
-            choices.setdefault(event.index, Choice(event.index)).add(piece(event))
-        answer = answer_of(event, choices)
+            choices.setdefault(event.index, Choice(event.index)).add(events.piece(event))
+        answer = events.answer_of(event, choices)
         answer = replace(answer, results=await self._media.results(answer.results))
         # Before the settlement: a request that does not fit what was computed is refused.
         shown = await self._rendered(self._plan.renderer.whole, answer)
@@ -300,27 +296,27 @@ class Execution:
             shown = Rendered(encode(dumps(shown)), "application/json")
         self._call.responding = True
         used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
-        headers = [*self._call.headers(), *self._quota_headers, used, *cut_headers(answer)]
+        headers = [*self._call.headers(), *self._quota_headers, used, *events.cut_headers(answer)]
         await respond(send, 200, shown.body, headers, shown.content_type.encode())
 
     async def _stream(self, inbox: Inbox, send: Send) -> None:
         renderer = cast(StreamRenderer, self._plan.renderer)
         event = await self._take_or_wait(inbox)
         self._call.responding = True
-        headers = STREAM_HEADERS + self._call.headers() + self._quota_headers
+        headers = events.STREAM_HEADERS + self._call.headers() + self._quota_headers
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         pending = await self._rendered(renderer.opening)
         while not isinstance(event, Done):
             if event is None:
                 pending += ": keepalive\n\n"
             elif event.text or event.call or event.scores or event.finish:
-                pending += await self._rendered(renderer.delta, piece(event))
+                pending += await self._rendered(renderer.delta, events.piece(event))
             if pending and inbox.empty():
                 chunk, pending = encode(pending), ""
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             event = await self._take_or_wait(inbox)
         await self._settle(event)
-        body = encode(pending + await self._rendered(renderer.closing, answer_of(event)))
+        body = encode(pending + await self._rendered(renderer.closing, events.answer_of(event)))
         await send({"type": "http.response.body", "body": body})
 
     async def _rendered(self, render: Callable[..., T], *given: Any) -> T:
@@ -328,7 +324,7 @@ class Execution:
         task = self._deployment.task
         if is_own(task):
             return render(*given)
-        return await self._runtime.plug_ins.call(task, render, *given)
+        return await self._parts.plug_ins.call(task, render, *given)
 
     async def _take_or_wait(self, inbox: Inbox) -> Delta | Done | None:
         """`_take`, or None after `KEEPALIVE_S` seconds without an event."""
@@ -346,7 +342,7 @@ class Execution:
         given_back = event is GIVEN_BACK
         if (given_back or event is NOT_ADDRESSED) and await self._hand_over(given_back):
             return await self._take(inbox)
-        part = part_of_answer(event, self._deployment.name)
+        part = events.part_of_answer(event, self._deployment.name)
         if isinstance(part, Delta):
             self._completion_tokens += part.tokens
         return part
@@ -360,11 +356,11 @@ class Execution:
         self._handed_over += 1
         if self._handed_over > _HANDOVERS:
             return False
-        known = await self._runtime.refresher.handed_over(self._deployment, at_once=given_back)
+        known = await self._parts.refresher.handed_over(self._deployment, at_once=given_back)
         if known is None:
             return False
         with contextlib.suppress(redis.RedisError, OSError):
-            await self._runtime.quotas.send_again(self._queued(known))
+            await self._parts.quotas.send_again(self._queued(known))
             return True
         return False
 
@@ -385,7 +381,7 @@ class Execution:
         self._call.recorded = True
         if isinstance(error, ReplyForged):
             self._call.outcome = error.code
-            await self._runtime.cancellations.publish(self._call.request_id)
+            await self._cancel()
         used = error.used if isinstance(error, EngineFailed) else None
         if used is not None and self._call.responding:
             # The caller has what was made until then.
@@ -403,7 +399,7 @@ class Execution:
         )
         # A refusal costs nothing; on limits per minute counts what was computed until then.
         self._call.computed = entry.units if used is None else used.units
-        await self._runtime.ledger.settle(Settlement(entry, units=self._call.computed))
+        await self._parts.ledger.settle(Settlement(entry, units=self._call.computed))
         self._call.settled = entry
 
     async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
@@ -418,18 +414,15 @@ class Execution:
             device_ms=done.device_ms,
             units=done.units,
         )
-        bound(TOKENS, "prompt").inc(entry.prompt_tokens)
-        bound(TOKENS, "completion").inc(entry.completion_tokens)
-        if entry.unit != Unit.TOKENS:
-            bound(UNITS, entry.unit).inc(entry.units)
-        self._runtime.device_times.learn(self._deployment.name, entry.units, done.device_ms)
-        await self._runtime.ledger.settle(Settlement(entry))
+        count_use(entry)
+        self._parts.device_times.learn(self._deployment.name, entry.units, done.device_ms)
+        await self._parts.ledger.settle(Settlement(entry))
         self._call.settled = entry
         return entry.units
 
     def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
         self._call.recorded = self._called_off = True
-        self._runtime.ledger.spawn(self._call_off(inbox, outcome, reason))
+        self._parts.ledger.spawn(self._call_off(inbox, outcome, reason))
 
     async def _call_off(self, inbox: Inbox, outcome: str, reason: str) -> None:
         """Cancel in the engine, hear what was used, settle.
@@ -437,7 +430,7 @@ class Execution:
         A worker that keeps silent leaves the prompt's estimate and the tokens that have arrived; in
         another unit, the most that the request can cost.
         """
-        await self._runtime.cancellations.publish(self._call.request_id)
+        await self._cancel()
         last: Done | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORD_S):
@@ -446,8 +439,8 @@ class Execution:
                     if isinstance(event, Delta):
                         self._completion_tokens += event.tokens
                     else:
-                        last = last_word(event, self._completion_tokens)
-        self._runtime.replies.close(self._call.request_id)
+                        last = events.last_word(event, self._completion_tokens)
+        self._parts.replies.close(self._call.request_id)
         if last is None:
             sent, made = self._plan.prompt_tokens, self._completion_tokens
             last = Done("cancelled", sent, made, units=self._units)

@@ -17,9 +17,8 @@ from django.conf import settings
 from assay.server.shares import Shares
 from governance.errors import DomainError, InvalidInput, NotFound, QuotaExceeded, Unavailable
 from governance.usage.units import Unit
-from registry.catalog.endpoints import Endpoint, MediaResult, Plan
+from registry.catalog.endpoints import MediaResult, Plan
 from registry.catalog.inputs import MediaInput
-from registry.catalog.requests import Body
 from registry.media.checks import Media
 from registry.media.decoders import IDLE_S, SECONDS, WAIT_S, Decoders
 from registry.media.store import MediaReference, media_open, media_put, media_remove
@@ -138,14 +137,6 @@ class RequestMedia:
     def holds_anything(self) -> bool:
         """Return whether `close` has something to do."""
         return self._give_back is not None or bool(self._kept)
-
-    async def read(self, endpoint: Endpoint, body: Body, request_id: str, name: str) -> Plan:
-        """Read a body in a thread: parsing 33 MiB would hold up every other request.
-
-        Raises:
-            RequestInvalid: the first thing wrong with the body.
-        """
-        return await self.in_thread(endpoint.plan, body, request_id, name)
 
     async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
         """Return the result of a call that would hold up all other requests."""

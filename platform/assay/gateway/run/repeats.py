@@ -13,16 +13,13 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import redis
+import redis.asyncio
 
+from assay.gateway.access.call import Call
 from assay.gateway.http.asgi import Scope, header
-from assay.gateway.run.call import Call
 from governance.errors import InvalidInput, Unavailable, WrongState
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ _ANSWERED = b"answered "
 
 
 @asynccontextmanager
-async def once(runtime: Runtime, call: Call, scope: Scope) -> AsyncIterator[None]:
+async def once(client: redis.asyncio.Redis, call: Call, scope: Scope) -> AsyncIterator[None]:
     """Answer a request inside of this, if none with its key was answered or is being answered.
 
     Raises:
@@ -60,23 +57,23 @@ async def once(runtime: Runtime, call: Call, scope: Scope) -> AsyncIterator[None
         )
     owner = call.key.recorded_as if call.key.person is None else f"person {call.key.person}"
     name = PREFIX + hashlib.sha256(b"%s\n%s" % (owner.encode(), key)).hexdigest()
-    await _take(runtime, call, name)
-    holding = asyncio.create_task(_hold(runtime, call, name))
+    await _take(client, call, name)
+    holding = asyncio.create_task(_hold(client, call, name))
     answered = False
     try:
         yield
         answered = call.outcome == "ok"
     finally:
         holding.cancel()
-        await _leave(runtime, call, name, answered=answered)
+        await _leave(client, call, name, answered=answered)
 
 
-async def _take(runtime: Runtime, call: Call, name: str) -> None:
+async def _take(client: redis.asyncio.Redis, call: Call, name: str) -> None:
     try:
         mine = call.request_id.encode()
-        if await runtime.client.set(name, mine, nx=True, px=int(HELD_S * 1000)):
+        if await client.set(name, mine, nx=True, px=int(HELD_S * 1000)):
             return
-        found: Any = await runtime.client.get(name)
+        found: Any = await client.get(name)
         other: bytes = found or b""
     except (redis.RedisError, OSError) as error:
         raise Unavailable("The Idempotency-Key cannot be looked up now.", retry_after=2) from error
@@ -95,26 +92,26 @@ async def _take(runtime: Runtime, call: Call, name: str) -> None:
     )
 
 
-async def _hold(runtime: Runtime, call: Call, name: str) -> None:
+async def _hold(client: redis.asyncio.Redis, call: Call, name: str) -> None:
     while True:
         await asyncio.sleep(HELD_S / 3)
         try:
-            await _renew(runtime, call, name, HELD_S)
+            await _renew(client, call, name, HELD_S)
         except (redis.RedisError, OSError) as error:
             logger.warning("The Idempotency-Key of %s was not renewed: %s", call.request_id, error)
 
 
-async def _renew(runtime: Runtime, call: Call, name: str, seconds: float) -> None:
-    script = runtime.client.register_script(_RENEW)
+async def _renew(client: redis.asyncio.Redis, call: Call, name: str, seconds: float) -> None:
+    script = client.register_script(_RENEW)
     await script(keys=[name], args=[call.request_id, int(seconds * 1000)])
 
 
-async def _leave(runtime: Runtime, call: Call, name: str, *, answered: bool) -> None:
+async def _leave(client: redis.asyncio.Redis, call: Call, name: str, *, answered: bool) -> None:
     try:
         if answered:
-            await runtime.client.set(name, _ANSWERED + call.request_id.encode(), ex=KEPT_S)
+            await client.set(name, _ANSWERED + call.request_id.encode(), ex=KEPT_S)
         else:
-            await _renew(runtime, call, name, 0)
+            await _renew(client, call, name, 0)
     except (redis.RedisError, OSError) as error:
         # It stays taken until its time is over.
         logger.warning("The Idempotency-Key of %s could not be left: %s", call.request_id, error)

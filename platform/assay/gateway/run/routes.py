@@ -65,6 +65,12 @@ def find_route(path: str) -> tuple[Route | None, str]:
     return None, ""
 
 
+def deployment_path(task: str, name: str) -> str:
+    """Return the path that reaches a deployment; empty while its task is unavailable."""
+    known = TASKS.get(task)
+    return "" if known is None else known.endpoints[0].path_to(name)
+
+
 def named_model(body: Body) -> str:
     """Return the model that a body in JSON names; empty when it names none."""
     try:

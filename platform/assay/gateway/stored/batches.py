@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from django.conf import settings
 from pydantic import Field
 
-from assay.gateway.http.asgi import parsed, read_body
 from assay.gateway.stored.database_desk import department_of
 from assay.gateway.stored.requests import (
-    Asked,
+    OwnRequest,
     answer_json,
     listed,
+    read_json,
     read_query,
     refuse_query,
-    require_method,
 )
 from governance.errors import NotPermitted
-from governance.permissions import Action
 from governance.principals import Principal
-from registry.batches.models import ENDPOINTS, Batch
+from registry.batches.models import ENDPOINTS
 from registry.batches.selectors import batch_get, batch_list, batch_shown
 from registry.batches.services import batch_cancel, batch_create
-from registry.catalog.requests import Metadata, RequestInvalid, Strict, parse, printable
+from registry.catalog.requests import Metadata, RequestInvalid, Strict, printable
 from registry.files.models import LEAST_S, MOST_S
 
 PATH = "/v1/batches"
@@ -53,58 +50,30 @@ class BatchesQuery(Strict):
     after: Annotated[str, Field(max_length=64)] = ""
 
 
-def label(method: str, path: str) -> str:
-    """Return the path as metrics and the ledger name it; empty when it is not one of these."""
-    if path == PATH:
-        return PATH
-    parts = path.removeprefix(f"{PATH}/").split("/") if path.startswith(f"{PATH}/") else []
-    if len(parts) == 1 and parts[0]:
-        return f"{PATH}/{{id}}"
-    return f"{PATH}/{{id}}/cancel" if len(parts) == 2 and parts[1] == "cancel" else ""
+async def page(request: OwnRequest) -> None:
+    """Answer with a part of the list of batches."""
+    part, sender = read_query(BatchesQuery, request.scope), request.narrowed
+    data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
+    await answer_json(request, listed(data, has_more=has_more))
 
 
-def check_method(endpoint: str, method: str) -> None:
-    """Raise WrongMethod unless `endpoint` takes `method`."""
-    taken = {PATH: ("GET", "POST"), f"{PATH}/{{id}}/cancel": ("POST",)}
-    require_method(endpoint, method, taken.get(endpoint, ("GET",)))
+async def show(request: OwnRequest) -> None:
+    """Answer with one batch."""
+    refuse_query(request.scope)
+    batch = await request.on_files(
+        lambda actor: batch_get(actor=actor, id=request.id, sender=request.narrowed)
+    )
+    await answer_json(request, batch_shown(batch))
 
 
-def action_of(endpoint: str, method: str) -> Action:
-    """Return the action that a request is."""
-    if method != "POST":
-        return Action.BATCH_VIEW
-    return Action.BATCH_CANCEL if endpoint.endswith("/cancel") else Action.BATCH_CREATE
-
-
-async def answer(asked: Asked) -> None:
-    """Answer a request on batches, and record it.
-
-    Raises:
-        DomainError: it is refused.
-    """
-    call, key, runtime, sender = asked.call, asked.key, asked.runtime, asked.narrowed
-    name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
-    if not name and asked.method == "GET":
-        part = read_query(BatchesQuery, asked.scope)
-        data, has_more = await runtime.files.run(
-            call, key, lambda actor: _list(actor, sender, part)
-        )
-        await answer_json(asked, listed(data, has_more=has_more))
-        return
-    refuse_query(asked.scope)
-    if not name:
-        batch = await _create(asked)
-    elif asked.method == "POST":
-        batch = await runtime.files.run(
-            call, key, lambda actor: batch_cancel(actor=actor, id=name, sender=sender)
-        )
-    else:
-        batch = await runtime.files.run(
-            call, key, lambda actor: batch_get(actor=actor, id=name, sender=sender)
-        )
-    await answer_json(asked, batch_shown(batch), recorded=asked.method == "POST")
-    if asked.method == "POST":
-        runtime.batches.wake()
+async def cancel(request: OwnRequest) -> None:
+    """Cancel a batch."""
+    refuse_query(request.scope)
+    batch = await request.on_files(
+        lambda actor: batch_cancel(actor=actor, id=request.id, sender=request.narrowed)
+    )
+    await answer_json(request, batch_shown(batch), recorded=True)
+    request.desks.wake_batches()
 
 
 def _list(actor: Principal, sender: str, part: BatchesQuery) -> tuple[list[dict[str, Any]], bool]:
@@ -112,12 +81,15 @@ def _list(actor: Principal, sender: str, part: BatchesQuery) -> tuple[list[dict[
     return [batch_shown(batch) for batch in page.rows], page.has_more
 
 
-async def _create(asked: Asked) -> Batch:
-    key = asked.key
-    body = await read_body(
-        asked.scope, asked.receive, settings.GATEWAY_MAX_BODY_BYTES, ("application/json",)
-    )
-    given = await parsed(body, parse, BatchRequest, body.data)
+async def create(request: OwnRequest) -> None:
+    """Create a batch.
+
+    Raises:
+        DomainError: it is refused.
+    """
+    refuse_query(request.scope)
+    key = request.key
+    given = await read_json(request, BatchRequest)
     if given.endpoint not in ENDPOINTS:
         raise RequestInvalid(
             f"endpoint is {printable(given.endpoint)}; batches take {', '.join(ENDPOINTS)}.",
@@ -130,20 +102,20 @@ async def _create(asked: Asked) -> Batch:
             hint="Use a key of your department.",
         )
     expiry = given.output_expires_after
-    return await asked.runtime.files.run(
-        asked.call,
-        key,
+    batch = await request.on_files(
         lambda actor: batch_create(
             actor=actor,
             department=department_of(key),
             sender=key.public_id,
             key_name=key.name,
-            client_address=asked.call.client_address,
-            classification=asked.asker.circumstances.classification,
+            client_address=request.call.client_address,
+            classification=request.caller.circumstances.classification,
             input_file=given.input_file_id,
             endpoint=given.endpoint,
             metadata=given.metadata or {},
-            narrowed=bool(asked.narrowed),
+            narrowed=bool(request.narrowed),
             outputs_expire_s=None if expiry is None else expiry.seconds,
         ),
     )
+    await answer_json(request, batch_shown(batch), recorded=True)
+    request.desks.wake_batches()

@@ -6,22 +6,21 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
-from django.conf import settings
 from pydantic import Field, ValidationError
 
-from assay.gateway.http.asgi import Scope, parsed, read_body
+from assay.gateway.http.asgi import Scope
 from assay.gateway.stored.requests import (
-    Asked,
+    OwnRequest,
     PageQuery,
     answer_json,
     listed,
+    part_of,
+    read_json,
     read_query,
     refuse_query,
-    require_method,
 )
-from governance.permissions import Action
 from governance.principals import Principal
-from registry.catalog.requests import Metadata, RequestInvalid, Strict, invalid, parse, printable
+from registry.catalog.requests import Metadata, Strict, invalid
 from registry.responses.models import ResponseState, StoredResponse
 from registry.responses.selectors import CHAT, ResponseUnknown, chats_stored, response_get
 from registry.responses.services import chat_label, response_delete
@@ -50,71 +49,62 @@ class UpdateRequest(Strict):
     metadata: Metadata | None
 
 
-def label(method: str, path: str) -> str:
-    """Return the path as metrics and the ledger name it; empty when it is not one of these."""
-    if path == PATH:
-        return PATH if method == "GET" else ""
-    parts = path.removeprefix(f"{PATH}/").split("/") if path.startswith(f"{PATH}/") else []
-    if not parts or not parts[0].startswith(CHAT):
-        return ""
-    if len(parts) == 1:
-        return f"{PATH}/{{id}}"
-    return f"{PATH}/{{id}}/messages" if parts[1:] == ["messages"] else ""
+async def page(request: OwnRequest) -> None:
+    """Answer with a part of the list of chats."""
+    part, narrowed = _read_list(request.scope), request.key.allowed_deployments
+    await answer_json(
+        request, await request.on_responses(lambda actor: _list(actor, part, narrowed))
+    )
 
 
-def check_method(endpoint: str, method: str) -> None:
-    """Raise WrongMethod unless `endpoint` takes `method`."""
-    one = endpoint == f"{PATH}/{{id}}"
-    require_method(endpoint, method, ("GET", "POST", "DELETE") if one else ("GET",))
+async def show(request: OwnRequest) -> None:
+    """Answer with one chat."""
+    refuse_query(request.scope)
+    await answer_json(request, (await _get(request)).response)
 
 
-def action_of(endpoint: str, method: str) -> Action:
-    """Return the action that a request is."""
-    changes = {"POST": Action.RESPONSE_UPDATE, "DELETE": Action.RESPONSE_DELETE}
-    return changes.get(method, Action.RESPONSE_VIEW)
+async def messages(request: OwnRequest) -> None:
+    """Answer with a part of the messages of a chat."""
+    part = read_query(MessagesQuery, request.scope)
+    chat = await _get(request)
+    data = [{"id": f"{chat.pk}-{at}", **_message(item)} for at, item in enumerate(chat.items)]
+    await answer_json(request, part_of(data, part, "message"))
 
 
-async def answer(asked: Asked) -> None:
-    """Answer a request on stored chats, and record it.
+async def update(request: OwnRequest) -> None:
+    """Replace the metadata of a chat."""
+    refuse_query(request.scope)
+    metadata = (await read_json(request, UpdateRequest)).metadata or {}
+    narrowed = request.key.allowed_deployments
+    chat = await request.on_responses(
+        lambda actor: chat_label(
+            actor=actor, id=request.id, metadata=metadata, deployments=narrowed
+        ),
+    )
+    await answer_json(request, chat.response, recorded=True)
 
-    Raises:
-        DomainError: it is refused.
-    """
-    call, key, desk = asked.call, asked.key, asked.runtime.responses
-    name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
-    narrowed = key.allowed_deployments
-    if not name:
-        part = _read_list(asked.scope)
-        page = await desk.run(call, key, lambda actor: _list(actor, part, narrowed))
-        await answer_json(asked, page)
-        return
-    if asked.path.endswith("/messages"):
-        wanted = read_query(MessagesQuery, asked.scope)
-        found = await desk.run(call, key, lambda actor: _get(actor, name, narrowed))
-        await answer_json(asked, _messages(found, wanted))
-        return
-    refuse_query(asked.scope)
-    if asked.method == "DELETE":
-        await desk.run(
-            call,
-            key,
-            lambda actor: response_delete(actor=actor, id=name, deployments=narrowed, kind=CHAT),
-        )
-        gone = {"id": name, "object": "chat.completion.deleted", "deleted": True}
-        await answer_json(asked, gone, recorded=True)
-    elif asked.method == "POST":
-        limit = settings.GATEWAY_MAX_BODY_BYTES
-        body = await read_body(asked.scope, asked.receive, limit, ("application/json",))
-        metadata = (await parsed(body, parse, UpdateRequest, body.data)).metadata or {}
-        found = await desk.run(
-            call,
-            key,
-            lambda actor: chat_label(actor=actor, id=name, metadata=metadata, deployments=narrowed),
-        )
-        await answer_json(asked, found.response, recorded=True)
-    else:
-        found = await desk.run(call, key, lambda actor: _get(actor, name, narrowed))
-        await answer_json(asked, found.response)
+
+async def delete(request: OwnRequest) -> None:
+    """Delete a chat."""
+    refuse_query(request.scope)
+    narrowed = request.key.allowed_deployments
+    await request.on_responses(
+        lambda actor: response_delete(actor=actor, id=request.id, deployments=narrowed, kind=CHAT),
+    )
+    gone = {"id": request.id, "object": "chat.completion.deleted", "deleted": True}
+    await answer_json(request, gone, recorded=True)
+
+
+async def _get(request: OwnRequest) -> StoredResponse:
+    name, narrowed = request.id, request.key.allowed_deployments
+
+    def get(actor: Principal) -> StoredResponse:
+        chat = response_get(actor=actor, id=name, deployments=narrowed, kind=CHAT)
+        if chat.state != ResponseState.FINISHED:
+            raise ResponseUnknown(f"Chat {name[:64]!r} has no answer.")
+        return chat
+
+    return await request.on_responses(get)
 
 
 def _read_list(scope: Scope) -> ChatsQuery:
@@ -144,27 +134,6 @@ def _list(actor: Principal, part: ChatsQuery, narrowed: frozenset[str]) -> dict[
         newest_first=part.order == "desc",
     )
     return listed([row.response for row in page.rows], has_more=page.has_more)
-
-
-def _get(actor: Principal, name: str, narrowed: frozenset[str]) -> StoredResponse:
-    found = response_get(actor=actor, id=name, deployments=narrowed, kind=CHAT)
-    if found.state != ResponseState.FINISHED:
-        raise ResponseUnknown(f"Chat {name[:64]!r} has no answer.")
-    return found
-
-
-def _messages(found: StoredResponse, part: MessagesQuery) -> dict[str, Any]:
-    data = [
-        {"id": f"{found.pk}-{number}", **_message(item)} for number, item in enumerate(found.items)
-    ]
-    if part.order == "desc":
-        data.reverse()
-    names = [item["id"] for item in data]
-    if part.after and part.after not in names:
-        raise RequestInvalid(f"There is no message {printable(part.after)}.", param="after")
-    start = names.index(part.after) + 1 if part.after else 0
-    shown = data[start : start + part.limit]
-    return listed(shown, has_more=start + part.limit < len(data))
 
 
 def _message(item: dict[str, Any]) -> dict[str, Any]:

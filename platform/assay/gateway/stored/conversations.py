@@ -6,18 +6,17 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import connection
 from pydantic import ValidationError
 
-from assay.gateway.access.admission import Admitted, Application
-from assay.gateway.access.decisions import Circumstances
+from assay.gateway.access.admission import Caller
+from assay.gateway.access.call import Call
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.http.asgi import Message, Send
-from assay.gateway.run.call import Call
 from assay.gateway.stored.database_desk import DatabaseDesk, department_of
 from governance.errors import DomainError, Unavailable, WrongState
 from governance.permissions import Action
@@ -31,9 +30,6 @@ from registry.catalog.requests import invalid
 from registry.resources import department_resource
 from registry.responses.selectors import response_chain, retention_days
 from registry.responses.services import response_create, response_finish
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -59,69 +55,16 @@ class Opened:
     """A plan after what its request continues. `stores`: its own response is to be stored."""
 
     plan: Plan
-    conversation: Conversation
+    conversation: Conversation[Plan]
     earlier: Earlier
     stores: bool
 
-    def declared(self, circumstances: Circumstances) -> Circumstances:
-        """Return the circumstances with a classification no lower than the earlier turns'."""
+    def declared(self, caller: Caller) -> Caller:
+        """Return the caller with a classification no lower than the earlier turns'."""
         if not self.earlier.classification:
-            return circumstances
-        both = (circumstances.classification, self.earlier.classification)
-        return replace(circumstances, classification=max(both, key=CLASSIFICATIONS.index))
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A response that is being stored under `id`."""
-
-    id: str
-    renderer: StoredRenderer
-
-
-async def open_conversation(
-    runtime: Runtime, call: Call, key: KeyEntry, plan: Plan, conversation: Conversation
-) -> Opened:
-    """Return the plan after the earlier turns of its conversation.
-
-    Raises:
-        DomainError: It cannot be continued or stored, or the key may not.
-    """
-    desk = runtime.responses
-    stores = await desk.stores(call, key, conversation)
-    earlier = await desk.earlier(call, key, conversation)
-    if stores or earlier.items:
-        plan = _plan_with(conversation, earlier, stores=stores)
-    return Opened(plan, conversation, earlier, stores)
-
-
-def _plan_with(conversation: Conversation, earlier: Earlier, *, stores: bool) -> Plan:
-    try:
-        return conversation.plan_with(earlier.items, stores)
-    except ValidationError as error:
-        raise invalid(error) from None
-
-
-async def begin_storing(
-    runtime: Runtime, call: Call, application: Application, key: KeyEntry, opened: Opened
-) -> tuple[Kept | None, Admitted]:
-    """Store the beginning of the response; the request is admitted again after it.
-
-    Returns no response where the department stopped keeping them just now, and the caller did not
-    ask for it.
-
-    Raises:
-        DomainError: It cannot be stored, or is not admitted any more.
-    """
-    desk = runtime.responses
-    kept = await desk.begin(call, key, opened, application.circumstances.classification)
-    try:
-        snapshot = await runtime.refresher.knowing(application.token.public_id)
-        return kept, application.admit(snapshot)
-    except DomainError:
-        if kept is not None:
-            await desk.finish(kept)
-        raise
+            return caller
+        both = (caller.circumstances.classification, self.earlier.classification)
+        return caller.under(classification=max(both, key=CLASSIFICATIONS.index))
 
 
 class ResponseDesk(DatabaseDesk):
@@ -131,7 +74,24 @@ class ResponseDesk(DatabaseDesk):
         super().__init__("responses", refusal="Too many stored responses are being used.")
         self._known: dict[str, tuple[float, bool]] = {}
 
-    async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation) -> Earlier:
+    async def open(
+        self, call: Call, key: KeyEntry, plan: Plan, conversation: Conversation[Plan]
+    ) -> Opened:
+        """Return the plan after the earlier turns of its conversation.
+
+        Raises:
+            DomainError: It cannot be continued or stored, or the key may not.
+        """
+        stores = await self.stores(call, key, conversation)
+        earlier = await self.earlier(call, key, conversation)
+        if stores or earlier.items:
+            try:
+                plan = conversation.plan_with(earlier.items, stores)
+            except ValidationError as error:
+                raise invalid(error) from None
+        return Opened(plan, conversation, earlier, stores)
+
+    async def earlier(self, call: Call, key: KeyEntry, conversation: Conversation[Plan]) -> Earlier:
         """Return what a request continues.
 
         Raises:
@@ -162,7 +122,7 @@ class ResponseDesk(DatabaseDesk):
 
         return await self.run(call, key, read)
 
-    async def stores(self, call: Call, key: KeyEntry, conversation: Conversation) -> bool:
+    async def stores(self, call: Call, key: KeyEntry, conversation: Conversation[Plan]) -> bool:
         """Return whether the response is to be stored.
 
         Where the caller leaves it to the department, the answer may be some seconds old.
@@ -194,7 +154,7 @@ class ResponseDesk(DatabaseDesk):
 
     async def begin(
         self, call: Call, key: KeyEntry, opened: Opened, classification: str
-    ) -> Kept | None:
+    ) -> StoredRenderer | None:
         """Store the beginning of a response; None where the department keeps none any more.
 
         Raises:
@@ -218,7 +178,7 @@ class ResponseDesk(DatabaseDesk):
             return made is not None
 
         if await self.run(call, key, store):
-            return Kept(renderer.id, renderer)
+            return renderer
         self._know(key, keeps=False)
         if opened.conversation.store:
             raise _keeps_none(key)
@@ -226,13 +186,13 @@ class ResponseDesk(DatabaseDesk):
         renderer.forgo()
         return None
 
-    async def finish(self, kept: Kept) -> None:
+    async def finish(self, renderer: StoredRenderer) -> None:
         """Store the end of a response. A failure leaves it without one, as `failed`."""
         try:
             async with asyncio.timeout(_FINISH_S):
-                await self.in_thread(lambda: _finish(kept))
+                await self.in_thread(lambda: _finish(renderer))
         except (DomainError, TimeoutError) as error:
-            logger.warning("Response %s could not be stored: %s", kept.id, error)
+            logger.warning("Response %s could not be stored: %s", renderer.id, error)
 
 
 def _continues(item: dict[str, Any]) -> bool:
@@ -248,8 +208,8 @@ def _continues(item: dict[str, Any]) -> bool:
 class KeepingSend:
     """Sends an answer, and stores the response before its last byte leaves."""
 
-    def __init__(self, desk: ResponseDesk, kept: Kept, send: Send) -> None:
-        self._desk, self._kept, self._send = desk, kept, send
+    def __init__(self, desk: ResponseDesk, renderer: StoredRenderer, send: Send) -> None:
+        self._desk, self._renderer, self._send = desk, renderer, send
         self._finished = False
 
     async def __call__(self, message: Message) -> None:
@@ -261,7 +221,7 @@ class KeepingSend:
         """Store the end, whatever it is; once."""
         if not self._finished:
             self._finished = True
-            await self._desk.finish(self._kept)
+            await self._desk.finish(self._renderer)
 
 
 def _keeps_none(key: KeyEntry) -> WrongState:
@@ -283,8 +243,8 @@ def _keeps(actor: Principal, call: Call, key: KeyEntry) -> bool:
     return decide(policy, actor, Action.RESPONSE_CREATE, resource, context).allowed
 
 
-def _finish(kept: Kept) -> bool:
+def _finish(renderer: StoredRenderer) -> bool:
     try:
-        return response_finish(id=kept.id, response=kept.renderer.ended)
+        return response_finish(id=renderer.id, response=renderer.ended)
     finally:
         connection.close()

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from django.db import Error, connection
 
+from assay.gateway.access.call import Call
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.http.waiting import WaitingBound
-from assay.gateway.run.call import Call
 from governance import rowsecurity
 from governance.errors import NotFound, Unavailable
 from governance.people.models import Department
@@ -29,6 +29,7 @@ _ACTIONS = (
     Action.BATCH_CANCEL,
     Action.BATCH_CREATE,
     Action.BATCH_VIEW,
+    Action.FEEDBACK_CREATE,
     Action.FILE_CREATE,
     Action.FILE_DELETE,
     Action.FILE_VIEW,
@@ -44,20 +45,31 @@ T = TypeVar("T")
 class DatabaseDesk:
     """Runs what needs the database, so that no inference waits for it."""
 
-    def __init__(self, name: str, *, refusal: str) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"assay-{name}")
-        self._waiting = WaitingBound(
-            total=WAITING_MAX, of_department=DEPARTMENT_WAITING_MAX, refusal=refusal
-        )
+    def __init__(
+        self,
+        name: str,
+        *,
+        refusal: str,
+        threads: int = THREADS,
+        total: int = WAITING_MAX,
+        of_department: int = DEPARTMENT_WAITING_MAX,
+    ) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"assay-{name}")
+        self._waiting = WaitingBound(total=total, of_department=of_department, refusal=refusal)
 
     async def run(self, call: Call, key: KeyEntry, work: Callable[[Principal], T]) -> T:
+        """Return what `work` returns for the key's principal, as `run_as`."""
+        return await self.run_as(key, RequestContext(call.request_id, call.client_address), work)
+
+    async def run_as(
+        self, key: KeyEntry, context: RequestContext, work: Callable[[Principal], T]
+    ) -> T:
         """Return what `work` returns for the key's principal, narrowed to what it can reach.
 
         Raises:
             DomainError: As `work`.
             Unavailable: Too much waits, or the database does not answer.
         """
-        context = RequestContext(call.request_id, call.client_address)
         actor = _with_scopes(key.principal)
         with self._waiting.place(key.department or ""):
             return await self.in_thread(lambda: _narrowed(actor, context, work))

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from django.db import Error, connection
 from pydantic import Field
 
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.http.asgi import parsed
-from assay.gateway.http.waiting import WaitingBound
-from governance import rowsecurity
-from governance.errors import NotFound, Unavailable
-from governance.people.models import Department
-from governance.permissions import Action
-from governance.principals import Principal, RequestContext, request_context
-from registry.catalog.endpoints import dumps
+from assay.gateway.stored.database_desk import DatabaseDesk, department_of
+from governance.principals import Principal, RequestContext
 from registry.catalog.requests import Body, Strict, parse
 from registry.feedback.models import COMMENT_MAX, Feedback
 from registry.feedback.rows import right_answer
@@ -51,15 +42,16 @@ class FeedbackRequest(Strict):
     comment: Annotated[str, Field(max_length=COMMENT_MAX)] | None = None
 
 
-class FeedbackDesk:
-    """Runs the service in a few threads, so that no inference waits for the database."""
+class FeedbackDesk(DatabaseDesk):
+    """Threads for feedback, so that no inference waits for the database."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assay-feedback")
-        self._waiting = WaitingBound(
+        super().__init__(
+            "feedback",
+            refusal="Too much feedback is being recorded.",
+            threads=THREADS,
             total=WAITING_MAX,
             of_department=DEPARTMENT_WAITING_MAX,
-            refusal="Too much feedback is being recorded.",
         )
 
     async def take(
@@ -73,32 +65,11 @@ class FeedbackDesk:
             Unavailable: too much waits, or the database does not answer.
         """
         given = await parsed(body, parse, FeedbackRequest, body.data)
-        context = RequestContext(request_id, address)
-        loop = asyncio.get_running_loop()
-        with self._waiting.place(key.department or ""):
-            try:
-                return await loop.run_in_executor(self._threads, _record, key, given, context)
-            except Error as error:
-                raise Unavailable("The database does not answer.", retry_after=5) from error
 
-    async def stop(self) -> None:
-        """Let what is under way end."""
-        await asyncio.to_thread(self._threads.shutdown)
-
-
-def _record(
-    key: KeyEntry, given: FeedbackRequest, context: RequestContext
-) -> tuple[dict[str, Any], bool]:
-    token = request_context.set(context)
-    actor = _sender(key.principal)
-    try:
-        with rowsecurity.scope(actor):
-            department = Department.objects.filter(slug=key.department).first()
-            if department is None:
-                raise NotFound("There is no such department.")
+        def record(actor: Principal) -> tuple[dict[str, Any], bool]:
             feedback, made = feedback_create(
                 actor=actor,
-                department=department,
+                department=department_of(key),
                 sender=key.recorded_as,
                 request_id=given.request_id,
                 rating=given.rating or "",
@@ -108,17 +79,8 @@ def _record(
                 comment=given.comment or "",
             )
             return _answer(feedback), made
-    finally:
-        request_context.reset(token)
-        connection.close()
 
-
-def _sender(principal: Principal) -> Principal:
-    """Return the caller, who may send feedback if they may ask: no key needs a second scope."""
-    scopes = principal.scopes
-    if scopes is None or Action.DEPLOYMENT_INVOKE.value not in scopes:
-        return principal
-    return replace(principal, scopes=scopes | {Action.FEEDBACK_CREATE.value})
+        return await self.run_as(key, RequestContext(request_id, address), record)
 
 
 def _answer(feedback: Feedback) -> dict[str, Any]:
@@ -133,8 +95,3 @@ def _answer(feedback: Feedback) -> dict[str, Any]:
         "state": feedback.state,
         "teaches": feedback.input is not None and bool(right_answer(feedback)),
     }
-
-
-def feedback_body(answer: dict[str, Any]) -> bytes:
-    """Return the response."""
-    return dumps(answer).encode()

@@ -12,17 +12,16 @@ from pydantic import Field
 from assay.gateway.http.asgi import Headers
 from assay.gateway.stored.database_desk import department_of
 from assay.gateway.stored.requests import (
-    Asked,
+    OwnRequest,
     PageQuery,
     answer_json,
     listed,
+    note_answer,
     read_query,
     refuse_query,
-    require_method,
 )
 from assay.gateway.stored.uploads import Received
 from governance.errors import DomainError
-from governance.permissions import Action
 from governance.principals import Principal
 from registry.catalog.requests import RequestInvalid, printable
 from registry.files.content import chunks, content_delete
@@ -42,56 +41,33 @@ class FilesQuery(PageQuery):
     purpose: Literal["batch", "batch_output"] | None = None
 
 
-def label(method: str, path: str) -> str:
-    """Return the path as metrics and the ledger name it; empty when it is not one of these."""
-    if path == PATH:
-        return PATH
-    parts = path.removeprefix(f"{PATH}/").split("/") if path.startswith(f"{PATH}/") else []
-    if len(parts) == 1 and parts[0]:
-        return f"{PATH}/{{id}}"
-    return f"{PATH}/{{id}}/content" if len(parts) == 2 and parts[1] == "content" else ""
+async def page(request: OwnRequest) -> None:
+    """Answer with a part of the list of files."""
+    part, sender = read_query(FilesQuery, request.scope), request.narrowed
+    data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
+    await answer_json(request, listed(data, has_more=has_more))
 
 
-def check_method(endpoint: str, method: str) -> None:
-    """Raise WrongMethod unless `endpoint` takes `method`."""
-    other = {PATH: "POST", f"{PATH}/{{id}}": "DELETE"}.get(endpoint)
-    require_method(endpoint, method, ("GET",) if other is None else ("GET", other))
+async def show(request: OwnRequest) -> None:
+    """Answer with one file."""
+    refuse_query(request.scope)
+    await answer_json(request, file_shown(await _get(request)))
 
 
-def action_of(endpoint: str, method: str) -> Action:
-    """Return the action that a request is."""
-    return {"POST": Action.FILE_CREATE, "DELETE": Action.FILE_DELETE}.get(method, Action.FILE_VIEW)
+async def delete(request: OwnRequest) -> None:
+    """Delete one file."""
+    refuse_query(request.scope)
+    await request.on_files(
+        lambda actor: file_delete(actor=actor, id=request.id, sender=request.narrowed)
+    )
+    gone = {"id": request.id, "object": "file", "deleted": True}
+    await answer_json(request, gone, recorded=True)
 
 
-async def answer(asked: Asked) -> None:
-    """Answer a request on files, and record it.
-
-    Raises:
-        DomainError: it is refused.
-    """
-    call, key, desk = asked.call, asked.key, asked.runtime.files
-    sender = asked.narrowed
-    name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
-    if call.endpoint == PATH and asked.method == "GET":
-        part = read_query(FilesQuery, asked.scope)
-        page = await desk.run(call, key, lambda actor: _list(actor, sender, part))
-        await answer_json(asked, listed(page[0], has_more=page[1]))
-        return
-    refuse_query(asked.scope)
-    if asked.method == "POST":
-        await _upload(asked)
-    elif asked.method == "DELETE":
-        await desk.run(call, key, lambda actor: file_delete(actor=actor, id=name, sender=sender))
-        gone = {"id": name, "object": "file", "deleted": True}
-        await answer_json(asked, gone, recorded=True)
-    else:
-        found = await desk.run(
-            call, key, lambda actor: file_get(actor=actor, id=name, sender=sender)
-        )
-        if call.endpoint.endswith("/content"):
-            await _download(asked, found)
-        else:
-            await answer_json(asked, file_shown(found))
+async def _get(request: OwnRequest) -> StoredFile:
+    return await request.on_files(
+        lambda actor: file_get(actor=actor, id=request.id, sender=request.narrowed)
+    )
 
 
 def _list(actor: Principal, sender: str, part: FilesQuery) -> tuple[list[dict[str, Any]], bool]:
@@ -106,19 +82,23 @@ def _list(actor: Principal, sender: str, part: FilesQuery) -> tuple[list[dict[st
     return [file_shown(file) for file in page.rows], page.has_more
 
 
-async def _upload(asked: Asked) -> None:
-    call, key, desk = asked.call, asked.key, asked.runtime.files
+async def upload(request: OwnRequest) -> None:
+    """Store a file.
+
+    Raises:
+        DomainError: it is refused.
+    """
+    refuse_query(request.scope)
+    key, desk = request.key, request.desks.files
     # Before the body is read, so that a refused caller does not upload it.
-    classification = asked.asker.circumstances.classification
-    await desk.run(
-        call,
-        key,
+    classification = request.caller.circumstances.classification
+    await request.on_files(
         lambda actor: file_check(
             actor=actor, department=department_of(key), classification=classification
         ),
     )
     with desk.place(key):
-        received = await desk.receive(asked.scope, asked.receive)
+        received = await desk.receive(request.scope, request.receive)
     try:
         seconds, filename = _read_form(received)
     except DomainError:
@@ -144,8 +124,8 @@ async def _upload(asked: Asked) -> None:
 
     # A cancellation, or a commit whose answer is lost, may leave a row. Bytes without a row are
     # removed an hour later.
-    file = await desk.run(call, key, create)
-    await answer_json(asked, file_shown(file), recorded=True)
+    file = await request.on_files(create)
+    await answer_json(request, file_shown(file), recorded=True)
 
 
 def _read_form(received: Received) -> tuple[int | None, str]:
@@ -193,25 +173,27 @@ def file_shown(file: StoredFile) -> dict[str, Any]:
     }
 
 
-async def _download(asked: Asked, file: StoredFile) -> None:
-    """Send the content in pieces, reading each before it is sent."""
+async def download(request: OwnRequest) -> None:
+    """Send the content of a file in pieces, reading each before it is sent."""
+    refuse_query(request.scope)
+    file = await _get(request)
     parts = chunks(file.pk)
     first = await asyncio.to_thread(_next, parts)  # Before the answer begins, or it is a 404.
-    asked.call.recorded = asked.call.responding = True
-    asked.runtime.ledger.record_bounded(asked.call.entry("ok", ran=False))
+    request.call.responding = True
+    note_answer(request)
     name = _UNSAFE.sub("_", file.filename).encode("latin-1", "replace")
     headers: Headers = [
         (b"content-type", b"application/octet-stream"),
         (b"content-length", str(file.size).encode()),
         (b"content-disposition", b'attachment; filename="' + name + b'"'),
         (b"x-content-type-options", b"nosniff"),
-        *asked.call.headers(),
+        *request.call.headers(),
     ]
-    await asked.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await request.send({"type": "http.response.start", "status": 200, "headers": headers})
     while first:
-        await asked.send({"type": "http.response.body", "body": first, "more_body": True})
+        await request.send({"type": "http.response.body", "body": first, "more_body": True})
         first = await asyncio.to_thread(_next, parts)
-    await asked.send({"type": "http.response.body", "body": b""})
+    await request.send({"type": "http.response.body", "body": b""})
 
 
 def _next(parts: Iterator[bytes]) -> bytes:

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
+from django.conf import settings
 from pydantic import Field, ValidationError
 
+from assay.gateway.access.admission import Caller
+from assay.gateway.access.call import Call
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.access.snapshot import Snapshot
-from assay.gateway.http.asgi import Receive, Scope, Send, encode, respond
-from assay.gateway.http.errors import WrongMethod
-from assay.gateway.knowledge.retrieval import Asker
-from assay.gateway.run.call import Call
+from assay.gateway.http.asgi import Receive, Scope, Send, encode, parsed, read_body, respond
+from assay.gateway.knowledge.retrieval import Retrieval
+from assay.gateway.quota.ledger import Ledger
+from assay.gateway.stored.conversations import ResponseDesk
+from assay.gateway.stored.feedback import FeedbackDesk
+from assay.gateway.stored.uploads import FileDesk
+from governance.principals import Principal
 from registry.catalog.endpoints import dumps
-from registry.catalog.requests import RequestInvalid, Strict, invalid, printable
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
+from registry.catalog.requests import RequestInvalid, Strict, invalid, parse, printable
 
 Query = TypeVar("Query", bound=Strict)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request whose key is authenticated under `snapshot`."""
+class Desks:
+    """Parts of a gateway process that requests on stored objects use."""
 
-    runtime: Runtime
+    ledger: Ledger
+    retrieval: Retrieval
+    responses: ResponseDesk
+    files: FileDesk
+    feedback: FeedbackDesk
+    wake_batches: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRequest:
+    """A request whose key is authenticated under `snapshot`. `id` is the one in its path."""
+
+    desks: Desks
     call: Call
+    id: str
     snapshot: Snapshot
     key: KeyEntry
-    asker: Asker
+    caller: Caller
     scope: Scope
     receive: Receive
     send: Send
@@ -43,13 +60,13 @@ class Asked:
         empty for any other."""
         return self.key.public_id if self.key.allowed_deployments else ""
 
-    @property
-    def path(self) -> str:
-        return str(self.scope["path"])
+    async def on_files(self, work: Callable[[Principal], T]) -> T:
+        """Return the result of work on files and batches, done with the key's rights."""
+        return await self.desks.files.run(self.call, self.key, work)
 
-    @property
-    def method(self) -> str:
-        return str(self.scope["method"])
+    async def on_responses(self, work: Callable[[Principal], T]) -> T:
+        """Return the result of work on stored responses, done with the key's rights."""
+        return await self.desks.responses.run(self.call, self.key, work)
 
 
 class PageQuery(Strict):
@@ -84,10 +101,11 @@ def refuse_query(scope: Scope) -> None:
         )
 
 
-def require_method(endpoint: str, method: str, allowed: Sequence[str]) -> None:
-    """Raise WrongMethod unless `method` is allowed."""
-    if method not in allowed:
-        raise WrongMethod(f"{endpoint} takes {' or '.join(allowed)}, not {printable(method, 10)}.")
+async def read_json(request: OwnRequest, schema: type[Query]) -> Query:
+    """Return the body. Raises DomainError if it does not fit, or does not come in time."""
+    limit = settings.GATEWAY_MAX_BODY_BYTES
+    body = await read_body(request.scope, request.receive, limit, ("application/json",))
+    return await parsed(body, parse, schema, body.data)
 
 
 def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
@@ -101,9 +119,34 @@ def listed(data: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
     }
 
 
-async def answer_json(asked: Asked, shown: dict[str, Any], *, recorded: bool = False) -> None:
+def part_of(data: list[dict[str, Any]], part: PageQuery, what: str) -> dict[str, Any]:
+    """Return a part of a list that is held as a whole, the oldest first.
+
+    Raises:
+        RequestInvalid: `part.after` is none of its objects.
+    """
+    if part.order == "desc":
+        data.reverse()
+    names = [each["id"] for each in data]
+    if part.after and part.after not in names:
+        raise RequestInvalid(f"There is no {what} {printable(part.after)}.", param="after")
+    start = names.index(part.after) + 1 if part.after else 0
+    shown = data[start : start + part.limit]
+    return listed(shown, has_more=start + part.limit < len(data))
+
+
+def note_answer(request: OwnRequest) -> None:
+    """Record that the request is answered, unless that passes the rate of such records."""
+    request.call.recorded = True
+    request.desks.ledger.record_bounded(request.call.entry("ok", ran=False))
+
+
+async def answer_json(
+    request: OwnRequest, shown: dict[str, Any], *, recorded: bool = False, status: int = 200
+) -> None:
     """Answer with `shown`. `recorded`: a service has recorded the request."""
-    asked.call.recorded = True
-    if not recorded:
-        asked.runtime.ledger.record_bounded(asked.call.entry("ok", ran=False))
-    await respond(asked.send, 200, encode(dumps(shown)), asked.call.headers())
+    if recorded:
+        request.call.recorded = True
+    else:
+        note_answer(request)
+    await respond(request.send, status, encode(dumps(shown)), request.call.headers())

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from django.conf import settings
 from pydantic import Discriminator, Field, Tag
 
 from assay.gateway.access.knowledge_entries import KnowledgeEntry
-from assay.gateway.http.asgi import Receive, Scope, encode, parsed, read_body, respond
-from assay.gateway.knowledge.retrieval import (
-    Asker,
-    find_knowledge,
-    retrieve,
-    still_allowed,
-    visible_knowledge,
-)
+from assay.gateway.knowledge.rights import find_knowledge, visible_knowledge
 from assay.gateway.quota.ledger import Settlement
-from assay.gateway.run.call import Call
-from assay.gateway.stored.requests import Asked, listed, require_method
-from governance.permissions import Action
-from registry.catalog.endpoints import dumps
+from assay.gateway.stored.requests import OwnRequest, answer_json, listed, read_json
 from registry.catalog.grounding import Passage
-from registry.catalog.requests import Strict, Text, one_or_many, parse
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
+from registry.catalog.requests import Strict, Text, one_or_many
 
 PATH = "/v1/vector_stores"
 DEFAULT_RESULTS = 10
@@ -54,66 +40,44 @@ class SearchRequest(Strict):
     filters: None = None
 
 
-def label(method: str, path: str) -> str:
-    """The path as metrics and the ledger name it; empty when it is not one of these."""
-    if path == PATH:
-        return PATH
-    parts = path.removeprefix(f"{PATH}/").split("/") if path.startswith(f"{PATH}/") else []
-    if len(parts) == 1 and parts[0]:
-        return f"{PATH}/{{id}}"
-    return f"{PATH}/{{id}}/search" if len(parts) == 2 and parts[1] == "search" else ""
+async def page(request: OwnRequest) -> None:
+    """Answer with all knowledge bases that the caller may see."""
+    entries = visible_knowledge(request.snapshot, request.key, request.caller.client_address)
+    await answer_json(request, listed([_store(entry) for entry in entries], has_more=False))
 
 
-async def answer(asked: Asked) -> None:
-    """Answer one request under `PATH`, and record it.
-
-    Raises:
-        DomainError: it is refused.
-    """
-    runtime, call, key, asker = asked.runtime, asked.call, asked.key, asked.asker
-    name = asked.path.removeprefix(PATH).strip("/").partition("/")[0]
-    address = asker.circumstances.client_address
-    if call.endpoint == PATH:
-        entries = visible_knowledge(asked.snapshot, key, address)
-        shown = listed([_store(entry) for entry in entries], has_more=False)
-    elif call.endpoint.endswith("/search"):
-        # Checked before the body is read, so that a refused caller does not upload it.
-        find_knowledge(asked.snapshot, key, name, address)
-        shown = await _search(runtime, call, asker, name, asked.scope, asked.receive)
-    else:
-        shown = _store(find_knowledge(asked.snapshot, key, name, address))
-    call.recorded = True
-    entry = call.entry("ok", ran=False)
-    if call.endpoint.endswith("/search"):
-        # Every search that gave passages is recorded, whatever the rate; the embedding paid for it.
-        await runtime.ledger.settle(Settlement(entry))
-    else:
-        runtime.ledger.record_bounded(entry)
-    await respond(asked.send, 200, encode(dumps(shown)), call.headers())
+async def show(request: OwnRequest) -> None:
+    """Answer with one knowledge base."""
+    await answer_json(request, _store(_find(request)))
 
 
-async def _search(
-    runtime: Runtime, call: Call, asker: Asker, name: str, scope: Scope, receive: Receive
-) -> dict[str, Any]:
-    body = await read_body(scope, receive, settings.GATEWAY_MAX_BODY_BYTES, ("application/json",))
-    request = await parsed(body, parse, SearchRequest, body.data)
-    queries = [request.query] if isinstance(request.query, str) else list(request.query)
-    query = "\n".join(queries)
-    most = request.max_num_results or DEFAULT_RESULTS
-    found = await retrieve(runtime, call, asker, name, query, most)
-    options = request.ranking_options
+async def search(request: OwnRequest) -> None:
+    """Answer with the passages that a search gives."""
+    _find(request)  # Before the body is read, so that a refused caller does not upload it.
+    body = await read_json(request, SearchRequest)
+    queries = [body.query] if isinstance(body.query, str) else list(body.query)
+    query, most = "\n".join(queries), body.max_num_results or DEFAULT_RESULTS
+    call, desks = request.call, request.desks
+    found, _ = await desks.retrieval.search(call, request.caller, request.id, query, most)
+    options = body.ranking_options
     least = -1.0 if options is None or options.score_threshold is None else options.score_threshold
-    snapshot = await runtime.refresher.knowing(asker.token.public_id)
-    current = still_allowed(snapshot, asker, name, found)
-    passages = [each for each in current if each.score >= least]
+    passages = [each for each in found if each.score >= least]
     call.sources = tuple(sorted({each.version for each in passages}))
-    return {
+    # Every search that gave passages is recorded, whatever the rate; the embedding paid for it.
+    call.recorded = True
+    await desks.ledger.settle(Settlement(call.entry("ok", ran=False)))
+    shown = {
         "object": "vector_store.search_results.page",
         "search_query": queries,
         "data": [_result(each) for each in passages],
         "has_more": False,
         "next_page": None,
     }
+    await answer_json(request, shown, recorded=True)
+
+
+def _find(request: OwnRequest) -> KnowledgeEntry:
+    return find_knowledge(request.snapshot, request.key, request.id, request.caller.client_address)
 
 
 def _result(passage: Passage) -> dict[str, Any]:
@@ -159,13 +123,3 @@ def _store(entry: KnowledgeEntry) -> dict[str, Any]:
             "embedding": entry.embedding_name,
         },
     }
-
-
-def check_method(endpoint: str, method: str) -> None:
-    """Raises WrongMethod unless `endpoint` takes `method`."""
-    require_method(endpoint, method, ("POST",) if endpoint.endswith("/search") else ("GET",))
-
-
-def action_of(endpoint: str, method: str) -> Action:
-    """Return the action that a request is."""
-    return Action.KNOWLEDGE_SEARCH if endpoint.endswith("/search") else Action.KNOWLEDGE_VIEW

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from assay.gateway.access.admission import Admitted
+from assay.gateway.access.decisions import Grounds
 from assay.gateway.access.key_entries import KeyEntry
 from assay.gateway.access.snapshot import DeploymentEntry
 from assay.gateway.http.asgi import Headers
 from assay.gateway.http.errors import is_messages
-from assay.gateway.monitoring.tracing import RequestTrace
 from governance.permissions import Action
 from governance.policy.decisions import Authorization, joined, with_outcome
 from governance.policy.engine import PolicyDecision
@@ -35,6 +36,7 @@ class Call:
     `knowledge_base` that were given, `searched` the decision that let them be searched. `part_of`
     is the request or the batch that it was made for, `settled` the entry of a request that was
     reserved, once it is settled; `computed` are units that count on limits although it failed.
+    `traceparent` names the span that the worker's spans belong to.
     """
 
     endpoint: str
@@ -61,9 +63,18 @@ class Call:
     part_of: str = ""
     settled: UsageEntry | None = None
     computed: int = 0
-    trace: RequestTrace | None = None
+    traceparent: str = ""
     _decision_of: PolicyDecision | None = None
     _decision_as_json: dict[str, Any] = field(default_factory=dict)
+
+    def admit(self, admitted: Admitted) -> None:
+        """Note what the request runs by."""
+        self.key = admitted.key
+        self.decided(admitted.grounds)
+
+    def decided(self, grounds: Grounds) -> None:
+        """Note the decision about the request."""
+        self.deployment, self.decision, self.context = grounds
 
     @property
     def unit(self) -> Unit:
@@ -157,7 +168,7 @@ class Call:
             limit=self.limit,
             shadowed=self.shadowed,
             key_counted="" if key is None else key.counted_as,
-            decision=self._decided(),
+            decision=self._decision_record(),
             action=self.action,
             person=None if key is None else key.person,
             token="" if key is None or key.person is None else key.public_id,
@@ -168,7 +179,7 @@ class Call:
             part_of=self.part_of,
         )
 
-    def _decided(self) -> dict[str, Any]:
+    def _decision_record(self) -> dict[str, Any]:
         """The decision and what it was made of, so that it can be made again; empty without one."""
         key, deployment, decision = self.key, self.deployment, self.decision
         if deployment is None and self.searched is not None:
