@@ -6,8 +6,6 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 
-from django.db import connection
-
 from assay.gateway.access.admission import Caller
 from assay.gateway.access.authentication import KeyRefused, ProvedToken, authenticate
 from assay.gateway.access.call import Call
@@ -64,9 +62,9 @@ class Lines:
     """Asks lines of batches as online requests, with the keys of their batches."""
 
     def __init__(self, parts: Parts, inference: Inference, desk: DatabaseDesk) -> None:
-        self._parts = parts
+        self.parts = parts
         self._inference = inference
-        self._desk = desk
+        self.desk = desk
 
     async def ask(
         self, batch: Batch, taken: Taken, stopping: asyncio.Event
@@ -109,7 +107,7 @@ class Lines:
         stopping: asyncio.Event,
     ) -> None:
         token = ProvedToken(batch.sender, "")
-        snapshot = await self._parts.refresher.knowing(token.public_id)
+        snapshot = await self.parts.refresher.knowing(token.public_id)
         call.policy = snapshot.policy.version
         call.key = authenticate(snapshot, token, call.client_address)
         route, name = find_route(batch.endpoint)
@@ -150,7 +148,7 @@ class Lines:
 
     async def _refused(self, call: Call, error: DomainError) -> LineResult | Later | Stopped:
         ran = call.recorded
-        record_refusal(self._parts.ledger, call, error)
+        record_refusal(self.parts.ledger, call, error)
         if ran:
             await _settled(call)
         result = LineResult(
@@ -171,9 +169,9 @@ class Lines:
         Raises:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
         """
-        snapshot = self._parts.refresher.snapshot
+        snapshot = self.parts.refresher.snapshot
         entry_of = None if snapshot is None else snapshot.deployments.get(batch.model)
-        await self._parts.cancellations.publish(request_id, entry_of.workers if entry_of else ())
+        await self.parts.cancellations.publish(request_id, entry_of.workers if entry_of else ())
         call = Call(
             endpoint=batch.endpoint,
             client_address=batch.client_address,
@@ -188,7 +186,7 @@ class Lines:
             key_public_id=batch.sender,
             key_name=batch.key_name,
         )
-        return await self._parts.quotas.settle(entry)
+        return await self.parts.quotas.settle(entry)
 
     async def may_ask_again(self, batch: Batch, number: int, request_id: str) -> bool:
         """Settle the request of a line whose process has ended; return whether it cost nothing.
@@ -197,14 +195,14 @@ class Lines:
             redis.RedisError, OSError: Redis does not answer; calling again is safe.
             Unavailable: the database does not answer.
         """
-        free = await self._desk.in_thread(lambda: _was_free(request_id))
+        free = await self.desk.in_thread(lambda: _was_free(request_id))
         if free is None and await self.call_off(batch, number, request_id):
             return True
         deadline = asyncio.get_running_loop().time() + _SETTLED_S
         # Settled before; the ledger has it within seconds.
         while free is None and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.2)
-            free = await self._desk.in_thread(lambda: _was_free(request_id))
+            free = await self.desk.in_thread(lambda: _was_free(request_id))
         return bool(free)
 
 
@@ -240,8 +238,5 @@ async def _settled(call: Call) -> None:
 
 def _was_free(request_id: str) -> bool | None:
     """Return whether the ledger charged the request nothing; None while it does not have it."""
-    try:
-        found = UsageRecord.objects.filter(request_id=request_id).first()
-    finally:
-        connection.close()
-    return None if found is None else not (found.units or found.cost_micro)
+    record = UsageRecord.objects.filter(request_id=request_id).first()
+    return None if record is None else not (record.units or record.cost_micro)

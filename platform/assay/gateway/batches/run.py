@@ -6,20 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import redis
 from django.conf import settings
-from django.db import connection
 
 from assay.gateway.access.admission import Application, Caller
 from assay.gateway.access.authentication import ProvedToken
 from assay.gateway.access.decisions import RELEASE_ENDED, Circumstances, ModelUnknown
 from assay.gateway.batches.line import Later, Lines, Stopped
 from assay.gateway.batches.places import BatchPlaces
-from assay.gateway.run.parts import Parts
 from assay.gateway.run.routes import deployment_path, find_route
-from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import DomainError, Unavailable
 from registry.batches.models import Batch, BatchState
 from registry.batches.outputs import batch_complete
@@ -60,24 +56,13 @@ ENGINE_TRIES = 6
 _ENGINE_PAUSE_S = 4.0
 _INPUT_GONE = Fault("input_file_gone", "The content of the input file is gone.")
 
-T = TypeVar("T")
-
 
 class BatchRun:
     """Runs a claimed batch. `run` is called once; `stop` ends it, to go on elsewhere."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        lines: Lines,
-        desk: DatabaseDesk,
-        places: BatchPlaces,
-        batch: Batch,
-        claim: Claim,
-    ) -> None:
-        self._parts = parts
+    def __init__(self, lines: Lines, places: BatchPlaces, batch: Batch, claim: Claim) -> None:
         self._lines = lines
-        self._desk = desk
+        self._parts, self._desk = lines.parts, lines.desk
         self._places = places
         self._batch = batch
         self._claim = claim
@@ -120,7 +105,7 @@ class BatchRun:
             await asyncio.gather(renewing, return_exceptions=True)
         if self._draining.is_set():
             try:
-                await self._do(lambda: batch_release(self._claim))
+                await self._desk.in_thread(lambda: batch_release(self._claim))
             except Unavailable:
                 logger.warning("Batch %s is claimed again after its lease.", self._batch.pk)
 
@@ -128,7 +113,7 @@ class BatchRun:
         while True:
             await asyncio.sleep(_RENEW_S)
             try:
-                await self._do(lambda: batch_renew(self._claim))
+                await self._desk.in_thread(lambda: batch_renew(self._claim))
             except ClaimLost:
                 self.stop()
                 return
@@ -148,21 +133,21 @@ class BatchRun:
         if self._draining.is_set():
             return
         with tracing.step(tracing.Step.COMPLETE):
-            ending = await self._do(
+            ending = await self._desk.in_thread(
                 lambda: batch_finalize(claim=self._claim, ending=self._ending, faults=self._faults)
             )
-            await self._do(
+            await self._desk.in_thread(
                 lambda: batch_complete(claim=self._claim, ending=ending, limit=self._limit)
             )
 
     async def _validate(self) -> bool:
         """Return whether the batch goes on."""
-        found = await self._do(self._read_input)
+        found = await self._desk.in_thread(self._read_input)
         faults = found.faults or await self._refusal(found.model)
         if faults:
-            await self._do(lambda: batch_reject(claim=self._claim, faults=faults))
+            await self._desk.in_thread(lambda: batch_reject(claim=self._claim, faults=faults))
             return False
-        self._batch = await self._do(
+        self._batch = await self._desk.in_thread(
             lambda: batch_begin(claim=self._claim, total=found.total, model=found.model)
         )
         return True
@@ -204,18 +189,20 @@ class BatchRun:
 
     async def _settle_interrupted(self) -> None:
         """Settle what ran when the process before this one ended; ask again what cost nothing."""
-        for line in await self._do(lambda: lines_interrupted(self._claim)):
+        for line in await self._desk.in_thread(lambda: lines_interrupted(self._claim)):
             await self._settle_line(line.number, line.request_id)
 
     async def _settle_line(self, number: int, request_id: str) -> None:
         if await self._lines.may_ask_again(self._batch, number, request_id):
-            await self._do(lambda: line_give_back(claim=self._claim, number=number))
+            await self._desk.in_thread(lambda: line_give_back(claim=self._claim, number=number))
             return
         lost = LineResult(
             error="result_lost",
             message="The gateway ended while it answered; the request is billed. Send it again.",
         )
-        await self._do(lambda: line_finish(claim=self._claim, number=number, result=lost))
+        await self._desk.in_thread(
+            lambda: line_finish(claim=self._claim, number=number, result=lost)
+        )
 
     async def _ask_all(self) -> None:
         workers = [
@@ -242,7 +229,9 @@ class BatchRun:
     async def _next_line(self) -> bool:
         """Ask the next line; return whether there was one."""
         try:
-            taken = await self._do(lambda: line_take(claim=self._claim, limit=self._limit))
+            taken = await self._desk.in_thread(
+                lambda: line_take(claim=self._claim, limit=self._limit)
+            )
         except (FileNotFoundError, LineInvalid):
             self._end(_INPUT_GONE)
             return False
@@ -271,7 +260,7 @@ class BatchRun:
             await self._pause(min(max(wait, _LOOK_S), 1.0))
             if time.monotonic() - self._looked_at > 1.0:
                 self._looked_at = time.monotonic()
-                await self._do(self._heed)
+                await self._desk.in_thread(self._heed)
         return False
 
     def _heed(self) -> None:
@@ -350,7 +339,7 @@ class BatchRun:
         until = time.monotonic() + LEASE.total_seconds()
         while True:
             try:
-                await self._do(step)
+                await self._desk.in_thread(step)
                 return
             except Unavailable:
                 if time.monotonic() > until or self._stopping.is_set():
@@ -368,14 +357,3 @@ class BatchRun:
     def _end(self, fault: Fault) -> None:
         """End the batch as failed; its files hold what has run."""
         self._ending, self._faults = BatchState.FAILED, (fault,)
-
-    async def _do(self, step: Callable[[], T]) -> T:
-        """Run a step in a thread; the database may be away for a while."""
-
-        def work() -> T:
-            try:
-                return step()
-            finally:
-                connection.close()
-
-        return await self._desk.in_thread(work)

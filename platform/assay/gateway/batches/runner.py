@@ -6,7 +6,6 @@ import asyncio
 import logging
 
 import redis.asyncio
-from django.db import connection
 
 from assay.gateway.batches.line import Lines
 from assay.gateway.batches.places import BatchPlaces
@@ -15,8 +14,7 @@ from assay.gateway.inference import Inference
 from assay.gateway.run.parts import Parts
 from assay.gateway.stored.database_desk import DatabaseDesk
 from governance.errors import Unavailable
-from registry.batches.models import Batch
-from registry.batches.running import Claim, batch_claim
+from registry.batches.running import batch_claim
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +33,6 @@ class BatchRunner:
         self._desk = DatabaseDesk("batches", refusal="Too much waits for batches.")
         self._places = BatchPlaces(client)
         self._lines = Lines(parts, inference, self._desk)
-        self._parts = parts
         self._woken = asyncio.Event()
         self._runs: dict[asyncio.Task[None], BatchRun] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -80,10 +77,10 @@ class BatchRunner:
 
     async def _claim(self) -> None:
         while len(self._runs) < AT_ONCE:
-            claimed = await self._desk.in_thread(_next)
+            claimed = await self._desk.in_thread(batch_claim)
             if claimed is None:
                 return
-            run = BatchRun(self._parts, self._lines, self._desk, self._places, *claimed)
+            run = BatchRun(self._lines, self._places, *claimed)
             task = asyncio.create_task(run.run())
             self._runs[task] = run
             task.add_done_callback(self._ended)
@@ -93,10 +90,3 @@ class BatchRunner:
         self._woken.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("A batch broke; it is claimed again", exc_info=error)
-
-
-def _next() -> tuple[Batch, Claim] | None:
-    try:
-        return batch_claim()
-    finally:
-        connection.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from pydantic_core import from_json
 
@@ -13,28 +13,28 @@ from registry.catalog.endpoints import Endpoint
 from registry.catalog.requests import Body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Route:
     """A path, and the endpoint of each task that declares it; those without media come first."""
 
     path: str
     endpoints: Mapping[str, Endpoint]
 
-    @property
+    @cached_property
     def first(self) -> Endpoint:
         """Return the endpoint that answers while the task is not known."""
         return next(iter(self.endpoints.values()))
 
-    @property
+    @cached_property
     def takes_media(self) -> bool:
         return any(endpoint.takes_media for endpoint in self.endpoints.values())
 
-    @property
+    @cached_property
     def takes_others(self) -> bool:
         """Return whether requests without media come here too."""
         return not all(endpoint.takes_media for endpoint in self.endpoints.values())
 
-    @property
+    @cached_property
     def content_types(self) -> tuple[str, ...]:
         """Return the content types that any of the endpoints takes."""
         every = (each for endpoint in self.endpoints.values() for each in endpoint.content_types)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from assay.gateway.stored.database_desk import department_of
 from assay.gateway.stored.requests import (
+    ListQuery,
     OwnRequest,
     answer_json,
     listed,
@@ -43,16 +44,9 @@ class BatchRequest(Strict):
     output_expires_after: OutputExpiry | None = None
 
 
-class BatchesQuery(Strict):
-    """Part of the list: up to `limit` batches after the one of the ID `after`, newest first."""
-
-    limit: Annotated[int, Field(ge=1, le=100, strict=False)] = 20
-    after: Annotated[str, Field(max_length=64)] = ""
-
-
 async def page(request: OwnRequest) -> None:
     """Answer with a part of the list of batches."""
-    part, sender = read_query(BatchesQuery, request.scope), request.narrowed
+    part, sender = read_query(ListQuery, request.scope), request.narrowed
     data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
     await answer_json(request, listed(data, has_more=has_more))
 
@@ -76,7 +70,7 @@ async def cancel(request: OwnRequest) -> None:
     request.desks.wake_batches()
 
 
-def _list(actor: Principal, sender: str, part: BatchesQuery) -> tuple[list[dict[str, Any]], bool]:
+def _list(actor: Principal, sender: str, part: ListQuery) -> tuple[list[dict[str, Any]], bool]:
     page = batch_list(actor=actor, sender=sender, after=part.after, limit=part.limit)
     return [batch_shown(batch) for batch in page.rows], page.has_more
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from django.conf import settings
-from django.db import connection
 from pydantic import ValidationError
 
 from assay.gateway.access.admission import Caller
@@ -190,7 +189,9 @@ class ResponseDesk(DatabaseDesk):
         """Store the end of a response. A failure leaves it without one, as `failed`."""
         try:
             async with asyncio.timeout(_FINISH_S):
-                await self.in_thread(lambda: _finish(renderer))
+                await self.in_thread(
+                    lambda: response_finish(id=renderer.id, response=renderer.ended)
+                )
         except (DomainError, TimeoutError) as error:
             logger.warning("Response %s could not be stored: %s", renderer.id, error)
 
@@ -241,10 +242,3 @@ def _keeps(actor: Principal, call: Call, key: KeyEntry) -> bool:
     context = base_context(call.client_address)
     policy = active_policy()
     return decide(policy, actor, Action.RESPONSE_CREATE, resource, context).allowed
-
-
-def _finish(renderer: StoredRenderer) -> bool:
-    try:
-        return response_finish(id=renderer.id, response=renderer.ended)
-    finally:
-        connection.close()

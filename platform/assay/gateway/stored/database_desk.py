@@ -75,13 +75,13 @@ class DatabaseDesk:
             return await self.in_thread(lambda: _narrowed(actor, context, work))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns.
+        """Return what `work` returns; its database connection is given back.
 
         Raises:
             Unavailable: The database does not answer.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _closed, work)
         except Error as error:
             raise Unavailable("The database does not answer.", retry_after=5) from error
 
@@ -109,6 +109,12 @@ def _narrowed(actor: Principal, context: RequestContext, work: Callable[[Princip
             return work(actor)
     finally:
         request_context.reset(token)
+
+
+def _closed(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
         connection.close()
 
 

@@ -69,12 +69,17 @@ class OwnRequest:
         return await self.desks.responses.run(self.call, self.key, work)
 
 
-class PageQuery(Strict):
-    """Part of a list: up to `limit` objects after the one of the ID `after`, in this order."""
+class ListQuery(Strict):
+    """Part of a list: up to `limit` objects after the one of the ID `after`."""
 
     limit: Annotated[int, Field(ge=1, le=100, strict=False)] = 20
-    order: Literal["asc", "desc"] = "desc"
     after: Annotated[str, Field(max_length=64)] = ""
+
+
+class PageQuery(ListQuery):
+    """Part of a list in an order."""
+
+    order: Literal["asc", "desc"] = "desc"
 
 
 def read_query(schema: type[Query], scope: Scope) -> Query:
