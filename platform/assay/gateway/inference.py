@@ -35,7 +35,8 @@ from registry.catalog.requests import Body, RequestInvalid
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A request as far as its head tells: where it goes, and who sends it from where."""
+    """Route and caller of a request, known before its body is read. `name` is the deployment that
+    the path names, if any."""
 
     route: Route
     name: str
@@ -139,13 +140,13 @@ class Inference:
         media.expected = endpoint.takes_media
         if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
             raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
-        given = (body, call.request_id, opening.name)
+        arguments = (body, call.request_id, opening.name)
         if not is_own(task):
-            return await self._parts.plug_ins.call(task, endpoint.plan, *given)
+            return await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
         if media.received:
             # Parsing 33 MiB would hold up every other request.
-            return await media.in_thread(endpoint.plan, *given)
-        return await parsed(body, endpoint.plan, *given)
+            return await media.in_thread(endpoint.plan, *arguments)
+        return await parsed(body, endpoint.plan, *arguments)
 
     async def _endpoint(
         self, call: Call, opening: Opening, body: Body, media: RequestMedia

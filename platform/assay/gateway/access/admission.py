@@ -101,7 +101,7 @@ class Application:
 
 
 class Ticket:
-    """One running request. `cut` is called once, when it may not go on."""
+    """One running request. `cut` is called once, with the error that ends it."""
 
     __slots__ = ("application", "cut", "deployment_id")
 
@@ -113,7 +113,7 @@ class Ticket:
         self.cut = cut
 
     def fault(self, snapshot: Snapshot) -> DomainError | None:
-        """Why it may not go on under `snapshot`; None when it may.
+        """Return the error that ends this request under `snapshot`; None if it may go on.
 
         A deployment that was stopped or replaced lets go of its requests by itself; of one that a
         recall has stopped, nothing may run any more.
@@ -141,7 +141,7 @@ class Ticket:
 
 
 class Running:
-    """The requests of this process that have been admitted and are not over."""
+    """Admitted requests of this process that are not over."""
 
     def __init__(
         self, refresher: Refresher, note: Callable[[Snapshot, Collection[int]], None]

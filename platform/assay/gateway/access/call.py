@@ -78,12 +78,12 @@ class Call:
 
     @property
     def unit(self) -> Unit:
-        """The unit in which the request is metered."""
+        """Unit in which the request is metered."""
         return Unit.TOKENS if self.deployment is None else self.deployment.unit
 
     @property
     def cost_micro(self) -> int:
-        """The cost until now, in micro-units of the currency."""
+        """Cost until now, in micro-units of the currency."""
         return 0 if self.settled is None else self.settled.cost_micro
 
     @property
@@ -127,7 +127,7 @@ class Call:
         device_ms: int = 0,
         units: int = 0,
     ) -> UsageEntry:
-        """The ledger's entry for this request as it stands now.
+        """Return the ledger's entry for this request as it stands now.
 
         In a unit other than tokens it is `units` that count, and no tokens are recorded.
         """
@@ -180,7 +180,7 @@ class Call:
         )
 
     def _decision_record(self) -> dict[str, Any]:
-        """The decision and what it was made of, so that it can be made again; empty without one."""
+        """Return the decision with its inputs, so that it can be repeated; empty without one."""
         key, deployment, decision = self.key, self.deployment, self.decision
         if deployment is None and self.searched is not None:
             return self.searched.to_json()
@@ -188,7 +188,7 @@ class Call:
             return {}
         if self._decision_of is not decision or not self._decision_as_json:
             action = Action.DEPLOYMENT_INVOKE.value
-            found = joined(key.recorded, action, deployment.recorded, self.context)
+            inputs = joined(key.recorded, action, deployment.recorded, self.context)
             self._decision_of = decision
-            self._decision_as_json = with_outcome(found, decision)
+            self._decision_as_json = with_outcome(inputs, decision)
         return self._decision_as_json

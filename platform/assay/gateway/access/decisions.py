@@ -1,4 +1,4 @@
-"""Which deployments a key may see and use, decided by the policy in the snapshot."""
+"""Deployments that a key may see and use, decided by the policy in the snapshot."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ CLASSIFICATION_HEADER = b"assay-data-classification"
 
 
 def declared_classification(scope: Scope) -> str:
-    """How sensitive the caller says its data is; `internal` when it does not say. The most
-    sensitive counts, where a proxy adds its own.
+    """Return the classification that the caller declares, `internal` by default. Where a proxy adds
+    its own, the most sensitive counts.
 
     Raises:
-        RequestInvalid: the header says something else than the four.
+        RequestInvalid: the header has another value than the four.
     """
-    said = [value for name, value in scope["headers"] if name == CLASSIFICATION_HEADER]
-    declared = UNDECLARED_CLASSIFICATION if not said else CLASSIFICATIONS[0]
-    for value in said:
+    values = [value for name, value in scope["headers"] if name == CLASSIFICATION_HEADER]
+    declared = UNDECLARED_CLASSIFICATION if not values else CLASSIFICATIONS[0]
+    for value in values:
         text = value.decode("latin-1").strip().lower()
         if text not in CLASSIFICATIONS:
             raise RequestInvalid(
@@ -65,7 +65,7 @@ class Circumstances:
     kept_as: str = ""
 
     def context(self, entry: DeploymentEntry) -> dict[str, Any]:
-        """The context of a decision about `entry`, now."""
+        """Return the context of a decision about `entry`, now."""
         attributes = entry.resource.attributes
         return {
             **base_context(self.client_address),
@@ -77,7 +77,7 @@ class Circumstances:
 
 
 class Grounds(NamedTuple):
-    """A deployment, what was decided about a request for it, and in which circumstances."""
+    """A deployment, the decision about a request for it, and the context of that decision."""
 
     deployment: DeploymentEntry
     decision: PolicyDecision
@@ -105,7 +105,7 @@ class Refused(NotPermitted):
 
 
 class NotConfirmed(Unavailable):
-    """The controller has not confirmed lately that the deployment may serve; nothing is charged."""
+    """The controller's last confirmation of the release is too old; nothing is charged."""
 
     code = "release_not_confirmed"
 
@@ -176,7 +176,7 @@ def is_ready(entry: DeploymentEntry) -> bool:
 
 
 def require_ready(entry: DeploymentEntry) -> None:
-    """Raises NotReady when no replica that loaded the approved digest is alive."""
+    """Raise NotReady if no replica that loaded the approved digest is alive."""
     if not is_ready(entry):
         if entry.may_sleep:
             raise NotReady.asleep(entry)
@@ -190,8 +190,8 @@ def require_ready(entry: DeploymentEntry) -> None:
 def visible_deployments(
     snapshot: Snapshot, key: KeyEntry, circumstances: Circumstances
 ) -> list[tuple[DeploymentEntry, bool]]:
-    """Every deployment that `key` may see, by name, and whether it may use it."""
-    found = []
+    """Return every deployment that `key` may see, by name, and true if it may use it."""
+    visible = []
     policy, actor, action = snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE
     for name in sorted(snapshot.deployments):
         entry = snapshot.deployments[name]
@@ -201,8 +201,8 @@ def visible_deployments(
             named = not key.allowed_deployments or name in key.allowed_deployments
             lapsed = entry.leased_until <= time.monotonic()
             stopped = lapsed or entry.obstacle or _expired(entry) or _outside(entry, key)
-            found.append((entry, usable and named and not stopped))
-    return found
+            visible.append((entry, usable and named and not stopped))
+    return visible
 
 
 def known_task(snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances) -> str:
@@ -223,7 +223,7 @@ def _expired(entry: DeploymentEntry) -> str:
 
 
 def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
-    """Which condition of the release leaves the key's department out; empty when none does."""
+    """Return the condition of the release that excludes the key's department, or nothing."""
     if not entry.only or key.department in entry.only:
         return ""
     only = ", ".join(sorted(entry.only))
@@ -231,7 +231,7 @@ def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
 
 
 def model_unknown(name: str, hidden: Refused | None = None) -> ModelUnknown:
-    """The error for a name that is not there, or may not be known to be: they look alike."""
+    """Return the error for a name that does not exist or that the caller may not know."""
     return ModelUnknown(
         f"The model `{printable(name)}` does not exist or you do not have access to it.",
         hidden=hidden,

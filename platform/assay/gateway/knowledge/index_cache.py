@@ -24,7 +24,7 @@ _SHARE_OF_TEXTS = 1 / 8
 
 
 class IndexRefused(DomainError):
-    """The index's bytes are not those that were recorded, or cannot be read (503)."""
+    """The bytes of the index differ from those recorded, or cannot be read (503)."""
 
     code = "index_refused"
     status = 503
@@ -63,10 +63,10 @@ class IndexCache:
         self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
     ) -> list[tuple[int, str, tuple[int, int], str, float]]:
         index = self._index(manifest)
-        found: dict[str, tuple[int, str, tuple[int, int], str, float]] = {}
+        passages: dict[str, tuple[int, str, tuple[int, int], str, float]] = {}
         looked_at, all_seen = most, False
         # A text that stands in many documents would leave no room for others.
-        while len(found) < most and not all_seen:
+        while len(passages) < most and not all_seen:
             try:
                 rows = best_rows(index, query, allowed, looked_at)
             except ValueError as error:
@@ -76,10 +76,10 @@ class IndexCache:
                 start, end = (int(each) for each in index.spans[row])
                 text = self._text(document.text_sha256)[start:end]
                 place = (document.version, document.text_sha256, (start, end), text, score)
-                found.setdefault(text, place)
+                passages.setdefault(text, place)
             all_seen = len(rows) < looked_at
             looked_at *= 8
-        return list(found.values())[:most]
+        return list(passages.values())[:most]
 
     def _index(self, manifest: Manifest) -> LoadedIndex:
         def load() -> tuple[int, LoadedIndex]:

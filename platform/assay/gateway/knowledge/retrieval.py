@@ -224,7 +224,7 @@ class _Vector:
 def _embedder(
     snapshot: Snapshot, caller: Caller, base: KnowledgeEntry
 ) -> tuple[Application, Admitted]:
-    """A deployment of the version that embedded the documents, which may answer now.
+    """Return a deployment of the version that embedded the documents, which may answer now.
 
     Raises:
         NotEmbedded: none serves that version to this key.

@@ -30,13 +30,13 @@ class Rights:
     decision: Authorization | None
 
     def allowed(self, base: KnowledgeEntry) -> frozenset[int]:
-        """The document versions in force that may be found."""
+        """Return the document versions in force that may be found."""
         documents = base.documents.values()
         return frozenset(e.id for e in documents if e.classification in self.classifications)
 
 
 def visible_knowledge(snapshot: Snapshot, key: KeyEntry, address: str) -> list[KnowledgeEntry]:
-    """The knowledge bases that `key` may see, by name."""
+    """Return the knowledge bases that `key` may see, by name."""
     return [
         entry
         for _, entry in sorted(snapshot.knowledge.items())
@@ -45,7 +45,7 @@ def visible_knowledge(snapshot: Snapshot, key: KeyEntry, address: str) -> list[K
 
 
 def find_knowledge(snapshot: Snapshot, key: KeyEntry, name: str, address: str) -> KnowledgeEntry:
-    """The knowledge base called `name`.
+    """Return the knowledge base called `name`.
 
     Raises:
         KnowledgeUnknown: there is none that the key may know of.

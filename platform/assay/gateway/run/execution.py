@@ -210,7 +210,7 @@ class Execution:
             raise
 
     def _admission(self) -> UsageEntry:
-        """The ledger's entry for the request if this process ends before it settles it."""
+        """Return the ledger's entry for the request if this process ends before it settles it."""
         charged = not self._plan.counts_only
         return self._call.entry(
             "failed",

@@ -114,7 +114,7 @@ class Replies:
             logger.warning("Reply stream %s is left to expire.", self.stream)
 
     def open(self, request_id: str) -> Inbox:
-        """The queue that the answers to `request_id` will arrive in, until `close`."""
+        """Return the queue that the answers to `request_id` will arrive in, until `close`."""
         inbox: Inbox = asyncio.Queue()
         self._expected[request_id] = _Expected(inbox)
         return inbox

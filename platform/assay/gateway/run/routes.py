@@ -44,13 +44,13 @@ class Route:
 @cache
 def routes() -> dict[str, Route]:
     """Return every route by its path, without a deployment's name at the end."""
-    found: dict[str, dict[str, Endpoint]] = {}
+    endpoints: dict[str, dict[str, Endpoint]] = {}
     for task in TASKS.values():
         for endpoint in task.endpoints:
-            found.setdefault(endpoint.path, {})[task.name] = endpoint
+            endpoints.setdefault(endpoint.path, {})[task.name] = endpoint
     return {
         path: Route(path, dict(sorted(each.items(), key=lambda item: item[1].takes_media)))
-        for path, each in found.items()
+        for path, each in endpoints.items()
     }
 
 
@@ -74,8 +74,8 @@ def deployment_path(task: str, name: str) -> str:
 def named_model(body: Body) -> str:
     """Return the model that a body in JSON names; empty when it names none."""
     try:
-        given = from_json(body.data, cache_strings="none")
+        fields = from_json(body.data, cache_strings="none")
     except ValueError:
         return ""
-    model = given.get("model") if isinstance(given, dict) else None
+    model = fields.get("model") if isinstance(fields, dict) else None
     return model if isinstance(model, str) else ""

@@ -83,10 +83,10 @@ async def create(request: OwnRequest) -> None:
     """
     refuse_query(request.scope)
     key = request.key
-    given = await read_json(request, BatchRequest)
-    if given.endpoint not in ENDPOINTS:
+    body = await read_json(request, BatchRequest)
+    if body.endpoint not in ENDPOINTS:
         raise RequestInvalid(
-            f"endpoint is {printable(given.endpoint)}; batches take {', '.join(ENDPOINTS)}.",
+            f"endpoint is {printable(body.endpoint)}; batches take {', '.join(ENDPOINTS)}.",
             param="endpoint",
         )
     if key.person is not None:
@@ -95,7 +95,7 @@ async def create(request: OwnRequest) -> None:
             code="key_required",
             hint="Use a key of your department.",
         )
-    expiry = given.output_expires_after
+    expiry = body.output_expires_after
     batch = await request.on_files(
         lambda actor: batch_create(
             actor=actor,
@@ -104,9 +104,9 @@ async def create(request: OwnRequest) -> None:
             key_name=key.name,
             client_address=request.call.client_address,
             classification=request.caller.circumstances.classification,
-            input_file=given.input_file_id,
-            endpoint=given.endpoint,
-            metadata=given.metadata or {},
+            input_file=body.input_file_id,
+            endpoint=body.endpoint,
+            metadata=body.metadata or {},
             narrowed=bool(request.narrowed),
             outputs_expire_s=None if expiry is None else expiry.seconds,
         ),

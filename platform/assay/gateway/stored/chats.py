@@ -108,15 +108,17 @@ async def _get(request: OwnRequest) -> StoredResponse:
 
 
 def _read_list(scope: Scope) -> ChatsQuery:
-    given: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
         if (key := _OF_METADATA.fullmatch(name)) is not None:
             metadata[key[1]] = value
         else:
-            given[name] = value
+            parameters[name] = value
+    if metadata:
+        parameters["metadata"] = metadata
     try:
-        return ChatsQuery.model_validate({**given, **({"metadata": metadata} if metadata else {})})
+        return ChatsQuery.model_validate(parameters)
     except ValidationError as error:
         raise invalid(error) from None
 

@@ -64,19 +64,19 @@ class FeedbackDesk(DatabaseDesk):
             DomainError: as `feedback_create`.
             Unavailable: too much waits, or the database does not answer.
         """
-        given = await parsed(body, parse, FeedbackRequest, body.data)
+        request = await parsed(body, parse, FeedbackRequest, body.data)
 
         def record(actor: Principal) -> tuple[dict[str, Any], bool]:
             feedback, made = feedback_create(
                 actor=actor,
                 department=department_of(key),
                 sender=key.recorded_as,
-                request_id=given.request_id,
-                rating=given.rating or "",
-                input=given.input,
-                answer=given.answer or "",
-                correction=given.correction or "",
-                comment=given.comment or "",
+                request_id=request.request_id,
+                rating=request.rating or "",
+                input=request.input,
+                answer=request.answer or "",
+                correction=request.correction or "",
+                comment=request.comment or "",
             )
             return _answer(feedback), made
 

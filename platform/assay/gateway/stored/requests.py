@@ -56,8 +56,8 @@ class OwnRequest:
 
     @property
     def narrowed(self) -> str:
-        """The public ID of a key that is restricted to deployments, and reaches what it made alone;
-        empty for any other."""
+        """Public ID of a key that is restricted to deployments, which reaches only what it made;
+        empty for any other key."""
         return self.key.public_id if self.key.allowed_deployments else ""
 
     async def on_files(self, work: Callable[[Principal], T]) -> T:
@@ -83,14 +83,14 @@ class PageQuery(ListQuery):
 
 
 def read_query(schema: type[Query], scope: Scope) -> Query:
-    """Return what the query string asks for.
+    """Return the parameters of the query string.
 
     Raises:
         RequestInvalid: a parameter is unknown or out of bounds.
     """
-    given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    parameters = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     try:
-        return schema.model_validate(given)
+        return schema.model_validate(parameters)
     except ValidationError as error:
         raise invalid(error) from None
 
@@ -136,8 +136,8 @@ def part_of(data: list[dict[str, Any]], part: PageQuery, what: str) -> dict[str,
     if part.after and part.after not in names:
         raise RequestInvalid(f"There is no {what} {printable(part.after)}.", param="after")
     start = names.index(part.after) + 1 if part.after else 0
-    shown = data[start : start + part.limit]
-    return listed(shown, has_more=start + part.limit < len(data))
+    page = data[start : start + part.limit]
+    return listed(page, has_more=start + part.limit < len(data))
 
 
 def note_answer(request: OwnRequest) -> None:
@@ -147,11 +147,11 @@ def note_answer(request: OwnRequest) -> None:
 
 
 async def answer_json(
-    request: OwnRequest, shown: dict[str, Any], *, recorded: bool = False, status: int = 200
+    request: OwnRequest, body: dict[str, Any], *, recorded: bool = False, status: int = 200
 ) -> None:
-    """Answer with `shown`. `recorded`: a service has recorded the request."""
+    """Answer with `body`. `recorded`: a service has recorded the request."""
     if recorded:
         request.call.recorded = True
     else:
         note_answer(request)
-    await respond(request.send, status, encode(dumps(shown)), request.call.headers())
+    await respond(request.send, status, encode(dumps(body)), request.call.headers())

@@ -58,22 +58,22 @@ async def search(request: OwnRequest) -> None:
     queries = [body.query] if isinstance(body.query, str) else list(body.query)
     query, most = "\n".join(queries), body.max_num_results or DEFAULT_RESULTS
     call, desks = request.call, request.desks
-    found, _ = await desks.retrieval.search(call, request.caller, request.id, query, most)
+    ranked, _ = await desks.retrieval.search(call, request.caller, request.id, query, most)
     options = body.ranking_options
     least = -1.0 if options is None or options.score_threshold is None else options.score_threshold
-    passages = [each for each in found if each.score >= least]
+    passages = [each for each in ranked if each.score >= least]
     call.sources = tuple(sorted({each.version for each in passages}))
     # Every search that gave passages is recorded, whatever the rate; the embedding paid for it.
     call.recorded = True
     await desks.ledger.settle(Settlement(call.entry("ok", ran=False)))
-    shown = {
+    page = {
         "object": "vector_store.search_results.page",
         "search_query": queries,
         "data": [_result(each) for each in passages],
         "has_more": False,
         "next_page": None,
     }
-    await answer_json(request, shown, recorded=True)
+    await answer_json(request, page, recorded=True)
 
 
 def _find(request: OwnRequest) -> KnowledgeEntry:
