@@ -116,7 +116,7 @@ def release_set_state(
         decision=decision,
     )
     if ReleaseState.APPROVED in (before, state):
-        places_changed(actor, [release], decision)
+        _places_changed(actor, [release], decision)
     releases_changed()
 
 
@@ -152,7 +152,7 @@ def releases_move(
         decision=decision,
     )
     approved = [each for each in moved if ReleaseState.APPROVED in (each.state, to)]
-    places_changed(actor, approved, decision)
+    _places_changed(actor, approved, decision)
     releases_changed()
     return moved
 
@@ -168,7 +168,7 @@ def follow_places(follower: Callable[..., object]) -> None:
         _followers.append(follower)
 
 
-def places_changed(
+def _places_changed(
     actor: Principal, releases: Iterable[Release], decision: Authorization | None = None
 ) -> None:
     """Handle a change of the live releases: void the releases that were to replace the earlier

@@ -78,13 +78,13 @@ class Runtime:
             plug_ins=PlugInDesk(),
         )
         self.ledger = self.parts.ledger
-        self._worker_watch = WorkerWatch(self.client, replies)
+        self.worker_watch = WorkerWatch(self.client, replies)
         self._cold_starts = ColdStarts(self.client, refresher)
-        self._media = MediaDesk()
+        self.media = MediaDesk()
         self._indexes = IndexCache()
-        retrieval = Retrieval(self.parts, self._media, self._indexes, self._cold_starts)
+        retrieval = Retrieval(self.parts, self.media, self._indexes, self._cold_starts)
         responses = ResponseDesk()
-        self.inference = Inference(self.parts, self._media, self._cold_starts, retrieval, responses)
+        self.inference = Inference(self.parts, self.media, self._cold_starts, retrieval, responses)
         self._batches = BatchRunner(self.client, self.parts, self.inference)
         self.desks = Desks(
             ledger=self.ledger,
@@ -100,9 +100,9 @@ class Runtime:
         self.parts.running.start()
         self.parts.refresher.start()
         self.parts.replies.start()
-        self._worker_watch.start()
+        self.worker_watch.start()
         self.ledger.start()
-        self._media.start()
+        self.media.start()
         self._batches.start()
 
     def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
@@ -116,11 +116,11 @@ class Runtime:
         """Settle what is under way, then let go of everything."""
         await self._batches.stop()
         await self.ledger.stop()
-        await self._worker_watch.stop()
+        await self.worker_watch.stop()
         await self.parts.replies.stop()
         await self.parts.refresher.stop()
         await self.parts.running.stop()
-        await self._media.stop()
+        await self.media.stop()
         for desk in (self.desks.feedback, self.desks.responses, self.desks.files):
             await desk.stop()
         await self._indexes.stop()

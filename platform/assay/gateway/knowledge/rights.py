@@ -69,7 +69,7 @@ def searchable(snapshot: Snapshot, caller: Caller, name: str) -> tuple[Knowledge
 
     Raises:
         KeyRefused: the key is not valid any more.
-        KnowledgeUnknown: there is no base that the key may know of.
+        KnowledgeUnknown: the key may not know of a base of this name.
         NotPermitted: there are documents, and the policy lets the key search none of them.
     """
     key, address = caller.authenticate(snapshot), caller.client_address
