@@ -16,10 +16,10 @@ import django
 from asgiref.sync import sync_to_async
 from django.conf import settings
 
-from assay.gateway.answers import answer_of, piece
-from assay.gateway.endpoints import find_route
-from assay.gateway.pipeline import Pipeline
-from assay.gateway.replies import Replies
+from assay.gateway.run.events import answer_of, piece
+from assay.gateway.run.pipeline import Pipeline
+from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.routes import find_route
 from registry.catalog.endpoints import Plan, StreamRenderer
 from registry.catalog.requests import Body
 from workers.celery_message import inference_message

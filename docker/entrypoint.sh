@@ -40,7 +40,7 @@ broker_users)
 node)
     export ASSAY_PROCESS=node TMPDIR=/var/lib/scratch
     export HF_HOME="$TMPDIR/huggingface" XDG_CACHE_HOME="$TMPDIR/cache"
-    exec celery --quiet -A workers.app worker -I workers.tasks.inference -Q engine.none -P threads \
+    exec celery --quiet -A workers.app worker -I workers.celery_tasks.inference -Q engine.none -P threads \
         -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "engine@%h" \
         --without-mingle --without-gossip --without-heartbeat "$@"
     ;;
@@ -50,12 +50,12 @@ worker)
     export HF_HOME="$TMPDIR/huggingface" XDG_CACHE_HOME="$TMPDIR/cache"
     case "${ASSAY_WORKER_KIND:-compute}" in
     compute)
-        exec python -m celery --quiet -A workers.app worker -I workers.tasks.jobs -Q compute \
+        exec python -m celery --quiet -A workers.app worker -I workers.celery_tasks.jobs -Q compute \
             -P threads -c "${ASSAY_WORKER_CONCURRENCY:-1}" -n "compute@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;
     engine)
-        exec celery --quiet -A workers.app worker -I workers.tasks.inference -Q engine.none \
+        exec celery --quiet -A workers.app worker -I workers.celery_tasks.inference -Q engine.none \
             -P threads -c "${ASSAY_WORKER_CONCURRENCY:-16}" -n "engine@%h" \
             --without-mingle --without-gossip --without-heartbeat "$@"
         ;;

@@ -6,10 +6,11 @@ shape; nothing else may reach a caller, so that a stack trace never does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from governance.audit.services import Attempt
+class AttemptBase:
+    """Base of `governance.audit.services.Attempt`, which an error carries."""
+
+    __slots__ = ()
 
 
 class DomainError(Exception):
@@ -35,7 +36,7 @@ class DomainError(Exception):
         hint: str = "",
         fields: dict[str, list[str]] | None = None,
         retry_after: float | None = None,
-        attempt: Attempt | None = None,
+        attempt: AttemptBase | None = None,
     ) -> None:
         super().__init__(message)
         self.attempt = attempt

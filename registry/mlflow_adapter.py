@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings
 
 from governance.errors import Unavailable
-from registry import store
+from registry.storage import store
 
 # Read by MLflow's HTTP client: seconds a request, and how often it tries again.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

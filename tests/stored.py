@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from registry import store
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.storage.backend import file_key, record_key
 from registry.storage.folder import INCOMING
 

@@ -65,6 +65,7 @@ _stop = threading.Event()
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _present(sender: Any, **_: Any) -> None:
+    # Senders import this module, too, and need none of it.
     from workers.presence import Presence
 
     _presences.append(Presence(sender.hostname))
@@ -75,6 +76,7 @@ def _present(sender: Any, **_: Any) -> None:
 
 def _keep_session() -> None:
     """Keep the session of this node, and with it its user of the broker, also while it is idle."""
+    # As in `_present`.
     from governance.errors import DomainError
     from workers.broker import node_client
 

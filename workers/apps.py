@@ -9,6 +9,7 @@ class WorkersConfig(AppConfig):
 
     def ready(self) -> None:
         """Give the policy its columns of deployments, and the alarms those of workers."""
+        # Models can be imported from here on.
         from workers import database_watch, dropped_messages
         from workers.deployments.alarms import register_alarms
         from workers.deployments.resources import register_columns

@@ -40,8 +40,6 @@ from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers import database_watch
-from workers.artifacts.collection import store_collect_due
-from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.deployments.software import software_measure
@@ -49,8 +47,7 @@ from workers.deployments.worker_keys import worker_keys_expire
 from workers.dropped_messages import dropped_messages_record
 from workers.jobs.chains import chains_advance
 from workers.jobs.pausing import paused_jobs_expire
-from workers.jobs.services import job_sweep
-from workers.jobs.sweeping import work_folders_expire
+from workers.jobs.sweeping import job_sweep, work_folders_expire
 from workers.listening import listener
 from workers.measurements.loops import LoopTimes
 from workers.measurements.measuring import (
@@ -65,6 +62,8 @@ from workers.nodes.services import node_records_expire
 from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
+from workers.storage.collection import store_collect_due
+from workers.storage.needs import store_move_to_layout
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
 logger = logging.getLogger(__name__)

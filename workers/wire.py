@@ -18,8 +18,8 @@ from pydantic_core import from_json, to_json
 from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import MAX_CHOICES
 
-INFERENCE_TASK = "workers.tasks.inference.run"
-JOB_TASK = "workers.tasks.jobs.run"
+INFERENCE_TASK = "workers.celery_tasks.inference.run"
+JOB_TASK = "workers.celery_tasks.jobs.run"
 JOB_QUEUE = "compute"
 # Queue of engine workers that have no deployment yet; nothing is ever sent there.
 IDLE_QUEUE = "engine.none"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from django.utils import timezone
 
-from governance.audit.services import Attempt, Subject, audit_refusal
+from governance.audit.services import Attempt, Subject, attempt_of, audit_refusal
 from governance.errors import DomainError
 from governance.policy import decisions
 from governance.policy.services import resource_subject
@@ -96,9 +96,9 @@ def refusal_record(error: DomainError) -> None:
     Raises:
         RuntimeError: called inside a transaction, whose rollback would lose the record.
     """
-    if error.attempt is None:
+    if (attempt := attempt_of(error)) is None:
         return
-    for refused, others in _rate.admit(error, error.attempt.actor):
+    for refused, others in _rate.admit(error, attempt.actor):
         audit_refusal(_as_recorded(refused, others))
 
 
@@ -125,7 +125,7 @@ def _as_recorded(error: DomainError, others: int) -> DomainError:
     A sentence about another person is kept under that person's key. It refers to the refused person
     by number, because it would still name them after their own erasure.
     """
-    message, attempt = error.message, error.attempt
+    message, attempt = error.message, attempt_of(error)
     if attempt is not None and attempt.actor.person_id is not None and attempt.actor.name:
         about = attempt.subject.concerns
         if about is not None and about != attempt.actor.person_id:
@@ -139,7 +139,7 @@ def _for_later(error: DomainError) -> DomainError:
     """The refusal with the request that it is of, for another's will write it; and without the
     frames that it was raised in, which hold whatever that request brought along.
     """
-    attempt = error.attempt
+    attempt = attempt_of(error)
     if attempt is not None:
         attempt = replace(attempt, context=request_context.get(), at=timezone.now())
     return _told(error, error.message, attempt)

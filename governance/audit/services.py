@@ -15,7 +15,7 @@ from django.utils import timezone
 from governance.audit.models import AuditEvent
 from governance.audit.personal import person_keys, put_in_boxes
 from governance.audit.tree.merkle import leaf_hash
-from governance.errors import DomainError, InvalidInput, TooLarge
+from governance.errors import AttemptBase, DomainError, InvalidInput, TooLarge
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, PrincipalKind, RequestContext, request_context
 
@@ -72,7 +72,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(AttemptBase):
     """An attempted action: actor, action and subject; carried by the error that refused it.
 
     `decision` is what the policy decided and on what.
@@ -168,13 +168,18 @@ def audit_record_many(entries: Iterable[AuditEntry]) -> int:
     return len(events)
 
 
+def attempt_of(error: DomainError) -> Attempt | None:
+    """Return the attempt that the error refused, if it names one."""
+    return error.attempt if isinstance(error.attempt, Attempt) else None
+
+
 def audit_refusal(error: DomainError) -> None:
     """Record what `error` refused, in a transaction of its own; nothing when it names no attempt.
 
     Raises:
         RuntimeError: called inside a transaction, whose rollback would lose the record.
     """
-    attempt = error.attempt
+    attempt = attempt_of(error)
     if attempt is None:
         return
     with transaction.atomic(durable=True):

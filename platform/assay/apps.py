@@ -9,6 +9,7 @@ class AssayConfig(AppConfig):
 
     def ready(self) -> None:
         """Let the audit log be searched by the words in which the portal shows its events."""
+        # Models can be imported from here on.
         from assay.portal.words import ATTEMPTS, OF_A_PERSON, PHRASES
         from governance.audit.search.action_words import action_words_register
 

@@ -15,9 +15,9 @@ django.setup(set_prefix=False)
 
 # The gateway reads models, and those exist only once Django is set up.
 from assay.gateway.app import Gateway  # noqa: E402
-from assay.gateway.http import Receive, Scope, Send  # noqa: E402
+from assay.gateway.http.asgi import Receive, Scope, Send  # noqa: E402
+from assay.gateway.monitoring.probes import PROBES  # noqa: E402
 from assay.gateway.paths import keep_paths  # noqa: E402
-from assay.gateway.probes import PROBES  # noqa: E402
 from assay.server.django_application import DjangoApplication  # noqa: E402
 from assay.server.heads import check_head  # noqa: E402
 from assay.server.refusals import refuse  # noqa: E402

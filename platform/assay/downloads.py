@@ -22,10 +22,10 @@ from governance.audit.exports.services import (
 )
 from governance.errors import DomainError, NotFound
 from governance.principals import Principal
-from registry import store
 from registry.manifests import ManifestFile
 from registry.releases.evidence import release_evidence
 from registry.releases.exports.services import release_export
+from registry.storage import store
 from registry.storage.backend import file_key
 from workers.deployments.selectors import deployment_ids_under
 

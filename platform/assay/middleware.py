@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.functional import LazyObject, SimpleLazyObject
 
+from assay.accounts.freshness import session_proof
 from assay.addresses import forwarded_address
 from governance.people.selectors import principal_for_person
 from governance.principals import ANONYMOUS, Principal, RequestContext, serving
@@ -55,8 +56,6 @@ def session_principal(request: HttpRequest) -> Principal:
     person = getattr(request, "user", None)
     if person is None or not person.is_authenticated or not person.is_active:
         return ANONYMOUS
-    from assay.accounts.freshness import session_proof
-
     return principal_for_person(cast(Any, person), proof=session_proof(request))
 
 

@@ -14,6 +14,7 @@ from functools import cache
 
 from governance.errors import InvalidInput
 from registry.catalog import discovery
+from registry.catalog.code import CODES, PACKAGES_MAX, TaskCode
 from registry.catalog.declaration import Metric, Recipe, RowKind, Task
 from registry.catalog.discovery import GROUP as GROUP
 from registry.catalog.discovery import Discovered, Entry, PathCheck, Refused
@@ -63,6 +64,22 @@ def discovered() -> Discovered:
 @cache
 def _discovered() -> Discovered:
     return discovery.discover(discovery.installed(), next(iter(_answered), None))
+
+
+def task_code(name: str) -> TaskCode | None:
+    """Return the code of a task as this process has it; None of one that cannot be used here."""
+    discovered()
+    return CODES.get(name)
+
+
+def codes_here() -> dict[str, dict[str, str]]:
+    """Return the digest and the packages of each task that another package provides, by task."""
+    discovered()
+    return {
+        name: {"digest": code.digest, "packages": code.title[:PACKAGES_MAX]}
+        for name, code in sorted(CODES.items())
+        if code.packages
+    }
 
 
 def unavailable_tasks() -> dict[str, str]:

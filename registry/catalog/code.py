@@ -254,26 +254,6 @@ CODE = PrivateCode()
 CODES: dict[str, TaskCode] = {}
 
 
-def task_code(name: str) -> TaskCode | None:
-    """Return the code of a task as this process has it; None of one that cannot be used here."""
-    from registry.catalog import discovered  # It imports this module, and hashes the code.
-
-    discovered()
-    return CODES.get(name)
-
-
-def codes_here() -> dict[str, dict[str, str]]:
-    """Return the digest and the packages of each task that another package provides, by task."""
-    from registry.catalog import discovered  # As in `task_code`.
-
-    discovered()
-    return {
-        name: {"digest": code.digest, "packages": code.title[:PACKAGES_MAX]}
-        for name, code in sorted(CODES.items())
-        if code.packages
-    }
-
-
 def point_code(point: EntryPoint, distribution: Distribution) -> TaskCode:
     """Hash the packages that provide a task, before anything of them is imported.
 

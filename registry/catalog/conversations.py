@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from registry.catalog.endpoints import Plan
-
+# The plan of `registry.catalog.endpoints`, which imports this module.
+Plan = TypeVar("Plan")
 Item = Mapping[str, Any]
 
 
@@ -27,7 +26,7 @@ class StoredRenderer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Generic[Plan]):
     """Part of a plan whose request may be stored, or continues a stored response.
 
     `previous` is the ID of the response that it continues; `store` is the caller's wish, None where

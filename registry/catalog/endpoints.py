@@ -157,9 +157,9 @@ class Plan:
     units: int = 0
     options: Options = field(default_factory=NoOptions)
     stream: bool = False
-    grounding: Grounding | None = None
+    grounding: Grounding[Plan] | None = None
     counts_only: bool = False
-    conversation: Conversation | None = None
+    conversation: Conversation[Plan] | None = None
 
 
 @dataclass(frozen=True, slots=True)

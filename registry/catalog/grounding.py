@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from registry.catalog.endpoints import Plan
-
+# The plan of `registry.catalog.endpoints`, which imports this module.
+Plan = TypeVar("Plan")
 MAX_PASSAGES = 20
 DEFAULT_PASSAGES = 4
 
@@ -56,7 +55,7 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounding:
+class Grounding(Generic[Plan]):
     """The passages that a request asks to be answered from.
 
     `plan_with` returns the plan of the request with the passages in its prompt, without a system

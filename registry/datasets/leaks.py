@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from governance.errors import Unavailable
-from registry import store
 from registry.catalog import get_row_kind
 from registry.datasets.fingerprints import input_fingerprint
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
 from registry.datasets.parsing import read_rows
 from registry.datasets.similar import Looks
+from registry.storage import store
 
 
 @dataclass(frozen=True, slots=True)

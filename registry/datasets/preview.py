@@ -23,7 +23,6 @@ from governance.errors import NotFound, Unavailable
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry import store
 from registry.catalog import get_row_kind
 from registry.catalog.columns import column_kinds, media_columns
 from registry.catalog.passages import passage_columns
@@ -38,6 +37,7 @@ from registry.datasets.tables import MAX_ROW_BYTES
 from registry.manifests import ManifestMismatch
 from registry.media.checks import Media
 from registry.resources import acting_person, dataset_resource, dataset_version_subject
+from registry.storage import store
 
 ROWS = PREVIEW_ROWS
 # Read of the file at most, and shown of one field.

@@ -18,7 +18,6 @@ from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry import store
 from registry.catalog import get_row_kind
 from registry.datasets import stored
 from registry.datasets.models import LICENSE_MAX, Classification, Dataset, DatasetVersion
@@ -31,6 +30,7 @@ from registry.resources import (
     dataset_version_subject,
     department_resource,
 )
+from registry.storage import store
 from registry.uploads.models import UploadKind
 from registry.uploads.services import upload_file_of, uploads_use
 from registry.validation import checked_choice, checked_name, checked_text

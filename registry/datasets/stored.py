@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from governance.errors import Unavailable
-from registry import store
 from registry.datasets.media_files import MediaRecord
 from registry.datasets.models import DatasetVersion
 from registry.datasets.parsing import ParsedDataset, read_rows
 from registry.datasets.unpacking import make_previews
+from registry.storage import store
 
 # Rows that the preview of a version shows.
 PREVIEW_ROWS = 20

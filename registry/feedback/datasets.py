@@ -9,7 +9,6 @@ from typing import Any
 
 from governance.errors import InvalidInput, NotFound, Unavailable, WrongState
 from governance.principals import Principal
-from registry import store
 from registry.catalog import get_row_kind
 from registry.catalog.declaration import RowKind
 from registry.datasets.models import Classification, Dataset, DatasetVersion
@@ -17,6 +16,7 @@ from registry.datasets.selectors import dataset_versions_visible_to
 from registry.datasets.services import dataset_version_add
 from registry.feedback.models import Feedback, FeedbackState
 from registry.feedback.selectors import feedback_visible_to
+from registry.storage import store
 
 FEEDBACK_MAX = 20_000
 # Of the numbers in an audit event; the lineage has all of them.

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from django.conf import settings
 
 from governance.errors import InvalidInput, TooLarge
-from registry import store
 from registry.intake.bounded import check_bounded
 from registry.intake.checks import Finding, Limits, check_names
+from registry.storage import store
 
 
 class DeliveredFile(Protocol):

@@ -19,7 +19,6 @@ from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal, background, service_principal
-from registry import store
 from registry.intake import quarantine
 from registry.intake.checks import Limits
 from registry.intake.models import REASON_MAX, SOURCE_MAX, Intake, IntakeState
@@ -31,6 +30,7 @@ from registry.resources import (
     intake_resource,
     intake_subject,
 )
+from registry.storage import store
 from registry.validation import checked_text
 from registry.versions.model_code import checked_code
 from registry.versions.models import LICENSE_MAX, Model, ModelVersion, VersionKind

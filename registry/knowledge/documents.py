@@ -19,7 +19,6 @@ from governance.permissions import Action
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 from governance.state_machine import StateMachine
-from registry import store
 from registry.datasets.models import Classification
 from registry.datasets.services import UploadedFile
 from registry.knowledge.extraction import extract_text
@@ -40,6 +39,7 @@ from registry.resources import (
     document_subject,
     knowledge_resource,
 )
+from registry.storage import store
 from registry.validation import checked_choice, checked_text
 
 MAX_DOCUMENTS = 5_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from registry import store
 from registry.knowledge.index_format import (
     CHUNKS,
     VECTORS,
@@ -13,6 +12,7 @@ from registry.knowledge.index_format import (
     index_parsed,
 )
 from registry.manifests import Manifest, ManifestMismatch
+from registry.storage import store
 
 
 def read_index(manifest: Manifest) -> LoadedIndex:

@@ -13,10 +13,10 @@ from governance.policy.engine import decide
 from governance.policy.selectors import visible_to
 from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
-from registry import store
 from registry.knowledge.models import DocumentState, DocumentVersion, KnowledgeBase
 from registry.manifests import ManifestMismatch
 from registry.resources import document_resource, knowledge_resource
+from registry.storage import store
 
 
 def knowledge_bases_visible_to(actor: Principal) -> QuerySet[KnowledgeBase]:

@@ -12,9 +12,7 @@ from typing import Any
 from governance.reviews.checklist import ChecklistEntry, CheckOutcome
 from governance.reviews.policies.document import Item, ReviewPolicyDocument
 from governance.rowsecurity import lifted
-from registry import store
-from registry.catalog import TASKS
-from registry.catalog.code import task_code
+from registry.catalog import TASKS, task_code
 from registry.datasets.models import Classification
 from registry.evaluations.models import Gate
 from registry.evaluations.standing import GateStanding, gate_standing
@@ -25,6 +23,7 @@ from registry.releases.dossier_fields import missing_sections
 from registry.releases.engines import engine_in_words
 from registry.releases.software import code_named, evaluated_with
 from registry.releases.vocabulary import check_name
+from registry.storage import store
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
 from registry.versions.selectors import base_chain

@@ -12,11 +12,11 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from governance.errors import DomainError
-from registry import store
 from registry.catalog import TASKS
 from registry.manifests import Manifest
 from registry.releases.evidence_archive import readable_json
 from registry.releases.models import Release
+from registry.storage import store
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 1024 * 1024

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import version as installed_version
 from typing import Any
 
-from registry.catalog import get_task, unavailable_reason
-from registry.catalog.code import NO_PACKAGES, TaskCode, task_code
+from registry.catalog import get_task, task_code, unavailable_reason
+from registry.catalog.code import NO_PACKAGES, TaskCode
 from registry.releases.models import Release
 
 # Packages of a task with more files than this are named by digest and number of files.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.db import transaction
@@ -116,7 +116,7 @@ def release_set_state(
         decision=decision,
     )
     if ReleaseState.APPROVED in (before, state):
-        places_changed(actor, [release], decision)
+        _places_changed(actor, [release], decision)
     releases_changed()
 
 
@@ -152,12 +152,23 @@ def releases_move(
         decision=decision,
     )
     approved = [each for each in moved if ReleaseState.APPROVED in (each.state, to)]
-    places_changed(actor, approved, decision)
+    _places_changed(actor, approved, decision)
     releases_changed()
     return moved
 
 
-def places_changed(
+# `releases_void_stale`, which moves releases by the functions above, so that its module cannot be
+# imported here.
+_followers: list[Callable[..., object]] = []
+
+
+def follow_places(follower: Callable[..., object]) -> None:
+    """Have `follower` called when the live release of an environment and name may be another."""
+    if follower not in _followers:
+        _followers.append(follower)
+
+
+def _places_changed(
     actor: Principal, releases: Iterable[Release], decision: Authorization | None = None
 ) -> None:
     """Handle a change of the live releases: void the releases that were to replace the earlier
@@ -166,19 +177,17 @@ def places_changed(
     The caller holds locks on releases; rows that another process holds are left to the
     controller's sweep.
     """
-    # Voiding moves releases, by the functions above.
-    from registry.releases.voiding import releases_void_stale
-
     ids = [release.pk for release in releases]
     places = Release.objects.filter(pk__in=ids).values_list("environment", "deployment_name")
     for environment, name in sorted(set(places)):
-        releases_void_stale(
-            actor=actor,
-            decision=decision,
-            wait=False,
-            environment=environment,
-            deployment_name=name,
-        )
+        for follow in _followers:
+            follow(
+                actor=actor,
+                decision=decision,
+                wait=False,
+                environment=environment,
+                deployment_name=name,
+            )
 
 
 def _facts(release: Release, after: ReleaseState) -> dict[str, Any]:

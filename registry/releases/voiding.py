@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import connection, transaction
+from django.utils import timezone
 
 from governance.policy.decisions import Authorization
 from governance.principals import Principal, service_principal
@@ -50,6 +51,24 @@ def releases_void_stale(
             .order_by("pk")
         )
         return [release for release in rows if _voided(actor, release, decision)]
+
+
+def release_deployed(
+    *, actor: Principal, release: Release, decision: Authorization | None = None
+) -> None:
+    """Note that the release was put in the place of the live one, and void what was to replace it.
+
+    For the context of deployments, which has authorized that, in its transaction and with the
+    release's row locked.
+    """
+    Release.objects.filter(pk=release.pk).update(deployed_at=timezone.now())
+    releases_void_stale(
+        actor=actor,
+        decision=decision,
+        wait=False,
+        environment=release.environment,
+        deployment_name=release.deployment_name,
+    )
 
 
 def releases_void_due() -> int:

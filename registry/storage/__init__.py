@@ -1,2 +1,2 @@
 """Backends of the artifact store, and what keeps them whole. Users read and write through
-`registry.store`."""
+`registry.storage.store`."""

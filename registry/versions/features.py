@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 from governance.errors import DomainError
-from registry import store
 from registry.catalog import TASKS
 from registry.catalog.declaration import Modality
 from registry.catalog.features import Feature, features_of
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 
 CONFIG = "config.json"

@@ -16,7 +16,7 @@ from governance.people.models import Department, Person
 from governance.permissions import Action
 from governance.policy.services import authorize
 from governance.principals import Principal, background
-from registry import mlflow_adapter, store
+from registry import mlflow_adapter
 from registry.catalog import get_task
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest, ManifestFile
@@ -28,6 +28,7 @@ from registry.resources import (
     version_resource,
     version_subject,
 )
+from registry.storage import store
 from registry.validation import (
     checked_choice,
     checked_name,

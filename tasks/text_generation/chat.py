@@ -218,7 +218,10 @@ def read_chat(body: declare.Body, request_id: str, name: str) -> declare.Plan:
                 "max_passages goes with knowledge_base.", param="max_passages"
             )
         plan = _chat_plan(request, request_id, messages)
-        return stored_plan(plan, request) if request.store else plan
+        if not request.store:
+            return plan
+        items = [each.model_dump(mode="json", exclude_none=True) for each in request.messages]
+        return stored_plan(plan, request.metadata, items)
     _check_grounded(request)
     asked = [message.text for message in messages if message.role == "user"]
     if not asked or not asked[-1].strip():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from assay.plugins import declare
 from tasks.text_generation.rendering import ChatRenderer
 
-if TYPE_CHECKING:
-    from tasks.text_generation.chat import ChatRequest
 
 
-def stored_plan(plan: declare.Plan, request: ChatRequest) -> declare.Plan:
-    """Return the plan of a chat that is stored, if its department keeps responses."""
+def stored_plan(
+    plan: declare.Plan, metadata: Mapping[str, str] | None, items: list[dict[str, Any]]
+) -> declare.Plan:
+    """Return the plan of a chat that is stored with `items`, its messages, if its department keeps
+    responses."""
     renderer = cast(ChatRenderer, plan.renderer)
     stored = StoredChatRenderer(
         id=renderer.id,
@@ -22,10 +25,9 @@ def stored_plan(plan: declare.Plan, request: ChatRequest) -> declare.Plan:
         include_usage=renderer.include_usage,
         choices=renderer.choices,
         tier=renderer.tier,
-        metadata=dict(request.metadata or {}),
+        metadata=dict(metadata or {}),
     )
     kept = replace(plan, renderer=stored)
-    items = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
     conversation = declare.Conversation(None, True, items, lambda earlier, stores: kept)
     return replace(kept, conversation=conversation)
 

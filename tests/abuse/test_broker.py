@@ -31,11 +31,11 @@ from tests.unit.assay.portal_data import Company
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for
 from workers.app import app
+from workers.celery_tasks.answering import Answerer
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.protocol import LoadPlan
 from workers.jobs.leases import job_claim, job_deliver, job_fail
 from workers.jobs.models import Job
-from workers.tasks.answering import Answerer
-from workers.tasks.hosting import EngineHost
 from workers.wire import (
     CANCEL_CHANNEL,
     DEPLOYMENTS_CHANNEL,

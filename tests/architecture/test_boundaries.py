@@ -18,7 +18,7 @@ CONTROL = (
     "workers.app",
     "workers.controller",
     "workers.dispatch",
-    "workers.tasks.inference",
+    "workers.celery_tasks.inference",
     "workers.engine_process.server",
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "cv2", "boto3")

@@ -169,12 +169,12 @@ def concurrency() -> dict[str, str]:
     """Of each kind of worker in the unit, the image and the chart."""
     entrypoint = (DOCKER / "entrypoint.sh").read_text()
     found = {}
-    for kind, module in (("compute", "workers.tasks.jobs"), ("engine", "workers.tasks.inference")):
+    for kind, module in (("compute", "jobs"), ("engine", "inference")):
         (unit,) = re.findall(
             r"ASSAY_WORKER_CONCURRENCY=(\d+)", (SYSTEMD / f"assay-{kind}.service").read_text()
         )
         image = set(re.findall(
-            rf"-I {module}[^\"]*\"\$\{{ASSAY_WORKER_CONCURRENCY:-(\d+)\}}\"", entrypoint
+            rf"celery_tasks.{module}[^\"]*\"\$\{{ASSAY_WORKER_CONCURRENCY:-(\d+)\}}\"", entrypoint
         ))  # fmt: skip
         (chart,) = (
             one["value"]

@@ -138,7 +138,7 @@ def test_a_node_has_neither_database_nor_store_and_no_way_in() -> None:
     assert {f"/run/secrets/{name}" for name in node["secrets"]} <= set(given.values())
     assert NEEDED["node"].keys() <= {each.removesuffix("_FILE") for each in given} | given.keys()
     check_process("node", given, production=True)
-    assert (DOCKER / "entrypoint.sh").read_text().count("-I workers.tasks.inference") == 2
+    assert (DOCKER / "entrypoint.sh").read_text().count("-I workers.celery_tasks.inference") == 2
 
 
 def test_every_setting_that_compose_names_is_read_by_the_settings(compose: dict[str, Any]) -> None:

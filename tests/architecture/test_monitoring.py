@@ -13,8 +13,8 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
-from assay.gateway import metrics, probes, work_metrics
-from assay.gateway.exposition import Reading
+from assay.gateway.monitoring import metrics, probes, work_metrics
+from assay.gateway.monitoring.exposition import Reading
 from governance.audit.alarms import ALARMS
 from workers.controller import DUTIES
 

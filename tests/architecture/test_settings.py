@@ -125,7 +125,7 @@ def test_a_nodes_address_of_the_broker_names_no_user() -> None:
 
 def test_a_node_loads_the_engine_worker_and_has_no_database() -> None:
     program = (
-        "import django; django.setup(); import workers.tasks.inference\n"
+        "import django; django.setup(); import workers.celery_tasks.inference\n"
         "from django.db import connection\n"
         "try:\n    connection.ensure_connection()\n"
         "except Exception as error:\n    print(type(error).__name__)"

@@ -182,8 +182,8 @@ def test_only_the_compute_worker_may_make_control_groups() -> None:
 
 def test_units_run_the_commands_of_the_images() -> None:
     entrypoint = (ROOT / "docker" / "entrypoint.sh").read_text().replace("\\\n", " ")
-    for name, module in (("compute", "workers.tasks.jobs"), ("engine", "workers.tasks.inference")):
-        line, *_ = (line for line in entrypoint.splitlines() if f"-I {module}" in line)
+    for name, module in (("compute", "jobs"), ("engine", "inference")):
+        line, *_ = (line for line in entrypoint.splitlines() if f"celery_tasks.{module}" in line)
         image = re.sub(r'"\$\{ASSAY_WORKER_CONCURRENCY:-\d+\}"', "N", line)
         image = image.replace('"', "").replace("$@", "").removeprefix("exec")
         (unit,) = read(name)["ExecStart"]

@@ -28,9 +28,10 @@ from tests.unit.workers import company
 from workers.control.direct_jobs import DirectJobs, StoreFiles
 from workers.control.jobs import Claim
 from workers.jobs import workspace
+from workers.jobs.finishing import job_finish
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import fine_tune_request
-from workers.jobs.services import job_cancel, job_finish
+from workers.jobs.services import job_cancel
 from workers.jobs.sweeping import job_sweep
 from workers.launchers.slurm import SlurmLauncher
 from workers.run.events import Checkpoint, EventReader

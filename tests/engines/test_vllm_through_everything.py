@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from governance.usage.models import UsageRecord
-from registry import store
 from registry.manifests import build_manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.engines.conftest import VLLM_PYTHON
 from tests.live.celery_worker import (

@@ -20,7 +20,8 @@ from tests.services import broker_url
 from tests.shipped import ROOT, Machine, write_secrets
 
 PATIENCE_S = 40.0
-ENGINE_WORKER = ("-I", "workers.tasks.inference", "-Q", "engine.none", "-P", "threads", "-c", "8")
+ENGINE_TASKS = "workers.celery_tasks.inference"
+ENGINE_WORKER = ("-I", ENGINE_TASKS, "-Q", "engine.none", "-P", "threads", "-c", "8")
 # Nothing that Celery tells all workers of by itself, as in production.
 QUIET = ("--without-mingle", "--without-gossip", "--without-heartbeat")
 
@@ -123,7 +124,7 @@ def _kind(process: str, arguments: tuple[str, ...]) -> str:
     """The unit of a process; there are two for workers."""
     if process != "worker":
         return process
-    return "engine" if any("workers.tasks.inference" in one for one in arguments) else "compute"
+    return "engine" if any(ENGINE_TASKS in one for one in arguments) else "compute"
 
 
 def kill(process: Process) -> None:

@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from assay.gateway import batch_runner
+from assay.gateway.batches import runner as batch_runner
 from governance.quotas.models import Price
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord

@@ -37,7 +37,7 @@ from workers.wire import (
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 STREAM = "assay:reply:test"
 ENGINE = (
-    *("-I", "tests.live.echo_catalog,workers.tasks.inference"),
+    *("-I", "tests.live.echo_catalog,workers.celery_tasks.inference"),
     *("-Q", "engine.none", "-P", "threads", "-c", "8"),
 )
 

@@ -45,7 +45,7 @@ worker = WorkerSeals(WireKey(settings.WIRE_KEY))
 
 @worker_ready.connect
 def register(sender, **_):
-    # As `workers.tasks.inference` does: to declare a queue takes commands that workers lack.
+    # As `workers.celery_tasks.inference` does: to declare a queue takes commands that workers lack.
     sender.app.amqp.queues.add(Queue("QUEUE", no_declare=True))
     sender.add_task_queue("QUEUE")
     from workers.deployments.worker_keys import worker_key_register

@@ -27,10 +27,10 @@ from tests.unit.workers import company
 from workers.dispatch import dispatch_job
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import intake_request
-from workers.jobs.services import job_sweep
+from workers.jobs.sweeping import job_sweep
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 # Importing torch before the first run takes longer than all of these jobs, which need none.
 NO_TORCH = os.pathsep.join([str(ROOT / "tests" / "live" / "no_torch"), str(ROOT)])
 

@@ -17,8 +17,8 @@ from redis import Redis
 
 from assay_demo.data.materials import fetch
 from governance.usage.models import UsageRecord
-from registry import store
 from registry.manifests import build_manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.live.celery_worker import ENGINE_WORKER, controller, descendants, until, worker
 from tests.live.test_serving_faults import key

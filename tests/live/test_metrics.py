@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from assay.gateway.exposition import _MOST_FILES
+from assay.gateway.monitoring.exposition import _MOST_FILES
 from tests.live.celery_worker import descendants, until
 from tests.live.web_process import shipped_options, web
 from tests.unit.assay.gateway_support import Stage, stage

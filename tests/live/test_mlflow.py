@@ -17,9 +17,9 @@ from assay.local.services import MLflow
 from governance.people.models import Department, Person, RoleAssignment
 from governance.policy.services import policy_bootstrap
 from governance.principals import service_principal
-from registry import store
 from registry.intake.models import IntakeState
 from registry.intake.services import intake_checked, intake_sign_off, intake_submit
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from registry.versions.services import version_register
 from tests.proofs import proven

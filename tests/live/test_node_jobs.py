@@ -14,7 +14,7 @@ from redis import Redis
 
 from assay.local.services import MLflow
 from governance.audit.models import AuditEvent
-from registry import store
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.live.celery_worker import controller, node_worker, until
 from tests.live.test_nodes import join
@@ -25,7 +25,7 @@ from workers.jobs.models import Job, JobState
 from workers.nodes.services import node_enroll
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
-COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 
 
 def test_a_job_of_a_node_that_stood_still_is_finished_once_by_another_one(

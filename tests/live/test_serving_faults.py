@@ -39,7 +39,7 @@ from workers.deployments.services import deployment_create
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 ENGINE = (
-    *("-I", "tests.live.echo_catalog,workers.tasks.inference"),
+    *("-I", "tests.live.echo_catalog,workers.celery_tasks.inference"),
     *("-Q", "engine.none", "-P", "threads", "-c", "8"),
 )
 LEASE_S = 15

@@ -43,7 +43,7 @@ SENTENCES = {
     "fr": "Vous devez vous connecter pour voir cette page.",
     "tr": "Bu sayfayı görmek için lütfen oturum açın.",
 }
-COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 RISKS = {
     "intended_purpose": "Route messages to people who read their language.",
     "affected_people": "Employees who read the messages.",

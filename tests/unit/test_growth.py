@@ -29,10 +29,11 @@ from assay.addresses import forwarded_address
 from assay.api.parsers import parse_json
 from assay.api.views.uploads import _metadata
 from assay.cookies import read_cookies
-from assay.gateway.authentication import presented_session, presented_token
-from assay.gateway.endpoints import find_route, named_model, routes
-from assay.gateway.files import FilesQuery
-from assay.gateway.stored import read_query
+from assay.gateway.access.authentication import presented_session, presented_token
+from assay.gateway.paths import own_path
+from assay.gateway.run.routes import find_route, named_model, routes
+from assay.gateway.stored.files import FilesQuery
+from assay.gateway.stored.requests import read_query
 from assay.portal.dataset_media import _span
 from assay.portal.markdown import render_markdown
 from assay.scim.filters import filter_query
@@ -227,6 +228,8 @@ READERS = [
     Reader("address of Django", lambda path: allowance_of(f"/models/{path}"), text("a-"),
            TARGET_MAX),
     Reader("address of the gateway", find_route, text("a/"), TARGET_MAX),
+    Reader("address of the gateway's own", lambda path: own_path("GET", f"/v1/files/{path}"),
+           text("a/"), TARGET_MAX),
     Reader("query of Django", QueryDict, text("a=%41&"), TARGET_MAX),
     Reader("query of the gateway",
            lambda query: read_query(FilesQuery, {"query_string": query}), body("a=%41&"),

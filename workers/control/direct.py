@@ -12,11 +12,18 @@ from django.db import close_old_connections, connections
 from django.db.models import Exists, OuterRef, Q
 
 from governance.errors import WrongState
-from registry import store
 from registry.manifests import Manifest
 from registry.media.store import MediaReference, media_open, media_put
 from registry.releases.serving import serving_verdicts
 from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
+from registry.storage import store
+from workers.control.protocol import (
+    Assignment,
+    LoadPlan,
+    ReferenceRequest,
+    ReplicaReport,
+    Software,
+)
 from workers.deployments import equivalence, services, worker_keys
 from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState

@@ -8,7 +8,6 @@ from typing import Any
 
 from governance.errors import NotFound
 from governance.principals import Principal
-from registry import store
 from registry.catalog.answers import FILE
 from registry.catalog.code import NO_PACKAGES
 from registry.catalog.engines import EngineName
@@ -21,6 +20,7 @@ from registry.releases.equivalence.services import (
 )
 from registry.releases.models import Release
 from registry.releases.serving import COMPARISON_DUE, ServingVerdict, serving_verdicts
+from registry.storage import store
 from workers.control.protocol import ReferenceRequest
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.selectors import live_deployments

@@ -19,7 +19,6 @@ from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.rowsecurity import taken
 from registry.releases.equivalence.environments import environments_seen
-from registry.releases.live import release_deployed
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
 from registry.releases.serving import (
@@ -29,6 +28,7 @@ from registry.releases.serving import (
     serving_verdicts,
 )
 from registry.releases.software import CODE_DIFFERS
+from registry.releases.voiding import release_deployed
 from registry.resources import release_subject
 from workers.deployments.equivalence import worker_environments, worker_fault
 from workers.deployments.leases import lease_end

@@ -14,7 +14,8 @@ from typing_extensions import TypedDict
 
 from governance.bounds import TASK_MAX
 from governance.errors import InvalidInput
-from registry.catalog.code import PACKAGES_MAX, codes_here
+from registry.catalog import codes_here
+from registry.catalog.code import PACKAGES_MAX
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.selectors import checks_changed
 from workers.deployments.models import Deployment, WorkerKey

@@ -19,10 +19,11 @@ from registry.evaluations.services import evaluation_record
 from registry.intake.models import Intake, IntakeState
 from registry.intake.services import intake_checked, intake_digest_fault, intake_reject
 from registry.manifests import Manifest
-from registry.store import adopt
+from registry.storage.store import adopt
 from registry.versions.models import Model, ModelVersion, VersionKind
 from registry.versions.services import version_register
 from workers.jobs import workspace
+from workers.jobs.knowledge import index_register
 from workers.jobs.leases import backoff_s
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.states import job_move
@@ -255,9 +256,6 @@ def _register_evaluation(job: Job) -> str:
 
 
 def _register_index(job: Job) -> str:
-    # Imported late: it requests jobs too, whose services import this module.
-    from workers.jobs.knowledge import index_register
-
     return index_register(job)
 
 

@@ -15,7 +15,7 @@ from registry.knowledge.documents import document_version_publish
 from registry.knowledge.models import DocumentVersion, KnowledgeBase, KnowledgeIndex
 from registry.manifests import Manifest
 from registry.resources import knowledge_resource, knowledge_subject
-from registry.store import has_version
+from registry.storage.store import has_version
 from registry.versions.models import VersionState
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import job_add

@@ -19,10 +19,10 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry import store
 from registry.catalog import get_task
 from registry.catalog.prompt import PROMPT_FILE, PromptDocument, takes_prompts
 from registry.manifests import Manifest, build_manifest
+from registry.storage import store
 from registry.versions.models import Model, ModelVersion, VersionKind, VersionState
 from registry.versions.prompts import prompt_settings
 from registry.versions.selectors import versions_visible_to

@@ -20,7 +20,6 @@ from governance.principals import Principal
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost, Report
 from workers.dispatch import dispatch_job, wake_controller
 from workers.jobs.budgets import budget_reserve
-from workers.jobs.finishing import job_finish
 from workers.jobs.leases import (
     BACKOFF_FIRST_S,
     job_cancelled,
@@ -33,7 +32,6 @@ from workers.jobs.leases import (
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_get
 from workers.jobs.states import job_lock, job_move, job_subject
-from workers.jobs.sweeping import job_sweep
 
 __all__ = [
     "Claim",
@@ -47,11 +45,9 @@ __all__ = [
     "job_create",
     "job_deliver",
     "job_fail",
-    "job_finish",
     "job_heartbeat",
     "job_prioritize",
     "job_report",
-    "job_sweep",
 ]
 
 

@@ -14,14 +14,14 @@ from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from governance.errors import DomainError
-from registry.catalog.code import codes_here
-from workers.artifacts.inspection import store_contents, store_faults
+from registry.catalog import codes_here
 from workers.deployments.models import Deployment, ReplicaState
 from workers.deployments.states import LIVE
 from workers.jobs.models import Job, JobState
 from workers.jobs.selectors import WAITING
 from workers.measurements.loops import LoopTimes
 from workers.measurements.models import Measurement
+from workers.storage.inspection import store_contents, store_faults
 
 JOBS, REPLICAS, STORE, SOFTWARE = "jobs", "replicas", "store", "software"
 LOOPS, CODE = "loops@", "code@"

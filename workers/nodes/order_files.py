@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governance.errors import Unavailable
-from registry import store
 from registry.manifests import Manifest
+from registry.storage import store
 from workers.control.jobs import Claim
 from workers.jobs import workspace
 from workers.run.order import Order

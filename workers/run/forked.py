@@ -65,7 +65,8 @@ def main() -> None:
     # What a terminal or service manager sends to all is for the worker, which lets runs end first.
     for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    import workers.run.preload  # noqa: F401 (takes seconds, and prints)
+    # Takes seconds, and prints.
+    import workers.run.preload  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     while True:
@@ -122,6 +123,7 @@ def _run(channel: socket.socket, start: Start) -> NoReturn:
     tempfile.tempdir = None
     if confine_code(start.paths, tcp=start.ranks):
         os.environ[ALONE] = "1"
+    # Confined by now: this loads the libraries of a run.
     from workers.run.process import end_process, end_with, run_folder
 
     end_with(channel.fileno())

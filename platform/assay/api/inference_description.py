@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from assay.api.stored_description import chat_paths, stored_paths
-from assay.gateway.feedback import PATH as FEEDBACK
-from assay.gateway.feedback import FeedbackRequest
-from assay.gateway.responses import PATH as RESPONSES
-from assay.gateway.vector_stores import PATH as STORES
-from assay.gateway.vector_stores import SearchRequest
+from assay.gateway.stored.feedback import PATH as FEEDBACK
+from assay.gateway.stored.feedback import FeedbackRequest
+from assay.gateway.stored.responses import PATH as RESPONSES
+from assay.gateway.stored.vector_stores import PATH as STORES
+from assay.gateway.stored.vector_stores import SearchRequest
 from registry.catalog import TASKS
 from registry.catalog.declaration import Task
 from registry.catalog.endpoints import Endpoint

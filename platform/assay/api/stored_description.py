@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from assay.gateway.batches import PATH as BATCHES
-from assay.gateway.batches import BatchRequest
-from assay.gateway.chats import PATH as CHATS
-from assay.gateway.chats import UpdateRequest
-from assay.gateway.files import PATH as FILES
+from assay.gateway.stored.batches import PATH as BATCHES
+from assay.gateway.stored.batches import BatchRequest
+from assay.gateway.stored.chats import PATH as CHATS
+from assay.gateway.stored.chats import UpdateRequest
+from assay.gateway.stored.files import PATH as FILES
 from registry.batches.models import ENDPOINTS
 from registry.files.models import LEAST_S, MOST_S
 

@@ -30,9 +30,9 @@ from assay.database_roles.apply import is_unfinished
 from governance.audit.models import AuditCheckpoint
 from governance.audit.services import Subject, audit_record
 from governance.principals import background, service_principal
-from registry import store
+from registry.storage import store
 from registry.storage.backend import Entry
-from workers.artifacts.copying import Copied, store_copy
+from workers.storage.copying import Copied, store_copy
 
 FORMAT = 1
 DUMP, RECORD, POOL = "database.dump", "backup.json", "store"

@@ -42,12 +42,12 @@ from governance.audit.verify import VerificationReport
 from governance.errors import Unavailable
 from governance.keys.models import ApiKey, PlaygroundToken
 from governance.people.models import OneTimeLink
-from registry import store
+from registry.storage import store
 from registry.storage.backend import Entry
-from workers.artifacts.copying import store_copy
-from workers.artifacts.inspection import store_faults
 from workers.deployments.models import ServingLease
 from workers.nodes.models import NodeSession, NodeToken
+from workers.storage.copying import store_copy
+from workers.storage.inspection import store_faults
 
 Step = Callable[[str], None]
 

@@ -167,7 +167,7 @@ def check_store() -> str:
     from django.core.exceptions import ImproperlyConfigured
 
     from governance.errors import DomainError
-    from registry import store
+    from registry.storage import store
     from registry.storage.folder import FolderBackend
     from registry.storage.upgrade import is_old
 
@@ -200,8 +200,8 @@ def check_workers() -> str:
     if not alive:
         raise CheckFailed(
             f"none gave a sign of life in the last {PATIENCE_S:.0f} s",
-            "Start one: `python -m celery -A workers.app worker -I workers.tasks.jobs -Q compute "
-            "-P threads -c 1`.",
+            "Start one: `python -m celery -A workers.app worker -I workers.celery_tasks.jobs "
+            "-Q compute -P threads -c 1`.",
         )
     return ", ".join(alive)
 
@@ -248,7 +248,7 @@ def check_tasks() -> str:
 
 def check_task_code() -> str:
     """All processes run the same packages of tasks."""
-    from registry.catalog.code import codes_here
+    from registry.catalog import codes_here
     from workers.deployments.software import code_differences
 
     if differing := code_differences():

@@ -49,8 +49,8 @@ def gib(count: int) -> str:
 def status() -> None:
     """Count files and bytes in the store, and what nothing needs."""
     with prepared():
-        from registry import store
-        from workers.artifacts.inspection import store_contents
+        from registry.storage import store
+        from workers.storage.inspection import store_contents
 
         found = store_contents()
         facts(
@@ -78,7 +78,7 @@ def fsck(
     A file that nothing needs is unknown once it is a day old.
     """
     with prepared(), Progress(console=errors, transient=True) as bar:
-        from workers.artifacts.inspection import store_faults
+        from workers.storage.inspection import store_faults
 
         task = bar.add_task("Checking", total=None)
         counted: Counter[str] = Counter()
@@ -114,7 +114,7 @@ def gc(
     """
     with prepared():
         from governance.principals import service_principal
-        from workers.artifacts.collection import store_collect
+        from workers.storage.collection import store_collect
 
         done = store_collect(
             actor=service_principal("store-gc"), age=timedelta(days=days), apply=apply
@@ -146,8 +146,8 @@ def migrate(
 ) -> None:
     """Copy the store to another place while it is in use, verified; run it again to go on."""
     with prepared(), Progress(console=errors, transient=True) as bar:
-        from registry import store
-        from workers.artifacts.copying import store_copy
+        from registry.storage import store
+        from workers.storage.copying import store_copy
 
         task = bar.add_task("Copying", total=None)
         source = source or store.store_url()

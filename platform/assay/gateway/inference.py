@@ -1,80 +1,203 @@
 """Requests for inference: read, admitted by the snapshot, run, and refused in one way.
 
-Batches (`batch_runner.py`) come in here too, so that a line passes what an online request passes.
+Lines of batches (`batches/line.py`) come in here too, so that one passes what an online request
+passes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import copy
+from dataclasses import dataclass
 
 from django.conf import settings
 
-from assay.gateway import response_desk
-from assay.gateway.access import (
-    Circumstances,
-    ModelUnknown,
-    Refused,
-    is_ready,
-    known_task,
-)
-from assay.gateway.admission import Application
-from assay.gateway.authentication import KeyRefused
-from assay.gateway.call import Call
-from assay.gateway.endpoints import Route, named_model
-from assay.gateway.execution import Execution
-from assay.gateway.http import Receive, Scope, Send, header, parsed, read_body, too_large
-from assay.gateway.media import RequestMedia, media_body_limit
-from assay.gateway.prompts import check_prompt, with_prompt
-from assay.gateway.quotas import QuotaStopped
-from assay.gateway.retrieval import ground
-from assay.gateway.snapshot import DeploymentEntry
+from assay.gateway.access.admission import Admitted, Application, Caller
+from assay.gateway.access.authentication import KeyRefused
+from assay.gateway.access.call import Call
+from assay.gateway.access.decisions import ModelUnknown, Refused, is_ready, known_task
+from assay.gateway.access.prompts import check_prompt, with_prompt
+from assay.gateway.http.asgi import Receive, Scope, Send, header, parsed, read_body, too_large
+from assay.gateway.knowledge.retrieval import Retrieval
+from assay.gateway.quota.ledger import Ledger
+from assay.gateway.quota.quotas import QuotaStopped
+from assay.gateway.run.cold_start import ColdStarts
+from assay.gateway.run.execution import Execution
+from assay.gateway.run.media import MediaDesk, RequestMedia, media_body_limit
+from assay.gateway.run.parts import Parts
+from assay.gateway.run.routes import Route, deployment_path, named_model
+from assay.gateway.stored.conversations import KeepingSend, Opened, ResponseDesk
 from assay.server.permits import holder_of
 from governance.errors import DomainError, Unavailable
-from governance.keys.tokens import ParsedToken
-from registry.catalog import TASKS, is_own
-from registry.catalog.endpoints import Endpoint
+from registry.catalog import is_own
+from registry.catalog.endpoints import Endpoint, Plan
 from registry.catalog.requests import Body, RequestInvalid
-
-if TYPE_CHECKING:
-    from assay.gateway.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A request as far as its head tells: where it goes, and who sends it from where."""
+    """Route and caller of a request, known before its body is read. `name` is the deployment that
+    the path names, if any."""
 
     route: Route
     name: str
-    token: ParsedToken
-    session: bytes
-    circumstances: Circumstances
+    caller: Caller
 
 
-async def infer(
-    runtime: Runtime, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Answer a request whose key is authenticated as `call.key`.
+class Inference:
+    """Answers requests for inference."""
 
-    Raises:
-        DomainError: it is refused, or failed before a byte of the answer was sent.
-        ClientGone: the client hung up; what it used is being settled.
-    """
-    route = opening.route
-    # Few bodies of media are received at a time. On a path that texts share, small ones, images or
-    # not, are received as texts are.
-    owner = holder = opening.token.public_id
-    if call.key is not None:
-        owner, holder = call.key.owner, holder_of(call.key.principal)
-    if route.takes_media and not (route.takes_others and _is_small(scope)):
-        media = runtime.media.open(owner, holder)
-    else:
-        media = runtime.media.answering(owner, holder)
-    try:
-        await _run(runtime, call, opening, media, scope, receive, send)
-    finally:
-        if media.holds_anything:
-            runtime.ledger.spawn(media.close())
+    def __init__(
+        self,
+        parts: Parts,
+        media: MediaDesk,
+        cold_starts: ColdStarts,
+        retrieval: Retrieval,
+        responses: ResponseDesk,
+    ) -> None:
+        self._parts = parts
+        self._media = media
+        self._cold_starts = cold_starts
+        self._retrieval = retrieval
+        self._responses = responses
+
+    async def infer(
+        self, call: Call, opening: Opening, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request whose key is authenticated as `call.key`.
+
+        Raises:
+            DomainError: it is refused, or failed before a byte of the answer was sent.
+            ClientGone: the client hung up; what it used is being settled.
+        """
+        route = opening.route
+        # Few bodies of media are received at a time. On a path that texts share, small ones, images
+        # or not, are received as texts are.
+        owner = holder = opening.caller.token.public_id
+        if call.key is not None:
+            owner, holder = call.key.owner, holder_of(call.key.principal)
+        if route.takes_media and not (route.takes_others and _is_small(scope)):
+            media = self._media.open(owner, holder)
+        else:
+            media = self._media.answering(owner, holder)
+        try:
+            await self._run(call, opening, media, scope, receive, send)
+        finally:
+            if media.holds_anything:
+                self._parts.ledger.spawn(media.close())
+
+    async def _run(
+        self,
+        call: Call,
+        opening: Opening,
+        media: RequestMedia,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        parts, caller = self._parts, opening.caller
+        plan = await self._plan(call, opening, media, scope, receive)
+        call.asked_for, call.streamed = plan.model, plan.stream
+        opened = None
+        if plan.conversation is not None and call.key is not None:
+            opened = await self._responses.open(call, call.key, plan, plan.conversation)
+            plan, caller = opened.plan, opened.declared(caller)
+        # The body took its time to come: what held at its first byte need not hold any more.
+        snapshot = await parts.refresher.knowing(caller.token.public_id)
+        if (named := snapshot.deployments.get(plan.model)) is not None:
+            plan = with_prompt(plan, named.own_prompt)
+        application = Application(caller.under(tokens=plan.tokens), plan.model)
+        call.policy = snapshot.policy.version
+        admitted = application.admit(snapshot)
+        call.admit(admitted)
+        _check(plan, admitted, opening.route)
+        if not is_ready(admitted.deployment):
+            admitted = await self._cold_starts.loaded(application, admitted)
+        if plan.grounding is not None:
+            plan, application, admitted = await self._retrieval.ground(
+                call, plan, application, plan.grounding
+            )
+        parts.ledger.require_open()
+        execution = Execution(parts, call, plan, application, admitted, media)
+        if opened is None or not opened.stores:
+            await execution.run(receive, send)
+            return
+        # A request that no limit has room for is neither written nor audited as stored.
+        await execution.check_room()
+        keeping = await self._begin(call, execution, application, admitted, opened, send)
+        try:
+            await execution.run(receive, keeping or send)
+        finally:
+            if keeping is not None:
+                parts.ledger.spawn(keeping.finish())
+
+    async def _plan(
+        self, call: Call, opening: Opening, media: RequestMedia, scope: Scope, receive: Receive
+    ) -> Plan:
+        """Read the body. Raises DomainError, and ClientGone if the client hung up."""
+        limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
+        body = await read_body(scope, receive, limit, opening.route.content_types)
+        task, endpoint = await self._endpoint(call, opening, body, media)
+        media.expected = endpoint.takes_media
+        if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
+            raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
+        arguments = (body, call.request_id, opening.name)
+        if not is_own(task):
+            return await self._parts.plug_ins.call(task, endpoint.plan, *arguments)
+        if media.received:
+            # Parsing 33 MiB would hold up every other request.
+            return await media.in_thread(endpoint.plan, *arguments)
+        return await parsed(body, endpoint.plan, *arguments)
+
+    async def _endpoint(
+        self, call: Call, opening: Opening, body: Body, media: RequestMedia
+    ) -> tuple[str, Endpoint]:
+        """Return the deployment's task and its endpoint, where several tasks share the path.
+
+        A deployment that the key may not know of is read like one that does not exist.
+        """
+        route, caller = opening.route, opening.caller
+        first = next(iter(route.endpoints.items()))
+        if len(route.endpoints) == 1 or call.key is None:
+            return first
+        snapshot = await self._parts.refresher.knowing(caller.token.public_id)
+        if media.received:
+            model = await media.in_thread(named_model, body)
+        else:
+            model = await parsed(body, named_model, body)
+        named = snapshot.deployments.get(model)
+        if named is None or route.endpoints.get(named.task, route.first) is route.first:
+            return first  # Whether or not the key may know of it.
+        task = known_task(snapshot, call.key, model, caller.circumstances)
+        return (task, route.endpoints[task]) if task in route.endpoints else first
+
+    async def _begin(
+        self,
+        call: Call,
+        execution: Execution,
+        application: Application,
+        admitted: Admitted,
+        opened: Opened,
+        send: Send,
+    ) -> KeepingSend | None:
+        """Store the beginning of the response, and admit the request again after it.
+
+        Returns nothing where the department stopped keeping responses just now, and the caller did
+        not ask for it.
+
+        Raises:
+            DomainError: It cannot be stored, or is not admitted any more.
+        """
+        classification = application.caller.circumstances.classification
+        renderer = await self._responses.begin(call, admitted.key, opened, classification)
+        keeping = None if renderer is None else KeepingSend(self._responses, renderer, send)
+        try:
+            token = application.caller.token
+            execution.admit(application.admit(await self._parts.refresher.knowing(token.public_id)))
+        except DomainError:
+            if keeping is not None:
+                await keeping.finish()
+            raise
+        return keeping
 
 
 def _is_small(scope: Scope) -> bool:
@@ -83,119 +206,24 @@ def _is_small(scope: Scope) -> bool:
     return declared.isdigit() and int(declared[:20]) <= settings.GATEWAY_MAX_BODY_BYTES
 
 
-async def _run(
-    runtime: Runtime,
-    call: Call,
-    opening: Opening,
-    media: RequestMedia,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-) -> None:
-    route, token = opening.route, opening.token
-    limit = media_body_limit() if media.received else settings.GATEWAY_MAX_BODY_BYTES
-    body = await read_body(scope, receive, limit, route.content_types)
-    task, endpoint = await _endpoint(runtime, call, opening, body, media)
-    media.expected = endpoint.takes_media
-    if not endpoint.takes_media and len(body.data) > settings.GATEWAY_MAX_BODY_BYTES:
-        raise too_large(settings.GATEWAY_MAX_BODY_BYTES)
-    if not is_own(task):
-        plan = await runtime.plug_ins.call(task, endpoint.plan, body, call.request_id, opening.name)
-    elif media.received:
-        plan = await media.read(endpoint, body, call.request_id, opening.name)
-    else:
-        plan = await parsed(body, endpoint.plan, body, call.request_id, opening.name)
-    call.asked_for, call.streamed = plan.model, plan.stream
-    opened = None
-    if plan.conversation is not None and call.key is not None:
-        opened = await response_desk.open_conversation(
-            runtime, call, call.key, plan, plan.conversation
-        )
-        plan = opened.plan
-    # The body took its time to come: what held at its first byte need not hold any more.
-    snapshot = await runtime.refresher.knowing(token.public_id)
-    if (named := snapshot.deployments.get(plan.model)) is not None:
-        plan = with_prompt(plan, named.own_prompt)
-    circumstances = replace(opening.circumstances, tokens=plan.tokens)
-    if opened is not None:
-        circumstances = opened.declared(circumstances)
-    application = Application(token, circumstances, plan.model, opening.session)
-    call.policy = snapshot.policy.version
-    admitted = application.admit(snapshot)
-    call.key, call.deployment = admitted.key, admitted.deployment
-    call.decision, call.context = admitted.decision, admitted.context
-    if call.deployment.task not in route.endpoints:
-        right = deployment_path(call.deployment)
+def _check(plan: Plan, admitted: Admitted, route: Route) -> None:
+    """Raise RequestInvalid if the deployment cannot take the request."""
+    deployment = admitted.deployment
+    if deployment.task not in route.endpoints:
+        right = deployment_path(deployment.task, deployment.name)
         raise RequestInvalid(
-            f"Deployment {call.deployment.name} is for {call.deployment.task}"
+            f"Deployment {deployment.name} is for {deployment.task}"
             + (f"; use POST {right} instead of {route.path}." if right else "."),
             param="model",
             code="wrong_endpoint",
         )
-    check_prompt(plan, call.deployment.own_prompt)
-    if not is_ready(call.deployment):
-        admitted = await runtime.cold_starts.loaded(application, admitted)
-        call.key, call.deployment = admitted.key, admitted.deployment
-        call.decision, call.context = admitted.decision, admitted.context
-    if plan.grounding is not None:
-        plan, application, admitted = await ground(runtime, call, plan, application)
-        call.deployment = admitted.deployment
-        call.decision, call.context = admitted.decision, admitted.context
-    if runtime.ledger.blocked:
-        raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
-    kept = None
-    if opened is not None and opened.stores:
-        # A request that no limit has room for is neither written nor audited as stored.
-        await Execution(runtime, call, plan, application, admitted, media).check_room()
-        kept, admitted = await response_desk.begin_storing(
-            runtime, call, application, admitted.key, opened
-        )
-        call.key, call.deployment = admitted.key, admitted.deployment
-        call.decision, call.context = admitted.decision, admitted.context
-    if kept is None:
-        await Execution(runtime, call, plan, application, admitted, media).run(receive, send)
-        return
-    keeping = response_desk.KeepingSend(runtime.responses, kept, send)
-    try:
-        await Execution(runtime, call, plan, application, admitted, media).run(receive, keeping)
-    finally:
-        runtime.ledger.spawn(keeping.finish())
+    check_prompt(plan, deployment.own_prompt)
 
 
-async def _endpoint(
-    runtime: Runtime, call: Call, opening: Opening, body: Body, media: RequestMedia
-) -> tuple[str, Endpoint]:
-    """Return the deployment's task and its endpoint, where several tasks share the path.
-
-    A deployment that the key may not know of is read like one that does not exist.
-    """
-    route = opening.route
-    first = next(iter(route.endpoints.items()))
-    if len(route.endpoints) == 1 or call.key is None:
-        return first
-    snapshot = await runtime.refresher.knowing(opening.token.public_id)
-    if media.received:
-        model = await media.in_thread(named_model, body)
-    else:
-        model = await parsed(body, named_model, body)
-    named = snapshot.deployments.get(model)
-    if named is None or route.endpoints.get(named.task, route.first) is route.first:
-        return first  # Whether or not the key may know of it.
-    task = known_task(snapshot, call.key, model, opening.circumstances)
-    return (task, route.endpoints[task]) if task in route.endpoints else first
-
-
-def deployment_path(entry: DeploymentEntry) -> str:
-    """Return the path that reaches a deployment; empty while its task is unavailable."""
-    task = TASKS.get(entry.task)
-    return "" if task is None else task.endpoints[0].path_to(entry.name)
-
-
-def record_refusal(runtime: Runtime, call: Call, error: DomainError) -> None:
+def record_refusal(ledger: Ledger, call: Call, error: DomainError) -> None:
     """Note how the call ended, and have it recorded unless nothing was decided about anybody."""
     if isinstance(error, Refused):
-        call.deployment, call.decision = error.deployment, error.decision
-        call.context = error.context
+        call.decided(error.grounds)
     if isinstance(error, KeyRefused):
         call.key = error.key
     if isinstance(error, QuotaStopped):
@@ -204,17 +232,11 @@ def record_refusal(runtime: Runtime, call: Call, error: DomainError) -> None:
         call.outcome = error.code
     if not call.recorded and (call.key is not None or isinstance(error, KeyRefused)):
         call.recorded = True
-        entry = _as_decided(call, error).entry(error.code, reason=error.message, ran=False)
+        recorded = call
+        if isinstance(error, ModelUnknown) and error.hidden is not None:
+            # The record has the decision, although the caller is told that there is no such model.
+            recorded = copy.copy(call)
+            recorded.decided(error.hidden.grounds)
+        entry = recorded.entry(error.code, reason=error.message, ran=False)
         # While a store is away nothing can be recorded; what was refused then is counted.
-        runtime.ledger.record_bounded(entry, later=error.code == Unavailable.code)
-
-
-def _as_decided(call: Call, error: DomainError) -> Call:
-    """The request to record: with the decision, also where the caller is told that the model does
-    not exist."""
-    if not isinstance(error, ModelUnknown) or error.hidden is None:
-        return call
-    refused = error.hidden
-    return replace(
-        call, deployment=refused.deployment, decision=refused.decision, context=refused.context
-    )
+        ledger.record_bounded(entry, later=error.code == Unavailable.code)

@@ -1,4 +1,4 @@
-"""Paths that the gateway answers itself, as its route tables have them.
+"""Paths that the gateway answers itself, with their actions.
 
 Tasks have their paths below `/v1/` and `/v2/` (`registry.catalog.checks.declaration`), which
 `assay.asgi` hands to the gateway alone: no task can take a path of the portal or of the API.
@@ -6,31 +6,129 @@ Tasks have their paths below `/v1/` and `/v2/` (`registry.catalog.checks.declara
 
 from __future__ import annotations
 
-from assay.gateway.feedback import PATH as FEEDBACK
-from assay.gateway.surfaces import surface_of
-from registry.catalog import paths_answered_by
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
-MODELS = "/v1/models"
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+from assay.gateway.http.asgi import read_body
+from assay.gateway.stored import batches, chats, feedback, files, models, responses, vector_stores
+from assay.gateway.stored.requests import OwnRequest, answer_json
+from governance.permissions import Action
+from registry.catalog import paths_answered_by
+from registry.responses.selectors import CHAT
+
 # Stands for any deployment behind a path.
 _NAME = "deployment"
+
+
+async def _take_feedback(request: OwnRequest) -> None:
+    call, limit = request.call, feedback.BODY_MAX_BYTES
+    body = await read_body(request.scope, request.receive, limit, ("application/json",))
+    desk = request.desks.feedback
+    answer, made = await desk.take(request.key, body, call.request_id, call.client_address)
+    await answer_json(request, answer, recorded=made, status=201 if made else 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The action that a request is, and its answer, which records it and raises DomainError."""
+
+    action: Action
+    answer: Callable[[OwnRequest], Awaitable[None]]
+
+
+# By path, as metrics and the ledger name it, and method.
+_OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
+    models.PATH: {"GET": Operation(Action.DEPLOYMENT_VIEW, models.page)},
+    f"{models.PATH}/{{id}}": {"GET": Operation(Action.DEPLOYMENT_VIEW, models.show)},
+    feedback.PATH: {"POST": Operation(Action.FEEDBACK_CREATE, _take_feedback)},
+    vector_stores.PATH: {"GET": Operation(Action.KNOWLEDGE_VIEW, vector_stores.page)},
+    f"{vector_stores.PATH}/{{id}}": {"GET": Operation(Action.KNOWLEDGE_VIEW, vector_stores.show)},
+    f"{vector_stores.PATH}/{{id}}/search": {
+        "POST": Operation(Action.KNOWLEDGE_SEARCH, vector_stores.search)
+    },
+    f"{responses.PATH}/{{id}}": {
+        "GET": Operation(Action.RESPONSE_VIEW, responses.show),
+        "DELETE": Operation(Action.RESPONSE_DELETE, responses.delete),
+    },
+    f"{responses.PATH}/{{id}}/input_items": {
+        "GET": Operation(Action.RESPONSE_VIEW, responses.items)
+    },
+    files.PATH: {
+        "GET": Operation(Action.FILE_VIEW, files.page),
+        "POST": Operation(Action.FILE_CREATE, files.upload),
+    },
+    f"{files.PATH}/{{id}}": {
+        "GET": Operation(Action.FILE_VIEW, files.show),
+        "DELETE": Operation(Action.FILE_DELETE, files.delete),
+    },
+    f"{files.PATH}/{{id}}/content": {"GET": Operation(Action.FILE_VIEW, files.download)},
+    batches.PATH: {
+        "GET": Operation(Action.BATCH_VIEW, batches.page),
+        "POST": Operation(Action.BATCH_CREATE, batches.create),
+    },
+    f"{batches.PATH}/{{id}}": {"GET": Operation(Action.BATCH_VIEW, batches.show)},
+    f"{batches.PATH}/{{id}}/cancel": {"POST": Operation(Action.BATCH_CANCEL, batches.cancel)},
+    chats.PATH: {"GET": Operation(Action.RESPONSE_VIEW, chats.page)},
+    f"{chats.PATH}/{{id}}": {
+        "GET": Operation(Action.RESPONSE_VIEW, chats.show),
+        "POST": Operation(Action.RESPONSE_UPDATE, chats.update),
+        "DELETE": Operation(Action.RESPONSE_DELETE, chats.delete),
+    },
+    f"{chats.PATH}/{{id}}/messages": {"GET": Operation(Action.RESPONSE_VIEW, chats.messages)},
+}
+# Of IDs, where not every one that has no slash is good.
+_IDS = {models.PATH: ".*", responses.PATH: "resp_[^/]*", chats.PATH: f"{CHAT}[^/]*"}
+
+
+def _pattern(label: str) -> str:
+    base, _, rest = label.partition("/{id}")
+    id_ = _IDS.get(base, "[^/]+") if label != base else ""
+    return f"({re.escape(base)}(?:/({id_})){re.escape(rest)})" if id_ else f"({re.escape(base)}())"
+
+
+# Two groups for each path: the path, and the ID in it.
+_PATHS = re.compile("|".join(map(_pattern, _OPERATIONS)), re.DOTALL)
+_LABELS = tuple(_OPERATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A path of the gateway: its name in metrics and the ledger, the ID in it, its operations."""
+
+    label: str
+    id: str
+    operations: Mapping[str, Operation]
+
+
+def own_path(method: str, path: str) -> Own | None:
+    """Return the path of the gateway that a request goes to; None for those of tasks and others."""
+    match = _PATHS.fullmatch(path)
+    # Chats are listed under the path at which a task answers them.
+    if match is None or (path == chats.PATH and method != "GET"):
+        return None
+    at = match.lastindex or 1
+    label = _LABELS[at // 2]
+    return Own(label, match[at + 1], _OPERATIONS[label])
+
+
+def own_paths() -> tuple[str, ...]:
+    """Return the path that each group of paths begins with."""
+    return tuple(dict.fromkeys(label.partition("/{id}")[0] for label in _OPERATIONS))
 
 
 def own_label(method: str, path: str) -> str:
     """Return a path of the gateway as metrics and the ledger name it; empty for all others, such as
     those of tasks."""
-    if path in (MODELS, FEEDBACK):
-        return path
-    if (surface := surface_of(method, path)) is not None:
-        return surface.label(method, path)
-    return f"{MODELS}/{{id}}" if path.startswith(f"{MODELS}/") else ""
+    own = own_path(method, path)
+    return "" if own is None else own.label
 
 
 def answered_by(path: str, named: bool) -> str:
     """Return what answers `path`, or with `named` the path with a deployment behind it; empty for
     nothing, so that a task may have it. Imports nothing, since a discovery is going on."""
     for each in (path, f"{path}/{_NAME}") if named else (path,):
-        if any(own_label(method, each) for method in _METHODS):
+        if any(own_label(method, each) for method in ("GET", "POST")):
             return "the gateway"
     return ""
 

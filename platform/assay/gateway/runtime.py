@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Collection, Coroutine, Iterable
-from typing import Any
+from collections.abc import Collection
 
 import redis.asyncio
 from django.conf import settings
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from assay.gateway.admission import Running
-from assay.gateway.batch_runner import BatchRunner
-from assay.gateway.cold_start import ColdStarts
-from assay.gateway.feedback import FeedbackDesk
-from assay.gateway.file_upload import FileDesk
-from assay.gateway.index_cache import IndexCache
-from assay.gateway.ledger import Ledger
-from assay.gateway.media import MediaDesk
-from assay.gateway.pipeline import Pipeline
-from assay.gateway.plug_ins import PlugInDesk
-from assay.gateway.quotas import DeviceTimes, Quotas
-from assay.gateway.refresher import Refresher
-from assay.gateway.replies import Replies
-from assay.gateway.response_desk import ResponseDesk
-from assay.gateway.snapshot import Snapshot
-from assay.gateway.worker_watch import WorkerWatch
+from assay.gateway.access.admission import Running
+from assay.gateway.access.refresher import Refresher
+from assay.gateway.access.snapshot import Snapshot
+from assay.gateway.batches.runner import BatchRunner
+from assay.gateway.inference import Inference
+from assay.gateway.knowledge.index_cache import IndexCache
+from assay.gateway.knowledge.retrieval import Retrieval
+from assay.gateway.quota.ledger import Ledger
+from assay.gateway.quota.quotas import DeviceTimes, Quotas
+from assay.gateway.run.cancellations import Cancellations
+from assay.gateway.run.cold_start import ColdStarts
+from assay.gateway.run.media import MediaDesk
+from assay.gateway.run.parts import Parts
+from assay.gateway.run.pipeline import Pipeline
+from assay.gateway.run.plug_ins import PlugInDesk
+from assay.gateway.run.reply_streams import Replies
+from assay.gateway.run.worker_watch import WorkerWatch
+from assay.gateway.stored.conversations import ResponseDesk
+from assay.gateway.stored.feedback import FeedbackDesk
+from assay.gateway.stored.requests import Desks
+from assay.gateway.stored.uploads import FileDesk
 from governance.usage.sealing import require_usage_key
 from workers import tracing
 from workers.sealing import GatewaySeals
-from workers.wire import cancel_channel, realm_of
 from workers.wire_keys import WireKey
-
-logger = logging.getLogger(__name__)
 
 _CONNECTIONS = 8
 _TIMEOUT_S = 2
@@ -59,85 +59,71 @@ class Runtime:
     def __init__(self) -> None:
         require_usage_key()
         wire = WireKey(settings.WIRE_KEY)
-        self.seals = GatewaySeals(wire)
         self.client = _client()
         # Two connections: reservations and settlements on one, replies on the other, whose blocking
         # reads of one second each need a longer timeout.
         self._commands = Pipeline(settings.REDIS_URL, timeout_s=_TIMEOUT_S)
         self._reader = Pipeline(settings.REDIS_URL, timeout_s=10)
-        self.quotas = Quotas(self._commands)
-        self.device_times = DeviceTimes()
-        self.ledger = Ledger(self.quotas)
-        self.replies = Replies(self._reader, self._commands)
-        self.worker_watch = WorkerWatch(self.client, self.replies)
-        self.refresher = Refresher(self.client)
-        self.cold_starts = ColdStarts(self.client, self.refresher)
-        self.running = Running(self.refresher, self._note)
-        self.cancellations = Cancellations(self.client, wire, self.replies)
+        quotas, replies = Quotas(self._commands), Replies(self._reader, self._commands)
+        refresher = Refresher(self.client)
+        self.parts = Parts(
+            running=Running(refresher, self._note),
+            refresher=refresher,
+            quotas=quotas,
+            device_times=DeviceTimes(),
+            ledger=Ledger(quotas),
+            replies=replies,
+            seals=GatewaySeals(wire),
+            cancellations=Cancellations(self.client, wire, replies),
+            plug_ins=PlugInDesk(),
+        )
+        self.ledger = self.parts.ledger
+        self.worker_watch = WorkerWatch(self.client, replies)
+        self._cold_starts = ColdStarts(self.client, refresher)
         self.media = MediaDesk()
-        self.plug_ins = PlugInDesk()
-        self.feedback = FeedbackDesk()
-        self.responses = ResponseDesk()
-        self.files = FileDesk()
-        self.batches = BatchRunner(self)
-        self.indexes = IndexCache()
+        self._indexes = IndexCache()
+        retrieval = Retrieval(self.parts, self.media, self._indexes, self._cold_starts)
+        responses = ResponseDesk()
+        self.inference = Inference(self.parts, self.media, self._cold_starts, retrieval, responses)
+        self._batches = BatchRunner(self.client, self.parts, self.inference)
+        self.desks = Desks(
+            ledger=self.ledger,
+            retrieval=retrieval,
+            responses=responses,
+            files=FileDesk(),
+            feedback=FeedbackDesk(),
+            wake_batches=self._batches.wake,
+        )
 
     def start(self) -> None:
         tracing.start("assay-web")
-        self.running.start()
-        self.refresher.start()
-        self.replies.start()
+        self.parts.running.start()
+        self.parts.refresher.start()
+        self.parts.replies.start()
         self.worker_watch.start()
         self.ledger.start()
         self.media.start()
-        self.batches.start()
+        self._batches.start()
 
     def _note(self, snapshot: Snapshot, answering: Collection[int]) -> None:
         """Hear which deployments answer requests at a new snapshot."""
-        self.cold_starts.note(snapshot, answering)
+        self._cold_starts.note(snapshot, answering)
         entries = snapshot.deployments.values()
         realms = {each.id: each.realms for each in entries if each.id in answering}
-        self.replies.placed(realms, snapshot.read_at)
+        self.parts.replies.placed(realms, snapshot.read_at)
 
     async def stop(self) -> None:
         """Settle what is under way, then let go of everything."""
-        await self.batches.stop()
+        await self._batches.stop()
         await self.ledger.stop()
         await self.worker_watch.stop()
-        await self.replies.stop()
-        await self.refresher.stop()
-        await self.running.stop()
+        await self.parts.replies.stop()
+        await self.parts.refresher.stop()
+        await self.parts.running.stop()
         await self.media.stop()
-        await self.feedback.stop()
-        await self.responses.stop()
-        await self.files.stop()
-        await self.indexes.stop()
+        for desk in (self.desks.feedback, self.desks.responses, self.desks.files):
+            await desk.stop()
+        await self._indexes.stop()
         await asyncio.gather(self._commands.aclose(), self._reader.aclose(), self.client.aclose())
         await self.client.connection_pool.disconnect()
         await asyncio.to_thread(tracing.stop)
-
-
-class Cancellations:
-    """Publishes cancellations to the engine workers that may have a request."""
-
-    def __init__(self, client: redis.asyncio.Redis, wire: WireKey, replies: Replies) -> None:
-        self._client = client
-        self._wire = wire
-        self._replies = replies
-
-    def publish(self, request_id: str, workers: Iterable[str] = ()) -> Coroutine[Any, Any, None]:
-        """Tell the workers that the caller stopped waiting. A lost message costs only compute.
-
-        They are those that have the request as far as is known at the call, since it may be closed
-        before the messages are sent; of a request of another gateway, `workers` by address.
-        """
-        realms = self._replies.realms(request_id) | {realm_of(worker) for worker in workers}
-        return self._publish(request_id, realms)
-
-    async def _publish(self, request_id: str, realms: frozenset[str]) -> None:
-        try:
-            for realm in realms:
-                message = self._wire.of(realm).cancel_message(request_id)
-                await self._client.publish(cancel_channel(realm), message)
-        except (redis.RedisError, OSError) as error:
-            logger.warning("Request %s could not be cancelled: %s", request_id, error)

@@ -240,8 +240,9 @@ class Stack:
 
     def _workers(self) -> None:
         self._spawn(
-            "compute-worker", "worker", *_CELERY, "-I", "workers.tasks.jobs", "-Q", "compute",
-            "-P", "threads", "-c", str(JOBS_AT_A_TIME), "-n", "compute@%h", *_QUIET,
+            "compute-worker", "worker", *_CELERY, "-I", "workers.celery_tasks.jobs",
+            "-Q", "compute", "-P", "threads", "-c", str(JOBS_AT_A_TIME),
+            "-n", "compute@%h", *_QUIET,
         )  # fmt: skip
         self.start_engine_worker()
 
@@ -250,7 +251,7 @@ class Stack:
         name = "engine-worker" if number == 1 else f"engine-worker-{number}"
         self._own[name] = self._own["engine-worker"]
         self._spawn(
-            name, "worker", *_CELERY, "-I", "workers.tasks.inference",
+            name, "worker", *_CELERY, "-I", "workers.celery_tasks.inference",
             "-Q", "engine.none", "-P", "threads", "-c", "16", "-n", f"engine{number}@%h", *_QUIET,
         )  # fmt: skip
 

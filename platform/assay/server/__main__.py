@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 @contextmanager
 def counted_together() -> Iterator[None]:
     """Have all processes count into one private folder, so that each shows the counts of all
-    (`assay.gateway.exposition`). prometheus_client looks for it when it is imported, later."""
+    (`assay.gateway.monitoring.exposition`). prometheus_client looks for it when it is imported,
+    later."""
     # uvicorn raises the signal that ended it again, whose own effect would leave the folder.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     folder = tempfile.mkdtemp(prefix="assay-metrics-")

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.urls import Resolver404, resolve
 
 from assay.api.parsers import MULTIPART_OVERHEAD
-from assay.gateway.http import Scope, header
+from assay.gateway.http.asgi import Scope, header
 from assay.server.gate import RETRY_AFTER_S
 from governance.errors import InvalidInput, TooLarge, Unavailable
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from django.conf import settings
 
 from assay.addresses import networks, plain_address
-from assay.gateway.http import Scope
+from assay.gateway.http.asgi import Scope
 from assay.server.shares import Shares
 
 CONNECTION = "assay.connection"

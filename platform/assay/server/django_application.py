@@ -18,7 +18,7 @@ from django.utils.functional import cached_property
 
 from assay.api.parsers import MULTIPART_OVERHEAD
 from assay.cookies import read_cookies
-from assay.gateway.http import Message, Pace, Receive, Scope, Send
+from assay.gateway.http.asgi import Message, Pace, Receive, Scope, Send
 from assay.server import bodies, downloads
 from assay.server.connections import prove
 from assay.server.gate import Gate, Overloaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assay.gateway.http import Message
+from assay.gateway.http.asgi import Message
 
 _HEADER = "X-Assay-Ungated"
 _NAME = _HEADER.lower().encode()

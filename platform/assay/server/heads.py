@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from assay.gateway.errors import WrongContentType
-from assay.gateway.http import Scope
+from assay.gateway.http.asgi import Scope
+from assay.gateway.http.errors import WrongContentType
 from governance.errors import DomainError, InvalidInput
 from registry.catalog.header_values import header_value
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from assay.gateway.http import Scope, client_address
+from assay.gateway.http.asgi import Scope, client_address
 from assay.server.connections import CONNECTION, Waiting, protected, source_of
 from assay.server.step_writer import StepWriter
 

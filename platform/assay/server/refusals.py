@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 
 from assay.api.problems import PATHS, from_domain_error
-from assay.gateway.errors import error_headers, error_json
-from assay.gateway.http import Scope, Send, respond
+from assay.gateway.http.asgi import Scope, Send, respond
+from assay.gateway.http.errors import error_headers, error_json
 from assay.scim.protocol import refusal as scim_refusal
 from governance.errors import DomainError
 from registry.catalog.endpoints import INFERENCE_PATHS

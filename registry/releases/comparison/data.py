@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from registry import store
 from registry.datasets.models import DatasetVersion
+from registry.storage import store
 
 # Of both together: about a second of reading.
 MAX_ROWS = 400_000

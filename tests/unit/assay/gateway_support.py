@@ -1,7 +1,7 @@
 """A real gateway under uvicorn, real stores, and a responder that stands in for the engine worker.
 
 The responder reads the Celery queue through kombu and answers over the reply stream with
-`workers.wire`, as `workers.tasks.inference` does; only the model is missing.
+`workers.wire`, as `workers.celery_tasks.inference` does; only the model is missing.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ class Stage:
 
     def notify(self) -> None:
         """Publish, and return once the gateway has read the database again."""
-        refresher = self.application.gateway.start().refresher
+        refresher = self.application.gateway.start().parts.refresher
         # Twice, since one reading may have been under way already.
         for _ in range(2):
             before = refresher.readings

@@ -9,7 +9,6 @@ from uuid import uuid4
 import numpy as np
 from django.conf import settings
 
-from registry import store
 from registry.knowledge.chunks import chunk_spans
 from registry.knowledge.index_format import IndexedDocument, write_index
 from registry.knowledge.models import (
@@ -19,6 +18,7 @@ from registry.knowledge.models import (
     KnowledgeIndex,
 )
 from registry.manifests import build_manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.assay.gateway_support import DIGEST, Reply, Stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from assay.portal.tasks import tasks_of
+from assay.portal.todo import todos_of
 from governance.people.models import Person
 from governance.people.selectors import principal_for_person
 from governance.reviews.assignments.models import ReviewAssignment
@@ -64,7 +64,7 @@ def test_inbox_and_tasks_show_what_is_assigned(company: Company) -> None:
     html = " ".join(carla.get("/reviews?assigned=me").content.decode().split())
     assert f'/reviews/{review.pk}"' in html
     assert f"assigned to {company.carla.name}" in html
-    tasks = tasks_of(principal_for_person(company.carla))
+    tasks = todos_of(principal_for_person(company.carla))
     (mine,) = [task for task in tasks if task.href == f"/reviews/{review.pk}"]
     assert mine.detail.startswith("assigned to you")
 

@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.retry import Retry
 
 from assay.broker_users import NAMES, USERS, access_control_file, new_passwords
-from assay.gateway.batch_places import BatchPlaces, places_key
+from assay.gateway.batches.places import BatchPlaces, places_key
 from assay.local.services import Valkey
 from governance.quotas.wire import SCRIPT, Amount, Queued, reserve_arguments
 

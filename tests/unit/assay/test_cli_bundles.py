@@ -14,9 +14,9 @@ from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
 from governance.keys.services import access_token_create
 from governance.people.models import Department, Person
-from registry import store
 from registry.intake.models import Intake, IntakeState
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.storage.backend import file_key
 from registry.versions.models import ModelVersion
 from tests.proofs import fresh_proof
@@ -24,8 +24,8 @@ from tests.unit.assay.test_cli import Run, ada, run, signed_in
 from tests.unit.registry.objects import lora_files, model, safetensors, version
 from tests.unit.registry.office import Office
 from tools import bundle
+from workers.celery_tasks.jobs import run as run_job
 from workers.jobs.finishing import job_finish
-from workers.tasks.jobs import run as run_job
 
 __all__ = ["ada", "run", "signed_in"]
 

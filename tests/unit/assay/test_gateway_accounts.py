@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis as AsyncRedis
 
-from assay.gateway.errors import error_headers
-from assay.gateway.exposition import exposition
-from assay.gateway.ledger import ANONYMOUS_PER_S, Ledger, RefusalLimiter, Settlement
-from assay.gateway.quotas import Quotas, QuotaStopped, Reservation
+from assay.gateway.http.errors import error_headers
+from assay.gateway.monitoring.exposition import exposition
+from assay.gateway.quota.ledger import ANONYMOUS_PER_S, Ledger, RefusalLimiter, Settlement
+from assay.gateway.quota.quotas import Quotas, QuotaStopped, Reservation
 from governance.errors import Unavailable
 from governance.quotas.store import read_counts, reclaim
 from governance.quotas.wire import READY_KEY, SCRIPT, Amount, Limit

@@ -13,7 +13,7 @@ import pytest
 from django.utils import timezone
 from openai import BadRequestError
 
-from assay.gateway import probes
+from assay.gateway.monitoring import probes
 from governance.people.models import Person
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.measurements.loops import LoopTimes

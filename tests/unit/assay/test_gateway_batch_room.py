@@ -11,9 +11,9 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway import batch_run
-from assay.gateway.batch_places import places_key, wanted_key
-from assay.gateway.batch_run import ENGINE_TRIES
+from assay.gateway.batches import run as batch_run
+from assay.gateway.batches.places import places_key, wanted_key
+from assay.gateway.batches.run import ENGINE_TRIES
 from registry.batches import services as batch_services
 from registry.batches.models import Batch, BatchLine
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of

@@ -11,7 +11,7 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway import batch_line
+from assay.gateway.inference import Inference
 from governance.audit.models import AuditEvent
 from governance.keys.models import ApiKey
 from governance.policy.models import PolicyVersion
@@ -227,16 +227,16 @@ def test_a_line_that_breaks_the_gateway_fails_alone(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.deployment()
-    infer = batch_line.infer
+    infer = Inference.infer
 
-    async def break_once(runtime: Any, call: Any, *more: Any) -> None:
+    async def break_once(inference: Inference, call: Any, *more: Any) -> None:
         if not broken:
             broken.append(call.request_id)
             raise RuntimeError("secret")
-        await infer(runtime, call, *more)
+        await infer(inference, call, *more)
 
     broken: list[str] = []
-    monkeypatch.setattr(batch_line, "infer", break_once)
+    monkeypatch.setattr(Inference, "infer", break_once)
     client = stage.client(stage.key())
     made = create(client, [line("a"), line("b")])
     done = ended(client, made.id)

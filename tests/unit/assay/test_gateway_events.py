@@ -9,7 +9,7 @@ import httpx
 import pytest
 from django.conf import settings
 
-from assay.gateway.ledger import ANONYMOUS_PER_S
+from assay.gateway.quota.ledger import ANONYMOUS_PER_S
 from governance.audit.models import AuditEvent
 from governance.audit.personal import opened_body
 from governance.audit.selectors import audit_events_visible_to

@@ -20,10 +20,6 @@ USED = {
         "test_gateway_batches.py::test_the_files_of_a_batch_expire_when_its_creation_says",
         "batch_support.py::create",
     ],
-    "BatchesQuery": [
-        "test_gateway_batches.py::test_a_batch_answers_every_line_once_and_bills_it_once",
-        "test_gateway_batches.py::test_a_list_of_batches_goes_on_after_one",
-    ],
     "ChatsQuery": [
         "test_gateway_chats.py::test_a_stored_chat_is_read_listed_labeled_and_deleted",
     ],
@@ -32,6 +28,10 @@ USED = {
         "test_gateway_files.py::test_a_file_is_uploaded_read_listed_and_deleted",
     ],
     "ItemsQuery": ["test_gateway_responses.py::test_parameters_of_reading_act_or_are_refused"],
+    "ListQuery": [
+        "test_gateway_batches.py::test_a_batch_answers_every_line_once_and_bills_it_once",
+        "test_gateway_batches.py::test_a_list_of_batches_goes_on_after_one",
+    ],
     "MessagesQuery": [
         "test_gateway_chats.py::test_a_stored_chat_is_read_listed_labeled_and_deleted",
     ],
@@ -52,7 +52,7 @@ USED = {
 def schemas() -> dict[str, type[BaseModel]]:
     """Return the schemas of requests that the gateway itself declares, by name."""
     found: dict[str, type[BaseModel]] = {}
-    for module in pkgutil.iter_modules(assay.gateway.__path__, "assay.gateway."):
+    for module in pkgutil.walk_packages(assay.gateway.__path__, "assay.gateway."):
         for value in vars(importlib.import_module(module.name)).values():
             is_schema = isinstance(value, type) and issubclass(value, Strict)
             if is_schema and value.__module__ == module.name:

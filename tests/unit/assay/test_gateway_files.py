@@ -12,7 +12,7 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
-from assay.gateway import database_desk
+from assay.gateway.stored import database_desk
 from governance.audit.models import AuditEvent
 from registry.files import content, room
 from registry.files.models import StoredFile

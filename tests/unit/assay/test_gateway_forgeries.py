@@ -249,7 +249,7 @@ def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> No
             "bounce": key.bounce_mac(request.request_id, request.reply_stream),
         }
         stage.redis.xadd(reply_stream(request.reply_stream, realm), fields)
-        expected = stage.application.gateway.start().replies._expected[request.request_id]
+        expected = stage.application.gateway.start().parts.replies._expected[request.request_id]
         wait_until(lambda: realm in expected.early)
         stage.notify()
         assert not expected.early

@@ -12,7 +12,8 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
-from assay.gateway import admission, execution, refresher
+from assay.gateway.access import admission, refresher
+from assay.gateway.run import execution
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from registry.releases.models import Release, ReleaseState
@@ -288,7 +289,7 @@ def test_a_reading_that_began_before_the_notice_brings_no_dead_key_back(
     stage.redis.publish(SNAPSHOT_CHANNEL, "")
     assert begun.wait(10)
     change(stage, token, revoked_at=timezone.now())
-    pending = stage.application.gateway.start().refresher.pending
+    pending = stage.application.gateway.start().parts.refresher.pending
     wait_until(lambda: public_id(token) in pending)
     go_on.set()
     assert stage.post(CHAT, token, json=GOOD).status_code == 401
@@ -312,7 +313,7 @@ def test_a_changed_key_that_cannot_be_read_is_not_trusted(
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
         assert "could not be read again" in stream.end()
         assert stream.ended_at - changed < admission.PATIENCE_S + 1
-    wait_until(lambda: not stage.application.gateway.start().refresher.pending)
+    wait_until(lambda: not stage.application.gateway.start().parts.refresher.pending)
 
 
 def test_a_key_that_was_revoked_by_a_host_whose_clock_is_ahead_is_dead_at_once(

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, PermissionDeniedError
 
-from assay.gateway import index_cache
+from assay.gateway.knowledge import index_cache
 from governance.keys.models import ApiKey
 from registry.knowledge.models import DocumentVersion, KnowledgeBase
 from tasks.text_generation.grounded import INSTRUCTION

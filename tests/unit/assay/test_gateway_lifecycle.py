@@ -13,8 +13,9 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway import execution, snapshot
-from assay.gateway.refresher import LOOKUPS_PER_S
+from assay.gateway.access import snapshot
+from assay.gateway.access.refresher import LOOKUPS_PER_S
+from assay.gateway.run import execution
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from governance.keys.tokens import format_token, mint
@@ -309,7 +310,7 @@ def test_a_key_works_the_moment_it_is_made(stage: Stage) -> None:
 
 def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage) -> None:
     token = stage.key()
-    refresher = stage.application.gateway.start().refresher
+    refresher = stage.application.gateway.start().parts.refresher
     before = refresher.readings
     public_id = token.split("_")[1]
     ApiKey.objects.filter(public_id=public_id).update(revoked_at=timezone.now())
@@ -320,13 +321,14 @@ def test_a_notice_of_one_key_has_that_key_read_alone(stage: Stage) -> None:
 
 
 def test_guessed_keys_cannot_keep_the_database_busy(stage: Stage) -> None:
-    refresher = stage.application.gateway.start().refresher
+    refresher = stage.application.gateway.start().parts.refresher
     stage.notify()
     asked: list[str] = []
     read = snapshot.read_keys
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "assay.gateway.refresher.read_keys", lambda ids: (asked.extend(ids), read(ids))[1]
+            "assay.gateway.access.refresher.read_keys",
+            lambda ids: (asked.extend(ids), read(ids))[1],
         )
         started = time.monotonic()
         for _ in range(60):

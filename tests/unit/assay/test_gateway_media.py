@@ -16,8 +16,8 @@ from django.conf import settings as django_settings
 from PIL import Image
 from pydantic import ConfigDict
 
-from assay.gateway import media as gateway_media
-from assay.gateway.media import MediaDesk, media_body_limit
+from assay.gateway.run import media as gateway_media
+from assay.gateway.run.media import MediaDesk, media_body_limit
 from governance.errors import QuotaExceeded, Unavailable
 from governance.usage.units import Unit
 from registry.catalog.endpoints import MediaResult, Plan

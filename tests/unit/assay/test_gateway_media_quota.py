@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis as redis_module
 
-from assay.gateway.quotas import Quotas, QuotaStopped
+from assay.gateway.quota.quotas import Quotas, QuotaStopped
 from governance.errors import Unavailable
 from governance.quotas.store import read_counts
 from governance.quotas.wire import Amount, Limit, Queued

@@ -11,7 +11,7 @@ import pytest
 import redis as redis_module
 import redis.asyncio
 
-from assay.gateway.quotas import Quotas
+from assay.gateway.quota.quotas import Quotas
 from governance.audit.models import AuditEvent
 from governance.quotas.maintenance import orphans_settle
 from governance.quotas.models import Price

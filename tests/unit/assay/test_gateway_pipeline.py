@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis as redis_module
 
-from assay.gateway import pipeline as module
-from assay.gateway.pipeline import Pipeline
+from assay.gateway.run import pipeline as module
+from assay.gateway.run.pipeline import Pipeline
 from assay.local.services import Valkey
 
 

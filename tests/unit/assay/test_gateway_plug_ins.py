@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from assay.gateway import plug_ins
-from assay.gateway.endpoints import routes
+from assay.gateway.run import plug_ins
+from assay.gateway.run.routes import routes
 from registry.catalog import TASKS, discovered
 from registry.catalog.code import CODES, NO_PACKAGES
 from registry.catalog.endpoints import Answer, Endpoint, Plan

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from assay.gateway.prompts import OwnPrompt, own_prompt, with_prompt
-from assay.gateway.snapshot import read_snapshot
+from assay.gateway.access.prompts import OwnPrompt, own_prompt, with_prompt
+from assay.gateway.access.snapshot import read_snapshot
 from registry.catalog.prompt import PromptDocument
 from registry.catalog.requests import Body, RequestInvalid
 from registry.versions.models import ModelVersion

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from assay.gateway import snapshot as snapshots
-from assay.gateway.access import (
+from assay.gateway.access import snapshot as snapshots
+from assay.gateway.access.authentication import KeyRefused, authenticate
+from assay.gateway.access.decisions import (
     Circumstances,
     NotConfirmed,
     Refused,
     find_deployment,
     known_task,
 )
-from assay.gateway.authentication import KeyRefused, authenticate
-from assay.gateway.key_entries import KeyEntry
-from assay.gateway.snapshot import DeploymentEntry, Snapshot
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
 from governance.keys.tokens import ParsedToken, secret_hmac
 from governance.policy.engine import PolicySnapshot, Resource
 from governance.principals import Principal, PrincipalKind

@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from assay.gateway import repeats
-from assay.gateway.repeats import KEPT_S, PREFIX
+from assay.gateway.run import repeats
+from assay.gateway.run.repeats import KEPT_S, PREFIX
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from workers.wire import Delta, Done, Failed
 

@@ -8,14 +8,14 @@ import os
 import pytest
 import redis as redis_module
 
-from assay.gateway.pipeline import Pipeline
-from assay.gateway.replies import Replies
+from assay.gateway.run.pipeline import Pipeline
+from assay.gateway.run.reply_streams import Replies
 
 
 async def test_its_stream_is_deleted_while_a_read_blocks(
     redis: redis_module.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assay.gateway.replies._BLOCK_MS", 600_000)
+    monkeypatch.setattr("assay.gateway.run.reply_streams._BLOCK_MS", 600_000)
     reader, commands = (Pipeline(os.environ["REDIS_URL"], timeout_s=600) for _ in range(2))
     replies = Replies(reader, commands)
     redis.xadd(replies.stream, {"id": "1"})

@@ -10,8 +10,8 @@ import pytest
 from django.urls import get_resolver
 
 from assay.api.inference_description import inference_description
+from assay.gateway.monitoring.probes import PROBES
 from assay.gateway.paths import answered_by, own_label
-from assay.gateway.probes import PROBES
 from registry.catalog import TASKS
 from registry.catalog.discovery import discover, installed
 from registry.catalog.endpoints import INFERENCE_PATHS

@@ -14,10 +14,10 @@ import openai
 import pytest
 from django.utils import timezone
 
-from assay.gateway.call import Call
-from assay.gateway.database_desk import DEPARTMENT_WAITING_MAX
-from assay.gateway.key_entries import KeyEntry
-from assay.gateway.response_desk import ResponseDesk
+from assay.gateway.access.call import Call
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.stored.conversations import ResponseDesk
+from assay.gateway.stored.database_desk import DEPARTMENT_WAITING_MAX
 from governance.audit.models import AuditEvent
 from governance.errors import Unavailable
 from governance.people.models import Department

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from assay.gateway.endpoints import routes
+from assay.gateway.run.routes import routes
 from registry.catalog import TASKS, code, discovered
 from registry.catalog.endpoints import Answer, Endpoint, Plan
 from registry.catalog.inputs import Inputs

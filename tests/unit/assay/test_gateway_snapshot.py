@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from assay.gateway.snapshot import read_snapshot
+from assay.gateway.access.snapshot import read_snapshot
 from governance.keys.models import ApiKey
 from tests.unit.assay.gateway_support import DIGEST, Stage, stage
 from workers.deployments.models import Deployment, Replica
@@ -53,7 +53,7 @@ def test_personal_tokens_are_not_read_with_the_keys_and_still_told_why(stage: St
     # Looked up when it is presented; the whole reading after that leaves it out again.
     refused = stage.post("/v1/chat/completions", personal, json={})
     assert (refused.status_code, "personal access token" in refused.text) == (401, True)
-    refresher = stage.application.gateway.start().refresher
+    refresher = stage.application.gateway.start().parts.refresher
     assert refresher.snapshot is not None
     assert personal.split("_")[1] in refresher.snapshot.keys
     stage.notify()

@@ -12,7 +12,7 @@ import pytest
 import redis as redis_module
 from redis.asyncio import Redis as AsyncRedis
 
-from assay.gateway.quotas import Quotas, QuotaStopped
+from assay.gateway.quota.quotas import Quotas, QuotaStopped
 from governance.quotas import store
 from governance.quotas.maintenance import orphans_settle
 from governance.quotas.models import Price
@@ -130,7 +130,7 @@ def draw(request: InferenceRequest, reply: Reply) -> None:
 @pytest.fixture
 def painter(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A deployment of a task in images. None of the tasks that ship is one yet."""
-    monkeypatch.setattr("assay.gateway.snapshot.task_unit", lambda task: Unit.IMAGES)
+    monkeypatch.setattr("assay.gateway.access.snapshot.task_unit", lambda task: Unit.IMAGES)
     Price.objects.create(deployment="painter", prompt=10**9, units={"images": 40_000})
     stage.deployment("painter", behaviour=draw)
     return stage

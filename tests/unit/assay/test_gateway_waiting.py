@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from assay.gateway.feedback import DEPARTMENT_WAITING_MAX, FeedbackDesk
-from assay.gateway.key_entries import KeyEntry
-from assay.gateway.waiting import WaitingBound
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.http.waiting import WaitingBound
+from assay.gateway.stored.feedback import DEPARTMENT_WAITING_MAX, FeedbackDesk
 from governance.errors import Unavailable
 from governance.principals import Principal, PrincipalKind
 from registry.catalog.requests import Body

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from assay.gateway import worker_watch
+from assay.gateway.run import worker_watch
 from tests.unit.assay.gateway_support import DIGEST, Reply, Stage, say_hello, stage, wait_until
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Stream
 from workers.deployments.models import Deployment, Replica

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assay.gateway.index_cache import Kept
+from assay.gateway.knowledge.index_cache import Kept
 
 
 def test_of_two_threads_that_lack_an_index_one_loads_it() -> None:

@@ -17,9 +17,9 @@ from django.test import Client
 from django.utils import timezone
 
 from governance.people.models import Person
-from registry import store
 from registry.intake.models import Intake
 from registry.manifests import Manifest, ManifestFile, build_manifest
+from registry.storage import store
 from registry.storage.cache import Cache
 from tests.unit.assay.node_support import DjangoTransport, client_of, node_made
 from tests.unit.registry.objects import safetensors

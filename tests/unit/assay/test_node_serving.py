@@ -22,6 +22,7 @@ from tests.unit.assay.node_support import DjangoTransport, client_of, node_made,
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import changed
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.messages import read
 from workers.control.protocol import Assignments, AssignmentsQuery, Plan, ReplicaReport, Software
 from workers.deployments import reconciler
@@ -36,7 +37,6 @@ from workers.remote.client import ControlPlaneAway, NodeClient
 from workers.remote.control import RemoteControl
 from workers.remote.files import RemoteFiles
 from workers.remote.identity import identity_read
-from workers.tasks.hosting import EngineHost
 from workers.wire_keys import WireKey
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]

@@ -11,7 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from assay.api.inference_description import inference_description
 from assay.cli.doctor import check_tasks
 from assay.cli.findings import CheckFailed
-from assay.gateway.endpoints import routes
+from assay.gateway.run.routes import routes
 from registry.catalog import discovered, get_task
 from registry.catalog.code import CODES
 from registry.catalog.declaration import Task

@@ -15,8 +15,8 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from assay.gateway.exposition import READINGS
-from assay.gateway.probes import measure_log
+from assay.gateway.monitoring.exposition import READINGS
+from assay.gateway.monitoring.probes import measure_log
 from governance.audit.alarms import ALARMS, siem_behind
 from governance.audit.streaming import https, streamer, syslog
 from governance.audit.streaming.destinations import destinations_from

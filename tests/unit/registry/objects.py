@@ -16,7 +16,6 @@ from django.conf import settings
 from django.utils import timezone
 
 from governance.people.models import Department, Person
-from registry import store
 from registry.catalog import get_row_kind
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.datasets.parsing import parse_dataset
@@ -24,6 +23,7 @@ from registry.evaluations.models import Evaluation
 from registry.evaluations.services import evaluation_record
 from registry.intake.models import Intake, IntakeState
 from registry.manifests import Manifest, build_manifest
+from registry.storage import store
 from registry.versions.models import Model, ModelVersion
 
 CLASSIFY = "text-classification"

@@ -24,7 +24,6 @@ from governance.errors import (
 )
 from governance.people.models import Department, Person
 from governance.principals import Principal
-from registry import store
 from registry.intake.models import Intake, IntakeState
 from registry.intake.selectors import intakes_visible_to
 from registry.intake.services import (
@@ -35,6 +34,7 @@ from registry.intake.services import (
     version_parameters,
 )
 from registry.intake.states import ALLOWED_TRANSITIONS, INTAKE_STATES
+from registry.storage import store
 from registry.versions.models import Model, ModelVersion
 from registry.versions.weights import checked_quantization
 from tests.unit.audit_support import bodies, recorded

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from governance.errors import InvalidInput
-from registry import store
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, build_manifest
+from registry.storage import store
 from registry.storage.backend import Source, StoreUnavailable, file_key
 from registry.storage.folder import FolderBackend
 from registry.storage.upgrade import is_old, store_upgrade

@@ -21,9 +21,8 @@ import urllib3
 from botocore.awsrequest import AWSResponse
 from django.core.exceptions import ImproperlyConfigured
 
-from registry import store
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, build_manifest
-from registry.storage import s3
+from registry.storage import s3, store
 from registry.storage.backend import Source, StoreUnavailable, file_key
 from registry.storage.s3 import S3Backend, S3Options
 from tests.unit.registry.test_store import syncs

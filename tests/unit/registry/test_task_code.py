@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from registry.catalog.code import NO_PACKAGES, task_code
+from registry.catalog import task_code
+from registry.catalog.code import NO_PACKAGES
 from registry.catalog.packages import CodeUnknown, Package, locked_names, packages_of
 from tests.installed import declaration, install
 
@@ -57,7 +58,8 @@ def started(
     begin = (
         "import json, sys\n"
         "from registry.catalog import TASKS, unavailable_tasks\n"
-        "from registry.catalog.code import CODE, code_enter, task_code\n"
+        "from registry.catalog import task_code\n"
+        "from registry.catalog.code import CODE, code_enter\n"
         "from workers.engines.names import load_name\n"
     )
     path = os.pathsep.join([*map(str, before), str(ROOT), str(ROOT / "platform"), str(site)])

@@ -73,7 +73,7 @@ def test_the_gateway_s_calls_import_nothing_late_that_the_task_does_not_require(
     install(site, "other-task", files, task=POINT)
     call = (
         "import asyncio\n"
-        "from assay.gateway.plug_ins import PlugInDesk\n"
+        "from assay.gateway.run.plug_ins import PlugInDesk\n"
         "late = load_name('other_task.late:late') if 'other-task' in TASKS else None\n"
         "try:\n    said = asyncio.run(PlugInDesk().call('other-task', late))\n"
         "except ImportError as error:\n    said = str(error)\n"

@@ -16,8 +16,8 @@ from governance.errors import DomainError
 from governance.people.models import Department, Person
 from governance.principals import Principal
 from governance.reviews.models import ReviewState
-from registry.catalog import discovered
-from registry.catalog.code import CODES, TaskCode, task_code
+from registry.catalog import discovered, task_code
+from registry.catalog.code import CODES, TaskCode
 from registry.catalog.packages import Package
 from registry.evaluations.services import gate_set
 from registry.incidents.services import incident_open

@@ -57,7 +57,7 @@ def _refused(status: int, message: str, code: str, param: str | None = None) -> 
 
 
 def _events(engine: Any, task: Task, plan: Plan, request_id: str, loaded: str) -> Iterator[Event]:
-    from workers.tasks.answering import typed
+    from workers.celery_tasks.answering import typed
 
     inputs, options = typed(task, plan.inputs.to_wire(), plan.options.to_wire())
     arrived: queue.Queue[Event] = queue.Queue()

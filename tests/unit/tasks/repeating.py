@@ -10,9 +10,9 @@ from typing import Any
 
 from registry.catalog.answers import difference, tolerance_of
 from registry.catalog.declaration import Task
+from workers.celery_tasks.comparing import answers_to
 from workers.control.protocol import ReferenceRequest
 from workers.engine_process.client import OwnEngines
-from workers.tasks.comparing import answers_to
 
 
 def differences(

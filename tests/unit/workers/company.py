@@ -11,9 +11,9 @@ from governance.people.models import Department, Person, RoleAssignment
 from governance.policy.services import policy_bootstrap
 from governance.principals import Principal
 from governance.reviews.policies.shipping import review_policies_bootstrap
-from registry import store
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.manifests import Manifest, build_manifest
+from registry.storage import store
 from registry.versions.models import Model, ModelVersion
 from tests.proofs import proven
 from tests.stored import stored_file

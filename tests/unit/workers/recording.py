@@ -95,7 +95,7 @@ def asked(
 ) -> EngineRequest:
     """Return a request as a worker makes it from a message. Raises RequestRefused."""
     # Imported late: tests of what loads no numerical library use this module too.
-    from workers.tasks.answering import typed
+    from workers.celery_tasks.answering import typed
 
     return EngineRequest(request_id, *typed(get_task(task), inputs, options or {}), adapter)
 

@@ -9,10 +9,10 @@ from typing import Any
 from django.conf import settings
 from redis import Redis
 
+from workers.celery_tasks.answering import Answerer
+from workers.celery_tasks.hosting import EngineHost
+from workers.celery_tasks.replies import Replies
 from workers.sealing import GatewaySeals, ReplyReader, ReplySeals, WorkerSeals
-from workers.tasks.answering import Answerer
-from workers.tasks.hosting import EngineHost
-from workers.tasks.replies import Replies
 from workers.wire import Event, InferenceRequest
 from workers.wire_keys import WireKey
 

@@ -18,19 +18,19 @@ from typer.testing import CliRunner
 from governance.audit.models import AuditEvent
 from governance.errors import InvalidInput
 from governance.principals import service_principal
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest, build_manifest
+from registry.storage import store
 from registry.storage.backend import StoreUnavailable, file_key
 from registry.storage.folder import FolderBackend
 from registry.versions.models import ModelVersion
 from tests.stored import media_list, preview, stored_file
 from tests.unit.workers import company
-from workers.artifacts.collection import store_collect, store_collect_due
-from workers.artifacts.copying import store_copy
-from workers.artifacts.inspection import FaultKind, store_contents, store_faults
-from workers.artifacts.needs import Unknowable, store_move_to_layout
 from workers.jobs.models import Job
+from workers.storage.collection import store_collect, store_collect_due
+from workers.storage.copying import store_copy
+from workers.storage.inspection import FaultKind, store_contents, store_faults
+from workers.storage.needs import Unknowable, store_move_to_layout
 
 pytestmark = pytest.mark.django_db
 ACTOR = service_principal("test")

@@ -10,18 +10,18 @@ import pytest
 
 from governance.people.models import Department
 from governance.principals import Principal
-from registry import store
 from registry.datasets.preview import dataset_media_open
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.knowledge.selectors import stored_text
+from registry.storage import store
 from tests.unit.registry.knowledge_world import LEAVE, base, document
 from tests.unit.registry.media_files import archive, picture
 from tests.unit.registry.media_tasks import PICTURES, register
 from tests.unit.registry.objects import Upload, sha256
 from tests.unit.registry.test_store_bucket import bucket, bucket_backend, server, source
 from tests.unit.workers import company
-from workers.artifacts.copying import store_copy
-from workers.artifacts.inspection import store_contents, store_faults
+from workers.storage.copying import store_copy
+from workers.storage.inspection import store_contents, store_faults
 
 __all__ = ["bucket", "server"]  # Fixtures.
 pytestmark = pytest.mark.django_db

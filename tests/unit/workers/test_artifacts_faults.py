@@ -19,15 +19,15 @@ from botocore.awsrequest import AWSResponse
 from django.db import connections
 
 from governance.principals import service_principal
-from registry import store
+from registry.storage import store
 from registry.storage.backend import StoreUnavailable, file_key, record_key
 from registry.versions.models import ModelVersion
 from tests.unit.audit_support import bodies
 from tests.unit.registry.test_store_bucket import bucket, bucket_backend, server
 from tests.unit.workers import company
 from tests.unit.workers.test_artifacts import AGE, age_all, made, pictures
-from workers.artifacts.collection import store_collect
-from workers.artifacts.inspection import FaultKind, store_faults
+from workers.storage.collection import store_collect
+from workers.storage.inspection import FaultKind, store_faults
 
 __all__ = ["bucket", "server"]  # Fixtures.
 pytestmark = pytest.mark.django_db

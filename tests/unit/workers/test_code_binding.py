@@ -15,8 +15,8 @@ from django.utils import timezone
 
 from assay.cli.doctor import check_task_code
 from assay.cli.findings import CheckFailed
-from assay.gateway.snapshot import read_snapshot
-from assay.portal.tasks import tasks_of
+from assay.gateway.access.snapshot import read_snapshot
+from assay.portal.todo import todos_of
 from governance.errors import WrongState
 from governance.keys.services import access_token_create
 from governance.people.models import Person
@@ -264,10 +264,10 @@ def test_the_department_is_asked_to_submit_it_again(runs: Any) -> None:
     deployment = deployed(version())
     lead = company.person("lea", "lead", "clinical")
     asked = f"Submit release {deployment.release_id} again"
-    assert not [task for task in tasks_of(lead) if task.title.startswith(asked)]
+    assert not [task for task in todos_of(lead) if task.title.startswith(asked)]
     runs(EVIL)
     held(deployment)
-    assert [task for task in tasks_of(lead) if task.title.startswith(asked)]
+    assert [task for task in todos_of(lead) if task.title.startswith(asked)]
 
 
 def test_a_dossier_from_before_names_no_packages(runs: Any) -> None:

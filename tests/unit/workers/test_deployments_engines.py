@@ -16,6 +16,9 @@ from registry.sandbox import landlock, readers
 from tests.fleets import assign_everything
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from workers.celery_tasks import engines
+from workers.celery_tasks.engines import engine_settings, offered_engines
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, WorkerKey
 from workers.deployments.plans import load_plan
@@ -24,9 +27,6 @@ from workers.deployments.services import deployment_create, replicas_heartbeat
 from workers.deployments.worker_keys import worker_key_register
 from workers.placement.assigning import placements_update
 from workers.placement.capacity import Capacity
-from workers.tasks import engines
-from workers.tasks.engines import engine_settings, offered_engines
-from workers.tasks.hosting import EngineHost
 
 pytestmark = pytest.mark.django_db
 KEY = "ab" * 32

@@ -15,12 +15,12 @@ from registry.releases.models import Release
 from tests.fleets import assign_everything
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create, deployment_stop
 from workers.deployments.states import LIVE
-from workers.tasks.hosting import EngineHost
 from workers.wire import deployment_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)

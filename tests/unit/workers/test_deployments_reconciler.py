@@ -22,6 +22,7 @@ from tests.fleets import assign_everything
 from tests.stored import version_part
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.deployments import reconciler
 from workers.deployments.alarms import copies_differ, loads_failing
@@ -33,7 +34,6 @@ from workers.deployments.services import (
     replica_report,
     replicas_stop,
 )
-from workers.tasks.hosting import EngineHost
 from workers.wire import deployment_queue
 
 pytestmark = pytest.mark.django_db

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.tasks.answering import DeviceClock
+from workers.celery_tasks.answering import DeviceClock
 
 
 class Clock:

@@ -23,6 +23,7 @@ from registry.sandbox import landlock
 from tests.unit.workers.recording import Answer, ask, prompted
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for, told
+from workers.celery_tasks.hosting import EngineHost
 from workers.engine_process import client, frames
 from workers.engine_process.client import OWN, OwnEngines, ProcessEngine
 from workers.engine_process.confinement import paths_allowed
@@ -35,7 +36,6 @@ from workers.engine_process.messages import (
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.engines.runner import MediaOutput
-from workers.tasks.hosting import EngineHost
 from workers.wire import Done, Failed
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -27,6 +27,7 @@ from registry.versions.models import ModelVersion
 from tests.fleets import assign_everything
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import release
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.control.protocol import Software
 from workers.deployments.alarms import answers_changed
@@ -35,7 +36,6 @@ from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create
 from workers.deployments.worker_keys import worker_key_register
 from workers.placement.capacity import Capacity
-from workers.tasks.hosting import EngineHost
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

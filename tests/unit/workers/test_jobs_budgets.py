@@ -22,6 +22,7 @@ from tests.unit.workers import company
 from tests.unit.workers.test_jobs_leases import MEASURED
 from tests.unit.workers.test_jobs_services import claimed, expire, queued
 from workers.control.jobs import LeaseLost
+from workers.jobs.finishing import job_finish
 from workers.jobs.leases import job_working
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.services import (
@@ -31,9 +32,8 @@ from workers.jobs.services import (
     job_create,
     job_deliver,
     job_fail,
-    job_finish,
-    job_sweep,
 )
+from workers.jobs.sweeping import job_sweep
 
 pytestmark = pytest.mark.django_db
 

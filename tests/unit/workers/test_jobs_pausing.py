@@ -27,7 +27,8 @@ from workers.jobs.knowledge import document_publish_request, index_request
 from workers.jobs.leases import job_checkpoint, job_fail, job_heartbeat, job_paused
 from workers.jobs.models import Job, JobState
 from workers.jobs.pausing import job_pause, job_resume, paused_jobs_expire
-from workers.jobs.services import job_cancel, job_deliver, job_sweep
+from workers.jobs.services import job_cancel, job_deliver
+from workers.jobs.sweeping import job_sweep
 
 pytestmark = pytest.mark.django_db
 MANIFEST = {"base": None, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]}

@@ -21,7 +21,8 @@ from workers.jobs.line import job_waits
 from workers.jobs.models import Job, JobPriority, JobState
 from workers.jobs.pausing import job_pause
 from workers.jobs.preemption import Line, Running, Waiting, choose, job_preempt_due
-from workers.jobs.services import job_cancel, job_sweep
+from workers.jobs.services import job_cancel
+from workers.jobs.sweeping import job_sweep
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 AFTER_S = 300

@@ -18,6 +18,7 @@ from registry.versions.models import ModelVersion
 from tests.unit.audit_support import bodies, recorded
 from tests.unit.workers import company
 from workers.jobs import workspace
+from workers.jobs.finishing import job_finish
 from workers.jobs.models import Job, JobKind, JobPriority, JobState
 from workers.jobs.selectors import job_events, job_get, jobs_visible_to
 from workers.jobs.services import (
@@ -26,10 +27,9 @@ from workers.jobs.services import (
     job_claim,
     job_create,
     job_deliver,
-    job_finish,
     job_prioritize,
-    job_sweep,
 )
+from workers.jobs.sweeping import job_sweep
 
 pytestmark = pytest.mark.django_db
 

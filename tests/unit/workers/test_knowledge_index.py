@@ -16,24 +16,24 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from governance.errors import NotFound, WrongState
-from registry import store
 from registry.knowledge.documents import document_draft_delete, document_version_recall
 from registry.knowledge.index_files import best_rows, read_index
 from registry.knowledge.index_format import LoadedIndex
 from registry.knowledge.models import KnowledgeBase, KnowledgeIndex
 from registry.knowledge.selectors import index_is_stale
 from registry.manifests import Manifest, ManifestMismatch, build_manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file, version_part
 from tests.unit.registry.knowledge_world import LEAVE, TRAVEL, base, document
 from tests.unit.tasks.tiny_encoders import LENGTH, save_encoder
 from tests.unit.workers import company
+from workers.celery_tasks.jobs import run
 from workers.jobs import orders
 from workers.jobs.finishing import job_finish
 from workers.jobs.knowledge import document_publish_request, index_request
 from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
-from workers.tasks.jobs import run
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 

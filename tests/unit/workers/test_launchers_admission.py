@@ -21,9 +21,9 @@ from tests.unit.workers.cluster import Cluster
 from tests.unit.workers.cluster_server import serving
 from tests.unit.workers.test_launchers_trainjobs import JOB, attempt, node, rendered
 from tests.unit.workers.test_launchers_trainjobs import settings as given
+from workers.celery_tasks.jobs import launcher
 from workers.launchers.trainjobs import network_policy
 from workers.run.order import MAX_MINUTES, Resources
-from workers.tasks.jobs import launcher
 
 CONTROLLER = "system:serviceaccount:kube-system:job-controller"
 RUN = f"assay-{JOB}-1"

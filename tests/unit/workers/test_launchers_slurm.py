@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from governance.errors import InvalidInput, Unavailable
 from tests.unit.workers.test_run import Folders, Recorder
 from workers.broker import node_client
+from workers.celery_tasks.jobs import work_folder
 from workers.control.jobs import Claim, HeartbeatReply, LeaseLost
 from workers.launchers.protocol import Ended, out_of_memory
 from workers.launchers.slurm import SlurmLauncher, SlurmSettings, slurm_script
@@ -21,7 +22,6 @@ from workers.remote.identity import Identity, identity_write
 from workers.run.order import Resources
 from workers.run.outcome import STOPPED
 from workers.supervision.supervisor import Supervisor
-from workers.tasks.jobs import work_folder
 
 SETTINGS = SlurmSettings(python="/opt/assay/bin/python", partition="gpu", account="ml", gpus=True)
 

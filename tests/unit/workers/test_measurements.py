@@ -10,8 +10,6 @@ from django.utils import timezone
 
 from registry.storage.backend import StoreUnavailable
 from tests.unit.workers import company
-from workers.artifacts import collection
-from workers.artifacts.collection import COLLECTION, store_collect_due
 from workers.jobs.models import Job, JobState
 from workers.measurements import measuring
 from workers.measurements.loops import LoopTimes
@@ -24,6 +22,8 @@ from workers.measurements.measuring import (
     store_measure,
 )
 from workers.measurements.models import Measurement
+from workers.storage import collection
+from workers.storage.collection import COLLECTION, store_collect_due
 
 pytestmark = pytest.mark.django_db
 

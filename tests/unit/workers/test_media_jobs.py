@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.datasets.services import dataset_create, dataset_version_add
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.registry.media_files import archive
 from tests.unit.registry.objects import Upload
 from tests.unit.workers import company
+from workers.celery_tasks.jobs import run
 from workers.jobs import workspace
 from workers.jobs.models import Job, JobState
 from workers.jobs.requests import evaluate_request, fine_tune_request
-from workers.tasks.jobs import run
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 TASK = "image-classification"

@@ -13,6 +13,7 @@ from governance.errors import Unavailable
 from registry.catalog import TASKS, discovered
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.control.protocol import ReplicaReport
 from workers.deployments import reconciler
@@ -25,7 +26,6 @@ from workers.nodes.models import Node
 from workers.placement.assigning import placements_update
 from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
-from workers.tasks.hosting import EngineHost
 from workers.wire import deployment_queue
 
 pytestmark = pytest.mark.django_db

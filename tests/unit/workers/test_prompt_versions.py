@@ -21,12 +21,12 @@ from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import request_for
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.protocol import LoadPlan
 from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs.models import Job
 from workers.jobs.prompts import prompt_version_create
-from workers.tasks.hosting import EngineHost
 from workers.wire import Event, Failed, InferenceRequest, Taken
 
 pytestmark = pytest.mark.django_db

@@ -18,6 +18,7 @@ from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_equivalence import NEW, measured
 from tests.unit.workers.test_prompt_versions import registered, requested
+from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
 from workers.control.protocol import Software
 from workers.deployments.models import Deployment, Replica
@@ -25,7 +26,6 @@ from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create
 from workers.deployments.worker_keys import worker_key_register
 from workers.placement.capacity import Capacity
-from workers.tasks.hosting import EngineHost
 
 pytestmark = pytest.mark.django_db
 NOTHING: Callable[[], None] = lambda: None  # noqa: E731

@@ -14,10 +14,10 @@ from redis import Redis
 from registry.manifests import Manifest
 from tests.unit.workers import company, echo
 from tests.unit.workers.sealed import Wire, answering, entries
+from workers.celery_tasks.hosting import EngineHost
+from workers.celery_tasks.inference import show_life
+from workers.celery_tasks.replies import Replies, Reply, broken, merged
 from workers.control.protocol import LoadPlan, Weights
-from workers.tasks.hosting import EngineHost
-from workers.tasks.inference import show_life
-from workers.tasks.replies import Replies, Reply, broken, merged
 from workers.wire import (
     ALIVE_FOR_MS,
     Delta,
@@ -211,7 +211,7 @@ def test_an_engine_that_cannot_cancel_keeps_no_other_request_past_its_deadline(
         cancel(request_id)
 
     monkeypatch.setattr(echo.OPEN[0], "cancel", broken)
-    monkeypatch.setattr("workers.tasks.answering.CANCEL_GRACE_S", 0.5)
+    monkeypatch.setattr("workers.celery_tasks.answering.CANCEL_GRACE_S", 0.5)
     wire = Wire()
     with answering(redis, host) as answerer:
         for name in ("r1", "r2"):

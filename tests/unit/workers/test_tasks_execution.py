@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from registry import store
 from registry.datasets.models import DatasetVersion
 from registry.manifests import Manifest
+from registry.storage import store
 from registry.versions.models import ModelVersion
 from tests.stored import stored_file
 from tests.unit.workers import company
 from tests.unit.workers.releases import release
 from tests.unit.workers.sealed import Wire, answering
+from workers.celery_tasks.hosting import EngineHost
+from workers.celery_tasks.jobs import run, supervisor
 from workers.deployments.plans import load_plan
 from workers.deployments.services import deployment_create
 from workers.jobs import workspace
@@ -26,8 +28,6 @@ from workers.jobs.leases import job_claim
 from workers.jobs.models import Job, JobState
 from workers.jobs.orders import order_make
 from workers.jobs.requests import evaluate_request, fine_tune_request
-from workers.tasks.hosting import EngineHost
-from workers.tasks.jobs import run, supervisor
 from workers.wire import Done, InferenceRequest
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]

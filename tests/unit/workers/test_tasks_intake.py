@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from governance.people.models import Department, Person
-from registry import store
 from registry.intake.models import Intake
+from registry.storage import store
 from registry.versions.models import Model
 from tests.unit.registry.objects import safetensors
+from workers.celery_tasks.jobs import run
 from workers.jobs.models import Job, JobKind, JobState
-from workers.tasks.jobs import run
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"

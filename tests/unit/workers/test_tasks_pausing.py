@@ -15,6 +15,7 @@ from redis import Redis
 
 from tests.unit.workers import company
 from tests.unit.workers.test_tasks_execution import queued
+from workers.celery_tasks.jobs import supervisor
 from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim
 from workers.jobs import preemption
@@ -26,7 +27,6 @@ from workers.jobs.preemption import job_preempt_due
 from workers.jobs.reruns import job_clone
 from workers.jobs.services import job_create
 from workers.supervision import lease
-from workers.tasks.jobs import supervisor
 
 pytestmark = [pytest.mark.torch, pytest.mark.django_db(transaction=True)]
 EPOCHS = 30

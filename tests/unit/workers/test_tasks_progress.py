@@ -15,13 +15,13 @@ from django.utils import timezone
 from governance.people.models import Department, Person
 from registry.intake.models import Intake
 from registry.versions.models import Model
+from workers.celery_tasks.jobs import run, supervisor
 from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Claim, LeaseLost
 from workers.jobs.leases import job_claim, job_heartbeat
 from workers.jobs.models import Job, JobKind, JobState
 from workers.jobs.orders import order_make
 from workers.supervision.lease import HeldLease
-from workers.tasks.jobs import run, supervisor
 
 
 def intake(department: Department) -> Intake:

@@ -54,7 +54,12 @@ from governance.keys.services import access_token_create, key_revoke
 from governance.people.credentials import STRONG
 from governance.people.models import LinkPurpose, Person
 from governance.people.proof import FRESH, proof_fresh
-from governance.people.sessions import session_revoke, sessions_revoke, sessions_visible_to
+from governance.people.sessions import (
+    session_renamed,
+    session_revoke,
+    sessions_revoke,
+    sessions_visible_to,
+)
 from governance.people.signing_in import own_account, password_change, password_check
 from governance.principals import Principal
 from governance.rowsecurity import scope
@@ -179,8 +184,6 @@ class PasswordChange(FreshScreen):
 
 def follow_session(request: HttpRequest, old_key: str | None) -> None:
     """The session has a new key; its row goes along."""
-    from governance.people.sessions import session_renamed
-
     request.session.save()
     session_renamed(old=old_key, new=request.session.session_key)
 

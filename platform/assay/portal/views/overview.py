@@ -14,7 +14,7 @@ from assay.portal.forms.account import AccessRequestForm
 from assay.portal.http import ActionScreen, Screen, cleaned
 from assay.portal.reads import usage_days
 from assay.portal.series import unit_bars
-from assay.portal.tasks import tasks_of
+from assay.portal.todo import todos_of
 from assay.portal.words import described_all
 from governance.audit.selectors import audit_events_visible_to
 from governance.people.access_requests import (
@@ -137,7 +137,7 @@ class Overview(ActionScreen):
         return {
             "first_steps": first_steps(actor),
             **request_access(actor),
-            "tasks": tasks_of(actor)[:HOME_TASKS],
+            "tasks": todos_of(actor)[:HOME_TASKS],
             "alerts": alerts_now(actor),
             "incidents": list(incidents_pressing(actor).prefetch_related(None)[:20]),
             "expiring": releases_expiring(actor)[:EXPIRING_SHOWN],
@@ -174,7 +174,7 @@ class Tasks(Screen):
     template_name = "portal/tasks.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {"tasks": tasks_of(self.actor)}
+        return {"tasks": todos_of(self.actor)}
 
 
 class TaskBadge(Screen):
@@ -183,7 +183,7 @@ class TaskBadge(Screen):
     template_name = "portal/parts/task_badge.html"
 
     def context(self, **kwargs: Any) -> dict[str, Any]:
-        return {"tasks": tasks_of(self.actor)}
+        return {"tasks": todos_of(self.actor)}
 
 
 @dataclass(frozen=True, slots=True)

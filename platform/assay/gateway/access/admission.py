@@ -1,0 +1,214 @@
+"""Admission of requests, and continued admission of running ones.
+
+Asked once in the same step in which the request begins to be watched, and again of every running
+one whenever keys, policy or releases have changed. A key that is revoked refuses the next request
+and cuts those under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from assay.gateway.access.authentication import authenticate
+from assay.gateway.access.decisions import (
+    RELEASE_ENDED,
+    Circumstances,
+    Grounds,
+    Refused,
+    find_deployment,
+)
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.access.refresher import Refresher
+from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
+from governance.errors import DomainError, NotPermitted, Unavailable
+from governance.keys.tokens import ParsedToken
+
+# How often running requests are held against the clock, in seconds.
+TICK_S = 0.5
+# A changed key that cannot be read again for this long counts as dead, in seconds.
+PATIENCE_S = 1.0
+# Running requests that are asked about before others get their turn.
+_SLICE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The key and the grounds by which a request runs."""
+
+    key: KeyEntry
+    grounds: Grounds
+
+    @property
+    def deployment(self) -> DeploymentEntry:
+        return self.grounds.deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The credential of a request, its circumstances, and the digest of the browser session that
+    it comes from, if any."""
+
+    token: ParsedToken
+    circumstances: Circumstances
+    session: bytes = b""
+
+    @property
+    def client_address(self) -> str:
+        return self.circumstances.client_address
+
+    def authenticate(self, snapshot: Snapshot) -> KeyEntry:
+        """Return the caller's key. Raises KeyRefused."""
+        return authenticate(snapshot, self.token, self.client_address, self.session)
+
+    def under(self, **circumstances: Any) -> Caller:
+        """Return the caller with some circumstances changed."""
+        return Caller(self.token, replace(self.circumstances, **circumstances), self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A request for a deployment. `named`: the caller named the deployment; the one that embeds a
+    question for a knowledge base is named by that base, and a key's list of deployments does not
+    concern it. `sources` are the document versions that it is answered from.
+    """
+
+    caller: Caller
+    model: str
+    named: bool = True
+    sources: frozenset[int] = frozenset()
+
+    def admit(self, snapshot: Snapshot) -> Admitted:
+        """Return the grounds for running it under `snapshot`.
+
+        Raises:
+            KeyRefused, ModelUnknown, Refused, NotConfirmed: nothing does.
+        """
+        key = self.caller.authenticate(snapshot)
+        grounds = find_deployment(snapshot, key, self.model, self.caller.circumstances)
+        narrowed = self.named and key.allowed_deployments
+        if narrowed and self.model not in key.allowed_deployments:
+            raise Refused(
+                f"{key.title} is limited to {', '.join(sorted(key.allowed_deployments))}; "
+                f"it may not use {self.model}.",
+                code="deployment_not_allowed",
+                grounds=grounds,
+            )
+        return Admitted(key, grounds)
+
+
+class Ticket:
+    """One running request. `cut` is called once, with the error that ends it."""
+
+    __slots__ = ("application", "cut", "deployment_id")
+
+    def __init__(
+        self, application: Application, deployment_id: int, cut: Callable[[DomainError], None]
+    ) -> None:
+        self.application = application
+        self.deployment_id = deployment_id
+        self.cut = cut
+
+    def fault(self, snapshot: Snapshot) -> DomainError | None:
+        """Return the error that ends this request under `snapshot`; None if it may go on.
+
+        A deployment that was stopped or replaced lets go of its requests by itself; of one that a
+        recall has stopped, nothing may run any more.
+        """
+        if gone := self.application.sources & snapshot.recalled_documents.keys():
+            return NotPermitted(
+                f"{snapshot.recalled_documents[min(gone)]} was recalled while it was being used.",
+                code="document_recalled",
+                hint="Ask again; the document is no longer used.",
+            )
+        now = snapshot.deployments.get(self.application.model)
+        try:
+            if now is None or now.id != self.deployment_id:
+                self.application.caller.authenticate(snapshot)
+                if why := snapshot.recalled.get(self.deployment_id):
+                    return NotPermitted(
+                        f"Deployment {self.application.model} does not serve. {why}",
+                        code=RELEASE_ENDED,
+                    )
+            else:
+                self.application.admit(snapshot)
+        except DomainError as error:
+            return error
+        return None
+
+
+class Running:
+    """Admitted requests of this process that are not over."""
+
+    def __init__(
+        self, refresher: Refresher, note: Callable[[Snapshot, Collection[int]], None]
+    ) -> None:
+        """`note` is told at each snapshot which deployments answer them."""
+        self._refresher = refresher
+        self._note = note
+        self._tickets: set[Ticket] = set()
+        self._ticker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._refresher.on_change = self.review
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+
+    def enter(self, ticket: Ticket) -> None:
+        """Watch it. Call it in the same step as `Application.admit`, with no await between."""
+        self._tickets.add(ticket)
+
+    def leave(self, ticket: Ticket) -> None:
+        self._tickets.discard(ticket)
+
+    async def review(self, snapshot: Snapshot, changed: Collection[str] | None) -> None:
+        """Cut what `snapshot` no longer admits; `changed` narrows it to some keys."""
+        if changed is None:
+            self._note(snapshot, {ticket.deployment_id for ticket in self._tickets})
+        for number, ticket in enumerate(list(self._tickets), 1):
+            public_id = ticket.application.caller.token.public_id
+            if changed is not None and public_id not in changed:
+                continue
+            # One that is to be read again is judged by that reading.
+            if public_id not in self._refresher.pending and ticket in self._tickets:
+                self._judge(ticket, ticket.fault(snapshot))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+
+    def _judge(self, ticket: Ticket, fault: DomainError | None) -> None:
+        if fault is not None:
+            self._tickets.discard(ticket)
+            ticket.cut(fault)
+
+    async def _tick(self) -> None:
+        """Keys and releases expire without a notice; and what cannot be read again is not trusted
+        for long."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            snapshot = self._refresher.snapshot
+            for ticket in list(self._tickets):
+                self._judge(ticket, self._overdue(ticket, snapshot))
+
+    def _overdue(self, ticket: Ticket, snapshot: Snapshot | None) -> DomainError | None:
+        public_id = ticket.application.caller.token.public_id
+        since = self._refresher.pending.get(public_id)
+        if snapshot is None or (since is not None and time.monotonic() - since > PATIENCE_S):
+            return Unavailable(
+                "The key has changed and could not be read again, so the request was ended.",
+                retry_after=2,
+            )
+        key, now = snapshot.keys.get(public_id), time.time()
+        deployment = snapshot.deployments.get(ticket.application.model)
+        ended = deployment is not None and (
+            deployment.expires_at <= now or deployment.leased_until <= time.monotonic()
+        )
+        if since is None and (ended or key is None or key.expires_at <= now):
+            return ticket.fault(snapshot)
+        return None

@@ -1,0 +1,194 @@
+"""State of one request while it is answered, and its entry in the ledger."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.gateway.access.admission import Admitted
+from assay.gateway.access.decisions import Grounds
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.http.asgi import Headers
+from assay.gateway.http.errors import is_messages
+from governance.permissions import Action
+from governance.policy.decisions import Authorization, joined, with_outcome
+from governance.policy.engine import PolicyDecision
+from governance.usage.records import UsageEntry
+from governance.usage.units import Unit
+from registry.catalog.requests import printable
+
+
+def new_request_id() -> str:
+    """`req_` and 128 random bits."""
+    return f"req_{secrets.token_hex(16)}"
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. Filled in while it is parsed; `recorded` once the ledger has its entry,
+    `responding` once the answer has begun. `limit` stopped it, `shadowed` would have.
+    `context` is what the decision knew of the moment and the place. `policy` is the number of the
+    policy in force; of one that decided, `decision` says it. `sources` are the document versions of
+    `knowledge_base` that were given, `searched` the decision that let them be searched. `part_of`
+    is the request or the batch that it was made for, `settled` the entry of a request that was
+    reserved, once it is settled; `computed` are units that count on limits although it failed.
+    `traceparent` names the span that the worker's spans belong to.
+    """
+
+    endpoint: str
+    client_address: str
+    request_id: str = field(default_factory=new_request_id)
+    occurred_at: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    key: KeyEntry | None = None
+    asked_for: str = ""
+    deployment: DeploymentEntry | None = None
+    decision: PolicyDecision | None = None
+    streamed: bool = False
+    recorded: bool = False
+    responding: bool = False
+    outcome: str = "ok"
+    limit: str = ""
+    shadowed: list[str] = field(default_factory=list)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    action: str = Action.DEPLOYMENT_INVOKE.value
+    policy: int | None = None
+    knowledge_base: str = ""
+    sources: tuple[int, ...] = ()
+    searched: Authorization | None = None
+    part_of: str = ""
+    settled: UsageEntry | None = None
+    computed: int = 0
+    traceparent: str = ""
+    _decision_of: PolicyDecision | None = None
+    _decision_as_json: dict[str, Any] = field(default_factory=dict)
+
+    def admit(self, admitted: Admitted) -> None:
+        """Note what the request runs by."""
+        self.key = admitted.key
+        self.decided(admitted.grounds)
+
+    def decided(self, grounds: Grounds) -> None:
+        """Note the decision about the request."""
+        self.deployment, self.decision, self.context = grounds
+
+    @property
+    def unit(self) -> Unit:
+        """Unit in which the request is metered."""
+        return Unit.TOKENS if self.deployment is None else self.deployment.unit
+
+    @property
+    def cost_micro(self) -> int:
+        """Cost until now, in micro-units of the currency."""
+        return 0 if self.settled is None else self.settled.cost_micro
+
+    @property
+    def used_nothing(self) -> bool:
+        """True if the request counts on no limit and costs nothing; False until that is known."""
+        settled = self.settled
+        return settled is not None and not (settled.units or settled.cost_micro or self.computed)
+
+    @property
+    def elapsed_ms(self) -> int:
+        return int((time.perf_counter() - self.started) * 1000)
+
+    def headers(self) -> Headers:
+        """Return the headers of every answer; once a deployment is found, they name version and
+        release.
+        """
+        headers = [
+            (b"x-request-id", self.request_id.encode()),
+            (b"openai-processing-ms", str(self.elapsed_ms).encode()),
+        ]
+        if is_messages(self.endpoint):
+            headers.append((b"request-id", self.request_id.encode()))
+        if self.deployment is not None:
+            headers.append((b"x-assay-release", str(self.deployment.release).encode()))
+            headers.append((b"x-assay-digest", self.deployment.digest.encode()))
+            headers += self.deployment.notice
+        if self.decision is not None:
+            version = str(self.decision.policy_version).encode()
+            headers.append((b"x-assay-policy-version", version))
+        return headers
+
+    def entry(
+        self,
+        outcome: str,
+        *,
+        reason: str = "",
+        ran: bool = True,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        queue_ms: int = 0,
+        device_ms: int = 0,
+        units: int = 0,
+    ) -> UsageEntry:
+        """Return the ledger's entry for this request as it stands now.
+
+        In a unit other than tokens it is `units` that count, and no tokens are recorded.
+        """
+        key, deployment, decision = self.key, self.deployment, self.decision
+        if self.unit != Unit.TOKENS:
+            prompt_tokens = completion_tokens = 0
+        return UsageEntry(
+            request_id=self.request_id,
+            occurred_at=self.occurred_at,
+            outcome=outcome,
+            endpoint=self.endpoint,
+            department="" if key is None else key.department or "",
+            key_public_id="" if key is None else key.recorded_as,
+            key_name="" if key is None else key.name,
+            deployment=printable(self.asked_for, 79) if deployment is None else deployment.name,
+            release=None if deployment is None else deployment.release,
+            version_digest="" if deployment is None else deployment.digest,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            queue_ms=queue_ms,
+            total_ms=self.elapsed_ms,
+            device_ms=device_ms,
+            cost_micro=0
+            if deployment is None or not ran
+            else deployment.tariff.cost(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                device_ms=device_ms,
+                unit=self.unit,
+                units=units,
+            ),
+            streamed=self.streamed,
+            policy_version=self.policy if decision is None else decision.policy_version,
+            rules=[] if decision is None else list(decision.rules),
+            reason=printable(reason, 1000),
+            client_address=self.client_address,
+            ran=ran,
+            limit=self.limit,
+            shadowed=self.shadowed,
+            key_counted="" if key is None else key.counted_as,
+            decision=self._decision_record(),
+            action=self.action,
+            person=None if key is None else key.person,
+            token="" if key is None or key.person is None else key.public_id,
+            unit=self.unit,
+            units=units,
+            knowledge_base=self.knowledge_base,
+            sources=list(self.sources),
+            part_of=self.part_of,
+        )
+
+    def _decision_record(self) -> dict[str, Any]:
+        """Return the decision with its inputs, so that it can be repeated; empty without one."""
+        key, deployment, decision = self.key, self.deployment, self.decision
+        if deployment is None and self.searched is not None:
+            return self.searched.to_json()
+        if key is None or deployment is None or decision is None:
+            return {}
+        if self._decision_of is not decision or not self._decision_as_json:
+            action = Action.DEPLOYMENT_INVOKE.value
+            inputs = joined(key.recorded, action, deployment.recorded, self.context)
+            self._decision_of = decision
+            self._decision_as_json = with_outcome(inputs, decision)
+        return self._decision_as_json

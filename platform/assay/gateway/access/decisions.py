@@ -1,0 +1,238 @@
+"""Deployments that a key may see and use, decided by the policy in the snapshot."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.conf import settings
+
+from assay.gateway.access.key_entries import KeyEntry
+from assay.gateway.access.snapshot import DeploymentEntry, Snapshot
+from assay.gateway.http.asgi import Scope
+from governance.errors import NotFound, NotPermitted, Unavailable
+from governance.permissions import Action
+from governance.policy.context import (
+    CLASSIFICATIONS,
+    UNDECLARED_CLASSIFICATION,
+    base_context,
+)
+from governance.policy.engine import PolicyDecision, may_know_of
+from registry.catalog.requests import RequestInvalid, printable
+
+# What a client is told to wait for a replica to come up, in seconds.
+_REPLICA_WAIT_S = 5.0
+
+# Code of a refusal because the deployment's release no longer permits serving.
+RELEASE_ENDED = "release_not_servable"
+CLASSIFICATION_HEADER = b"assay-data-classification"
+
+
+def declared_classification(scope: Scope) -> str:
+    """Return the classification that the caller declares, `internal` by default. Where a proxy adds
+    its own, the most sensitive counts.
+
+    Raises:
+        RequestInvalid: the header has another value than the four.
+    """
+    values = [value for name, value in scope["headers"] if name == CLASSIFICATION_HEADER]
+    declared = UNDECLARED_CLASSIFICATION if not values else CLASSIFICATIONS[0]
+    for value in values:
+        text = value.decode("latin-1").strip().lower()
+        if text not in CLASSIFICATIONS:
+            raise RequestInvalid(
+                f"Assay-Data-Classification is {printable(text, 40)}; "
+                f"it is one of {', '.join(CLASSIFICATIONS)}.",
+                code="invalid_classification",
+            )
+        declared = max(declared, text, key=CLASSIFICATIONS.index)
+    return declared
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Properties of a request besides its key and deployment. `tokens` is the estimate of its
+    prompt plus the longest possible answer. `kept_as` is the classification of the file that the
+    answer goes into, which may hold nothing that is more sensitive; empty where there is none.
+    """
+
+    client_address: str
+    classification: str = UNDECLARED_CLASSIFICATION
+    tokens: int = 1
+    kept_as: str = ""
+
+    def context(self, entry: DeploymentEntry) -> dict[str, Any]:
+        """Return the context of a decision about `entry`, now."""
+        attributes = entry.resource.attributes
+        return {
+            **base_context(self.client_address),
+            "classification": self.classification,
+            "environment": attributes["environment"],
+            "modality": attributes["modality"],
+            "tokens": self.tokens,
+        }
+
+
+class Grounds(NamedTuple):
+    """A deployment, the decision about a request for it, and the context of that decision."""
+
+    deployment: DeploymentEntry
+    decision: PolicyDecision
+    context: Mapping[str, Any]
+
+
+class ModelUnknown(NotFound):
+    """No such deployment, or not one that the key may know of: `hidden` is what was decided then,
+    for the record and not for the caller.
+    """
+
+    code = "model_not_found"
+
+    def __init__(self, message: str, *, hidden: Refused | None = None) -> None:
+        super().__init__(message)
+        self.hidden = hidden
+
+
+class Refused(NotPermitted):
+    """The policy, the key or the deployment's release does not permit the request."""
+
+    def __init__(self, message: str, *, code: str, grounds: Grounds) -> None:
+        super().__init__(message, code=code)
+        self.grounds = grounds
+
+
+class NotConfirmed(Unavailable):
+    """The controller's last confirmation of the release is too old; nothing is charged."""
+
+    code = "release_not_confirmed"
+
+
+class NotReady(Unavailable):
+    """No replica has loaded the deployment; nothing is charged."""
+
+    code = "no_ready_replica"
+
+    @classmethod
+    def asleep(cls, entry: DeploymentEntry) -> NotReady:
+        """Return the error for one that was scaled to zero and is being loaded."""
+        return cls(
+            f"Deployment {entry.name} was scaled to zero and is being loaded.",
+            hint="Try again after the time that Retry-After states; nothing was charged.",
+            retry_after=max(_REPLICA_WAIT_S, math.ceil(entry.load_s)),
+        )
+
+
+def find_deployment(
+    snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances
+) -> Grounds:
+    """Return the deployment called `name`, and the decision that lets `key` invoke it.
+
+    Raises:
+        ModelUnknown: there is none that the key may know of.
+        Refused: the policy says no, its release no longer permits serving, or a condition of its
+            release leaves the key's department out.
+        NotConfirmed: the controller has not confirmed its release lately.
+    """
+    entry = snapshot.deployments.get(name)
+    if entry is None:
+        raise model_unknown(name)
+    actor, resource, action = key.principal, entry.resource, Action.DEPLOYMENT_INVOKE
+    context = circumstances.context(entry)
+    decision = snapshot.decide(key, entry, context)
+    grounds = Grounds(entry, decision, context)
+    if not decision.allowed:
+        refused = Refused(decision.reason, code="policy_denied", grounds=grounds)
+        if not may_know_of(snapshot.policy, actor, action, resource, context):
+            raise model_unknown(name, refused)
+        raise refused
+    if obstacle := entry.obstacle or _expired(entry):
+        raise Refused(
+            f"Deployment {entry.name} does not serve. {obstacle}",
+            code=RELEASE_ENDED,
+            grounds=grounds,
+        )
+    if outside := _outside(entry, key):
+        raise Refused(
+            f"Deployment {entry.name} does not serve department {key.department}: {outside}.",
+            code="release_condition",
+            grounds=grounds,
+        )
+    if entry.leased_until <= time.monotonic():
+        raise NotConfirmed(
+            f"Release {entry.release} of deployment {entry.name} was not confirmed for "
+            f"{settings.SERVING_LEASE_S} s, so it does not serve.",
+            hint="The controller confirms it; nothing was charged.",
+            retry_after=_REPLICA_WAIT_S,
+        )
+    return grounds
+
+
+def is_ready(entry: DeploymentEntry) -> bool:
+    """Return whether a replica that loaded the approved digest is alive."""
+    return entry.ready_until > time.time()
+
+
+def require_ready(entry: DeploymentEntry) -> None:
+    """Raise NotReady if no replica that loaded the approved digest is alive."""
+    if not is_ready(entry):
+        if entry.may_sleep:
+            raise NotReady.asleep(entry)
+        raise NotReady(
+            f"Deployment {entry.name} has no ready replica.",
+            hint="Try again in a few seconds; nothing was charged.",
+            retry_after=_REPLICA_WAIT_S,
+        )
+
+
+def visible_deployments(
+    snapshot: Snapshot, key: KeyEntry, circumstances: Circumstances
+) -> list[tuple[DeploymentEntry, bool]]:
+    """Return every deployment that `key` may see, by name, and true if it may use it."""
+    visible = []
+    policy, actor, action = snapshot.policy, key.principal, Action.DEPLOYMENT_INVOKE
+    for name in sorted(snapshot.deployments):
+        entry = snapshot.deployments[name]
+        context = circumstances.context(entry)
+        usable = snapshot.decide(key, entry, context).allowed
+        if usable or may_know_of(policy, actor, action, entry.resource, context):
+            named = not key.allowed_deployments or name in key.allowed_deployments
+            lapsed = entry.leased_until <= time.monotonic()
+            stopped = lapsed or entry.obstacle or _expired(entry) or _outside(entry, key)
+            visible.append((entry, usable and named and not stopped))
+    return visible
+
+
+def known_task(snapshot: Snapshot, key: KeyEntry, name: str, circumstances: Circumstances) -> str:
+    """Return the task of a deployment that `key` may know of; empty when there is none."""
+    entry = snapshot.deployments.get(name)
+    if entry is None:
+        return ""
+    actor, action = key.principal, Action.DEPLOYMENT_INVOKE
+    context = circumstances.context(entry)
+    known = snapshot.decide(key, entry, context).allowed or may_know_of(
+        snapshot.policy, actor, action, entry.resource, context
+    )
+    return entry.task if known else ""
+
+
+def _expired(entry: DeploymentEntry) -> str:
+    return f"Release {entry.release} is expired." if entry.expires_at <= time.time() else ""
+
+
+def _outside(entry: DeploymentEntry, key: KeyEntry) -> str:
+    """Return the condition of the release that excludes the key's department, or nothing."""
+    if not entry.only or key.department in entry.only:
+        return ""
+    only = ", ".join(sorted(entry.only))
+    return f"its release {entry.release} was approved on the condition that only {only} uses it"
+
+
+def model_unknown(name: str, hidden: Refused | None = None) -> ModelUnknown:
+    """Return the error for a name that does not exist or that the caller may not know."""
+    return ModelUnknown(
+        f"The model `{printable(name)}` does not exist or you do not have access to it.",
+        hidden=hidden,
+    )

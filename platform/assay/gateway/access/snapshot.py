@@ -1,0 +1,384 @@
+"""Snapshot of keys, policy, quotas and deployments: immutable and in memory.
+
+A snapshot states facts, and keeps decisions that follow from them alone: expiries are compared with
+the clock at every request. It is read again within milliseconds when something publishes on
+`SNAPSHOT_CHANNEL`, and every `GATEWAY_SNAPSHOT_TTL_S` seconds whatever happens; older than three
+times that, it is not used. A notice that names a key, and a request with one that is not known yet,
+has that key read alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections, connection
+from django.db.models import OuterRef, Prefetch, Subquery
+from django.utils import timezone
+
+from assay.gateway.access.key_entries import KeyEntry, key_entries
+from assay.gateway.access.knowledge_entries import (
+    KnowledgeEntry,
+    read_knowledge,
+    read_recalled_documents,
+)
+from assay.gateway.access.prompts import NO_PROMPT, OwnPrompt, own_prompt
+from assay.gateway.access.release_conditions import break_glass_notice, end_notice, held_conditions
+from governance.permissions import Action
+from governance.policy.decisions import Part, resource_part
+from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
+from governance.policy.services import active_policy
+from governance.quotas.prices import FREE, Tariff
+from governance.quotas.selectors import quota_limits, tariff_for, tariffs
+from governance.quotas.wire import Limit
+from governance.usage.units import Unit
+from registry.catalog import TASKS
+from registry.releases.breakglass.models import BreakGlass
+from registry.releases.models import Release
+from registry.releases.serving import ServingVerdict, serving_verdicts
+from registry.versions.classification import classification_expression
+from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
+from workers.deployments.resources import deployment_attributes
+from workers.deployments.selectors import live_or_recalled
+from workers.deployments.states import LIVE
+from workers.nodes.selectors import realm_of_worker
+from workers.placement.models import Placement
+from workers.wire import worker_address
+
+logger = logging.getLogger(__name__)
+
+# How long requests may still run on a deployment that a recall has stopped, and are cut.
+_RECALL_REMEMBERED = timedelta(hours=1)
+# Decisions that one snapshot remembers; with more, it forgets them all.
+DECISIONS_MAX = 4096
+# A replica whose heartbeat is older than this, in seconds, is not counted on.
+REPLICA_PATIENCE_S = 30.0
+# Each with the public key of its worker and the realm of its node; a worker without a key cannot be
+# sent anything.
+_REPLICAS = Prefetch(
+    "replicas",
+    Replica.objects.annotate(
+        public_key=Subquery(
+            WorkerKey.objects.filter(worker=OuterRef("worker")).values("public_key")[:1]
+        ),
+        realm=realm_of_worker("worker"),
+    ),
+)
+_HELD = (ReplicaState.LOADING, ReplicaState.READY)
+_PLACEMENTS = Prefetch("placements", Placement.objects.annotate(realm=realm_of_worker("worker")))
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentEntry:
+    """One live deployment. `obstacle` is why it may not serve; empty when it may.
+
+    `expires_at` is when serving stops, and `approved_until` when its approval ends and its grace
+    begins; these, `created_at` and `ready_until` are seconds since the epoch. `leased_until` is how
+    long the controller vouches for it, on the monotonic clock. `ready_until` is when
+    the newest heartbeat of a replica that has loaded exactly `digest` stops counting. `only` are
+    the departments that the conditions of its release leave, if they leave some out, and
+    `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
+    near. `break_glass`: it serves by an emergency approval, before its review has decided.
+    `workers` are the addresses of the worker processes that have it or are loading it, and `realms`
+    those of all workers that may read its queue, which includes silent ones. `unit` is
+    the one in which its requests are metered. `own_prompt` is what the version adds to each.
+    `may_sleep`: it may be scaled to zero; `load_s` is the longest of its loads, in seconds.
+    """
+
+    id: int
+    name: str
+    department: str
+    release: int
+    digest: str
+    task: str
+    expires_at: float
+    created_at: float
+    ready_until: float
+    leased_until: float
+    obstacle: str
+    resource: Resource
+    limits: tuple[Limit, ...] = ()
+    tariff: Tariff = FREE
+    approved_until: float = 0.0
+    only: frozenset[str] = frozenset()
+    limits_of: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
+    notice: tuple[tuple[bytes, bytes], ...] = ()
+    break_glass: bool = False
+    workers: tuple[str, ...] = ()
+    realms: frozenset[str] = frozenset()
+    unit: Unit = Unit.TOKENS
+    own_prompt: OwnPrompt = NO_PROMPT
+    may_sleep: bool = False
+    load_s: float = 0.0
+    _recorded: list[Part] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    @property
+    def recorded(self) -> Part:
+        """Return the resource as records of decisions have it, made once."""
+        if not self._recorded:
+            self._recorded.append(resource_part(self.resource))
+        return self._recorded[0]
+
+    def limits_for(self, department: str | None) -> tuple[Limit, ...]:
+        """Return the limits of a request of that department here."""
+        return self.limits + self.limits_of.get(department or "", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reading of the database. `read_at` is on the monotonic clock. `recalled` are deployments
+    that a recall has stopped lately, by id, and why: what runs on them is cut; so is what is being
+    answered from `recalled_documents`, document versions by id, with their names.
+    """
+
+    keys: Mapping[str, KeyEntry]
+    deployments: Mapping[str, DeploymentEntry]
+    policy: PolicySnapshot
+    read_at: float
+    limits: tuple[Limit, ...] = ()
+    recalled: Mapping[int, str] = field(default_factory=dict)
+    knowledge: Mapping[str, KnowledgeEntry] = field(default_factory=dict)
+    recalled_documents: Mapping[int, str] = field(default_factory=dict)
+    _decisions: dict[tuple[Any, ...], PolicyDecision] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    def decide(
+        self, key: KeyEntry, entry: DeploymentEntry, context: Mapping[str, Any]
+    ) -> PolicyDecision:
+        """Decide whether `key` may invoke `entry`.
+
+        Decisions about rows of this snapshot are kept, for the context attributes that rules read.
+        A new snapshot, which every change of a key, policy or release makes, has none of them. A
+        request may hold a key of the snapshot before: that decision is not kept.
+        """
+        action = Action.DEPLOYMENT_INVOKE
+        mine = self.keys.get(key.public_id) is key and self.deployments.get(entry.name) is entry
+        if not mine:
+            return decide(self.policy, key.principal, action, entry.resource, context)
+        names = self.policy.index(action, entry.resource.type).context_names
+        asked = (key.public_id, entry.name, *[context.get(name) for name in names])
+        found = self._decisions.get(asked)
+        if found is None:
+            if len(self._decisions) >= DECISIONS_MAX:
+                self._decisions.clear()
+            found = decide(self.policy, key.principal, action, entry.resource, context)
+            self._decisions[asked] = found
+        return found
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.read_at
+
+    @property
+    def usable(self) -> bool:
+        """True while it is young enough to decide by."""
+        return self.age_s <= 3 * settings.GATEWAY_SNAPSHOT_TTL_S
+
+
+def read_snapshot() -> Snapshot:
+    """Read everything, in a fixed number of queries. Blocks: call it in a thread.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    read_at = time.monotonic()
+    close_old_connections()
+    try:
+        limits = _read_limits()
+        policy, keys = _read_policy(), key_entries(limits)
+        deployments, recalled = _read_deployments(limits)
+        return Snapshot(
+            policy=policy,
+            keys=keys,
+            deployments=deployments,
+            recalled=recalled,
+            knowledge=read_knowledge(),
+            recalled_documents=read_recalled_documents(timezone.now() - _RECALL_REMEMBERED),
+            limits=tuple(limit for found in limits.values() for limit in found),
+            read_at=read_at,
+        )
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _read_policy() -> PolicySnapshot:
+    """The policy, with its rules indexed here, in a thread, and not by the first request."""
+    policy = active_policy()
+    for action in (Action.DEPLOYMENT_INVOKE, Action.DEPLOYMENT_VIEW):
+        policy.index(action, "deployment")
+    return policy
+
+
+def read_keys(public_ids: Collection[str]) -> dict[str, KeyEntry]:
+    """The credentials of these public ids, in two queries; what is not there is left out. Blocks.
+
+    Raises:
+        django.db.Error: PostgreSQL does not answer.
+    """
+    close_old_connections()
+    try:
+        return key_entries(_read_limits(), public_ids)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def close_connection() -> None:
+    """Close the calling thread's database connection."""
+    connection.close()
+
+
+def _read_limits() -> dict[str, list[Limit]]:
+    """Limits by whom they bind."""
+    found: dict[str, list[Limit]] = {}
+    for limit in quota_limits():
+        found.setdefault(limit.subject, []).append(limit)
+    return found
+
+
+def _read_deployments(
+    limits: dict[str, list[Limit]],
+) -> tuple[dict[str, DeploymentEntry], dict[int, str]]:
+    """Live ones by name; and why, by id, those that a recall has stopped lately."""
+    # Before the query, so that no lease is taken for longer than it is.
+    now = time.monotonic()
+    rows = live_or_recalled(timezone.now() - _RECALL_REMEMBERED)
+    rows = rows.prefetch_related("release__departments", _REPLICAS, _PLACEMENTS)
+    found = list(rows.annotate(classification=classification_expression("release__version__")))
+    verdicts = serving_verdicts([row.release for row in found])
+    prices = tariffs()
+    live: dict[str, DeploymentEntry] = {}
+    recalled: dict[int, str] = {}
+    for row in found:
+        verdict = verdicts[row.release_id]
+        if row.state not in LIVE:
+            recalled[row.pk] = _obstacle(verdict)
+            continue
+        try:
+            live[row.name] = _deployment_entry(
+                row,
+                verdict,
+                now + (row.lease_s or 0.0),  # type: ignore[attr-defined]  # annotated
+                tuple(limits.get(f"deployment:{row.name}", ())),
+                tariff_for(row.name, prices),
+            )
+        except Exception:
+            # It is left out, so that it does not serve; every other deployment goes on.
+            logger.exception("Deployment %s cannot be read; it does not serve", row.name)
+    return live, recalled
+
+
+def _deployment_entry(
+    row: Deployment,
+    verdict: ServingVerdict,
+    leased_until: float,
+    limits: tuple[Limit, ...],
+    tariff: Tariff,
+) -> DeploymentEntry:
+    release, version = row.release, row.release.version
+    departments = sorted(department.slug for department in release.departments.all())
+    attributes = deployment_attributes(
+        release,
+        name=row.name,
+        departments=departments,
+        classification=row.classification,  # type: ignore[attr-defined]  # annotated above
+    )
+    named = ", ".join(departments) or "no department"
+    attributes["denial_hint"] = f"its release {release.pk} names {named}"
+    held = held_conditions(release)
+    end, emergency = verdict.until, verdict.emergency
+    return DeploymentEntry(
+        id=row.pk,
+        name=row.name,
+        department=row.department.slug,
+        release=release.pk,
+        digest=version.digest,
+        task=version.model.task,
+        expires_at=0.0 if end is None else end.timestamp(),
+        created_at=row.created_at.timestamp(),
+        ready_until=max(
+            (_ready_until(replica, version.digest) for replica in row.replicas.all()), default=0.0
+        ),
+        leased_until=leased_until,
+        obstacle=_obstacle(verdict) or held.obstacle,
+        resource=Resource(
+            type="deployment",
+            id=str(row.pk),
+            name=row.name,
+            department=row.department.slug,
+            attributes=attributes,
+        ),
+        limits=limits + held.limits,
+        tariff=tariff,
+        approved_until=_approved_until(release, emergency),
+        only=held.only,
+        limits_of=held.limits_of,
+        notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
+        break_glass=emergency is not None,
+        workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
+        realms=frozenset(_reading(row)),
+        unit=task_unit(version.model.task),
+        own_prompt=own_prompt(version),
+        may_sleep=row.replicas_min == 0,
+        load_s=max((replica.load_seconds or 0.0 for replica in row.replicas.all()), default=0.0),
+    )
+
+
+def task_unit(task: str) -> Unit:
+    """Return the unit in which requests for a task are metered; tokens for one that is gone."""
+    known = TASKS.get(task)
+    return Unit.TOKENS if known is None else known.unit
+
+
+def _approved_until(release: Release, emergency: BreakGlass | None) -> float:
+    end = release.expires_at if emergency is None else emergency.ends_at
+    return 0.0 if end is None else end.timestamp()
+
+
+def _obstacle(verdict: ServingVerdict) -> str:
+    return "" if verdict.refusal is None else verdict.refusal.message
+
+
+def _addressable(replicas: Iterable[Replica], digest: str) -> Iterator[str]:
+    """Addresses of the workers that a request may reach: also of one that still loads, which may
+    read the queue before the next snapshot. A silent one, or one that heartbeats no longer renew
+    because its deployment was moved away, gets no prompts.
+    """
+    now = time.time()
+    for replica in replicas:
+        loading = replica.state == ReplicaState.LOADING and replica.public_key  # type: ignore[attr-defined]  # annotated above
+        until = _patience(replica) if loading else _ready_until(replica, digest)
+        on_node = "/" in replica.worker
+        if until > now and (replica.realm or not on_node):  # type: ignore[attr-defined]
+            realm = replica.realm if on_node else ""  # type: ignore[attr-defined]
+            yield worker_address(realm, replica.public_key)  # type: ignore[attr-defined]
+
+
+def _reading(row: Deployment) -> Iterator[str]:
+    """Realms of the workers that may read the queue: they send back what is not sealed for them."""
+    places: list[Replica | Placement] = list(row.placements.all())
+    places += [each for each in row.replicas.all() if each.state in _HELD]
+    for each in places:
+        if "/" not in each.worker:
+            yield ""
+        elif each.realm:  # type: ignore[union-attr]  # annotated above
+            yield each.realm  # type: ignore[union-attr]
+
+
+def _ready_until(replica: Replica, digest: str) -> float:
+    if not replica.public_key:  # type: ignore[attr-defined]
+        return 0.0
+    if replica.state != ReplicaState.READY or replica.loaded_digest != digest:
+        return 0.0
+    return _patience(replica)
+
+
+def _patience(replica: Replica) -> float:
+    return replica.heartbeat_at.timestamp() + REPLICA_PATIENCE_S

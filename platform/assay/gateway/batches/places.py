@@ -1,0 +1,80 @@
+"""Places for the lines of batches: of all batches together, few run on one deployment at a time.
+
+A worker takes more requests from its queue than its engine runs, so that a short queue alone does
+not tell whether the engine has room. The places are counted in Valkey for all gateways.
+"""
+
+from __future__ import annotations
+
+import redis.asyncio
+from django.conf import settings
+
+from assay.gateway.quota.quotas import GRACE_S
+from workers.wire import deployment_queue
+
+# A line is added while at most so many requests wait in the deployment's queue.
+QUEUE_SHORT = 1
+# A place is free again after its time, should its process die; that is in seconds. One that has
+# just been left goes to another holder, if one was refused in the last half second. The keys are
+# arguments: a script that declares the queue needs the right to read it, which gateways have not.
+_TAKE = """
+local places, wanted, queue = ARGV[1], ARGV[2], ARGV[3]
+local holder, again, most, waiting, seconds = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+if redis.call('LLEN', queue) > tonumber(waiting) then return 0 end
+if again == '1' and redis.call('EXISTS', wanted) == 1 then return 0 end
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', places, '-inf', now)
+redis.call('ZREM', places, holder)
+if redis.call('ZCOUNT', places, '-inf', '+inf') >= tonumber(most) then
+  redis.call('SET', wanted, '1', 'PX', 500)
+  return 0
+end
+redis.call('ZADD', places, now + tonumber(seconds), holder)
+redis.call('EXPIRE', places, seconds)
+return 1
+"""
+
+
+def places_key(deployment: int) -> str:
+    """Return the key of the places that are taken."""
+    return f"assay:batch-lines:{deployment}"
+
+
+def wanted_key(deployment: int) -> str:
+    """Return the key that exists while another holder waits for a place."""
+    return f"{places_key(deployment)}:wanted"
+
+
+class BatchPlaces:
+    """The places of all deployments. A holder is one of the lines that a batch runs at a time."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+        self._script = client.register_script(_TAKE)
+
+    async def take(self, deployment: int, holder: str, *, again: bool) -> bool:
+        """Take a place on a deployment; return whether there was one.
+
+        Args:
+            again: the holder has just left one, and gives way to others.
+
+        Raises:
+            redis.RedisError, OSError: Redis does not answer.
+        """
+        taken = await self._script(
+            args=[
+                places_key(deployment),
+                wanted_key(deployment),
+                deployment_queue(deployment),
+                holder,
+                int(again),
+                settings.BATCH_DEPLOYMENT_LINES,
+                QUEUE_SHORT,
+                settings.GATEWAY_REQUEST_TIMEOUT_S + GRACE_S,
+            ],
+        )
+        return bool(taken)
+
+    async def leave(self, deployment: int, holder: str) -> None:
+        """Leave the place. Raises redis.RedisError, OSError: it is free after its time."""
+        await self._client.zrem(places_key(deployment), holder)

@@ -1,0 +1,142 @@
+"""Verified indexes and texts of knowledge bases in memory, the least used let go first."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from django.conf import settings
+
+from governance.errors import DomainError
+from registry.knowledge.index_files import best_rows, read_index
+from registry.knowledge.index_format import LoadedIndex, Vectors
+from registry.knowledge.selectors import stored_text
+from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch
+
+T = TypeVar("T")
+_CHARACTER_BYTES = 4
+# Texts have this share of ASSAY_KNOWLEDGE_CACHE_BYTES to themselves, and so displace no index.
+_SHARE_OF_TEXTS = 1 / 8
+
+
+class IndexRefused(DomainError):
+    """The bytes of the index differ from those recorded, or cannot be read (503)."""
+
+    code = "index_refused"
+    status = 503
+    title = "Index refused"
+
+
+class IndexCache:
+    """Loads and searches in threads of its own; `stop` it when nothing searches any more."""
+
+    def __init__(self) -> None:
+        # A search is one product of matrices, which uses several cores by itself.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="assay-knowledge")
+        self._indexes: Kept[LoadedIndex] = Kept(1 - _SHARE_OF_TEXTS)
+        self._texts: Kept[str] = Kept(_SHARE_OF_TEXTS)
+
+    async def search(
+        self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
+    ) -> list[tuple[int, str, tuple[int, int], str, float]]:
+        """Return (version, text SHA-256, span, text, cosine) of the best chunks, best first; of
+        those with one text, the first alone.
+
+        Raises:
+            IndexRefused: the index has other bytes than its manifest, or cannot be read.
+            Unavailable: the store lacks a text.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, self._search, manifest, query, allowed, most
+        )
+
+    async def stop(self) -> None:
+        """Wait for the threads."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _search(
+        self, manifest: Manifest, query: Vectors, allowed: frozenset[int], most: int
+    ) -> list[tuple[int, str, tuple[int, int], str, float]]:
+        index = self._index(manifest)
+        passages: dict[str, tuple[int, str, tuple[int, int], str, float]] = {}
+        looked_at, all_seen = most, False
+        # A text that stands in many documents would leave no room for others.
+        while len(passages) < most and not all_seen:
+            try:
+                rows = best_rows(index, query, allowed, looked_at)
+            except ValueError as error:
+                raise IndexRefused(f"The index does not fit the question: {error}.") from error
+            for row, score in rows:
+                document = index.documents[int(index.rows[row])]
+                start, end = (int(each) for each in index.spans[row])
+                text = self._text(document.text_sha256)[start:end]
+                place = (document.version, document.text_sha256, (start, end), text, score)
+                passages.setdefault(text, place)
+            all_seen = len(rows) < looked_at
+            looked_at *= 8
+        return list(passages.values())[:most]
+
+    def _index(self, manifest: Manifest) -> LoadedIndex:
+        def load() -> tuple[int, LoadedIndex]:
+            try:
+                loaded = read_index(manifest)
+            except (ManifestMismatch, FilesUnreadable) as error:
+                raise IndexRefused(
+                    f"The index of the knowledge base is not used. {error.message}",
+                    hint="Build the index again; it is made from the documents.",
+                ) from error
+            return loaded.size_bytes, loaded
+
+        return self._indexes.get(manifest.digest, load)
+
+    def _text(self, sha256: str) -> str:
+        def load() -> tuple[int, str]:
+            text = stored_text(sha256)
+            return len(text) * _CHARACTER_BYTES, text
+
+        return self._texts.get(sha256, load)
+
+
+class Kept(Generic[T]):
+    """Loaded things, within a share of ASSAY_KNOWLEDGE_CACHE_BYTES; the newest always stays."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._lock = threading.Lock()
+        self._found: OrderedDict[str, tuple[int, T]] = OrderedDict()
+        self._loading: dict[str, threading.Lock] = {}
+
+    def get(self, key: str, load: Callable[[], tuple[int, T]]) -> T:
+        """Return what `load` returns for `key`, after its size in bytes. Of several threads that
+        need it, one loads; the others wait."""
+        with self._lock:
+            if key in self._found:
+                return self._used(key)
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:
+            with self._lock:
+                if key in self._found:
+                    return self._used(key)
+            try:
+                size, made = load()
+                with self._lock:
+                    self._keep(key, size, made)
+            finally:
+                with self._lock:
+                    self._loading.pop(key, None)
+        return made
+
+    def _used(self, key: str) -> T:
+        self._found.move_to_end(key)
+        return self._found[key][1]
+
+    def _keep(self, key: str, size: int, made: T) -> None:
+        self._found[key] = (size, made)
+        total = sum(each for each, _ in self._found.values())
+        while total > settings.KNOWLEDGE_CACHE_BYTES * self._share and len(self._found) > 1:
+            total -= self._found.popitem(last=False)[1][0]

@@ -1,0 +1,221 @@
+"""`/healthz`: the process answers. `/readyz`: it may be sent requests. `/metrics`: Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import redis
+from django.core.exceptions import ImproperlyConfigured
+from django.db import Error as DatabaseError
+from django.db.models import Count
+from django.utils import timezone
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from assay.gateway.access.snapshot import Snapshot, close_connection
+from assay.gateway.app import Gateway
+from assay.gateway.http.asgi import Scope, Send, encode, respond
+from assay.gateway.monitoring.exposition import Reading, exposition
+from assay.gateway.monitoring.metrics import RELEASE_EXPIRES, RELEASE_STOPS, may_scrape
+from assay.gateway.monitoring.work_metrics import measure_broker, measure_work
+from governance.audit import alarms
+from governance.audit.models import AuditAlarm
+from governance.audit.selectors import publish_lag_s, sealing_lag_s, unsealed_events
+from governance.audit.streaming.selectors import stream_states
+from governance.errors import Unavailable
+from registry.catalog.endpoints import dumps
+from registry.incidents.models import Incident, IncidentSuspension, Severity
+from registry.incidents.states import STANDING
+from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.storage import store
+
+Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
+# Read from the database at each scrape.
+INCIDENTS = Reading(
+    "assay_incidents_open", "Incidents that are not resolved yet, by severity.", ("severity",)
+)
+SUSPENDING = Reading("assay_incidents_suspending", "Incidents that keep releases from serving.")
+BREAK_GLASS = Reading("assay_break_glass_active", "Releases that serve by break-glass now.")
+REVIEWS_OVERDUE = Reading(
+    "assay_break_glass_reviews_overdue", "Break-glasses whose review afterward is overdue."
+)
+SEALING_LAG = Reading(
+    "assay_audit_sealing_lag_seconds", "Seconds that the oldest unsealed audit event has waited."
+)
+PUBLISH_LAG = Reading(
+    "assay_audit_publish_lag_seconds",
+    "Seconds that the oldest checkpoint which is not in the second place has waited.",
+)
+UNSEALED = Reading("assay_audit_unsealed_events", "Audit events that wait for their seal.")
+STREAM_EVENTS = Reading(
+    "assay_audit_stream_lag_events",
+    "Sealed audit events that a SIEM has not accepted.",
+    ("stream",),
+)
+STREAM_SECONDS = Reading(
+    "assay_audit_stream_lag_seconds", "Age of the oldest of them in seconds.", ("stream",)
+)
+STORE_UP = Reading("assay_store_up", "1 while the artifact store answers.")
+ALARM = Reading("assay_audit_alarm", "1 while an alarm of the audit log is raised.", ("alarm",))
+
+
+async def healthz(gateway: Gateway, scope: Scope, send: Send) -> None:
+    """200 as long as the event loop turns."""
+    await respond(send, 200, b'{"status":"ok"}', [])
+
+
+async def readyz(gateway: Gateway, scope: Scope, send: Send) -> None:
+    """200 when database and broker answer and usage is recorded; else 503 and what is amiss. The
+    state of the artifact store is told and decides nothing.
+
+    The database is judged by a connection that is taken as requests take theirs, and by the age of
+    the snapshot, which is read from it every few seconds.
+    """
+    runtime = gateway.start()
+    checks = {"database": "ok", "broker": "ok", "usage": "ok"}
+    try:
+        await runtime.parts.refresher.current()
+        await gateway.database.ask()
+    except Unavailable:
+        checks["database"] = "does not answer"
+    try:
+        await runtime.client.ping()
+    except (redis.RedisError, OSError):
+        checks["broker"] = "does not answer"
+    if runtime.ledger.blocked:
+        checks["usage"] = "cannot be recorded"
+    ready = all(value == "ok" for value in checks.values())
+    # Without the store nothing new is loaded; what serves goes on.
+    checks["store"] = await STORE.state()
+    body = {"status": "ok" if ready else "unavailable", **checks}
+    await respond(send, 200 if ready else 503, encode(dumps(body)), [])
+
+
+class StoreProbe:
+    """The state of the artifact store, asked at most every 30 s and never waited for long.
+
+    It decides nothing: what is loaded serves without the store.
+    """
+
+    EVERY_S = 30.0
+    WAIT_S = 1.0
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assay-store-probe")
+        self._asked_at = float("-inf")
+        self._asking: Future[None] | None = None
+        self._state = "not known yet"
+
+    async def state(self) -> str:
+        """Return `ok`, or what is wrong."""
+        idle = self._asking is None or self._asking.done()
+        if idle and time.monotonic() - self._asked_at > self.EVERY_S:
+            self._asking = self._thread.submit(self._ask)
+        if self._asking is not None:
+            await asyncio.wait({asyncio.wrap_future(self._asking)}, timeout=self.WAIT_S)
+        return self._state
+
+    def _ask(self) -> None:
+        try:
+            store.backend().check()
+            self._state = "ok"
+        except Unavailable as error:
+            self._state = error.code.removeprefix("store_").replace("_", " ")
+        except ImproperlyConfigured:
+            self._state = "misconfigured"
+        finally:
+            STORE_UP.set(self._state == "ok")
+            self._asked_at = time.monotonic()
+
+
+STORE = StoreProbe()
+
+
+async def metrics(gateway: Gateway, scope: Scope, send: Send) -> None:
+    """The metrics of all web processes of this machine, for those who may scrape."""
+    if not may_scrape(scope):
+        await respond(send, 403, b"Metrics need ASSAY_METRICS_TOKEN.\n", [], b"text/plain")
+        return
+    runtime = gateway.start()
+    with contextlib.suppress(Unavailable, redis.RedisError, OSError):
+        # Without them the gauges stand as they were at the last scrape.
+        snapshot = await runtime.parts.refresher.current()
+        _measure_releases(snapshot)
+        await runtime.parts.quotas.measure(snapshot.limits)
+        live = {name: entry.id for name, entry in snapshot.deployments.items()}
+        await measure_broker(runtime.client, live)
+    await STORE.state()
+    with contextlib.suppress(DatabaseError):
+        await measure_log()
+        await measure_emergencies()
+        await measure_work()
+    text = await asyncio.to_thread(exposition)
+    await respond(send, 200, text, [], CONTENT_TYPE_LATEST.encode())
+
+
+def _measure_releases(snapshot: Snapshot) -> None:
+    now = time.time()
+    RELEASE_EXPIRES.clear()
+    RELEASE_STOPS.clear()
+    for name, entry in snapshot.deployments.items():
+        RELEASE_EXPIRES.labels(name).set(entry.approved_until - now)
+        RELEASE_STOPS.labels(name).set(entry.expires_at - now)
+
+
+async def measure_emergencies() -> None:
+    """Bring the gauges up to date.
+
+    Raises:
+        django.db.Error: the database does not answer; the gauges stand as they were.
+    """
+    await asyncio.to_thread(_measure_emergencies)
+
+
+def _measure_emergencies() -> None:
+    now = timezone.now()
+    try:
+        rows = Incident.objects.filter(state__in=STANDING).order_by().values_list("severity")
+        counts = dict(rows.annotate(count=Count("pk")))
+        suspending = IncidentSuspension.objects.filter(lifted_at__isnull=True).count()
+        glasses = BreakGlass.objects.order_by()
+        active = glasses.filter(state=BreakGlassState.ACTIVE, ends_at__gt=now).count()
+        overdue = glasses.filter(state=BreakGlassState.ENDED, due_at__lte=now).count()
+    finally:
+        close_connection()
+    for severity in Severity.values:
+        INCIDENTS.labels(severity).set(counts.get(severity, 0))
+    SUSPENDING.set(suspending)
+    BREAK_GLASS.set(active)
+    REVIEWS_OVERDUE.set(overdue)
+
+
+async def measure_log() -> None:
+    """Bring the gauges up to date.
+
+    Raises:
+        django.db.Error: the database does not answer; the gauges stand as they were.
+    """
+    await asyncio.to_thread(_measure_log)
+
+
+def _measure_log() -> None:
+    try:
+        sealing, publishing, unsealed = sealing_lag_s(), publish_lag_s(), unsealed_events()
+        streams = stream_states()
+        raised = set(AuditAlarm.objects.values_list("name", flat=True))
+    finally:
+        close_connection()
+    SEALING_LAG.set(sealing)
+    PUBLISH_LAG.set(publishing)
+    UNSEALED.set(unsealed)
+    for stream in streams:
+        STREAM_EVENTS.labels(stream.name).set(stream.lag_events)
+        STREAM_SECONDS.labels(stream.name).set(stream.lag_s)
+    for alarm in alarms.ALARMS:
+        ALARM.labels(alarm.name).set(alarm.name in raised)
+
+
+PROBES: dict[str, Probe] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

@@ -1,0 +1,186 @@
+"""Settlement and refusal of requests in Redis: quota and usage entry in one call.
+
+What Redis does not take is held in memory, logged in full, and tried again every second; while
+anything is held the gateway lets no new request through (`blocked`), because it could not be
+accounted for. The answer that was computed meanwhile is still delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis
+
+from assay.gateway.monitoring.metrics import HELD, UNRECORDED
+from assay.gateway.quota.quotas import Quotas
+from governance.errors import Unavailable
+from governance.usage.records import UsageEntry
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_RETRY_S = 1.0
+_HELD_AT_MOST = 10_000
+ANONYMOUS_PER_S = 10
+PER_KEY_PER_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The end of one request. `units` count on limits per minute although the request was no
+    use.
+    """
+
+    entry: UsageEntry
+    units: int = 0
+
+
+class Ledger:
+    """Start and stop it on one event loop."""
+
+    def __init__(self, quotas: Quotas) -> None:
+        self._quotas = quotas
+        self._held: deque[Settlement] = deque()
+        self._background: set[asyncio.Task[None]] = set()
+        self._limiter = RefusalLimiter()
+        self._last_skipped: dict[str, UsageEntry] = {}
+        self._retrier: asyncio.Task[None] | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """True after an accounting failure, so that nothing more may run."""
+        return bool(self._held)
+
+    def require_open(self) -> None:
+        """Raise Unavailable while `blocked`."""
+        if self._held:
+            raise Unavailable("Usage cannot be recorded, so requests are refused.", retry_after=2)
+
+    def start(self) -> None:
+        self._retrier = asyncio.create_task(self._retry())
+
+    async def stop(self) -> None:
+        """Let what is under way end; whatever is still held stands in the log."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=5)
+        if self._retrier is not None:
+            self._retrier.cancel()
+            await asyncio.gather(self._retrier, return_exceptions=True)
+        await self._record_skipped()
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Settle quota and record usage, once. Never raises: what fails is held."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                await self._apply(settlement)
+                return
+            except (redis.RedisError, OSError) as error:
+                failure = error
+                await asyncio.sleep(0.05 * 2**attempt)
+        logger.error(
+            "USAGE NOT RECORDED (%s); held, and no request is let through until it is: %s",
+            failure,
+            settlement.entry.to_json(),
+        )
+        if len(self._held) < _HELD_AT_MOST:
+            self._held.append(settlement)
+            HELD.set(len(self._held))
+
+    def record_bounded(self, entry: UsageEntry, *, later: bool = False) -> None:
+        """Record what cost nothing, a refusal or a look at the models, in the background and at a
+        bounded rate.
+
+        Beyond the rate they are counted; the next one that is recorded, or a second later the last
+        of them, says how many. `later` counts this one in any case: a store is away.
+        """
+        key = entry.token or entry.key_public_id
+        admitted, skipped = (False, 0) if later else self._limiter.admit(key)
+        if not admitted:
+            UNRECORDED.inc()
+            if later:
+                self._limiter.skip(key)
+            self._last_skipped[key] = entry
+            return
+        self._last_skipped.pop(key, None)
+        self.spawn(self.settle(Settlement(_counting(entry, skipped))))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` to its end although the request that caused it is over."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _apply(self, settlement: Settlement) -> None:
+        await self._quotas.settle(settlement.entry, units=settlement.units)
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_S)
+            while self._held:
+                try:
+                    await self._apply(self._held[0])
+                except (redis.RedisError, OSError):
+                    break
+                self._held.popleft()
+                HELD.set(len(self._held))
+                if not self._held:
+                    logger.warning("Everything that was held is recorded; requests run again.")
+            if not self._held:
+                await self._record_skipped()
+
+    async def _record_skipped(self) -> None:
+        """For each key whose rate was passed, the last that was not recorded, with the number of
+        those before it."""
+        for key, skipped in self._limiter.left_over().items():
+            if (entry := self._last_skipped.pop(key, None)) is None:
+                continue
+            try:
+                await self._apply(Settlement(_counting(entry, skipped - 1)))
+            except (redis.RedisError, OSError):
+                self._limiter.skip(key, skipped)
+                self._last_skipped.setdefault(key, entry)
+
+
+def _counting(entry: UsageEntry, others: int) -> UsageEntry:
+    if not others:
+        return entry
+    reason = f"{entry.reason} ({others} more were not recorded.)".strip()
+    return replace(entry, reason=reason)
+
+
+class RefusalLimiter:
+    """At most so many recorded refusals a second, for each key and for all strangers together."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._counts: dict[str, int] = {}
+        self._skipped: dict[str, int] = {}
+
+    def admit(self, key_public_id: str) -> tuple[bool, int]:
+        """Decide to record one now; returns the number skipped since the last recorded one."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second = second
+            self._counts.clear()
+        count = self._counts.get(key_public_id, 0) + 1
+        self._counts[key_public_id] = count
+        if count > (PER_KEY_PER_S if key_public_id else ANONYMOUS_PER_S):
+            self._skipped[key_public_id] = self._skipped.get(key_public_id, 0) + 1
+            return False, 0
+        return True, self._skipped.pop(key_public_id, 0)
+
+    def skip(self, key_public_id: str, count: int = 1) -> None:
+        """Count what was not recorded for another cause than its rate."""
+        self._skipped[key_public_id] = self._skipped.get(key_public_id, 0) + count
+
+    def left_over(self) -> dict[str, int]:
+        """How many were not recorded, by key, where nothing more was since; they are counted
+        once."""
+        left, self._skipped = self._skipped, {}
+        return left

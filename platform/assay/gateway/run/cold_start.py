@@ -1,0 +1,99 @@
+"""Requests for a deployment that is scaled to zero ask for it, and wait until it is loaded. What
+answers requests is noted at each snapshot, so that it is not scaled to zero meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+
+import redis
+import redis.asyncio
+from django.conf import settings
+
+from assay.gateway.access.admission import Admitted, Application
+from assay.gateway.access.decisions import NotReady, is_ready, require_ready
+from assay.gateway.access.refresher import Refresher
+from assay.gateway.access.snapshot import Snapshot
+from assay.gateway.http.waiting import WaitingBound
+from workers.wire import DEPLOYMENTS_CHANNEL, IN_USE_KEY, WANTED_KEY
+
+logger = logging.getLogger(__name__)
+# Requests of one process that wait for a load at a time, in all and of one department.
+WAITING_MAX = 256
+DEPARTMENT_WAITING_MAX = 64
+# Pauses between looks at the snapshot, and between asking again, in seconds.
+LOOK_S = 0.1
+ASK_EVERY_S = 2.0
+
+
+class ColdStarts:
+    """Asks the controller for deployments, at most once in `ASK_EVERY_S` each."""
+
+    def __init__(self, client: redis.asyncio.Redis, refresher: Refresher) -> None:
+        self._client = client
+        self._refresher = refresher
+        self._asked: dict[int, float] = {}
+        self._noting: asyncio.Task[None] | None = None
+        self._waiting = WaitingBound(
+            total=WAITING_MAX,
+            of_department=DEPARTMENT_WAITING_MAX,
+            refusal="Too many requests wait for deployments that are being loaded.",
+        )
+
+    async def ask(self, deployment_id: int) -> None:
+        """Have the controller load a deployment that is scaled to zero."""
+        now = time.monotonic()
+        if now - self._asked.get(deployment_id, float("-inf")) < ASK_EVERY_S:
+            return
+        self._asked = {pk: at for pk, at in self._asked.items() if now - at < ASK_EVERY_S}
+        self._asked[deployment_id] = now
+        try:
+            await self._client.zadd(WANTED_KEY, {str(deployment_id): time.time()})
+            await self._client.publish(DEPLOYMENTS_CHANNEL, "")
+        except (redis.RedisError, OSError) as error:
+            logger.warning("Deployment %s could not be requested: %s", deployment_id, error)
+
+    def note(self, snapshot: Snapshot, running: Collection[int]) -> None:
+        """Tell the controller which deployments that may be scaled to zero answer requests. Returns
+        at once: a broker that is away delays no snapshot.
+        """
+        may_sleep = {each.id for each in snapshot.deployments.values() if each.may_sleep}
+        found = may_sleep.intersection(running)
+        if found and (self._noting is None or self._noting.done()):
+            self._noting = asyncio.create_task(self._note(found))
+
+    async def _note(self, deployment_ids: Collection[int]) -> None:
+        now = time.time()
+        try:
+            await self._client.zadd(IN_USE_KEY, {str(pk): now for pk in deployment_ids})
+        except (redis.RedisError, OSError) as error:
+            logger.warning("Deployments in use could not be noted: %s", error)
+
+    async def loaded(self, application: Application, admitted: Admitted) -> Admitted:
+        """Wait until a deployment without a ready replica has one, if it may be scaled to zero, and
+        return the grounds for running the request on it, with no await after they were found.
+
+        Raises:
+            NotReady: no replica is ready, or none became ready in `ASSAY_GATEWAY_COLD_START_S`.
+            Unavailable: too many requests wait.
+            DomainError: what admitted the request no longer holds.
+        """
+        entry = admitted.deployment
+        if not entry.may_sleep:
+            require_ready(entry)
+        until = time.monotonic() + settings.GATEWAY_COLD_START_S
+        with self._waiting.place(admitted.key.department or ""):
+            await self.ask(entry.id)
+            while time.monotonic() < until:
+                await asyncio.sleep(LOOK_S)
+                snapshot = await self._refresher.knowing(application.caller.token.public_id)
+                admitted = application.admit(snapshot)
+                if admitted.deployment.id != entry.id:
+                    break  # Another release has taken its name; its prompt may differ.
+                if is_ready(admitted.deployment):
+                    return admitted
+                await self.ask(entry.id)
+        raise NotReady.asleep(entry)

@@ -1,0 +1,106 @@
+"""A worker's events as the parts of an answer."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from assay.gateway.http.asgi import ClientGone, Headers
+from assay.gateway.http.errors import DeadlinePassed, EngineFailed, ReplyForged
+from assay.gateway.run.reply_streams import Arrival, Cut, Signal, Tampered
+from registry.catalog.endpoints import Answer, Choice, Piece
+from workers.wire import Delta, Done, Failed
+
+STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def piece(delta: Delta) -> Piece:
+    """Return what a renderer takes of it."""
+    return Piece(delta.text, delta.index, delta.call, delta.scores, delta.finish)
+
+
+def used(failed: Failed) -> Done | None:
+    """Return the counts to charge for a failure; None where it states none."""
+    if not failed.units:
+        return None
+    return Done(
+        "failed",
+        failed.prompt_tokens,
+        failed.completion_tokens,
+        device_ms=failed.device_ms,
+        units=failed.units,
+    )
+
+
+def cut_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """Return how many inputs were cut, and what they lost together, where any was."""
+    if not answer.cut_inputs:
+        return []
+    return [
+        (b"x-assay-truncated-inputs", str(answer.cut_inputs).encode()),
+        (b"x-assay-truncated-tokens", str(answer.cut_tokens).encode()),
+    ]
+
+
+def answer_of(done: Done, choices: dict[int, Choice] | None = None) -> Answer:
+    """Return the answer; choices without an end of their own have the request's."""
+    made = choices or {0: Choice()}
+    for choice in made.values():
+        choice.finish_reason = choice.finish_reason or done.finish_reason
+    return Answer(
+        finish_reason=done.finish_reason,
+        prompt_tokens=done.prompt_tokens,
+        completion_tokens=done.completion_tokens,
+        choices=[made[index] for index in sorted(made)],
+        results=done.results or [],
+        units=done.units,
+        stop=done.stop,
+        cut_inputs=done.cut_inputs,
+        cut_tokens=done.cut_tokens,
+    )
+
+
+def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
+    """Return the event if it carries the answer on.
+
+    Raises:
+        ClientGone: the client hung up.
+        EngineFailed, DeadlinePassed, ReplyForged: there is no answer.
+        DomainError: what admitted the request no longer holds.
+    """
+    if isinstance(event, Done) and event.finish_reason == "cancelled":
+        raise EngineFailed(
+            f"Deployment {deployment} was stopped while it answered.",
+            code="engine_stopped",
+            status=503,
+        )
+    if isinstance(event, (Delta, Done)):
+        return event
+    if isinstance(event, Failed):
+        raise EngineFailed(event.message, code=event.code, status=event.status, used=used(event))
+    if isinstance(event, Cut):
+        raise event.error
+    if isinstance(event, Tampered):
+        raise ReplyForged(
+            f"A reply to this request did not come from a worker that holds deployment "
+            f"{deployment}, so the answer is not delivered.",
+            hint="Tell your operators; they find it in the audit log under the request's ID.",
+        )
+    if event is Signal.DEADLINE:
+        raise DeadlinePassed(
+            f"Deployment {deployment} did not answer within "
+            f"{settings.GATEWAY_REQUEST_TIMEOUT_S} s; the request was cancelled."
+        )
+    raise ClientGone
+
+
+def last_word(event: Arrival, completion_tokens: int) -> Done | None:
+    """Return the counts of a request that was called off; None if the event ends nothing."""
+    if isinstance(event, Done):
+        return event
+    if isinstance(event, Failed):
+        return used(event) or Done("cancelled", 0, completion_tokens)
+    return Done("cancelled", 0, completion_tokens) if isinstance(event, Tampered) else None

@@ -1,0 +1,447 @@
+"""One admitted request: reserve, publish, answer, settle once, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import redis
+from django.conf import settings
+
+from assay.gateway.access.admission import Admitted, Application, Ticket
+from assay.gateway.access.call import Call
+from assay.gateway.access.snapshot import DeploymentEntry
+from assay.gateway.http.asgi import ClientGone, Headers, Receive, Send, encode, respond
+from assay.gateway.http.errors import (
+    DeadlinePassed,
+    EngineFailed,
+    NoUsableKey,
+    ReplyForged,
+    error_event,
+)
+from assay.gateway.monitoring.metrics import count_use
+from assay.gateway.quota.ledger import Settlement
+from assay.gateway.quota.quotas import QueueFull, QuotaStopped
+from assay.gateway.run import events
+from assay.gateway.run.media import STORED_WITHIN_S, RequestMedia, least_units
+from assay.gateway.run.parts import Parts
+from assay.gateway.run.reply_streams import Cut, Inbox, Signal, watch_client
+from governance.errors import DomainError, QuotaExceeded, Unavailable
+from governance.quotas.wire import Amount, Limit, Queued
+from governance.usage.records import UsageEntry
+from registry.catalog import is_own
+from registry.catalog.endpoints import Choice, Plan, Rendered, StreamRenderer, dumps
+from workers.celery_message import inference_message
+from workers.sealing import GIVEN_BACK, NOT_ADDRESSED
+from workers.wire import Delta, Done, InferenceRequest, deployment_queue
+
+T = TypeVar("T")
+KEEPALIVE_S = 10.0
+# How long a cancelled request may take to say what it has used, in seconds.
+_LAST_WORD_S = 2.0
+# How much longer than its deadline an answer may take to be written, in seconds.
+_WRITE_S = 5.0
+# How long the last word to a request that is cut may take to be written, in seconds.
+_CUT_S = 1.0
+# How often a request whose workers are gone goes to others.
+_HANDOVERS = 3
+
+
+class Execution:
+    """Runs `plan` for `call`; `run` is called once, in the step that admitted `application`."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        call: Call,
+        plan: Plan,
+        application: Application,
+        admitted: Admitted,
+        media: RequestMedia,
+    ) -> None:
+        self._parts = parts
+        self._call = call
+        self._plan = plan
+        self._application = application
+        self.admit(admitted)
+        self._limit: asyncio.Timeout | None = None
+        self._cut_by: DomainError | None = None
+        self._completion_tokens = 0
+        self._media = media
+        self._inputs: dict[str, Any] = {}
+        # The most that it can cost; what it is charged when neither worker nor gateway can say.
+        self._units = plan.units or plan.tokens
+        self._quota_headers: Headers = []
+        self._called_off, self._handed_over = False, 0
+        # The moment at which the caller stops waiting, in seconds since the epoch.
+        self._deadline = 0.0
+
+    def admit(self, admitted: Admitted) -> None:
+        """Run the request by `admitted`."""
+        self._call.admit(admitted)
+        self._key, self._deployment = admitted.key, admitted.deployment
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Answer on `send`.
+
+        Raises:
+            DomainError: refused or failed before a byte of the answer was sent.
+            ClientGone: the client hung up; what it used is being settled.
+        """
+        inbox = self._parts.replies.open(self._call.request_id)
+        ticket = Ticket(
+            self._application, self._deployment.id, lambda error: self._cut(inbox, error)
+        )
+        # Before anything is awaited, so that no change of a key falls between.
+        self._parts.running.enter(ticket)
+        try:
+            await self._run(inbox, receive, send)
+        finally:
+            self._parts.running.leave(ticket)
+            if not self._called_off:
+                self._parts.replies.close(self._call.request_id)
+
+    async def check_room(self) -> None:
+        """Raise if a limit or the queue has no room for the request now; charge nothing.
+
+        Raises:
+            QuotaStopped, QueueFull, Unavailable: as the reservation.
+        """
+        await self._parts.quotas.check_room(
+            deployment=self._deployment.name,
+            limits=self._limits(),
+            amount=self._most(),
+            queue=deployment_queue(self._deployment.id),
+            most=settings.GATEWAY_QUEUE_MAX,
+        )
+
+    def _limits(self) -> tuple[Limit, ...]:
+        return self._key.limits + self._deployment.limits_for(self._key.department)
+
+    def _cut(self, inbox: Inbox, error: DomainError) -> None:
+        self._cut_by = error
+        inbox.put_nowait(Cut(error))
+        if self._limit is not None and not self._limit.expired():
+            # A client that does not read holds the end up no longer than this.
+            self._limit.reschedule(asyncio.get_running_loop().time() + _CUT_S)
+
+    async def _run(self, inbox: Inbox, receive: Receive, send: Send) -> None:
+        timeout_s = settings.GATEWAY_REQUEST_TIMEOUT_S
+        if self._media.expected and self._media.has_files(self._plan):
+            await self._reserve_with_media(timeout_s)
+        else:
+            self._inputs = self._plan.inputs.to_wire()
+            self._deadline = time.time() + timeout_s
+            await self._reserve(self._most(), timeout_s, self._queued(self._deployment))
+        timer = asyncio.get_running_loop().call_later(timeout_s, inbox.put_nowait, Signal.DEADLINE)
+        watcher = asyncio.create_task(watch_client(receive, inbox))
+        end = ("failed", "The gateway broke down or was stopped.")
+        try:
+            async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
+                await self._answer(inbox, send)
+        except (ClientGone, TimeoutError):
+            end = ("cancelled", "The client closed the connection or stopped reading.")
+            if self._cut_by is not None:
+                end = ("cancelled", self._cut_by.message)
+            raise ClientGone from None
+        finally:
+            self._limit = None
+            timer.cancel()
+            watcher.cancel()
+            if not self._call.recorded:
+                # The work is called off, and what it used is paid for.
+                self._call.outcome = end[0]
+                self._abandon(inbox, *end)
+
+    async def _reserve(
+        self, amount: Amount, lifetime_s: float, queued: Queued, *, more: bool = False
+    ) -> None:
+        try:
+            reservation = await self._parts.quotas.reserve(
+                entry=self._admission(),
+                limits=self._limits(),
+                amount=amount,
+                lifetime_s=lifetime_s,
+                queued=queued,
+                more=more,
+            )
+        except QueueFull:
+            raise
+        except Unavailable:
+            # It may have arrived although no answer came.
+            self._parts.ledger.spawn(self._withdraw(self._cancel()))
+            raise
+        except asyncio.CancelledError:
+            self._parts.ledger.spawn(self._cancel())
+            raise
+        self._quota_headers = reservation.headers
+        self._call.shadowed = [*dict.fromkeys([*self._call.shadowed, *reservation.shadowed])]
+        if reservation.at is not None:
+            # Ledger and counters charge it to the same day and month.
+            self._call.occurred_at = reservation.at
+
+    async def _reserve_with_media(self, timeout_s: float) -> None:
+        """Reserve the least that the request costs, have its files decoded, and reserve the rest.
+
+        Files are decoded for those alone who may send requests now; and each time counts, so that
+        limits on requests bound what files that are refused cost.
+        """
+        quotas, request_id = self._parts.quotas, self._call.request_id
+        self._units = least_units(self._plan, self._deployment.unit)
+        least = self._most()
+        await self._reserve(least, timeout_s + STORED_WITHIN_S, self._queue(self._deployment))
+        try:
+            self._inputs, self._units = await self._media.store(
+                self._plan, self._deployment.unit, self._deployment.id
+            )
+            self._deadline = time.time() + timeout_s
+            queued = self._queued(self._deployment)
+            await self._reserve(self._most().beyond(least), timeout_s, queued, more=True)
+        except BaseException as error:
+            # A request that a busy gateway refused does not count; `Unavailable` of the quotas has
+            # withdrawn it already, which may happen twice.
+            stopped = isinstance(error, QuotaStopped)
+            busy = isinstance(error, (Unavailable, QuotaExceeded)) and not stopped
+            self._parts.ledger.spawn(quotas.withdraw(request_id, counts=not busy))
+            raise
+
+    def _admission(self) -> UsageEntry:
+        """Return the ledger's entry for the request if this process ends before it settles it."""
+        charged = not self._plan.counts_only
+        return self._call.entry(
+            "failed",
+            reason="The gateway ended while it answered"
+            + ("; the input is charged by estimate." if charged else "."),
+            prompt_tokens=self._plan.prompt_tokens if charged else 0,
+            units=self._units if charged else 0,
+        )
+
+    def _most(self) -> Amount:
+        """Return the most that the request may use; for device time, the expected use."""
+        plan, deployment = self._plan, self._deployment
+        device_ms = self._parts.device_times.expect(deployment.name, self._units)
+        micro = deployment.tariff.cost(
+            prompt_tokens=plan.prompt_tokens,
+            completion_tokens=max(0, plan.tokens - plan.prompt_tokens),
+            device_ms=device_ms,
+            unit=deployment.unit,
+            units=self._units,
+        )
+        return Amount(self._units, micro, device_ms, deployment.unit)
+
+    def _cancel(self) -> Coroutine[Any, Any, None]:
+        return self._parts.cancellations.publish(self._call.request_id)
+
+    async def _withdraw(self, cancelling: Awaitable[None]) -> None:
+        await cancelling
+        await self._parts.quotas.withdraw(self._call.request_id)
+
+    def _queued(self, deployment: DeploymentEntry) -> Queued:
+        """Return the request for the deployment's queue, sealed for the workers that hold it, and
+        expect its replies.
+        """
+        request = InferenceRequest(
+            request_id=self._call.request_id,
+            deployment_id=self._deployment.id,
+            deployment=self._deployment.name,
+            digest=self._deployment.digest,
+            reply_stream=self._parts.replies.stream,
+            inputs=self._inputs,
+            options=self._plan.options.to_wire(),
+            stream=self._plan.stream,
+            enqueued_at=time.time(),
+            deadline=self._deadline,
+            expires_at=self._deployment.expires_at,
+            scope="" if self._call.key is None else self._call.key.department or "",
+            traceparent=self._call.traceparent,
+        )
+        sealed, reader = self._parts.seals.seal(request, deployment.workers)
+        if deployment.workers and not reader.holders:
+            raise NoUsableKey(f"No worker of deployment {deployment.name} has a usable key.")
+        self._parts.replies.expect(self._call.request_id, reader, deployment.realms)
+        message = inference_message(request, sealed)
+        return replace(self._queue(deployment), message=message)
+
+    def _queue(self, deployment: DeploymentEntry) -> Queued:
+        return Queued(deployment_queue(deployment.id), b"", settings.GATEWAY_QUEUE_MAX)
+
+    async def _answer(self, inbox: Inbox, send: Send) -> None:
+        try:
+            if self._plan.stream:
+                await self._stream(inbox, send)
+            else:
+                await self._whole(inbox, send)
+        except DomainError as error:
+            if not self._call.recorded:
+                await self._settle_failure(error, inbox)
+            if not self._call.responding:
+                raise
+            event = error_event(error, self._call.endpoint)
+            await send({"type": "http.response.body", "body": event})
+
+    async def _whole(self, inbox: Inbox, send: Send) -> None:
+        choices: dict[int, Choice] = {}
+        while isinstance(event := await self._take(inbox), Delta):
+            choices.setdefault(event.index, Choice(event.index)).add(events.piece(event))
+        answer = events.answer_of(event, choices)
+        answer = replace(answer, results=await self._media.results(answer.results))
+        # Before the settlement: a request that does not fit what was computed is refused.
+        shown = await self._rendered(self._plan.renderer.whole, answer)
+        units = await self._settle(event)
+        if not isinstance(shown, Rendered):
+            shown = Rendered(encode(dumps(shown)), "application/json")
+        self._call.responding = True
+        used = (b"x-assay-units", f"{units} {self._call.unit}".encode())
+        headers = [*self._call.headers(), *self._quota_headers, used, *events.cut_headers(answer)]
+        await respond(send, 200, shown.body, headers, shown.content_type.encode())
+
+    async def _stream(self, inbox: Inbox, send: Send) -> None:
+        renderer = cast(StreamRenderer, self._plan.renderer)
+        event = await self._take_or_wait(inbox)
+        self._call.responding = True
+        headers = events.STREAM_HEADERS + self._call.headers() + self._quota_headers
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        pending = await self._rendered(renderer.opening)
+        while not isinstance(event, Done):
+            if event is None:
+                pending += ": keepalive\n\n"
+            elif event.text or event.call or event.scores or event.finish:
+                pending += await self._rendered(renderer.delta, events.piece(event))
+            if pending and inbox.empty():
+                chunk, pending = encode(pending), ""
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            event = await self._take_or_wait(inbox)
+        await self._settle(event)
+        body = encode(pending + await self._rendered(renderer.closing, events.answer_of(event)))
+        await send({"type": "http.response.body", "body": body})
+
+    async def _rendered(self, render: Callable[..., T], *given: Any) -> T:
+        """Return what the task makes of the answer. Raises as the renderer, and Unavailable."""
+        task = self._deployment.task
+        if is_own(task):
+            return render(*given)
+        return await self._parts.plug_ins.call(task, render, *given)
+
+    async def _take_or_wait(self, inbox: Inbox) -> Delta | Done | None:
+        """`_take`, or None after `KEEPALIVE_S` seconds without an event."""
+        if not inbox.empty():
+            return await self._take(inbox)
+        try:
+            async with asyncio.timeout(KEEPALIVE_S):
+                return await self._take(inbox)
+        except TimeoutError:
+            return None
+
+    async def _take(self, inbox: Inbox) -> Delta | Done:
+        """Return the next event that carries the answer on. Raises as `part_of_answer`."""
+        event = await inbox.get()
+        given_back = event is GIVEN_BACK
+        if (given_back or event is NOT_ADDRESSED) and await self._hand_over(given_back):
+            return await self._take(inbox)
+        part = events.part_of_answer(event, self._deployment.name)
+        if isinstance(part, Delta):
+            self._completion_tokens += part.tokens
+        return part
+
+    async def _hand_over(self, given_back: bool) -> bool:
+        """Send the request to the workers that hold the deployment now; return whether it went.
+
+        A worker that was not known here when it was sealed has read it, so that it is sent once
+        that one is known; or one reads the queue no more. It goes under the same reservation.
+        """
+        self._handed_over += 1
+        if self._handed_over > _HANDOVERS:
+            return False
+        known = await self._parts.refresher.handed_over(self._deployment, at_once=given_back)
+        if known is None:
+            return False
+        with contextlib.suppress(redis.RedisError, OSError):
+            await self._parts.quotas.send_again(self._queued(known))
+            return True
+        return False
+
+    async def _settle(self, done: Done) -> int:
+        """Charge a finished answer before its last byte leaves; return the units that it used."""
+        self._call.recorded = True
+        return await self._charge("ok", done)
+
+    async def _settle_failure(self, error: DomainError, inbox: Inbox) -> None:
+        self._call.outcome = "failed"
+        if isinstance(error, DeadlinePassed):
+            self._abandon(inbox, "failed", error.message)
+            return
+        if error is self._cut_by:
+            self._call.outcome = "cut"
+            self._abandon(inbox, "cancelled", error.message)
+            return
+        self._call.recorded = True
+        if isinstance(error, ReplyForged):
+            self._call.outcome = error.code
+            await self._cancel()
+        used = error.used if isinstance(error, EngineFailed) else None
+        if used is not None and self._call.responding:
+            # The caller has what was made until then.
+            await self._charge("failed", used, error.message)
+            return
+        refused = error.status < 500
+        prompt_tokens = self._plan.prompt_tokens if self._completion_tokens else 0
+        entry = self._call.entry(
+            error.code if refused or isinstance(error, ReplyForged) else "failed",
+            reason=error.message,
+            ran=not refused,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            units=self._units if self._completion_tokens else 0,
+        )
+        # A refusal costs nothing; on limits per minute counts what was computed until then.
+        self._call.computed = entry.units if used is None else used.units
+        await self._parts.ledger.settle(Settlement(entry, units=self._call.computed))
+        self._call.settled = entry
+
+    async def _charge(self, outcome: str, done: Done, reason: str = "") -> int:
+        if self._plan.counts_only:
+            done = replace(done, prompt_tokens=0, completion_tokens=0, units=0)
+        entry = self._call.entry(
+            outcome,
+            reason=reason,
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            queue_ms=done.queue_ms,
+            device_ms=done.device_ms,
+            units=done.units,
+        )
+        count_use(entry)
+        self._parts.device_times.learn(self._deployment.name, entry.units, done.device_ms)
+        await self._parts.ledger.settle(Settlement(entry))
+        self._call.settled = entry
+        return entry.units
+
+    def _abandon(self, inbox: Inbox, outcome: str, reason: str) -> None:
+        self._call.recorded = self._called_off = True
+        self._parts.ledger.spawn(self._call_off(inbox, outcome, reason))
+
+    async def _call_off(self, inbox: Inbox, outcome: str, reason: str) -> None:
+        """Cancel in the engine, hear what was used, settle.
+
+        A worker that keeps silent leaves the prompt's estimate and the tokens that have arrived; in
+        another unit, the most that the request can cost.
+        """
+        await self._cancel()
+        last: Done | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                while last is None:
+                    event = await inbox.get()
+                    if isinstance(event, Delta):
+                        self._completion_tokens += event.tokens
+                    else:
+                        last = events.last_word(event, self._completion_tokens)
+        self._parts.replies.close(self._call.request_id)
+        if last is None:
+            sent, made = self._plan.prompt_tokens, self._completion_tokens
+            last = Done("cancelled", sent, made, units=self._units)
+        await self._charge(outcome, last, reason)

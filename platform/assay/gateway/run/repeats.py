@@ -1,0 +1,117 @@
+"""`Idempotency-Key` under `/v1`: a request that was answered is not answered a second time.
+
+Answers are not kept, so that none can be repeated: whoever sends the key again is told which
+request was answered. A request that is refused, fails or is given up frees its key, so that sending
+it again asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio
+
+from assay.gateway.access.call import Call
+from assay.gateway.http.asgi import Scope, header
+from governance.errors import InvalidInput, Unavailable, WrongState
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "assay:repeats:"
+# Seconds for which the key of a request that was answered is known.
+KEPT_S = 3600
+# Seconds for which a request that is under way has its key without renewing it: a large file takes
+# hours to arrive, and a process that was killed renews nothing.
+HELD_S = 60.0
+# Renews a key that is still its request's; a time of 0 removes it.
+_RENEW = """
+if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("PEXPIRE", KEYS[1], ARGV[2]) end
+return 0
+"""
+_FORM = re.compile(rb"[\x21-\x7e]{1,255}")
+_ANSWERED = b"answered "
+
+
+@asynccontextmanager
+async def once(client: redis.asyncio.Redis, call: Call, scope: Scope) -> AsyncIterator[None]:
+    """Answer a request inside of this, if none with its key was answered or is being answered.
+
+    Raises:
+        InvalidInput: The key is not 1 to 255 printable ASCII characters.
+        WrongState: Another request has the key.
+        Unavailable: Redis does not answer.
+    """
+    key = header(scope, b"idempotency-key")
+    if key is None or scope["method"] != "POST" or call.key is None:
+        yield
+        return
+    if _FORM.fullmatch(key) is None:
+        raise InvalidInput(
+            "Idempotency-Key is not valid: 1 to 255 printable ASCII characters without spaces."
+        )
+    owner = call.key.recorded_as if call.key.person is None else f"person {call.key.person}"
+    name = PREFIX + hashlib.sha256(b"%s\n%s" % (owner.encode(), key)).hexdigest()
+    await _take(client, call, name)
+    holding = asyncio.create_task(_hold(client, call, name))
+    answered = False
+    try:
+        yield
+        answered = call.outcome == "ok"
+    finally:
+        holding.cancel()
+        await _leave(client, call, name, answered=answered)
+
+
+async def _take(client: redis.asyncio.Redis, call: Call, name: str) -> None:
+    try:
+        mine = call.request_id.encode()
+        if await client.set(name, mine, nx=True, px=int(HELD_S * 1000)):
+            return
+        found: Any = await client.get(name)
+        other: bytes = found or b""
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable("The Idempotency-Key cannot be looked up now.", retry_after=2) from error
+    if other.startswith(_ANSWERED):
+        request = other.removeprefix(_ANSWERED).decode()
+        raise WrongState(
+            f"The request with this Idempotency-Key was answered, as {request}.",
+            code="idempotency_answered",
+            hint="Answers are not kept. Use a new key for a new request.",
+        )
+    raise WrongState(
+        "A request with this Idempotency-Key is still under way.",
+        code="idempotency_in_progress",
+        hint="Wait for its answer, or send this again shortly.",
+        retry_after=1,
+    )
+
+
+async def _hold(client: redis.asyncio.Redis, call: Call, name: str) -> None:
+    while True:
+        await asyncio.sleep(HELD_S / 3)
+        try:
+            await _renew(client, call, name, HELD_S)
+        except (redis.RedisError, OSError) as error:
+            logger.warning("The Idempotency-Key of %s was not renewed: %s", call.request_id, error)
+
+
+async def _renew(client: redis.asyncio.Redis, call: Call, name: str, seconds: float) -> None:
+    script = client.register_script(_RENEW)
+    await script(keys=[name], args=[call.request_id, int(seconds * 1000)])
+
+
+async def _leave(client: redis.asyncio.Redis, call: Call, name: str, *, answered: bool) -> None:
+    try:
+        if answered:
+            await client.set(name, _ANSWERED + call.request_id.encode(), ex=KEPT_S)
+        else:
+            await _renew(client, call, name, 0)
+    except (redis.RedisError, OSError) as error:
+        # It stays taken until its time is over.
+        logger.warning("The Idempotency-Key of %s could not be left: %s", call.request_id, error)

@@ -1,0 +1,277 @@
+"""Answers from engine workers: one Redis Stream for this process and each node that answers it, one
+reader, a queue a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+import redis
+
+from assay.gateway.http.asgi import Receive
+from assay.gateway.monitoring.metrics import FORGED
+from assay.gateway.run.pipeline import Pipeline
+from governance.errors import DomainError
+from workers.sealing import ReplyReader
+from workers.wire import REPLY_TTL_S, Event, Failed, Taken, realm_of, reply_stream
+from workers.wire_keys import Forged
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_MS = 1000
+_COUNT = 500
+_TRIM_EVERY_S = 15.0
+# A node's stream is read for so long after the last request to it.
+_FOLLOWED_S = 60.0
+# Nodes that may send one request back before the gateway knows that they have its deployment.
+_EARLY_MAX = 16
+
+
+class Signal(Enum):
+    """Signal in a request's queue that is no event of the worker."""
+
+    DISCONNECTED = "disconnected"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The request may not go on: what admitted it no longer holds."""
+
+    error: DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class Tampered:
+    """A reply was not written by the worker; later replies to this request are not trusted."""
+
+    reason: str
+
+
+Arrival = Event | Signal | Cut | Tampered
+Inbox = asyncio.Queue[Arrival]
+
+
+@dataclass(slots=True)
+class _Expected:
+    """Destination of the replies to a request, and their check once the request is sealed.
+
+    `realms` are those that it was sealed for, and those of other workers that may read its queue,
+    also since then. `early` are entries of other realms that send it back, with the time of
+    arrival (monotonic): their node may have got the deployment after the newest snapshot.
+    """
+
+    inbox: Inbox
+    reader: ReplyReader | None = None
+    realms: set[str] = field(default_factory=set)
+    early: dict[str, tuple[dict[bytes, bytes], float]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream that is read: its realm, the last entry, and the end of its use (monotonic)."""
+
+    realm: str
+    last: str | bytes = "0-0"
+    until: float = float("inf")
+
+
+class Replies:
+    """Start and stop it on one event loop.
+
+    `client` is its own: a blocking read would hold up everything else on a shared connection.
+    `commands` wakes that read when it is to read another node's stream, too, and deletes the
+    streams at the end.
+    """
+
+    def __init__(self, client: Pipeline, commands: Pipeline) -> None:
+        self.stream = f"assay:reply:{uuid.uuid4().hex}"
+        self._client = client
+        self._commands = commands
+        self._expected: dict[str, _Expected] = {}
+        self._streams = {self.stream.encode(): _Stream("")}
+        self._trimmed_at = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+        self._waking: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._read())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, *self._waking, return_exceptions=True)
+        try:
+            # Its own connection may answer nothing else for another second.
+            await self._commands.execute_command("DEL", *self._streams)
+        except (redis.RedisError, OSError):
+            logger.warning("Reply stream %s is left to expire.", self.stream)
+
+    def open(self, request_id: str) -> Inbox:
+        """Return the queue that the answers to `request_id` will arrive in, until `close`."""
+        inbox: Inbox = asyncio.Queue()
+        self._expected[request_id] = _Expected(inbox)
+        return inbox
+
+    def expect(self, request_id: str, reader: ReplyReader, realms: Iterable[str] = ()) -> None:
+        """Believe what `reader` opens. Call it before the request is published.
+
+        `realms` are those of the workers that may read the request's queue.
+        """
+        expected = self._expected[request_id]
+        expected.reader = reader
+        expected.realms = {*realms, *map(realm_of, reader.holders)}
+        expected.early.clear()
+        self._follow(expected.realms)
+
+    def realms(self, request_id: str) -> frozenset[str]:
+        """Return the realms whose workers may have the request; none once it is closed."""
+        expected = self._expected.get(request_id)
+        return frozenset() if expected is None else frozenset(expected.realms)
+
+    def placed(self, realms: Mapping[int, Iterable[str]], read_at: float) -> None:
+        """Note the realms of the workers that may read each deployment's queue, as of `read_at`
+        (monotonic). A new one may have read a request that was not sealed for it, and sends it
+        back.
+        """
+        for request_id, expected in self._expected.items():
+            if expected.reader is None:
+                continue
+            expected.realms.update(realms.get(expected.reader.deployment_id, ()))
+            self._follow(expected.realms)
+            for realm, (fields, arrived_at) in list(expected.early.items()):
+                if realm in expected.realms:
+                    del expected.early[realm]
+                    self._deliver(fields, realm)
+                elif arrived_at < read_at:
+                    del expected.early[realm]
+                    _refuse(request_id, f"node {realm}")
+
+    def _follow(self, realms: Iterable[str]) -> None:
+        """Read the streams of these realms for a while."""
+        now = time.monotonic()
+        for realm in realms:
+            if not realm:
+                continue
+            name = reply_stream(self.stream, realm).encode()
+            found = self._streams.get(name)
+            if found is None:
+                found = self._streams[name] = _Stream(realm)
+                task = asyncio.create_task(self._wake())
+                self._waking.add(task)
+                task.add_done_callback(self._waking.discard)
+            found.until = now + _FOLLOWED_S
+
+    async def _wake(self) -> None:
+        """End the read that blocks, so that the next one reads all streams."""
+        try:
+            await self._commands.execute_command("XADD", self.stream, "*", "wake", "")
+        except (redis.RedisError, OSError):
+            logger.debug("The next read of reply streams waits for %d ms", _BLOCK_MS)
+
+    def close(self, request_id: str) -> None:
+        """Answers to `request_id` that still come are dropped."""
+        self._expected.pop(request_id, None)
+
+    def holders(self) -> dict[str, frozenset[str]]:
+        """For each request that is published the worker process that answers it; before one does,
+        all that could.
+        """
+        return {
+            request_id: expected.reader.holders
+            for request_id, expected in self._expected.items()
+            if expected.reader is not None
+        }
+
+    def fail(self, request_id: str, failure: Failed) -> None:
+        """End a request as its worker would; whatever still comes is dropped."""
+        expected = self._expected.get(request_id)
+        if expected is not None:
+            expected.reader = None
+            expected.inbox.put_nowait(failure)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                await self._read_once()
+            except (redis.RedisError, OSError) as error:
+                logger.warning("Reply stream %s cannot be read: %s", self.stream, error)
+                await asyncio.sleep(0.5)
+
+    async def _read_once(self) -> None:
+        last = [stream.last for stream in self._streams.values()]
+        answer = await self._client.execute_command(
+            "XREAD", "COUNT", _COUNT, "BLOCK", _BLOCK_MS, "STREAMS", *self._streams, *last
+        )
+        # [[stream, [[identifier, [name, value, …]], …]], …], or None.
+        for name, entries in answer or ():
+            stream = self._streams[name]
+            for identifier, flat in entries:
+                stream.last = identifier
+                self._deliver(dict(zip(flat[::2], flat[1::2], strict=True)), stream.realm)
+        if time.monotonic() - self._trimmed_at > _TRIM_EVERY_S:
+            self._trimmed_at = time.monotonic()
+            await self._trim()
+
+    async def _trim(self) -> None:
+        now = time.monotonic()
+        used = {realm for expected in self._expected.values() for realm in expected.realms}
+        commands: list[tuple[str | bytes | int, ...]] = []
+        for name, stream in list(self._streams.items()):
+            commands.append(("XTRIM", name, "MINID", stream.last))
+            commands.append(("EXPIRE", name, REPLY_TTL_S))
+            if stream.until < now and stream.realm not in used:
+                # It expires: a DEL could arrive after replies to the next request to its node.
+                del self._streams[name]
+        # In one step: no stream is read until all of them are trimmed.
+        await asyncio.gather(*(self._commands.execute_command(*each) for each in commands))
+
+    def _deliver(self, fields: dict[bytes, bytes], realm: str) -> None:
+        request_id = fields.get(b"id", b"").decode("utf-8", "replace")
+        expected = self._expected.get(request_id)
+        if expected is None or expected.reader is None:
+            return
+        if realm not in expected.realms:
+            # Only this node may write there: the request goes on with the workers that have it.
+            if b"bounce" in fields and len(expected.early) < _EARLY_MAX:
+                self._keep(expected, request_id, fields[b"bounce"], realm)
+            else:
+                _refuse(request_id, f"node {realm}")
+            return
+        try:
+            for event in expected.reader.open(fields, realm):
+                # The reader knows now which worker answers; the request need not be told.
+                if not isinstance(event, Taken):
+                    expected.inbox.put_nowait(event)
+        except Forged as error:
+            _refuse(request_id, str(error))
+            expected.reader = None
+            expected.inbox.put_nowait(Tampered(str(error)))
+
+    def _keep(self, expected: _Expected, request_id: str, mac: bytes, realm: str) -> None:
+        """Keep an entry that sends a request back until a snapshot tells whether its node may."""
+        fields = {b"id": request_id.encode(), b"bounce": mac}
+        try:
+            if expected.reader is not None:
+                expected.reader.open(fields, realm)
+                expected.early.setdefault(realm, (fields, time.monotonic()))
+        except Forged as error:
+            _refuse(request_id, f"node {realm}: {error}")
+
+
+def _refuse(request_id: str, reason: str) -> None:
+    FORGED.inc()
+    logger.critical("FORGED REPLY to request %s refused: %s", request_id, reason)
+
+
+async def watch_client(receive: Receive, inbox: Inbox) -> None:
+    """Put the client's hanging up among the events."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    inbox.put_nowait(Signal.DISCONNECTED)

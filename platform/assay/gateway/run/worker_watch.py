@@ -1,0 +1,72 @@
+"""Fails requests whose engine worker has died, long before their deadline.
+
+A worker process renews a key in the broker. A request waits for one such process once it is taken,
+and before that for any of those that it was sealed for. When the keys of all of them have been
+missing for a while, no worker will answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import redis.asyncio
+
+from assay.gateway.run.reply_streams import Replies
+from workers.wire import Failed, alive_key
+
+logger = logging.getLogger(__name__)
+
+CHECK_S = 1.0
+# A key that is missing for less may have been lost with a flush of the broker.
+PATIENCE_S = 3.0
+_LOST = Failed(
+    "worker_lost",
+    "The worker that was to answer has died; ask again.",
+    502,
+)
+
+
+class WorkerWatch:
+    """Start and stop it on one event loop."""
+
+    def __init__(self, client: redis.asyncio.Redis, replies: Replies) -> None:
+        self._client = client
+        self._replies = replies
+        self._missing: dict[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            try:
+                await self._check()
+            except (redis.RedisError, OSError) as error:
+                # Who lives is not known; the deadline of each request still holds.
+                self._missing.clear()
+                logger.warning("Workers cannot be watched: %s", error)
+
+    async def _check(self) -> None:
+        holders = self._replies.holders()
+        watched = sorted(frozenset().union(*holders.values()))
+        if not watched:
+            self._missing.clear()
+            return
+        signs = await self._client.mget([alive_key(worker) for worker in watched])
+        now = time.monotonic()
+        gone = [worker for worker, sign in zip(watched, signs, strict=True) if sign is None]
+        self._missing = {worker: self._missing.get(worker, now) for worker in gone}
+        dead = {worker for worker, since in self._missing.items() if now - since >= PATIENCE_S}
+        for request_id, workers in holders.items():
+            if workers <= dead:
+                logger.warning("The worker of request %s has died", request_id)
+                self._replies.fail(request_id, _LOST)

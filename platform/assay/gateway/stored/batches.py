@@ -1,0 +1,115 @@
+"""`/v1/batches`: requests that run when there is room, in OpenAI's shapes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from assay.gateway.stored.database_desk import department_of
+from assay.gateway.stored.requests import (
+    ListQuery,
+    OwnRequest,
+    answer_json,
+    listed,
+    read_json,
+    read_query,
+    refuse_query,
+)
+from governance.errors import NotPermitted
+from governance.principals import Principal
+from registry.batches.models import ENDPOINTS
+from registry.batches.selectors import batch_get, batch_list, batch_shown
+from registry.batches.services import batch_cancel, batch_create
+from registry.catalog.requests import Metadata, RequestInvalid, Strict, printable
+from registry.files.models import LEAST_S, MOST_S
+
+PATH = "/v1/batches"
+
+
+class OutputExpiry(Strict):
+    """Seconds from the creation of a batch's files until they are deleted."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, Field(ge=LEAST_S, le=MOST_S)]
+
+
+class BatchRequest(Strict):
+    """POST /v1/batches."""
+
+    input_file_id: Annotated[str, Field(min_length=1, max_length=64)]
+    endpoint: Annotated[str, Field(max_length=64)]
+    completion_window: Literal["24h"]
+    metadata: Metadata | None = None
+    output_expires_after: OutputExpiry | None = None
+
+
+async def page(request: OwnRequest) -> None:
+    """Answer with a part of the list of batches."""
+    part, sender = read_query(ListQuery, request.scope), request.narrowed
+    data, has_more = await request.on_files(lambda actor: _list(actor, sender, part))
+    await answer_json(request, listed(data, has_more=has_more))
+
+
+async def show(request: OwnRequest) -> None:
+    """Answer with one batch."""
+    refuse_query(request.scope)
+    batch = await request.on_files(
+        lambda actor: batch_get(actor=actor, id=request.id, sender=request.narrowed)
+    )
+    await answer_json(request, batch_shown(batch))
+
+
+async def cancel(request: OwnRequest) -> None:
+    """Cancel a batch."""
+    refuse_query(request.scope)
+    batch = await request.on_files(
+        lambda actor: batch_cancel(actor=actor, id=request.id, sender=request.narrowed)
+    )
+    await answer_json(request, batch_shown(batch), recorded=True)
+    request.desks.wake_batches()
+
+
+def _list(actor: Principal, sender: str, part: ListQuery) -> tuple[list[dict[str, Any]], bool]:
+    page = batch_list(actor=actor, sender=sender, after=part.after, limit=part.limit)
+    return [batch_shown(batch) for batch in page.rows], page.has_more
+
+
+async def create(request: OwnRequest) -> None:
+    """Create a batch.
+
+    Raises:
+        DomainError: it is refused.
+    """
+    refuse_query(request.scope)
+    key = request.key
+    body = await read_json(request, BatchRequest)
+    if body.endpoint not in ENDPOINTS:
+        raise RequestInvalid(
+            f"endpoint is {printable(body.endpoint)}; batches take {', '.join(ENDPOINTS)}.",
+            param="endpoint",
+        )
+    if key.person is not None:
+        raise NotPermitted(
+            "A playground token creates no batches.",
+            code="key_required",
+            hint="Use a key of your department.",
+        )
+    expiry = body.output_expires_after
+    batch = await request.on_files(
+        lambda actor: batch_create(
+            actor=actor,
+            department=department_of(key),
+            sender=key.public_id,
+            key_name=key.name,
+            client_address=request.call.client_address,
+            classification=request.caller.circumstances.classification,
+            input_file=body.input_file_id,
+            endpoint=body.endpoint,
+            metadata=body.metadata or {},
+            narrowed=bool(request.narrowed),
+            outputs_expire_s=None if expiry is None else expiry.seconds,
+        ),
+    )
+    await answer_json(request, batch_shown(batch), recorded=True)
+    request.desks.wake_batches()

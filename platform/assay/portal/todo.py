@@ -1,0 +1,388 @@
+"""Everything that waits for the signed-in person: the source of Home and of the notifications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import Count, Exists, Max, OuterRef, Q
+from django.urls import reverse
+from django.utils import timezone
+
+from assay.portal.access import departments_where, may, may_somewhere
+from assay.portal.reads import after_reviews
+from governance.people.access_requests import access_requests_open
+from governance.people.recoveries.models import RecoveryState
+from governance.people.recoveries.selectors import recoveries_live
+from governance.permissions import Action
+from governance.policy.models import PolicyState, PolicyVersion
+from governance.principals import Principal
+from governance.reviews.inbox import reviews_assigned, reviews_awaiting
+from governance.reviews.threads.mentions import mentions_unseen
+from registry.feedback.models import FeedbackState
+from registry.feedback.selectors import feedback_visible_to
+from registry.incidents.selectors import incidents_pressing
+from registry.intake.models import IntakeState
+from registry.intake.selectors import intakes_visible_to
+from registry.releases.breakglass.models import BreakGlassState
+from registry.releases.breakglass.selectors import break_glasses_visible_to
+from registry.releases.carrying import AGAIN
+from registry.releases.drafts.selectors import release_drafts_visible_to
+from registry.releases.models import Release, ReleaseState
+from registry.releases.selectors import release_to_repeat, releases_visible_to
+from registry.releases.serving import OTHER_CODE
+from registry.versions.models import VersionState
+from registry.versions.selectors import versions_visible_to
+from workers.deployments.models import Deployment, DeploymentState
+from workers.deployments.selectors import deployments_visible_to
+from workers.deployments.states import LIVE
+from workers.jobs.models import JobState
+from workers.jobs.selectors import jobs_visible_to
+from workers.schedules.models import ScheduleState
+from workers.schedules.selectors import schedules_visible_to
+
+# Of each kind; more stand on the page of the kind.
+SHOWN = 6
+RECENT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """One thing to do. `tone` is bad, warn or info; `at` is when it is due or happened."""
+
+    tone: str
+    icon: str
+    title: str
+    detail: str
+    href: str
+    at: datetime | None = None
+    due: bool = False
+
+
+def todos_of(actor: Principal) -> list[Todo]:
+    """Return what waits for `actor`, the most urgent first; at most `SHOWN` of each kind.
+
+    A source asks nothing of the database for people whose roles give them nothing to do there.
+    """
+    if actor.person_id is None:
+        return []
+    found = [task for source in SOURCES for task in source(actor)]
+    urgency = {"bad": 0, "warn": 1, "info": 2}
+    return sorted(found, key=lambda task: urgency[task.tone])
+
+
+def _href(name: str, *args: Any) -> str:
+    return reverse(f"portal:{name}", args=args)
+
+
+def _leads(actor: Principal) -> list[str]:
+    return [held.department for held in actor.roles if held.role == "lead" and held.department]
+
+
+def _incidents(actor: Principal) -> Iterator[Todo]:
+    if not may_somewhere(actor, Action.INCIDENT_UPDATE, kind="incident"):
+        return
+    for incident in incidents_pressing(actor).prefetch_related(None)[:SHOWN]:
+        yield Todo(
+            "bad",
+            "alert-circle",
+            f"Handle {incident.get_severity_display().lower()} incident: {incident.title}",
+            f"{incident.get_state_display()}",
+            _href("incident", incident.pk),
+            incident.opened_at,
+        )
+
+
+def _emergency_access(actor: Principal) -> Iterator[Todo]:
+    for glass in after_reviews(actor)[:SHOWN]:
+        late = glass.due_at is not None and glass.due_at <= timezone.now()
+        yield Todo(
+            "bad" if late else "warn",
+            "alert-triangle",
+            f"Review emergency access {glass.pk} to {glass.release.deployment_name}",
+            glass.department.name,
+            _href("break_glass", glass.pk),
+            glass.due_at,
+            due=True,
+        )
+    if not may_somewhere(actor, Action.RELEASE_BREAK_GLASS_CONFIRM, kind="release"):
+        return
+    requested = break_glasses_visible_to(actor).filter(state=BreakGlassState.REQUESTED)
+    mine = Q(asked_by_id=actor.person_id) | Q(excluded_people__contains=[actor.person_id])
+    for glass in requested.exclude(mine)[:SHOWN]:
+        yield Todo(
+            "bad",
+            "alert-triangle",
+            f"Confirm emergency access {glass.pk} to {glass.release.deployment_name}",
+            f"{glass.department.name} · requested by {glass.asked_by.name}",
+            _href("break_glass", glass.pk),
+            glass.asked_at,
+        )
+
+
+def _deployments(actor: Principal) -> Iterator[Todo]:
+    places = departments_where(actor, Action.DEPLOYMENT_CREATE, kind="deployment")
+    newer = Deployment.objects.filter(
+        name=OuterRef("name"),
+        release__environment=OuterRef("release__environment"),
+        pk__gt=OuterRef("pk"),
+    )
+    refused = deployments_visible_to(actor).filter(
+        ~Exists(newer), state=DeploymentState.REFUSED, department__in=places
+    )
+    for deployment in refused[:SHOWN]:
+        yield Todo(
+            "bad",
+            "ban",
+            f"Rejected bytes: {deployment.name}",
+            deployment.message,
+            _href("deployment", deployment.pk),
+            deployment.created_at,
+        )
+    live = Deployment.objects.filter(release=OuterRef("pk"), state__in=LIVE)
+    rows = releases_visible_to(actor).filter(
+        ~Exists(live), state=ReleaseState.APPROVED, department__in=places
+    )
+    for release in rows.filter(expires_at__gt=timezone.now()).prefetch_related(None)[:SHOWN]:
+        yield Todo(
+            "info",
+            "rocket",
+            f"Deploy release {release.pk}: {release.version}",
+            f"Approved and not deployed · {release.environment} · {release.deployment_name}",
+            _href("release", release.pk),
+            release.approved_at,
+        )
+
+
+def _other_code(actor: Principal) -> Iterator[Todo]:
+    places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
+    held = deployments_visible_to(actor).filter(
+        state__in=LIVE, department__in=places, message__contains=OTHER_CODE.partition("{}")[2]
+    )
+    repeated = Release.objects.filter(renews=OuterRef("release")).exclude(state__in=AGAIN)
+    for deployment in held.filter(~Exists(repeated)).order_by("pk")[:SHOWN]:
+        yield Todo(
+            "bad",
+            "refresh",
+            f"Submit release {deployment.release_id} again: the code of its task changed",
+            deployment.message,
+            _href("release", deployment.release_id),
+            deployment.created_at,
+        )
+
+
+def _reviews(actor: Principal) -> Iterator[Todo]:
+    assigned = list(reviews_assigned(actor)[:SHOWN])
+    others = reviews_awaiting(actor).exclude(pk__in=[review.pk for review in assigned])
+    for review in [*assigned, *others[:SHOWN]]:
+        mine = "assigned to you · " if review in assigned else ""
+        yield Todo(
+            "bad" if review.due_at <= timezone.now() else "warn",
+            "clipboard-check",
+            f"Review {review.subject_name}",
+            f"{mine}{review.department.name} · {review.tier} risk · round {review.round}",
+            _href("review", review.pk),
+            review.due_at,
+            due=True,
+        )
+
+
+def _mentions(actor: Principal) -> Iterator[Todo]:
+    for mention in mentions_unseen(actor)[:SHOWN]:
+        comment = mention.comment
+        review = comment.thread.review
+        yield Todo(
+            "info",
+            "message-2",
+            f"{comment.person.name} mentioned you",
+            review.subject_name,
+            f"{_href('review', review.pk)}#thread-{comment.thread_id}",
+            comment.created_at,
+        )
+
+
+def _policies(actor: Principal) -> Iterator[Todo]:
+    if not may(actor, Action.POLICY_DECIDE, kind="policy"):
+        return
+    waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED).defer("rules", "tests")
+    for version in waiting.exclude(authors__contains=[actor.person_id])[:SHOWN]:
+        yield Todo(
+            "warn",
+            "shield-lock",
+            f"Decide on policy {version.number}",
+            version.note,
+            _href("policy_version", version.number),
+            version.proposed_at,
+        )
+
+
+def _requested_changes(actor: Principal) -> Iterator[Todo]:
+    mine = Q(submitted_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
+    rows = releases_visible_to(actor).filter(mine, state=ReleaseState.CHANGES_REQUESTED)
+    for release in rows.prefetch_related(None)[:SHOWN]:
+        yield Todo(
+            "warn",
+            "message-2",
+            f"Answer requested changes to {release.version}",
+            f"{release.environment} · {release.deployment_name}",
+            _href("release", release.pk),
+        )
+
+
+def _recoveries(actor: Principal) -> Iterator[Todo]:
+    if not may(actor, Action.ROLE_GRANT, kind="person"):
+        return
+    pending = recoveries_live(actor).filter(state=RecoveryState.PENDING)
+    mine = Q(person_id=actor.person_id) | Q(requested_by_id=actor.person_id)
+    for recovery in pending.exclude(mine)[:SHOWN]:
+        asked = recovery.requested_by.name if recovery.requested_by else "the server"
+        yield Todo(
+            "warn",
+            "shield-lock",
+            f"Approve the recovery of the account of {recovery.person.name}",
+            f"{recovery.reason} · requested by {asked}",
+            _href("recoveries"),
+            recovery.requested_at,
+        )
+
+
+def _access_requests(actor: Principal) -> Iterator[Todo]:
+    for request in access_requests_open(actor)[:SHOWN]:
+        yield Todo(
+            "info",
+            "user",
+            f"{request.person.name} requests a role",
+            request.text,
+            _href("person", request.person_id),
+            request.created_at,
+        )
+
+
+def _intakes(actor: Principal) -> Iterator[Todo]:
+    if not may_somewhere(actor, Action.INTAKE_SIGN_OFF, kind="intake"):
+        return
+    waiting = intakes_visible_to(actor).filter(state=IntakeState.AWAITING_SIGN_OFF)
+    for intake in waiting.exclude(submitted_by_id=actor.person_id).select_related("model")[:SHOWN]:
+        yield Todo(
+            "info",
+            "package-import",
+            f"Sign off {intake.model.name}",
+            f"Every check passed · {intake.source}",
+            _href("intake", intake.pk),
+            intake.created_at,
+        )
+
+
+def _failed_jobs(actor: Principal) -> Iterator[Todo]:
+    mine = Q(created_by_id=actor.person_id) | Q(department__slug__in=_leads(actor))
+    broken = jobs_visible_to(actor).filter(
+        mine, state__in=(JobState.FAILED, JobState.DEAD), finished_at__gte=timezone.now() - RECENT
+    )
+    for job in broken[:SHOWN]:
+        yield Todo(
+            "bad",
+            "activity",
+            f"Failed job: {job.title}",
+            job.error or job.get_state_display(),
+            _href("job", job.pk),
+            job.finished_at,
+        )
+
+
+def _feedback(actor: Principal) -> Iterator[Todo]:
+    if not may_somewhere(actor, Action.FEEDBACK_REVIEW, kind="feedback"):
+        return
+    pending = feedback_visible_to(actor).filter(state=FeedbackState.PENDING)
+    mine = Q(person=actor.person_id)
+    rows = pending.exclude(mine).order_by("deployment").values("deployment")
+    for found in rows.annotate(count=Count("pk"), last=Max("created_at"))[:SHOWN]:
+        yield Todo(
+            "info",
+            "message-2",
+            f"Review feedback on {found['deployment']}",
+            f"{found['count']} pending",
+            f"{_href('feedback')}?{urlencode({'deployment': found['deployment']})}",
+            found["last"],
+        )
+
+
+def _learned(actor: Principal) -> Iterator[Todo]:
+    """Yield measured versions that learned from feedback and have no release."""
+    if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
+        return
+    places = departments_where(actor, Action.RELEASE_SUBMIT, kind="release")
+    rows = versions_visible_to(actor).filter(
+        dataset_version__feedback_count__gt=0,
+        model__department__in=places,
+        state=VersionState.TRUSTED,
+        evaluations__isnull=False,
+        releases__isnull=True,
+    )
+    for version in rows.order_by("-pk").distinct()[:SHOWN]:
+        like = release_to_repeat(actor, version)
+        drafted = "" if like is None else f"?like={like.pk}"
+        yield Todo(
+            "info",
+            "git-pull-request",
+            f"Request release: {version}",
+            "Trained on feedback and evaluated"
+            + ("" if like is None else f" · draft from release {like.pk}"),
+            f"{_href('release_new', version.pk)}{drafted}",
+            version.created_at,
+        )
+
+
+def _release_drafts(actor: Principal) -> Iterator[Todo]:
+    if not may_somewhere(actor, Action.RELEASE_SUBMIT, kind="release"):
+        return
+    drafts = release_drafts_visible_to(actor).filter(
+        created_by=actor.person_id, version__state=VersionState.TRUSTED
+    )
+    for draft in drafts[:SHOWN]:
+        made = "Made by a chain of jobs" if draft.job_id else "Not submitted"
+        yield Todo(
+            "info",
+            "git-pull-request",
+            f"Complete release draft {draft.pk}: {draft.version}",
+            f"{made} · {draft.content.get('environment', 'no environment yet')}",
+            f"{_href('release_new', draft.version_id)}?draft={draft.pk}",
+            draft.updated_at,
+        )
+
+
+def _suspended_schedules(actor: Principal) -> Iterator[Todo]:
+    mine = Q(owner=actor.person_id) | Q(department__slug__in=_leads(actor))
+    if not may_somewhere(actor, Action.JOB_CREATE, kind="job"):
+        return
+    rows = schedules_visible_to(actor).filter(mine, state=ScheduleState.SUSPENDED)
+    for schedule in rows[:SHOWN]:
+        yield Todo(
+            "warn",
+            "calendar",
+            f"Suspended schedule: {schedule.name}",
+            schedule.reason,
+            _href("schedule", schedule.pk),
+        )
+
+
+SOURCES: tuple[Callable[[Principal], Iterator[Todo]], ...] = (
+    _incidents,
+    _emergency_access,
+    _deployments,
+    _other_code,
+    _reviews,
+    _mentions,
+    _policies,
+    _requested_changes,
+    _access_requests,
+    _recoveries,
+    _intakes,
+    _failed_jobs,
+    _feedback,
+    _learned,
+    _release_drafts,
+    _suspended_schedules,
+)

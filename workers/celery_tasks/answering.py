@@ -1,0 +1,422 @@
+"""Answering one request: check that it may run on what is loaded, run it, send the events back."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from pydantic import ValidationError
+
+from governance.errors import DomainError
+from governance.principals import serving
+from registry.catalog import TASKS
+from registry.catalog.declaration import Task
+from registry.catalog.generation import GenerationInputs, SamplingOptions
+from registry.catalog.inputs import Inputs, Options
+from registry.catalog.requests import RequestInvalid, invalid
+from registry.media.store import MediaReference, media_open
+from workers.celery_tasks.hosting import EngineHost, Loaded
+from workers.celery_tasks.replies import Replies, Reply, joined
+from workers.clock import CLOCK
+from workers.control.direct import StoredMedia
+from workers.control.protocol import MediaFiles
+from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
+from workers.engines.runner import MediaOutput
+from workers.references import contains, is_reference, swapped
+from workers.sealing import LONGEST_S, ReplySeals
+from workers.tracing import begin_work
+from workers.wire import Delta, Done, Event, Failed, InferenceRequest, Taken
+
+logger = logging.getLogger(__name__)
+CANCEL_GRACE_S = 10.0
+# Pause between checks of the deadlines of running requests, in seconds.
+DEADLINE_CHECK_S = 0.1
+REMEMBERED_CANCELS = 10_000
+
+
+class Answer:
+    """The sink of one request: sends its events on, and calls `ended` once, after the last one.
+
+    The pieces of an answer that is not streamed are joined and sent once, before its end. Engines
+    call it from their own threads.
+
+    Attributes:
+        request: The request that it answers.
+        end: Its last event, once that was sent.
+        engine: The engine that works on it, once one does.
+    """
+
+    def __init__(
+        self,
+        request: InferenceRequest,
+        seals: ReplySeals,
+        replies: Replies,
+        clock: DeviceClock,
+        ended: Callable[[Answer], None],
+        media: MediaFiles,
+    ) -> None:
+        self._media = media
+        self._clock = clock
+        self._seals = seals
+        self._ended = ended
+        self._lock = threading.Lock()
+        self.request = request
+        self.end: Done | Failed | None = None
+        self.engine: Engine | None = None
+        self._until = min(request.deadline or math.inf, CLOCK.now() + LONGEST_S)
+        self._replies = replies
+        self._queue_ms = 0
+        self._held: dict[int, list[Delta]] = {}
+        self._trace = begin_work(request)
+
+    def is_late(self, now: float) -> bool:
+        """Return whether its caller has stopped waiting, at `now` in seconds since the epoch."""
+        return now > self._until
+
+    def started(self, task: str) -> None:
+        """The request goes to the engine of its task now."""
+        if self._trace is not None:
+            self._trace.started(task)
+        if self.request.enqueued_at:
+            waited = CLOCK.now() - self.request.enqueued_at
+            self._queue_ms = max(0, round(waited * 1000))
+        self._clock.enter(self.request.request_id)
+        if not self._seals.alone:
+            self._send(Taken())
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if self.end is not None:
+                return
+            over = isinstance(event, Done | Failed)
+            if isinstance(event, Done | Failed):
+                self.end = self._close(event)
+            elif isinstance(event, Delta) and not self.request.stream:
+                self._held.setdefault(event.index, []).append(event)
+            else:
+                self._send(event)
+        if over:
+            if self._trace is not None and self.end is not None:
+                self._trace.end(self.end)
+            self._clock.leave(self.request.request_id)
+            self._ended(self)
+
+    def _close(self, event: Done | Failed) -> Done | Failed:
+        """Send what was held and the end; return the end as it was sent."""
+        if isinstance(event, Done):
+            event = self._with_references(event)
+        if isinstance(event, Done):
+            for pieces in self._held.values():
+                for piece in joined(pieces):
+                    self._send(piece)
+            event = replace(
+                event,
+                queue_ms=event.queue_ms + self._queue_ms,
+                device_ms=self._clock.leave(self.request.request_id),
+            )
+        elif isinstance(event, Failed) and event.units:
+            event = replace(event, device_ms=self._clock.leave(self.request.request_id))
+        self._send(event)
+        return event
+
+    def _with_references(self, done: Done) -> Done | Failed:
+        """Return the end with a reference in place of each file that the runner made."""
+        if not contains(done.results, _is_output):
+            return done
+
+        def stored(value: MediaOutput) -> dict[str, Any]:
+            pk = self.request.deployment_id
+            reference = self._media.write(pk, value.data, value.content_type)
+            return {**reference.to_json(), "details": dict(value.details)}
+
+        try:
+            made = swapped(done.results, _is_output, stored)
+        except DomainError as error:
+            return Failed("media_unavailable", error.message, 503)
+        return replace(done, results=made)
+
+    def _send(self, event: Event) -> None:
+        self._replies.put(Reply(self._seals, event))
+
+
+class Answerer:
+    """Every request of one worker process, at most `most` of them at a time.
+
+    `answer` returns once an engine has the request, and waits before while there are too many;
+    all methods may be called from any thread. Call `close` to stop the thread that keeps deadlines.
+    """
+
+    def __init__(
+        self,
+        host: EngineHost,
+        replies: Replies,
+        *,
+        most: int = 128,
+        media: MediaFiles | None = None,
+    ) -> None:
+        """`media` are files of requests; by default, those in this machine's folder."""
+        self._media = media or StoredMedia()
+        self._host = host
+        self._replies = replies
+        self._places = threading.Semaphore(most)
+        self._answers: dict[str, Answer] = {}
+        # Cancels can overtake their request, which may still stand in the queue.
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._lock = threading.Condition()
+        self._clock = DeviceClock()
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(
+            target=self._keep_deadlines, name="assay-deadlines", daemon=True
+        )
+        self._keeper.start()
+
+    def answer(self, request: InferenceRequest, seals: ReplySeals) -> None:
+        """Hand one request to its engine; whatever happens, its last event is sent."""
+        self._places.acquire()
+        answer = Answer(request, seals, self._replies, self._clock, self._ended, self._media)
+        with self._lock:
+            self._answers[request.request_id] = answer
+        try:
+            self._admit(request, answer)
+        except RequestRefused as error:
+            answer(Failed(error.code, str(error), error.status))
+        except BaseException as error:
+            logger.exception("Request %s broke", request.request_id)
+            answer(Failed("engine_error", "The engine could not answer this request.", 500))
+            raise_exits(error)
+
+    def answers(self, deployment_id: int) -> bool:
+        """Return whether requests run on a deployment."""
+        with self._lock:
+            return any(
+                each.request.deployment_id == deployment_id for each in self._answers.values()
+            )
+
+    def drain(self) -> None:
+        """Wait until every request has ended; each does at its deadline, if not before."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._answers)
+
+    def close(self) -> None:
+        """Stop keeping deadlines."""
+        self._stop.set()
+        self._keeper.join()
+
+    def cancel(self, request_id: str) -> None:
+        """End a request, or see to it that it does not begin."""
+        with self._lock:
+            answer = self._answers.get(request_id)
+            engine = None if answer is None else answer.engine
+            # Noted for a running one too: its engine may not have heard of it yet.
+            self._cancelled[request_id] = None
+            while len(self._cancelled) > REMEMBERED_CANCELS:
+                self._cancelled.popitem(last=False)
+        if engine is not None:
+            engine.cancel(request_id)
+
+    def _admit(self, request: InferenceRequest, answer: Answer) -> None:
+        loaded = self._host.find(request.deployment_id)
+        refusal = self._refusal(request, loaded)
+        if refusal is not None or loaded is None:
+            answer(refusal or _gone(request))
+            return
+        with self._lock:
+            overtaken = request.request_id in self._cancelled
+            answer.engine = None if overtaken else loaded.engine
+        if overtaken:
+            answer(Done("cancelled", 0, 0))
+        else:
+            self._run(request, loaded, answer)
+
+    def _run(self, request: InferenceRequest, loaded: Loaded, answer: Answer) -> None:
+        # A node fetches media over the network: that is not time of the device.
+        opened = partial(self._media.read, request.deployment_id)
+        task = TASKS[loaded.plan.task]
+        inputs, options = typed(task, request.inputs, request.options, opened)
+        inputs, options = prompted(loaded, inputs, options)
+        answer.started(loaded.plan.task)
+        loaded.engine.submit(
+            EngineRequest(
+                request_id=request.request_id,
+                inputs=inputs,
+                options=options,
+                adapter=loaded.adapter,
+                scope=request.scope,
+            ),
+            answer,
+        )
+        with self._lock:
+            overtaken = request.request_id in self._cancelled
+        if overtaken:
+            loaded.engine.cancel(request.request_id)
+
+    def _ended(self, answer: Answer) -> None:
+        request = answer.request
+        with self._lock:
+            self._answers.pop(request.request_id, None)
+            self._cancelled.pop(request.request_id, None)
+            self._lock.notify_all()
+        self._places.release()
+        with serving(request.request_id):
+            logger.debug("Deployment %s has answered: %s", request.deployment, _said(answer.end))
+
+    def _keep_deadlines(self) -> None:
+        """Cancel in the engine what is past its deadline; end what the engine does not then."""
+        cancelled: dict[str, float] = {}
+        while not self._stop.wait(DEADLINE_CHECK_S):
+            now = CLOCK.now()
+            with self._lock:
+                late = {name: each for name, each in self._answers.items() if each.is_late(now)}
+            cancelled = {name: since for name, since in cancelled.items() if name in late}
+            for request_id, answer in late.items():
+                since = cancelled.setdefault(request_id, now)
+                try:
+                    if now - since > CANCEL_GRACE_S:
+                        answer(Failed("timeout", "The engine did not answer in time.", 504))
+                    elif since == now and answer.engine is not None:
+                        answer.engine.cancel(request_id)
+                except Exception:
+                    # One engine that fails must not end the deadlines of all others.
+                    logger.exception("Request %s could not be ended at its deadline", request_id)
+
+    def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
+        """Why it may not run here: the last of the checks that the gateway made before."""
+        now = CLOCK.now()
+        name = request.deployment
+        if request.deadline and now > request.deadline:
+            return Failed("timeout", f"{name} was too busy to begin in time.", 504)
+        if loaded is None:
+            return _gone(request)
+        if request.digest != loaded.digest or loaded.digest != loaded.plan.digest:
+            return Failed(
+                "digest_mismatch",
+                f"{name} has {loaded.digest[:12]}… loaded; the request was decided for "
+                f"{request.digest[:12]}….",
+                503,
+            )
+        if not self._host.leased(request.deployment_id):
+            return Failed(
+                "release_not_confirmed", f"The release of {name} was not confirmed lately.", 503
+            )
+        if now >= min(request.expires_at or loaded.plan.expires_at, loaded.plan.expires_at):
+            return Failed("release_expired", f"The release of {name} has expired.", 403)
+        return None
+
+
+def typed(
+    task: Task,
+    inputs: dict[str, Any],
+    options: dict[str, Any],
+    opened: Callable[[MediaReference], BytesIO] = media_open,
+) -> tuple[Inputs, Options]:
+    """Return inputs and options as the schemas of the task, media as binary streams.
+
+    Raises:
+        RequestRefused: they do not fit the schemas, or a file is gone.
+    """
+    try:
+        return (
+            task.input_schema.model_validate(_with_media(inputs, opened)),
+            task.option_schema.model_validate(options),
+        )
+    except ValidationError as error:
+        raise RequestRefused(invalid(error).message) from None
+
+
+def prompted(loaded: Loaded, inputs: Inputs, options: Options) -> tuple[Inputs, Options]:
+    """Return inputs and options with the deployment's prompt filled in, where it has one.
+
+    Raises:
+        RequestRefused: the request does not fit the prompt, or fills in one that is not there.
+    """
+    if not isinstance(inputs, GenerationInputs) or not isinstance(options, SamplingOptions):
+        return inputs, options
+    if loaded.prompt is None:
+        if inputs.variables:
+            raise RequestRefused(
+                f"{loaded.plan.name} has no prompt; leave prompt_variables out.",
+                code="unknown_parameter",
+            )
+        return inputs, options
+    try:
+        return loaded.prompt.applied(inputs, options)
+    except RequestInvalid as error:
+        raise RequestRefused(error.message, code=error.code) from None
+
+
+def _with_media(
+    inputs: dict[str, Any], opened: Callable[[MediaReference], BytesIO]
+) -> dict[str, Any]:
+    """Return the inputs with a binary stream in place of each reference to media.
+
+    Raises:
+        RequestRefused: a file is gone, or is not the one that was checked.
+    """
+
+    def read(value: dict[str, Any]) -> BytesIO:
+        try:
+            return opened(MediaReference.from_json(value))
+        except DomainError as error:
+            raise RequestRefused(error.message, code="media_gone", status=503) from error
+
+    found: dict[str, Any] = swapped(inputs, is_reference, read)
+    return found
+
+
+def _is_output(value: Any) -> bool:
+    return isinstance(value, MediaOutput)
+
+
+def _said(end: Done | Failed | None) -> str:
+    """Return how an answer ended, for the log: without a word of its content."""
+    if end is None:
+        return "nothing"
+    how = end.code if isinstance(end, Failed) else end.finish_reason
+    return f"{how} after {end.prompt_tokens} and {end.completion_tokens} tokens"
+
+
+def _gone(request: InferenceRequest) -> Failed:
+    return Failed("not_loaded", f"{request.deployment} is not loaded by this worker.", 503)
+
+
+class DeviceClock:
+    """One device shared in equal parts: while n requests run, each takes 1/n of every second, so
+    that the shares of all add up to the time in which the device was busy.
+
+    It adds up what one request that never ends would take; a request's share is how far that has
+    come between its beginning and its end.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._share_s = 0.0
+        self._read_at = now()
+        self._began_at: dict[str, float] = {}
+
+    def enter(self, request_id: str) -> None:
+        """It runs from now on."""
+        with self._lock:
+            self._advance()
+            self._began_at[request_id] = self._share_s
+
+    def leave(self, request_id: str) -> int:
+        """It has ended; its share in ms, 0 when it was not running."""
+        with self._lock:
+            self._advance()
+            began = self._began_at.pop(request_id, None)
+            return 0 if began is None else round(1000 * (self._share_s - began))
+
+    def _advance(self) -> None:
+        now = self._now()
+        if self._began_at:
+            self._share_s += (now - self._read_at) / len(self._began_at)
+        self._read_at = now

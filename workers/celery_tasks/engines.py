@@ -1,0 +1,64 @@
+"""The engines that a worker offers, and what its settings say about each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.conf import settings
+
+from registry.catalog import codes_here
+from registry.catalog.engines import EngineName
+from registry.sandbox import landlock
+from workers.control.protocol import Software
+from workers.engines.environment import environment_of
+from workers.engines.servers.offered import engine_version, llama_cpp_version, vllm_version
+from workers.engines.servers.process import ServerLimits
+
+# vLLM compiles kernels when it starts on a GPU.
+COMPILING_START_S = 900.0
+
+logger = logging.getLogger(__name__)
+
+
+def offered_engines() -> list[str]:
+    """Return the names of the engines that this process can start, our own first."""
+    found = [EngineName.OWN]
+    if landlock.abi() < landlock.LEAST_ABI:
+        logger.warning(landlock.MISSING)
+        if not settings.ENGINE_SERVER_UNCONFINED:
+            logger.warning(
+                "Other engines are not offered. ASSAY_ENGINE_SERVER_UNCONFINED allows them."
+            )
+            return [str(each) for each in found]
+    if llama_cpp_version():
+        found.append(EngineName.LLAMA_CPP)
+    if vllm_version(settings.VLLM_PYTHON):
+        found.append(EngineName.VLLM)
+    return [str(each) for each in found]
+
+
+def own_software(engines: Sequence[str]) -> Software:
+    """Return the software of this process: of the engines that it offers, and of tasks."""
+    return Software(
+        environments={
+            name: environment_of(name, engine_version(name, settings.VLLM_PYTHON))
+            for name in engines
+        },
+        code=codes_here(),
+    )
+
+
+def engine_settings(name: str) -> dict[str, Any]:
+    """Return the arguments of an engine that come from the settings of this process."""
+    if name == EngineName.OWN:
+        return {}
+    limits = ServerLimits(
+        memory=settings.ENGINE_SERVER_MEMORY, unconfined=settings.ENGINE_SERVER_UNCONFINED
+    )
+    if name == EngineName.VLLM:
+        limits = replace(limits, start_s=COMPILING_START_S)
+        return {"limits": limits, "python": settings.VLLM_PYTHON}
+    return {"limits": limits}

@@ -1,0 +1,178 @@
+"""Everything in the artifact store that a row of the database names.
+
+Rows that name files: model versions (of which releases, dossiers and evidence packs are made),
+intakes that were not rejected, indexes, dataset versions, document versions, and the results of
+jobs that are not over. A new table that names files belongs here; garbage collection removes all
+else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from governance.errors import InvalidInput, Unavailable
+from registry.datasets.models import DatasetVersion
+from registry.intake.models import Intake, IntakeState
+from registry.knowledge.models import DocumentVersion, KnowledgeIndex
+from registry.manifests import Manifest
+from registry.storage import store
+from registry.storage.backend import Hashing, StoreUnavailable, file_key, record_key
+from registry.storage.folder import FolderBackend
+from registry.storage.upgrade import is_old, store_upgrade
+from registry.versions.models import ModelVersion
+from workers.jobs.models import Job, JobState
+
+logger = logging.getLogger(__name__)
+# The damage of a list whose bytes are unknown.
+UNREADABLE = "cannot be read"
+_OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One object that must be in the store: its size in bytes, if known, and what needs it.
+
+    `damage` says what is wrong with a record, which has no SHA-256 in its name.
+    """
+
+    key: str
+    size: int | None
+    owner: str
+    damage: str = ""
+
+
+class Unknowable(Unavailable):
+    """Rows or lists that cannot be read, so that it is not known which files are needed (503)."""
+
+    code = "store_needs_unknown"
+
+
+def store_needs(*, strict: bool = True) -> Iterator[Need]:
+    """Yield every object that is needed, an object of several owners several times.
+
+    Raises:
+        Unknowable: with `strict`, a manifest or a list of media cannot be read.
+        StoreUnavailable: the store does not answer.
+    """
+    for owner, manifest in recorded_manifests():
+        if manifest is not None:
+            yield Need(file_key(manifest.digest), len(manifest.canonical), owner)
+            for file in manifest.files:
+                yield Need(file_key(file.sha256), file.size, owner)
+        elif strict:
+            raise Unknowable(f"The manifest of {owner} cannot be read; nothing was done.")
+    yield from _data(strict)
+    for document in DocumentVersion.objects.select_related("document").iterator():
+        owner = f"document version {document.pk} ({document})"
+        yield Need(file_key(document.sha256), document.size_bytes, owner)
+        yield Need(file_key(document.text_sha256), None, owner)
+
+
+def recorded_manifests() -> Iterator[tuple[str, Manifest | None]]:
+    """Yield every recorded manifest, None if it cannot be read, after words that say what it
+    belongs to."""
+    versions = ModelVersion.objects.select_related("model").only(
+        "number", "manifest", "model__name"
+    )
+    for version in versions.iterator():
+        yield _read(f"version {version.pk} ({version})", version.manifest)
+    intakes = Intake.objects.exclude(manifest=None).exclude(state=IntakeState.REJECTED)
+    for pk, data in intakes.values_list("pk", "manifest").iterator():
+        yield _read(f"intake {pk}", data)
+    for pk, data in KnowledgeIndex.objects.values_list("pk", "manifest").iterator():
+        yield _read(f"index {pk}", data)
+    jobs = Job.objects.exclude(state__in=_OVER).exclude(result=None)
+    for job, result in jobs.values_list("pk", "result").iterator():
+        if isinstance(result, dict) and result.get("manifest") is not None:
+            yield _read(f"job {job}", result["manifest"])
+
+
+def _data(strict: bool) -> Iterator[Need]:
+    recorded: dict[str, set[str]] = {}
+    with_lists = DatasetVersion.objects.exclude(media_list_sha256="")
+    for digest, sha256 in with_lists.values_list("digest", "media_list_sha256").iterator():
+        recorded.setdefault(digest, set()).add(sha256)
+    fields = ("number", "digest", "size_bytes", "profile", "dataset__name")
+    for data in DatasetVersion.objects.select_related("dataset").only(*fields).iterator():
+        owner = f"dataset version {data.pk} ({data})"
+        yield Need(file_key(data.digest), data.size_bytes, owner)
+        if not data.profile.get("media"):
+            continue
+        names, fault = _media(data, recorded.get(data.digest), strict)
+        if fault and strict:
+            raise Unknowable(
+                f"The list of the media of {owner} {fault}; nothing was done.", hint=store.RESTORE
+            )
+        yield Need(record_key("media-lists", data.digest, ".tsv"), None, owner, damage=fault)
+        for name in names:
+            yield Need(file_key(name), None, owner)
+
+
+def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tuple[set[str], str]:
+    """Return the SHA-256s of a version's media, and what is wrong with the list of them.
+
+    The rows name the media too. They are read where the list is damaged, or was stored by an
+    earlier release, which recorded no SHA-256 of it.
+
+    Raises:
+        StoreUnavailable: with `strict`, the list cannot be read; without, the store does not
+            answer at all.
+    """
+    try:
+        listing = store.media_list_read(data.digest)
+        if recorded and listing.sha256 not in recorded:
+            # This machine's cache may be damaged while the store is not.
+            listing = store.media_list_read(data.digest, fresh=True)
+    except FileNotFoundError:
+        return _named_by_rows(data) or set(), "is missing"
+    except (OSError, StoreUnavailable) as error:
+        if strict and isinstance(error, StoreUnavailable):
+            raise
+        store.backend().check()
+        return _named_by_rows(data) or set(), UNREADABLE
+    if recorded and listing.sha256 in recorded and listing.names is not None:
+        return listing.names, ""
+    in_rows = _named_by_rows(data)
+    if not recorded and in_rows is not None and listing.names == in_rows:
+        return in_rows, ""
+    fault = "has other bytes than were recorded" if recorded else "does not fit the rows"
+    return (listing.names or set()) | (in_rows or set()), fault
+
+
+def _named_by_rows(data: DatasetVersion) -> set[str] | None:
+    """Return the media that a version's rows name; None if the rows are missing or damaged."""
+    found, hashing = set(), Hashing()
+    try:
+        with store.file_open(data.digest) as rows:
+            for line in rows:
+                hashing.update(line)
+                row = json.loads(line)
+                found |= {row[name] for name in data.profile["media"] if row.get(name)}
+    except (OSError, StoreUnavailable, ValueError, TypeError, AttributeError):
+        return None
+    return found if hashing.sha256 == data.digest else None
+
+
+def _read(owner: str, data: Any) -> tuple[str, Manifest | None]:
+    try:
+        return owner, Manifest.from_json(data)
+    except InvalidInput:
+        return owner, None
+
+
+def store_move_to_layout() -> None:
+    """Move a folder of the first layout into the present one, if this installation has one."""
+    backend = store.backend()
+    if isinstance(backend, FolderBackend) and is_old(backend):
+        known = {each.digest: each for _, each in recorded_manifests() if each is not None}
+        done = store_upgrade(backend, known)
+        logger.info(
+            "Moved %d versions and %d files of the artifact store to their SHA-256; %d stay.",
+            done.versions,
+            done.files,
+            len(done.left),
+        )
