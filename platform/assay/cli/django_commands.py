@@ -1,4 +1,4 @@
-"""Django's own commands, run by `assay` on the server."""
+"""Commands of Django, which `assay` runs on the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from assay.cli.output import CliError, show_error
 
 
 def manage(argv: list[str]) -> None:
-    """Run Django's own commands (`manage.py migrate`, …)."""
+    """Run a command of Django, such as `manage.py migrate`."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
@@ -17,5 +17,5 @@ def manage(argv: list[str]) -> None:
     try:
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
-        show_error(CliError(f"The settings are not right: {error}"))
+        show_error(CliError(f"The settings are invalid: {error}"))
         sys.exit(1)
