@@ -117,7 +117,7 @@ def restore(
             soft_wrap=True,
         )
     for witness in done.silent:
-        errors.print(f"[yellow]Not compared with witness {escape(witness)}.[/]", soft_wrap=True)
+        errors.print(f"[yellow]Not compared with a witness: {escape(witness)}.[/]", soft_wrap=True)
     if done.lost:
         console.print(
             f"[red]{done.lost:,} events after the backup are lost.[/] Before you start the "
