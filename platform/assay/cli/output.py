@@ -77,8 +77,8 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
     """Print names and values, one pair a line."""
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs:
-        shown = value if isinstance(value, Text) else Text(plain(value))
-        grid.add_row(Text(name, style="dim"), shown)
+        text = value if isinstance(value, Text) else Text(plain(value))
+        grid.add_row(Text(name, style="dim"), text)
     console.print(grid)
 
 

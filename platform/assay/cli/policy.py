@@ -10,7 +10,7 @@ import typer
 from assay.cli.client import Client
 from assay.cli.options import faults, text_of
 from assay.cli.output import CliError, console, errors, facts, state, table
-from assay.cli.policy_questions import asked_principal, asked_question
+from assay.cli.policy_questions import principal_body, question_body
 
 if TYPE_CHECKING:
     from governance.policy.differences import Difference
@@ -192,8 +192,8 @@ def explain(
     """Explain, rule by rule, why a person or key may or may not do something."""
     answer = Client.signed_in().post(
         "policy/explain",
-        principal=asked_principal(who),
-        **asked_question(action, thing, department, attribute, context, policy),
+        principal=principal_body(who),
+        **question_body(action, thing, department, attribute, context, policy),
     )
     console.print(answer["reason"], style="green" if answer["allowed"] else "red", markup=False)
     about = [rule for rule in answer["rules"] if rule["verdict"] not in _OTHERS]
@@ -217,7 +217,7 @@ def who_can(
 ) -> None:
     """List the people and keys who may do something, with the rules that permit it."""
     answer = Client.signed_in().post(
-        "policy/who-can", **asked_question(action, thing, department, attribute, context, policy)
+        "policy/who-can", **question_body(action, thing, department, attribute, context, policy)
     )
     table(
         ("", "id", "name", "department", "rules"),

@@ -8,7 +8,7 @@ from assay.cli.options import json_pair
 from assay.cli.output import CliError
 
 
-def asked_principal(text: str) -> dict[str, Any]:
+def principal_body(text: str) -> dict[str, Any]:
     """Return the principal of a question.
 
     Raises:
@@ -25,7 +25,7 @@ def asked_principal(text: str) -> dict[str, Any]:
     return {"roles": [role.strip() for role in text.split(",") if role.strip()]}
 
 
-def asked_question(
+def question_body(
     action: str,
     thing: str,
     department: str | None,

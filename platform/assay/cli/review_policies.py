@@ -30,7 +30,7 @@ def show(
 ) -> None:
     """Show the requirements of a review policy."""
     client = Client.signed_in()
-    policy = _found(client, name, version)
+    policy = _policy(client, name, version)
     if yaml:
         typer.echo(policy["text"], nl=False)
         return
@@ -78,14 +78,14 @@ def check(file: File) -> None:
     )
 
 
-def _found(client: Client, name: str, version: int | None) -> dict[str, Any]:
+def _policy(client: Client, name: str, version: int | None) -> dict[str, Any]:
     query = {"state": "active"} if version is None else {}
     for row in client.all("review-policies", limit=1000, name=name, **query):
         if version in (None, row["version"]):
             policy: dict[str, Any] = client.get(f"review-policies/{row['id']}")
             return policy
     which = f"version {version}" if version else "version in force"
-    raise CliError(f"No {which} of review policy {name} found, or you may not see it.")
+    raise CliError(f"No {which} of review policy {name} that you may see.")
 
 
 def _mapped(maps: dict[str, list[str]]) -> list[str]:
