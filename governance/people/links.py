@@ -106,8 +106,8 @@ def recovery_needed(person: Person, what: str) -> NotPermitted:
         f"The account of {person.name} has a role that decides for others; {what} takes two "
         "parties.",
         code="recovery_needed",
-        hint="Request a recovery: People → the person → Sign-in → Recover the account, or "
-        "`assay people request-recovery`. Another administrator approves it.",
+        hint="Request a recovery: People → the person → Sign-in → Recover the account. "
+        "Another administrator approves it.",
     )
 
 

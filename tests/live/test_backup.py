@@ -220,7 +220,7 @@ def test_a_revocation_after_the_backup_is_not_undone_unasked(
     assert "lacks" in there.refused(*restoring(source.first, "--accept-lost-events", too_few))
     assert there.tables() == []
     said = there.done(*restoring(source.first, "--accept-lost-events", lost))
-    assert f"{lost} events were recorded after it and are lost" in said
+    assert f"{lost} events after the backup are lost" in said
     assert there.value(IN_FORCE) is True
     assert json.loads(str(there.value(LAST_EVENT)))["lost_events"] == int(lost)
     backed_up(source.here.shipped_as(layout), f"backups-{layout}")
@@ -407,7 +407,7 @@ def test_a_witness_remembers_what_a_second_place_that_was_reset_has_lost(
         assert there.tables() == []
         shutil.copytree(source.past, there.outside)
         said = there.done(*restoring(source.first, "--accept-lost-events", lost), **given)
-        assert "Not compared with the witness witness.example/two did not answer within 5 s" in said
+        assert "Not compared with a witness: witness.example/two did not answer within 5 s" in said
         assert "witness.example/three answered with more than" in said
 
 

@@ -1,4 +1,4 @@
-"""`assay audit`: the log taken along, and checked: the whole, one event, or that it only grew."""
+"""`assay audit`: export and verify the audit log, one event, or the growth of the log."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Key = Annotated[
     str,
     typer.Option(
         envvar="ASSAY_AUDIT_KEY",
-        help="The log's public key, or keys with commas between, known from elsewhere.",
+        help="Public key of the log, from a source that you trust; separate several by commas.",
     ),
 ]
 
-app = typer.Typer(no_args_is_help=True, help="The audit log: take it along, and check it.")
+app = typer.Typer(no_args_is_help=True, help="Export and verify the audit log.")
 
 
 app.command()(export)
@@ -35,27 +35,27 @@ app.command()(export)
 @app.command()
 def verify(
     file: Annotated[
-        Path | None, typer.Argument(help="An export; downloaded from the server if left out.")
+        Path | None, typer.Argument(help="Export to verify; downloaded from the server by default.")
     ] = None,
     checkpoint: Annotated[
         list[Path] | None,
-        typer.Option(help="A checkpoint kept elsewhere; shows truncation. May be repeated."),
+        typer.Option(help="Checkpoint that you kept; reveals truncation. Repeatable."),
     ] = None,
     tiles: Annotated[
-        Path | None, typer.Option(help="A folder of published tiles; names a replaced row.")
+        Path | None, typer.Option(help="Folder of published tiles; identifies a replaced row.")
     ] = None,
     witness: Annotated[
         list[str] | None,
-        typer.Option(help="A witness's key; a --checkpoint must be cosigned. May be repeated."),
+        typer.Option(help="Key of a witness that must have cosigned a --checkpoint. Repeatable."),
     ] = None,
     quorum: Annotated[
-        int | None, typer.Option(help="How many of the witnesses suffice; all if left out.")
+        int | None, typer.Option(help="Number of witnesses that suffice; all by default.")
     ] = None,
     key: Key = "",
 ) -> None:
-    """Recompute every hash and signature of an export, offline; exits with 1 on the first fault.
+    """Verify every hash and signature of an export, offline; exit with 1 on the first fault.
 
-    Of the whole log, of selected events, or of a zip with a table of them.
+    The export may be the whole log, selected events, or a zip with a table of them.
     """
     notes = [_read(path) for path in checkpoint or []]
     if tiles is not None and not tiles.is_dir():
@@ -72,64 +72,65 @@ def verify(
 
 @app.command()
 def proof(
-    event: Annotated[int, typer.Argument(min=1, help="The event's id.")],
-    out: Annotated[Path | None, typer.Option(help="Where to keep the proof.")] = None,
+    event: Annotated[int, typer.Argument(min=1, help="The event's ID.")],
+    out: Annotated[Path | None, typer.Option(help="File for the proof.")] = None,
     key: Key = "",
 ) -> None:
-    """Prove that one event is in the log, and check the proof here."""
+    """Download the proof that one event is in the log, and check it."""
     document = Client.signed_in().get(f"audit/events/{event}/proof")
-    _say(document, key)
+    _check(document, key)
     _keep(document, out)
 
 
 @app.command()
 def consistent(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint that you kept.")],
-    out: Annotated[Path | None, typer.Option(help="Where to keep the proof.")] = None,
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that you kept.")],
+    out: Annotated[Path | None, typer.Option(help="File for the proof.")] = None,
     key: Key = "",
 ) -> None:
-    """Prove that the log has only grown since a checkpoint that you kept."""
+    """Download the proof that the log only grew since a checkpoint, and check it."""
     kept = _read(checkpoint)
     try:
         size = parse(kept).size
     except BadCheckpoint as error:
         raise CliError(
             f"{checkpoint} is not a checkpoint: {error}",
-            "GET /api/v1/audit/checkpoint gives one; keep it elsewhere.",
+            "GET /api/v1/audit/checkpoint returns one; keep it on another machine.",
         ) from error
     document = Client.signed_in().get("audit/consistency", old=size)
-    _say(document, key, kept)
+    _check(document, key, kept)
     _keep(document, out)
 
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A proof that was kept.")], key: Key = ""
+    file: Annotated[Path, typer.Argument(help="Proof that you kept.")], key: Key = ""
 ) -> None:
-    """Check a proof that was kept, offline; exits with 1 when it proves nothing."""
+    """Check a proof offline; exit with 1 if it is not valid."""
     try:
         document = json.loads(_read(file))
     except (ValueError, RecursionError) as error:
         raise CliError(f"{file} is not a proof: it is not JSON.") from error
-    _say(document, key)
+    _check(document, key)
 
 
-def _say(document: Any, key: str, kept: str = "") -> None:
-    named = document.get("public_keys") if isinstance(document, dict) else None
-    if not key and isinstance(named, str):
-        key = named
-        _say_whose_key("proof")
+def _check(document: Any, key: str, kept: str = "") -> None:
+    own_keys = document.get("public_keys") if isinstance(document, dict) else None
+    if not key and isinstance(own_keys, str):
+        key = own_keys
+        warn_of_own_key("proof")
     try:
-        said = check_proof(document, public_keys=key, kept=kept)
+        sentence = check_proof(document, public_keys=key, kept=kept)
     except (BadProof, BadCheckpoint) as error:
         raise CliError(f"The proof is not valid. {error}") from error
-    console.print(f"[green]✓[/] {escape(said)}")
+    console.print(f"[green]✓[/] {escape(sentence)}")
 
 
-def _say_whose_key(what: str) -> None:
+def warn_of_own_key(kind: str) -> None:
+    """Print that a document was checked with the key that is in it."""
     errors.print(
-        f"Checked with the key that the {what} itself names; --key checks with one that you know "
-        "from elsewhere.",
+        f"Checked with the key that is in the {kind}. To check with a key that you trust, use "
+        "--key.",
         style="dim",
     )
 
@@ -162,24 +163,24 @@ def _verify(
             if not key:
                 raise CliError(
                     f"{file} is not an export of the audit log.",
-                    "`assay audit export FILE` or GET /api/v1/audit/export makes one.",
+                    "Create one with `assay audit export FILE` or GET /api/v1/audit/export.",
                 )
-            _say_whose_key("export")
+            warn_of_own_key("export")
         return check_file(file, key, notes, tiles, quorum)
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def show(report: VerificationReport) -> None:
-    """Say how it went.
+    """Print the report of a verification.
 
     Raises:
-        CliError: it did not verify.
+        CliError: the log does not verify.
     """
     if not report.ok:
         raise CliError(
             f"The log does not verify. {report.message}",
-            f"{report.events} events before it are as they were sealed.",
+            f"The {report.events} events before it are as they were sealed.",
         )
     console.print(f"[green]✓[/] {report.message}")
     console.print(f"root {report.root}", style="dim", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`assay audit export`: the whole log, or what filters select, each event with its proof."""
+"""`assay audit export`: export the whole log, or selected events with their proofs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from assay.cli.client import Client
+from assay.cli.options import pair
 from assay.cli.output import CliError, console
 from governance.audit.cosignature import Quorum
 from governance.audit.exports import selection, selection_csv
@@ -25,23 +26,25 @@ LIVE = frozenset({"queued", "running"})
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="Where to write it.")],
-    action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="allowed, denied or failed.")] = None,
-    department: Annotated[str | None, typer.Option(help="Only of this department.")] = None,
+    file: Annotated[Path, typer.Argument(help="File for the export.")],
+    action: Annotated[str | None, typer.Option(help="Events of this action.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="Events with this outcome: allowed, denied or failed.")
+    ] = None,
+    department: Annotated[str | None, typer.Option(help="Events of this department.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="From this day or moment on.")
+        str | None, typer.Option(metavar="WHEN", help="Events at or after this day or time.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Up to, and without, this day or moment.")
+        str | None, typer.Option(metavar="WHEN", help="Events before this day or time.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Only events that hold this text.")] = None,
+    text: Annotated[str | None, typer.Option(help="Events that contain this text.")] = None,
     filters: Annotated[
         list[str] | None,
         typer.Option(
             "--filter",
             metavar="NAME=VALUE",
-            help="Another filter of GET /api/v1/audit/events. May be repeated.",
+            help="Another filter of GET /api/v1/audit/events. Repeatable.",
         ),
     ] = None,
     format: Annotated[  # noqa: A002 (the option's name)
@@ -49,10 +52,10 @@ def export(
         typer.Option(help="jsonl: events with proofs. csv: a zip with a table and the proofs."),
     ] = None,
 ) -> None:
-    """Download the sealed log; or, with a filter or a format, selected events with their proofs."""
+    """Download the sealed log, or with a filter or format, selected events with their proofs."""
     if not file.parent.is_dir():
-        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
-    given = {
+        raise CliError(f"{file.parent} is not a folder.", "Create it first.")
+    options = {
         "action": action,
         "outcome": outcome,
         "department": department,
@@ -61,21 +64,22 @@ def export(
         "query": text,
         **dict(_pair(item) for item in filters or ()),
     }
-    asked = {name: value for name, value in given.items() if value}
+    selection_filter = {name: value for name, value in options.items() if value}
     client = Client.signed_in()
-    if not asked and format is None:
+    if not selection_filter and format is None:
         client.download("audit/export", file)
         console.print(f"The sealed log is in {file} ({file.stat().st_size:,} bytes).", markup=False)
         return
-    made = _made(client, client.post("audit/exports", filter=asked, format=format or "jsonl"))
+    requested = client.post("audit/exports", filter=selection_filter, format=format or "jsonl")
+    made = _finished(client, requested)
     client.download(f"audit/exports/{made['id']}/file", file)
     with file.open("rb") as source:
         if hashlib.file_digest(source, "sha256").hexdigest() != made["sha256"]:
-            raise CliError(f"{file} is not what was exported: its digest differs.", "Try again.")
+            raise CliError(f"{file} is damaged: its digest is not the export's.", "Try again.")
     rows = f"{made['rows']:,} event{'' if made['rows'] == 1 else 's'}"
     console.print(
         f"{rows} with proofs {'are' if made['rows'] != 1 else 'is'} in {file} "
-        f"({made['size']:,} bytes). `assay audit verify {file}` checks them.",
+        f"({made['size']:,} bytes). Verify them: `assay audit verify {file}`.",
         markup=False,
     )
 
@@ -86,14 +90,14 @@ def check_file(
     """Verify an export of any kind: the whole log, selected events, or a zip of them.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
         CliError: witnesses are required, and the file is not the whole log.
     """
     kind = _kind(file)
     if quorum is not None and kind != "log":
         raise CliError(
             f"{file} is not an export of the whole log, so no witness can vouch for it.",
-            "Leave out --witness; or verify the whole log with it: `assay audit verify`.",
+            "Omit --witness, or verify the whole log with it: `assay audit verify`.",
         )
     if kind == "zip":
         return selection_csv.verify_zip(file, public_keys=key, checkpoints=notes, tiles=tiles)
@@ -106,10 +110,10 @@ def check_file(
 
 
 def key_in(file: Path) -> str:
-    """The public keys that an export names of itself; empty when it is none.
+    """Return the public keys that are in an export; empty if the file is not an export.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if _kind(file) == "zip":
         return selection_csv.keys_in_zip(file)
@@ -133,28 +137,26 @@ def _header(file: Path) -> dict[str, Any]:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise CliError(f"{text!r} is not of the form NAME=VALUE.", "Such as --filter actor_id=17.")
+    name, value = pair(text)
     return name, _moment(value) if name in ("since", "until") else value
 
 
 def _moment(text: str) -> str:
-    """A day or moment as the API takes it; without an offset it is UTC."""
+    """Return a day or time in the API's format; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CliError(
-            f"{text!r} is not a day or moment.", "Such as 2026-11-25 or 2026-11-25T14:00+01:00."
+            f"{text!r} is not a day or time.", "For example 2026-11-25 or 2026-11-25T14:00+01:00."
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
-def _made(client: Client, export: dict[str, Any]) -> dict[str, Any]:
-    """The export once it is done, drawn until then; whoever interrupts it cancels it.
+def _finished(client: Client, export: dict[str, Any]) -> dict[str, Any]:
+    """Show progress until the export is done, and return it; an interrupt cancels the export.
 
     Raises:
-        CliError: it failed, or was cancelled elsewhere.
+        CliError: the export failed, or someone else cancelled it.
     """
     address = f"audit/exports/{export['id']}"
     with _cancelled_when_interrupted(client, address), _bar() as progress:
@@ -162,8 +164,8 @@ def _made(client: Client, export: dict[str, Any]) -> dict[str, Any]:
         while export["state"] in LIVE:
             time.sleep(POLL_S)
             export = client.get(address)
-            shown = f"{export['state']} · {export['rows']:,} events"
-            progress.update(bar, description=shown, completed=export["percent"])
+            description = f"{export['state']} · {export['rows']:,} events"
+            progress.update(bar, description=description, completed=export["percent"])
     if export["state"] != "done":
         raise CliError(f"The export is {export['state']}.", export["error"])
     return export

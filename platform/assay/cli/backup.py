@@ -1,4 +1,4 @@
-"""`assay backup`: make, list and restore backups, on a machine that reaches database and store."""
+"""`assay backup`: create, list and restore backups of database and artifact store."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from assay.cli.store import gib, prepared
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Backups of the database and the artifact store. Run these as the owner of the tables.",
+    help="Back up and restore the database and the artifact store. Run these as the tables' owner.",
 )
 
 
 @app.command()
 def make(
-    folder: Annotated[Path, typer.Argument(help="Folder of the backups; made if missing.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the backups; created if missing.")],
 ) -> None:
     """Back up the database and the files of the store while they are in use.
 
-    A further backup in the same folder copies only files that are new.
+    The next backup in the same folder copies only new files.
     """
     with prepared(), Progress(console=errors, transient=True) as bar:
         from assay.backups import backup
@@ -37,15 +37,15 @@ def make(
         soft_wrap=True,
     )
     console.print(
-        "Not in it, to be kept elsewhere: the secrets, the second place of the audit log, MLflow's "
-        "database, deliveries in quarantine, uploads in progress, and files of batches.",
+        "Not included, so back them up separately: the secrets, the second place of the audit log, "
+        "MLflow's database, intakes in quarantine, uploads in progress, and files of batches.",
         soft_wrap=True,
     )
 
 
 @app.command("list")
 def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]) -> None:
-    """List the backups in a folder, the newest first."""
+    """List the backups in a folder, newest first."""
     with prepared():
         from assay.backups import backup
 
@@ -61,34 +61,35 @@ def list_(folder: Annotated[Path, typer.Argument(help="Folder of the backups.")]
                 )
                 for each, record in backup.backups(folder)
             ),
-            empty="No backup.",
+            empty="This folder has no backups.",
         )
 
 
 @app.command()
 def restore(
-    folder: Annotated[Path, typer.Argument(help="Of one backup.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of one backup.")],
     accept_lost_events: Annotated[
-        int, typer.Option(min=0, help="How many events after the backup may be lost.")
+        int, typer.Option(min=0, help="Number of events after the backup that may be lost.")
     ] = 0,
     other_secrets: Annotated[
         bool,
         typer.Option(
-            "--other-secrets", help="Restore although the secrets differ or it is not authentic."
+            "--other-secrets",
+            help="Restore even if the secrets differ or the backup is not authentic.",
         ),
     ] = False,
     no_second_place: Annotated[
         bool,
         typer.Option(
             "--i-have-no-second-place",
-            help="Restore although nothing says what was revoked after the backup.",
+            help="Restore without a record of what was revoked after the backup.",
         ),
     ] = False,
 ) -> None:
-    """Restore a backup into an empty database, and prove that the audit log is whole.
+    """Restore a backup into an empty database, and verify that the audit log is complete.
 
-    Ends all sessions. Nothing serves before a controller has confirmed it anew. Whatever interrupts
-    it, run it again.
+    Ends all sessions. Nothing serves until a controller has confirmed it again. If the restoration
+    is interrupted, run it again.
     """
     with prepared(), Progress(console=errors, transient=True) as bar:
         from assay.backups.restore import restore as run
@@ -111,22 +112,21 @@ def restore(
         console.print(f"Compared with the second place {done.second_place}.", soft_wrap=True)
     else:
         console.print(
-            "[red]Compared with no second place:[/] what was revoked or recalled after the backup "
-            "is in force again.",
+            "[red]Not compared with a second place:[/] what was revoked or recalled after the "
+            "backup is in force again.",
             soft_wrap=True,
         )
-    for one in done.silent:
-        errors.print(f"[yellow]Not compared with the witness {escape(one)}.[/]", soft_wrap=True)
+    for witness in done.silent:
+        errors.print(f"[yellow]Not compared with a witness: {escape(witness)}.[/]", soft_wrap=True)
     if done.lost:
         console.print(
-            f"[red]{done.lost:,} events were recorded after it and are lost.[/] Revoke and recall "
-            "again what they revoked and recalled before you start the controller.",
+            f"[red]{done.lost:,} events after the backup are lost.[/] Before you start the "
+            "controller, repeat their revocations and recalls.",
             soft_wrap=True,
         )
     if done.missing:
         console.print(
-            f"[red]{done.missing:,} files that it needs are missing;[/] `assay store fsck` names "
-            "them.",
+            f"[red]{done.missing:,} required files are missing;[/] `assay store fsck` lists them.",
             soft_wrap=True,
         )
     console.print("Now start the controller, then `assay store fsck` and `assay doctor`.")

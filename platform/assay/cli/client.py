@@ -1,4 +1,4 @@
-"""The management API as the command line uses it, and where its credential is kept."""
+"""Client of the management API, and the stored credential."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def credentials_file() -> Path:
 
 
 def checked_server(text: str) -> str:
-    """`text` as a base URL without a slash at the end.
+    """Return `text` as a base URL without a trailing slash.
 
     Raises:
-        CliError: it is no http or https URL.
+        CliError: it is not an http or https URL.
     """
     parts = urlsplit(text.strip())
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise CliError(
-            f"{text!r} is not the address of a server.",
+            f"{text!r} is not a server's address.",
             f"Give a URL such as {DEFAULT_SERVER}.",
         )
     return text.strip().rstrip("/")
 
 
 def save_credentials(credentials: Credentials) -> Path:
-    """Keep them in a file that only this user may read, written in one step."""
+    """Replace the credentials file, which only this user may read, in one step."""
     path = credentials_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, name = tempfile.mkstemp(dir=path.parent)
@@ -64,12 +64,12 @@ def save_credentials(credentials: Credentials) -> Path:
 
 
 def load_credentials() -> Credentials:
-    """From ASSAY_SERVER and ASSAY_TOKEN, else from the file.
+    """Return the credentials of ASSAY_SERVER and ASSAY_TOKEN, or of the file.
 
-    A stored token goes to its own server only.
+    A stored token is sent to its own server only.
 
     Raises:
-        CliError: there is no token.
+        CliError: there is no token for the server.
     """
     stored = _stored()
     server = os.environ.get("ASSAY_SERVER") or (stored.server if stored else DEFAULT_SERVER)
@@ -87,7 +87,7 @@ def load_credentials() -> Credentials:
 
 
 def stored_server() -> str:
-    """The server to offer: from the environment, the file, or the default."""
+    """Return the server of the environment or the file, or the default."""
     stored = _stored()
     return os.environ.get("ASSAY_SERVER") or (stored.server if stored else DEFAULT_SERVER)
 
@@ -106,7 +106,7 @@ def _stored() -> Credentials | None:
 
 
 class Client:
-    """One caller of the API. Every refusal becomes a `CliError` with the server's own sentence."""
+    """Client of one server. Raises `CliError` with the server's sentence for each error."""
 
     def __init__(
         self,
@@ -124,48 +124,44 @@ class Client:
 
     @classmethod
     def signed_in(cls, timeout: httpx.Timeout = TIMEOUT) -> Client:
-        """The caller that `assay login` or the environment names."""
+        """Return a client with the credentials of the environment or of `assay login`."""
         credentials = load_credentials()
         return cls(credentials.server, credentials.token, timeout=timeout)
 
     def get(self, path: str, **params: Any) -> Any:
-        """GET; returns the decoded answer."""
-        return self._send("GET", path, params=params)
+        """Return the decoded answer to a GET request."""
+        # Empty parameters would remove the query of `path`.
+        return self._json("GET", path, params=params or None)
 
     def post(self, path: str, **body: Any) -> Any:
-        """POST a JSON object; returns the decoded answer."""
-        return self._change("POST", path, json=body)
-
-    def step_up(self) -> Any:
-        """Ask for a code, and have the server take it as the token's proof; returns its answer."""
-        code = typer.prompt(CODE_PROMPT)
-        return self._send("POST", "auth/step-up", json={"code": code.strip()})
+        """Post a JSON object; return the decoded answer."""
+        return self._json("POST", path, json=body)
 
     def patch(self, path: str, **body: Any) -> Any:
-        """PATCH a JSON object; returns the decoded answer."""
-        return self._change("PATCH", path, json=body)
+        """Patch with a JSON object; return the decoded answer."""
+        return self._json("PATCH", path, json=body)
 
-    def delete(self, path: str) -> None:
-        """DELETE what is at the path."""
-        self._change("DELETE", path)
+    def step_up(self) -> Any:
+        """Prompt for a code and send it as the token's second factor; return the answer."""
+        code = typer.prompt(CODE_PROMPT)
+        return self._json("POST", "auth/step-up", json={"code": code.strip()})
 
     def append(self, upload: str, offset: int, data: bytes, checksum: str) -> int:
-        """PATCH the next bytes of an upload; returns how many the server has now."""
+        """Send the next bytes of an upload; return how many the server has now."""
         headers = {
             "Content-Type": "application/offset+octet-stream",
             "Upload-Offset": str(offset),
             "Upload-Checksum": checksum,
             "Tus-Resumable": "1.0.0",
         }
-        with self._reaching():
-            response = self._http.patch(f"uploads/{upload}", content=data, headers=headers)
-        if response.is_error:
-            raise _refusal(response)
-        return int(response.headers["Upload-Offset"])
+        with self.request("PATCH", f"uploads/{upload}", content=data, headers=headers) as response:
+            # An unread answer would close the connection.
+            response.read()
+            return int(response.headers["Upload-Offset"])
 
     def all(self, path: str, *, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
-        """The first `limit` items of a list, page by page."""
-        page = self.get(path, page_size=min(limit, 100), **params)
+        """Yield the first `limit` items of a list, page by page."""
+        page = self.get(path, **{"page_size": min(limit, 100), **params})
         while True:
             for item in page["results"]:
                 if limit <= 0:
@@ -176,20 +172,13 @@ class Client:
                 return
             # The path alone: behind a proxy the server may know itself by another name.
             following = urlsplit(page["next"])
-            page = self._send("GET", f"{self.server}{following.path}?{following.query}")
+            page = self.get(f"{self.server}{following.path}?{following.query}")
 
     def download(self, path: str, target: Path) -> None:
-        """Stream an answer into a file; the file appears whole or not at all."""
+        """Stream an answer into a file, which appears whole or not at all."""
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with (
-                os.fdopen(handle, "wb") as file,
-                self._reaching(),
-                self._http.stream("GET", path) as response,
-            ):
-                if response.is_error:
-                    response.read()
-                    raise _refusal(response)
+            with os.fdopen(handle, "wb") as file, self.request("GET", path) as response:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
             os.replace(name, target)
@@ -197,40 +186,47 @@ class Client:
             Path(name).unlink(missing_ok=True)
             raise
 
-    def _change(self, method: str, path: str, **options: Any) -> Any:
-        """Send a request that changes something. When the server requires a fresh second factor,
-        ask the user for a code and send the request again.
+    @contextlib.contextmanager
+    def request(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
+        """Send a request; yield the answer with its body unread.
+
+        When the server requires a fresh second factor, prompt for a code and send it again.
         """
         try:
-            return self._send(method, path, **options)
-        except CliError as error:
-            if error.code != "step_up_required" or not sys.stdin.isatty():
-                raise
-        self.step_up()
-        return self._send(method, path, **options)
+            with contextlib.ExitStack() as open_answers:
 
-    def _send(self, method: str, path: str, **options: Any) -> Any:
-        with self._reaching():
-            response = self._http.request(method, path, **options)
-        if response.is_error:
-            raise _refusal(response)
-        try:
-            return response.json() if response.content else None
-        except ValueError:
-            raise CliError(
-                f"{self.server} did not answer like an Assay server.",
-                "Check the address: `assay login --server URL`.",
-            ) from None
+                def send() -> httpx.Response:
+                    stream = self._http.stream(method, path, **options)
+                    response = open_answers.enter_context(stream)
+                    if response.is_error:
+                        response.read()
+                        raise _refusal(response)
+                    return response
 
-    @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
+                try:
+                    response = send()
+                except CliError as error:
+                    if error.code != "step_up_required" or not sys.stdin.isatty():
+                        raise
+                    self.step_up()
+                    response = send()
+                yield response
         except httpx.HTTPError as error:
             raise CliError(
                 f"{self.server} cannot be reached: {error or type(error).__name__}.",
                 "Is the server running? Run `assay doctor` on its machine.",
             ) from error
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        with self.request(method, path, **options) as response:
+            content = response.read()
+        try:
+            return json.loads(content) if content else None
+        except ValueError:
+            raise CliError(
+                f"{self.server} did not answer like an Assay server.",
+                "Check the address: `assay login --server URL`.",
+            ) from None
 
 
 def _refusal(response: httpx.Response) -> CliError:
@@ -244,7 +240,8 @@ def _refusal(response: httpx.Response) -> CliError:
             if error.get("field") and error["detail"] not in detail
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return CliError(f"The server answered {response.status_code} {response.reason_phrase}.")
+        sentence = f"The server answered {response.status_code} {response.reason_phrase}."
+        return CliError(sentence, status=response.status_code)
     if response.status_code == httpx.codes.UNAUTHORIZED and not hint:
         hint = "Run `assay login`."
-    return CliError(detail, " ".join([*wrong, hint]).strip(), code)
+    return CliError(detail, " ".join([*wrong, hint]).strip(), code, response.status_code)

@@ -1,4 +1,4 @@
-"""`assay deployments`: replicas, and going back to a release that served before."""
+"""`assay deployments`: replicas, and rollback to an earlier release."""
 
 from __future__ import annotations
 
@@ -9,45 +9,47 @@ import typer
 from assay.cli.client import Client
 from assay.cli.output import CliError, console, state, table
 
-app = typer.Typer(no_args_is_help=True, help="What serves.")
+app = typer.Typer(no_args_is_help=True, help="Deployments: replicas and rollback.")
 
 
 @app.callback()
 def deployments() -> None:
-    """Show deployments."""
+    """Deployments: replicas and rollback."""
 
 
 @app.command()
 def replicas(
     deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
     least: Annotated[
-        int | None, typer.Option("--min", help="Minimum; 0 unloads it while unused.", min=0)
+        int | None, typer.Option("--min", help="Minimum; 0 unloads an unused deployment.", min=0)
     ] = None,
     most: Annotated[int | None, typer.Option("--max", help="Maximum.", min=1)] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Label that its workers need; repeat it for several, empty for none."),
+        typer.Option(help="Label that its workers must have, or empty for none. Repeatable."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Device of its workers, cpu or cuda; empty for any.")
+        str | None, typer.Option(help="Device of its workers: cpu or cuda, or empty for any.")
     ] = None,
 ) -> None:
     """Show the replicas of a deployment, or change their number and workers."""
     client = Client.signed_in()
-    shown = client.get(f"deployments/{deployment_id}")
+    deployment = client.get(f"deployments/{deployment_id}")
     if any(value is not None for value in (least, most, label, device)):
-        shown = client.post(
+        deployment = client.post(
             f"deployments/{deployment_id}/replicas",
-            replicas_min=shown["replicas_min"] if least is None else least,
-            replicas_max=shown["replicas_max"] if most is None else most,
-            labels=shown["labels"] if label is None else [each for each in label if each],
-            device=shown["device"] if device is None else device,
+            replicas_min=deployment["replicas_min"] if least is None else least,
+            replicas_max=deployment["replicas_max"] if most is None else most,
+            labels=deployment["labels"] if label is None else [each for each in label if each],
+            device=deployment["device"] if device is None else device,
         )
-    bounds = f"{shown['replicas_min']} to {shown['replicas_max']}"
-    console.print(f"{shown['name']}: {shown['replicas_wanted']} wanted, {bounds}.", markup=False)
-    if shown["message"]:
-        console.print(shown["message"], markup=False)
-    states = {each["worker"]: each["state"] for each in shown["replicas"]}
+    bounds = f"{deployment['replicas_min']} to {deployment['replicas_max']}"
+    console.print(
+        f"{deployment['name']}: {deployment['replicas_wanted']} wanted, {bounds}.", markup=False
+    )
+    if deployment["message"]:
+        console.print(deployment["message"], markup=False)
+    states = {each["worker"]: each["state"] for each in deployment["replicas"]}
     table(
         ("worker", "state", "since", "reason"),
         (
@@ -57,7 +59,7 @@ def replicas(
                 place["since"],
                 place["reason"],
             )
-            for place in shown["placements"]
+            for place in deployment["placements"]
         ),
         empty="Assigned to no worker.",
     )
@@ -67,18 +69,19 @@ def replicas(
 def rollback(
     deployment_id: Annotated[int, typer.Argument(help="The deployment's number.", min=1)],
     to: Annotated[
-        int | None, typer.Option(help="The release to go back to; without it, only the list.")
+        int | None,
+        typer.Option(help="Number of the release to roll back to; omit it to list the choices."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason, for the audit log.")] = "",
 ) -> None:
-    """Go back to a release that served under the name before and is still approved."""
+    """Roll back to an approved release that served under the same name before."""
     client = Client.signed_in()
     if to is not None:
         if not reason:
-            raise CliError("A rollback needs a reason; nothing was rolled back.", "Give --reason.")
+            raise CliError("A rollback needs a reason; nothing was rolled back.", "Add --reason.")
         made = client.post(f"deployments/{deployment_id}/rollback", release=to, reason=reason)
         console.print(
-            f"{made['name']} goes back to {made['version']['name']}, as deployment {made['id']}.",
+            f"{made['name']} rolls back to {made['version']['name']} as deployment {made['id']}.",
             markup=False,
         )
         return
@@ -95,5 +98,5 @@ def rollback(
             )
             for choice in client.get(f"deployments/{deployment_id}/rollback")
         ),
-        empty="Nothing else served under its name before.",
+        empty="No other release served under this name.",
     )

@@ -1,4 +1,4 @@
-"""Django's own commands, run by `assay` on the server."""
+"""Commands of Django, which `assay` runs on the server."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def manage(argv: list[str], *, begins: bool = False) -> None:
     try:
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
-        show_error(CliError(f"The settings are not right: {error}"))
+        show_error(CliError(f"The settings are invalid: {error}"))
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`assay doctor`: is everything there that this installation needs, and what fixes it?"""
+"""`assay doctor`: check the services that this installation needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKS = {State.WORKS: ("✓", "green"), State.FAILS: ("✗", "red"), State.OFF: 
 
 
 def check_postgresql() -> str:
-    """The database answers, and is new enough."""
+    """Verify that the database answers and is new enough."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -40,7 +40,7 @@ def check_postgresql() -> str:
 
 
 def check_migrations() -> str:
-    """Every migration is applied."""
+    """Verify that every migration is applied."""
     from django.db import connection
     from django.db.migrations.executor import MigrationExecutor
 
@@ -56,12 +56,14 @@ def check_migrations() -> str:
     waiting = executor.migration_plan(executor.loader.graph.leaf_nodes())
     if waiting:
         names = ", ".join(f"{m.app_label}.{m.name}" for m, _ in waiting[:3])
-        raise CheckFailed(f"{len(waiting)} are not applied: {names}", "Run `assay manage migrate`.")
+        raise CheckFailed(
+            f"{len(waiting)} migrations are not applied: {names}", "Run `assay manage migrate`."
+        )
     return "all applied"
 
 
 def check_redis() -> str:
-    """The broker answers."""
+    """Verify that the broker answers."""
     import redis
     from django.conf import settings
 
@@ -75,7 +77,7 @@ def check_redis() -> str:
 
 
 def check_mlflow() -> str:
-    """MLflow answers."""
+    """Verify that MLflow answers."""
     import ssl
 
     import httpx
@@ -95,7 +97,7 @@ def check_mlflow() -> str:
 
 
 def check_policy() -> str:
-    """Policies are in force, and name every action; what they leave out is denied to everyone."""
+    """Verify that policies are in force and name every action; others are denied to everyone."""
     from governance.policy.models import PolicyState, PolicyVersion
     from governance.policy.selectors import actions_without_rule
     from governance.reviews.policies.models import ReviewPolicy
@@ -108,7 +110,7 @@ def check_policy() -> str:
     reviews = ReviewPolicy.objects.filter(state=PolicyState.ACTIVE).count()
     if not reviews:
         raise CheckFailed(
-            "no review policy is in force, so nothing can be released",
+            "no review policy is in force, so no version can be released",
             "Run `assay manage bootstrap`.",
         )
     if missing := actions_without_rule():
@@ -120,14 +122,14 @@ def check_policy() -> str:
 
 
 def check_signing_key() -> str:
-    """Signatures of the audit log can be verified."""
+    """Verify that the audit log's public keys are configured."""
     from governance.audit.signing import audit_public_keys
 
     return audit_public_keys().partition(",")[0]
 
 
 def check_sealing() -> str:
-    """The controller seals what is recorded."""
+    """Verify that the controller seals new audit events."""
     from governance.audit.selectors import sealing_lag_s
 
     lag = sealing_lag_s()
@@ -136,15 +138,15 @@ def check_sealing() -> str:
             f"an audit event has waited {lag:.0f} s to be sealed",
             "Start the controller: `assay manage run_controller`.",
         )
-    return f"nothing waits longer than {SEALING_LAG_S} s"
+    return f"no event waits longer than {SEALING_LAG_S} s"
 
 
 def check_disk() -> str:
-    """The folders of data can be written and have room."""
+    """Verify that the data folders are writable and have free space."""
     from django.conf import settings
 
     folder = Path(settings.DATA_DIR)
-    # Installations mount these into a data folder that is read-only.
+    # Installations mount these into a read-only data folder.
     mounted = (folder / name for name in DATA_FOLDERS)
     above = next(part for part in (folder, *folder.parents) if part.exists())
     places = [place for place in mounted if place.is_dir()] or [above]
@@ -157,13 +159,13 @@ def check_disk() -> str:
     if free < MINIMUM_FREE_BYTES:
         raise CheckFailed(
             f"{free / 1024**3:.1f} GiB are free under {least}",
-            f"Free up to {MINIMUM_FREE_BYTES / 1024**3:.0f} GiB, or move ASSAY_DATA_DIR.",
+            f"Make {MINIMUM_FREE_BYTES / 1024**3:.0f} GiB free, or move ASSAY_DATA_DIR.",
         )
     return f"{free / 1024**3:.0f} GiB free under {folder}"
 
 
 def check_store() -> str:
-    """The artifact store answers."""
+    """Verify that the artifact store answers."""
     from django.core.exceptions import ImproperlyConfigured
 
     from governance.errors import DomainError
@@ -181,13 +183,13 @@ def check_store() -> str:
     if isinstance(backend, FolderBackend) and is_old(backend):
         raise CheckFailed(
             f"{backend.url} has folders of an earlier release",
-            "Start the controller, which moves them. Remove what its log names as not moved.",
+            "Start the controller, which moves them. Remove those that its log lists as not moved.",
         )
     return backend.url
 
 
 def check_workers() -> str:
-    """At least one Celery worker gave a sign of life lately."""
+    """Verify that at least one worker reported recently."""
     import redis
     from django.conf import settings
 
@@ -199,7 +201,7 @@ def check_workers() -> str:
     )
     if not alive:
         raise CheckFailed(
-            f"none gave a sign of life in the last {PATIENCE_S:.0f} s",
+            f"no worker reported in the last {PATIENCE_S:.0f} s",
             "Start one: `python -m celery -A workers.app worker -I workers.celery_tasks.jobs "
             "-Q compute -P threads -c 1`.",
         )
@@ -207,7 +209,7 @@ def check_workers() -> str:
 
 
 def check_engines() -> str:
-    """The kernel confines engines, or only Assay's own are offered here."""
+    """Verify that the kernel confines engines; otherwise only Assay's own are offered here."""
     from django.conf import settings
 
     from registry.sandbox import landlock
@@ -220,13 +222,13 @@ def check_engines() -> str:
             "Run engine workers on Linux 6.2 or newer, or unset ASSAY_ENGINE_SERVER_UNCONFINED.",
         )
     raise NotSetUp(
-        f"this machine confines no engine: only Assay's own are offered. {landlock.MISSING}",
+        f"this machine cannot confine engines, so only Assay's own are offered. {landlock.MISSING}",
         "Run engine workers on Linux 6.2 or newer.",
     )
 
 
 def check_readers() -> str:
-    """The kernel confines processes that read uploads and files of requests, or not fully."""
+    """Return how far the kernel confines processes that read uploads and files of requests."""
     from registry.sandbox.readers import unconfined
 
     missing = unconfined()
@@ -234,42 +236,42 @@ def check_readers() -> str:
 
 
 def check_tasks() -> str:
-    """Every package of a task can be used."""
+    """Verify that every installed task can be used."""
     from registry.catalog import TASKS, refused_entries
 
     if refused := refused_entries():
-        told = (f"{each.entry.name} of {each.entry.place}: {each.reason}" for each in refused)
+        sentences = (f"{each.entry.name} of {each.entry.place}: {each.reason}" for each in refused)
         raise CheckFailed(
-            f"left out are {'; '.join(told)}",
+            f"unusable: {'; '.join(sentences)}",
             "Correct or uninstall these packages (`assay task check NAME`), then restart.",
         )
     return ", ".join(sorted(TASKS))
 
 
 def check_task_code() -> str:
-    """All processes run the same packages of tasks."""
+    """Verify that all processes run the same task packages."""
     from registry.catalog import codes_here
     from workers.deployments.software import code_differences
 
     if differing := code_differences():
         raise CheckFailed(
             " ".join(map(str, differing[:5])),
-            "Install the same packages everywhere, then start every process again.",
+            "Install the same packages everywhere, then restart every process.",
         )
     return ", ".join(each["packages"] for each in codes_here().values()) or "Assay's own tasks"
 
 
 def check_answers() -> str:
-    """What serves answers as it was approved, with the software of the workers."""
+    """Verify that live releases give the approved answers with the workers' software."""
     from registry.releases.equivalence.selectors import changed_in_words
     from workers.deployments.software import live_checks_changed
 
     if changed := live_checks_changed():
         raise CheckFailed(
             " ".join(map(changed_in_words, changed[:5])),
-            "Go back to the software of the dossier, or evaluate the version and submit it again.",
+            "Install the software that the dossier names, or submit a new evaluation and release.",
         )
-    return "no live release differs"
+    return "live releases give the approved answers"
 
 
 CHECKS: tuple[Check, ...] = (
@@ -284,9 +286,9 @@ CHECKS: tuple[Check, ...] = (
         "Set ASSAY_AUDIT_SIGNING_KEY of the controller and ASSAY_AUDIT_PUBLIC_KEY of web.",
     ),
     Check("Audit sealing", check_sealing, "Fix PostgreSQL first."),
-    Check("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the way to it."),
-    Check("Disk", check_disk, "Set ASSAY_DATA_DIR to a folder that can be written."),
-    # Signs of life are for the broker's user of web alone, which migrate has too.
+    Check("Artifact store", check_store, "Correct ASSAY_STORE_URL, or the network path to it."),
+    Check("Disk", check_disk, "Set ASSAY_DATA_DIR to a writable folder."),
+    # Only the broker's user of web, which migrate has too, may read them.
     Check("Workers", check_workers, "Fix Redis or Valkey first.", ("web", "migrate")),
     Check("Engines", check_engines, "Reinstall Assay."),
     Check("File readers", check_readers, "Reinstall Assay."),
@@ -298,7 +300,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine() -> list[Finding]:
-    """Run every check of the services; none keeps the next from running."""
+    """Run every check of the services."""
     return run_checks(CHECKS)
 
 
@@ -306,7 +308,7 @@ def set_up_django() -> None:
     """Load Django.
 
     Raises:
-        CliError: a setting is missing or wrong; the sentence names it.
+        CliError: a setting is missing or wrong.
     """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "assay.settings")
     import django
@@ -315,8 +317,8 @@ def set_up_django() -> None:
     try:
         django.setup()
     except ImproperlyConfigured as error:
-        raise CliError(f"The settings are not right: {error}") from error
-    # Django's settings come first.
+        raise CliError(f"The settings are invalid: {error}") from error
+    # It needs Django's settings.
     from assay.gateway.paths import keep_paths
 
     keep_paths()
@@ -324,17 +326,17 @@ def set_up_django() -> None:
 
 def doctor(
     production: Annotated[
-        bool, typer.Option("--production", help="Fail on gaps for production, too.")
+        bool, typer.Option("--production", help="Exit with 1 on gaps for production, too.")
     ] = False,
 ) -> None:
-    """Check every service that this installation needs, then list gaps for production."""
+    """Check the services that this installation needs, and list gaps for production."""
     set_up_django()
     findings = examine()
     _show(findings)
     gaps = run_checks(GAPS)
     console.print("\nFor production:")
     _show(gaps)
-    failed, missing = ([each.name for each in found if not each.ok] for found in (findings, gaps))
+    failed, missing = ([each.name for each in part if not each.ok] for part in (findings, gaps))
     if failed:
         raise CliError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}.")
     if missing and production:
@@ -355,7 +357,7 @@ def _show(findings: list[Finding]) -> None:
     from rich.text import Text
 
     table(
-        ("", "check", "found"),
+        ("", "check", "result"),
         (
             (
                 Text(*MARKS[finding.state]),

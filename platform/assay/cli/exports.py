@@ -14,7 +14,7 @@ from assay.cli.client import Client
 from assay.cli.output import CliError, console
 from registry.manifests import check_path
 
-# A stored file comes in one answer; no bytes for so long end it.
+# A stored file comes in one answer, which ends after so long without bytes.
 TIMEOUT = httpx.Timeout(120, connect=5)
 INDEX = "versions.json"
 
@@ -28,32 +28,32 @@ def export(
 ) -> None:
     """Download versions with their bases, model cards and evidence packs. Run it again to resume.
 
-    Each file is hashed; the audit log records each download.
+    The command checks the hash of each file. The audit log records each download.
     """
     client = Client.signed_in(timeout=TIMEOUT)
-    found: dict[int, dict[str, Any]] = {}
+    versions: dict[int, dict[str, Any]] = {}
     for version_id in version_ids:
-        _collect(client, version_id, found)
+        _collect(client, version_id, versions)
     folder.mkdir(parents=True, exist_ok=True)
-    listed = [_write(client, version, folder, evidence) for version in found.values()]
+    listed = [_write(client, version, folder, evidence) for version in versions.values()]
     (folder / INDEX).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     for each in listed:
         console.print(f"{each['name']}: {each['digest']}", markup=False, soft_wrap=True)
 
 
-def _collect(client: Client, version_id: int, found: dict[int, dict[str, Any]]) -> None:
-    """Add a version and the bases that it needs to `found`, each once and bases first."""
-    if version_id in found:
+def _collect(client: Client, version_id: int, versions: dict[int, dict[str, Any]]) -> None:
+    """Add a version and the bases that it needs to `versions`, each once and bases first."""
+    if version_id in versions:
         return
     version = client.get(f"versions/{version_id}")
     # Fully tuned weights stand alone.
     if version["manifest"]["base"]:
-        _collect(client, version["base"]["id"], found)
-    found[version_id] = version
+        _collect(client, version["base"]["id"], versions)
+    versions[version_id] = version
 
 
 def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool) -> dict[str, Any]:
-    """Write what belongs to one version; return its entry in the index."""
+    """Write the files of one version; return its entry in the index."""
     name = check_path(f"{version['model']}-v{version['number']}")
     # Before the files: an evidence pack needs every event of its version sealed.
     releases = _approved(version) if evidence else []
@@ -70,7 +70,7 @@ def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool
             if _sha256(target) != file["sha256"]:
                 target.unlink()
                 raise CliError(
-                    f"{file['path']} of {version['name']} arrived with other bytes.",
+                    f"{file['path']} of {version['name']} is damaged: its hash differs.",
                     "Run it again; if it fails again, run `assay store fsck` on the server.",
                 )
     card = folder / "cards" / f"{name}.md"
@@ -89,7 +89,7 @@ def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool
 
 
 def _approved(version: dict[str, Any]) -> list[int]:
-    """Return the approved releases of the version itself, not of versions below it."""
+    """Return the approved releases of the version itself, without those of its descendants."""
     own = f"version:{version['id']}"
     lineage = version["lineage"]
     released = {edge["to"] for edge in lineage["edges"] if edge["from"] == own}

@@ -1,4 +1,4 @@
-"""Checks of `assay doctor`, and what they find."""
+"""Checks of `assay doctor` and their results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class State(StrEnum):
-    """Outcome of a check. `off`: it is not set up, so that there is nothing to work or to fail."""
+    """Outcome of a check. `off`: its subject is not set up, so it can neither work nor fail."""
 
     WORKS = "works"
     FAILS = "fails"
@@ -17,8 +17,8 @@ class State(StrEnum):
 
 
 class Check(NamedTuple):
-    """One check; `fix` is the remedy where the fault does not say it, `readers` the processes that
-    have its settings (empty for all)."""
+    """A check: `fix` is the remedy for faults without one of their own, `readers` are the processes
+    that have its settings (empty for all)."""
 
     name: str
     run: Callable[[], str]
@@ -28,7 +28,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome; `fix` states the remedy, or how to set it up."""
+    """Result of one check; `fix` states the remedy, or how to set the subject up."""
 
     name: str
     state: State
@@ -41,7 +41,7 @@ class Finding:
 
 
 class CheckFailed(Exception):
-    """A check failed: the fault, and how to fix it."""
+    """Failure of a check: the fault, and how to fix it."""
 
     def __init__(self, detail: str, fix: str) -> None:
         super().__init__(detail)
@@ -50,7 +50,7 @@ class CheckFailed(Exception):
 
 
 class NotSetUp(Exception):
-    """The subject of the check is not set up: the effect of that, and how to set it up."""
+    """Missing setup of a check's subject: its effect, and how to set it up."""
 
     def __init__(self, detail: str, how: str) -> None:
         super().__init__(detail)
@@ -59,7 +59,7 @@ class NotSetUp(Exception):
 
 
 def run_checks(checks: Iterable[Check]) -> list[Finding]:
-    """Run every check whose settings this process has; one that fails does not stop the others."""
+    """Run every check whose settings this process has, even after one fails."""
     from django.conf import settings
 
     findings = []

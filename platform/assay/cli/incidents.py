@@ -1,4 +1,4 @@
-"""`assay incidents list`, `assay incidents show`, and `assay incidents open`."""
+"""`assay incidents`: list, show and report incidents."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.models import Limit
+from assay.cli.options import Limit
 from assay.cli.output import console, facts, state, table
 
-app = typer.Typer(no_args_is_help=True, help="Incidents, and what they suspend.")
+app = typer.Typer(no_args_is_help=True, help="Incidents and the deployments that they suspend.")
 
 
 @app.command("list")
 def list_incidents(
-    incident_state: Annotated[
-        str | None, typer.Option("--state", help="Only incidents in it.")
-    ] = None,
+    incident_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     limit: Limit = 25,
 ) -> None:
-    """The newest incidents."""
+    """List the newest incidents."""
     filters = {"state": incident_state} if incident_state else {}
     rows = Client.signed_in().all("incidents", limit=limit, **filters)
     table(
@@ -37,32 +35,35 @@ def list_incidents(
             )
             for each in rows
         ),
-        empty="There are no such incidents that you may see.",
+        empty="No matching incidents that you may see.",
     )
 
 
 @app.command()
 def show(incident_id: Annotated[int, typer.Argument(help="The incident's number.", min=1)]) -> None:
-    """One incident: what happened, what it reaches, its timeline."""
+    """Show an incident: its description, affected versions and releases, and timeline."""
     _show(Client.signed_in().get(f"incidents/{incident_id}"))
 
 
 @app.command("open")
 def open_incident(
-    title: Annotated[str, typer.Argument(help="What it is, in a few words; name no people.")],
-    version: Annotated[
-        list[int], typer.Option(help="The number of a version that it is about; again for more.")
+    title: Annotated[str, typer.Argument(help="Title, in a few words; do not name people.")],
+    version: Annotated[list[int], typer.Option(help="Number of an affected version. Repeatable.")],
+    happened: Annotated[
+        str, typer.Option(help="Description: what happened, when, and who is affected.")
     ],
-    happened: Annotated[str, typer.Option(help="What was seen, when, and whom it concerns.")],
     severity: Annotated[
-        str, typer.Option(help="low, medium, high or critical; the last two suspend at once.")
+        str, typer.Option(help="low, medium, high or critical; high and critical suspend at once.")
     ] = "medium",
     serious: Annotated[
-        str, typer.Option(help="Art. 73 of the EU AI Act: general, widespread or death.")
+        str,
+        typer.Option(
+            help="Type of a serious incident (EU AI Act, Art. 73): general, widespread or death."
+        ),
     ] = "",
 ) -> None:
-    """Report an incident; a high or critical one suspends at once what it is about."""
-    found = Client.signed_in().post(
+    """Report an incident. High and critical incidents suspend the affected releases at once."""
+    incident = Client.signed_in().post(
         "incidents",
         title=title,
         versions=version,
@@ -70,43 +71,47 @@ def open_incident(
         severity=severity,
         serious=serious,
     )
-    _show(found)
+    _show(incident)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(incident: dict[str, Any]) -> None:
     facts(
         [
-            ("incident", found["id"]),
-            ("title", found["title"]),
-            ("happened", found["happened"]),
-            ("severity", state(found["severity"])),
-            ("state", state(found["state"])),
-            ("suspends", "yes" if found["suspends"] else "no"),
-            ("reported by", found["reporter"]["name"]),
-            *([("report to the authority by", found["report_by"])] if found["report_by"] else []),
+            ("incident", incident["id"]),
+            ("title", incident["title"]),
+            ("happened", incident["happened"]),
+            ("severity", state(incident["severity"])),
+            ("state", state(incident["state"])),
+            ("suspends", "yes" if incident["suspends"] else "no"),
+            ("reported by", incident["reporter"]["name"]),
+            *(
+                [("report to the authority by", incident["report_by"])]
+                if incident["report_by"]
+                else []
+            ),
         ]
     )
     console.print()
     table(
-        ("version reached", "state", "department"),
-        ((e["name"], state(e["state"]), e["department"]) for e in found["versions_reached"]),
-        empty="It reaches no version that you may see.",
+        ("affected version", "state", "department"),
+        ((e["name"], state(e["state"]), e["department"]) for e in incident["versions_reached"]),
+        empty="No affected version that you may see.",
     )
     console.print()
     table(
         ("release", "state", "version", "as"),
         (
             (e["id"], state(e["state"]), e["version"]["name"], e["deployment_name"])
-            for e in found["releases_reached"]
+            for e in incident["releases_reached"]
         ),
         empty="No approved or suspended release that you may see.",
     )
     console.print()
     table(
-        ("when", "who", "what", "said"),
+        ("time", "person", "event", "text"),
         (
             (e["created_at"], e["person"]["name"], e["detail"] or e["kind"], e["text"])
-            for e in found["notes"]
+            for e in incident["notes"]
         ),
         empty="No notes yet.",
     )

@@ -1,4 +1,4 @@
-"""`assay jobs list`, `watch`, `pause`, `resume`, `retry`, `prioritize`, `limit`."""
+"""`assay jobs`: list, watch, pause, resume and retry jobs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from assay.cli.client import Client
-from assay.cli.models import Limit
+from assay.cli.options import Limit
 from assay.cli.output import CliError, console, state, table
 
-app = typer.Typer(no_args_is_help=True, help="Work on the compute plane.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: fine-tunes, evaluations and other work.")
 OVER = frozenset({"succeeded", "failed", "cancelled", "dead"})
 POLL_S = 0.5
 
 
 @app.command("list")
 def list_jobs(
-    job_state: Annotated[str | None, typer.Option("--state", help="Only jobs in it.")] = None,
+    job_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     limit: Limit = 25,
 ) -> None:
-    """The newest jobs."""
+    """List the newest jobs."""
     client = Client.signed_in()
     filters = {"state": job_state} if job_state else {}
     table(
@@ -38,27 +38,27 @@ def list_jobs(
             )
             for job in client.all("jobs", limit=limit, **filters)
         ),
-        empty="There are no such jobs that you may see.",
+        empty="No matching jobs that you may see.",
     )
 
 
 @app.command()
 def watch(
-    job_id: Annotated[str, typer.Argument(help="The job's id.")],
-    log: Annotated[bool, typer.Option(help="Print its log lines too.")] = True,
+    job_id: Annotated[str, typer.Argument(help="The job's ID.")],
+    log: Annotated[bool, typer.Option(help="Print the log, too.")] = True,
 ) -> None:
-    """Follow a job until it ends; exits with 1 unless it succeeded."""
+    """Follow a job until it ends; exit with 1 unless it succeeds."""
     job = follow(Client.signed_in(), job_id, log=log)
     made = next((f"{kind} {job[kind]}" for kind in ("version", "evaluation") if job[kind]), "")
     if job["state"] == "succeeded":
-        end = f", made {made}." if made else "."
+        end = f", created {made}." if made else "."
         console.print(f"{job['title']}: succeeded{end}", markup=False)
         return
     raise CliError(f"{job['title']}: {job['state']}.", job["error"])
 
 
 @app.command()
-def pause(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
+def pause(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
     """Pause a job: a running one writes a checkpoint and stops."""
     job = Client.signed_in().post(f"jobs/{job_id}/pause")
     if job["state"] == "paused":
@@ -68,7 +68,7 @@ def pause(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
 
 
 @app.command()
-def resume(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
+def resume(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
     """Put a paused job back in line."""
     job = Client.signed_in().post(f"jobs/{job_id}/resume")
     where = f" {job['waits']}" if job["waits"] else ""
@@ -76,41 +76,14 @@ def resume(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None
 
 
 @app.command()
-def retry(job_id: Annotated[str, typer.Argument(help="The job's id.")]) -> None:
+def retry(job_id: Annotated[str, typer.Argument(help="The job's ID.")]) -> None:
     """Queue a failed job again, from its checkpoint where it has one."""
     job = Client.signed_in().post(f"jobs/{job_id}/retry")
     console.print(f"{job['title']} is queued as {job['id']}.", markup=False)
 
 
-@app.command()
-def prioritize(
-    job_id: Annotated[str, typer.Argument(help="The job's id.")],
-    priority: Annotated[str, typer.Argument(help="low, normal or high.")],
-) -> None:
-    """Change the priority of a queued job."""
-    job = Client.signed_in().post(f"jobs/{job_id}/priority", priority=priority)
-    where = f" {job['waits']}" if job["waits"] else ""
-    console.print(f"{job['title']}: {job['priority']} priority.{where}", markup=False)
-
-
-@app.command()
-def limit(
-    department: Annotated[str, typer.Argument(help="The department's short name.")],
-    jobs: Annotated[str, typer.Argument(help="How many; none for the platform's default.")],
-) -> None:
-    """Set how many jobs of a department run at the same time."""
-    if jobs != "none" and not (jobs.isascii() and jobs.isdecimal() and len(jobs) < 6):
-        raise CliError(f"{jobs[:40]} is not a number.", "Give a whole number, or none.")
-    number = None if jobs == "none" else int(jobs)
-    made = Client.signed_in().post(f"departments/{department}/jobs-at-once", jobs_at_once=number)
-    if made["jobs_at_once"] is None:
-        console.print(f"{department} has no limit of its own.", markup=False)
-    else:
-        console.print(f"{department} runs {made['jobs_at_once']} jobs at once.", markup=False)
-
-
 def follow(client: Client, job_id: str, *, log: bool) -> dict[str, Any]:
-    """Draw the job's progress until it is over; returns the job as it ended."""
+    """Show the job's progress until it ends; return the job in its last state."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

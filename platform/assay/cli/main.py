@@ -15,19 +15,18 @@ from assay.cli import (
     incidents,
     jobs,
     keys,
-    knowledge,
     nodes,
     people,
     policy,
     quota,
     releases,
     review_policies,
-    schedules,
     store,
     tasks,
     uploads,
     versions,
 )
+from assay.cli.api import api
 from assay.cli.django_commands import manage
 from assay.cli.doctor import doctor
 from assay.cli.local import demo, up
@@ -39,7 +38,8 @@ from assay.cli.session import login, step_up, whoami
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Nothing serves unless an approved release names exactly the bytes that are loaded.",
+    help="Govern and run models. Nothing serves unless an approved release names exactly the bytes "
+    "that are loaded.",
 )
 
 
@@ -63,6 +63,7 @@ def options(
 
 app.command()(login)
 app.command("step-up")(step_up)
+app.command()(api)
 app.command()(whoami)
 app.command()(models)
 app.add_typer(versions.app, name="versions")
@@ -70,10 +71,8 @@ app.add_typer(uploads.app, name="upload")
 app.add_typer(deployments.app, name="deployments")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(schedules.app, name="schedules")
 app.add_typer(releases.app, name="releases")
 app.add_typer(keys.app, name="keys")
-app.add_typer(knowledge.app, name="knowledge")
 app.add_typer(nodes.app, name="node")
 app.add_typer(people.app, name="people")
 app.add_typer(policy.app, name="policy")
@@ -99,12 +98,12 @@ def init(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the first administrator.")] = None,
 ) -> None:
-    """Start an installation: check settings, migrate, and invite the first administrator.
+    """Set up an installation: check settings, migrate, and invite the first administrator.
 
     Without DATABASE_URL, it is the installation of `assay up` in this folder.
     """
-    given = {"--admin": admin, "--name": name}
-    options = [part for flag, value in given.items() if value for part in (flag, value)]
+    values = {"--admin": admin, "--name": name}
+    options = [part for flag, value in values.items() if value for part in (flag, value)]
     manage(["assay", "init", *options], begins=True)
 
 
@@ -114,14 +113,16 @@ def init(
     add_help_option=False,
 )
 def manage_command(
-    arguments: Annotated[list[str] | None, typer.Argument(help="What Django is to do.")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Django command and its arguments.")
+    ] = None,
 ) -> None:
-    """Django's own commands: `assay manage migrate`, …"""
+    """Run a command of Django, such as `assay manage migrate`."""
     manage(["assay manage", *(arguments or [])])
 
 
 def main() -> NoReturn:
-    """The console script. Whatever fails ends as one sentence and exit code 1."""
+    """Run the command line; every error ends as one sentence and exit code 1."""
     try:
         app()
     except CliError as error:
@@ -129,5 +130,5 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         show_error(CliError("Interrupted."))
     except Exception as error:
-        show_error(CliError(f"This was not expected: {type(error).__name__}: {error}"))
+        show_error(CliError(f"Unexpected error: {type(error).__name__}: {error}"))
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""`assay models [NAME]`."""
+"""`assay models [NAME]`: list models, or show one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from assay.cli.client import Client
+from assay.cli.options import Limit
 from assay.cli.output import console, facts, state, table
-
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many rows at most.")]
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show this model and its versions.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Model to show with its versions.")] = None,
     limit: Limit = 100,
 ) -> None:
     """List models, or show one with its versions."""
@@ -32,7 +31,7 @@ def models(
                 )
                 for model in rows
             ),
-            empty="There are no models that you may see.",
+            empty="No models that you may see.",
         )
         return
     model = client.get(f"models/{name}")
@@ -53,7 +52,7 @@ def models(
             )
             for version in client.all(f"models/{name}/versions", limit=limit)
         ),
-        empty="It has no versions yet.",
+        empty="No versions yet.",
     )
 
 

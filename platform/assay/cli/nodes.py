@@ -1,4 +1,4 @@
-"""`assay node`: nodes for administrators, and joining on the machine itself."""
+"""`assay node`: manage nodes, and make a machine a node."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from assay.cli.client import Client
 from assay.cli.output import CliError, console, errors, table
 from governance.errors import DomainError
 
-app = typer.Typer(no_args_is_help=True, help="Machines that run workers without a database.")
+app = typer.Typer(
+    no_args_is_help=True, help="Nodes: machines that run workers and have no database."
+)
 Name = Annotated[str, typer.Argument(help="The node's name.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
+Reason = Annotated[str, typer.Option(help="Reason, for the audit log.")]
 KEY_FILE = Path("/etc/assay/node.key")
 
 
 @app.command()
 def enroll(name: Name) -> None:
-    """Invite a machine. Its token works once, within an hour, and is printed alone on stdout."""
+    """Invite a machine, and print its token alone on stdout. It works once, for an hour."""
     made = Client.signed_in().post("nodes", name=name)
     errors.print(f"Node {name} is invited until {made['expires_at']}.", markup=False)
-    errors.print("On the machine, run `assay node join URL` and give it this token:")
+    errors.print("On the machine, run `assay node join URL` and enter this token:")
     console.print(made["token"], soft_wrap=True, markup=False)
 
 
@@ -54,44 +56,44 @@ def list_nodes() -> None:
 
 @app.command()
 def cordon(name: Name, reason: Reason = "") -> None:
-    """Give a node no new work; current work continues."""
+    """Stop assigning work to a node; current work continues."""
     _move(name, "cordon", reason)
 
 
 @app.command()
 def uncordon(name: Name, reason: Reason = "") -> None:
-    """Return a cordoned or draining node to use."""
+    """Assign work to a cordoned or draining node again."""
     _move(name, "uncordon", reason)
 
 
 @app.command()
 def drain(name: Name, reason: Reason = "") -> None:
-    """Move a node's deployments to other workers; its jobs run to their end."""
+    """Move a node's deployments to other workers; its jobs run to completion."""
     _move(name, "drain", reason)
 
 
 @app.command()
 def revoke(name: Name, reason: Reason = "") -> None:
-    """Revoke a node's key at once; its jobs start again elsewhere."""
+    """Revoke a node's key at once; its jobs restart on other workers."""
     _move(name, "revoke", reason)
 
 
 @app.command()
 def join(
-    url: Annotated[str, typer.Argument(help="The control plane's address, https://…")],
+    url: Annotated[str, typer.Argument(help="URL of the control plane: https://…")],
     key_file: Annotated[
-        Path, typer.Option(envvar="ASSAY_NODE_KEY_FILE", help="Where the machine's key is kept.")
+        Path, typer.Option(envvar="ASSAY_NODE_KEY_FILE", help="File for the machine's key.")
     ] = KEY_FILE,
 ) -> None:
-    """Make this machine a node. Reads the token from ASSAY_NODE_TOKEN, else from standard input."""
-    # Only a machine that joins has what this needs installed.
+    """Make this machine a node. Reads the token from ASSAY_NODE_TOKEN or standard input."""
+    # Only machines that join have these packages.
     from workers.control.messages import Joined, read
     from workers.remote.client import checked_url, refusal
     from workers.remote.identity import Identity, identity_write
 
     if key_file.exists():
         raise CliError(
-            f"{key_file} exists: this machine has joined already.",
+            f"{key_file} exists: this machine is already a node.",
             "Remove the file if the node was revoked, then join again.",
         )
     try:
@@ -100,7 +102,7 @@ def join(
         raise CliError(error.message, error.hint) from error
     token = os.environ.get("ASSAY_NODE_TOKEN", "") or _typed()
     nameless = Identity("", Ed25519PrivateKey.generate())
-    # Before the token is used up: a folder that cannot be written costs nothing then.
+    # Before the request: a folder that cannot be written must not use up the token.
     _write(lambda: identity_write(key_file, nameless))
     try:
         answer = httpx.post(
@@ -115,7 +117,7 @@ def join(
         name = read(Joined, answer.content, extra="ignore").node
     except httpx.HTTPError as error:
         key_file.unlink(missing_ok=True)
-        # A connection that was never made used nothing up.
+        # Without a connection the token was not used.
         arrived = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         raise CliError(
             f"{base} does not answer: {str(error) or type(error).__name__}.",
@@ -131,7 +133,7 @@ def join(
         key_file.unlink(missing_ok=True)
         raise
     _write(lambda: identity_write(key_file, Identity(name, nameless.key)))
-    console.print(f"This machine is the node {name}; its key is {key_file}.", markup=False)
+    console.print(f"This machine is now node {name}; its key is in {key_file}.", markup=False)
     console.print(
         f"Start workers with ASSAY_PROCESS=node ASSAY_NODE_URL={base} "
         f"ASSAY_NODE_KEY_FILE={key_file}.",

@@ -1,4 +1,4 @@
-"""Checks of `assay doctor` for what an installation may leave out."""
+"""Checks of `assay doctor` for optional parts of an installation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from assay.cli.findings import Check, CheckFailed, NotSetUp
 
 PING_TIMEOUT_S = 2.0
 PUBLISH_LAG_S = 120
-START = "Start the controller: `assay manage run_controller`; its log says why, if it runs."
+START = "Start the controller: `assay manage run_controller`. If it runs, read its log."
 
 
 def check_second_place() -> str:
-    """Checkpoints can be published, and stay as they were published."""
+    """Verify that checkpoints can be published, and that published ones are unchanged."""
     from pathlib import Path
 
     from django.conf import settings
@@ -47,31 +47,31 @@ def check_second_place() -> str:
 
 
 def check_witnesses() -> str:
-    """Each witness that is named cosigns."""
+    """Verify that each configured witness cosigns."""
     from governance.audit.models import AuditKeeper
     from governance.audit.outside.witnessing import witness_endpoints
     from governance.audit.selectors import latest_checkpoint
 
-    named = witness_endpoints()
-    if not named:
+    endpoints = witness_endpoints()
+    if not endpoints:
         raise NotSetUp(
-            "no one outside cosigns the audit log", "Name witnesses in ASSAY_AUDIT_WITNESSES."
+            "no witness cosigns the audit log", "Name witnesses in ASSAY_AUDIT_WITNESSES."
         )
-    known = AuditKeeper.objects.in_bulk([str(one.witness) for one in named])
-    for one in named:
-        keeper = known.get(str(one.witness))
+    known = AuditKeeper.objects.in_bulk([str(each.witness) for each in endpoints])
+    for each in endpoints:
+        keeper = known.get(str(each.witness))
         if keeper is not None and keeper.fault:
             raise CheckFailed(
-                f"{one.witness.name}: {keeper.fault}",
+                f"{each.witness.name}: {keeper.fault}",
                 "Make it reachable, and give it the log's key.",
             )
         if keeper is None and latest_checkpoint() is not None:
-            raise CheckFailed(f"{one.witness.name} was not asked yet", START)
-    return ", ".join(one.witness.name for one in named)
+            raise CheckFailed(f"{each.witness.name} has not received a request yet", START)
+    return ", ".join(each.witness.name for each in endpoints)
 
 
 def check_streams() -> str:
-    """Each SIEM accepts audit events."""
+    """Verify that each SIEM accepts audit events."""
     from django.conf import settings
 
     from governance.audit.streaming.selectors import stream_states
@@ -79,7 +79,7 @@ def check_streams() -> str:
     streams = stream_states()
     if not streams:
         raise NotSetUp(
-            "audit events are streamed to no SIEM",
+            "audit events are not streamed to a SIEM",
             "Set ASSAY_SIEM_STREAMS; see docs/how-to/stream-to-a-siem.md.",
         )
     for stream in streams:
@@ -87,30 +87,30 @@ def check_streams() -> str:
             raise CheckFailed(
                 f"{stream.name} at {stream.address}: {stream.last_error or 'events wait'} "
                 f"({stream.lag_events:,} behind)",
-                "Make it reachable; the stream goes on by itself.",
+                "Make it reachable; the stream then continues.",
             )
     return ", ".join(f"{stream.name} at {stream.address}" for stream in streams)
 
 
 def check_mail() -> str:
-    """The mail server takes what is sent."""
+    """Verify that the mail server accepts messages."""
     from django.conf import settings
 
     from governance.reviews.reminders.models import Channel
 
     if settings.MAIL_SERVER is None:
-        raise NotSetUp("nothing is sent by mail", "Set ASSAY_EMAIL_URL.")
-    return _sent(Channel.MAIL, "Correct ASSAY_EMAIL_URL, or the way to it.")
+        raise NotSetUp("no mail is sent", "Set ASSAY_EMAIL_URL.")
+    return _sent(Channel.MAIL, "Correct ASSAY_EMAIL_URL, or the network path to it.")
 
 
 def check_webhook() -> str:
-    """The receiver of reminders takes what is sent."""
+    """Verify that the receiver of reminders accepts them."""
     from django.conf import settings
 
     from governance.reviews.reminders.models import Channel
 
     if settings.REVIEW_WEBHOOK is None:
-        raise NotSetUp("reminders are posted nowhere", "Set ASSAY_REVIEW_WEBHOOK_URL.")
+        raise NotSetUp("reminders are not posted to a webhook", "Set ASSAY_REVIEW_WEBHOOK_URL.")
     return _sent(Channel.WEBHOOK, "Correct ASSAY_REVIEW_WEBHOOK_URL, or the way to it.")
 
 
@@ -120,14 +120,14 @@ def _sent(channel: str, fix: str) -> str:
     tried = ReviewNotice.objects.filter(channel=channel, attempts__gt=0)
     newest = tried.order_by("-pk").first()
     if newest is None:
-        return "set up; nothing was sent yet"
+        return "set up; no notice was sent yet"
     if newest.sent_at is None and newest.error:
-        raise CheckFailed(f"the last notice was not taken: {newest.error}", fix)
-    return "the last notice was taken"
+        raise CheckFailed(f"the last notice was not accepted: {newest.error}", fix)
+    return "the last notice was accepted"
 
 
 def check_single_sign_on() -> str:
-    """The identity provider answers, under the name that it was configured by."""
+    """Verify that the identity provider answers, with the configured issuer."""
     import httpx
     from django.conf import settings
 
@@ -137,19 +137,19 @@ def check_single_sign_on() -> str:
     answer = httpx.get(address, timeout=PING_TIMEOUT_S)
     issuer = str(answer.raise_for_status().json()["issuer"])
     if issuer.rstrip("/") != settings.OIDC_ISSUER:
-        raise CheckFailed(f"{address} calls itself {issuer}", f"Set ASSAY_OIDC_ISSUER={issuer}.")
+        raise CheckFailed(f"{address} has the issuer {issuer}", f"Set ASSAY_OIDC_ISSUER={issuer}.")
     return issuer
 
 
 def check_provisioning() -> str:
-    """An identity provider may provision people."""
+    """Verify that an identity provider may provision people."""
     from django.conf import settings
 
     from governance.people.models import Person
 
     if not settings.SCIM_TOKEN:
         raise NotSetUp(
-            "no identity provider provisions people",
+            "people are not provisioned by an identity provider",
             "Set ASSAY_SCIM_TOKEN; see docs/how-to/provisioning.md.",
         )
     people = Person.objects.exclude(external_id="").count()
@@ -157,7 +157,7 @@ def check_provisioning() -> str:
 
 
 def check_nodes() -> str:
-    """Each node reports."""
+    """Verify that each node reports."""
     from django.utils import timezone
 
     from workers.nodes.fleet import SILENCE
@@ -167,7 +167,7 @@ def check_nodes() -> str:
     nodes = list(Node.objects.filter(state__in=WORKING).order_by("name"))
     if not nodes:
         raise NotSetUp(
-            "workers run next to the control plane alone",
+            "no nodes: workers run only on the machine of the control plane",
             "See docs/how-to/add-a-node.md.",
         )
     since = timezone.now() - SILENCE
@@ -175,7 +175,7 @@ def check_nodes() -> str:
     if silent:
         raise CheckFailed(
             f"no report for {SILENCE.seconds} s: {', '.join(silent)}",
-            "Look at the machine, or revoke it under Operations → Nodes.",
+            "Check the machine, or revoke it under Operations → Nodes.",
         )
     return ", ".join(node.name for node in nodes)
 
@@ -185,7 +185,7 @@ OPTIONAL: tuple[Check, ...] = (
     Check(
         "Second place",
         check_second_place,
-        "Correct ASSAY_AUDIT_PUBLISH_URL, or the way to it.",
+        "Correct ASSAY_AUDIT_PUBLISH_URL, or the network path to it.",
         (*CONTROL, "migrate"),
     ),
     Check("Witnesses", check_witnesses, "Correct ASSAY_AUDIT_WITNESSES.", CONTROL),
@@ -195,7 +195,7 @@ OPTIONAL: tuple[Check, ...] = (
     Check(
         "Single sign-on",
         check_single_sign_on,
-        "Correct ASSAY_OIDC_ISSUER, or the way to it.",
+        "Correct ASSAY_OIDC_ISSUER, or the network path to it.",
         WEB,
     ),
     Check("Provisioning", check_provisioning, "Fix PostgreSQL first.", WEB),

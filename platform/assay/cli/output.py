@@ -1,4 +1,4 @@
-"""How the command line speaks: tables and sentences on stdout, refusals on stderr."""
+"""Output of the commands: tables and sentences on stdout, errors on stderr."""
 
 from __future__ import annotations
 
@@ -41,29 +41,30 @@ STYLES = {
 
 
 class CliError(Exception):
-    """An error in one sentence, with a hint to fix it; `code` is the server's, if any."""
+    """Error in one sentence, with a hint to fix it, and the server's code and status if any."""
 
-    def __init__(self, message: str, hint: str = "", code: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", code: str = "", status: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.code = code
+        self.status = status
 
 
 def show_error(error: CliError) -> None:
-    """The sentence, then the hint, on stderr."""
+    """Print the sentence, then the hint, on stderr."""
     errors.print(Text.assemble(("Error: ", "bold red"), error.message))
     if error.hint:
         errors.print(Text(error.hint, style="dim"))
 
 
 def state(value: str) -> Text:
-    """A state in its color."""
+    """Return a state in its color."""
     return Text(value.replace("_", " "), style=STYLES.get(value, ""))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """A table, or the sentence `empty` when there are no rows. Text is never read as markup."""
+    """Print a table, or the sentence `empty` when there are no rows. Text is never markup."""
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
         grid.add_column(heading, overflow="fold")
@@ -73,16 +74,16 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Names and values, one a line."""
+    """Print names and values, one pair a line."""
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs:
-        shown = value if isinstance(value, Text) else Text(plain(value))
-        grid.add_row(Text(name, style="dim"), shown)
+        text = value if isinstance(value, Text) else Text(plain(value))
+        grid.add_row(Text(name, style="dim"), text)
     console.print(grid)
 
 
 def plain(value: Any) -> str:
-    """A value as people read it: nothing as –, lists with commas, times to the minute."""
+    """Return a value for people: nothing as –, lists with commas, times to the minute."""
     if value is None or value == "":
         return "–"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""`assay policy …`: who may do what, as code."""
+"""`assay policy`: read, test, compare and draft access policies."""
 
 from __future__ import annotations
 
@@ -8,70 +8,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli.client import Client
-from assay.cli.models import Limit
+from assay.cli.options import faults, text_of
 from assay.cli.output import CliError, console, errors, facts, state, table
-from assay.cli.policy_questions import asked_principal, asked_question
+from assay.cli.policy_questions import principal_body, question_body
 
 if TYPE_CHECKING:
+    from governance.policy.differences import Difference
     from governance.policy.document import Document
 
-app = typer.Typer(no_args_is_help=True, help="Who may do what: rules, drafts, tests, dry runs.")
+app = typer.Typer(
+    no_args_is_help=True, help="The access policy: rules, tests, drafts and dry runs."
+)
 
-Acknowledge = Annotated[
-    bool,
-    typer.Option(
-        "--acknowledge-removals",
-        help="Confirm that the policy drops rules or tests of the policy in force.",
-    ),
-]
-Number = Annotated[int, typer.Argument(help="The policy's number.", min=1)]
 MaybeNumber = Annotated[
-    int | None, typer.Argument(help="The policy's number; that in force if left out.", min=1)
+    int | None, typer.Argument(help="The policy's number; the policy in force by default.", min=1)
 ]
-File = Annotated[Path, typer.Argument(help="A policy in YAML.", exists=True, dir_okay=False)]
-Action = Annotated[str, typer.Argument(help="For example deployment:invoke.")]
+File = Annotated[Path, typer.Argument(help="Policy in YAML.", exists=True, dir_okay=False)]
+Action = Annotated[str, typer.Argument(help="Action, such as deployment:invoke.")]
 Thing = Annotated[
-    str, typer.Argument(help="TYPE, or TYPE/NAME: deployment/docstring-writer, release/7, policy.")
+    str,
+    typer.Argument(
+        help="Resource as TYPE or TYPE/NAME: policy, release/7, deployment/docstring-writer."
+    ),
 ]
 Attribute = Annotated[
     list[str] | None,
-    typer.Option("--attribute", help="NAME=VALUE of a thing that is only described; repeatable."),
+    typer.Option("--attribute", help="NAME=VALUE of a hypothetical resource. Repeatable."),
 ]
 Context = Annotated[
-    list[str] | None, typer.Option(help="NAME=VALUE, such as time=18:30; may be repeated.")
+    list[str] | None,
+    typer.Option(help="NAME=VALUE of the circumstances, such as time=18:30. Repeatable."),
 ]
-Department = Annotated[str | None, typer.Option(help="Whose a described thing is.")]
+Department = Annotated[str | None, typer.Option(help="Department of a hypothetical resource.")]
 Policy = Annotated[
-    int | None, typer.Option(help="Under that policy instead of the one in force.", min=1)
+    int | None, typer.Option(help="Policy to ask instead of the one in force.", min=1)
 ]
 MAX_FILE = 1024 * 1024
 
 
-@app.command("list")
-def list_policies(limit: Limit = 25) -> None:
-    """Policies that you may see, newest first."""
-    table(
-        ("number", "state", "rules", "tests", "based on", "note", "proposed by", "decided by"),
-        (
-            (
-                row["number"],
-                state(row["state"]),
-                row["rule_count"],
-                row["test_count"],
-                row["based_on"],
-                row["note"],
-                (row["proposed_by"] or {}).get("name"),
-                (row["decided_by"] or {}).get("name"),
-            )
-            for row in Client.signed_in().all("policy/versions", limit=limit)
-        ),
-        empty="No policies that you may see.",
-    )
-
-
 @app.command()
 def show(number: MaybeNumber = None) -> None:
-    """A policy's rules in plain words."""
+    """Show a policy's rules in plain words."""
     from governance.policy.rules import parse_rules
     from governance.policy.sentences import rule_words
 
@@ -92,33 +69,34 @@ def show(number: MaybeNumber = None) -> None:
     table(
         ("rule", "", "in words"),
         ((rule.id, rule.effect.value, rule_words(rule)) for rule in parse_rules(policy["rules"])),
-        empty="It has no rules: everything is denied.",
+        empty="The policy has no rules, so everything is denied.",
     )
 
 
 @app.command()
 def export(
     number: MaybeNumber = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Into this file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
 ) -> None:
-    """A policy as YAML, on stdout or into a file. Applying it again changes nothing."""
+    """Write a policy as YAML to stdout or a file. Applying the file again changes nothing."""
     client = Client.signed_in()
-    wanted = _policy(client, number)["number"]
-    text = client.get(f"policy/versions/{wanted}/document")["yaml"]
+    exported = _policy(client, number)["number"]
+    text = client.get(f"policy/versions/{exported}/document")["yaml"]
     if output is None:
         console.print(text, end="", soft_wrap=True, markup=False)
         return
     output.write_text(text, encoding="utf-8")
-    errors.print(f"Policy {wanted} is in {output}.", markup=False)
+    errors.print(f"Policy {exported} is in {output}.", markup=False)
 
 
 @app.command()
 def test(
     file: Annotated[
-        str, typer.Argument(help="A policy in YAML, tested here without a server; or a number.")
+        str,
+        typer.Argument(help="Policy in YAML, tested here without a server; or a policy's number."),
     ],
 ) -> None:
-    """A policy's own tests. Exit code 1 when one fails."""
+    """Run a policy's own tests; exit with 1 if one fails."""
     if file.isdigit():
         results = Client.signed_in().get(f"policy/versions/{file}/tests")
     else:
@@ -130,12 +108,13 @@ def test(
 
 @app.command()
 def diff(
-    file: Annotated[str, typer.Argument(help="A policy in YAML, or a number.")],
+    file: Annotated[str, typer.Argument(help="Policy in YAML, or a policy's number.")],
     against: Annotated[
-        int | None, typer.Option(help="The policy to compare with; that in force.", min=1)
+        int | None,
+        typer.Option(help="Policy to compare with; the policy in force by default.", min=1),
     ] = None,
 ) -> None:
-    """Show the changes of a policy: rules and tests that are added, removed or changed."""
+    """Show the rules and tests that a policy adds, removes or changes."""
     from governance.policy.differences import difference
 
     client = Client.signed_in()
@@ -155,19 +134,27 @@ def diff(
 def apply(
     file: File,
     number: Annotated[
-        int | None, typer.Option(help="Change this draft instead of making one.", min=1)
+        int | None, typer.Option(help="Change this draft instead of creating one.", min=1)
     ] = None,
     propose_it: Annotated[
-        bool, typer.Option("--propose", help="Propose it at once if its tests pass.")
+        bool, typer.Option("--propose", help="Propose the draft at once if its tests pass.")
     ] = False,
-    acknowledge_removals: Acknowledge = False,
+    acknowledge_removals: Annotated[
+        bool,
+        typer.Option(
+            "--acknowledge-removals",
+            help="Confirm that the policy drops rules or tests of the policy in force.",
+        ),
+    ] = False,
 ) -> None:
-    """Draft a policy from YAML. Nothing is in force until a second admin approves it."""
+    """Draft a policy from YAML. It takes effect when another administrator approves it."""
     document = _document(file)
     client = Client.signed_in()
     active = _policy(client, None)
     if number is None and (document.rules, document.tests) == (active["rules"], active["tests"]):
-        console.print(f"Policy {active['number']}, which is in force, says the same. Nothing made.")
+        console.print(
+            f"The file equals policy {active['number']}, which is in force. No draft was created."
+        )
         return
     body = {"rules": document.rules, "tests": document.tests, "note": document.note}
     if number is None:
@@ -181,52 +168,19 @@ def apply(
     if failing:
         _show_results(failing)
     if propose_it:
-        propose(made["number"], acknowledge_removals)
-
-
-@app.command()
-def propose(number: Number, acknowledge_removals: Acknowledge = False) -> None:
-    """Ask for a decision on a draft, which freezes it."""
-    Client.signed_in().post(
-        f"policy/versions/{number}/propose", acknowledge_removals=acknowledge_removals
-    )
-    console.print(f"Policy {number} is proposed; another administrator decides.")
-
-
-@app.command()
-def approve(
-    number: Number,
-    note: Annotated[str, typer.Option(help="Note kept with the approval.")] = "",
-    acknowledge_removals: Acknowledge = False,
-) -> None:
-    """Put a proposal in force, at once. You wrote no part of it."""
-    Client.signed_in().post(
-        f"policy/versions/{number}/approve", note=note, acknowledge_removals=acknowledge_removals
-    )
-    console.print(f"Policy {number} is in force.")
-
-
-@app.command()
-def reject(number: Number, reason: Annotated[str, typer.Option(prompt=True, help="Why.")]) -> None:
-    """Refuse a proposal for good."""
-    Client.signed_in().post(f"policy/versions/{number}/reject", reason=reason)
-    console.print(f"Policy {number} is rejected.")
-
-
-@app.command()
-def withdraw(
-    number: Number, reason: Annotated[str, typer.Option(prompt=True, help="Why.")]
-) -> None:
-    """Take a proposal back."""
-    Client.signed_in().post(f"policy/versions/{number}/withdraw", reason=reason)
-    console.print(f"Policy {number} is withdrawn.")
+        client.post(
+            f"policy/versions/{made['number']}/propose", acknowledge_removals=acknowledge_removals
+        )
+        console.print(f"Policy {made['number']} is proposed; another administrator decides.")
 
 
 @app.command()
 def explain(
     who: Annotated[
         str,
-        typer.Argument(help="person/3, key/5, or roles such as lead@clinical,reviewer:security."),
+        typer.Argument(
+            help="Person, key or roles: person/3, key/5, lead@clinical,reviewer:security."
+        ),
     ],
     action: Action,
     thing: Thing,
@@ -236,19 +190,19 @@ def explain(
     policy: Policy = None,
 ) -> None:
     """Explain, rule by rule, why a person or key may or may not do something."""
-    found = Client.signed_in().post(
+    answer = Client.signed_in().post(
         "policy/explain",
-        principal=asked_principal(who),
-        **asked_question(action, thing, department, attribute, context, policy),
+        principal=principal_body(who),
+        **question_body(action, thing, department, attribute, context, policy),
     )
-    console.print(found["reason"], style="green" if found["allowed"] else "red", markup=False)
-    about = [rule for rule in found["rules"] if rule["verdict"] not in _OTHERS]
+    console.print(answer["reason"], style="green" if answer["allowed"] else "red", markup=False)
+    about = [rule for rule in answer["rules"] if rule["verdict"] not in _OTHERS]
     table(
-        ("rule", "", "came out", "why"),
+        ("rule", "", "result", "reason"),
         ((row["rule"], row["effect"], row["verdict"], row["why"]) for row in about),
-        empty="No rule is about them and this.",
+        empty="No rule is about this actor and resource.",
     )
-    if others := len(found["rules"]) - len(about):
+    if others := len(answer["rules"]) - len(about):
         console.print(f"{others} rules about the action apply to others.", style="dim")
 
 
@@ -261,38 +215,39 @@ def who_can(
     context: Context = None,
     policy: Policy = None,
 ) -> None:
-    """Everybody who may do something, with the rules that let them."""
-    found = Client.signed_in().post(
-        "policy/who-can", **asked_question(action, thing, department, attribute, context, policy)
+    """List the people and keys who may do something, with the rules that permit it."""
+    answer = Client.signed_in().post(
+        "policy/who-can", **question_body(action, thing, department, attribute, context, policy)
     )
     table(
-        ("", "id", "name", "department", "by"),
+        ("", "id", "name", "department", "rules"),
         (
             (row["kind"], row["id"], row["name"], row["department"], row["rules"])
-            for row in [*found["people"], *found["keys"]]
+            for row in [*answer["people"], *answer["keys"]]
         ),
-        empty="No person or key may.",
+        empty="No person or key may do this.",
     )
     people, keys = (
-        f"{found[f'{n}_total']} of {found[f'{n}_asked']} {n}" for n in ("people", "keys")
+        f"{answer[f'{n}_total']} of {answer[f'{n}_asked']} {n}" for n in ("people", "keys")
     )
     console.print(f"{people}, {keys}.", style="dim")
 
 
 @app.command()
 def replay(
-    number: Number,
-    last: Annotated[int, typer.Option(min=1, max=10_000, help="How many decisions.")] = 1000,
+    number: Annotated[int, typer.Argument(help="The policy's number.", min=1)],
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="Number of decisions.")] = 1000,
 ) -> None:
-    """Dry run: the last recorded decisions under a draft, and every verdict that flips."""
-    found = Client.signed_in().get(f"policy/versions/{number}/replay", last=last)
+    """Show which of the last recorded decisions would change under a draft."""
+    replayed = Client.signed_in().get(f"policy/versions/{number}/replay", last=last)
     console.print(
-        f"{found['replayed']:,} decisions repeated in {found['took_ms'] / 1000:.1f} s: "
-        f"{found['now_denied']:,} would be denied that are allowed, "
-        f"{found['now_allowed']:,} allowed that are denied (policy {found['before']} → {number})."
+        f"{replayed['replayed']:,} decisions in {replayed['took_ms'] / 1000:.1f} s: "
+        f"{replayed['now_denied']:,} change from allowed to denied, "
+        f"{replayed['now_allowed']:,} from denied to allowed "
+        f"(policy {replayed['before']} → {number})."
     )
     table(
-        ("action", "count", "becomes", "by", "for example"),
+        ("action", "count", "becomes", "rules", "example"),
         (
             (
                 group["action"],
@@ -301,7 +256,7 @@ def replay(
                 group["rules_after"] or group["rules_before"],
                 group["examples"][0]["sentence"],
             )
-            for group in found["groups"]
+            for group in replayed["groups"]
         ),
         empty="No decision changes.",
     )
@@ -311,9 +266,10 @@ _OTHERS = ("other_actors", "other_resources")
 
 
 def _policy(client: Client, number: int | None) -> dict[str, Any]:
-    wanted = client.get("policy")["version"] if number is None else number
-    found: dict[str, Any] = client.get(f"policy/versions/{wanted}")
-    return found
+    if number is None:
+        number = client.get("policy")["version"]
+    policy: dict[str, Any] = client.get(f"policy/versions/{number}")
+    return policy
 
 
 def _document(path: Path) -> Document:
@@ -321,14 +277,9 @@ def _document(path: Path) -> Document:
     from governance.policy.document import document_from_yaml
 
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise CliError(f"{path} has more than {MAX_FILE:,} bytes.")
-        return document_from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"{path} cannot be read: {error}.") from error
+        return document_from_yaml(text_of(path, at_most=MAX_FILE))
     except DomainError as error:
-        wrong = [f"{where}: {'; '.join(why)}" for where, why in list(error.fields.items())[:10]]
-        raise CliError(f"{path}: {error.message}", "\n".join(wrong)) from error
+        raise CliError(f"{path}: {error.message}", faults(error)) from error
 
 
 def _tested(document: Document) -> list[dict[str, Any]]:
@@ -343,7 +294,7 @@ def _tested(document: Document) -> list[dict[str, Any]]:
 
 def _show_results(results: list[dict[str, Any]]) -> int:
     table(
-        ("test", "expects", "", "by"),
+        ("test", "expected", "", "rules or reason"),
         (
             (
                 result["name"],
@@ -353,23 +304,23 @@ def _show_results(results: list[dict[str, Any]]) -> int:
             )
             for result in results
         ),
-        empty="It has no tests.",
+        empty="The policy has no tests.",
     )
     return sum(not result["passed"] for result in results)
 
 
-def _show_difference(found: Any, before: int, after: str) -> None:
-    if found.empty:
-        console.print(f"{after} says what policy {before} says.", markup=False)
+def _show_difference(changes: Difference, before: int, after: str) -> None:
+    if changes.empty:
+        console.print(f"{after} equals policy {before}.", markup=False)
         return
     rows = [
-        *(("+", rule["id"], rule.get("description", "")) for rule in found.added),
-        *(("-", rule["id"], rule.get("description", "")) for rule in found.removed),
-        *(("~", rule.id, ", ".join(rule.members)) for rule in found.changed),
-        *(("+ test", name, "") for name in found.tests_added),
-        *(("- test", name, "") for name in found.tests_removed),
-        *(("~ test", name, "") for name in found.tests_changed),
+        *(("+", rule["id"], rule.get("description", "")) for rule in changes.added),
+        *(("-", rule["id"], rule.get("description", "")) for rule in changes.removed),
+        *(("~", rule.id, ", ".join(rule.members)) for rule in changes.changed),
+        *(("+ test", name, "") for name in changes.tests_added),
+        *(("- test", name, "") for name in changes.tests_removed),
+        *(("~ test", name, "") for name in changes.tests_changed),
     ]
-    if found.reordered:
-        rows.append(("~", "order", "the rules stand in another order, which changes no verdict"))
-    table(("", "rule", "what"), rows, empty="")
+    if changes.reordered:
+        rows.append(("~", "order", "the order of the rules differs, which changes no decision"))
+    table(("", "rule", "description or changed fields"), rows, empty="")

@@ -1,18 +1,18 @@
-"""Translate the words of a question to the policy into the API's format."""
+"""Arguments of questions to the policy, in the API's format."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from assay.cli.options import json_pair
 from assay.cli.output import CliError
 
 
-def asked_principal(text: str) -> dict[str, Any]:
-    """Return the principal of a question, in the API's format.
+def principal_body(text: str) -> dict[str, Any]:
+    """Return the principal of a question.
 
     Raises:
-        CliError: the text names neither a person, a key nor roles.
+        CliError: the text names neither a person, nor a key, nor roles.
     """
     kind, slash, number = text.partition("/")
     if slash and kind in {"person", "key"} and number.isdigit():
@@ -25,7 +25,7 @@ def asked_principal(text: str) -> dict[str, Any]:
     return {"roles": [role.strip() for role in text.split(",") if role.strip()]}
 
 
-def asked_question(
+def question_body(
     action: str,
     thing: str,
     department: str | None,
@@ -33,10 +33,10 @@ def asked_question(
     context: list[str] | None,
     policy: int | None,
 ) -> dict[str, Any]:
-    """Return the resource and context of a question, in the API's format.
+    """Return the resource and context of a question.
 
     Raises:
-        CliError: an attribute or a circumstance is not NAME=VALUE.
+        CliError: an attribute or context is not NAME=VALUE.
     """
     kind, slash, reference = thing.partition("/")
     resource: dict[str, Any] = {"type": kind}
@@ -45,19 +45,8 @@ def asked_question(
     if department is not None:
         resource["department"] = department
     if attribute:
-        resource["attributes"] = dict(_pair(text) for text in attribute)
+        resource["attributes"] = dict(json_pair(text) for text in attribute)
     question: dict[str, Any] = {"action": action, "resource": resource}
     if context:
-        question["context"] = dict(_pair(text) for text in context)
+        question["context"] = dict(json_pair(text) for text in context)
     return question if policy is None else question | {"policy": policy}
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """`tokens=5` is a number, `shared=true` a truth value, `tags=["a"]` a list; else a text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise CliError(f"{text!r} is not NAME=VALUE.", "For example visibility=organisation.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

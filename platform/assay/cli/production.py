@@ -1,4 +1,4 @@
-"""Gaps that `assay doctor` lists: an installation runs with them, but production should not."""
+"""Checks of `assay doctor` for production: gaps with which an installation runs, but should not."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ MONITOR = "See docs/how-to/monitor.md."
 
 
 def check_environment() -> str:
-    """Settings are those of production."""
+    """Verify that the settings are those of production."""
     from django.conf import settings
 
     if not settings.PRODUCTION:
         raise CheckFailed(
-            "this is a development installation: it takes development secrets and plain HTTP",
-            "Set ASSAY_ENV=production; it names each secret that is missing.",
+            "this is a development installation: it accepts development secrets and plain HTTP",
+            "Set ASSAY_ENV=production; Assay then names each missing secret.",
         )
     return "production"
 
 
 def check_people() -> str:
-    """Two administrators grant roles together, and reviewers can decide."""
+    """Verify that two administrators can grant roles, and that there is a reviewer."""
     from governance.people.models import Person, Role, RoleAssignment
 
     active = RoleAssignment.objects.filter(
@@ -34,8 +34,8 @@ def check_people() -> str:
     reviewers = active.filter(role=Role.REVIEWER).values("person").distinct().count()
     if admins < 2:
         raise CheckFailed(
-            f"{admins} of the two administrators who grant the privileged roles together",
-            "Add a second one: docs/how-to/recover-accounts.md.",
+            f"{admins} of the two administrators that it takes to grant privileged roles",
+            "Add a second one; see docs/how-to/recover-accounts.md.",
         )
     if not reviewers:
         raise CheckFailed(
@@ -45,14 +45,16 @@ def check_people() -> str:
 
 
 def check_backup() -> str:
-    """The installation was backed up lately."""
+    """Verify that the last backup is recent."""
     from django.utils import timezone
 
     from governance.audit.models import AuditEvent
 
     newest = AuditEvent.objects.filter(action="installation:backup").order_by("-id").first()
     if newest is None:
-        raise CheckFailed("never", "Run `assay backup` daily; see docs/how-to/back-up.md.")
+        raise CheckFailed(
+            "never backed up", "Run `assay backup` daily; see docs/how-to/back-up.md."
+        )
     age = timezone.now() - newest.occurred_at
     if age > BACKUP_AGE:
         raise CheckFailed(
@@ -62,7 +64,7 @@ def check_backup() -> str:
 
 
 def check_outside() -> str:
-    """The owner of this machine cannot rewrite the published history."""
+    """Verify that this machine's owner cannot rewrite the published history."""
     from django.conf import settings
 
     if not settings.AUDIT_PUBLISH_URL:
@@ -79,7 +81,7 @@ def check_outside() -> str:
 
 
 def check_monitoring() -> str:
-    """Prometheus may scrape from another machine."""
+    """Verify that Prometheus may scrape from another machine."""
     from django.conf import settings
 
     if not settings.METRICS_TOKEN and settings.PROCESS in {"", "web"}:
@@ -90,31 +92,31 @@ def check_monitoring() -> str:
 
 
 def check_notices() -> str:
-    """Reviewers are reminded outside the portal."""
+    """Verify that reviewers are reminded outside the portal."""
     from django.conf import settings
 
     if not (settings.MAIL_SERVER or settings.REVIEW_WEBHOOK):
         raise CheckFailed(
-            "reviewers are reminded in the portal only",
+            "reviewers are reminded only in the portal",
             "Set ASSAY_EMAIL_URL or ASSAY_REVIEW_WEBHOOK_URL.",
         )
-    return "sent"
+    return "reminders are sent"
 
 
 def check_addresses() -> str:
-    """Limits of sign-in see the addresses of clients."""
+    """Verify that limits of sign-in see the addresses of clients."""
     from django.conf import settings
 
     if not settings.TRUSTED_PROXIES and settings.PROCESS in {"", "web"}:
         raise CheckFailed(
-            "all clients have the address of the proxy, so that they share its limits",
+            "all clients have the address of the proxy, so they share its limits",
             "Name the proxy's address in ASSAY_TRUSTED_PROXIES.",
         )
     return "known"
 
 
 def check_controller() -> str:
-    """A controller reports, and its loops succeed."""
+    """Verify that a controller reports, and that its loops succeed."""
     from django.utils import timezone
 
     from workers.measurements.measuring import LOOPS, loops_together
@@ -136,7 +138,7 @@ def check_controller() -> str:
 
 
 def check_kinds_of_workers() -> str:
-    """Both a compute worker and an engine worker run."""
+    """Verify that a compute worker and an engine worker run."""
     import redis
     from django.conf import settings
 
@@ -150,24 +152,25 @@ def check_kinds_of_workers() -> str:
         if not any(name.rpartition("/")[2].startswith(f"{kind}@") for name in present):
             raise CheckFailed(
                 f"no {kind} worker reports",
-                f"Start one as docker/entrypoint.sh does, with the name {kind}@%h.",
+                f"Start one as docker/entrypoint.sh does, under the name {kind}@%h.",
             )
-    return f"{len(present)} of both kinds"
+    return f"{len(present)} workers of both kinds"
 
 
 def check_garbage() -> str:
-    """Files that nothing needs are removed from the store."""
+    """Verify that unneeded files are removed from the store."""
     from django.conf import settings
 
     if not settings.STORE_GC_DAYS and settings.PROCESS in {"", "controller"}:
         raise CheckFailed(
-            "the store only grows", "Set ASSAY_STORE_GC_DAYS of the controller, such as 30."
+            "unneeded files are never removed from the store",
+            "Set ASSAY_STORE_GC_DAYS of the controller, such as 30.",
         )
-    return "removed"
+    return "removed automatically"
 
 
 def check_database_roles() -> str:
-    """No process can keep locks beyond the controller's reach."""
+    """Verify that no process can keep locks that the controller cannot end."""
     from django.db import connection
 
     from assay.database_roles.hardening import WORKER, functions_left, owner_sees
@@ -176,20 +179,20 @@ def check_database_roles() -> str:
     database = connection.connection
     if database.execute("SHOW max_prepared_transactions").fetchone() != ("0",):
         raise CheckFailed(
-            "a process can leave prepared transactions, which keep their locks without a session",
+            "processes can leave prepared transactions, which keep locks without a session",
             "Set max_prepared_transactions = 0 in postgresql.conf, and restart PostgreSQL.",
         )
     if not owner_sees(database):
         raise CheckFailed(
-            "the controller can neither see nor end sessions that hold up others",
-            "Run `assay manage apply_database_roles` as the tables' owner, who made the roles.",
+            "the controller can neither see nor end sessions that block others",
+            "Run `assay manage apply_database_roles` as the tables' owner, who created the roles.",
         )
     if left := functions_left(database):
         raise CheckFailed(
-            f"{WORKER} may call {len(left)} functions that hold up others, such as {left[0]}",
+            f"{WORKER} may call {len(left)} functions that block others, such as {left[0]}",
             "As a superuser, run what `assay manage apply_database_roles --show-hardening` prints.",
         )
-    return "workers can call nothing that holds up others"
+    return "workers cannot call functions that block others"
 
 
 GAPS: tuple[Check, ...] = (

@@ -1,4 +1,4 @@
-"""`assay quota list`, `set`, `which`, `prices`, `price`, `usage`, `reconcile`."""
+"""`assay quota`: list and set quotas, show usage, and reconcile counters."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ import typer
 from rich.text import Text
 
 from assay.cli.client import Client
-from assay.cli.models import Limit
+from assay.cli.options import Limit
 from assay.cli.output import CliError, console, table
 from governance.quotas.kinds import KINDS, MICRO, amount_words, money_words
 from governance.usage.units import PRICED_BY_UNIT, Unit
 
-app = typer.Typer(no_args_is_help=True, help="Limits, budgets, prices, and what was used.")
+app = typer.Typer(no_args_is_help=True, help="Quotas, budgets and usage.")
 
-Deployment = Annotated[str, typer.Option(help="The name of a deployment.")]
-# More digits than any limit has; the server knows the bounds.
+Deployment = Annotated[str, typer.Option(help="Name of a deployment.")]
+# More digits than any quota has; the server checks the bounds.
 _WHOLE = re.compile(r"[0-9]{1,20}")
 _MONEY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 
 
 @app.command("list")
 def list_limits(limit: Limit = 100) -> None:
-    """Limits that you may see, and how far they are used."""
+    """List quotas and their use."""
     table(
         ("id", "on", "limit", "used", "reserved", "%", "refused today", "resets"),
         (_row(quota) for quota in Client.signed_in().all("quotas", limit=limit)),
-        empty="There are no limits that you may see.",
+        empty="No quotas that you may see.",
     )
 
 
 @app.command("set")
 def set_limit(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
-    amount: Annotated[str, typer.Argument(help="How much, money as 25.50; none takes it away.")],
-    organisation: Annotated[bool, typer.Option("--organisation", help="On everybody.")] = False,
-    department: Annotated[str, typer.Option(help="On a department.")] = "",
-    key: Annotated[int, typer.Option(help="On a key, by its id.", min=0)] = 0,
+    amount: Annotated[
+        str,
+        typer.Argument(help="Amount, such as 5000, or 25.50 for money; none removes the quota."),
+    ],
+    organisation: Annotated[
+        bool, typer.Option("--organisation", help="Quota of the whole organization.")
+    ] = False,
+    department: Annotated[str, typer.Option(help="Quota of a department.")] = "",
+    key: Annotated[int, typer.Option(help="Quota of a key, by its ID.", min=0)] = 0,
     deployment: Deployment = "",
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="Count and report, stop nothing.")
+        bool, typer.Option("--shadow", help="Count and report, but do not refuse requests.")
     ] = False,
 ) -> None:
-    """Set a limit on one subject, or take it away."""
+    """Set or remove a quota."""
     body: dict[str, Any] = {"kind": kind, "limit": _amount(kind, amount)}
     subjects = {"department": department, "key": key, "deployment": deployment}
     body |= {name: value for name, value in subjects.items() if value}
@@ -53,91 +58,36 @@ def set_limit(
     body |= {"shadow": True} if shadow else {}
     made = Client.signed_in().post("quotas", **body)
     if made is None:
-        console.print("The limit is gone.")
+        console.print("Quota removed.")
         return
-    what = "would be" if made["shadow"] else "is"
-    console.print(f"{made['subject']} {what} limited to {made['description']}.", markup=False)
+    verb = "would be" if made["shadow"] else "is"
+    console.print(f"{made['subject']} {verb} limited to {made['description']}.", markup=False)
 
 
 @app.command()
 def which(
-    key: Annotated[int, typer.Argument(help="The key's id.", min=1)], deployment: Deployment = ""
+    key: Annotated[int, typer.Argument(help="The key's ID.", min=1)], deployment: Deployment = ""
 ) -> None:
-    """Every limit that binds a key, the widest first, and which of them stops it now."""
-    asked = {"key": str(key), **({"deployment": deployment} if deployment else {})}
-    found = Client.signed_in().get("quotas/effective", **asked)
+    """Show the quotas of a key, widest first, and which of them refuse its requests now."""
+    query = {"key": str(key), **({"deployment": deployment} if deployment else {})}
+    effective = Client.signed_in().get("quotas/effective", **query)
     table(
         ("id", "on", "limit", "used", "reserved", "%", "refused today", "resets"),
-        (_row(quota) for quota in found["limits"]),
-        empty="Nothing limits this key.",
+        (_row(quota) for quota in effective["limits"]),
+        empty="This key has no quotas.",
     )
-    stopped = ", ".join(found["stopped_by"])
-    console.print(f"Stopped by {stopped}." if stopped else "Nothing stops it now.", markup=False)
-
-
-@app.command()
-def prices() -> None:
-    """Show the price of each deployment."""
-    table(
-        (
-            "deployment",
-            "a million prompt tokens",
-            "a million completion tokens",
-            "a device-second",
-            "other units",
-        ),
-        (
-            (
-                price["deployment"] or "everything else, and jobs",
-                *(
-                    money_words(price[part], price["currency"])
-                    for part in ("prompt", "completion", "device_second")
-                ),
-                _unit_prices(price),
-            )
-            for price in Client.signed_in().get("prices")
-        ),
-        empty="Nothing has a price.",
-    )
-
-
-@app.command()
-def price(
-    deployment: Annotated[
-        str, typer.Argument(help="The name of a deployment; - for everything else, and jobs.")
-    ],
-    prompt: Annotated[str, typer.Option(help="Per million prompt tokens.")] = "0",
-    completion: Annotated[str, typer.Option(help="Per million completion tokens.")] = "0",
-    device_second: Annotated[str, typer.Option(help="Per second of device time.")] = "0",
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="UNIT=PRICE per unit other than tokens, such as images=0.04; may be repeated. "
-            f"One of {', '.join(PRICED_BY_UNIT)}."
-        ),
-    ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Remove the price.")] = False,
-) -> None:
-    """Set what a deployment charges from now on."""
-    body: dict[str, Any] = {"deployment": None if deployment == "-" else deployment}
-    if remove:
-        body["remove"] = True
-    else:
-        parts = {"prompt": prompt, "completion": completion, "device_second": device_second}
-        body |= {name: _micro(text) for name, text in parts.items()}
-        body["units"] = dict(_unit_price(text) for text in unit or ())
-    Client.signed_in().post("prices", **body)
-    console.print("The price is gone." if remove else "The price is set.")
+    stopped = ", ".join(effective["stopped_by"])
+    console.print(f"Stopped by {stopped}." if stopped else "Not stopped now.", markup=False)
 
 
 @app.command()
 def usage(
-    days: Annotated[int, typer.Option(help="How many, today included.", min=1, max=366)] = 7,
-    by: Annotated[str, typer.Option(help="department, deployment or key.")] = "",
+    days: Annotated[int, typer.Option(help="Number of days, including today.", min=1, max=366)] = 7,
+    by: Annotated[str, typer.Option(help="Group by department, deployment or key.")] = "",
 ) -> None:
     """Show usage per day."""
-    asked = {"days": str(days), **({"by": by} if by else {})}
-    found = Client.signed_in().get("usage/days", **asked)
+    query = {"days": str(days), **({"by": by} if by else {})}
+    report = Client.signed_in().get("usage/days", **query)
     table(
         ("day", by or "all", "requests", "failed", "tokens", "other units", "device s", "cost"),
         (
@@ -149,40 +99,42 @@ def usage(
                 f"{day['prompt_tokens'] + day['completion_tokens']:,}",
                 _other_units(day["units"]),
                 f"{day['device_ms'] / 1000:,.1f}",
-                money_words(day["cost_micro"], found["currency"]),
+                money_words(day["cost_micro"], report["currency"]),
             )
-            for day in found["days"]
+            for day in report["days"]
         ),
-        empty="Nothing was used in this time.",
+        empty="No usage in this time.",
     )
 
 
 @app.command()
 def reconcile(
-    repair: Annotated[bool, typer.Option("--repair", help="Put right what differs.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Correct the counters that differ.")
+    ] = False,
 ) -> None:
-    """Compare the counters with the sum of the ledger's records."""
+    """Compare the counters with the sums of the ledger."""
     mode = "repair" if repair else "compare"
-    found = Client.signed_in().post("quotas/reconcile", mode=mode)
-    if not found["was_ready"]:
-        console.print("The counters were gone, as after a flush of the store.")
-    if not found["differences"]:
-        console.print(f"[green]✓[/] {found['checked']:,} counters agree with the ledger.")
+    report = Client.signed_in().post("quotas/reconcile", mode=mode)
+    if not report["was_ready"]:
+        console.print("The counters were missing, as after a flush of the store.")
+    if not report["differences"]:
+        console.print(f"[green]✓[/] {report['checked']:,} counters agree with the ledger.")
         return
     table(
         ("window", "subject", "counter", "ledger", "counted"),
         (
             tuple(drift[name] for name in ("window", "subject", "field", "expected", "found"))
-            for drift in found["drifts"]
+            for drift in report["drifts"]
         ),
         empty="",
     )
-    if not found["repaired"]:
+    if not report["repaired"]:
         raise CliError(
-            f"{found['differences']:,} counters differ from the ledger.",
+            f"{report['differences']:,} counters differ from the ledger.",
             "`assay quota reconcile --repair` corrects them.",
         )
-    console.print(f"{found['differences']:,} counters are put right.")
+    console.print(f"{report['differences']:,} counters are corrected.")
 
 
 def _row(quota: dict[str, Any]) -> tuple[Any, ...]:
@@ -208,30 +160,12 @@ def _in_units(kind: str, amount: int | None) -> str:
 
 
 def _other_units(units: dict[str, int]) -> str:
-    """Sums in units other than tokens; a unit of a newer server is shown by its name."""
+    """Return sums in units other than tokens; units of a newer server appear by name."""
     return ", ".join(
         Unit(name).words(amount) if name in PRICED_BY_UNIT else f"{amount:,} {name}"
         for name, amount in units.items()
         if name != Unit.TOKENS
     )
-
-
-def _unit_prices(price: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{money_words(micro, price['currency'])} per "
-        f"{Unit(name).singular if name in PRICED_BY_UNIT else name}"
-        for name, micro in price["units"].items()
-    )
-
-
-def _unit_price(text: str) -> tuple[str, int]:
-    name, equals, price = text.partition("=")
-    if not equals or name not in PRICED_BY_UNIT:
-        raise CliError(
-            f"{text[:40]!r} is not UNIT=PRICE.",
-            f"For example images=0.04. Units: {', '.join(PRICED_BY_UNIT)}.",
-        )
-    return name, _micro(price)
 
 
 def _name(name: str | None, by: str) -> str:
@@ -246,7 +180,7 @@ def _amount(kind: str, text: str) -> int | None:
     if kind in KINDS and KINDS[kind].unit == "money":
         return _micro(text)
     if _WHOLE.fullmatch(text) is None:
-        raise CliError(f"{text[:40]!r} is not a whole number.", "Give one, or none.")
+        raise CliError(f"{text[:40]!r} is not a whole number.", "Give a number, or none.")
     return int(text)
 
 

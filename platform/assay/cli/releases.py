@@ -1,4 +1,4 @@
-"""`assay releases list`, `assay releases show`, its dossier as a file, and its evidence pack."""
+"""`assay releases`: list, show and renew releases; dossiers and evidence packs as files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from assay.cli.audit import Key
+from assay.cli.audit import Key, warn_of_own_key
 from assay.cli.client import Client
-from assay.cli.models import Limit
+from assay.cli.options import Limit
 from assay.cli.output import CliError, console, errors, facts, state, table
 from registry.releases.evidence_verifier import Fault, check, load
 
-# What `registry.releases.exports.services.FORMATS` names; a test holds them together.
+# Equals FORMATS of `registry.releases.exports.services`, which loads Django; a test compares them.
 SUFFIXES = {
     "pdf": "pdf",
     "html": "html",
@@ -24,17 +24,17 @@ SUFFIXES = {
     "spdx": "spdx.json",
 }
 
-app = typer.Typer(no_args_is_help=True, help="Requests to run a version, and their reviews.")
+app = typer.Typer(
+    no_args_is_help=True, help="Releases: requests to run a version, and their reviews."
+)
 
 
 @app.command("list")
 def list_releases(
-    release_state: Annotated[
-        str | None, typer.Option("--state", help="Only releases in it.")
-    ] = None,
+    release_state: Annotated[str | None, typer.Option("--state", help="Filter by state.")] = None,
     limit: Limit = 25,
 ) -> None:
-    """The newest releases."""
+    """List the newest releases."""
     client = Client.signed_in()
     filters = {"state": release_state} if release_state else {}
     table(
@@ -51,19 +51,23 @@ def list_releases(
             )
             for release in client.all("releases", limit=limit, **filters)
         ),
-        empty="There are no such releases that you may see.",
+        empty="No matching releases that you may see.",
     )
 
 
 @app.command()
 def show(release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)]) -> None:
-    """One release: what it asks for, its checklist, its decisions."""
+    """Show a release: its terms, checklist and decisions."""
     release = Client.signed_in().get(f"releases/{release_id}")
     facts(
         [
             ("release", release["id"]),
             ("state", state(release["state"])),
-            *([("void because", release["voided_because"])] if release["voided_because"] else []),
+            *(
+                [("reason for voiding", release["voided_because"])]
+                if release["voided_because"]
+                else []
+            ),
             ("version", release["version"]["name"]),
             ("digest", release["version"]["digest"]),
             ("deployment", f"{release['deployment_name']} ({release['environment']})"),
@@ -81,10 +85,10 @@ def show(release_id: Annotated[int, typer.Argument(help="The release's number.",
         ]
     )
     if release["code"]["difference"]:
-        console.print(f"It does not serve: {release['code']['difference']}.", markup=False)
+        console.print(f"The release does not serve: {release['code']['difference']}.", markup=False)
     if release["upgrades"]:
         table(
-            ("software", "answers", "here", "when", "worker"),
+            ("software", "answers", "state", "checked", "worker"),
             (
                 (
                     ", ".join(" ".join(pair) for pair in sorted(each["versions"].items())),
@@ -109,13 +113,13 @@ def _code_in_words(code: dict[str, Any]) -> str:
 @app.command()
 def renew(
     release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
-    yes: Annotated[bool, typer.Option("--yes", help="Submit it, after looking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Submit the release again.")] = False,
 ) -> None:
-    """Show what submitting a release again would carry over; with --yes, submit it."""
+    """Show what a renewal of a release would carry over; with --yes, submit it."""
     client = Client.signed_in()
-    seen = client.get(f"releases/{release_id}/renewal")
-    if seen["obstacle"]:
-        raise CliError(seen["obstacle"], seen["hint"])
+    renewal = client.get(f"releases/{release_id}/renewal")
+    if renewal["obstacle"]:
+        raise CliError(renewal["obstacle"], renewal["hint"])
     if yes:
         made = client.post(f"releases/{release_id}/renewal")
         console.print(f"Release {made['id']} renews release {release_id}; it is in review.")
@@ -124,66 +128,31 @@ def renew(
         ("carried over", "attested by", "on"),
         (
             (item["title"], item["attested_by"]["name"], item["attested_at"])
-            for item in seen["carried"]
+            for item in renewal["carried"]
         ),
         empty="Nothing would be carried over.",
     )
     facts(
         [
-            ("to be attested again", seen["anew"]),
-            ("changed since", [change["section"].replace("_", " ") for change in seen["changes"]]),
+            ("to attest again", renewal["anew"]),
+            (
+                "changed since",
+                [change["section"].replace("_", " ") for change in renewal["changes"]],
+            ),
         ]
     )
-    errors.print("Nothing was submitted; --yes does.", style="dim")
-
-
-@app.command()
-def drafts(limit: Limit = 25) -> None:
-    """Release drafts, last changed first."""
-    table(
-        ("id", "version", "environment", "deployment", "department", "changed"),
-        (
-            (
-                draft["id"],
-                draft["version"]["name"],
-                draft["content"].get("environment", ""),
-                draft["content"].get("deployment_name", ""),
-                draft["department"],
-                draft["updated_at"],
-            )
-            for draft in Client.signed_in().all("release-drafts", limit=limit)
-        ),
-        empty="There are no release drafts that you may see.",
-    )
-
-
-@app.command("submit-draft")
-def submit_draft(
-    draft_id: Annotated[int, typer.Argument(help="The draft's number.", min=1)],
-) -> None:
-    """Submit a complete release draft for review."""
-    made = Client.signed_in().post(f"release-drafts/{draft_id}/submit")
-    console.print(f"Release {made['id']} is in review.")
-
-
-@app.command("delete-draft")
-def delete_draft(
-    draft_id: Annotated[int, typer.Argument(help="The draft's number.", min=1)],
-) -> None:
-    """Delete a release draft."""
-    Client.signed_in().delete(f"release-drafts/{draft_id}")
-    console.print(f"Release draft {draft_id} is deleted.")
+    errors.print("Nothing was submitted. To submit, add --yes.", style="dim")
 
 
 @app.command()
 def evidence(
     release_id: Annotated[int, typer.Argument(help="The release's number.", min=1)],
-    file: Annotated[Path, typer.Argument(help="Where to keep the pack, a .zip.")],
+    file: Annotated[Path, typer.Argument(help="File for the pack, a .zip.")],
     key: Key = "",
 ) -> None:
-    """Download the signed evidence pack of a release, and check all of it here."""
+    """Download the signed evidence pack of a release, and verify it."""
     if not file.parent.is_dir():
-        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
+        raise CliError(f"{file.parent} is not a folder.", "Create it first.")
     Client.signed_in().download(f"releases/{release_id}/evidence", file)
     console.print(f"The pack is in {file} ({file.stat().st_size:,} bytes).", markup=False)
     _show_checks(file, key)
@@ -196,20 +165,21 @@ def export_dossier(
         str, typer.Option("--format", help=f"One of {', '.join(SUFFIXES)}.")
     ] = "pdf",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where to keep it; here, unless told.")
+        Path | None,
+        typer.Option("-o", "--out", help="File for the dossier; in this folder by default."),
     ] = None,
 ) -> None:
-    """Keep the frozen dossier of a release as a file: to read, to print, or for a program."""
+    """Download the frozen dossier of a release as a file."""
     if file_format not in SUFFIXES:
-        raise CliError(f"There is no format {file_format}.", f"Take {', '.join(SUFFIXES)}.")
+        raise CliError(f"Unknown format {file_format}.", f"Choose one of {', '.join(SUFFIXES)}.")
     file = out or Path(f"release-{release_id}.{SUFFIXES[file_format]}")
     if not file.parent.is_dir():
-        raise CliError(f"{file.parent} is not a folder.", "Make it first.")
+        raise CliError(f"{file.parent} is not a folder.", "Create it first.")
     Client.signed_in().download(f"releases/{release_id}/export/{file_format}", file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     console.print(
         f"The dossier is in {file} ({file.stat().st_size:,} bytes), SHA-256 {digest}"
-        + (", which is what approvals name." if file_format == "json" else "."),
+        + (", which the approvals name." if file_format == "json" else "."),
         markup=False,
         soft_wrap=True,
     )
@@ -217,13 +187,16 @@ def export_dossier(
 
 @app.command("check-evidence")
 def check_evidence(
-    pack: Annotated[Path, typer.Argument(help="A pack that was kept, or its folder.", exists=True)],
+    pack: Annotated[
+        Path, typer.Argument(help="Evidence pack, or the folder of an unpacked one.", exists=True)
+    ],
     key: Key = "",
     witness: Annotated[
-        list[str] | None, typer.Option(help="Key of a witness who cosigned it. May be repeated.")
+        list[str] | None,
+        typer.Option(help="Key of a witness that must have cosigned the log. Repeatable."),
     ] = None,
 ) -> None:
-    """Check an evidence pack, offline; exits with 1 when anything does not hold."""
+    """Verify an evidence pack offline; exit with 1 if a check fails."""
     _show_checks(pack, key, tuple(witness or ()))
 
 
@@ -232,20 +205,16 @@ def _show_checks(pack: Path, key: str, witnesses: tuple[str, ...] = ()) -> None:
         rows = check(load(str(pack)), key, witnesses)
     except (Fault, OSError) as error:
         raise CliError(f"{pack} cannot be read: {error}.") from error
-    for holds, title, found in rows:
-        console.print(f"{'[green]✓[/]' if holds else '[red]✗[/]'} {title}: {escape(found)}")
+    for holds, title, detail in rows:
+        console.print(f"{'[green]✓[/]' if holds else '[red]✗[/]'} {title}: {escape(detail)}")
     if not key:
-        errors.print(
-            "Checked with the key that the pack itself names; --key checks with one that you know "
-            "from elsewhere.",
-            style="dim",
-        )
+        warn_of_own_key("evidence pack")
     if not all(holds for holds, _, _ in rows):
         raise CliError("The evidence pack is not valid.", "Do not rely on it.")
 
 
 def waived(item: dict[str, Any]) -> str:
-    """By whom and until when an item is waived, and why; empty when it is not."""
+    """Return an item's waiver in words: its end, its decider and the reason; else an empty text."""
     for waiver in item["waivers"]:
         if item["state"] == "waived" and waiver["state"] in ("granted", "revoked", "expired"):
             ended = "" if waiver["state"] == "granted" else f", {waiver['state']}"
@@ -262,7 +231,7 @@ def _show_review(review: dict[str, Any]) -> None:
             (item["title"], state(item["state"]), waived(item) or item["note"] or item["why"])
             for item in review["checklist"]
         ),
-        empty="Nothing is on the checklist.",
+        empty="The checklist is empty.",
     )
     console.print()
     table(

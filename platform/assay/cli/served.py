@@ -1,4 +1,4 @@
-"""`assay served DEPARTMENT`: what served it then, who approved it, on what evidence."""
+"""`assay served DEPARTMENT`: deployments of a past moment, with approvals and evidence."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from assay.cli.releases import waived
 
 LIMIT = 1_000
 Moment = Annotated[
-    str, typer.Option(help="As 2026-05-01T14:30, in UTC unless it says otherwise; now if left out.")
+    str,
+    typer.Option(
+        help="Moment, such as 2026-05-01T14:30, in UTC without an offset; now by default."
+    ),
 ]
 
 
 def served(
-    department: Annotated[str, typer.Argument(help="The department, by its slug.")],
+    department: Annotated[str, typer.Argument(help="Short name of the department.")],
     at: Moment = "",
-    since: Annotated[str, typer.Option(help="List a span instead: its beginning.")] = "",
-    until: Annotated[str, typer.Option(help="The span's end; now if left out.")] = "",
+    since: Annotated[str, typer.Option(help="List a period instead: its start.")] = "",
+    until: Annotated[str, typer.Option(help="End of the period; now by default.")] = "",
 ) -> None:
-    """Show the deployments that served a department at a moment, their approvers, and
-    the evidence.
-    """
-    given = {"at": at, "since": since, "until": until}
-    asked = {name: _moment(name, text) for name, text in given.items() if text}
+    """Show the deployments that served a department at a moment, with approvers and evidence."""
+    moments = {"at": at, "since": since, "until": until}
     client = Client.signed_in()
-    query = {"department": department, **asked}
+    query = {
+        "department": department,
+        **{name: _moment(name, text) for name, text in moments.items() if text},
+    }
     rows = list(client.all("served", limit=LIMIT, **query))
     if not rows:
         console.print(client.get("served", **query)["said"], markup=False)
     elif since or until:
-        _show_span(rows)
+        _show_period(rows)
     else:
         for row in rows:
             _show(row)
@@ -45,12 +48,12 @@ def _moment(name: str, text: str) -> str:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CliError(
-            f"--{name} is no date and time: {text}.", "Write it as 2026-05-01T14:30."
+            f"--{name} is not a date and time: {text}.", "Write it as 2026-05-01T14:30."
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
-def _show_span(rows: list[dict[str, Any]]) -> None:
+def _show_period(rows: list[dict[str, Any]]) -> None:
     table(
         ("deployment", "from", "until", "ended", "version", "digest", "release"),
         (
@@ -74,11 +77,11 @@ def _show(row: dict[str, Any]) -> None:
     pairs: list[tuple[str, Any]] = [
         ("deployment", f"{row['name']} ({row['environment']}, of {row['department']})"),
         ("served from", row["serving_from"]),
-        ("until", row["serving_until"] or "it still does"),
+        ("until", row["serving_until"] or "still serving"),
         ("version", row["version"]["name"]),
         ("bytes loaded", row["digest"]),
         ("release", release["id"]),
-        ("its state now", state(release["state"])),
+        ("current state", state(release["state"])),
         ("dossier", release["dossier_digest"]),
         ("approved", release["approved_at"]),
         ("expires", release["expires_at"]),
@@ -98,7 +101,7 @@ def _show(row: dict[str, Any]) -> None:
     facts(pairs)
     console.print()
     if approval is None:
-        console.print("Who approved it is shown to those who may see the release.")
+        console.print("Only those who may see the release can see who approved it.")
     else:
         _show_approval(approval)
     console.print()
@@ -106,7 +109,7 @@ def _show(row: dict[str, Any]) -> None:
 
 def _show_approval(approval: dict[str, Any]) -> None:
     table(
-        ("vote", "by", "for", "when", "reason"),
+        ("vote", "person", "specialty", "time", "reason"),
         (
             (
                 vote["verdict"].replace("_", " "),
@@ -117,13 +120,13 @@ def _show_approval(approval: dict[str, Any]) -> None:
             )
             for vote in approval["votes"]
         ),
-        empty="No votes on this dossier are on record.",
+        empty="No votes on this dossier.",
     )
     console.print()
     review = approval["review"] or {"checklist": []}
     excused = [(item["title"], waived(item)) for item in review["checklist"] if waived(item)]
     if excused:
-        table(("waived", "until, by whom and why"), excused, empty="")
+        table(("waived", "end, decider and reason"), excused, empty="")
         console.print()
     table(
         ("measured on", "rows", "metrics", "digest of the results"),
@@ -136,11 +139,11 @@ def _show_approval(approval: dict[str, Any]) -> None:
             )
             for each in approval["evaluations"]
         ),
-        empty="The dossier holds no evaluation.",
+        empty="The dossier has no evaluations.",
     )
     console.print()
     table(
-        ("in the log", "number", "when", "event"),
+        ("event", "number", "time", "ID"),
         (
             (
                 event["action"],
@@ -150,7 +153,7 @@ def _show_approval(approval: dict[str, Any]) -> None:
             )
             for event in approval["events"]
         ),
-        empty="The log has no event of the decision.",
+        empty="The audit log has no event of the decision.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`assay login`, `assay step-up`, `assay whoami`."""
+"""`assay login`, `assay step-up` and `assay whoami`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]", "https://")
 
 
 def login(
-    server: Annotated[str, typer.Option(help="The server's address.")] = "",
-    email: Annotated[str, typer.Option(help="Your e-mail address; prompts if omitted.")] = "",
+    server: Annotated[str, typer.Option(help="URL of the server.")] = "",
+    email: Annotated[str, typer.Option(help="Your e-mail address; prompts by default.")] = "",
 ) -> None:
-    """Sign in with e-mail, password and second factor; keeps a token, never the password."""
+    """Sign in with e-mail, password and second factor. Stores a token, never the password."""
     address = checked_server(server or stored_server())
     if not address.startswith(LOOPBACK):
-        errors.print(f"[yellow]{address} is not encrypted; your password travels in the clear.[/]")
+        errors.print(f"[yellow]{address} is not encrypted; others can read your password.[/]")
     email = email or typer.prompt("E-mail")
     password = typer.prompt("Password", hide_input=True)
     answer = _token(Client(address), email, password)
@@ -48,14 +48,13 @@ def _token(client: Client, email: str, password: str) -> Any:
 
 
 def step_up() -> None:
-    """Prove by a second factor who you are, as decisions ask; good for ten minutes."""
+    """Verify your identity with a second factor, which decisions require. Valid for ten minutes."""
     answer = Client.signed_in().step_up()
-    console.print(f"Proved by {answer['method']}; decisions may use it until ", end="")
-    console.print(f"{answer['fresh_until'][:16]}.", highlight=False)
+    console.print(f"Verified by {answer['method']} until {answer['fresh_until'][:16]}.")
 
 
 def whoami() -> None:
-    """Show your account on the server, and your roles."""
+    """Show your account and your roles."""
     client = Client.signed_in()
     me = client.get("me")
     roles = [

@@ -1,4 +1,4 @@
-"""`assay store`: look after the artifact store, on a machine that can reach it and the database."""
+"""`assay store`: maintain the artifact store, on a machine that reaches it and the database."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from assay.cli.output import CliError, console, errors, facts, table
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The artifact store. Run these where the controller runs, with its settings.",
+    help="Maintain the artifact store. Run these with the controller's settings.",
 )
-# Lines of a list; the sum says how many there are.
+# Rows of a list; a sum has the full number.
 SHOWN = 200
 
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """Load Django, and show what the store refuses as an error of the command."""
+    """Load Django, and turn errors of the store and database into errors of the command."""
     set_up_django()
     from django.core.exceptions import ImproperlyConfigured
     from django.db import Error
@@ -41,41 +41,45 @@ def prepared() -> Iterator[None]:
 
 
 def gib(count: int) -> str:
-    """Return a size as people read it."""
+    """Return a size in bytes and GiB."""
     return f"{count:,} bytes ({count / 1024**3:.2f} GiB)"
 
 
 @app.command()
 def status() -> None:
-    """Count files and bytes in the store, and what nothing needs."""
+    """Count files and bytes in the store, and unneeded and missing files."""
     with prepared():
         from registry.storage import store
         from workers.storage.inspection import store_contents
 
-        found = store_contents()
+        contents = store_contents()
         facts(
             (
                 ("store", store.store_url()),
-                ("files", f"{found.objects['files']:,}, {gib(found.bytes['files'])}"),
-                ("records", f"{found.objects['records']:,}, {gib(found.bytes['records'])}"),
-                ("named by rows", f"{gib(found.named_bytes)}, counted for each owner"),
+                ("files", f"{contents.objects['files']:,}, {gib(contents.bytes['files'])}"),
+                ("records", f"{contents.objects['records']:,}, {gib(contents.bytes['records'])}"),
+                ("referenced", f"{gib(contents.named_bytes)}, counted for each owner"),
                 (
                     "unneeded",
-                    f"{found.unneeded_objects:,}, {gib(found.unneeded_bytes)}; "
+                    f"{contents.unneeded_objects:,}, {gib(contents.unneeded_bytes)}; "
                     "see `assay store gc`",
                 ),
-                ("missing", Text(f"{found.missing:,}", style="red" if found.missing else "green")),
+                (
+                    "missing",
+                    Text(f"{contents.missing:,}", style="red" if contents.missing else "green"),
+                ),
             )
         )
 
 
 @app.command()
 def fsck(
-    quick: Annotated[bool, typer.Option(help="Compare sizes; read no file.")] = False,
+    quick: Annotated[bool, typer.Option(help="Compare only sizes; do not read files.")] = False,
 ) -> None:
-    """Name damaged, missing, unreadable and unknown files and what they affect; exit with 1 if any.
+    """List damaged, missing, unreadable and unknown files; exit with 1 if there are any.
 
-    A file that nothing needs is unknown once it is a day old.
+    Also lists the versions and other objects that a file belongs to. A file that belongs to none is
+    unknown once it is a day old.
     """
     with prepared(), Progress(console=errors, transient=True) as bar:
         from workers.storage.inspection import store_faults
@@ -99,18 +103,19 @@ def fsck(
             "Restore damaged and missing files from a backup. Correct the owner or permissions of "
             "unreadable ones. `assay store gc` removes unknown ones.",
         )
-    console.print("All is well.")
+    console.print("No faults.")
 
 
 @app.command()
 def gc(
-    apply: Annotated[bool, typer.Option("--apply", help="Remove; without it, only list.")] = False,
-    days: Annotated[int, typer.Option(min=1, help="Spare what is younger.")] = 7,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove the files instead of listing them.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, help="Keep files that are younger.")] = 7,
 ) -> None:
-    """List, and with --apply remove, what nothing needs. The audit log records what is removed.
+    """List unneeded files; with --apply, remove them and record this in the audit log.
 
-    Needed are the files of versions, intakes, datasets, documents, indexes, and jobs that are not
-    over.
+    Files of versions, intakes, datasets, documents, indexes and unfinished jobs are needed.
     """
     with prepared():
         from governance.principals import service_principal
@@ -139,12 +144,10 @@ def gc(
 
 @app.command()
 def migrate(
-    to: Annotated[str, typer.Option(help="Where to: file:///folder or s3://bucket/prefix.")],
-    source: Annotated[
-        str, typer.Option("--from", help="Where from; ASSAY_STORE_URL if left out.")
-    ] = "",
+    to: Annotated[str, typer.Option(help="Target: file:///folder or s3://bucket/prefix.")],
+    source: Annotated[str, typer.Option("--from", help="Source; ASSAY_STORE_URL by default.")] = "",
 ) -> None:
-    """Copy the store to another place while it is in use, verified; run it again to go on."""
+    """Copy and verify the store to another place while it is in use. Run it again to resume."""
     with prepared(), Progress(console=errors, transient=True) as bar:
         from registry.storage import store
         from workers.storage.copying import store_copy
@@ -157,19 +160,21 @@ def migrate(
     for sentence in done.failed[:SHOWN]:
         errors.print(Text(sentence), soft_wrap=True)
     before = done.entries - done.objects
-    console.print(f"Copied {done.objects:,} files, {gib(done.bytes)}; {before:,} were there.")
+    console.print(
+        f"Copied {done.objects:,} files, {gib(done.bytes)}; {before:,} were there already."
+    )
     if done.failed:
         raise CliError(
             f"{len(done.failed):,} files were not copied.",
-            "`assay store fsck` says what they affect.",
+            "`assay store fsck` lists what they belong to.",
         )
     console.print(
         "To switch:\n"
         f"  1. Set ASSAY_STORE_URL={to} for every process. Restart them one after another, workers "
         "first.\n"
-        "  2. Copy what was stored meanwhile:\n"
+        "  2. Copy the files that were stored in the meantime:\n"
         f"     assay store migrate --from {source} --to {to}\n"
         "  3. assay store fsck\n"
-        "Keep the old store until this finds no faults.",
+        "Keep the old store until fsck finds no faults.",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`assay upload`: files of models and datasets in parts, resumed where they stopped."""
+"""`assay upload`: upload files of models and datasets in parts that resume."""
 
 from __future__ import annotations
 
@@ -23,40 +23,44 @@ from rich.progress import (
 )
 
 from assay.cli.client import Client
+from assay.cli.options import pair
 from assay.cli.output import CliError, console, errors, facts
 from registry.catalog.prompt import PROMPT_FILE
 
 CHUNK = 8 * 1024 * 1024
-# A connection that breaks is tried again for about a minute; after that, the same command resumes.
+# A broken connection is retried for about a minute; after that, the same command resumes.
 ATTEMPTS = 8
 LONGEST_WAIT_S = 15.0
-# Codes of refusals after which the server is asked where to go on; the first is of no answer.
+# Codes of errors after which the upload continues at the server's offset; "" is a lost connection.
 AGAIN = frozenset(
     {"", "checksum_mismatch", "offset_mismatch", "overloaded", "unavailable", "upload_complete"}
 )
-# The server hashes a file with its last byte, and copies it when it is taken in.
+# The server hashes a file after its last byte, and copies it at its intake.
 TIMEOUT = httpx.Timeout(900, connect=5)
 
 BaseVersion = Annotated[
-    int, typer.Option(help="Number of the base version here, for an adapter.", min=0)
+    int, typer.Option(help="Number of the base version on this server, for an adapter.", min=0)
 ]
 
-app = typer.Typer(no_args_is_help=True, help="Upload files; an interrupted upload resumes.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Upload files. To resume an interrupted upload, run the command again.",
+)
 
 
 @app.callback()
 def upload() -> None:
-    """Upload files; an interrupted upload resumes."""
+    """Upload files. To resume an interrupted upload, run the command again."""
 
 
 @app.command("model")
 def upload_model(
-    model: Annotated[str, typer.Argument(help="The model that gets a new version.")],
+    model: Annotated[str, typer.Argument(help="Model for the new version.")],
     paths: Annotated[list[Path], typer.Argument(help="Files, or one folder.", exists=True)],
-    source: Annotated[str, typer.Option(help="Where the files came from.")],
+    source: Annotated[str, typer.Option(help="Origin of the files.")],
     license_: Annotated[str, typer.Option("--license", help="SPDX identifier.")],
     keep_gguf: Annotated[
-        bool, typer.Option("--keep-gguf", help="Keep a GGUF as delivered, for llama.cpp.")
+        bool, typer.Option("--keep-gguf", help="Keep a GGUF as uploaded, for llama.cpp.")
     ] = False,
     base: BaseVersion = 0,
 ) -> None:
@@ -72,9 +76,11 @@ def upload_model(
 
 @app.command("version")
 def upload_version(
-    bundle: Annotated[Path, typer.Argument(help="A verified bundle.", exists=True)],
-    name: Annotated[str, typer.Argument(help="The model's name in the bundle: minilm-v1.")],
-    model: Annotated[str, typer.Option(help="The model that gets the version.")],
+    bundle: Annotated[Path, typer.Argument(help="Verified bundle.", exists=True)],
+    name: Annotated[
+        str, typer.Argument(help="Name of the model in the bundle, such as minilm-v1.")
+    ],
+    model: Annotated[str, typer.Option(help="Model for the version.")],
     base: BaseVersion = 0,
 ) -> None:
     """Upload a version from a bundle for intake. Run it again to resume.
@@ -84,11 +90,11 @@ def upload_version(
     version = _bundled(bundle, name)
     if version["kind"] == "prompt":
         raise CliError(
-            f"{name} is a prompt, which is not taken in.",
+            f"{name} is a prompt, which has no intake.",
             f"Run `assay versions prompt {model} {bundle}/models/{name}/{PROMPT_FILE} --base …`.",
         )
     files = _files([bundle / "models" / name])
-    # A kept GGUF is delivered alone, as it was the first time; the rest is made of it again.
+    # A kept GGUF is uploaded alone, as the first time; intake derives the other files from it.
     kept = [each for each in files if each[0].lower().endswith(".gguf")]
     about = {
         "source": f"{name} of a bundle, digest {version['digest']}",
@@ -104,19 +110,19 @@ def _bundled(bundle: Path, name: str) -> dict[str, Any]:
     """Return the entry of an exported version in the index of a bundle."""
     try:
         models = json.loads((bundle / "index.json").read_bytes())["models"]
-        found = next((each for each in models if each["name"] == name), None)
+        version = next((each for each in models if each["name"] == name), None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CliError(f"{bundle} is not a bundle: {error!r}.") from error
-    if found is None or "kind" not in found:
+    if version is None or "kind" not in version:
         raise CliError(
             f"The bundle has no exported version {name}.",
             "Run `assay upload model` for a model that was added as a folder.",
         )
-    return dict(found)
+    return dict(version)
 
 
 def _deliver(model: str, files: list[tuple[str, Path]], about: dict[str, Any]) -> None:
-    """Upload the files, and deliver them for intake."""
+    """Upload the files, and start their intake."""
     client = Client.signed_in(timeout=TIMEOUT)
     department = client.get(f"models/{model}")["department"]
     place = _Place("intake", model, department)
@@ -127,17 +133,18 @@ def _deliver(model: str, files: list[tuple[str, Path]], about: dict[str, Any]) -
 
 @app.command("dataset")
 def upload_dataset(
-    name: Annotated[str, typer.Argument(help="The dataset that gets a new version.")],
+    name: Annotated[str, typer.Argument(help="Dataset for the new version.")],
     path: Annotated[
         Path, typer.Argument(help="TSV, CSV, JSON lines, Parquet or zip.", exists=True)
     ],
     column: Annotated[
-        list[str] | None, typer.Option(help="Field and column of the file: text=review.")
+        list[str] | None,
+        typer.Option(help="FIELD=COLUMN of the file, such as text=review. Repeatable."),
     ] = None,
 ) -> None:
     """Upload a file as the next version of a dataset. Run it again to resume."""
     client = Client.signed_in(timeout=TIMEOUT)
-    columns = dict(_pair(each) for each in column or [])
+    columns = dict(pair(each) for each in column or [])
     department = client.get(f"datasets/{name}")["department"]
     sent = _send(client, _Place("dataset", name, department), path.name, path)
     body: dict[str, Any] = {"columns": columns} if columns else {}
@@ -145,27 +152,20 @@ def upload_dataset(
     facts([("version", made["name"]), ("rows", made["rows"]), ("digest", made["digest"])])
 
 
-def _pair(text: str) -> tuple[str, str]:
-    field, equals, column = text.partition("=")
-    if not equals:
-        raise CliError(f"{text!r} is not a field and a column.", "Write --column text=review.")
-    return field, column
-
-
 def _files(paths: list[Path]) -> list[tuple[str, Path]]:
-    """(name, path) of each file; those of a folder by their path within it."""
+    """Return the name and path of each file; files of a folder are named by their path in it."""
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
-        found = sorted(each for each in folder.rglob("*") if each.is_file())
-        return [(each.relative_to(folder).as_posix(), each) for each in found]
+        files = sorted(each for each in folder.rglob("*") if each.is_file())
+        return [(each.relative_to(folder).as_posix(), each) for each in files]
     if folders := [each for each in paths if each.is_dir()]:
-        raise CliError(f"{folders[0]} is a folder.", "Give files, or one folder alone.")
+        raise CliError(f"{folders[0]} is a folder.", "Give files, or a single folder.")
     return [(each.name, each) for each in paths]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Purpose of the files."""
+    """Purpose, target and department of uploaded files."""
 
     kind: str
     target: str
@@ -173,7 +173,7 @@ class _Place:
 
 
 def _send(client: Client, place: _Place, name: str, path: Path) -> str:
-    """Upload one file, from where an earlier run stopped; returns the upload's id."""
+    """Upload one file, starting where an earlier run stopped; return the upload's ID."""
     size = path.stat().st_size
     if size == 0:
         raise CliError(f"{path} is empty.")
@@ -184,32 +184,32 @@ def _send(client: Client, place: _Place, name: str, path: Path) -> str:
     with Progress(*columns, console=errors) as progress, path.open("rb") as file:
         task = progress.add_task(f"hashing {name}", total=size)
         sha256 = _hashed(file, progress, task)
-        stated = {"kind": place.kind, "filename": name, "size": size, "sha256": sha256}
-        found = _unfinished(client, {**stated, "department": place.department})
-        found = found or client.post("uploads", target=place.target, **stated)
-        if found["received"]:
-            console.print(f"{name}: resuming at {found['received']:,} of {size:,} bytes.")
-        progress.reset(task, description=name, total=size, completed=found["received"])
-        offset, failures = found["received"], 0
+        about = {"kind": place.kind, "filename": name, "size": size, "sha256": sha256}
+        upload = _unfinished(client, {**about, "department": place.department})
+        upload = upload or client.post("uploads", target=place.target, **about)
+        if upload["received"]:
+            console.print(f"{name}: resuming at {upload['received']:,} of {size:,} bytes.")
+        progress.reset(task, description=name, total=size, completed=upload["received"])
+        offset, failures = upload["received"], 0
         while offset < size:
             file.seek(offset)
             chunk = file.read(CHUNK)
             if not chunk:
                 raise CliError(f"{path} became shorter while it was uploaded.", "Run it again.")
             try:
-                offset, failures = client.append(found["id"], offset, chunk, _digest(chunk)), 0
+                offset, failures = client.append(upload["id"], offset, chunk, _digest(chunk)), 0
             except CliError as error:
                 failures += 1
                 if error.code not in AGAIN or failures > ATTEMPTS:
                     raise
                 time.sleep(min(2.0**failures / 4, LONGEST_WAIT_S))
-                offset = _asked(client, found["id"], offset)
+                offset = _received(client, upload["id"], offset)
             progress.update(task, completed=offset)
-    return str(found["id"])
+    return str(upload["id"])
 
 
-def _asked(client: Client, upload: str, offset: int) -> int:
-    """Bytes that the server has; `offset` while it cannot be reached."""
+def _received(client: Client, upload: str, offset: int) -> int:
+    """Return the number of bytes that the server has; `offset` if it cannot be reached."""
     try:
         return int(client.get(f"uploads/{upload}")["received"])
     except CliError as error:
@@ -230,9 +230,9 @@ def _digest(chunk: bytes) -> str:
     return f"sha256 {base64.b64encode(hashlib.sha256(chunk).digest()).decode()}"
 
 
-def _unfinished(client: Client, stated: dict[str, Any]) -> dict[str, Any] | None:
-    """The upload of these bytes that an earlier run left, complete or not."""
+def _unfinished(client: Client, about: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the upload of the same file by an earlier run, complete or not."""
     for each in client.all("uploads", limit=1000):
-        if all(each[name] == value for name, value in stated.items()):
+        if all(each[name] == value for name, value in about.items()):
             return each
     return None

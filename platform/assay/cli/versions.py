@@ -1,4 +1,4 @@
-"""`assay versions`: readiness, recall (which shows the list first), new prompts, and exports."""
+"""`assay versions`: readiness, recall, prompts and exports."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from assay.cli.client import Client
 from assay.cli.exports import export
 from assay.cli.output import CliError, console, errors, facts, state, table
 
-# More than the server takes, which says what is too long.
+# More than the server accepts; its error names the field that is too long.
 PROMPT_BYTES = 1024 * 1024
 
-app = typer.Typer(no_args_is_help=True, help="Versions of models.")
+app = typer.Typer(
+    no_args_is_help=True, help="Versions of models: readiness, recall, prompts and exports."
+)
 
 
 @app.callback()
 def versions() -> None:
-    """Versions of models."""
+    """Versions of models: readiness, recall, prompts and exports."""
 
 
 app.command()(export)
@@ -31,24 +33,24 @@ app.command()(export)
 def recall(
     version_id: Annotated[int, typer.Argument(help="The version's number.", min=1)],
     reason: Annotated[
-        str, typer.Option(help="Why. Without it, only the list is shown; name no people.")
+        str, typer.Option(help="Reason; do not name people. Omit it to only show the list.")
     ] = "",
     confirm: Annotated[
-        str, typer.Option(help="Digest of the list that was shown; skips the question.")
+        str, typer.Option(help="Digest of the list that you saw; skips the prompt.")
     ] = "",
 ) -> None:
-    """Recall a version and everything below it, for good; shows first what that is."""
+    """Permanently recall a version and its descendants, after showing what this ends."""
     client = Client.signed_in()
-    found = client.get(f"versions/{version_id}/recall")
-    _show(found)
+    radius = client.get(f"versions/{version_id}/recall")
+    _show(radius)
     if not reason:
         return
-    name = found["version"]["name"]
-    confirm = confirm or _confirmed(name, found["digest"])
+    name = radius["version"]["name"]
+    confirm = confirm or _confirmed(name, radius["digest"])
     done = client.post(f"versions/{version_id}/recall", reason=reason, confirm=confirm)
     console.print(
-        f"{name} is recalled: {done['versions']} versions, {done['releases']} releases and "
-        f"{done['reviews']} open reviews are at an end.",
+        f"{name} is recalled; this ended {done['versions']} versions, {done['releases']} releases "
+        f"and {done['reviews']} open reviews.",
         markup=False,
     )
 
@@ -57,13 +59,13 @@ def recall(
 def readiness(
     version_id: Annotated[int, typer.Argument(help="The version's number.", min=1)],
     tier: Annotated[
-        str, typer.Option(help="Risk tier. Default: the lowest that its training data allows.")
+        str, typer.Option(help="Risk tier; by default the lowest that the training data allows.")
     ] = "",
 ) -> None:
-    """Show what a release of a version needs, and what is missing now."""
-    asked = {"tier": tier} if tier else {}
-    found = Client.signed_in().get(f"versions/{version_id}/readiness", **asked)
-    rows = sorted(found["requirements"], key=lambda each: each["state"] != "missing")
+    """Show the requirements for a release of a version, and which are missing."""
+    query = {"tier": tier} if tier else {}
+    report = Client.signed_in().get(f"versions/{version_id}/readiness", **query)
+    rows = sorted(report["requirements"], key=lambda each: each["state"] != "missing")
     table(
         ("state", "requirement", "blocks", "note"),
         ((state(each["state"]), each["title"], each["blocks"], each["note"]) for each in rows),
@@ -72,20 +74,24 @@ def readiness(
     console.print()
     missing = sum(each["state"] == "missing" for each in rows)
     facts(
-        [("tier", found["tier"]), ("missing", missing), ("reviewers judge", len(found["attested"]))]
+        [
+            ("tier", report["tier"]),
+            ("missing", missing),
+            ("judged by reviewers", len(report["attested"])),
+        ]
     )
 
 
 @app.command()
 def prompt(
-    model: Annotated[str, typer.Argument(help="The model that gets the next version.")],
+    model: Annotated[str, typer.Argument(help="Model for the new version.")],
     file: Annotated[
-        Path, typer.Argument(help="The prompt as JSON: system, template, …", dir_okay=False)
+        Path, typer.Argument(help="Prompt as JSON: system, template, …", dir_okay=False)
     ],
-    base: Annotated[int, typer.Option(help="The number of the base version.", min=1)],
-    note: Annotated[str, typer.Option(help="What is new, for the model card.")] = "",
+    base: Annotated[int, typer.Option(help="Number of the base version.", min=1)],
+    note: Annotated[str, typer.Option(help="Changes, for the model card.")] = "",
 ) -> None:
-    """Create a prompt version from a file; its job registers it within seconds."""
+    """Create a prompt version from a file; a job registers it within seconds."""
     try:
         with file.open("rb") as opened:
             document = json.loads(opened.read(PROMPT_BYTES))
@@ -102,15 +108,15 @@ def _confirmed(name: str, digest: str) -> str:
     if not sys.stdin.isatty():
         raise CliError(
             "The recall needs a confirmation at a terminal; nothing was recalled.",
-            f"Read the list, then give --confirm {digest}.",
+            f"Read the list, then add --confirm {digest}.",
         )
-    errors.print("There is no way back. Type the name of the version to recall it.")
+    errors.print("This cannot be undone. Type the name of the version to recall it.")
     if typer.prompt(name, default="", show_default=False).strip() != name:
         raise CliError("The name does not match; nothing was recalled.")
     return digest
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(radius: dict[str, Any]) -> None:
     table(
         ("version", "state", "kind", "department", "digest"),
         (
@@ -121,7 +127,7 @@ def _show(found: dict[str, Any]) -> None:
                 each["department"],
                 each["digest"][:12],
             )
-            for each in found["versions"]
+            for each in radius["versions"]
         ),
         empty="",
     )
@@ -136,25 +142,25 @@ def _show(found: dict[str, Any]) -> None:
                 each["deployment_name"],
                 each["departments"],
             )
-            for each in found["releases"]
+            for each in radius["releases"]
         ),
         empty="No releases.",
     )
     console.print()
     table(
-        ("serves now", "state", "release", "department"),
+        ("live deployment", "state", "release", "department"),
         (
             (each["name"], state(each["state"]), each["release"], each["department"])
-            for each in found["deployments"]
+            for each in radius["deployments"]
         ),
-        empty="None of them serves now.",
+        empty="No live deployments.",
     )
     console.print()
     table(
-        ("used by", "requests in 30 days", "tokens", "last"),
+        ("used by", "requests in 30 days", "tokens", "last request"),
         (
             (each["department"], each["requests"], each["tokens"], each["last_at"])
-            for each in found["traffic"]
+            for each in radius["traffic"]
         ),
         empty="No requests in the last 30 days.",
     )
@@ -162,10 +168,10 @@ def _show(found: dict[str, Any]) -> None:
     facts(
         [
             (
-                "in all",
-                f"{found['versions_total']} versions, {found['releases_total']} releases, "
-                f"{found['deployments_total']} deployments",
+                "total",
+                f"{radius['versions_total']} versions, {radius['releases_total']} releases, "
+                f"{radius['deployments_total']} deployments",
             ),
-            ("digest of the list", found["digest"]),
+            ("digest of the list", radius["digest"]),
         ]
     )

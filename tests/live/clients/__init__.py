@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[2] / ".cache"
 INSTALL_S, ASK_S = 300, 120
 # As uv says it. Anything else, such as another file under a pinned name, is a failure.
-_OFFLINE = re.compile(r"error sending request|dns error|tcp connect error|operation timed out")
+OFFLINE = re.compile(r"error sending request|dns error|tcp connect error|operation timed out")
 
 
 def asked(program: str, url: str, key: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _make(folder: Path, pins: Path) -> None:
             )
         except subprocess.TimeoutExpired:
             pytest.skip(f"The package index did not give the clients within {INSTALL_S} s.")
-        if done.returncode and _OFFLINE.search(done.stderr):
+        if done.returncode and OFFLINE.search(done.stderr):
             pytest.skip(f"The package index cannot be reached: {done.stderr[-300:]}")
         assert done.returncode == 0, done.stderr[-3000:]
     partial.rename(folder)

@@ -235,7 +235,7 @@ def test_the_command_line_exports_a_selection_and_verifies_it_offline(
         _, out, err = signed_in("audit", "verify", str(file), code=0)
         assert "All 9 events of this selection are in the log" in " ".join(out.split())
         assert "does not show that no other event" in " ".join(out.split())
-        assert "the export itself names" in " ".join(err.split())
+        assert "the key that is in the export" in " ".join(err.split())
         _, _, err = signed_in("audit", "verify", str(file), "--key", audit_public_keys(), code=0)
         assert err == ""
     lines.write_text(lines.read_text().replace("model 3", "model 4", 1))

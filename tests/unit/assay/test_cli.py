@@ -166,7 +166,7 @@ def test_models_are_listed_and_text_is_never_markup(signed_in: Run, ada: Person)
     assert (out.count("model-"), "model-2" in out) == (2, True)
     _, out, _ = signed_in("models", "model-1", code=0)
     assert "[red]not red[/]" in out
-    assert "It has no versions yet." in out
+    assert "No versions yet." in out
     _, _, err = signed_in("models", "nothing", code=1)
     assert "does not exist, or you may not see it" in err
 
@@ -187,7 +187,7 @@ def test_a_finished_job_is_watched_to_its_end(signed_in: Run, ada: Person) -> No
 
     _, out, _ = signed_in("jobs", "watch", str(job.pk), code=0)
     assert "Loading the data" in out
-    assert "succeeded, made version 7" in out
+    assert "succeeded, created version 7" in out
 
     Job.objects.update(state="failed", error="The disk is full.")
     _, out, err = signed_in("jobs", "watch", str(job.pk), code=1)
@@ -219,7 +219,7 @@ def test_a_key_is_printed_alone_on_stdout_and_revoked(signed_in: Run) -> None:
 
 def test_releases_are_listed(signed_in: Run) -> None:
     _, out, _ = signed_in("releases", "list", code=0)
-    assert "no such releases" in out
+    assert "No matching releases" in out
     _, _, err = signed_in("releases", "show", "7", code=1)
     assert "Release 7 does not exist" in err
 
@@ -282,7 +282,7 @@ def test_one_event_and_the_logs_growth_are_proved_kept_and_checked_offline(
 
     _, out, err = signed_in("audit", "proof", str(event.pk), "--out", str(one), code=0)
     assert "is in the log" in out
-    assert "the key that the proof itself names" in err
+    assert "the key that is in the proof" in err
     _, out, _ = signed_in("audit", "consistent", str(kept), "--out", str(growth), code=0)
     assert "only grew" in out
 

@@ -25,7 +25,7 @@ def test_an_incident_is_reported_listed_and_shown(signed_in: As) -> None:
     assay = signed_in("ada@example.org")
 
     _, out, _ = assay("incidents", "list", code=0)
-    assert "There are no such incidents" in out
+    assert "No matching incidents" in out
     report = ("incidents", "open", "Wrong doses", "--version", str(base.pk))
     _, _, err = assay(*report, "--happened", "Ten times.", "--severity", "bad", code=1)
     assert "severity" in err
@@ -38,6 +38,6 @@ def test_an_incident_is_reported_listed_and_shown(signed_in: As) -> None:
     _, out, _ = assay("incidents", "list", "--state", "open", code=0)
     assert "Wrong doses" in out
     _, out, _ = assay("incidents", "list", "--state", "closed", code=0)
-    assert "There are no such incidents" in out
+    assert "No matching incidents" in out
     _, out, _ = assay("incidents", "show", number, code=0)
     assert "Ten times." in out

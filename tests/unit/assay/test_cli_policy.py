@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def test_a_policy_that_was_exported_changes_nothing_when_it_is_applied(
     file = tmp_path / "policy.yaml"
     signed_in("policy", "export", "-o", str(file), code=0)
     _, out, _ = signed_in("policy", "apply", str(file), code=0)
-    assert "says the same" in out
+    assert "equals policy 1" in out
     _, out, _ = signed_in("policy", "diff", str(file), code=0)
-    assert "says what policy 1 says" in out
+    assert "equals policy 1" in out
     assert PolicyVersion.objects.count() == 1
 
 
@@ -76,15 +77,17 @@ def test_a_file_is_tested_compared_applied_rehearsed_and_approved_by_another_adm
     assert "Policy 2 is proposed" in out
     _, out, _ = signed_in("policy", "replay", "2", code=0)
     assert "No decision changes." in out
-    _, _, err = signed_in("policy", "approve", "2", code=1)
+    approve = ("api", "post", "policy/versions/2/approve", "-F", "acknowledge_removals=true")
+    _, _, err = signed_in(*approve, code=4)
     assert "Separation of duties" in err
 
     _, token = access_token_create(person=ben, name="cli", proof=fresh_proof())
     monkeypatch.setenv("ASSAY_TOKEN", token)
-    _, out, _ = signed_in("policy", "approve", "2", "--acknowledge-removals", code=0)
-    assert "Policy 2 is in force." in out
-    _, out, _ = signed_in("policy", "list", code=0)
-    assert "superseded" in out
+    _, out, _ = signed_in(*approve, code=0)
+    assert json.loads(out)["state"] == "active"
+    _, out, _ = signed_in("api", "get", "policy/versions", code=0)
+    states = [row["state"] for row in json.loads(out)["results"]]
+    assert states == ["active", "superseded"]
     _, out, _ = signed_in("policy", "show", code=0)
     assert "viewers-set-gates" in out
     assert "may set gates." in out
@@ -96,7 +99,7 @@ def test_a_failing_test_is_named_and_the_exit_code_says_so(signed_in: Run, chang
     assert "failed" in out
     assert "1 of 1 tests fail." in err
     signed_in("policy", "apply", str(changed), code=0)
-    _, _, err = signed_in("policy", "propose", "2", code=1)
+    _, _, err = signed_in("api", "post", "policy/versions/2/propose", code=4)
     assert "a viewer sets a gate" in err
 
 

@@ -37,7 +37,7 @@ def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: A
     assert "Stopped by organisation money_per_month." in out
     signed_in("quota", "set", "money_per_month", "none", "--organisation", code=0)
     _, out, _ = signed_in("quota", "which", key_id, code=0)
-    assert "Nothing stops it now." in out
+    assert "Not stopped now." in out
     for wrong in (
         ("tokens_per_day", "many"),
         ("money_per_month", "NaN"),
@@ -55,15 +55,15 @@ def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: A
 
 
 def test_prices_and_use(signed_in: Run) -> None:
-    signed_in("quota", "price", "-", "--device-second", "0.0005", code=0)
-    signed_in("quota", "price", "writer", "--prompt", "0.15", "--completion", "0.6", code=0)
+    price = ("api", "post", "prices")
+    signed_in(*price, "-F", "deployment=null", "-F", "device_second=500", code=0)
+    per_million = ("-F", "prompt=150000", "-F", "completion=600000")
+    signed_in(*price, "-f", "deployment=writer", *per_million, code=0)
     assert set(Price.objects.values_list("deployment", "prompt", "device_second")) == {
         ("", 0, 500),
         ("writer", 150_000, 0),
     }
-    _, out, _ = signed_in("quota", "prices", code=0)
-    assert "0.0005 EUR" in out
-    signed_in("quota", "price", "writer", "--remove", code=0)
+    signed_in(*price, "-f", "deployment=writer", "-F", "remove=true", code=0)
     assert Price.objects.count() == 1
     UsageRecord.objects.create(
         request_id="req_1", occurred_at=timezone.now(), department="clinical", key_public_id="a",
@@ -79,14 +79,11 @@ def test_units_have_limits_prices_and_sums_of_their_own(signed_in: Run, redis: A
     redis.set(READY_KEY, 1)
     _, out, _ = signed_in("quota", "set", "images_per_month", "50", "--organisation", code=0)
     assert "organisation is limited to 50 images per month." in out
-    prices = ("--unit", "images=0.04", "--unit", "audio_seconds=0.0001")
-    signed_in("quota", "price", "painter", *prices, code=0)
+    price = ("api", "post", "prices", "-f", "deployment=painter", "-F")
+    signed_in(*price, 'units={"images": 40000, "audio_seconds": 100}', code=0)
     assert Price.objects.get().units == {"images": 40_000, "audio_seconds": 100}
-    _, out, _ = signed_in("quota", "prices", code=0)
-    shown = " ".join(out.split())
-    assert "0.04" in shown
-    for wrong in ("tokens=1", "cheese=1", "images", "images=-1"):
-        _, _, err = signed_in("quota", "price", "painter", "--unit", wrong, code=1)
+    for wrong in ('{"tokens": 1}', '{"cheese": 1}', "images", '{"images": -1}'):
+        _, _, err = signed_in(*price, f"units={wrong}", code=4)
         assert err.startswith("Error:")
     for unit in ("images", "points"):
         UsageRecord.objects.create(
@@ -105,9 +102,9 @@ def test_reconcile_says_what_differs_and_repairs_it(signed_in: Run, redis: Any) 
     assert "organisation" in out
     assert "1 counters differ" in err
     _, out, _ = signed_in("quota", "reconcile", "--repair", code=0)
-    assert "put right" in out
+    assert "are corrected" in out
     _, out, _ = signed_in("quota", "reconcile", code=0)
     assert "agree with the ledger" in out
     redis.flushall()
     _, out, _ = signed_in("quota", "reconcile", code=0)
-    assert "were gone" in out
+    assert "were missing" in out

@@ -69,7 +69,7 @@ def test_a_witness_works_once_it_has_cosigned(settings: Any, tmp_path: Path) -> 
     finding = found()["Witnesses"]
     assert (finding.state, finding.detail) == (
         State.FAILS,
-        "witness.example/one was not asked yet",
+        "witness.example/one has not received a request yet",
     )
     now = timezone.now()
     AuditKeeper.objects.create(key=WITNESS, kind="witness", size=1, tried_at=now, reached_at=now)
@@ -99,7 +99,7 @@ def test_mail_and_webhook_tell_the_last_notice(settings: Any) -> None:
     settings.REVIEW_WEBHOOK = webhook_from(
         "https://hooks.example/x", secret="s" * 40, ca_file="", production=True
     )
-    assert found()["Mail"].detail == "set up; nothing was sent yet"
+    assert found()["Mail"].detail == "set up; no notice was sent yet"
     assert state("Review webhook") == State.WORKS
     review = tell_story().review_open
     reminder = review.reminders.create(kind="mentioned")

@@ -35,7 +35,7 @@ def test_a_new_installation_lacks_everything_and_each_gap_has_its_remedy(redis: 
     assert {name for name, gap in found.items() if gap.ok} == {"Database roles"}
     assert all(gap.fix for gap in found.values() if not gap.ok)
     assert "ASSAY_ENV=production" in found["Environment"].fix
-    assert found["Last backup"].detail == "never"
+    assert found["Last backup"].detail == "never backed up"
 
 
 def test_an_installation_that_has_everything_has_no_gap(

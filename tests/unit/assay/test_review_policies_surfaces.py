@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,8 +289,8 @@ def test_a_draft_is_withdrawn_by_the_api(policy: object, person: Callable[..., P
 def test_the_command_line_reads_drafts_and_checks(
     signed_in: Run, person: Callable[..., Person], tmp_path: Path
 ) -> None:
-    _, out, _ = signed_in("review-policies", "list", code=0)
-    assert "general-purpose v1" in " ".join(out.split())
+    _, out, _ = signed_in("api", "get", "review-policies", code=0)
+    assert "general-purpose" in {row["name"] for row in json.loads(out)["results"]}
     _, out, _ = signed_in("review-policies", "show", "limited", code=0)
     assert "180 days" in out
     _, out, _ = signed_in("review-policies", "show", "limited", "--yaml", code=0)
@@ -298,12 +299,14 @@ def test_the_command_line_reads_drafts_and_checks(
     file.write_text(LONGER)
     _, out, _ = signed_in("review-policies", "check", str(file), code=0)
     assert "valid 200 days" in " ".join(out.split())
-    signed_in("review-policies", "draft", str(file), code=0)
+    signed_in("api", "post", "review-policies", "-f", f"text={LONGER}", code=0)
     made = ReviewPolicy.objects.get(version=2)
-    signed_in("review-policies", "propose", str(made.pk), code=0)
-    _, _, said = signed_in("review-policies", "approve", str(made.pk), "--reason", "Mine.")
+    path = f"review-policies/{made.pk}"
+    signed_in("api", "post", f"{path}/propose", code=0)
+    vote = ("-f", "verdict=approve", "-f", "reason=Mine.")
+    _, _, said = signed_in("api", "post", f"{path}/decide", *vote, code=4)
     assert "Separation of duties" in said
-    signed_in("review-policies", "withdraw", str(made.pk), code=0)
+    signed_in("api", "post", f"{path}/withdraw", code=0)
     made.refresh_from_db()
     assert made.state == "withdrawn"
     file.write_text(LIMITED.replace("rank: 20", "rank: many"))

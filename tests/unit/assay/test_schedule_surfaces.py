@@ -1,9 +1,6 @@
-"""Schedules in the portal, the API and the command line."""
+"""Schedules in the portal and the API."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -12,17 +9,12 @@ from registry.datasets.models import DatasetVersion
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.portal_data import Company
 from tests.unit.assay.test_api_lists import SCOPE as API_SCOPE
-from tests.unit.assay.test_cli import Run, run
-from tests.unit.assay.test_cli_recall import signed_in as cli_signed_in
 from tests.unit.assay.test_portal_pages import SCOPE, inline_in, queries, signed_in
 from tests.unit.assay.test_review_comparison import words
-from tests.unit.workers import company as clinic
-from tests.unit.workers.test_schedules import tuned
 from workers.jobs.models import Job, JobState
 from workers.schedules.models import Schedule, ScheduleRun
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
-__all__ = ["cli_signed_in", "run"]
 # Pinned: a rise is a decision, not an accident.
 QUERIES = {"list": 9, "schedule": 8, "form": 9, "runs by API": 5}
 
@@ -203,28 +195,3 @@ def test_schedules_by_the_api(company: Company) -> None:
     assert few - API_SCOPE == QUERIES["runs by API"]
     assert enzo.delete(path).status_code == 204
     problem_of(enzo.get(path), 404)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_schedules_by_the_command_line(cli_signed_in: Callable[[str], Run], tmp_path: Any) -> None:
-    version = tuned()
-    clinic.data("held-out", "text-classification")
-    clinic.developer()
-    assay = cli_signed_in("dev-clinical@example.org")
-    _, out, _ = assay(
-        "schedules", "evaluate", "Nightly", "0 2 * * *", "--version", str(version.pk),
-        "--dataset", "held-out", code=0,
-    )  # fmt: skip
-    schedule = Schedule.objects.get()
-    number = str(schedule.pk)
-    assert f"Schedule {number}: Evaluate sentiment v1 on the newest held-out" in out
-    newest = ("Newest", "0 2 * * *", "--model", "sentiment", "--dataset", "held-out")
-    _, out, _ = assay("schedules", "evaluate", *newest, "--run-unchanged", code=0)
-    assert "Evaluate the newest sentiment on the newest held-out" in out
-    assert Schedule.objects.get(name="Newest").run_unchanged
-    Schedule.objects.filter(name="Newest").delete()
-    for verb in ("run", "pause", "resume", "show", "list"):
-        assay("schedules", verb, *([] if verb == "list" else [number]), code=0)
-    assert schedule.runs.count() == 1
-    assay("schedules", "delete", number, code=0)
-    assert not Schedule.objects.exists()

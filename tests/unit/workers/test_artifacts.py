@@ -378,7 +378,7 @@ def test_the_commands_say_what_they_found(tmp_path: Path, root: Path) -> None:
     shown = run.invoke(app, ["gc", "--apply"])
     assert "Removed 2 files" in shown.output
     shown = run.invoke(app, ["fsck"])
-    assert (shown.exit_code, shown.output.strip()) == (0, "All is well.")
+    assert (shown.exit_code, shown.output.strip()) == (0, "No faults.")
     target = (tmp_path / "target").as_uri()
     shown = run.invoke(app, ["migrate", "--to", target])
     assert shown.exit_code == 0, shown.output

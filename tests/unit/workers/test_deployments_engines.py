@@ -101,7 +101,7 @@ def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert offered_engines() == ["own"]
-    with pytest.raises(NotSetUp, match="confines no engine: only Assay's own are offered"):
+    with pytest.raises(NotSetUp, match="cannot confine engines, so only Assay's own are offered"):
         check_engines()
     settings.ENGINE_SERVER_UNCONFINED = True
     with pytest.raises(CheckFailed, match="no Landlock"):

@@ -1,0 +1,36 @@
+"""Generate the package `assay_client` from `openapi.json` while the wheel is built."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class GeneratedClient(BuildHookInterface):
+    """Hook that adds the generated package to the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        root = Path(self.root)
+        self.folder = TemporaryDirectory()
+        package = Path(self.folder.name, "assay_client")
+        # A warning is an operation that the client would lack.
+        subprocess.run(
+            [sys.executable, "-m", "openapi_python_client", "generate", "--meta=none",
+             f"--path={root / 'openapi.json'}", f"--config={root / 'generator.yaml'}",
+             f"--output-path={package}", "--fail-on-warning"],
+            check=True,
+        )  # fmt: skip
+        (package / "py.typed").touch()
+        build_data["force_include"][str(package)] = "assay_client"
+        build_data["pure_python"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self.target_name == "wheel":
+            self.folder.cleanup()
