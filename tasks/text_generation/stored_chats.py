@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from assay.plugins import declare
 from tasks.text_generation.rendering import ChatRenderer
-
 
 
 def stored_plan(

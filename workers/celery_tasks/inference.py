@@ -23,14 +23,12 @@ from registry.storage import store
 from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
-from workers.control.direct import DirectControl, StoredMedia
 from workers.celery_tasks.answering import Answerer
 from workers.celery_tasks.capacity import machine_memory, own_capacity
 from workers.celery_tasks.engines import offered_engines, own_software
 from workers.celery_tasks.hosting import EngineHost
 from workers.celery_tasks.replies import Replies
-from workers.control.direct import DirectControl
-from workers.control.media import StoredMedia
+from workers.control.direct import DirectControl, StoredMedia
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines

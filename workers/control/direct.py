@@ -15,14 +15,11 @@ from governance.errors import WrongState
 from registry.manifests import Manifest
 from registry.media.store import MediaReference, media_open, media_put
 from registry.releases.serving import serving_verdicts
-from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
 from registry.storage import store
 from workers.control.protocol import (
     Assignment,
     LoadPlan,
-    ReferenceRequest,
     ReplicaReport,
-    Software,
 )
 from workers.deployments import equivalence, services, worker_keys
 from workers.deployments.equivalence import worker_environments

@@ -13,9 +13,8 @@ from django.db import DataError, Error, close_old_connections, connections
 
 from governance.errors import DomainError, InvalidInput, Unavailable
 from registry.manifests import copy_verified
-from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report, left_out
 from registry.storage import store
-from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
+from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report, left_out
 from workers.jobs import leases, workspace
 from workers.jobs.orders import order_make
 from workers.offers.models import WorkerRole

@@ -22,10 +22,10 @@ from assay.node_api.endpoint import TAG, HeldEndpoint, NodeEndpoint, answered, p
 from assay.server.downloads import ungated
 from governance.errors import InvalidInput, NotFound
 from governance.schemas import Schema
-from registry import store
 from registry.manifests import CHUNK_BYTES, ManifestFile, open_beneath
 from registry.media.checks import content_type_of
 from registry.media.store import MediaReference, media_chunks, media_put, media_size
+from registry.storage import store
 from registry.storage.backend import file_key
 from workers.control.jobs import Offset, UploadQuery
 from workers.control.protocol import MediaAnswer, MediaQuery, MediaResultQuery

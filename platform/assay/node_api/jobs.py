@@ -16,17 +16,6 @@ from workers.control.jobs import (
     Taken,
 )
 from workers.control.messages import WorkerBody
-from assay.api.parsers import OctetStreamParser, StrictJSONParser
-from assay.downloads import BINARY, stored_file, streamed_response
-from assay.node_api.endpoint import NodeEndpoint
-from assay.node_api.joining import TAG
-from assay.server.downloads import ungated
-from governance.errors import DomainError, InvalidInput, NotFound
-from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
-from registry.storage import store
-from registry.storage.backend import file_key
-from workers.control.jobs import Cause, Claim, Report
-from workers.jobs.arrivals import arrival_append, arrival_offset
 from workers.jobs.leases import job_cancelled, job_heartbeat, job_paused, job_report
 from workers.nodes.job_side import (
     node_job_checkpoint,

@@ -11,7 +11,6 @@ from governance.permissions import Action
 from governance.policy.engine import Resource
 from governance.policy.services import authorize
 from governance.principals import Principal
-from registry.catalog.code import codes_here
 from registry.catalog import codes_here
 from registry.releases.equivalence.selectors import changed_in_words
 from workers.deployments.software import code_differences, live_checks_changed
