@@ -48,7 +48,7 @@ def assignments(
             worker=worker, state=ReplicaState.READY, deployment__state=DeploymentState.SERVING
         ).values_list("deployment_id", flat=True)
     )
-    found = []
+    listed = []
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
         if verdict.final:
@@ -58,7 +58,7 @@ def assignments(
             continue
         if not verdict.loadable and not assigned:
             continue
-        found.append(
+        listed.append(
             Assignment(
                 deployment_id=deployment.pk,
                 name=deployment.name,
@@ -69,7 +69,7 @@ def assignments(
                 leaving=not assigned,
             )
         )
-    return found
+    return listed
 
 
 def current_plan(deployment_id: int) -> LoadPlan:

@@ -1,9 +1,9 @@
 """Common part of every endpoint below `/node/v1/`: only sessions of nodes open it.
 
 An operation whose messages are JSON is a function. It gets what it names: the node, or the claim of
-a job that a worker of the node holds; the bearer's token; the parameters of the path; and `body` and
-`query`, read as the models that they are annotated with. What it returns is written as its model.
-Operations that carry files are an `Endpoint` each (`files`).
+a job that a worker of the node holds; the bearer's token; the parameters of the path; and `body`
+and `query`, read as the models that they are annotated with. What it returns is written as its
+model. Operations that carry files are an `Endpoint` each (`files`).
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ class NodeEndpoint(Endpoint):
             raise NotAuthenticated("This needs the session of a node.")
         return self.request.user.node
 
-    def sent(self, kind: type[M]) -> M:
+    def body_message(self, kind: type[M]) -> M:
         """Return the body. Raises InvalidInput and LengthRequired."""
         return read(kind, self._sent())
 
-    def asked(self, kind: type[M]) -> M:
+    def query_message(self, kind: type[M]) -> M:
         """Return the query. Raises InvalidInput."""
         return read(kind, self._parameters())
 
@@ -162,9 +162,10 @@ class NodeRoutes:
                     values = {"claim": view.claim(values["job_id"], values["fence"])}
                 elif "node" in takes:
                     values["node"] = view.node
-                asked, sent = view.asked(query), view.sent(body) if method == "post" else None
-                values |= {"query": asked} if "query" in takes else {}
-                values |= {"body": sent} if "body" in takes else {}
+                messages = {"query": view.query_message(query)}
+                if method == "post":
+                    messages["body"] = view.body_message(body)
+                values |= {name: messages[name] for name in messages if name in takes}
                 if "token" in takes:
                     values["token"] = bearer_token(request._request) or ""
                 return answered(function(**values), status)
