@@ -52,7 +52,7 @@ def assignments(
             worker=worker, state=ReplicaState.READY, deployment__state=DeploymentState.SERVING
         ).values_list("deployment_id", flat=True)
     )
-    found = []
+    listed = []
     for deployment in deployments:
         verdict = verdicts[deployment.release_id]
         if verdict.final:
@@ -62,7 +62,7 @@ def assignments(
             continue
         if not verdict.loadable and not assigned:
             continue
-        found.append(
+        listed.append(
             Assignment(
                 deployment_id=deployment.pk,
                 name=deployment.name,
@@ -73,7 +73,7 @@ def assignments(
                 leaving=not assigned,
             )
         )
-    return found
+    return listed
 
 
 def current_plan(deployment_id: int) -> LoadPlan:

@@ -36,9 +36,9 @@ def _answered(call: Callable[P, R]) -> Callable[P, R]:
     """
 
     @wraps(call)
-    def answer(*given: P.args, **named: P.kwargs) -> R:
+    def answer(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return call(*given, **named)
+            return call(*args, **kwargs)
         except DataError as error:
             # The same call fails again: the database is there, and cannot store this.
             raise InvalidInput("The run sent a value that the database cannot store.") from error
@@ -77,12 +77,12 @@ class DirectJobs:
             )
         except Exception as error:
             logger.exception("Job %s has no order", claim.job_id)
-            found = failure_of(error)
+            failure = failure_of(error)
             leases.job_fail(
                 claim,
-                found.sentence,
+                failure.sentence,
                 retry=True,
-                cause=Cause.MACHINE if found.ending is Ending.LACKING else Cause.WORK,
+                cause=Cause.MACHINE if failure.ending is Ending.LACKING else Cause.WORK,
             )
         return None
 

@@ -107,8 +107,8 @@ class NodeClient:
     def get(self, path: str, answer: type[M], query: Message | None = None, **options: Any) -> M:
         """Return the answer to a GET. Raises as `send`; InvalidInput for one that is malformed."""
         params = {} if query is None else query.model_dump()
-        sent = self.send("GET", path, params=params, **options)
-        return read(answer, sent.content, extra="ignore")
+        response = self.send("GET", path, params=params, **options)
+        return read(answer, response.content, extra="ignore")
 
     def post(self, path: str, body: Message, answer: type[M], **options: Any) -> M:
         """Return the answer to a POST. Raises as `get`."""
@@ -140,10 +140,10 @@ class NodeClient:
             answer = self._http.request(method, path, headers=signed, **options)
             if method == "HEAD" and answer.status_code >= 400:
                 # An answer to HEAD has no body to say why.
-                with self._http.stream("GET", path, headers=signed, **options) as said:
-                    if said.status_code >= 400:
-                        said.read()
-                        return said
+                with self._http.stream("GET", path, headers=signed, **options) as problem:
+                    if problem.status_code >= 400:
+                        problem.read()
+                        return problem
             return answer
 
         return self._tried(once, tries)
@@ -267,23 +267,23 @@ class NodeClient:
             ) from error
 
     def _requested(self, token: str) -> NodeSessionAnswer:
-        def ask(path: str, body: Message, answer: type[M], bearer: str = "") -> M:
-            def once(given: str) -> httpx.Response:
-                headers = {**_JSON, **_bearer(given)}
+        def post(path: str, body: Message, answer: type[M], bearer: str = "") -> M:
+            def once(token: str) -> httpx.Response:
+                headers = {**_JSON, **_bearer(token)}
                 return self._http.post(path, content=body.model_dump_json(), headers=headers)
 
             return read(answer, self._checked(once, bearer).content, extra="ignore")
 
-        challenge = ask("challenge", ChallengeBody(node=self.node), Challenge).challenge
+        challenge = post("challenge", ChallengeBody(node=self.node), Challenge).challenge
         signature = self._identity.sign(signed_text(challenge, self.node))
         body = SessionBody(node=self.node, challenge=challenge, signature=signature)
-        return ask("session", body, NodeSessionAnswer, token)
+        return post("session", body, NodeSessionAnswer, token)
 
     def _checked(self, once: Any, token: str) -> httpx.Response:
-        asked = time.monotonic()
+        began = time.monotonic()
         try:
             answer: httpx.Response = once(token)
-            CLOCK.follow(answer.headers.get("Date", ""), asked=asked)
+            CLOCK.follow(answer.headers.get("Date", ""), asked=began)
             if answer.status_code >= 400:
                 answer.read()
         except (httpx.TransportError, ssl.SSLError) as error:

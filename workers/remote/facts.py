@@ -41,11 +41,11 @@ def machine_facts(cache: Path) -> Facts:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in NAMED:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)[:80]
-    return found
+            versions[name] = metadata.version(name)[:80]
+    return versions
 
 
 def _devices() -> list[Accelerator]:
@@ -53,7 +53,7 @@ def _devices() -> list[Accelerator]:
     with _nvml() as nvml:
         if nvml is None:
             return []
-        found = []
+        devices = []
         for index in range(min(DEVICES_MAX, nvml.nvmlDeviceGetCount())):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
@@ -61,7 +61,7 @@ def _devices() -> list[Accelerator]:
             used = None
             with suppress(nvml.NVMLError):
                 used = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-            found.append(
+            devices.append(
                 Accelerator(
                     name=(name.decode() if isinstance(name, bytes) else name)[:80],
                     memory_bytes=memory.total,
@@ -69,7 +69,7 @@ def _devices() -> list[Accelerator]:
                     used=used,
                 )
             )
-        return found
+        return devices
 
 
 @contextmanager

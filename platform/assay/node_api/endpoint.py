@@ -80,11 +80,11 @@ class NodeEndpoint(Endpoint):
             raise NotAuthenticated("This needs the session of a node.")
         return self.request.user.node
 
-    def sent(self, kind: type[M]) -> M:
+    def body_message(self, kind: type[M]) -> M:
         """Return the body. Raises InvalidInput and LengthRequired."""
         return read(kind, self.content())
 
-    def asked(self, kind: type[M]) -> M:
+    def query_message(self, kind: type[M]) -> M:
         """Return the query. Raises InvalidInput."""
         return read(kind, self.parameters())
 
@@ -162,9 +162,10 @@ class NodeRoutes:
                     values = {"claim": view.claim(values["job_id"], values["fence"])}
                 elif "node" in takes:
                     values["node"] = view.node
-                asked, sent = view.asked(query), view.sent(body) if method == "post" else None
-                values |= {"query": asked} if "query" in takes else {}
-                values |= {"body": sent} if "body" in takes else {}
+                messages = {"query": view.query_message(query)}
+                if method == "post":
+                    messages["body"] = view.body_message(body)
+                values |= {name: messages[name] for name in messages if name in takes}
                 if "token" in takes:
                     values["token"] = bearer_token(request._request) or ""
                 return answered(function(**values), status)

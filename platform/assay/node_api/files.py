@@ -74,7 +74,7 @@ class NodeMediaFileView(NodeEndpoint):
         answer=FILE,
     )
     def get(self, request: Request, deployment_id: int, digest: str) -> HttpResponseBase:
-        query = self.asked(MediaQuery)
+        query = self.query_message(MediaQuery)
         node_media_require(node=self.node, deployment_id=deployment_id)
         reference = MediaReference(query.media, digest, BINARY, query.size)
         if not reference.is_of(deployment_id) or media_size(reference) != query.size:
@@ -101,7 +101,7 @@ class NodeMediaView(NodeEndpoint):
         status=201,
     )
     def post(self, request: Request, deployment_id: int) -> HttpResponse:
-        content_type = self.asked(MediaResultQuery).content_type
+        content_type = self.query_message(MediaResultQuery).content_type
         node_media_require(node=self.node, deployment_id=deployment_id)
         data: Any = request.data
         if not isinstance(data, bytes) or content_type_of(data) != content_type:
@@ -120,10 +120,10 @@ class NodeJobFileView(HeldEndpoint):
         file = node_job_file(node=self.node, job_id=job_id, fence=fence, sha256=digest)
         if file.folder is not None:
             return _from_folder(request, file, file.folder, self.node)
-        found = store.backend().find(file_key(digest))
-        if found is None:
+        entry = store.backend().find(file_key(digest))
+        if entry is None:
             raise NotFound("The file is missing from the artifact store.", code="file_missing")
-        stored = ManifestFile(digest[:12], found.size, digest)
+        stored = ManifestFile(digest[:12], entry.size, digest)
         return stored_file(request._request, stored, self.node.name)
 
 
@@ -167,7 +167,7 @@ class NodeJobUploadView(HeldEndpoint):
         TAG, "How much of a file has arrived", parameters=parameters_of(UploadQuery), answer=Offset
     )
     def get(self, request: Request, job_id: UUID, fence: int, digest: str) -> HttpResponse:
-        query, claim = self.asked(UploadQuery), self.claim(job_id, fence)
+        query, claim = self.query_message(UploadQuery), self.claim(job_id, fence)
         return answered(arrival_offset(claim, sha256=digest, size=query.size))
 
     @operation(
@@ -178,7 +178,7 @@ class NodeJobUploadView(HeldEndpoint):
         answer=Offset,
     )
     def patch(self, request: Request, job_id: UUID, fence: int, digest: str) -> HttpResponse:
-        claim, query = self.claim(job_id, fence), self.asked(UploadQuery)
+        claim, query = self.claim(job_id, fence), self.query_message(UploadQuery)
         # An empty body is not parsed: of an empty file, or to go on with hashing.
         data: Any = request.data or b""
         if not isinstance(data, bytes):
