@@ -162,7 +162,7 @@ def test_an_export_stops_at_a_damaged_file_and_continues_once_it_is_restored(
     path.write_bytes(b"\3" * len(good))
     command = ("versions", "export", str(tmp_path / "out"), str(adapter.pk))
     _, _, err = signed_in(*command, code=1)
-    assert "adapter_model.safetensors of tiny-adapter v1 arrived with other bytes" in err
+    assert "adapter_model.safetensors of tiny-adapter v1 is damaged" in err
     path.write_bytes(good)
     before = AuditEvent.objects.filter(action="version:export").count()
     signed_in(*command, code=0)

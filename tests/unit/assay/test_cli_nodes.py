@@ -35,10 +35,10 @@ def test_a_machine_joins_with_its_token_and_leaves(
     assert not key.exists()
     monkeypatch.setenv("ASSAY_NODE_TOKEN", token)
     _, out, _ = signed_in(*join, code=0)
-    assert "This machine is the node gpu-1" in out
+    assert "This machine is now node gpu-1" in out
     assert Node.objects.get().facts["cpus"] >= 1
     _, _, err = signed_in(*join, code=1)
-    assert "this machine has joined already" in err
+    assert "this machine is already a node" in err
 
     for verb, state in (
         ("cordon", NodeState.CORDONED),

@@ -61,7 +61,7 @@ def test_a_recall_shows_the_list_and_asks_before_it_acts(signed_in: As) -> None:
 
     digest = recall_radius(actor=ada, version_id=base.pk).digest
     _, out, _ = assay(*recall, digest, code=0)
-    assert "is recalled: 2 versions, 1 releases and 0 open reviews are at an end." in out
+    assert "is recalled; this ended 2 versions, 1 releases and 0 open reviews." in out
     _, _, err = assay(*recall, digest, code=1)
     assert "is already recalled" in err
 
@@ -82,7 +82,7 @@ def test_a_rollback_lists_and_goes_back(signed_in: As) -> None:
     _, _, err = assay(*go, str(new.pk), code=1)
     assert "nothing was rolled back" in " ".join(err.split())
     _, out, _ = assay(*go, str(old.pk), code=0)
-    assert f"docs goes back to {old.version}" in out
+    assert f"docs rolls back to {old.version}" in out
     assert Deployment.objects.get(release=old, state="pending").name == "docs"
 
 

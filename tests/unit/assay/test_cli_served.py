@@ -41,11 +41,11 @@ def test_the_command_line_says_what_served_and_who_approved_it(call: Run, compan
     _, out, _ = call("served", "engineering", code=0)
     assert company.first.digest in out
     assert "Carla Compliance" in out
-    assert "it still does" in out
+    assert "still serving" in out
     then = (timezone.now() - timedelta(days=15)).strftime("%Y-%m-%dT%H:%M")
     _, out, _ = call("served", "engineering", "--at", then, code=0)
     assert company.first.digest in out
-    assert "it still does" not in out
+    assert "still serving" not in out
     between = (timezone.now() - timedelta(days=7)).isoformat()
     _, out, _ = call("served", "engineering", "--at", between, code=0)
     assert "Nothing that you may see served engineering" in out
@@ -56,7 +56,7 @@ def test_the_command_line_says_what_served_and_who_approved_it(call: Run, compan
 
 def test_what_is_no_moment_or_no_department_is_one_sentence(call: Run) -> None:
     _, _, err = call("served", "engineering", "--at", "yesterday", code=1)
-    assert err.startswith("Error: --at is no date and time: yesterday.")
+    assert err.startswith("Error: --at is not a date and time: yesterday.")
     _, _, err = call("served", "engineering", "--at", "2999-01-01", code=1)
     assert "is in the future; what serves then is not known." in err
     _, _, err = call("served", "nowhere", code=1)

@@ -79,12 +79,12 @@ def test_the_command_line_keeps_the_file_and_says_its_digest(
     export = ("releases", "export", str(release.pk))
     kept = tmp_path / "dossier.json"
     _, out, _ = signed_in(*export, "--format", "json", "-o", str(kept), code=0)
-    assert f"{release.dossier_digest}, which is what approvals name" in out
+    assert f"{release.dossier_digest}, which the approvals name" in out
     assert json.loads(kept.read_bytes()) == release.dossier
     _, out, _ = signed_in(*export, "-o", str(tmp_path / "dossier.pdf"), code=0)
     assert (tmp_path / "dossier.pdf").read_bytes().startswith(b"%PDF-1.")
     _, _, err = signed_in(*export, "--format", "docx", code=1)
-    assert "There is no format docx" in err
+    assert "Unknown format docx" in err
     _, _, err = signed_in(*export, "-o", str(tmp_path / "gone" / "x.pdf"), code=1)
     assert "is not a folder" in err
     _, _, err = signed_in("releases", "export", "999", "-o", str(kept), code=1)
