@@ -23,11 +23,11 @@ Written by `tools/endpoints.py` from the tasks' declarations. The full descripti
 
 
 def page() -> str:
-    """Return the page: one row for each endpoint of each of Assay's own tasks."""
+    """Return the page: one row for each endpoint of each task of this repository."""
     rows = sorted(
         _row(task, endpoint)
         for task in TASKS.values()
-        if package_of(task.name).startswith("assay ")
+        if package_of(task.name).startswith(("assay ", "assay-tasks-extra "))
         for endpoint in task.endpoints
     )
     return HEAD + "".join(rows)

@@ -88,10 +88,9 @@ def _meaning(module: str, name: str) -> str:
     while above >= 0 and lines[above].startswith("# "):
         comment.insert(0, lines[above][2:])
         above -= 1
-    value = f"`= {ast.unparse(node)}`".replace("|", "\\|")
-    return " · ".join(
-        filter(None, (value if len(value) < 60 else "", _sentence(" ".join(comment))))
-    )
+    value = ast.unparse(node).replace("|", "\\|")
+    value = value if len(value) <= VALUE_MAX else f"{value[:VALUE_MAX]}…"
+    return " · ".join(filter(None, (f"`= {value}`", _sentence(" ".join(comment)))))
 
 
 def _assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:

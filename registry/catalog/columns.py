@@ -13,7 +13,9 @@ COLUMN = "x-assay-column"
 
 # A media column holds the SHA-256 of a file's bytes; the file is stored under that name.
 ImageFile = Annotated[str, Field(pattern=_SHA256, json_schema_extra={_KIND: "image"})]
+# A column of recordings: the SHA-256 of each file.
 AudioFile = Annotated[str, Field(pattern=_SHA256, json_schema_extra={_KIND: "audio"})]
+# A column of videos: the SHA-256 of each file.
 VideoFile = Annotated[str, Field(pattern=_SHA256, json_schema_extra={_KIND: "video"})]
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 MediaKind = Literal["image", "audio", "video"]
 MAX_TEXTS = 2_048
+# A text in the inputs of a request.
 TextInput = Annotated[str, Field(min_length=1, max_length=100_000)]
 # A file as a runner finds it: a binary stream while serving, a path while measuring.
 Media = Path | IO[bytes]
@@ -41,8 +42,11 @@ def _file(value: Any) -> Any:
 
 
 _SCHEMA = WithJsonSchema({"type": "string", "format": "binary"})
+# An image in the inputs of a request.
 ImageInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
+# A recording in the inputs of a request.
 AudioInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
+# A video in the inputs of a request.
 VideoInput = Annotated[Any, BeforeValidator(_file), _SCHEMA]
 
 
@@ -60,6 +64,24 @@ class Inputs(_Part):
     A subclass names the parts and their bounds; media have the types `ImageInput`,
     `AudioInput` and `VideoInput`.
     """
+
+
+class OneImage(Inputs):
+    """One image."""
+
+    image: ImageInput
+
+
+class OneRecording(Inputs):
+    """One recording."""
+
+    audio: AudioInput
+
+
+class OneVideo(Inputs):
+    """One video."""
+
+    video: VideoInput
 
 
 class Options(_Part):

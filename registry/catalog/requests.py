@@ -27,9 +27,13 @@ BYTES_PER_TOKEN = 3
 # Tags of a union's variants, which are no part of a path; so are those that begin with a tilde.
 _VARIANTS = {"one", "many"}
 
+# A short name in a request, such as that of a deployment.
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+# A text of a request.
 Text = Annotated[str, Field(min_length=1, max_length=1_000_000)]
+# A name that a caller gives its user.
 User = Annotated[str, Field(max_length=512)]
+# Short texts by name that a caller attaches to a request.
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -67,6 +71,7 @@ def one_or_many(value: Any) -> str:
     return "many" if isinstance(value, list) else "one"
 
 
+# One text, or a list of texts.
 Texts = Annotated[
     Annotated[Text, Tag("one")]
     | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS), Tag("many")],

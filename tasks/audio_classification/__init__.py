@@ -5,16 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 from operator import itemgetter
-from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from assay.plugins import declare
-from tasks.audio_classification.endpoints import (
-    AudioClassificationRequest,
-    read_audio_classification,
-)
-from tasks.audio_classification.schema import LabeledRecording, LabelOptions, OneRecording
 
 # A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
 _SILENCE = (
@@ -22,6 +16,15 @@ _SILENCE = (
     + b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 4_000, 4_000, 1, 8)
     + b"data" + struct.pack("<I", 400) + b"\x80" * 400
 )  # fmt: skip
+
+
+class LabeledRecording(BaseModel):
+    """One recording and its label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    audio: declare.AudioFile
+    label: str = Field(min_length=1, max_length=100)
 
 
 class TrainingHyperparameters(declare.ClassifierSettings):
@@ -33,11 +36,6 @@ class TrainingHyperparameters(declare.ClassifierSettings):
     learning_rate: float = Field(default=1e-4, gt=0, le=0.1)
     head_factor: float = Field(default=10.0, ge=0.1, le=100)
     shift: float = Field(default=0.0, ge=0, le=0.5)
-
-
-def evaluation_request(row: dict[str, Any]) -> tuple[OneRecording, LabelOptions]:
-    """Return the request that classifies the row's recording, with the scores of all labels."""
-    return OneRecording(audio=row["audio"]), LabelOptions()
 
 
 TASK = declare.Task(
@@ -63,18 +61,12 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="tasks.audio_classification.runner:AudioClassifierRunner",
     unit=declare.Unit.AUDIO_SECONDS,
-    input_schema=OneRecording,
-    option_schema=LabelOptions,
+    input_schema=declare.OneRecording,
+    option_schema=declare.LabelOptions,
     result_type=list[declare.Label],
     endpoints=(
-        declare.Endpoint(
-            "/v1/tasks/audio-classification",
-            read_audio_classification,
-            named=True,
-            content_types=declare.content_types("audio"),
-            takes_media=True,
-            request=AudioClassificationRequest,
-            summary="Hugging Face's shape: send the recording; the answer is `[{label, score}]`.",
+        declare.label_endpoint(
+            "audio-classification", "audio", declare.OneRecording, noun="recording"
         ),
     ),
     sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"top_k": 3}},
@@ -95,7 +87,7 @@ TASK = declare.Task(
         ),
     ),
     evaluation=declare.Evaluation(
-        request=evaluation_request,
+        request=declare.label_requests("audio", declare.OneRecording),
         score="tasks.audio_classification.score:score",
         metrics=(
             declare.Metric("accuracy", "Accuracy", proportion=True),

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from assay.plugins import declare, run
 from assay.plugins.run import Item
-from tasks.audio_classification.schema import LabelOptions, OneRecording
 
 # Computed at once: a long recording has many windows, whose attention would not fit into memory.
 WINDOWS_AT_ONCE = 16
@@ -28,7 +27,7 @@ class _Recording:
     top_k: int | None
 
 
-class AudioClassifierRunner:
+class AudioClassifierRunner(run.BaseRunner):
     """Returns one [{label, score}, …] for the recording.
 
     A recording that is longer than the model's window is cut into windows; its scores are the means
@@ -56,7 +55,9 @@ class AudioClassifierRunner:
                 f"preprocessor_config.json does not fit the model: {error}"
             ) from error
 
-    def prepare(self, request_id: str, inputs: OneRecording, options: LabelOptions) -> run.Prepared:
+    def prepare(
+        self, request_id: str, inputs: declare.OneRecording, options: declare.LabelOptions
+    ) -> run.Prepared:
         try:
             samples = run.read_audio(inputs.audio, self._features.rate)
         except run.UnreadableAudio as error:
@@ -81,12 +82,6 @@ class AudioClassifierRunner:
             self._result(logits, item.payload)
             for logits, item in zip(output.split(counts), items, strict=True)
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing a recording takes less than a second."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
     def _logits(self, windows: Tensor) -> Tensor:
         values = windows.to(self._model.device, self._model.dtype)

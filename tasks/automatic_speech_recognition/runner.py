@@ -47,7 +47,7 @@ class _Window:
     settings: _Settings
 
 
-class SpeechRunner:
+class SpeechRunner(run.BaseRunner):
     """Returns a `Window` for each part of the recording."""
 
     limits = run.BatchLimits(items=8, size=8)
@@ -101,12 +101,6 @@ class SpeechRunner:
         return [
             self._result(decoded, item.payload) for decoded, item in zip(output, items, strict=True)
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing a recording takes less than a second."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
     def _result(self, decoded: Decoded, window: _Window) -> Window:
         silent = decoded.no_speech_prob > NO_SPEECH and decoded.avg_logprob < LOW_LOGPROB

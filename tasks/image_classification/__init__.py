@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from assay.plugins import declare
-from tasks.image_classification.endpoints import (
-    ImageClassificationRequest,
-    read_image_classification,
-)
-from tasks.image_classification.schema import LabeledImage, LabelOptions, OneImage
 
 # A gray shirt on black, 32 × 32 pixels, as PNG in base64.
 SAMPLE_IMAGE = (
@@ -20,6 +14,15 @@ SAMPLE_IMAGE = (
     "UAAG4c8/DNkpQSfXgo60phQlCAU37wlERyTZbHe2qYgb1kr9HIvCN4XNTp+dXzZKJpKR9jIGhnTMCdOj9wLN/9AJ"
     "060PFOZlfusAAAAASUVORK5CYII="
 )
+
+
+class LabeledImage(BaseModel):
+    """One image and its label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image: declare.ImageFile
+    label: str = Field(min_length=1, max_length=100)
 
 
 class TrainingHyperparameters(declare.ClassifierSettings):
@@ -32,11 +35,6 @@ class TrainingHyperparameters(declare.ClassifierSettings):
     batch_size: int = Field(default=32, ge=1, le=512)
     head_factor: float = Field(default=1.0, ge=0.1, le=100)
     mirror: bool = False
-
-
-def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, LabelOptions]:
-    """Return the request that classifies the row's image, with the scores of all labels."""
-    return OneImage(image=row["image"]), LabelOptions()
 
 
 TASK = declare.Task(
@@ -75,19 +73,11 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="tasks.image_classification.runner:ImageClassifierRunner",
     unit=declare.Unit.IMAGES,
-    input_schema=OneImage,
-    option_schema=LabelOptions,
+    input_schema=declare.OneImage,
+    option_schema=declare.LabelOptions,
     result_type=list[declare.Label],
     endpoints=(
-        declare.Endpoint(
-            "/v1/tasks/image-classification",
-            read_image_classification,
-            named=True,
-            content_types=declare.content_types("image"),
-            takes_media=True,
-            request=ImageClassificationRequest,
-            summary="Hugging Face's shape: send the image; the answer is `[{label, score}]`.",
-        ),
+        declare.label_endpoint("image-classification", "image", declare.OneImage, noun="image"),
     ),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"top_k": 3}},
     playground=declare.Playground(body=None, path="/v1/tasks/image-classification/{model}"),
@@ -107,7 +97,7 @@ TASK = declare.Task(
         ),
     ),
     evaluation=declare.Evaluation(
-        request=evaluation_request,
+        request=declare.label_requests("image", declare.OneImage),
         score="tasks.image_classification.score:score",
         metrics=(
             declare.Metric("accuracy", "Accuracy", proportion=True),

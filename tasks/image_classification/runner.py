@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.plugins import run
+from assay.plugins import declare, run
 from assay.plugins.run import Item
-from tasks.image_classification.schema import LabelOptions, OneImage
 
 
-class ImageClassifierRunner:
+class ImageClassifierRunner(run.BaseRunner):
     """Returns one [{label, score}, …] for the image.
 
     Images that the processor makes equally large share a batch.
@@ -35,7 +34,9 @@ class ImageClassifierRunner:
         self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
         self._labels = run.label_names(self._model)
 
-    def prepare(self, request_id: str, inputs: OneImage, options: LabelOptions) -> run.Prepared:
+    def prepare(
+        self, request_id: str, inputs: declare.OneImage, options: declare.LabelOptions
+    ) -> run.Prepared:
         try:
             values = run.pixels(self._processor, run.read_image(inputs.image))
         except run.UnreadableImage as error:
@@ -55,9 +56,3 @@ class ImageClassifierRunner:
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
         ranked = run.ranked_labels(output, self._labels)
         return [labels[: item.payload[1]] for labels, item in zip(ranked, items, strict=True)]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing an image takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""

@@ -17,7 +17,7 @@ from tasks.image_feature_extraction.schema import Images
 CLASS_TOKEN = frozenset({"BeitModel", "DeiTModel", "Dinov2Model", "ViTModel"})
 
 
-class ImageFeaturesRunner:
+class ImageFeaturesRunner(run.BaseRunner):
     """The class token of transformers that have one, else what the model pools; for classifiers of
     timm, what their last layer reads."""
 
@@ -65,9 +65,3 @@ class ImageFeaturesRunner:
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
         vectors: list[Any] = output.cpu().tolist()
         return vectors
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing an image takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assay.plugins import declare
 from tasks.image_classification import SAMPLE_IMAGE
-from tasks.image_segmentation.endpoints import ImageSegmentationRequest, read_image_segmentation
-from tasks.image_segmentation.schema import ImageWithMask, OneImage, Segment, SegmentationOptions
+from tasks.image_segmentation.endpoints import ENDPOINT
+from tasks.image_segmentation.schema import ImageWithMask, Segment, SegmentationOptions
 
 # Models that answer with a score of each label for each pixel; the recipe trains these.
 TRAINED = (
@@ -39,9 +39,9 @@ class TrainingHyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, SegmentationOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[declare.OneImage, SegmentationOptions]:
     """Return the request that segments the row's image."""
-    return OneImage(image=row["image"]), SegmentationOptions()
+    return declare.OneImage(image=row["image"]), SegmentationOptions()
 
 
 TASK = declare.Task(
@@ -57,20 +57,10 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="tasks.image_segmentation.runner:SegmenterRunner",
     unit=declare.Unit.IMAGES,
-    input_schema=OneImage,
+    input_schema=declare.OneImage,
     option_schema=SegmentationOptions,
     result_type=list[Segment],
-    endpoints=(
-        declare.Endpoint(
-            "/v1/tasks/image-segmentation",
-            read_image_segmentation,
-            named=True,
-            content_types=declare.content_types("image"),
-            takes_media=True,
-            request=ImageSegmentationRequest,
-            summary="Hugging Face's shape: send the image; the answer is `[{label, score, mask}]`.",
-        ),
-    ),
+    endpoints=(ENDPOINT,),
     sample={"inputs": SAMPLE_IMAGE},
     playground=declare.Playground(body=None, path="/v1/tasks/image-segmentation/{model}"),
     row=ImageWithMask,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from assay.plugins import declare
-from tasks.image_segmentation.schema import OneImage, SegmentationOptions
+from tasks.image_segmentation.schema import SegmentationOptions
 
 
 class Parameters(declare.Strict):
@@ -27,24 +26,17 @@ class ImageSegmentationRequest(declare.MediaRequest):
     parameters: Parameters | None = None
 
 
-def read_image_segmentation(body: declare.Body, request_id: str, name: str) -> declare.Plan:
-    """Read an image, raw or as JSON. Raises RequestInvalid."""
-    image, request = declare.read_file(body, "image", ImageSegmentationRequest)
-    given = request.parameters.threshold if request and request.parameters else None
-    return declare.Plan(
-        model=name,
-        inputs=OneImage(image=image),
-        renderer=SegmentsRenderer(),
-        tokens=0,
-        prompt_tokens=0,
-        units=1,
-        options=SegmentationOptions(threshold=given or 0.0),
-    )
+def _options(request: ImageSegmentationRequest | None) -> SegmentationOptions:
+    threshold = request.parameters.threshold if request and request.parameters else None
+    return SegmentationOptions(threshold=threshold or 0.0)
 
 
-@dataclass(slots=True)
-class SegmentsRenderer:
-    """[{label, score, mask}, …], the largest first; `mask` is a PNG in base64."""
-
-    def whole(self, answer: declare.Answer) -> list[Any]:
-        return list(answer.results[0])
+# A result is [{label, score, mask}, …], the largest first; `mask` is a PNG in base64.
+ENDPOINT = declare.file_endpoint(
+    "image-segmentation",
+    "image",
+    declare.OneImage,
+    ImageSegmentationRequest,
+    summary="Hugging Face's shape: send the image; the answer is `[{label, score, mask}]`.",
+    options=_options,
+)

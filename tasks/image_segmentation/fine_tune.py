@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from assay.plugins import declare, run
 from tasks.image_segmentation import TASK, TRAINED, TrainingHyperparameters
 from tasks.image_segmentation.masks import crowded, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
 
-MIN_ROWS = 8
 _SHAPE = '{"image": "<SHA-256>", "mask": "<SHA-256>", "categories": […]}'
-
-Rows = list[dict[str, Any]]
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
@@ -31,69 +25,23 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         BadMaterial: Rows, files, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
-    settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
-    if request.media is None:
-        raise run.BadMaterial("The dataset's images are missing.")
-    rows, dropped = run.distinct_rows(run.read_rows(request.train_file, _is_row, _SHAPE), "image")
-    if dropped:
-        progress.warn(f"{dropped} repeated images are left out; each image counts once.")
-    labels = _labels(rows)
-    train_rows, validation_rows = run.hold_out(rows, settings.validation_fraction, settings.seed)
-    progress.log(
-        f"{len(train_rows)} images to train on and {len(validation_rows)} to validate on, "
-        f"categories {', '.join(labels)}."
-    )
-    transformers.set_seed(settings.seed)
-    model, processor = _model(request, labels)
-    media = request.media
-
-    def images(part: Rows, *, mirror: bool = False) -> _Images:
-        return _Images(part, media, labels, processor, mirror=mirror)
-
-    steps = run.step_count(len(train_rows), settings)
-    validation = images(validation_rows)
-    trainer = run.MonitoredTrainer(
-        progress=progress,
-        model=model,
-        args=run.training_arguments(
+    return run.train_on_regions(
+        request,
+        progress,
+        settings=run.parse_settings(TrainingHyperparameters, request.hyperparameters),
+        is_row=_is_row,
+        shape=_SHAPE,
+        labels_of=_labels,
+        noun="categories",
+        load=partial(
+            run.load_for_regions,
             request,
-            settings.seed,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=32,
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(steps * settings.warmup_ratio),
-            lr_scheduler_type="cosine",
-            train_sampling_strategy="random",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="loss",
-            greater_is_better=False,
-            prediction_loss_only=True,
+            TASK.architectures,
+            trained_as=_trained,
+            semantic_loss_ignore_index=declare.IGNORED_PIXEL,
         ),
-        train_dataset=images(train_rows, mirror=settings.mirror),
-        eval_dataset=validation,
-        data_collator=_stacked,
-    )
-    metrics, notes = run.run_trainer(trainer, processor, request, progress)
-    measured = _measured(trainer.model, validation, progress)
-    return run.TrainingResult(
-        metrics={
-            "validation_loss": metrics["eval_loss"],
-            "validation_mean_iou": measured["mean_iou"],
-            "validation_pixel_accuracy": measured["pixel_accuracy"],
-        },
-        parameters={
-            **settings.model_dump(),
-            "rows": len(rows) + dropped,
-            "rows_left_out": dropped,
-            "train_rows": len(train_rows),
-            "validation_rows": len(validation_rows),
-            "steps": trainer.state.max_steps,
-        },
-        notes=notes,
+        images=_Images,
+        measure=_measured,
     )
 
 
@@ -105,37 +53,17 @@ def _is_row(row: dict[str, Any]) -> bool:
     )
 
 
-def _labels(rows: Rows) -> list[str]:
+def _labels(rows: list[dict[str, Any]]) -> list[str]:
     """Return the categories in the order in which rows name them, the background first as a rule.
 
     Raises:
-        BadMaterial: there are too few or too many, or too few rows.
+        BadMaterial: there are too few or too many.
     """
     labels = list(dict.fromkeys(label for row in rows for label in row["categories"]))
     crowded(labels)
     if len(labels) < 2:
         raise run.BadMaterial("The masks have one category; a segmenter needs two or more.")
-    if len(rows) < MIN_ROWS:
-        raise run.BadMaterial(
-            f"There are {len(rows)} different images; at least {MIN_ROWS} are used."
-        )
     return labels
-
-
-def _model(request: run.TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
-    try:
-        processor = run.load_image_processor(request.base, whole=True)
-    except run.UnsupportedModel as error:
-        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    model = run.load_base(
-        request.base,
-        TASK.architectures,
-        trained_as=_trained,
-        semantic_loss_ignore_index=declare.IGNORED_PIXEL,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    return model, processor
 
 
 def _trained(architecture: str) -> str:
@@ -146,62 +74,32 @@ def _trained(architecture: str) -> str:
     return architecture
 
 
-def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    if len({tuple(each["pixel_values"].shape) for each in examples}) > 1:
-        raise run.BadMaterial(
-            "The base's processor makes images of different sizes; use one that resizes to a "
-            "fixed size."
-        )
-    return {name: torch.stack([each[name] for each in examples]) for name in examples[0]}
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def _measured(model: Any, validation: _Images, progress: run.Progress) -> dict[str, float]:
-    """Return IoU of the weights that are kept, on the validation rows, in the processor's size."""
-    model.eval()
-    labels = validation.labels
+def _measured(model: Any, images: run.RegionImages, progress: run.Progress) -> dict[str, float]:
+    """Return IoU in the processor's size."""
+    labels = images.labels
     counts = np.zeros((len(labels) + 1, len(labels) + 1), dtype=np.int64)
-    for number in range(len(validation)):
-        if progress.should_stop():
-            raise run.Cancelled
-        example = validation[number]
+    for _, example in run.examples_of(images, progress):
         logits = model(pixel_values=example["pixel_values"][None].to(model.device)).logits.cpu()
         truth = example["labels"].numpy()
         best = torch.nn.functional.interpolate(logits, size=truth.shape, mode="bilinear").argmax(1)
         counts += pixel_counts(truth, best[0].numpy(), len(labels))
-    return scores(counts, labels)
+    measured = scores(counts, labels)
+    return {name: measured[name] for name in ("mean_iou", "pixel_accuracy")}
 
 
-class _Images(Dataset[dict[str, Tensor]]):  # type: ignore[misc]
+class _Images(run.RegionImages):
     """Processed images and masks."""
 
-    def __init__(
-        self,
-        rows: Rows,
-        folder: Path,
-        labels: list[str],
-        processor: Any,
-        *,
-        mirror: bool,
-    ) -> None:
-        self.labels = labels
-        self._rows, self._folder = rows, folder
-        self._processor, self._mirror = processor, mirror
-        self._values = run.KeptFiles(self._read)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        values, mask = self._values[index]
-        if self._mirror and torch.rand(()) < 0.5:
+        values, mask = self.values[index]
+        if self.mirrored():
             values, mask = values.flip(-1), mask.flip(-1)
         return {"pixel_values": values, "labels": mask.long()}
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        row = self._rows[index]
-        values = run.read_pixels(self._folder / row["image"], self._processor)
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        row = self.rows[index]
+        values = run.read_pixels(self.folder / row["image"], self.processor)
         _, height, width = values.shape
-        mask = read_mask(self._folder / row["mask"], row["categories"], self.labels)
+        mask = read_mask(self.folder / row["mask"], row["categories"], self.labels)
         small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
         return values, torch.from_numpy(np.array(small))

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from assay.plugins import run
+from assay.plugins import declare, run
 from assay.plugins.run import Item
-from tasks.image_segmentation.schema import OneImage, Segment, SegmentationOptions
+from tasks.image_segmentation.schema import Segment, SegmentationOptions
 
 # Each label's mask is as large as the image, so images and labels are bounded.
 MAX_PIXELS = 12_000_000
@@ -24,7 +24,7 @@ MAX_SEGMENTS = 32
 MAX_SIDE = 512
 
 
-class SegmenterRunner:
+class SegmenterRunner(run.BaseRunner):
     """Returns one [{label, score, mask}, …].
 
     Images that the processor makes equally large share a batch.
@@ -46,7 +46,7 @@ class SegmenterRunner:
         self._labels = run.label_names(self._model)
 
     def prepare(
-        self, request_id: str, inputs: OneImage, options: SegmentationOptions
+        self, request_id: str, inputs: declare.OneImage, options: SegmentationOptions
     ) -> run.Prepared:
         try:
             image = run.read_image(inputs.image)
@@ -77,12 +77,6 @@ class SegmenterRunner:
             segments(logits, self._labels, size=item.payload[1], threshold=item.payload[2])
             for logits, item in zip(output.float(), items, strict=True)
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing an image takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
 
 def _logits_of_queries(output: Any) -> Tensor:

@@ -20,12 +20,6 @@ class ImageWithMask(BaseModel):
     categories: declare.Categories
 
 
-class OneImage(declare.Inputs):
-    """One image."""
-
-    image: declare.ImageInput
-
-
 class SegmentationOptions(declare.Options):
     """Segments with a lower score than `threshold` are left out."""
 

@@ -55,7 +55,14 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     trainer = _Trainer(
         progress=progress,
         model=model,
-        args=_arguments(request, settings),
+        args=run.step_arguments(
+            request,
+            settings,
+            save_steps=CHECKPOINT_STEPS,
+            bf16=run.fast_bfloat16(),
+            # By these the Trainer sees that an example has a loss.
+            label_names=["labels"],
+        ),
         train_dataset=training,
         eval_dataset=validation,
         data_collator=lambda examples: _collated(examples, tokenizer.pad_token_id),
@@ -135,30 +142,6 @@ def _tokens(
             f"is {max_length}. Raise it, or shorten the row."
         )
     return found
-
-
-def _arguments(
-    request: run.TrainingRequest, settings: VisionHyperparameters
-) -> transformers.TrainingArguments:
-    return run.training_arguments(
-        request,
-        settings.seed,
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        weight_decay=settings.weight_decay,
-        warmup_steps=round(settings.steps * settings.warmup_ratio),
-        lr_scheduler_type="cosine",
-        train_sampling_strategy="random",
-        eval_strategy="no",
-        save_strategy="steps",
-        save_steps=CHECKPOINT_STEPS,
-        logging_steps=10,
-        bf16=run.fast_bfloat16(),
-        label_names=["labels"],
-        prediction_loss_only=True,
-    )
 
 
 def _collated(examples: Sequence[dict[str, Any]], padding: int) -> dict[str, Tensor]:

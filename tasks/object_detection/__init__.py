@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assay.plugins import declare
 from tasks.image_classification import SAMPLE_IMAGE
-from tasks.object_detection.endpoints import ObjectDetectionRequest, read_object_detection
-from tasks.object_detection.schema import Detection, DetectionOptions, ImageWithBoxes, OneImage
+from tasks.object_detection.endpoints import ENDPOINT
+from tasks.object_detection.schema import Detection, DetectionOptions, ImageWithBoxes
 
 
 class TrainingHyperparameters(BaseModel):
@@ -33,9 +33,9 @@ class TrainingHyperparameters(BaseModel):
     seed: int = Field(default=17, ge=0, le=2**31 - 1)
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[OneImage, DetectionOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[declare.OneImage, DetectionOptions]:
     """Return the request that finds the objects of the row's image, also doubtful ones."""
-    return OneImage(image=row["image"]), DetectionOptions()
+    return declare.OneImage(image=row["image"]), DetectionOptions()
 
 
 TASK = declare.Task(
@@ -58,20 +58,10 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="tasks.object_detection.runner:ObjectDetectorRunner",
     unit=declare.Unit.IMAGES,
-    input_schema=OneImage,
+    input_schema=declare.OneImage,
     option_schema=DetectionOptions,
     result_type=list[Detection],
-    endpoints=(
-        declare.Endpoint(
-            "/v1/tasks/object-detection",
-            read_object_detection,
-            named=True,
-            content_types=declare.content_types("image"),
-            takes_media=True,
-            request=ObjectDetectionRequest,
-            summary="Hugging Face's shape: send the image; the answer is `[{label, score, box}]`.",
-        ),
-    ),
+    endpoints=(ENDPOINT,),
     sample={"inputs": SAMPLE_IMAGE, "parameters": {"threshold": 0.3}},
     playground=declare.Playground(body=None, path="/v1/tasks/object-detection/{model}"),
     row=ImageWithBoxes,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from assay.plugins import declare
-from tasks.object_detection.schema import DetectionOptions, OneImage
+from tasks.object_detection.schema import DetectionOptions
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -25,27 +24,25 @@ class ObjectDetectionRequest(declare.MediaRequest):
     parameters: Parameters | None = None
 
 
-def read_object_detection(body: declare.Body, request_id: str, name: str) -> declare.Plan:
-    """Read an image, raw or as JSON. Raises RequestInvalid."""
-    image, request = declare.read_file(body, "image", ObjectDetectionRequest)
-    given = request.parameters.threshold if request and request.parameters else None
-    return declare.Plan(
-        model=name,
-        inputs=OneImage(image=image),
-        renderer=BoxesRenderer(),
-        tokens=0,
-        prompt_tokens=0,
-        units=1,
-        options=DetectionOptions(threshold=DEFAULT_THRESHOLD if given is None else given),
-    )
+def _options(request: ObjectDetectionRequest | None) -> DetectionOptions:
+    threshold = request.parameters.threshold if request and request.parameters else None
+    return DetectionOptions(threshold=DEFAULT_THRESHOLD if threshold is None else threshold)
 
 
-@dataclass(slots=True)
-class BoxesRenderer:
-    """[{label, score, box: {xmin, ymin, xmax, ymax}}, …], best first, in whole pixels."""
+def _boxes(result: Any) -> list[Any]:
+    """Return [{label, score, box: {xmin, ymin, xmax, ymax}}, …], best first, in whole pixels."""
+    return [
+        {**each, "box": {side: round(value) for side, value in each["box"].items()}}
+        for each in result
+    ]
 
-    def whole(self, answer: declare.Answer) -> list[Any]:
-        return [
-            {**found, "box": {side: round(value) for side, value in found["box"].items()}}
-            for found in answer.results[0]
-        ]
+
+ENDPOINT = declare.file_endpoint(
+    "object-detection",
+    "image",
+    declare.OneImage,
+    ObjectDetectionRequest,
+    summary="Hugging Face's shape: send the image; the answer is `[{label, score, box}]`.",
+    options=_options,
+    result=_boxes,
+)

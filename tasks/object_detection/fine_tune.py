@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from assay.plugins import run
 from tasks.object_detection import TASK, TrainingHyperparameters
@@ -18,11 +16,8 @@ from tasks.object_detection.measures import average_precision, corners
 from tasks.object_detection.runner import MAX_SIDE, detections
 
 MAX_LABELS = 1_000
-MIN_ROWS = 8
 MIN_BOXES_PER_LABEL = 4
 _SHAPE = '{"image": "<SHA-256>", "objects": {"bbox": […], "categories": […]}}'
-
-Rows = list[dict[str, Any]]
 
 
 def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingResult:
@@ -33,69 +28,23 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         Cancelled: `progress` said so.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
-    if request.media is None:
-        raise run.BadMaterial("The dataset's images are missing.")
-    rows, dropped = run.distinct_rows(run.read_rows(request.train_file, _is_row, _SHAPE), "image")
-    if dropped:
-        progress.warn(f"{dropped} repeated images are left out; each image counts once.")
-    labels = _labels(rows)
-    train_rows, validation_rows = run.hold_out(rows, settings.validation_fraction, settings.seed)
-    progress.log(
-        f"{len(train_rows)} images to train on and {len(validation_rows)} to validate on, "
-        f"labels {', '.join(labels)}."
-    )
-    transformers.set_seed(settings.seed)
-    model, processor = _model(request, labels)
-    media = request.media
-
-    def images(part: Rows, *, mirror: bool = False) -> _Images:
-        return _Images(part, media, labels, processor, mirror=mirror)
-
-    steps = run.step_count(len(train_rows), settings)
-    validation = images(validation_rows)
-    trainer = run.MonitoredTrainer(
-        progress=progress,
-        model=model,
-        args=run.training_arguments(
+    return run.train_on_regions(
+        request,
+        progress,
+        settings=settings,
+        is_row=_is_row,
+        shape=_SHAPE,
+        labels_of=_labels,
+        noun="labels",
+        load=partial(
+            run.load_for_regions,
             request,
-            settings.seed,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=32,
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(steps * settings.warmup_ratio),
-            max_grad_norm=settings.max_gradient,
-            lr_scheduler_type="cosine",
-            train_sampling_strategy="random",
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="loss",
-            greater_is_better=False,
-            prediction_loss_only=True,
+            TASK.architectures,
+            image_settings={"max_side": MAX_SIDE},
         ),
-        train_dataset=images(train_rows, mirror=settings.mirror),
-        eval_dataset=validation,
-        data_collator=_stacked,
-    )
-    metrics, notes = run.run_trainer(trainer, processor, request, progress)
-    precision = _measured(trainer.model, processor, validation, progress)
-    return run.TrainingResult(
-        metrics={
-            "validation_loss": metrics["eval_loss"],
-            "validation_map": precision["map"],
-            "validation_map_50": precision["map_50"],
-        },
-        parameters={
-            **settings.model_dump(),
-            "rows": len(rows) + dropped,
-            "rows_left_out": dropped,
-            "train_rows": len(train_rows),
-            "validation_rows": len(validation_rows),
-            "steps": trainer.state.max_steps,
-        },
-        notes=notes,
+        images=_Images,
+        measure=_measured,
+        max_grad_norm=settings.max_gradient,
     )
 
 
@@ -109,7 +58,7 @@ def _is_row(row: dict[str, Any]) -> bool:
     )
 
 
-def _labels(rows: Rows) -> list[str]:
+def _labels(rows: list[dict[str, Any]]) -> list[str]:
     """Return the labels in alphabetical order. Raises BadMaterial."""
     counts = Counter(label for row in rows for label in row["objects"]["categories"])
     if not 1 <= len(counts) <= MAX_LABELS:
@@ -121,92 +70,40 @@ def _labels(rows: Rows) -> list[str]:
         raise run.BadMaterial(
             f"The label {rare[0]!r} has {counts[rare[0]]} boxes; each needs {MIN_BOXES_PER_LABEL}."
         )
-    if len(rows) < MIN_ROWS:
-        raise run.BadMaterial(
-            f"There are {len(rows)} different images; at least {MIN_ROWS} are used."
-        )
     return sorted(counts)
 
 
-def _model(request: run.TrainingRequest, labels: list[str]) -> tuple[Any, Any]:
-    try:
-        processor = run.load_image_processor(request.base, max_side=MAX_SIDE, whole=True)
-    except run.UnsupportedModel as error:
-        raise run.BadMaterial(f"The base cannot be trained. {error}") from error
-    model = run.load_base(
-        request.base,
-        TASK.architectures,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    return model, processor
-
-
-def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if len({tuple(each["pixel_values"].shape) for each in examples}) > 1:
-        raise run.BadMaterial(
-            "The base's processor makes images of different sizes; use one that resizes to a "
-            "fixed size."
-        )
-    return {
-        "pixel_values": torch.stack([each["pixel_values"] for each in examples]),
-        "labels": [each["labels"] for each in examples],
-    }
-
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def _measured(
-    model: Any, processor: Any, validation: _Images, progress: run.Progress
-) -> dict[str, float]:
-    """Return the average precision of the weights that are kept, on the validation rows."""
-    model.eval()
+def _measured(model: Any, images: _Images, progress: run.Progress) -> dict[str, float]:
+    """Return the average precision."""
     found = []
-    for number in range(len(validation)):
-        if progress.should_stop():
-            raise run.Cancelled
-        values = validation[number]["pixel_values"][None].to(model.device)
-        size = validation.sizes[number]
-        (each,) = processor.post_process_object_detection(
-            model(pixel_values=values), threshold=0.0, target_sizes=[size]
+    for number, example in run.examples_of(images, progress):
+        size = images.sizes[number]
+        (each,) = images.processor.post_process_object_detection(
+            model(pixel_values=example["pixel_values"][None].to(model.device)),
+            threshold=0.0,
+            target_sizes=[size],
         )
-        found.append(
-            detections(
-                {name: value.cpu() for name, value in each.items()},
-                validation.labels,
-                size=size,
-                threshold=0.0,
-            )
-        )
-    return average_precision([row["objects"] for row in validation.rows], found, validation.labels)
+        boxes = {name: value.cpu() for name, value in each.items()}
+        found.append(detections(boxes, images.labels, size=size, threshold=0.0))
+    precision = average_precision([row["objects"] for row in images.rows], found, images.labels)
+    return {name: precision[name] for name in ("map", "map_50")}
 
 
-class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
+class _Images(run.RegionImages):
     """Processed images with their boxes."""
 
     def __init__(
-        self,
-        rows: Rows,
-        folder: Path,
-        labels: list[str],
-        processor: Any,
-        *,
-        mirror: bool,
+        self, rows: Any, folder: Path, labels: list[str], processor: Any, *, mirror: bool
     ) -> None:
-        self.rows, self.labels = rows, labels
+        super().__init__(rows, folder, labels, processor, mirror=mirror)
         self.sizes: dict[int, tuple[int, int]] = {}
-        self._folder, self._processor = folder, processor
         self._number = {label: index for index, label in enumerate(labels)}
-        self._mirror = mirror
-        self._values = run.KeptFiles(self._read)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        values = self._values[index]
+        values = self.values[index]
         objects, (height, width) = self.rows[index]["objects"], self.sizes[index]
         boxes = corners(objects, width, height) / torch.tensor([width, height, width, height])
-        if self._mirror and torch.rand(()) < 0.5:
+        if self.mirrored():
             values = values.flip(-1)
             boxes = torch.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
         middle, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -220,11 +117,11 @@ class _Images(Dataset[dict[str, Any]]):  # type: ignore[misc]
             },
         }
 
-    def _read(self, index: int) -> Tensor:
-        path = self._folder / self.rows[index]["image"]
+    def read(self, index: int) -> Tensor:
+        path = self.folder / self.rows[index]["image"]
         try:
             image = run.read_image(path)
         except run.UnreadableImage as error:
             raise run.BadMaterial(f"Image {path.name}: {error}") from error
         self.sizes[index] = (image.height, image.width)
-        return run.pixels(self._processor, image)
+        return run.pixels(self.processor, image)

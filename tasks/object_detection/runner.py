@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.plugins import run
+from assay.plugins import declare, run
 from assay.plugins.run import Item
-from tasks.object_detection.schema import Detection, DetectionOptions, OneImage
+from tasks.object_detection.schema import Detection, DetectionOptions
 
 # DETR's own processors make the longer side at most 1,333 pixels.
 MAX_SIDE = 1_344
@@ -19,7 +19,7 @@ MAX_SIDE = 1_344
 MAX_OBJECTS = 100
 
 
-class ObjectDetectorRunner:
+class ObjectDetectorRunner(run.BaseRunner):
     """Returns one [{label, score, box}, …].
 
     Images that the processor makes equally large share a batch, so that none is padded.
@@ -40,7 +40,9 @@ class ObjectDetectorRunner:
         self._model = run.load_model(folder, architectures, dtype=dtype, device=device)
         self._labels = run.label_names(self._model)
 
-    def prepare(self, request_id: str, inputs: OneImage, options: DetectionOptions) -> run.Prepared:
+    def prepare(
+        self, request_id: str, inputs: declare.OneImage, options: DetectionOptions
+    ) -> run.Prepared:
         try:
             image = run.read_image(inputs.image)
         except run.UnreadableImage as error:
@@ -67,12 +69,6 @@ class ObjectDetectorRunner:
             detections(each, self._labels, size=item.payload[1], threshold=item.payload[2])
             for each, item in zip(found, items, strict=True)
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing an image takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
 
 def detections(

@@ -19,12 +19,6 @@ class ImageWithBoxes(BaseModel):
     objects: declare.Boxes
 
 
-class OneImage(declare.Inputs):
-    """One image."""
-
-    image: declare.ImageInput
-
-
 class DetectionOptions(declare.Options):
     """Objects with a lower score than `threshold` are left out."""
 

@@ -46,27 +46,12 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         purpose="a question answering model",
     )
     examples = encoded(train_rows, tokenizer, settings.max_length)
-    steps = -(-len(examples) // settings.batch_size) * settings.epochs
     trainer = run.HeadTrainer(
         head=("qa_outputs",),
         progress=progress,
         model=model,
-        args=run.training_arguments(
-            request,
-            settings.seed,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=32,
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(steps * settings.warmup_ratio),
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="loss",
-            greater_is_better=False,
-            label_names=["start_positions", "end_positions"],
-            bf16=run.fast_bfloat16(),
+        args=run.epoch_arguments(
+            request, settings, len(examples), label_names=["start_positions", "end_positions"]
         ),
         train_dataset=examples,
         eval_dataset=encoded(validation_rows, tokenizer, settings.max_length),

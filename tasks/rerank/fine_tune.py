@@ -60,7 +60,9 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         progress=progress,
         model=model,
         compute_loss_func=_loss,
-        args=_arguments(request, settings, len(train_pairs)),
+        args=run.epoch_arguments(
+            request, settings, len(train_pairs), best="mrr_10", label_names=["labels"]
+        ),
         train_dataset=_encoded(train_pairs, tokenizer, settings.max_length),
         eval_dataset=_encoded(validation_pairs, tokenizer, settings.max_length),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
@@ -171,29 +173,6 @@ def _metrics(prediction: Any) -> dict[str, float]:
         for found in groups.values()
     ]
     return {"mrr_10": float(np.mean(ranks))}
-
-
-def _arguments(
-    request: run.TrainingRequest, settings: CrossEncoderHyperparameters, rows: int
-) -> transformers.TrainingArguments:
-    steps = run.step_count(rows, settings)
-    return run.training_arguments(
-        request,
-        settings.seed,
-        num_train_epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=32,
-        weight_decay=settings.weight_decay,
-        warmup_steps=round(steps * settings.warmup_ratio),
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        load_best_model_at_end=True,
-        metric_for_best_model="mrr_10",
-        greater_is_better=True,
-        label_names=["labels"],
-        bf16=run.fast_bfloat16(),
-    )
 
 
 def _loss(outputs: Any, labels: torch.Tensor, **_: Any) -> torch.Tensor:

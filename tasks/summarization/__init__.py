@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
 from assay.plugins import declare
-from tasks.summarization.endpoints import SummaryRequest, read_summary
-from tasks.summarization.schema import (
-    SummarizedText,
-    SummaryInputs,
-    SummaryOptions,
-    evaluation_request,
-    feedback_row,
-    row_input,
-)
 
 _TEXT = (
     "The office in Porto is closed from Monday to Wednesday because of repairs to the roof. "
     "Mail is answered by the colleagues in Lagos."
 )
+
+
+class SummarizedText(BaseModel):
+    """A text and its summary."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: declare.SequenceText
+    summary: declare.SequenceText
+
+
+def read_summary(body: declare.Body, request_id: str, name: str) -> declare.Plan:
+    """Read the request; `name` is the deployment, from the path. Raises RequestInvalid."""
+    return declare.read_sequence(body, name, declare.SequenceRequest, "summary_text")
+
+
+def evaluation_request(
+    row: dict[str, Any],
+) -> tuple[declare.SequenceInputs, declare.SequenceOptions]:
+    """Return the request that writes the summary of the row's text."""
+    return declare.SequenceInputs(text=row["text"]), declare.SequenceOptions()
+
+
+def feedback_row(inputs: declare.SequenceInputs, answer: str) -> dict[str, Any]:
+    """Return the row that teaches the summary of a text."""
+    return {"text": inputs.text, "summary": answer}
+
 
 TASK = declare.Task(
     interface=1,
@@ -33,24 +56,24 @@ TASK = declare.Task(
         "T5ForConditionalGeneration",
     ),
     engine=declare.BATCH,
-    runner="tasks.summarization.runner:SummaryRunner",
+    runner="assay.plugins.run:SequenceRunner",
     unit=declare.Unit.CHARACTERS,
     endpoints=(
         declare.Endpoint(
             "/v1/tasks/summarization",
             read_summary,
             named=True,
-            request=SummaryRequest,
+            request=declare.SequenceRequest,
             summary="Hugging Face's shape: `[{summary_text}]`.",
         ),
     ),
-    input_schema=SummaryInputs,
-    option_schema=SummaryOptions,
+    input_schema=declare.SequenceInputs,
+    option_schema=declare.SequenceOptions,
     result_type=str,
     sample={"inputs": _TEXT},
     playground=declare.Playground(body={"inputs": "$text"}, text=_TEXT),
     row=SummarizedText,
-    row_input=row_input,
+    row_input=itemgetter("text"),
     examples=(
         {"text": _TEXT, "summary": "Porto is closed until Wednesday; Lagos answers the mail."},
         {

@@ -64,7 +64,14 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
-        args=_arguments(request, settings),
+        args=run.step_arguments(
+            request,
+            settings,
+            save_steps=CHECKPOINT_STEPS,
+            per_device_eval_batch_size=64,
+            # By these the Trainer sees that an example has a loss.
+            label_names=["latents"],
+        ),
         train_dataset=train_set,
         eval_dataset=validation_set,
         data_collator=_collated,
@@ -172,30 +179,6 @@ def _collated(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         "latents": torch.stack([each["latents"] for each in examples]),
         "captions": torch.tensor([each["caption"] for each in examples]),
     }
-
-
-def _arguments(
-    request: run.TrainingRequest, settings: DenoiserHyperparameters
-) -> transformers.TrainingArguments:
-    return run.training_arguments(
-        request,
-        settings.seed,
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=64,
-        weight_decay=settings.weight_decay,
-        warmup_steps=round(settings.steps * settings.warmup_ratio),
-        lr_scheduler_type="cosine",
-        train_sampling_strategy="random",
-        eval_strategy="no",
-        save_strategy="steps",
-        save_steps=CHECKPOINT_STEPS,
-        logging_steps=10,
-        # By these the Trainer sees that an example has a loss.
-        label_names=["latents"],
-        prediction_loss_only=True,
-    )
 
 
 def _save(pipe: Any, base: Path, output: Path) -> None:

@@ -40,7 +40,7 @@ class _Speech:
     options: SpeechOptions
 
 
-class PiperRunner:
+class PiperRunner(run.BaseRunner):
     """Returns one recording of the text."""
 
     limits = run.BatchLimits(items=4, size=4)
@@ -100,12 +100,6 @@ class PiperRunner:
             _recording(samples, self._rate, item.payload.options.format)
             for samples, item in zip(output, items, strict=True)
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: phonemes take milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
     def _sentences(self, clauses: list[Clause]) -> list[list[int]]:
         """Return the numbers of each sentence; one that is too long ends at a clause."""

@@ -61,27 +61,11 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         label2id={label: number for number, label in enumerate(labels)},
     )
     examples = _encoded(train_rows, tokenizer, labels, settings.max_length)
-    steps = -(-len(examples) // settings.batch_size) * settings.epochs
     trainer = run.HeadTrainer(
         head=() if keeps_head else ("classifier",),
         progress=progress,
         model=model,
-        args=run.training_arguments(
-            request,
-            settings.seed,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=32,
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(steps * settings.warmup_ratio),
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="f1",
-            greater_is_better=True,
-            bf16=run.fast_bfloat16(),
-        ),
+        args=run.epoch_arguments(request, settings, len(examples), best="f1"),
         train_dataset=examples,
         eval_dataset=_encoded(validation_rows, tokenizer, labels, settings.max_length),
         data_collator=transformers.DataCollatorForTokenClassification(tokenizer),

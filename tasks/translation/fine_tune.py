@@ -1,10 +1,8 @@
-"""Train an encoder with a decoder, all weights, to translate texts."""
+"""Train an encoder with a decoder, all weights, to write a translation of a text."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from assay.plugins import declare, run
+from assay.plugins import run
 from tasks.translation import TASK
 
 
@@ -16,19 +14,5 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
         Cancelled: `progress` said so.
     """
     return run.fit_sequences(
-        request,
-        progress,
-        pairs=read_pairs(request.train_file),
-        settings=run.parse_settings(declare.SequenceSettings, request.hyperparameters),
-        architectures=TASK.architectures,
+        request, progress, columns=("source", "target"), architectures=TASK.architectures
     )
-
-
-def read_pairs(path: Any) -> list[tuple[str, str]]:
-    """Return text and translation of each row. Raises BadMaterial."""
-    rows = run.read_rows(
-        path,
-        lambda row: all(isinstance(row.get(key), str) and row[key] for key in ("source", "target")),
-        '{"source": "…", "target": "…"}',
-    )
-    return [(row["source"], row["target"]) for row in rows]

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from assay.plugins import declare
-from tasks.video_classification.endpoints import (
-    VideoClassificationRequest,
-    read_video_classification,
-)
-from tasks.video_classification.schema import LabeledVideo, LabelOptions, OneVideo
 
 # A gray square that moves to the right, 4 frames of 32 × 32 pixels, as GIF in base64.
 SAMPLE_VIDEO = (
@@ -25,6 +19,15 @@ SAMPLE_VIDEO = (
 )
 
 
+class LabeledVideo(BaseModel):
+    """One video and its label."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    video: declare.VideoFile
+    label: str = Field(min_length=1, max_length=100)
+
+
 class TrainingHyperparameters(declare.ClassifierSettings):
     """Settings of training. The new head learns `head_factor` times as fast as the rest."""
 
@@ -32,11 +35,6 @@ class TrainingHyperparameters(declare.ClassifierSettings):
     learning_rate: float = Field(default=1e-3, gt=0, le=0.1)
     batch_size: int = Field(default=32, ge=1, le=256)
     head_factor: float = Field(default=1.0, ge=0.1, le=100)
-
-
-def evaluation_request(row: dict[str, Any]) -> tuple[OneVideo, LabelOptions]:
-    """Return the request that classifies the row's video, with the scores of all labels."""
-    return OneVideo(video=row["video"]), LabelOptions()
 
 
 TASK = declare.Task(
@@ -52,19 +50,11 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="tasks.video_classification.runner:VideoClassifierRunner",
     unit=declare.Unit.MEGAPIXELS,
-    input_schema=OneVideo,
-    option_schema=LabelOptions,
+    input_schema=declare.OneVideo,
+    option_schema=declare.LabelOptions,
     result_type=list[declare.Label],
     endpoints=(
-        declare.Endpoint(
-            "/v1/tasks/video-classification",
-            read_video_classification,
-            named=True,
-            content_types=declare.content_types("video"),
-            takes_media=True,
-            request=VideoClassificationRequest,
-            summary="Hugging Face's shape: send the video; the answer is `[{label, score}]`.",
-        ),
+        declare.label_endpoint("video-classification", "video", declare.OneVideo, noun="video"),
     ),
     sample={"inputs": SAMPLE_VIDEO, "parameters": {"top_k": 3}},
     playground=declare.Playground(body=None, path="/v1/tasks/video-classification/{model}"),
@@ -84,7 +74,7 @@ TASK = declare.Task(
         ),
     ),
     evaluation=declare.Evaluation(
-        request=evaluation_request,
+        request=declare.label_requests("video", declare.OneVideo),
         score="tasks.video_classification.score:score",
         metrics=(
             declare.Metric("accuracy", "Accuracy", proportion=True),

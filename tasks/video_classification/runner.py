@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.plugins import run
+from assay.plugins import declare, run
 from assay.plugins.run import Item
-from tasks.video_classification.schema import LabelOptions, OneVideo
 
 MAX_FRAMES = 64
 
 
-class VideoClassifierRunner:
+class VideoClassifierRunner(run.BaseRunner):
     """Returns one [{label, score}, …] for the video, of which it watches as many frames as the
     model takes."""
 
@@ -36,7 +35,9 @@ class VideoClassifierRunner:
         self._labels = run.label_names(self._model)
         self._frames = frames_of(self._model)
 
-    def prepare(self, request_id: str, inputs: OneVideo, options: LabelOptions) -> run.Prepared:
+    def prepare(
+        self, request_id: str, inputs: declare.OneVideo, options: declare.LabelOptions
+    ) -> run.Prepared:
         try:
             clip = run.read_clip(inputs.video, self._frames)
         except run.VideosBusy as error:
@@ -61,12 +62,6 @@ class VideoClassifierRunner:
     def split(self, output: Tensor, items: Sequence[Item]) -> list[Any]:
         ranked = run.ranked_labels(output, self._labels)
         return [labels[: item.payload[1]] for labels, item in zip(ranked, items, strict=True)]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing a short video takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
 
 def frames_of(model: Any) -> int:

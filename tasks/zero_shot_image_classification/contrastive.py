@@ -61,7 +61,14 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
     trainer = run.MonitoredTrainer(
         progress=progress,
         model=model,
-        args=_arguments(request, settings),
+        args=run.step_arguments(
+            request,
+            settings,
+            save_steps=CHECKPOINT_STEPS,
+            bf16=run.fast_bfloat16(),
+            # By these the Trainer sees that an example has a loss.
+            label_names=["captions"],
+        ),
         train_dataset=training,
         eval_dataset=validation,
         data_collator=_stacked,
@@ -130,31 +137,6 @@ def _found(model: _Contrastive, validation: _Pairs) -> float:
             best = model.towers.logits(images, texts).topk(min(TOP, len(texts))).indices.tolist()
             right += sum(each["caption"] in found for each, found in zip(part, best, strict=True))
     return right / len(validation)
-
-
-def _arguments(
-    request: run.TrainingRequest, settings: ContrastiveHyperparameters
-) -> transformers.TrainingArguments:
-    return run.training_arguments(
-        request,
-        settings.seed,
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        weight_decay=settings.weight_decay,
-        warmup_steps=round(settings.steps * settings.warmup_ratio),
-        lr_scheduler_type="cosine",
-        train_sampling_strategy="random",
-        eval_strategy="no",
-        save_strategy="steps",
-        save_steps=CHECKPOINT_STEPS,
-        logging_steps=10,
-        bf16=run.fast_bfloat16(),
-        # By these the Trainer sees that an example has a loss.
-        label_names=["captions"],
-        prediction_loss_only=True,
-    )
 
 
 def _stacked(examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

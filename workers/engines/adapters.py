@@ -22,6 +22,7 @@ from workers.engines.soft_prompts import is_soft_prompt, read_soft_prompt, with_
 from workers.engines.stacked_lora import StackedLora
 
 BASE = "__base__"  # PEFT's name for a row without an adapter
+# A label that training does not learn.
 IGNORED = -100  # torch's cross-entropy leaves these positions out
 # Positions whose logits are computed at once: 0.3 GB for a vocabulary of 150,000, and some copies.
 SLICE = 512

@@ -63,6 +63,17 @@ class Cancelled(Exception):
     """All requests that wanted the work were cancelled, or the runner closes."""
 
 
+class BaseRunner:
+    """Base of a runner whose preparation takes less than a second, and which holds its model alone:
+    it has nothing to cancel, and nothing to close."""
+
+    def cancel(self, request_id: str) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Runner(Protocol):
     """A loaded model of one task. Constructed with
     `(folder, *, architectures, device, dtype)`; `architectures` are those of the declaration.

@@ -1,4 +1,4 @@
-"""Common parts of runners that write a text from a text, by an encoder with a decoder."""
+"""Runner of tasks that write a text from a text, by an encoder with a decoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from registry.catalog.inputs import Truncate
+from registry.catalog.sequences import SequenceInputs, SequenceOptions
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer
 from workers.engines.prompts import PromptCancelled, PromptProcesses
@@ -56,23 +56,18 @@ class SequenceRunner:
         self.max_length = _max_length(config, self.tokenizer)
         self._prompts = PromptProcesses(self.tokenizer, max_length=self.max_length)
 
-    def written(
-        self,
-        request_id: str,
-        text: str,
-        *,
-        truncate: Truncate,
-        beams: int,
-        new_tokens: int | None,
+    def prepare(
+        self, request_id: str, inputs: SequenceInputs, options: SequenceOptions
     ) -> Prepared:
-        """Return the request that reads `text`. Its units are characters.
+        """Return the request that reads the text. Its units are characters.
 
         Raises:
             RequestRefused: the text is longer than the model reads, and must not be cut.
             Cancelled: `cancel` was called meanwhile.
         """
+        new_tokens = options.max_new_tokens
         try:
-            read = self._prompts.read_texts(request_id, [text], truncate)
+            read = self._prompts.read_texts(request_id, [inputs.text], options.truncate)
         except PromptCancelled:
             raise Cancelled from None
         (tokens,) = read.tokens
@@ -80,9 +75,9 @@ class SequenceRunner:
         # Rounded up, so that requests without a limit of their own share batches.
         rounded = limit if new_tokens else min(-(-limit // 32) * 32, self.max_length)
         return Prepared(
-            items=[Item(tokens, size=len(tokens), bucket=Writing(beams, rounded))],
+            items=[Item(tokens, size=len(tokens), bucket=Writing(options.num_beams, rounded))],
             prompt_tokens=len(tokens),
-            units=len(text),
+            units=len(inputs.text),
             cut_inputs=read.cut_inputs,
             cut_tokens=read.cut_tokens,
         )

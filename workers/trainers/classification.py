@@ -15,6 +15,7 @@ from workers.trainers.protocol import BadMaterial, EvaluationResult
 from workers.trainers.slices import Part, by_label
 from workers.trainers.uncertainty import f1_intervals
 
+# Rows of an evaluation that are shown as examples.
 SAMPLES = 8
 # 16 kB.
 RIGHT_ROWS = 65_536

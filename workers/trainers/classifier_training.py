@@ -21,10 +21,8 @@ from workers.trainers.material import distinct as distinct
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
 from workers.trainers.training import (
     MonitoredTrainer,
-    arguments,
-    fast_bfloat16,
+    epoch_arguments,
     run_trainer,
-    step_count,
 )
 
 MAX_LABELS = 1_000
@@ -113,28 +111,17 @@ def fit_classifier(
     Raises:
         Cancelled: `progress` said so.
     """
-    steps = step_count(len(split.train), settings)
     trainer = _HeadedTrainer(
         head=head,
         progress=progress,
         model=model,
         compute_loss_func=_loss(_weights(split) if settings.class_weights else None),
-        args=arguments(
+        args=epoch_arguments(
             request,
-            settings.seed,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
-            per_device_eval_batch_size=32,
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(steps * settings.warmup_ratio),
+            settings,
+            len(split.train),
+            best="macro_f1",
             train_sampling_strategy=sampling,
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="macro_f1",
-            greater_is_better=True,
-            bf16=fast_bfloat16(),
         ),
         train_dataset=examples(split.train),
         eval_dataset=examples(split.validation),

@@ -14,8 +14,9 @@ from workers.engines.loading import check_shards, load_tokenizer
 from workers.hyperparameters import SequenceSettings
 from workers.trainers.head_training import HeadTrainer
 from workers.trainers.lengths import token_lengths, warn_of_cut
+from workers.trainers.material import parse_settings, read_rows
 from workers.trainers.protocol import BadMaterial, Progress, TrainingRequest, TrainingResult
-from workers.trainers.training import arguments, fast_bfloat16, run_trainer
+from workers.trainers.training import epoch_arguments, run_trainer
 
 MIN_ROWS = 8
 IGNORED = -100
@@ -27,17 +28,18 @@ def fit_sequences(
     request: TrainingRequest,
     progress: Progress,
     *,
-    pairs: Pairs,
-    settings: SequenceSettings,
+    columns: tuple[str, str],
     architectures: Sequence[str],
 ) -> TrainingResult:
-    """Train on pairs of a text and what is written from it; keep the epoch with the least loss on
-    the pairs held out.
+    """Train on rows with a text and what is written from it, in these two columns; keep the epoch
+    with the least loss on the rows held out. Settings are `SequenceSettings`.
 
     Raises:
-        BadMaterial: pairs, settings or base cannot be used.
+        BadMaterial: rows, settings or base cannot be used.
         Cancelled: `progress` said so.
     """
+    settings = parse_settings(SequenceSettings, request.hyperparameters)
+    pairs = _pairs(request, columns)
     distinct = list(dict(reversed(pairs)).items())[::-1]
     if len(distinct) < MIN_ROWS:
         raise BadMaterial(f"There are {len(distinct)} texts; at least {MIN_ROWS} are needed.")
@@ -52,28 +54,17 @@ def fit_sequences(
     cut = _cut(distinct, tokenizer, settings.max_length)
     read = f"the first {settings.max_length} tokens (max_length) of each text"
     warn_of_cut(progress, cut, len(distinct), read)
-    steps = -(-len(train) // settings.batch_size) * settings.epochs
     trainer = HeadTrainer(
         head=(),
         progress=progress,
         model=model,
-        args=arguments(
+        args=epoch_arguments(
             request,
-            settings.seed,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            per_device_train_batch_size=settings.batch_size,
+            settings,
+            len(train),
             per_device_eval_batch_size=64,
-            weight_decay=settings.weight_decay,
-            warmup_steps=round(steps * settings.warmup_ratio),
             label_smoothing_factor=settings.label_smoothing,
-            eval_strategy="epoch",
-            save_strategy="epoch",
-            load_best_model_at_end=True,
-            metric_for_best_model="loss",
-            greater_is_better=False,
             prediction_loss_only=True,
-            bf16=fast_bfloat16(),
         ),
         train_dataset=_encoded(train, tokenizer, settings.max_length),
         eval_dataset=_encoded(validation, tokenizer, settings.max_length),
@@ -95,6 +86,16 @@ def fit_sequences(
         notes=notes,
         rows_cut=cut,
     )
+
+
+def _pairs(request: TrainingRequest, columns: tuple[str, str]) -> Pairs:
+    source, target = columns
+    rows = read_rows(
+        request.train_file,
+        lambda row: all(isinstance(row.get(key), str) and row[key] for key in columns),
+        f'{{"{source}": "…", "{target}": "…"}}',
+    )
+    return [(row[source], row[target]) for row in rows]
 
 
 def _model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from sacrebleu.metrics import CHRF
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
-from workers.trainers.protocol import EvaluationResult
+from workers.trainers.evaluation import ScoreRequest
+from workers.trainers.protocol import Cancelled, EvaluationResult
 from workers.trainers.slices import by_length
 from workers.trainers.uncertainty import METHOD, bootstrap
 
@@ -33,29 +34,29 @@ class Simple:
 
 
 def score_texts(
-    *,
-    sources: Sequence[str],
-    references: Sequence[str],
-    outputs: Sequence[str],
-    baselines: Sequence[Simple],
-    should_stop: Callable[[], None],
+    request: ScoreRequest, *, columns: tuple[str, str], simple: Simple
 ) -> EvaluationResult:
     """Return chrF (Popović 2015, by sacrebleu, 0 to 100) and the share of exact matches.
 
-    Args:
-        sources: The texts that were read.
-        references: The right text of each row.
-        outputs: What the version wrote.
-        baselines: Compared on the same rows; the first is the one that numbers are held against.
-        should_stop: Raises if the job is to end.
+    `columns` are those of the text that is read and of the right text. Numbers are held against
+    `simple`. With training rows, the target of the most similar training text is a second baseline.
+
+    Raises:
+        Cancelled: `request.progress` said so.
     """
-    first = baselines[0]
+    source, target = columns
+    sources = [row[source] for row in request.rows]
+    references = [row[target] for row in request.rows]
+    outputs = [str(outcome.results[0]) for outcome in request.outcomes]
+    memory = from_memory(sources, [(row[source], row[target]) for row in request.train_rows or []])
+    baselines = [simple, *([memory] if memory is not None else [])]
     metrics = measure(outputs, references)
-    should_stop()
+    if request.progress.should_stop():
+        raise Cancelled
     return EvaluationResult(
         metrics=metrics,
-        baseline=measure(first.outputs, references),
-        baseline_name=first.name,
+        baseline=measure(simple.outputs, references),
+        baseline_name=simple.name,
         sample_size=len(sources),
         details={
             "samples": [
@@ -66,7 +67,7 @@ def score_texts(
                     "baseline": theirs[:SAMPLE_CHARACTERS],
                 }
                 for source, reference, output, theirs in list(
-                    zip(sources, references, outputs, first.outputs, strict=True)
+                    zip(sources, references, outputs, simple.outputs, strict=True)
                 )[:SAMPLES]
             ],
             "baselines": [
@@ -80,7 +81,7 @@ def score_texts(
         },
         intervals={
             "metrics": _intervals(outputs, references),
-            "baseline": _intervals(first.outputs, references),
+            "baseline": _intervals(simple.outputs, references),
         },
         slices=[
             {
@@ -89,7 +90,7 @@ def score_texts(
                 "n": len(part.rows),
                 "metric": "chrf",
                 "value": _chrf(outputs, references, part.rows),
-                "baseline": _chrf(first.outputs, references, part.rows),
+                "baseline": _chrf(simple.outputs, references, part.rows),
             }
             for part in by_length(list(sources))
         ],

@@ -240,6 +240,62 @@ def arguments(
     return schema(**{**shared, **given})
 
 
+def epoch_arguments(
+    request: TrainingRequest, settings: Any, rows: int, *, best: str = "loss", **given: Any
+) -> Any:
+    """Trainer arguments of a run over `rows` examples that is validated after each epoch, with
+    `given` on top. The epoch is kept that is best by the metric `best`."""
+    return arguments(
+        request,
+        settings.seed,
+        **{
+            **_rates(settings, step_count(rows, settings)),
+            "num_train_epochs": settings.epochs,
+            "per_device_eval_batch_size": 32,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "load_best_model_at_end": True,
+            "metric_for_best_model": best,
+            "greater_is_better": best != "loss",
+            "bf16": fast_bfloat16(),
+            **given,
+        },
+    )
+
+
+def step_arguments(
+    request: TrainingRequest, settings: Any, *, save_steps: int, **given: Any
+) -> Any:
+    """Trainer arguments of a run of `settings.steps` steps that is not validated meanwhile, with
+    `given` on top."""
+    return arguments(
+        request,
+        settings.seed,
+        **{
+            **_rates(settings, settings.steps),
+            "max_steps": settings.steps,
+            "per_device_eval_batch_size": settings.batch_size,
+            "lr_scheduler_type": "cosine",
+            "train_sampling_strategy": "random",
+            "eval_strategy": "no",
+            "save_strategy": "steps",
+            "save_steps": save_steps,
+            "logging_steps": 10,
+            "prediction_loss_only": True,
+            **given,
+        },
+    )
+
+
+def _rates(settings: Any, steps: int) -> dict[str, Any]:
+    return {
+        "learning_rate": settings.learning_rate,
+        "per_device_train_batch_size": settings.batch_size,
+        "weight_decay": settings.weight_decay,
+        "warmup_steps": round(steps * settings.warmup_ratio),
+    }
+
+
 def world_size() -> int:
     """Return the number of processes that share the run."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

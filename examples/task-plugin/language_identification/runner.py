@@ -16,7 +16,7 @@ from language_identification.ngrams import features, load, softmax
 MAX_CHARACTERS = 20_000
 
 
-class LanguageRunner:
+class LanguageRunner(run.BaseRunner):
     """One [{label, score}, …] for each text, best first. Ignores device and dtype: numpy is fast
     enough for one multiplication."""
 
@@ -55,9 +55,3 @@ class LanguageRunner:
             ]
             for scores in output
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: `prepare` takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the model is freed with the runner."""

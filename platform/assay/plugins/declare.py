@@ -22,6 +22,9 @@ from registry.catalog.features import (
     MAX_CATEGORIES, LARGEST as MAX_CELL_NUMBER, MAX_FEATURES, Value as CellValue, Feature,
     FeatureName, FeatureValue, Features, cell_value, kind_of as feature_kind, features_of,
 )
+from registry.catalog.file_endpoints import (
+    LabelOptions, file_endpoint, label_endpoint, label_requests,
+)
 from registry.catalog.generation import (
     MAX_BIASES, MAX_CALLS, MAX_CHOICES, MAX_IMAGES, MAX_N, MAX_PARTS, MAX_PROMPTS, MAX_STOPS,
     MAX_TOKEN, MAX_TOKENS, MAX_TOOLS, MAX_TOP_LOGPROBS, ChatMessage, FunctionName, GenerationInputs,
@@ -31,8 +34,8 @@ from registry.catalog.generation import (
 from registry.catalog.grounding import DEFAULT_PASSAGES, MAX_PASSAGES, Grounding, Passage
 from registry.catalog.inference import MediaRequest, content_types, read_file
 from registry.catalog.inputs import (
-    MAX_TEXTS, AudioInput, ImageInput, Inputs, MediaInput, NoOptions, Options, TextInput,
-    TextInputs, TextOptions, Truncate, VideoInput,
+    MAX_TEXTS, AudioInput, ImageInput, Inputs, MediaInput, NoOptions, OneImage, OneRecording,
+    OneVideo, Options, TextInput, TextInputs, TextOptions, Truncate, VideoInput,
 )
 from registry.catalog.json_bounds import MAX_BYTES as MAX_JSON_BYTES
 from registry.catalog.multipart import parse_form
@@ -43,6 +46,10 @@ from registry.catalog.requests import (
     estimate_tokens, idle as idle_field, one_or_many, parse, printable, invalid as request_invalid,
 )
 from registry.catalog.results import Label
+from registry.catalog.sequences import (
+    SequenceInputs, SequenceOptions, SequenceParameters, SequenceRequest, SequenceText,
+    read_sequence,
+)
 from registry.catalog.series import (
     FREQUENCY_WORDS, MAX_VALUES as MAX_SERIES_VALUES, MIN_VALUES as MIN_SERIES_VALUES, Frequency,
     Moment, Observation, Series, moment_after, season_of,
@@ -65,15 +72,17 @@ __all__ = [
     "CohereTruncate", "ContextPassages", "Conversation", "Endpoint", "Evaluation", "Family",
     "Feature", "FeatureName", "FeatureValue", "Features", "Frequency", "FunctionName",
     "GenerationInputs", "Grounding", "ImageFile", "ImageInput", "ImagePart", "Inputs", "JsonObject",
-    "Label", "MaskFile", "MediaInput", "MediaRequest", "MediaResult", "MessagePart", "Metadata",
-    "Metric", "Modality", "Moment", "Name", "NoOptions", "Observation", "Options", "Passage",
-    "Piece", "Plan", "Playground", "Recipe", "Rendered", "RequestInvalid", "RowKind",
-    "SamplingOptions", "SequenceSettings", "Series", "Spans", "StopText", "Strict", "Task", "Text",
-    "TextInput", "TextInputs", "TextOptions", "TextPart", "Texts", "TokenScore", "Tool", "ToolCall",
-    "Truncate", "TruncatedRequest", "Truncation", "Unit", "User", "Variables", "VideoFile",
-    "VideoInput", "as_list", "cell_value", "check_passages", "cohere_side", "cohere_warnings",
-    "content_types", "cut_counts", "decode_base64", "dumps", "estimate_tokens", "feature_kind",
-    "features_of", "idle_field", "moment_after", "one_or_many", "parse", "parse_form",
-    "pipeline_side", "printable", "read_file", "read_image_text", "read_image_url",
+    "Label", "LabelOptions", "MaskFile", "MediaInput", "MediaRequest", "MediaResult", "MessagePart",
+    "Metadata", "Metric", "Modality", "Moment", "Name", "NoOptions", "Observation", "OneImage",
+    "OneRecording", "OneVideo", "Options", "Passage", "Piece", "Plan", "Playground", "Recipe",
+    "Rendered", "RequestInvalid", "RowKind", "SamplingOptions", "SequenceInputs", "SequenceOptions",
+    "SequenceParameters", "SequenceRequest", "SequenceSettings", "SequenceText", "Series", "Spans",
+    "StopText", "Strict", "Task", "Text", "TextInput", "TextInputs", "TextOptions", "TextPart",
+    "Texts", "TokenScore", "Tool", "ToolCall", "Truncate", "TruncatedRequest", "Truncation", "Unit",
+    "User", "Variables", "VideoFile", "VideoInput", "as_list", "cell_value", "check_passages",
+    "cohere_side", "cohere_warnings", "content_types", "cut_counts", "decode_base64", "dumps",
+    "estimate_tokens", "feature_kind", "features_of", "file_endpoint", "idle_field",
+    "label_endpoint", "label_requests", "moment_after", "one_or_many", "parse", "parse_form",
+    "pipeline_side", "printable", "read_file", "read_image_text", "read_image_url", "read_sequence",
     "request_invalid", "season_of",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from workers.engines.protocol import RequestRefused
     from workers.engines.runner import (
-        BatchLimits, Item, MediaOutput, Prepared, Cancelled as RequestCancelled, Runner,
+        BaseRunner, BatchLimits, Item, MediaOutput, Prepared, Cancelled as RequestCancelled, Runner,
     )
     from workers.engines.sequence_runner import SequenceRunner
     from workers.engines.text_runner import TextRunner, label_names, ranked_labels
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from workers.trainers.drawn import with_boxes as draw_boxes, with_mask as draw_mask
     from workers.trainers.evaluation import Asked as AskJudge, Outcome, ScoreRequest
     from workers.trainers.head_training import HeadTrainer, load_with_head, saved_labels
-    from workers.trainers.kept import Kept as KeptFiles, kept_images, read_pixels
+    from workers.trainers.kept import kept_images, read_pixels
     from workers.trainers.lengths import read_captions, token_lengths, warn_of_cut
     from workers.trainers.material import (
         distinct as distinct_rows, hold_out, parse_settings, read_rows, read_valid_rows,
@@ -57,19 +57,20 @@ if TYPE_CHECKING:
     from workers.trainers.protocol import (
         BadMaterial, Cancelled, EvaluationResult, Progress, TrainingRequest, TrainingResult,
     )
+    from workers.trainers.region_training import (
+        RegionImages, examples_of, load_for_regions, train_on_regions,
+    )
     from workers.trainers.sequence_training import fit_sequences
     from workers.trainers.slices import (
         MAX_LABELS as MAX_LABEL_SLICES, Part as Slice, by_label as slices_by_label, by_length as
         slices_by_length, thirds as slices_by_size, by_turns as slices_by_turns,
     )
-    from workers.trainers.text_scores import (
-        Simple as SimpleTexts, score_texts, from_memory as texts_from_memory,
-    )
+    from workers.trainers.text_scores import Simple as SimpleTexts, score_texts
     from workers.trainers.thumbnails import thumbnail
     from workers.trainers.tokenized import AnswerTrainer, PreferenceTrainer
     from workers.trainers.training import (
-        MonitoredTrainer, fast_bfloat16, finish_config, run_trainer, step_count, arguments as
-        training_arguments, world_size,
+        MonitoredTrainer, epoch_arguments, fast_bfloat16, finish_config, run_trainer,
+        step_arguments, step_count, arguments as training_arguments, world_size,
     )
     from workers.trainers.uncertainty import (
         METHOD as INTERVAL_METHOD, RESAMPLES as INTERVAL_RESAMPLES, bootstrap, perplexity_interval,
@@ -80,23 +81,24 @@ if TYPE_CHECKING:
 __all__ = [
     "FILL_TOKENS", "IGNORED_TOKEN", "IMAGE_FORMATS", "INTERVAL_METHOD", "INTERVAL_RESAMPLES",
     "MAX_IMAGE_PIXELS", "MAX_LABEL_SLICES", "MAX_SAMPLES", "TIMM", "AnswerTrainer", "AskJudge",
-    "AudioFeatures", "BadMaterial", "Baseline", "BatchLimits", "Cancelled", "EvaluationResult",
-    "Head", "HeadTrainer", "ImageReader", "Item", "KeptFiles", "MediaModel", "MediaOutput",
+    "AudioFeatures", "BadMaterial", "BaseRunner", "Baseline", "BatchLimits", "Cancelled",
+    "EvaluationResult", "Head", "HeadTrainer", "ImageReader", "Item", "MediaModel", "MediaOutput",
     "MonitoredTrainer", "Outcome", "PreferenceTrainer", "Prepared", "Progress", "PromptCancelled",
-    "PromptProcesses", "RequestCancelled", "RequestRefused", "Runner", "ScoreRequest",
-    "SequenceRunner", "SimpleTexts", "Slice", "TextReading", "TextRunner", "TextWindow",
-    "TrainingRequest", "TrainingResult", "UnreadableAudio", "UnreadableImage", "UnreadableVideo",
-    "UnsupportedModel", "VideosBusy", "WindowRunner", "architecture_of", "audio_windows",
-    "bootstrap", "check_length", "check_shards", "checkpoint_dtype", "distinct_rows", "draw_boxes",
-    "draw_mask", "fast_bfloat16", "fill_tokens", "finish_config", "fit_classifier", "fit_sequences",
-    "frame_values", "hold_out", "is_timm", "kept_images", "label_names", "load_base",
+    "PromptProcesses", "RegionImages", "RequestCancelled", "RequestRefused", "Runner",
+    "ScoreRequest", "SequenceRunner", "SimpleTexts", "Slice", "TextReading", "TextRunner",
+    "TextWindow", "TrainingRequest", "TrainingResult", "UnreadableAudio", "UnreadableImage",
+    "UnreadableVideo", "UnsupportedModel", "VideosBusy", "WindowRunner", "architecture_of",
+    "audio_windows", "bootstrap", "check_length", "check_shards", "checkpoint_dtype",
+    "distinct_rows", "draw_boxes", "draw_mask", "epoch_arguments", "examples_of", "fast_bfloat16",
+    "fill_tokens", "finish_config", "fit_classifier", "fit_sequences", "frame_values", "hold_out",
+    "is_timm", "kept_images", "label_names", "load_base", "load_for_regions",
     "load_image_processor", "load_model", "load_session", "load_tokenizer", "load_video_processor",
     "load_with_head", "otsu_threshold", "owned_tokens", "parse_settings", "perplexity_interval",
     "pipeline_parts", "pixels", "ranked_labels", "read_audio", "read_captions", "read_clip",
     "read_image", "read_json", "read_pixels", "read_rows", "read_valid_rows", "run_trainer",
     "saved_labels", "score_classifier", "score_texts", "slices_by_label", "slices_by_length",
-    "slices_by_size", "slices_by_turns", "split_by_label", "stacked_pixels", "step_count",
-    "texts_from_memory", "thumbnail", "token_lengths", "train_media_classifier",
+    "slices_by_size", "slices_by_turns", "split_by_label", "stacked_pixels", "step_arguments",
+    "step_count", "thumbnail", "token_lengths", "train_media_classifier", "train_on_regions",
     "training_arguments", "warn_of_cut", "world_size",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from assay_tasks_extra.tabular_classification.encoding import MAX_COLUMNS, Misfi
 from assay_tasks_extra.tabular_classification.schema import MAX_LABELS, TableInputs
 
 
-class TabularRunner:
+class TabularRunner(run.BaseRunner):
     """Returns one [{label, score}, …] for each record."""
 
     limits = run.BatchLimits(items=4_096, size=4_096)
@@ -66,12 +66,6 @@ class TabularRunner:
 
     def split(self, output: np.ndarray, items: Sequence[Item]) -> list[Any]:
         return [self._ranked(scores) for scores in output]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing a table takes less than a second."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
     def _ranked(self, scores: np.ndarray) -> list[declare.Label]:
         return [

@@ -19,7 +19,7 @@ from assay_tasks_extra.time_series_forecasting.schema import (
 )
 
 
-class ForecastRunner:
+class ForecastRunner(run.BaseRunner):
     """Returns one `Forecast` for each history.
 
     A history longer than the model reads is refused, or cut to its end where the options say so.
@@ -92,9 +92,3 @@ class ForecastRunner:
             "mean": scaled.restored(mean).tolist(),
             "quantiles": [scaled.restored(each).tolist() for each in quantiles],
         }
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing a request takes milliseconds."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""

@@ -8,12 +8,11 @@ from operator import itemgetter
 from typing import Any
 
 from assay.plugins import declare
-from assay_tasks_extra.voice_activity_detection.endpoints import DetectionRequest, read_detection
+from assay_tasks_extra.voice_activity_detection.endpoints import ENDPOINT
 from assay_tasks_extra.voice_activity_detection.schema import (
     Activity,
     DetectionOptions,
     MarkedRecording,
-    OneRecording,
 )
 
 # A tenth of a second of silence as WAV: 400 samples of 8 bits, 4,000 a second.
@@ -24,9 +23,9 @@ _SILENCE = (
 )  # fmt: skip
 
 
-def evaluation_request(row: dict[str, Any]) -> tuple[OneRecording, DetectionOptions]:
+def evaluation_request(row: dict[str, Any]) -> tuple[declare.OneRecording, DetectionOptions]:
     """Return the request that finds speech in the row's recording, with the usual settings."""
-    return OneRecording(audio=row["audio"]), DetectionOptions()
+    return declare.OneRecording(audio=row["audio"]), DetectionOptions()
 
 
 TASK = declare.Task(
@@ -42,20 +41,10 @@ TASK = declare.Task(
     engine=declare.BATCH,
     runner="assay_tasks_extra.voice_activity_detection.runner:VoiceActivityRunner",
     unit=declare.Unit.AUDIO_SECONDS,
-    input_schema=OneRecording,
+    input_schema=declare.OneRecording,
     option_schema=DetectionOptions,
     result_type=Activity,
-    endpoints=(
-        declare.Endpoint(
-            "/v1/tasks/voice-activity-detection",
-            read_detection,
-            named=True,
-            content_types=declare.content_types("audio"),
-            takes_media=True,
-            request=DetectionRequest,
-            summary="Send a recording; the answer is `[{start, end, score}]`, in seconds.",
-        ),
-    ),
+    endpoints=(ENDPOINT,),
     sample={"inputs": base64.b64encode(_SILENCE).decode(), "parameters": {"threshold": 0.5}},
     playground=declare.Playground(body=None, path="/v1/tasks/voice-activity-detection/{model}"),
     row=MarkedRecording,

@@ -5,11 +5,10 @@ Neither OpenAI nor Hugging Face has a shape for it; the body is as for other tas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
 
 from assay.plugins import declare
-from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions, OneRecording
+from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions
 
 
 class DetectionRequest(declare.MediaRequest):
@@ -18,22 +17,12 @@ class DetectionRequest(declare.MediaRequest):
     parameters: DetectionOptions | None = None
 
 
-def read_detection(body: declare.Body, request_id: str, name: str) -> declare.Plan:
-    """Read a recording, raw or as JSON. Raises RequestInvalid."""
-    audio, request = declare.read_file(body, "audio", DetectionRequest)
-    return declare.Plan(
-        model=name,
-        inputs=OneRecording(audio=audio),
-        renderer=SegmentsRenderer(),
-        tokens=0,
-        prompt_tokens=0,
-        options=(request and request.parameters) or DetectionOptions(),
-    )
-
-
-@dataclass(slots=True)
-class SegmentsRenderer:
-    """[{start, end, score}, …], in order."""
-
-    def whole(self, answer: declare.Answer) -> list[Any]:
-        return list(answer.results[0]["segments"])
+ENDPOINT = declare.file_endpoint(
+    "voice-activity-detection",
+    "audio",
+    declare.OneRecording,
+    DetectionRequest,
+    summary="Send a recording; the answer is `[{start, end, score}]`, in seconds.",
+    options=lambda request: (request and request.parameters) or DetectionOptions(),
+    result=itemgetter("segments"),
+)

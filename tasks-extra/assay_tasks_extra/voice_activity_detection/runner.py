@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.plugins import run
+from assay.plugins import declare, run
 from assay.plugins.run import Item
 from assay_tasks_extra.voice_activity_detection.schema import (
     Activity,
     DetectionOptions,
-    OneRecording,
 )
 from assay_tasks_extra.voice_activity_detection.segments import segments
 
@@ -33,7 +32,7 @@ class _Recording:
     options: DetectionOptions
 
 
-class VoiceActivityRunner:
+class VoiceActivityRunner(run.BaseRunner):
     """Returns one `Activity` for the recording."""
 
     # Half an hour has 56,250 chunks.
@@ -61,7 +60,7 @@ class VoiceActivityRunner:
             raise run.UnsupportedModel("model.onnx does not return a probability for each chunk.")
 
     def prepare(
-        self, request_id: str, inputs: OneRecording, options: DetectionOptions
+        self, request_id: str, inputs: declare.OneRecording, options: DetectionOptions
     ) -> run.Prepared:
         try:
             samples = run.read_audio(inputs.audio, RATE)
@@ -101,12 +100,6 @@ class VoiceActivityRunner:
             self._result(probabilities[: item.size], item.payload)
             for probabilities, item in zip(output, items, strict=True)
         ]
-
-    def cancel(self, request_id: str) -> None:
-        """Do nothing: preparing a recording takes less than a second."""
-
-    def close(self) -> None:
-        """Do nothing: the runner holds the model alone."""
 
     def _result(self, probabilities: np.ndarray, recording: _Recording) -> Activity:
         duration = len(recording.samples) / RATE

@@ -37,12 +37,6 @@ class MarkedRecording(BaseModel):
     segments: list[Span] = Field(max_length=MAX_SEGMENTS)
 
 
-class OneRecording(declare.Inputs):
-    """One recording."""
-
-    audio: declare.AudioInput
-
-
 class DetectionOptions(declare.Options):
     """`threshold`: least probability of speech. Segments and pauses that are shorter than the
     minimum are dropped; segments are widened by `speech_pad_ms` to both sides."""

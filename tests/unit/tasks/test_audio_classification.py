@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
+from registry.catalog.file_endpoints import LabelOptions
+from registry.catalog.inputs import OneRecording
 from registry.catalog.requests import Body, RequestInvalid
-from tasks.audio_classification.schema import LabelOptions, OneRecording
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused

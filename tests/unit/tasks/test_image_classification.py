@@ -14,8 +14,8 @@ from PIL import Image
 
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
+from registry.catalog.file_endpoints import LabelOptions
 from registry.catalog.requests import Body, RequestInvalid
-from tasks.image_classification.schema import LabelOptions
 from tests.unit.tasks.serving import served
 from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.engines.protocol import RequestRefused

@@ -338,7 +338,8 @@ def test_a_score_needs_a_judge_and_words() -> None:
 
 def heard_seconds(request: Any) -> Any:
     """A score that asks its judge, a voice activity detector, how long the recordings are."""
-    from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions, OneRecording
+    from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions
+    from registry.catalog.inputs import OneRecording
     from workers.trainers.protocol import EvaluationResult
 
     recordings = [io.BytesIO(outcome.results[0].data) for outcome in request.outcomes]

@@ -18,11 +18,11 @@ from PIL import Image
 
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
-from registry.catalog.inputs import MediaInput
+from registry.catalog.file_endpoints import LabelOptions
+from registry.catalog.inputs import MediaInput, OneVideo
 from registry.catalog.requests import Body, RequestInvalid
 from registry.media.limits import MediaLimits
 from registry.media.video_process import spread_numbers
-from tasks.video_classification.schema import LabelOptions, OneVideo
 from tests.unit.registry.media_files import container, decoded
 from tests.unit.workers.recording import Answer, Recorder
 from workers.engines.protocol import EngineRequest, RequestRefused

@@ -17,9 +17,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions, OneRecording
+from assay_tasks_extra.voice_activity_detection.schema import DetectionOptions
 from registry.catalog import get_task
 from registry.catalog.endpoints import Answer as EngineAnswer
+from registry.catalog.inputs import OneRecording
 from registry.catalog.requests import Body, RequestInvalid
 from tests.unit.registry.onnx_models import helper, onnx
 from tests.unit.workers.recording import Answer, Recorder

@@ -1,0 +1,121 @@
+"""Endpoints of tasks that read one file: an image, a recording or a video.
+
+Loads neither Django nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from registry.catalog.endpoints import Answer, Endpoint, Plan
+from registry.catalog.inference import MediaRequest, content_types, read_file
+from registry.catalog.inputs import Inputs, MediaKind, Options
+from registry.catalog.requests import Body, Strict
+
+DEFAULT_TOP_K = 5
+_TopK = Annotated[int, Field(ge=1, le=1_000)]
+
+Request = TypeVar("Request", bound=MediaRequest)
+
+
+def file_endpoint(
+    task: str,
+    kind: MediaKind,
+    inputs: type[Inputs],
+    request: type[Request],
+    *,
+    summary: str,
+    options: Callable[[Request | None], Options],
+    result: Callable[[Any], list[Any]] = list,
+) -> Endpoint:
+    """Return the endpoint of a task in Hugging Face's shape: a file, raw or as JSON.
+
+    Args:
+        task: Name of the task, which ends the path.
+        kind: What the file is, and the field of `inputs` that has it.
+        inputs: The task's inputs.
+        request: Schema of the JSON around a file.
+        summary: One sentence for the API's description.
+        options: Returns the options that a request states; it gets None for a raw file.
+        result: Returns the response for the result of the runner.
+    """
+
+    def read(body: Body, request_id: str, name: str) -> Plan:
+        file, stated = read_file(body, kind, request)
+        return Plan(
+            model=name,
+            inputs=inputs.model_validate({kind: file}),
+            renderer=_ResultRenderer(result),
+            tokens=0,
+            prompt_tokens=0,
+            # The length of a recording is known once it is decoded.
+            units=0 if kind == "audio" else 1,
+            options=options(stated),
+        )
+
+    return Endpoint(
+        f"/v1/tasks/{task}",
+        read,
+        named=True,
+        content_types=content_types(kind),
+        takes_media=True,
+        request=request,
+        summary=summary,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _ResultRenderer:
+    """The one result, in the endpoint's shape."""
+
+    result: Callable[[Any], list[Any]]
+
+    def whole(self, answer: Answer) -> list[Any]:
+        return self.result(answer.results[0])
+
+
+class LabelOptions(Options):
+    """`top_k` is the number of labels to return; None returns all of them."""
+
+    top_k: _TopK | None = None
+
+
+class LabelParameters(Strict):
+    """`top_k` is the number of labels to return; scores are always a softmax over all labels."""
+
+    top_k: _TopK | None = None
+    function_to_apply: Literal["softmax"] | None = None
+
+
+class LabelRequest(MediaRequest):
+    """A file in base64."""
+
+    parameters: LabelParameters | None = None
+
+
+def label_endpoint(task: str, kind: MediaKind, inputs: type[Inputs], *, noun: str) -> Endpoint:
+    """Return the endpoint of a task that sorts files, as `file_endpoint`; `noun` is for people."""
+    return file_endpoint(
+        task,
+        kind,
+        inputs,
+        LabelRequest,
+        summary=f"Hugging Face's shape: send the {noun}; the answer is `[{{label, score}}]`.",
+        options=_label_options,
+    )
+
+
+def _label_options(request: LabelRequest | None) -> LabelOptions:
+    parameters = (request and request.parameters) or LabelParameters()
+    return LabelOptions(top_k=parameters.top_k or DEFAULT_TOP_K)
+
+
+def label_requests(
+    kind: MediaKind, inputs: type[Inputs]
+) -> Callable[[dict[str, Any]], tuple[Inputs, Options]]:
+    """Return the function that makes the request of a row, for the scores of all labels."""
+    return lambda row: (inputs.model_validate({kind: row[kind]}), LabelOptions())
