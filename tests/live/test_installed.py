@@ -14,6 +14,7 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.parser import HeaderParser
 from pathlib import Path
 
 import httpx
@@ -106,6 +107,15 @@ def installation(request: pytest.FixtureRequest, wheels: dict[str, Path]) -> Ite
         yield made
 
 
+def test_both_distributions_have_one_version(wheels: dict[str, Path]) -> None:
+    with zipfile.ZipFile(wheels["assay_demo"]) as wheel:
+        (about,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+        metadata = HeaderParser().parsestr(wheel.read(about).decode())
+    version = wheels["assay"].name.split("-")[1]
+    assert metadata["Version"] == version
+    assert f"assay[local,worker]=={version}" in metadata.get_all("Requires-Dist", [])
+
+
 def test_the_wheel_holds_all_that_is_not_python(wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels["assay"]) as wheel:
         names = wheel.namelist()
@@ -146,7 +156,7 @@ def test_a_folder_without_a_checkout_runs_assay(
     if installation.whole:
         without = installation.run("assay", "demo")
         assert without.returncode == 1
-        assert "pip install assay-demo" in without.stderr
+        assert "the wheel assay_demo-*.whl of the same version" in without.stderr
     installation.install(wheels["assay_demo"], "--no-deps")
     assert "--family" in installation.done("assay", "demo", "--help")
     invited = installation.done("assay", "init", "--admin", "ada@example.org")

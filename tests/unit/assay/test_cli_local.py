@@ -27,7 +27,7 @@ def test_the_demo_is_a_package_that_can_be_missing(
     refusal("demo", "--check")
     said = " ".join(capsys.readouterr().err.split())
     assert "The demo is a package of its own, which is not installed." in said
-    assert "pip install assay-demo" in said
+    assert "the wheel assay_demo-*.whl of the same version" in said
 
 
 def test_up_names_the_extra_that_is_missing(
@@ -37,7 +37,7 @@ def test_up_names_the_extra_that_is_missing(
     refusal("up")
     said = " ".join(capsys.readouterr().err.split())
     assert "The extra worker of Assay is not installed." in said
-    assert "pip install 'assay[local,worker]'" in said
+    assert "pip install 'assay[local,worker] @ file:///" in said
 
 
 def test_commands_use_the_stores_of_this_folder_unless_a_setting_names_others(
