@@ -709,13 +709,7 @@ SPECTACULAR_SETTINGS = {
     "PATH_CONVERTER_OVERRIDES": {
         "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
     },
-    "ENUM_NAME_OVERRIDES": {
-        "ActorKindEnum": "governance.audit.search.filters.KINDS",
-        "IncidentStateEnum": "registry.incidents.models.IncidentState",
-        "KeyStateEnum": "assay.api.views.keys.STATES",
-        "RoleEnum": "governance.people.models.Role",
-        "WorkerRoleEnum": "workers.offers.models.WorkerRole",
-    },
+    "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "assay.api.views.keys.STATES"},
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)

@@ -95,6 +95,13 @@ def test_unknown_and_missing_fields_are_named() -> None:
     assert refused.value.message == "name: This field is required. (and 1 more)"
 
 
+def test_nested_fields_are_named_with_dots() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parsed(Sample, {"nested": {"name": "a/b"}, "keys": [1, "x"]})
+
+    assert list(refused.value.fields) == ["nested.name", "keys.1"]
+
+
 def test_what_may_be_left_out_is_described_by_its_type() -> None:
     described = json_schema(Sample)
 
