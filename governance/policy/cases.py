@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from governance.bounds import NOT_ON_A_LINE
 from governance.errors import InvalidInput
 from governance.permissions import VIEW_ACTIONS, Action
 from governance.policy.decisions import Inputs
@@ -28,7 +29,14 @@ DEPARTMENT_ROLES = frozenset({"lead", "developer", "viewer"})
 SPECIALITIES = frozenset({"compliance", "security", "model-risk", "privacy"})
 RESOURCE_TYPES = tuple(sorted(VIEW_ACTIONS))
 
-Short = Annotated[str, Field(max_length=120)]
+
+def _one_line(value: str) -> str:
+    if NOT_ON_A_LINE.search(value):
+        raise ValueError("control characters are not allowed here")
+    return value
+
+
+Short = Annotated[str, Field(max_length=120), AfterValidator(_one_line)]
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
