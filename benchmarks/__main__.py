@@ -18,7 +18,7 @@ BENCHMARKS = {
     "stack": "tokens/s through everything, against generate in process",
     "governance": "tokens/s with key, policy, quotas, ledger and audit, against none of them",
     "engine": "tokens/s of the engine alone, against generate at the same batch",
-    "engines": "tokens/s of llama.cpp, vLLM and SGLang, here and through everything, by a server",
+    "engines": "tokens/s of llama.cpp and vLLM, here and through everything, by a server",
     "rerank": "MRR@10 of a real cross-encoder on Python's FAQ, against BM25",
     "knowledge": "recall@5 and nDCG@10 of a knowledge base on Python's FAQ, against BM25",
     "drawing": "prompt match of a diffusion pipeline, against images of other prompts",

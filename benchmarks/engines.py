@@ -4,7 +4,7 @@ First the worker's engine: prompts rendered and tokenized in processes of their 
 server, tokens read, decoded and counted, events to the sinks. Then everything a customer uses:
 key, policy, quota, broker, worker, ledger. The reference asks such a server over its socket for the
 same prompt as tokens, and only counts. Rounds take turns. llama.cpp answers one stream from a kept
-GGUF, vLLM and SGLang 32; they take part where ASSAY_VLLM_PYTHON and ASSAY_SGLANG_PYTHON name them.
+GGUF, vLLM 32; it takes part where ASSAY_VLLM_PYTHON names it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,17 @@ from registry.catalog.generation import GenerationInputs
 from workers.engines.servers.channel import Stream
 from workers.engines.servers.engine import ServedEngine
 from workers.engines.servers.llama_cpp import LlamaCppEngine
-from workers.engines.servers.sglang import SglangEngine
 from workers.engines.servers.vllm import VllmEngine
 from workers.trainers.convert import convert
 from workers.trainers.kept_gguf import keep_gguf
 
 LLAMA = ("LlamaForCausalLM",)
-STREAMS = {"llama.cpp": 1, "vllm": 32, "sglang": 32}
-PYTHONS = {"vllm": "ASSAY_VLLM_PYTHON", "sglang": "ASSAY_SGLANG_PYTHON"}
+STREAMS = {"llama.cpp": 1, "vllm": 32}
+PYTHONS = {"vllm": "ASSAY_VLLM_PYTHON"}
 DEPLOYED = "bench-engine"
 BODIES: dict[str, dict[str, Any]] = {
     "llama.cpp": {"n_predict": NEW_TOKENS, "cache_prompt": False, "return_tokens": True},
     "vllm": {"model": "base", "max_tokens": NEW_TOKENS, "return_token_ids": True},
-    "sglang": {"sampling_params": {"max_new_tokens": NEW_TOKENS, "temperature": 0.0}},
 }
 
 
@@ -55,8 +53,7 @@ def started(name: str, folder: Path) -> ServedEngine:
         return LlamaCppEngine(folder, architectures=LLAMA, threads=threads)
     convert(delivered, folder, LLAMA, Quiet())
     python = os.environ[PYTHONS[name]]
-    kind = VllmEngine if name == "vllm" else SglangEngine
-    return kind(folder, architectures=LLAMA, threads=threads, python=python, max_context=1024)
+    return VllmEngine(folder, architectures=LLAMA, threads=threads, python=python, max_context=1024)
 
 
 def alone(engine: Any, name: str, messages: list[dict[str, str]]) -> float:
@@ -64,14 +61,12 @@ def alone(engine: Any, name: str, messages: list[dict[str, str]]) -> float:
     inputs = GenerationInputs.model_validate({"messages": messages})
     prompt = engine._prompts.encode("prompt", inputs)
     body = {**BODIES[name], "prompt": prompt, "temperature": 0.0, "stream": True}
-    if name == "sglang":
-        body["input_ids"] = prompt
 
     def one(_: int) -> int:
         tokens = 0
         with Stream(engine._server.address, 300) as stream:
             for event in stream.events(engine._dialect.target, body):
-                tokens += len(event.get("tokens") or event.get("output_ids") or ())
+                tokens += len(event.get("tokens") or ())
                 for choice in event.get("choices") or ():
                     tokens += len(choice.get("token_ids") or ())
         return tokens

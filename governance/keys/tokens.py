@@ -26,6 +26,8 @@ PATTERN = re.compile(
     rf"_(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
 MAX_LENGTH = 80
+# What is longer is not parsed.
+SENT_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)

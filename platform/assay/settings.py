@@ -709,13 +709,7 @@ SPECTACULAR_SETTINGS = {
     "PATH_CONVERTER_OVERRIDES": {
         "id": {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
     },
-    "ENUM_NAME_OVERRIDES": {
-        "ActorKindEnum": "governance.audit.search.filters.KINDS",
-        "IncidentStateEnum": "registry.incidents.models.IncidentState",
-        "KeyStateEnum": "assay.api.views.keys.STATES",
-        "RoleEnum": "governance.people.models.Role",
-        "WorkerRoleEnum": "workers.offers.models.WorkerRole",
-    },
+    "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "assay.api.views.keys.STATES"},
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
@@ -778,10 +772,8 @@ ENGINE_THREADS = env_int("ASSAY_ENGINE_THREADS", max(1, (os.cpu_count() or 2) - 
 ENGINE_SERVER_MEMORY = env_int("ASSAY_ENGINE_SERVER_MEMORY_BYTES", 16 * 1024**3, least=2**28)
 # Such a server starts even where this kernel's Landlock cannot confine it to its own files.
 ENGINE_SERVER_UNCONFINED = env_bool("ASSAY_ENGINE_SERVER_UNCONFINED")
-# Pythons of the environments that vLLM and SGLang are installed in; empty where a worker does not
-# offer them.
+# Python of the environment that vLLM is installed in; empty where a worker does not offer it.
 VLLM_PYTHON = env("ASSAY_VLLM_PYTHON", "")
-SGLANG_PYTHON = env("ASSAY_SGLANG_PYTHON", "")
 # A batch that takes longer is taken to hang, in seconds.
 ENGINE_BATCH_TIMEOUT_S = env_int("ASSAY_ENGINE_BATCH_TIMEOUT_S", 300, least=1)
 # Requests that one engine worker works on at a time; more stay in the queue, for another worker.

@@ -13,19 +13,16 @@ class EngineName(StrEnum):
     OWN = "own"
     LLAMA_CPP = "llama.cpp"
     VLLM = "vllm"
-    SGLANG = "sglang"
 
 
 ENGINE_TITLES = {
     EngineName.OWN: "Assay's own",
     EngineName.LLAMA_CPP: "llama.cpp",
     EngineName.VLLM: "vLLM",
-    EngineName.SGLANG: "SGLang",
 }
 _CLASSES = {
     EngineName.LLAMA_CPP: "workers.engines.servers.llama_cpp:LlamaCppEngine",
     EngineName.VLLM: "workers.engines.servers.vllm:VllmEngine",
-    EngineName.SGLANG: "workers.engines.servers.sglang:SglangEngine",
 }
 
 

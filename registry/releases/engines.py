@@ -25,6 +25,8 @@ from registry.versions.weights import (
 
 ENGINE_MAX, PRECISION_MAX = 12, 10
 ENGINES = [(str(name), title) for name, title in ENGINE_TITLES.items()]
+# Choices of the columns in the migrations, which also name an engine that no release can choose.
+ENGINE_CHOICES = [*ENGINES, ("sglang", "SGLang")]
 
 
 class Precision(models.TextChoices):
@@ -50,7 +52,7 @@ def engines_for(version: ModelVersion) -> list[EngineName]:
         return [EngineName.LLAMA_CPP]
     found = [EngineName.OWN]
     if get_task(version.model.task).streams_text and _has_no_soft_prompt(version):
-        found += [EngineName.VLLM, EngineName.SGLANG]
+        found.append(EngineName.VLLM)
     return found
 
 
@@ -62,7 +64,7 @@ def precisions_for(engines: Sequence[EngineName]) -> list[Precision]:
 
 
 def _has_no_soft_prompt(version: ModelVersion) -> bool:
-    """Return whether its adapter, if it has one, is LoRA, which vLLM and SGLang load."""
+    """Return whether its adapter, if it has one, is LoRA, which vLLM loads."""
     below = version.base if version.kind == VersionKind.PROMPT else version
     if below is None or below.kind != VersionKind.ADAPTER:
         return True

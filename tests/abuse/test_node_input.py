@@ -52,7 +52,7 @@ class Walk:
     def __init__(self, folder: Path) -> None:
         node_made(folder)
         client = client_of(folder)
-        client.get("assignments", worker="engine@a", engines="own")
+        client.keep()
         self.headers = {"authorization": f"Bearer {client.session().token}"}
         self.client = Client(headers=self.headers, raise_request_exception=False)
         image = stored_bytes(b"an image")
@@ -81,9 +81,11 @@ class Walk:
             "challenge": {"node": "gpu-1"},
             "session": {"node": "gpu-1", "challenge": "a.b.c", "signature": "ab" * 64},
             "replicas": {
-                "worker": "engine@a", "deployment": deployment.pk, "state": "loading",
-                "loaded_digest": "", "message": "m", "load_seconds": 1, "failures": 1,
-                "retry_in_s": 5,
+                "worker": "engine@a",
+                "report": {
+                    "deployment_id": deployment.pk, "state": "loading", "loaded_digest": "",
+                    "message": "m", "load_seconds": 1, "failures": 1, "retry_in_s": 5,
+                },
             },
             "heartbeats": {
                 "worker": "engine@a", "engines": ["own"], "facts": {**FACTS, "devices": [device]},

@@ -23,6 +23,7 @@ from tests.live.web_process import web
 from tests.unit.assay.node_support import node_made, place
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
+from workers.control.protocol import Assignments, AssignmentsQuery
 from workers.deployments.models import DeploymentState, Replica, ReplicaState
 from workers.deployments.services import deployment_create
 from workers.nodes.models import Node
@@ -124,10 +125,11 @@ def test_slow_downloads_hold_neither_threads_nor_connections_and_are_bounded(
         ExitStack() as opened,
     ):
         client = NodeClient(url, tmp_path / "key")
+        query = AssignmentsQuery(worker="engine@a", engines="own")
         first, _second = (opened.enter_context(client.stream(path)) for _ in range(2))
         # Two clients read nothing; the one thread of Django answers others at once.
         for _ in range(3):
-            assert client.get("assignments", worker="engine@a", engines="own")
+            assert client.get("assignments", Assignments, query).root
         with pytest.raises(Unavailable) as refused, client.stream(path):
             pass
         assert refused.value.code == "overloaded"

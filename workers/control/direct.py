@@ -14,14 +14,9 @@ from django.db.models import Exists, OuterRef, Q
 from governance.errors import WrongState
 from registry import store
 from registry.manifests import Manifest
+from registry.media.store import MediaReference, media_open, media_put
 from registry.releases.serving import serving_verdicts
-from workers.control.protocol import (
-    Assignment,
-    LoadPlan,
-    ReferenceRequest,
-    ReplicaReport,
-    Software,
-)
+from workers.control.protocol import Assignment, LoadPlan, ReplicaReport
 from workers.deployments import equivalence, services, worker_keys
 from workers.deployments.equivalence import worker_environments
 from workers.deployments.models import Deployment, DeploymentState, Replica, ReplicaState
@@ -31,72 +26,7 @@ from workers.deployments.services import ENGINE_WORKER
 from workers.offers.models import WorkerRole
 from workers.offers.services import worker_tasks_report
 from workers.offers.values import Offers
-from workers.placement.capacity import Capacity
 from workers.placement.models import Placement
-
-
-class DirectControl:
-    """Implements `EngineControl`."""
-
-    def desired(
-        self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
-    ) -> list[Assignment]:
-        return assignments(worker=worker, engines=engines, held=held)
-
-    def current_plan(self, deployment_id: int) -> LoadPlan:
-        return current_plan(deployment_id)
-
-    def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
-        store.copy_version(manifest, target)
-
-    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
-        replica = services.replica_report(worker=worker, **asdict(report))
-        return replica.state
-
-    def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
-        services.replicas_heartbeat(worker=worker, engines=engines)
-
-    def replicas_stop(self, *, worker: str) -> None:
-        services.replicas_stop(worker=worker)
-
-    def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
-        return equivalence.references_due(worker=worker, deployment_id=deployment_id)
-
-    def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
-        return equivalence.reference_file(deployment_id=deployment_id, sha256=sha256)
-
-    def references_report(
-        self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
-    ) -> None:
-        equivalence.references_report(
-            worker=worker, deployment_id=deployment_id, answers=answers, actor=ENGINE_WORKER
-        )
-
-    def worker_key_register(
-        self,
-        *,
-        worker: str,
-        public_key: str,
-        engines: Sequence[str],
-        capacity: Capacity,
-        software: Software,
-    ) -> None:
-        worker_keys.worker_key_register(
-            worker=worker,
-            public_key=public_key,
-            engines=engines,
-            capacity=capacity,
-            software=software,
-        )
-
-    def tasks_report(self, *, worker: str, offers: Offers) -> None:
-        worker_tasks_report(worker=worker, role=WorkerRole.ENGINE, offers=offers)
-
-    def drop_broken(self) -> None:
-        close_old_connections()
-
-    def close(self) -> None:
-        connections.close_all()
 
 
 def assignments(
@@ -154,3 +84,48 @@ def current_plan(deployment_id: int) -> LoadPlan:
 def _lease_s(deployment: Deployment) -> float:
     left: float | None = deployment.lease_s  # type: ignore[attr-defined]  # annotated
     return left or 0.0
+
+
+class DirectControl:
+    """Implements `EngineControl`."""
+
+    desired = staticmethod(assignments)
+    current_plan = staticmethod(current_plan)
+    replicas_stop = staticmethod(services.replicas_stop)
+    references = staticmethod(equivalence.references_due)
+    worker_key_register = staticmethod(worker_keys.worker_key_register)
+    drop_broken = staticmethod(close_old_connections)
+    close = staticmethod(connections.close_all)
+
+    def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
+        services.replicas_heartbeat(worker=worker, engines=engines)
+
+    def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
+        store.copy_version(manifest, target)
+
+    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
+        replica = services.replica_report(worker=worker, **asdict(report))
+        return replica.state
+
+    def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
+        return equivalence.reference_file(deployment_id=deployment_id, sha256=sha256)
+
+    def references_report(
+        self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        equivalence.references_report(
+            worker=worker, deployment_id=deployment_id, answers=answers, actor=ENGINE_WORKER
+        )
+
+    def tasks_report(self, *, worker: str, offers: Offers) -> None:
+        worker_tasks_report(worker=worker, role=WorkerRole.ENGINE, offers=offers)
+
+
+class StoredMedia:
+    """Implements `MediaFiles` in the folder that gateways and workers of one machine share."""
+
+    def read(self, deployment_id: int, reference: MediaReference) -> BytesIO:
+        return media_open(reference)
+
+    def write(self, deployment_id: int, data: bytes, content_type: str) -> MediaReference:
+        return media_put(data, content_type=content_type, deployment_id=deployment_id)

@@ -14,7 +14,7 @@ from django.db import DataError, Error, close_old_connections, connections
 from governance.errors import DomainError, InvalidInput, Unavailable
 from registry import store
 from registry.manifests import copy_verified
-from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report
+from workers.control.jobs import Cause, Claim, HeartbeatReply, NoAnswer, Report, left_out
 from workers.jobs import leases, workspace
 from workers.jobs.orders import order_make
 from workers.offers.models import WorkerRole
@@ -88,34 +88,28 @@ class DirectJobs:
 
     @_answered
     def tasks_report(self, worker: str, offers: Offers) -> None:
-        """Record the tasks that the worker offers."""
         worker_tasks_report(worker=worker, role=WorkerRole.COMPUTE, offers=offers)
 
     @_answered
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
-        """Renew the lease."""
         return leases.job_heartbeat(claim)
 
     @_answered
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
-        """Append to the job's log and curves."""
         return leases.job_report(claim, reports=reports, phase=phase)
 
     @_answered
     def working(self, claim: Claim, *, works: bool) -> None:
-        """Stop or start the clock of the job's device time."""
         leases.job_working(claim, works=works)
 
     @_answered
     def checkpoint(
         self, claim: Claim, name: str, manifest: Mapping[str, Any], there: Collection[str]
     ) -> None:
-        """Record a checkpoint."""
         leases.job_checkpoint(claim, name=name, manifest=manifest, there=there)
 
     @_answered
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
-        """Hand over the result."""
         leases.job_deliver(claim, result)
 
     @_answered
@@ -128,17 +122,14 @@ class DirectJobs:
         cause: Cause = Cause.WORK,
         lines: str = "",
     ) -> None:
-        """End the attempt without a result."""
         leases.job_fail(claim, sentence, retry=retry, cause=cause, lines=lines)
 
     @_answered
     def cancelled(self, claim: Claim) -> None:
-        """Confirm that the run stopped."""
         leases.job_cancelled(claim)
 
     @_answered
     def paused(self, claim: Claim) -> None:
-        """Confirm that the run stopped after its checkpoint."""
         leases.job_paused(claim)
 
     def close(self) -> None:
@@ -160,12 +151,8 @@ class StoreFiles:
     def fetch(self, order: Order, inputs: Path) -> None:
         """Copy the order's files below `inputs`, hashing what is written."""
         for folder in order.folders:
-            try:
+            with left_out(folder.name, required=folder.required):
                 _copy_folder(folder, inputs / folder.name)
-            except DomainError as error:
-                if folder.required or isinstance(error, Unavailable):
-                    raise
-                logger.warning("Input %s is left out: %s", folder.name, error.message)
         for files in order.files:
             _copy_loose(files, inputs / files.name)
 
@@ -186,15 +173,10 @@ def _copy_loose(files: LooseFiles, target: Path) -> None:
     store.files_fetch(files.sha256s)
     for sha256 in files.sha256s:
         try:
-            content = store.file_bytes(sha256)
+            with left_out(sha256[:12], required=files.required):
+                (target / sha256).write_bytes(store.file_bytes(sha256))
         except FileNotFoundError as error:
             if files.required:
                 raise Unavailable(
                     f"The artifact store lacks the file {sha256[:12]}.", hint=store.RESTORE
                 ) from error
-        except DomainError as error:
-            if files.required or isinstance(error, Unavailable):
-                raise
-            logger.warning("Input %s is left out: %s", sha256[:12], error.message)
-        else:
-            (target / sha256).write_bytes(content)

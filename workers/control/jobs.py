@@ -1,23 +1,48 @@
-"""Operations that a supervisor of jobs needs from the control plane, and their answers.
+"""Operations that a supervisor of jobs needs from the control plane, and their messages.
 
-`workers.control.direct_jobs` implements it by the services, next to the database.
+`workers.control.direct_jobs` implements them by the services, next to the database;
+`workers.remote.jobs` by requests, on a node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
-from governance.errors import WrongState
-from workers.offers.values import Offers
-from workers.run.order import Order
+from pydantic import Field, RootModel
 
+from governance.errors import DomainError, Unavailable, WrongState
+from workers.control.messages import (
+    LINES_MAX,
+    Digits,
+    ManifestField,
+    Message,
+    Paragraphs,
+    Text,
+    Whole,
+)
+from workers.offers.values import Offers
+from workers.run.events import (
+    MAX_CHECKPOINTS,
+    MAX_VALUES,
+    MESSAGE_CHARACTERS,
+    CheckpointName,
+    ValueName,
+)
+from workers.run.order import Order, Sha256
+from workers.run.outcome import SENTENCE_CHARACTERS
+
+logger = logging.getLogger(__name__)
 # In an event's data: the line is a warning.
 WARNING = "warning"
+# Reports in one request.
+MAX_REPORTS = 1_000
 
 
 class Cause(StrEnum):
@@ -40,6 +65,18 @@ class LeaseLost(WrongState):
 
     code = "lease_lost"
     title = "Lease lost"
+
+
+@contextmanager
+def left_out(name: str, *, required: bool) -> Iterator[None]:
+    """Log and pass over an error of copying an input that a run can do without; an error that may
+    pass is raised all the same, so that the next attempt has the input."""
+    try:
+        yield
+    except DomainError as error:
+        if required or isinstance(error, Unavailable):
+            raise
+        logger.warning("Input %s is left out: %s", name, error.message)
 
 
 class NoAnswer(Exception):
@@ -73,10 +110,74 @@ class HeartbeatReply:
 class Report:
     """One log line, or one point of the curves: `values` at `step` of `total`."""
 
-    message: str = ""
-    step: int | None = None
-    total: int | None = None
-    values: dict[str, float] = field(default_factory=dict)
+    message: Annotated[Text, Field(max_length=MESSAGE_CHARACTERS)] = ""
+    step: Whole | None = None
+    total: Whole | None = None
+    values: Annotated[dict[ValueName, float], Field(max_length=MAX_VALUES)] = field(
+        default_factory=dict
+    )
+
+
+class Taken(Message):
+    """A claim and its order; both null when no job is claimable."""
+
+    claim: Claim | None = None
+    order: Order | None = None
+
+
+class Lease(RootModel[HeartbeatReply]):
+    """The state of a lease."""
+
+
+class Reports(Message):
+    """Reports in their order, and what the run does now."""
+
+    reports: Annotated[list[Report], Field(max_length=MAX_REPORTS)]
+    phase: Annotated[Text, Field(max_length=40)] = ""
+
+
+class CheckpointBody(Message):
+    """A checkpoint whose files have arrived, and all checkpoints that the run still has."""
+
+    name: CheckpointName
+    manifest: ManifestField
+    there: Annotated[list[CheckpointName], Field(max_length=MAX_CHECKPOINTS)]
+
+
+class DeliverBody(Message):
+    """The SHA-256 of the result, which has arrived as a file."""
+
+    result: Sha256
+
+
+class FailBody(Message):
+    """The reason of a failed attempt; `retry` when another one may help. `lines` are the last that
+    its run printed, and its traceback."""
+
+    sentence: Annotated[Text, Field(min_length=1, max_length=SENTENCE_CHARACTERS)]
+    retry: bool
+    cause: Cause = Cause.WORK
+    lines: Annotated[Paragraphs, Field(max_length=LINES_MAX)] = ""
+
+
+class JobStateAnswer(Message):
+    """The job's state."""
+
+    state: str
+
+
+class UploadQuery(Message):
+    """The size of a whole file, and the offset of the bytes that are sent."""
+
+    size: Digits
+    offset: Digits = 0
+
+
+class Offset(Message):
+    """The bytes of a file that have arrived; `complete` once they were hashed."""
+
+    offset: int
+    complete: bool = False
 
 
 class JobControl(Protocol):

@@ -1,7 +1,7 @@
-"""Operations that an engine worker needs from the control plane, independent of the transport.
+"""Operations that an engine worker needs from the control plane, and their messages.
 
 On the control plane's own machine `direct.py` calls the services and reads the store. On a node,
-which has neither database nor store, `workers.remote` makes requests. Knows no Django.
+which has neither database nor store, `workers.remote` makes requests.
 """
 
 from __future__ import annotations
@@ -10,17 +10,42 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from governance.errors import DomainError
+from pydantic import Field, RootModel
+
+from governance.errors import DomainError, InvalidInput
+from registry.catalog.answers import ANSWER_MAX, ROWS_MAX
 from registry.catalog.code import NO_PACKAGES
 from registry.catalog.engines import EngineName
 from registry.manifests import Manifest
-from workers.offers.values import Offers
+from registry.media.store import MediaReference
+from workers.control.messages import (
+    Bounded,
+    Digits,
+    Facts,
+    ManifestField,
+    Message,
+    Name,
+    Text,
+    Whole,
+    WorkerBody,
+    made,
+)
+from workers.deployments.models import ReplicaState
+from workers.offers.models import WorkerRole
+from workers.offers.values import TASKS_MAX, Offers, TaskName, TaskOffer, offers_cut
 from workers.placement.capacity import Capacity
+from workers.run.order import Sha256
 
-if TYPE_CHECKING:
-    from workers.deployments.models import ReplicaState
+Engines = Annotated[
+    list[Annotated[EngineName, Field(strict=False)]], Field(max_length=len(EngineName))
+]
+Digest = Annotated[Text, Field(max_length=64)]
+# Characters of a report's message.
+REPORT_MAX = 1_000
+# IDs of rows with commas between them.
+_NUMBERS = r"^([1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*)?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +54,11 @@ class Weights:
 
     name: str
     digest: str
-    manifest: Manifest
+    manifest: ManifestField
+
+    def __post_init__(self) -> None:
+        if self.manifest.digest != self.digest:
+            raise InvalidInput("The manifest of a plan does not have its digest.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +117,16 @@ class Assignment:
     leaving: bool = False
 
 
+SoftwareObject = Annotated[Mapping[str, Mapping[str, str]], Field(max_length=64), Bounded]
+
+
 @dataclass(frozen=True, slots=True)
 class Software:
     """The software of a worker: the versions that each engine's answers depend on, and the digest
     and the names of the packages of each task that another package provides."""
 
-    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    environments: SoftwareObject = field(default_factory=dict)
+    code: SoftwareObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +148,107 @@ class ReplicaReport:
         failures: Loads that failed in a row; the next one is tried in `retry_in_s` seconds.
     """
 
-    deployment_id: int
+    deployment_id: Annotated[int, Field(ge=1, lt=2**63)]
     state: ReplicaState
-    loaded_digest: str = ""
-    message: str = ""
-    load_seconds: float | None = None
-    failures: int = 0
-    retry_in_s: float | None = None
-    code: str = ""
+    loaded_digest: Digest = ""
+    message: Annotated[Text, Field(max_length=REPORT_MAX)] = ""
+    load_seconds: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    failures: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    retry_in_s: Annotated[float, Field(ge=-3600, le=3600)] | None = None
+    code: Digest = ""
+
+
+class AssignmentsQuery(WorkerBody):
+    """The worker, the engines that it can start, and the deployments that it holds, with commas
+    between them."""
+
+    engines: Annotated[Text, Field(min_length=1, max_length=100)]
+    held: Annotated[Text, Field(max_length=20_000, pattern=_NUMBERS)] = ""
+
+
+class Assignments(RootModel[list[Assignment]]):
+    """Deployments to hold; those with a refusal are reported as failed, those that leave are
+    unloaded once they have answered what they have."""
+
+
+class Plan(RootModel[LoadPlan]):
+    """Plan of loading a deployment."""
+
+
+class References(RootModel[list[ReferenceRequest]]):
+    """Requests whose answers the dossier names."""
+
+
+class ReferenceResult(Message):
+    """The answer to one request; `failed` says why there is none."""
+
+    row: Whole
+    text: Annotated[str, Field(max_length=4 * ANSWER_MAX)] = ""
+    results: Any = None
+    failed: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+
+
+class ReferencesBody(WorkerBody):
+    """A worker's answers to the requests of the dossier."""
+
+    answers: Annotated[list[ReferenceResult], Field(max_length=ROWS_MAX)]
+
+
+class ReplicaBody(WorkerBody):
+    """State of one worker's copy."""
+
+    report: ReplicaReport
+
+
+class ReplicaStateAnswer(Message):
+    """The state that was recorded: of other bytes than the release names, `refused`."""
+
+    state: str
+
+
+class HeartbeatBody(WorkerBody):
+    """A worker that is alive, what it offers and, now and then, what its machine has."""
+
+    engines: Engines
+    facts: Facts | None = None
+
+
+class WorkerTasksBody(WorkerBody):
+    """A worker, the work that it takes, and its tasks by name."""
+
+    role: WorkerRole
+    tasks: Annotated[dict[TaskName, TaskOffer], Field(max_length=TASKS_MAX), Bounded]
+
+
+def tasks_body(worker: str, role: WorkerRole, offers: Offers) -> WorkerTasksBody:
+    """Return the report of a worker's tasks. Raises InvalidInput."""
+    return made(WorkerTasksBody, worker=worker, role=role, tasks=offers_cut(offers))
+
+
+class WorkerKeyBody(WorkerBody):
+    """A worker process's public key (X25519, hexadecimal), made anew at each start."""
+
+    public_key: Sha256
+    engines: Engines
+    capacity: Capacity
+    software: Software = Software()
+
+
+class MediaQuery(Message):
+    """Name and size of a file, as the request's reference states them."""
+
+    media: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    size: Digits
+
+
+class MediaResultQuery(Message):
+    """The kind of file."""
+
+    content_type: Name
+
+
+class MediaAnswer(RootModel[MediaReference]):
+    """The reference that the reply names in place of the file."""
 
 
 class CodeDiffers(DomainError):
@@ -217,3 +342,21 @@ class EngineControl(Protocol):
 
     def close(self) -> None:
         """Close the connections of this thread; called at its end."""
+
+
+class MediaFiles(Protocol):
+    """The short-lived files of requests to one deployment each."""
+
+    def read(self, deployment_id: int, reference: MediaReference) -> BytesIO:
+        """Return the bytes of a reference, all of which have been hashed.
+
+        Raises:
+            DomainError: the file is gone, is another one, or cannot be reached.
+        """
+
+    def write(self, deployment_id: int, data: bytes, content_type: str) -> MediaReference:
+        """Keep a file that a runner made, for the gateway.
+
+        Raises:
+            DomainError: there is no room for it, or it cannot be sent.
+        """

@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +20,7 @@ from django.conf import settings
 
 from governance.errors import InvalidInput, TooLarge, Unavailable, WrongState
 from registry.manifests import MAX_FILES, Manifest
-from workers.control.jobs import Claim
+from workers.control.jobs import Claim, Offset
 from workers.jobs import workspace
 from workers.jobs.hashing import Hashing, hashing_keep, hashing_take
 
@@ -38,23 +37,15 @@ class ArrivalsBusy(WrongState):
     title = "Files busy"
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """The bytes of a file that are here; `complete` once they were hashed."""
-
-    offset: int
-    complete: bool = False
-
-
-def arrival_offset(claim: Claim, *, sha256: str, size: int) -> Arrival:
+def arrival_offset(claim: Claim, *, sha256: str, size: int) -> Offset:
     """Return how much of a file is here."""
     folder = _folder(claim)
     if (folder / sha256).is_file():
-        return Arrival(size, complete=True)
-    return Arrival(_size(folder / _partial(sha256, size)) or 0)
+        return Offset(offset=size, complete=True)
+    return Offset(offset=_size(folder / _partial(sha256, size)) or 0)
 
 
-def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: bytes) -> Arrival:
+def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: bytes) -> Offset:
     """Add the next bytes of a file; return how much is here.
 
     A file whose last byte is here but which is not `complete` is still being hashed: send an empty
@@ -71,7 +62,7 @@ def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: b
     with arrivals_held(claim) as ledger:
         folder = _folder(claim)
         if (folder / sha256).is_file():
-            return Arrival(size, complete=True)
+            return Offset(offset=size, complete=True)
         if offset + len(data) > size:
             raise InvalidInput(f"The file has {size} bytes; these would be more.")
         partial = folder / _partial(sha256, size)
@@ -90,7 +81,7 @@ def arrival_append(claim: Claim, *, sha256: str, size: int, offset: int, data: b
             raise Unavailable(f"The file cannot be written: {error}.", retry_after=5) from error
         if hashing.position < size or here < size:
             hashing_keep(claim, hashing)
-            return Arrival(here)
+            return Offset(offset=here)
         return _completed(ledger, partial, hashing, sha256, size)
 
 
@@ -108,7 +99,7 @@ def _append(partial: Path, hashing: Hashing, offset: int, data: bytes, size: int
     return here
 
 
-def _completed(ledger: _Ledger, partial: Path, hashing: Hashing, sha256: str, size: int) -> Arrival:
+def _completed(ledger: _Ledger, partial: Path, hashing: Hashing, sha256: str, size: int) -> Offset:
     if hashing.sha256 != sha256:
         # First the new generation: no hash may outlive the bytes that it is of.
         ledger.release(size)
@@ -118,7 +109,7 @@ def _completed(ledger: _Ledger, partial: Path, hashing: Hashing, sha256: str, si
             code="digest_mismatch",
         )
     partial.replace(partial.with_name(sha256))
-    return Arrival(size, complete=True)
+    return Offset(offset=size, complete=True)
 
 
 def arrival_read(claim: Claim, *, sha256: str, most: int) -> bytes:

@@ -18,10 +18,11 @@ from governance.errors import InvalidInput
 from governance.principals import Principal, service_principal
 from registry.manifests import Manifest
 from workers.control.jobs import Cause, Claim, HeartbeatReply, LeaseLost, Report
+from workers.control.messages import LINES_MAX
 from workers.dispatch import wake_controller
 from workers.jobs.budgets import budget_clock, budget_follow
 from workers.jobs.line import Bound, first_claim
-from workers.jobs.models import LINES_MAX, AttemptLog, Job, JobEvent, JobState, StopRequest
+from workers.jobs.models import AttemptLog, Job, JobEvent, JobState, StopRequest
 from workers.jobs.states import attempt_ended, job_audit, job_lock, job_move
 from workers.run.events import MESSAGE_CHARACTERS
 from workers.run.outcome import SENTENCE_CHARACTERS, UNREQUESTED, result_checked
@@ -60,20 +61,25 @@ def job_claim(*, job_id: UUID | str, worker: str, bound: Bound | None = None) ->
         row = first_claim(worker=worker, bound=bound)
         if row is None:
             return None
-        taken, fence, attempt, kind, title, silent = row
+        taken, _, attempt, _, _, silent = row
         job = job_lock(taken)
         budget_follow(job, before=JobState.QUEUED)
         job_audit(job, actor=worker_principal(), to=JobState.RUNNING, worker=worker)
         if silent:
             reason = f"The lease of {silent} ran out; {worker} takes over."
             attempt_ended(job, reason, attempt=attempt - 1)
+    return claim_of(job)
+
+
+def claim_of(job: Job) -> Claim:
+    """Return the claim of the worker that holds a running job."""
     return Claim(
         job_id=job.pk,
-        fence=fence,
-        attempt=attempt,
-        kind=kind,
-        title=title,
-        worker=worker,
+        fence=job.fence,
+        attempt=job.attempt,
+        kind=job.kind,
+        title=job.title,
+        worker=job.worker,
         lease_s=float(settings.JOB_LEASE_S),
     )
 

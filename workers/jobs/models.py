@@ -9,6 +9,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from workers.control.messages import LINES_MAX
+
 
 class JobKind(models.TextChoices):
     """Kind of work of a job."""
@@ -61,8 +63,6 @@ class StopRequest(models.TextChoices):
     PREEMPT = "preempt"
 
 
-# The last lines of a run and its traceback, in characters.
-LINES_MAX = 40_000
 PRIORITIES = tuple(priority.word for priority in JobPriority)
 
 

@@ -20,7 +20,6 @@ from governance.errors import NotAuthenticated
 from governance.keys.tokens import ParsedToken, format_token, mint, parse_token, secret_hmac
 
 CHALLENGE_S = 60
-CHALLENGE_MAX = 160
 # Of two web processes.
 _SKEW_MS = 5_000
 

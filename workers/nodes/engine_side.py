@@ -17,13 +17,14 @@ from django.utils import timezone
 from governance.errors import InvalidInput, NotFound, QuotaExceeded, WrongState
 from registry.manifests import ManifestFile
 from workers.control.direct import assignments, current_plan
+from workers.control.messages import WORKER_NAME_MAX
 from workers.control.protocol import Assignment, LoadPlan, ReferenceRequest, Software
 from workers.deployments.equivalence import reference_file, references_due, references_report
 from workers.deployments.models import Replica, ReplicaState, WorkerKey
 from workers.deployments.selectors import live_deployments
 from workers.deployments.services import replicas_stop
 from workers.deployments.worker_keys import worker_key_register
-from workers.nodes.models import WORKER_NAME_MAX, Node
+from workers.nodes.models import Node
 from workers.nodes.states import node_principal, node_working
 from workers.offers.models import WorkerRole, WorkerTasks
 from workers.offers.services import worker_tasks_report

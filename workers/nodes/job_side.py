@@ -20,7 +20,14 @@ from workers.control.direct_jobs import DirectJobs
 from workers.control.jobs import Cause, Claim
 from workers.jobs import workspace
 from workers.jobs.arrivals import arrival_read, arrivals_held, arrivals_place
-from workers.jobs.leases import attempts_left, job_checkpoint, job_claim, job_deliver, job_fail
+from workers.jobs.leases import (
+    attempts_left,
+    claim_of,
+    job_checkpoint,
+    job_claim,
+    job_deliver,
+    job_fail,
+)
 from workers.jobs.line import Bound
 from workers.jobs.models import Job, JobState
 from workers.jobs.resources import GIB
@@ -94,15 +101,7 @@ def node_job(*, node: Node, job_id: UUID, fence: int) -> Claim:
     ).first()
     if job is None:
         raise NotFound(f"Node {node.name} holds no job {job_id} under fence {fence}.")
-    return Claim(
-        job_id=job.pk,
-        fence=job.fence,
-        attempt=job.attempt,
-        kind=job.kind,
-        title=job.title,
-        worker=job.worker,
-        lease_s=float(settings.JOB_LEASE_S),
-    )
+    return claim_of(job)
 
 
 def node_job_fail(

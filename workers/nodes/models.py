@@ -6,9 +6,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import JSONField, Q, Value
 
-# Workers are named `<node>/<worker>`, in columns of 120 characters.
-NODE_NAME_MAX = 40
-WORKER_NAME_MAX = 79
+from workers.control.messages import NODE_NAME_MAX
+
 REASON_MAX = 300
 # Digits of the public key in a realm.
 REALM_KEY = 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from governance.schemas import Filter, Line, LineOrEmpty, Schema
-from workers.nodes.models import NODE_NAME_MAX, REASON_MAX, NodeState
+from workers.control.messages import NODE_NAME_MAX
+from workers.nodes.models import REASON_MAX, NodeState
 
 
 class NodeFilter(Filter):

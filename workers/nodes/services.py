@@ -17,12 +17,12 @@ from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import ANONYMOUS, Principal
 from governance.rowsecurity import lifted
+from workers.control.messages import NODE_NAME_MAX
 from workers.deployments.services import worker_replicas_end
 from workers.dispatch import wake_engines
 from workers.jobs.models import Job, JobState
 from workers.nodes.credentials import credential_matches, credential_mint, credential_parse
 from workers.nodes.models import (
-    NODE_NAME_MAX,
     REASON_MAX,
     Node,
     NodeSample,

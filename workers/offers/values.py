@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from governance.errors import InvalidInput
 from registry.catalog import package_of
 from workers.run.storable import cleaned
 
@@ -18,57 +17,33 @@ SHOWN_MAX = 3
 PACKAGE_MAX, LACKS_MAX = 200, 500
 
 
+TaskName = Annotated[str, Field(min_length=1, max_length=60)]
+
+
 @dataclass(frozen=True, slots=True)
 class TaskOffer:
     """One task of a worker: the package that provides it there, and why the worker does not offer
     it; `lacks` is empty when it does."""
 
-    package: str
-    lacks: str = ""
+    package: Annotated[str, Field(max_length=PACKAGE_MAX)]
+    lacks: Annotated[str, Field(max_length=LACKS_MAX)] = ""
 
 
 # The tasks of a worker by name.
 Offers = Mapping[str, TaskOffer]
 
 
-class _Stated(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    package: Annotated[str, Field(max_length=PACKAGE_MAX)]
-    lacks: Annotated[str, Field(max_length=LACKS_MAX)] = ""
-
-
-_Name = Annotated[str, Field(min_length=1, max_length=60)]
-_REPORT: TypeAdapter[dict[str, _Stated]] = TypeAdapter(
-    Annotated[dict[_Name, _Stated], Field(max_length=TASKS_MAX)]
-)
-
-
-def offers_to_json(offers: Offers) -> dict[str, dict[str, str]]:
-    """Return offers as they are sent and stored; texts that are too long are cut."""
+def offers_cut(offers: Offers) -> dict[str, TaskOffer]:
+    """Return offers within their bounds; texts that are too long are cut."""
     return {
-        name: {
-            "package": cleaned(each.package)[:PACKAGE_MAX],
-            "lacks": cleaned(each.lacks)[:LACKS_MAX],
-        }
+        name: TaskOffer(cleaned(each.package)[:PACKAGE_MAX], cleaned(each.lacks)[:LACKS_MAX])
         for name, each in sorted(offers.items())[:TASKS_MAX]
     }
 
 
-def offers_from_json(given: Any) -> dict[str, TaskOffer]:
-    """Return the offers that a worker reported.
-
-    Raises:
-        InvalidInput: they are malformed, or too many.
-    """
-    try:
-        stated = _REPORT.validate_python(given)
-    except ValidationError as error:
-        raise InvalidInput(
-            "The report of a worker's tasks is malformed.",
-            fields={"tasks": ["Use {name: {package, lacks}}."]},
-        ) from error
-    return {name: TaskOffer(each.package, each.lacks) for name, each in stated.items()}
+def offers_to_json(offers: Offers) -> dict[str, dict[str, str]]:
+    """Return offers as they are stored."""
+    return {name: asdict(each) for name, each in offers_cut(offers).items()}
 
 
 def lacks_sentence(

@@ -32,7 +32,16 @@ from governance.errors import (
 )
 from registry.manifests import FilesUnreadable, ManifestMismatch
 from workers.clock import CLOCK
-from workers.control.messages import signed_text
+from workers.control.messages import (
+    Challenge,
+    ChallengeBody,
+    M,
+    Message,
+    NodeSessionAnswer,
+    SessionBody,
+    read,
+    signed_text,
+)
 from workers.remote.identity import Identity, Session, SessionFile, identity_read
 
 logger = logging.getLogger(__name__)
@@ -48,6 +57,7 @@ LONGEST_S = 3600.0
 CURRENT = "session/current"
 REPLACED = "node_session_replaced"
 _ENDED = {"node_session_ended", "node_session_invalid", REPLACED}
+_JSON = {"Content-Type": "application/json"}
 _LOCAL = {"127.0.0.1", "::1", "localhost"}
 _KINDS: dict[int, type[DomainError]] = {
     400: InvalidInput,
@@ -94,14 +104,20 @@ class NodeClient:
         """The node's name."""
         return self._identity.node
 
-    def get(self, path: str, **query: str) -> Any:
-        """Return the answer to a GET. Raises as `send`."""
-        return self.send("GET", path, params=query).json()
+    def get(self, path: str, answer: type[M], query: Message | None = None, **options: Any) -> M:
+        """Return the answer to a GET. Raises as `send`; InvalidInput for one that is malformed."""
+        params = {} if query is None else query.model_dump()
+        sent = self.send("GET", path, params=params, **options)
+        return read(answer, sent.content, extra="ignore")
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Return the answer to a POST, None for an empty one. Raises as `send`."""
-        answer = self.send("POST", path, json=body)
-        return answer.json() if answer.content else None
+    def post(self, path: str, body: Message, answer: type[M], **options: Any) -> M:
+        """Return the answer to a POST. Raises as `get`."""
+        return read(answer, self.tell(path, body, **options).content, extra="ignore")
+
+    def tell(self, path: str, body: Message, **options: Any) -> httpx.Response:
+        """Send a POST whose answer does not matter. Raises as `send`."""
+        content = body.model_dump_json(exclude_unset=True)
+        return self.send("POST", path, content=content, headers=_JSON, **options)
 
     def send(
         self,
@@ -232,10 +248,9 @@ class NodeClient:
             if ended is not None and ended.code == REPLACED and self._worked:
                 self._replaced = ended
                 raise ended
-            made = self._requested("" if session is None else session.token)
-            renew_at = time.time() + RENEW_AT * float(made["expires_in_s"])
-            told = {name: str(made[name]) for name in Session.__slots__ if name != "renew_at"}
-            new = Session(renew_at=renew_at, **told)
+            granted = self._requested("" if session is None else session.token)
+            renew_at = time.time() + RENEW_AT * granted.expires_in_s
+            new = Session(renew_at=renew_at, **granted.model_dump(exclude={"expires_in_s"}))
             self._file.write(new)
             self._session, self._replaced = new, None
             return new
@@ -251,19 +266,18 @@ class NodeClient:
                 hint="End a worker of this node that is stopped or hangs.",
             ) from error
 
-    def _requested(self, token: str) -> Any:
-        def ask(path: str, body: dict[str, str], bearer: str = "") -> Any:
-            return self._checked(
-                lambda given: self._http.post(path, json=body, headers=_bearer(given)), bearer
-            ).json()
+    def _requested(self, token: str) -> NodeSessionAnswer:
+        def ask(path: str, body: Message, answer: type[M], bearer: str = "") -> M:
+            def once(given: str) -> httpx.Response:
+                headers = {**_JSON, **_bearer(given)}
+                return self._http.post(path, content=body.model_dump_json(), headers=headers)
 
-        challenge = ask("challenge", {"node": self.node})["challenge"]
-        body = {
-            "node": self.node,
-            "challenge": challenge,
-            "signature": self._identity.sign(signed_text(challenge, self.node)),
-        }
-        return ask("session", body, token)
+            return read(answer, self._checked(once, bearer).content, extra="ignore")
+
+        challenge = ask("challenge", ChallengeBody(node=self.node), Challenge).challenge
+        signature = self._identity.sign(signed_text(challenge, self.node))
+        body = SessionBody(node=self.node, challenge=challenge, signature=signature)
+        return ask("session", body, NodeSessionAnswer, token)
 
     def _checked(self, once: Any, token: str) -> httpx.Response:
         asked = time.monotonic()

@@ -7,23 +7,43 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from governance.errors import NotFound
-from registry.manifests import Manifest
+import httpx
+
+from governance.errors import NotFound, Unavailable
+from registry.manifests import CHUNK_BYTES, Manifest
+from registry.media.store import MediaReference
 from registry.storage.cache import Cache
-from workers.control.messages import assignment_from_json, one_line, plan_from_json
+from workers.control.messages import WorkerBody, made, one_line, read
 from workers.control.protocol import (
+    REPORT_MAX,
     Assignment,
+    Assignments,
+    AssignmentsQuery,
+    HeartbeatBody,
     LoadPlan,
+    MediaAnswer,
+    MediaQuery,
+    MediaResultQuery,
+    Plan,
     ReferenceRequest,
+    ReferenceResult,
+    References,
+    ReferencesBody,
+    ReplicaBody,
     ReplicaReport,
+    ReplicaStateAnswer,
     Software,
+    WorkerKeyBody,
+    tasks_body,
 )
-from workers.offers.values import Offers, offers_to_json
+from workers.offers.models import WorkerRole
+from workers.offers.values import Offers
 from workers.placement.capacity import Capacity
 from workers.remote.client import NodeClient
 from workers.remote.facts import machine_facts
@@ -48,60 +68,48 @@ class RemoteControl:
     def desired(
         self, *, worker: str, engines: Sequence[str], held: Collection[int] = ()
     ) -> list[Assignment]:
-        # One try: the next round is the next one, and leases count from before the request.
-        answer = self._client.send(
-            "GET",
-            "assignments",
-            tries=1,
-            params={
-                "worker": worker,
-                "engines": ",".join(engines),
-                "held": ",".join(map(str, held)),
-            },
+        query = made(
+            AssignmentsQuery,
+            worker=worker,
+            engines=",".join(engines),
+            held=",".join(map(str, held)),
         )
-        return [assignment_from_json(each) for each in answer.json()]
+        # One try: the next round is the next one, and leases count from before the request.
+        return self._client.get("assignments", Assignments, query, tries=1).root
 
     def current_plan(self, deployment_id: int) -> LoadPlan:
-        return plan_from_json(self._client.get(f"deployments/{deployment_id}/plan"))
+        return self._client.get(f"deployments/{deployment_id}/plan", Plan).root
 
     def copy_version(self, deployment_id: int, manifest: Manifest, target: Path) -> None:
         files = RemoteFiles(self._client, f"deployments/{deployment_id}/files/")
         copy_version(files, self._cache, manifest, target)
 
     def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
-        body = {
-            "worker": worker,
-            "deployment": report.deployment_id,
-            "state": str(report.state),
-            "loaded_digest": report.loaded_digest,
-            "code": report.code,
-            "message": one_line(report.message, 1_000),
-            "load_seconds": report.load_seconds,
-            "failures": report.failures,
-            "retry_in_s": report.retry_in_s,
-        }
-        return str(self._client.post("replicas", body)["state"])
+        report = replace(report, message=one_line(report.message, REPORT_MAX))
+        body = made(ReplicaBody, worker=worker, report=report)
+        return self._client.post("replicas", body, ReplicaStateAnswer).state
 
     def replicas_heartbeat(self, *, worker: str, engines: Sequence[str]) -> None:
-        body: dict[str, Any] = {"worker": worker, "engines": list(engines)}
+        facts = None
         with self._lock:
             due = time.monotonic() - self._facts_at >= FACTS_EVERY_S
             if due:
                 self._facts_at = time.monotonic()
         if due:
             try:
-                body["facts"] = machine_facts(self._cache.folder)
+                facts = machine_facts(self._cache.folder)
             except Exception:
                 # A driver may fail in its own ways; the worker is alive nevertheless.
                 logger.exception("This machine could not be measured")
-        self._client.send("POST", "heartbeats", tries=1, json=body)
+        body = made(HeartbeatBody, worker=worker, engines=list(engines), facts=facts)
+        self._client.tell("heartbeats", body, tries=1)
 
     def replicas_stop(self, *, worker: str) -> None:
-        self._client.post("workers/stop", {"worker": worker})
+        self._client.tell("workers/stop", made(WorkerBody, worker=worker))
 
     def references(self, *, worker: str, deployment_id: int) -> list[ReferenceRequest]:
-        answer = self._client.get(f"deployments/{deployment_id}/references", worker=worker)
-        return [ReferenceRequest(**each) for each in answer]
+        path, query = f"deployments/{deployment_id}/references", made(WorkerBody, worker=worker)
+        return self._client.get(path, References, query).root
 
     def reference_file(self, deployment_id: int, sha256: str) -> BytesIO:
         # Into memory: a node's disk holds no data of departments.
@@ -114,8 +122,9 @@ class RemoteControl:
     def references_report(
         self, *, worker: str, deployment_id: int, answers: Sequence[Mapping[str, Any]]
     ) -> None:
-        body = {"worker": worker, "answers": [dict(each) for each in answers]}
-        self._client.post(f"deployments/{deployment_id}/references", body)
+        results = [made(ReferenceResult, **each) for each in answers]
+        body = made(ReferencesBody, worker=worker, answers=results)
+        self._client.tell(f"deployments/{deployment_id}/references", body)
 
     def worker_key_register(
         self,
@@ -126,24 +135,56 @@ class RemoteControl:
         capacity: Capacity,
         software: Software,
     ) -> None:
-        body = {
-            "worker": worker,
-            "public_key": public_key,
-            "engines": list(engines),
-            "capacity": asdict(capacity),
-            "software": asdict(software),
-        }
-        self._client.post("workers/keys", body)
+        body = made(
+            WorkerKeyBody,
+            worker=worker,
+            public_key=public_key,
+            engines=list(engines),
+            capacity=capacity,
+            software=software,
+        )
+        self._client.tell("workers/keys", body)
 
     def tasks_report(self, *, worker: str, offers: Offers) -> None:
-        body = {"worker": worker, "role": "engine", "tasks": offers_to_json(offers)}
-        try:
-            self._client.post("workers/tasks", body)
-        except NotFound:
-            logger.warning("The control plane is of an earlier release, and records no tasks.")
+        self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.ENGINE, offers))
 
     def drop_broken(self) -> None:
         """Return at once: httpx drops broken connections by itself."""
 
     def close(self) -> None:
         """Return at once: threads share the client."""
+
+
+class RemoteMedia:
+    """Implements `MediaFiles`. They stay in memory: a node's disk never holds them."""
+
+    def __init__(self, client: NodeClient) -> None:
+        self._client = client
+
+    def read(self, deployment_id: int, reference: MediaReference) -> BytesIO:
+        query = MediaQuery(media=reference.media, size=reference.size).model_dump()
+        path = f"deployments/{deployment_id}/media/{reference.sha256}?{urlencode(query)}"
+        data = bytearray()
+        try:
+            with self._client.stream(path) as answer:
+                for chunk in answer.iter_bytes(CHUNK_BYTES):
+                    data += chunk
+                    if len(data) > reference.size:
+                        break
+        except httpx.TransportError as error:
+            raise Unavailable(
+                f"The media file did not arrive: {type(error).__name__}.", retry_after=1
+            ) from error
+        if len(data) != reference.size or hashlib.sha256(data).hexdigest() != reference.sha256:
+            raise NotFound("The media file that arrived is not the one that the reference names.")
+        return BytesIO(data)
+
+    def write(self, deployment_id: int, data: bytes, content_type: str) -> MediaReference:
+        answer = self._client.send(
+            "POST",
+            f"deployments/{deployment_id}/media",
+            params=MediaResultQuery(content_type=content_type).model_dump(),
+            headers={"Content-Type": "application/offset+octet-stream"},
+            content=data,
+        )
+        return read(MediaAnswer, answer.content, extra="ignore").root

@@ -14,29 +14,30 @@ from typing import Any
 import psutil
 
 from workers.clock import CLOCK
+from workers.control.messages import DEVICES_MAX, Accelerator, Facts
 
 NAMED = ("assay", "torch", "transformers", "vllm", "celery")
 
 
-def machine_facts(cache: Path) -> dict[str, Any]:
-    """Return the facts of this machine, as `POST /node/v1/heartbeats` takes them.
+def machine_facts(cache: Path) -> Facts:
+    """Return the facts of this machine.
 
     `cache` is the folder of cached files, whose disk is measured. Utilization of processors is
     that since the last call.
     """
     memory = psutil.virtual_memory()
     folder = next(each for each in (cache, *cache.absolute().parents) if each.is_dir())
-    return {
-        "cpus": psutil.cpu_count() or 1,
-        "cpu_used": psutil.cpu_percent() / 100,
-        "load": os.getloadavg()[0],
-        "memory_bytes": memory.total,
-        "memory_used_bytes": memory.total - memory.available,
-        "disk_free_bytes": shutil.disk_usage(folder).free,
-        "clock_ahead_s": CLOCK.ahead_s,
-        "devices": _devices(),
-        "versions": {**_versions(), "python": platform.python_version()},
-    }
+    return Facts(
+        cpus=psutil.cpu_count() or 1,
+        cpu_used=psutil.cpu_percent() / 100,
+        load=os.getloadavg()[0],
+        memory_bytes=memory.total,
+        memory_used_bytes=memory.total - memory.available,
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        clock_ahead_s=CLOCK.ahead_s,
+        devices=_devices(),
+        versions={**_versions(), "python": platform.python_version()},
+    )
 
 
 def _versions() -> dict[str, str]:
@@ -47,13 +48,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _devices() -> list[dict[str, Any]]:
+def _devices() -> list[Accelerator]:
     """Return NVIDIA's devices; none without its driver."""
     with _nvml() as nvml:
         if nvml is None:
             return []
         found = []
-        for index in range(min(64, nvml.nvmlDeviceGetCount())):
+        for index in range(min(DEVICES_MAX, nvml.nvmlDeviceGetCount())):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
             name = nvml.nvmlDeviceGetName(handle)
@@ -61,12 +62,12 @@ def _devices() -> list[dict[str, Any]]:
             with suppress(nvml.NVMLError):
                 used = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
             found.append(
-                {
-                    "name": (name.decode() if isinstance(name, bytes) else name)[:80],
-                    "memory_bytes": memory.total,
-                    "memory_used_bytes": memory.used,
-                    "used": used,
-                }
+                Accelerator(
+                    name=(name.decode() if isinstance(name, bytes) else name)[:80],
+                    memory_bytes=memory.total,
+                    memory_used_bytes=memory.used,
+                    used=used,
+                )
             )
         return found
 

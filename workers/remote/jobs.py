@@ -9,13 +9,13 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 from governance.errors import (
-    DomainError,
     NotAuthenticated,
     NotFound,
     NotPermitted,
@@ -25,19 +25,44 @@ from governance.errors import (
 )
 from registry.manifests import CHUNK_BYTES, FilesUnreadable, Manifest, open_beneath
 from registry.storage.cache import Cache
-from workers.control.jobs import Cause, Claim, HeartbeatReply, LeaseLost, NoAnswer, Report
-from workers.control.messages import many_lines, one_line
-from workers.offers.values import Offers, offers_to_json
+from workers.control.jobs import (
+    Cause,
+    CheckpointBody,
+    Claim,
+    DeliverBody,
+    FailBody,
+    HeartbeatReply,
+    Lease,
+    LeaseLost,
+    NoAnswer,
+    Offset,
+    Report,
+    Reports,
+    Taken,
+    UploadQuery,
+    left_out,
+)
+from workers.control.messages import (
+    LINES_MAX,
+    Nothing,
+    WorkerBody,
+    made,
+    many_lines,
+    one_line,
+    read,
+)
+from workers.control.protocol import tasks_body
+from workers.offers.models import WorkerRole
+from workers.offers.values import Offers
 from workers.remote.client import NodeClient
 from workers.remote.files import RemoteFiles, copy_file, copy_version
 from workers.run.events import MESSAGE_CHARACTERS
 from workers.run.order import OUTPUT, LooseFiles, Order
+from workers.run.outcome import SENTENCE_CHARACTERS
 
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
 PART_BYTES = CHUNK_BYTES
-# The last lines of a run that are sent, in characters.
-LINES_SENT = 40_000
 # A part is answered when a bounded step of the file was hashed.
 HASHING_S = 60.0
 # An earlier request whose answer was lost may still work on the attempt's files.
@@ -87,36 +112,24 @@ class NodeFiles:
         """Fetch the order's files and its recorded checkpoints."""
         remote = RemoteFiles(self._client, f"jobs/{order.job}/attempts/{order.fence}/files/")
         for folder in order.folders:
-            try:
+            with left_out(folder.name, required=folder.required):
                 copy_version(remote, self._cache, folder.files, inputs / folder.name)
-            except DomainError as error:
-                if folder.required or isinstance(error, Unavailable):
-                    raise
-                logger.warning("Input %s is left out: %s", folder.name, error.message)
         for files in order.files:
             self._fetch_loose(remote, files, inputs / files.name)
         for name, manifest in order.checkpoints.items():
             target = self._root / str(order.job) / "checkpoints" / name
             shutil.rmtree(target, ignore_errors=True)
-            try:
+            with left_out(name, required=False):
                 copy_version(remote, self._cache, Manifest.from_json(manifest), target)
-            except DomainError as error:
-                if isinstance(error, Unavailable):
-                    raise
-                logger.warning("%s is not resumed from: %s", name, error.message)
 
     def _fetch_loose(self, remote: RemoteFiles, files: LooseFiles, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for sha256 in files.sha256s:
             try:
-                copy_file(remote, self._cache, sha256, target / sha256)
+                with left_out(sha256[:12], required=files.required):
+                    copy_file(remote, self._cache, sha256, target / sha256)
             except FilesUnreadable as error:
-                if files.required:
-                    raise Unavailable(f"The control plane lacks the file {sha256[:12]}.") from error
-            except DomainError as error:
-                if files.required or isinstance(error, Unavailable):
-                    raise
-                logger.warning("Input %s is left out: %s", sha256[:12], error.message)
+                raise Unavailable(f"The control plane lacks the file {sha256[:12]}.") from error
 
     def leave(self, claim: Claim) -> None:
         """Remove all of the job: what a later attempt needs lies with the control plane."""
@@ -138,48 +151,38 @@ class RemoteJobs:
         try:
             # Once: the answer may be lost after the job was claimed, and a second request would
             # claim another one.
-            path = f"jobs/{UUID(job_id)}/claim"
-            answer = self._client.send("POST", path, tries=1, json={"worker": worker}).json()
+            path, body = f"jobs/{UUID(job_id)}/claim", made(WorkerBody, worker=worker)
+            taken = self._client.post(path, body, Taken, tries=1)
         except (WrongState, NotFound) as error:
             logger.warning("Job %s: %s", job_id, error.message)
             return None
         except (Unavailable, QuotaExceeded) as error:
             raise NoAnswer(error.message) from error
-        if answer["claim"] is None:
-            return None
-        found = answer["claim"]
-        claim = Claim(**{**found, "job_id": UUID(found["job_id"])})
-        return claim, Order.model_validate(answer["order"])
+        return None if taken.claim is None or taken.order is None else (taken.claim, taken.order)
 
     def tasks_report(self, worker: str, offers: Offers) -> None:
-        """Record the tasks that the worker offers."""
-        body = {"worker": worker, "role": "compute", "tasks": offers_to_json(offers)}
         try:
-            self._client.post("workers/tasks", body)
-        except NotFound:
-            logger.warning("The control plane is of an earlier release, and records no tasks.")
+            self._client.tell("workers/tasks", tasks_body(worker, WorkerRole.COMPUTE, offers))
         except (Unavailable, QuotaExceeded) as error:
             raise NoAnswer(error.message) from error
 
     def heartbeat(self, claim: Claim) -> HeartbeatReply:
-        """Renew the lease."""
         with _job_errors(claim):
             try:
-                return _reply(
-                    self._client.send("POST", _at(claim, "heartbeat"), tries=1, json={}).json()
-                )
+                return self._client.post(_at(claim, "heartbeat"), Nothing(), Lease, tries=1).root
             except NotFound:
                 return HeartbeatReply(alive=False, cancel_requested=False)
 
     def report(self, claim: Claim, reports: Sequence[Report], phase: str) -> HeartbeatReply:
-        """Append to the job's log and curves."""
         with _job_errors(claim):
             reply = HeartbeatReply(alive=True, cancel_requested=False)
-            for start in range(0, max(1, len(reports)), _REPORTS):
-                part = [_report(each) for each in reports[start : start + _REPORTS]]
-                body = {"reports": part, "phase": phase}
-                answer = self._client.send("POST", _at(claim, "reports"), tries=1, json=body)
-                reply = _reply(answer.json())
+            lines = [
+                replace(each, message=one_line(each.message, MESSAGE_CHARACTERS))
+                for each in reports
+            ]
+            for start in range(0, max(1, len(lines)), _REPORTS):
+                body = made(Reports, reports=lines[start : start + _REPORTS], phase=phase)
+                reply = self._client.post(_at(claim, "reports"), body, Lease, tries=1).root
             return reply
 
     def working(self, claim: Claim, *, works: bool) -> None:
@@ -190,10 +193,9 @@ class RemoteJobs:
     ) -> None:
         """Send a checkpoint's files, then record it. One that the run has removed is not."""
         with _job_errors(claim):
-            found = Manifest.from_json(manifest)
-            self._send_files(claim, self._files.checkpoints_folder(claim) / name, found)
-            body = {"name": name, "manifest": found.to_json(), "there": sorted(there)}
-            _retry_busy(lambda: self._client.post(_at(claim, "checkpoints"), body))
+            body = made(CheckpointBody, name=name, manifest=manifest, there=sorted(there))
+            self._send_files(claim, self._files.checkpoints_folder(claim) / name, body.manifest)
+            _retry_busy(lambda: self._client.tell(_at(claim, "checkpoints"), body))
 
     def deliver(self, claim: Claim, result: dict[str, Any]) -> None:
         """Send the output's files and the result, then deliver."""
@@ -211,7 +213,8 @@ class RemoteJobs:
                 raise NoAnswer(f"The result cannot be written: {error}.") from error
             sha256 = hashlib.sha256(content).hexdigest()
             self._send_file(claim, attempt.parent, name, sha256, len(content))
-            _retry_busy(lambda: self._client.post(_at(claim, "deliver"), {"result": sha256}))
+            body = DeliverBody(result=sha256)
+            _retry_busy(lambda: self._client.tell(_at(claim, "deliver"), body))
 
     def fail(
         self,
@@ -222,25 +225,23 @@ class RemoteJobs:
         cause: Cause = Cause.WORK,
         lines: str = "",
     ) -> None:
-        """End the attempt without a result."""
         with _job_errors(claim):
-            body = {
-                "sentence": one_line(sentence, 2_000) or "The attempt failed.",
-                "retry": retry,
-                "cause": cause.value,
-                "lines": many_lines(lines, LINES_SENT),
-            }
-            self._client.post(_at(claim, "fail"), body)
+            body = made(
+                FailBody,
+                sentence=one_line(sentence, SENTENCE_CHARACTERS) or "The attempt failed.",
+                retry=retry,
+                cause=cause,
+                lines=many_lines(lines, LINES_MAX),
+            )
+            self._client.tell(_at(claim, "fail"), body)
 
     def cancelled(self, claim: Claim) -> None:
-        """Confirm that the run stopped."""
         with _job_errors(claim):
-            self._client.post(_at(claim, "cancelled"), {})
+            self._client.tell(_at(claim, "cancelled"), Nothing())
 
     def paused(self, claim: Claim) -> None:
-        """Confirm that the run stopped after its checkpoint."""
         with _job_errors(claim):
-            self._client.post(_at(claim, "paused"), {})
+            self._client.tell(_at(claim, "paused"), Nothing())
 
     def close(self) -> None:
         """Return at once: threads share the client."""
@@ -252,32 +253,32 @@ class RemoteJobs:
     def _send_file(self, claim: Claim, folder: Path, path: str, sha256: str, size: int) -> None:
         """Send a file from where an earlier try broke off."""
         address = _at(claim, f"arrivals/{sha256}")
-        answer = self._client.get(address, size=str(size))
-        offset, complete = int(answer["offset"]), bool(answer["complete"])
+        arrived = self._client.get(address, Offset, UploadQuery(size=size))
         with open_beneath(folder, path) as file:
-            while not complete:
-                file.seek(offset)
+            while not arrived.complete:
+                file.seek(arrived.offset)
                 part = file.read(PART_BYTES)
-                if not part and offset < size:
+                if not part and arrived.offset < size:
                     raise FilesUnreadable(f"{path} has become shorter.", path=path)
-                answer = _retry_busy(partial(self._send_part, address, size, offset, part))
-                offset, complete = int(answer["offset"]), bool(answer["complete"])
+                query = UploadQuery(size=size, offset=arrived.offset)
+                arrived = _retry_busy(partial(self._send_part, address, query, part))
 
-    def _send_part(self, address: str, size: int, offset: int, part: bytes) -> Any:
+    def _send_part(self, address: str, query: UploadQuery, part: bytes) -> Offset:
         try:
-            return self._client.send(
+            answer = self._client.send(
                 "PATCH",
                 address,
                 headers=_OCTETS,
-                params={"size": str(size), "offset": str(offset)},
+                params=query.model_dump(),
                 content=part,
                 timeout=HASHING_S,
-            ).json()
+            )
         except WrongState as error:
             if error.code != "offset_mismatch":
                 raise
             # The answer to an earlier try was lost.
-            return self._client.get(address, size=str(size))
+            return self._client.get(address, Offset, UploadQuery(size=query.size))
+        return read(Offset, answer.content, extra="ignore")
 
 
 def _retry_busy(request: Callable[[], R]) -> R:
@@ -294,21 +295,3 @@ def _retry_busy(request: Callable[[], R]) -> R:
 
 def _at(claim: Claim, rest: str) -> str:
     return f"jobs/{claim.job_id}/attempts/{claim.fence}/{rest}"
-
-
-def _reply(answer: Any) -> HeartbeatReply:
-    return HeartbeatReply(
-        alive=bool(answer["alive"]),
-        cancel_requested=bool(answer["cancel_requested"]),
-        # A control plane of the previous release pauses nothing.
-        pause_requested=bool(answer.get("pause_requested")),
-    )
-
-
-def _report(report: Report) -> dict[str, Any]:
-    return {
-        "message": one_line(report.message, MESSAGE_CHARACTERS),
-        "step": report.step,
-        "total": report.total,
-        "values": report.values,
-    }

@@ -24,7 +24,8 @@ from registry.catalog.inputs import Inputs, Options
 from registry.catalog.requests import RequestInvalid, invalid
 from registry.media.store import MediaReference, media_open
 from workers.clock import CLOCK
-from workers.control.media import MediaFiles, StoredMedia
+from workers.control.direct import StoredMedia
+from workers.control.protocol import MediaFiles
 from workers.engines.protocol import Engine, EngineRequest, RequestRefused, raise_exits
 from workers.engines.runner import MediaOutput
 from workers.references import contains, is_reference, swapped

@@ -14,20 +14,11 @@ from registry.catalog.engines import EngineName
 from registry.sandbox import landlock
 from workers.control.protocol import Software
 from workers.engines.environment import environment_of
-from workers.engines.servers.offered import (
-    engine_version,
-    llama_cpp_version,
-    sglang_version,
-    vllm_version,
-)
-from workers.engines.servers.process import ServerLimits, isolates
+from workers.engines.servers.offered import engine_version, llama_cpp_version, vllm_version
+from workers.engines.servers.process import ServerLimits
 
-# vLLM and SGLang compile kernels when they start on a GPU.
+# vLLM compiles kernels when it starts on a GPU.
 COMPILING_START_S = 900.0
-NOT_ALONE = (
-    "SGLang is not offered: this kernel or container gives its servers no network and /dev/shm of "
-    "their own, so others could send them pickles, which run code."
-)
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +37,14 @@ def offered_engines() -> list[str]:
         found.append(EngineName.LLAMA_CPP)
     if vllm_version(settings.VLLM_PYTHON):
         found.append(EngineName.VLLM)
-    if sglang_version(settings.SGLANG_PYTHON):
-        if isolates() or settings.ENGINE_SERVER_UNCONFINED:
-            found.append(EngineName.SGLANG)
-        else:
-            logger.warning(NOT_ALONE)
     return [str(each) for each in found]
 
 
 def own_software(engines: Sequence[str]) -> Software:
     """Return the software of this process: of the engines that it offers, and of tasks."""
-    pythons = {EngineName.VLLM: settings.VLLM_PYTHON, EngineName.SGLANG: settings.SGLANG_PYTHON}
     return Software(
         environments={
-            name: environment_of(name, engine_version(name, pythons.get(EngineName(name), "")))
+            name: environment_of(name, engine_version(name, settings.VLLM_PYTHON))
             for name in engines
         },
         code=codes_here(),
@@ -73,8 +58,7 @@ def engine_settings(name: str) -> dict[str, Any]:
     limits = ServerLimits(
         memory=settings.ENGINE_SERVER_MEMORY, unconfined=settings.ENGINE_SERVER_UNCONFINED
     )
-    pythons = {EngineName.VLLM: settings.VLLM_PYTHON, EngineName.SGLANG: settings.SGLANG_PYTHON}
-    if name in pythons:
+    if name == EngineName.VLLM:
         limits = replace(limits, start_s=COMPILING_START_S)
-        return {"limits": limits, "python": pythons[EngineName(name)]}
+        return {"limits": limits, "python": settings.VLLM_PYTHON}
     return {"limits": limits}

@@ -23,16 +23,14 @@ from registry import store
 from workers import tracing, transport
 from workers.app import app
 from workers.broker import broker_client, node_client, own_realm, own_wire_key
-from workers.control.direct import DirectControl
-from workers.control.media import StoredMedia
+from workers.control.direct import DirectControl, StoredMedia
 from workers.control.protocol import EngineControl
 from workers.deployments.reconciler import Reconciler
 from workers.engine_process.client import OwnEngines
 from workers.engine_process.watch import ProcessLimits
 from workers.listening import listener
 from workers.offers.reporting import OfferReports
-from workers.remote.control import RemoteControl
-from workers.remote.media import RemoteMedia
+from workers.remote.control import RemoteControl, RemoteMedia
 from workers.sealing import GivenBack, NotAddressed, WorkerSeals
 from workers.tasks.answering import Answerer
 from workers.tasks.capacity import machine_memory, own_capacity

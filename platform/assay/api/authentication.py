@@ -15,13 +15,12 @@ from rest_framework.request import Request
 from assay.middleware import principal_of
 from governance.errors import NotAuthenticated, NotPermitted
 from governance.keys.selectors import principal_for_token
+from governance.keys.tokens import SENT_MAX
 from governance.principals import Principal, PrincipalKind
 
 if TYPE_CHECKING:
     # The framework's views import this module, by its name in the settings.
     from rest_framework.views import APIView
-
-MAX_TOKEN_CHARACTERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def bearer_token(request: HttpRequest) -> str | None:
         return None
     scheme, _, token = header.partition(" ")
     token = token.strip()
-    if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN_CHARACTERS:
+    if scheme.lower() != "bearer" or not token or len(token) > SENT_MAX:
         raise NotAuthenticated(
             "The Authorization header is not a bearer token.",
             hint="Send `Authorization: Bearer assay_…`.",

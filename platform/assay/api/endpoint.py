@@ -24,7 +24,6 @@ from assay.api.authentication import (
     SessionAuthentication,
     TokenAuthentication,
 )
-from assay.api.fields import StrictSerializer
 from assay.api.pagination import CursorPagination
 from assay.api.parsers import LengthRequired, StrictJSONParser
 from assay.server.permits import permit_of
@@ -113,17 +112,6 @@ class Endpoint(APIView):
             raise NotAuthenticated("This needs a credential.")
         return self.request.user.principal
 
-    def body(self, serializer_class: type[StrictSerializer]) -> dict[str, Any]:
-        """The request's body, validated.
-
-        Raises:
-            ValidationError: naming every field that is wrong.
-            LengthRequired: its length is not stated.
-        """
-        serializer = serializer_class(data=self.content())
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
-
     def body_as(self, schema: type[S]) -> S:
         """Return the request's body as a schema.
 
@@ -140,6 +128,7 @@ class Endpoint(APIView):
         return parsed(schema, values, strict=False)
 
     def content(self) -> Any:
+        """Return the request's body as the parser read it. Raises LengthRequired."""
         headers = self.request.headers
         if "Transfer-Encoding" in headers and "Content-Length" not in headers:
             raise LengthRequired(
@@ -148,37 +137,24 @@ class Endpoint(APIView):
             )
         return self.request.data
 
-    def nothing(self) -> None:
-        """Refuse any member: this POST takes no body."""
-        self.body(StrictSerializer)
-
-    def query(self, serializer_class: type[StrictSerializer] | None = None) -> dict[str, Any]:
-        """The query parameters, validated; those of pages are the paginator's.
-
-        Raises:
-            InvalidInput: an unknown parameter, or one given twice.
-            ValidationError: a value that does not fit.
-        """
-        serializer = (serializer_class or StrictSerializer)(data=self._parameters())
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
-
     def query_as(self, schema: type[S]) -> S:
         """Return the query parameters as a schema; those of pages are the paginator's.
 
         Raises:
             InvalidInput: an unknown parameter, one given twice, or a value that does not fit.
         """
-        return parsed(schema, self._parameters())
+        parameters = self.parameters()
+        return parsed(schema, {n: parameters[n] for n in parameters if n not in PAGE_PARAMETERS})
 
-    def _parameters(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, str]:
+        """Return the query parameters. Raises InvalidInput for one that is sent twice."""
         sent = dict(self.request.query_params.lists())
         if repeated := [name for name, values in sent.items() if len(values) > 1]:
             raise InvalidInput(
                 f"The parameter {repeated[0][:60]!r} is given more than once.",
                 fields={name[:60]: ["Given more than once."] for name in repeated},
             )
-        return {name: values[0] for name, values in sent.items() if name not in PAGE_PARAMETERS}
+        return {name: values[0] for name, values in sent.items()}
 
     def page(
         self,

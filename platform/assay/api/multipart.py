@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from django.core.files.uploadedfile import UploadedFile
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from rest_framework.exceptions import ParseError
 
 from assay.api.parsers import parse_json
@@ -28,21 +28,25 @@ def _filled(file: Any) -> Any:
     return file
 
 
-def _texts(value: Any) -> Any:
-    """Return a JSON object of strings that is written as text."""
-    if not isinstance(value, str) or len(value) > TEXT_MAX:
+def _texts(text: object) -> dict[str, str]:
+    """Return a JSON object of at most 64 strings, which is written as text."""
+    if not isinstance(text, str) or len(text) > TEXT_MAX:
         raise ValueError(f"not a text of at most {TEXT_MAX:,} characters")
     try:
-        return parse_json(value)
+        value = parse_json(text)
     except ParseError as error:
         raise ValueError(str(error.detail)) from None
+    if not isinstance(value, dict) or len(value) > 64:
+        raise ValueError("not a JSON object")
+    if not all(isinstance(inner, str) and len(inner) <= 120 for inner in value.values()):
+        raise ValueError("every member must be a string")
+    return value
 
 
 File = Annotated[Any, AfterValidator(_file), WithJsonSchema({"type": "string", "format": "binary"})]
 FilledFile = Annotated[File, AfterValidator(_filled)]
 TextObject = Annotated[
-    dict[str, Annotated[str, Field(max_length=120)]],
-    Field(max_length=64),
+    dict[str, str],
     BeforeValidator(_texts),
     WithJsonSchema({"type": "string", "maxLength": TEXT_MAX}),
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -49,8 +49,6 @@ MAX_ERRORS = 50
 MAX_TEXT = 500
 CHALLENGE = 'Bearer realm="assay"'
 
-FieldErrors = list[dict[str, str]]
-
 
 def problem(
     request: HttpRequest,
@@ -82,31 +80,6 @@ def problem(
     return response
 
 
-def flatten(detail: Any, field: str = "") -> Iterator[dict[str, str]]:
-    """DRF's nested validation errors as {field, detail}, fields dotted: `files.0`."""
-    if isinstance(detail, Mapping):
-        for name, inner in detail.items():
-            own = "" if name == "non_field_errors" else str(name)[:100]
-            yield from flatten(inner, ".".join(part for part in (field, own) if part))
-    elif isinstance(detail, (list, tuple)):
-        for position, inner in enumerate(detail):
-            nested = isinstance(inner, (Mapping, list, tuple))
-            if inner or not nested:
-                yield from flatten(inner, f"{field}.{position}".strip(".") if nested else field)
-    else:
-        yield {"field": field, "detail": str(detail)[:MAX_TEXT]}
-
-
-def summary(errors: FieldErrors) -> str:
-    """One sentence for a request that has `errors`."""
-    if not errors:
-        return "The request is invalid."
-    first = errors[0]
-    named = f"{first['field']}: {first['detail']}" if first["field"] else first["detail"]
-    more = len(errors) - 1
-    return named if more == 0 else f"{named} (and {more} more)"
-
-
 def from_domain_error(error: DomainError, request: HttpRequest) -> JsonResponse:
     """A service's refusal, in its own words."""
     headers = {}
@@ -132,16 +105,6 @@ def from_domain_error(error: DomainError, request: HttpRequest) -> JsonResponse:
 
 def from_framework_error(error: drf.APIException, request: HttpRequest) -> JsonResponse:
     """An error that Django REST framework raised while it read or routed the request."""
-    if isinstance(error, drf.ValidationError):
-        errors = list(flatten(error.detail))
-        return problem(
-            request,
-            status=400,
-            code="invalid_input",
-            title="Invalid input",
-            detail=summary(errors),
-            errors=errors,
-        )
     headers = {}
     if isinstance(error, drf.Throttled):
         headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "wait", None) or 1)))
@@ -215,12 +178,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
 
 
 def framework_refusal(error: drf.APIException) -> DomainError:
-    """Describe the framework's refusal for the log: the fields that were wrong, not
-    their values.
-    """
-    if isinstance(error, drf.ValidationError):
-        wrong = sorted({each["field"] or "the body" for each in flatten(error.detail)})
-        return InvalidInput(f"The request is invalid: {', '.join(wrong)[:MAX_TEXT]}.")
+    """Return the framework's refusal as the log describes it."""
     refusal = DomainError(str(error.detail)[:MAX_TEXT], code=error.default_code)
     refusal.status = error.status_code
     return refusal

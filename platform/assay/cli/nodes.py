@@ -85,6 +85,7 @@ def join(
 ) -> None:
     """Make this machine a node. Reads the token from ASSAY_NODE_TOKEN, else from standard input."""
     # Only a machine that joins has what this needs installed.
+    from workers.control.messages import Joined, read
     from workers.remote.client import checked_url, refusal
     from workers.remote.identity import Identity, identity_write
 
@@ -104,13 +105,14 @@ def join(
     try:
         answer = httpx.post(
             f"{base}/node/v1/join",
-            json={"token": token, "public_key": nameless.public_key, "facts": _facts()},
+            content=_join_body(token, nameless.public_key),
+            headers={"Content-Type": "application/json"},
             timeout=30,
         )
         if answer.status_code >= 400:
             refused = refusal(answer)
             raise CliError(refused.message, refused.hint)
-        name = str(answer.json()["node"])
+        name = read(Joined, answer.content, extra="ignore").node
     except httpx.HTTPError as error:
         key_file.unlink(missing_ok=True)
         # A connection that was never made used nothing up.
@@ -122,6 +124,9 @@ def join(
             if arrived
             else "Check the address.",
         ) from error
+    except DomainError as error:
+        key_file.unlink(missing_ok=True)
+        raise CliError(error.message, error.hint) from error
     except BaseException:
         key_file.unlink(missing_ok=True)
         raise
@@ -140,10 +145,12 @@ def _typed() -> str:
     return sys.stdin.readline().strip()
 
 
-def _facts() -> dict[str, Any]:
+def _join_body(token: str, public_key: str) -> str:
+    from workers.control.messages import JoinBody, made
     from workers.remote.facts import machine_facts
 
-    return machine_facts(Path.cwd())
+    facts = machine_facts(Path.cwd())
+    return made(JoinBody, token=token, public_key=public_key, facts=facts).model_dump_json()
 
 
 def _write(write: Any) -> None:

@@ -198,7 +198,7 @@ def check_in_words(check: EquivalenceCheck, named: Named) -> str:
 
 def versions_in_words(versions: Mapping[str, str]) -> str:
     """Return the versions that people know, such as "Assay 0.1.0+3f…, torch 2.13.0"."""
-    shown = ("assay", "torch", "transformers", "llama.cpp", "vllm", "sglang")
+    shown = ("assay", "torch", "transformers", "llama.cpp", "vllm")
     named = [
         f"{'Assay' if name == 'assay' else name} {versions[name]}"
         for name in shown

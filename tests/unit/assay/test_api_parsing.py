@@ -1,14 +1,15 @@
-"""Bodies and fields, read strictly."""
+"""JSON and forms, read strictly."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from rest_framework.exceptions import ParseError, ValidationError
+from django.core.files.uploadedfile import SimpleUploadedFile
+from rest_framework.exceptions import ParseError
 
-from assay.api import fields
+from assay.api.multipart import FilledFile, TextObject
 from assay.api.parsers import parse_json
+from governance.errors import InvalidInput
+from governance.schemas import Schema, parsed
 
 
 @pytest.mark.parametrize(
@@ -38,63 +39,22 @@ def test_strict_json_is_read() -> None:
     assert parse_json('{"a": [1, 2.5, "ü", null, true]}') == {"a": [1, 2.5, "ü", None, True]}
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        (fields.Line(max_length=5), 7),
-        (fields.Line(max_length=5), True),
-        (fields.Line(max_length=5), ["a"]),
-        (fields.Line(max_length=5), "toolong"),
-        (fields.Line(max_length=5), "a\nb"),
-        (fields.Line(max_length=5), "a\u202eb"),
-        (fields.Line(max_length=5), ""),
-        (fields.Paragraphs(max_length=9), "a\x07b"),
-        (fields.Whole(), "7"),
-        (fields.Whole(), 7.0),
-        (fields.Whole(), True),
-        (fields.Whole(max_value=9), 10),
-        (fields.Identifier(), 0),
-        (fields.Identifier(), 2**63),
-        (fields.Number(), "1.5"),
-        (fields.Number(), True),
-        (fields.Number(), float("nan")),
-        (fields.Truth(), "true"),
-        (fields.Truth(), 1),
-        (fields.Truth(), []),
-        (fields.Choice(choices=["a"]), ["a"]),
-        (fields.Choice(choices=["a"]), {"a": 1}),
-        (fields.Choice(choices=["a"]), "b"),
-        (fields.Object(), []),
-        (fields.Object(max_members=1), {"a": 1, "b": 2}),
-        (fields.Object(), {"a": "x" * 40_000}),
-    ],
-)
-def test_a_value_of_another_type_or_out_of_bounds_is_refused(field: Any, value: Any) -> None:
-    with pytest.raises(ValidationError):
-        field.run_validation(value)
+class Body(Schema):
+    columns: TextObject | None = None
+    file: FilledFile | None = None
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "expected"),
-    [
-        (fields.Line(max_length=5), " ab ", "ab"),
-        (fields.Paragraphs(max_length=9), "a\nb", "a\nb"),
-        (fields.Number(), 3, 3.0),
-        (fields.Truth(), False, False),
-        (fields.Object(), {"a": [1]}, {"a": [1]}),
-    ],
-)
-def test_a_value_that_fits_is_taken(field: Any, value: Any, expected: Any) -> None:
-    assert field.run_validation(value) == expected
+@pytest.mark.parametrize("text", ["[1]", '{"a": 1}', "{", {"a": "b"}, f'{{"a": "{"x" * 200}"}}'])
+def test_a_text_that_is_no_object_of_strings_is_refused(text: object) -> None:
+    with pytest.raises(InvalidInput):
+        parsed(Body, {"columns": text})
 
 
-class Body(fields.StrictSerializer):
-    name = fields.Line(max_length=10)
+def test_an_object_of_strings_is_read_from_text() -> None:
+    assert parsed(Body, {"columns": '{"text": "review"}'}).columns == {"text": "review"}
 
 
-def test_an_unknown_member_is_refused_by_name() -> None:
-    serializer = Body(data={"name": "a", "naem": "b"})
-
-    assert not serializer.is_valid()
-    assert "naem" in serializer.errors
-    assert "name" in str(serializer.errors["naem"][0])
+@pytest.mark.parametrize("value", ["rows.csv", SimpleUploadedFile("rows.csv", b"")])
+def test_what_is_no_file_or_an_empty_one_is_refused(value: object) -> None:
+    with pytest.raises(InvalidInput):
+        parsed(Body, {"file": value})

@@ -48,7 +48,7 @@ def session(tmp_path: Path) -> dict[str, str]:
     """The session of the node gpu-1, as a header."""
     node_made(tmp_path)
     client = client_of(tmp_path)
-    client.get("assignments", worker="engine@a", engines="own")
+    client.keep()
     return {"authorization": f"Bearer {client.session().token}"}
 
 
@@ -79,7 +79,11 @@ def weights(deployment: Deployment) -> str:
 
 
 def report(deployment: Deployment, **more: Any) -> dict[str, Any]:
-    return {"worker": "engine@a", "deployment": deployment.pk, "state": "ready", **more}
+    worker = more.pop("worker", "engine@a")
+    return {
+        "worker": worker,
+        "report": {"deployment_id": deployment.pk, "state": "ready", **more},
+    }
 
 
 def test_a_file_comes_whole_or_in_a_range(call: Call) -> None:

@@ -14,7 +14,7 @@ from registry.storage import cache, pace
 from registry.storage.backend import file_key
 from registry.storage.cache import Cache
 from tests.unit.assay.node_support import client_of
-from tests.unit.assay.test_node_serving import WORKER, EngineNode, deployed, node
+from tests.unit.assay.test_node_serving import EngineNode, deployed, node
 from workers.deployments import reconciler
 from workers.deployments.models import Replica
 from workers.placement.models import Placement
@@ -137,4 +137,4 @@ def test_a_process_that_stands_still_holds_up_no_other_for_long(
     other = client_of(tmp_path, node.transport)
     (tmp_path / "key.session").unlink()
     with identity.SessionFile(tmp_path / "key").locked(), pytest.raises(ControlPlaneAway):
-        other.get("assignments", worker=WORKER, engines="own")
+        other.keep()

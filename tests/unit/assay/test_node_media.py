@@ -18,7 +18,7 @@ from tests.unit.workers.releases import adapter, release
 from workers.deployments.models import Replica
 from workers.deployments.services import deployment_create
 from workers.placement.models import Placement
-from workers.remote.media import RemoteMedia
+from workers.remote.control import RemoteMedia
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 PNG = picture()

@@ -22,8 +22,8 @@ from tests.unit.assay.node_support import DjangoTransport, client_of, node_made,
 from tests.unit.workers import company, echo
 from tests.unit.workers.releases import adapter, release
 from tests.unit.workers.test_deployments_reconciler import changed
-from workers.control.messages import plan_from_json, plan_to_json
-from workers.control.protocol import ReplicaReport, Software
+from workers.control.messages import read
+from workers.control.protocol import Assignments, AssignmentsQuery, Plan, ReplicaReport, Software
 from workers.deployments import reconciler
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.reconciler import Reconciler
@@ -95,6 +95,10 @@ def deployed(content: bytes = b"adapter", name: str = "docs", *, placed: bool = 
     if placed:
         place(made.pk, NAME)
     return made
+
+
+def query(worker: str) -> AssignmentsQuery:
+    return AssignmentsQuery(worker=worker, engines="own")
 
 
 def test_a_node_loads_what_is_placed_on_it_and_serves_it(node: EngineNode) -> None:
@@ -249,20 +253,20 @@ def test_workers_of_one_machine_share_a_session_and_a_clone_ends_it(
     node: EngineNode, tmp_path: Path
 ) -> None:
     second = client_of(tmp_path)
-    second.get("assignments", worker="engine-2@gpu", engines="own")
-    node.client.get("assignments", worker=WORKER, engines="own")
+    second.get("assignments", Assignments, query("engine-2@gpu"))
+    node.client.get("assignments", Assignments, query(WORKER))
     clone = tmp_path / "clone"
     clone.mkdir()
     (clone / "key").write_bytes((tmp_path / "key").read_bytes())
     (clone / "key").chmod(0o600)
-    client_of(clone).get("assignments", worker=WORKER, engines="own")
+    client_of(clone).get("assignments", Assignments, query(WORKER))
     for client in (node.client, second):
         for _ in range(2):
             with pytest.raises(NotAuthenticated, match="Another process signed in"):
-                client.get("assignments", worker=WORKER, engines="own")
+                client.get("assignments", Assignments, query(WORKER))
     # A process that is started anew takes over, and the others of its machine go on.
-    client_of(tmp_path).get("assignments", worker=WORKER, engines="own")
-    node.client.get("assignments", worker=WORKER, engines="own")
+    client_of(tmp_path).get("assignments", Assignments, query(WORKER))
+    node.client.get("assignments", Assignments, query(WORKER))
     with pytest.raises(NotAuthenticated):
         client_of(clone)._checked(
             lambda token: node.client._http.get("assignments"), client_of(clone).session().token
@@ -324,7 +328,7 @@ def test_a_session_is_renewed_before_it_ends(
 ) -> None:
     before = node.client.session()
     make_due(node.client)
-    node.client.get("assignments", worker=WORKER, engines="own")
+    node.client.get("assignments", Assignments, query(WORKER))
     assert node.client.session() != before
     assert Node.objects.get().conflict_at is None
 
@@ -339,7 +343,7 @@ def test_a_file_is_found_after_another_process_has_renewed_the_session(
     key = file_key(manifest.files[0].sha256)
     assert files.find(key) is not None
     make_due(node.client)
-    node.client.get("assignments", worker=WORKER, engines="own")
+    node.client.get("assignments", Assignments, query(WORKER))
     assert node.client.session() != other._session
     found = files.find(key)
     assert found is not None
@@ -355,7 +359,7 @@ def test_an_overloaded_control_plane_is_asked_again(node: EngineNode) -> None:
         return answer
 
     node.transport.spoil = busy
-    assert node.client.get("assignments", worker=WORKER, engines="own") == []
+    assert node.client.get("assignments", Assignments, query(WORKER)).root == []
     assert answers == []
 
 
@@ -363,11 +367,11 @@ def test_a_plan_survives_the_way(node: EngineNode) -> None:
     deployment = deployed()
     plan = node.control.current_plan(deployment.pk)
     assert plan.digest == deployment.release.version.digest
-    assert plan_from_json(plan_to_json(plan)) == plan
-    told = plan_to_json(plan)
+    told = Plan(plan).model_dump(mode="json")
+    assert read(Plan, told).root == plan
     told["weights"]["manifest"]["files"][0]["size"] += 1
     with pytest.raises(InvalidInput):
-        plan_from_json(told)
+        read(Plan, told)
 
 
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, node: EngineNode) -> None:

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rest_framework import exceptions as drf
 from rest_framework.request import Request
 
-from assay.api.problems import exception_handler, flatten
+from assay.api.problems import exception_handler
 from governance.errors import NotAuthenticated, QuotaExceeded, WrongState
 
 
@@ -111,21 +111,3 @@ def test_a_method_that_is_not_allowed_names_those_that_are() -> None:
     response, _ = handled(drf.MethodNotAllowed("PUT"))
 
     assert response.headers["Allow"] == "GET"
-
-
-def test_nested_validation_errors_become_dotted_fields() -> None:
-    detail = drf.ValidationError(
-        {
-            "name": ["Too long."],
-            "quotas": {"tokens": ["Not a number."]},
-            "files": [{}, {"name": ["Empty."]}],
-            "non_field_errors": ["Not an object."],
-        }
-    ).detail
-
-    assert list(flatten(detail)) == [
-        {"field": "name", "detail": "Too long."},
-        {"field": "quotas.tokens", "detail": "Not a number."},
-        {"field": "files.1.name", "detail": "Empty."},
-        {"field": "", "detail": "Not an object."},
-    ]

@@ -95,6 +95,13 @@ def test_unknown_and_missing_fields_are_named() -> None:
     assert refused.value.message == "name: This field is required. (and 1 more)"
 
 
+def test_nested_fields_are_named_with_dots() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parsed(Sample, {"nested": {"name": "a/b"}, "keys": [1, "x"]})
+
+    assert list(refused.value.fields) == ["nested.name", "keys.1"]
+
+
 def test_what_may_be_left_out_is_described_by_its_type() -> None:
     described = json_schema(Sample)
 
@@ -102,6 +109,21 @@ def test_what_may_be_left_out_is_described_by_its_type() -> None:
     assert described["properties"]["nested"] == {"$ref": "#/$defs/Nested"}
     assert "required" not in described
     assert described["additionalProperties"] is False
+
+
+class Change(Schema):
+    """A value that may be null, and one choice."""
+
+    limit: int | None
+    mode: Literal["repair"] = "repair"
+
+
+def test_a_required_null_and_a_single_choice_are_described() -> None:
+    described = json_schema(Change)
+
+    assert described["required"] == ["limit"]
+    assert described["properties"]["limit"] == {"type": "integer", "nullable": True}
+    assert described["properties"]["mode"]["enum"] == ["repair"]
 
 
 class Rows(Filter):

@@ -91,7 +91,7 @@ def test_a_version_that_two_engines_serve_says_which_one_was_evaluated(office: O
     Model.objects.filter(pk=office.tuned.model_id).update(task="text-generation")
     engine = requirement(readiness(office, ModelVersion.objects.get(pk=office.tuned.pk)), "engine")
     assert engine.state is ReadinessState.AT_SUBMISSION
-    assert "Assay's own, vLLM or SGLang" in engine.note
+    assert "Assay's own or vLLM" in engine.note
     assert "reviewer's judgment" in engine.note
 
 

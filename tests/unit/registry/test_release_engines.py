@@ -117,7 +117,7 @@ def test_another_engine_is_a_change_and_a_dossier_from_before_names_our_own(
     assert not unchanged_items(release, review, other)
 
 
-def test_vllm_and_sglang_serve_language_models_and_their_lora_and_no_soft_prompt(
+def test_vllm_serves_language_models_and_their_lora_and_no_soft_prompt(
     office: Office,
 ) -> None:
     chat = model(office.submitter, office.clinical, "chat", "text-generation")
@@ -125,7 +125,7 @@ def test_vllm_and_sglang_serve_language_models_and_their_lora_and_no_soft_prompt
     lora = version(chat, office.submitter, "adapter", base, parameters={"r": 8})
     soft = version(chat, office.submitter, "adapter", base, parameters={"virtual_tokens": 8})
     prompt = version(chat, office.submitter, "prompt", soft)
-    assert engines_for(base) == engines_for(lora) == ["own", "vllm", "sglang"]
+    assert engines_for(base) == engines_for(lora) == ["own", "vllm"]
     assert engines_for(soft) == engines_for(prompt) == engines_for(office.tuned) == ["own"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from assay.cli.findings import CheckFailed, NotSetUp
 from registry.catalog import TASKS, discovered
 from registry.sandbox import landlock, readers
 from tests.fleets import assign_everything
-from tests.unit.workers import company, sglang_server
+from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from workers.control.direct import DirectControl
 from workers.deployments.models import Deployment, WorkerKey
@@ -93,17 +92,8 @@ def test_llama_cpp_is_offered_where_it_is_installed_with_its_limits() -> None:
     assert engine_settings("own") == {}
     assert not engine_settings("llama.cpp")["limits"].unconfined
     assert engine_settings("llama.cpp")["limits"].memory == 16 * 1024**3
-    assert engine_settings("vllm")["python"] == engine_settings("sglang")["python"] == ""
-
-
-@pytest.mark.parametrize("isolated", [True, False])
-def test_sglang_is_offered_where_its_servers_have_a_network_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, isolated: bool
-) -> None:
-    settings.SGLANG_PYTHON = sglang_server.install(tmp_path)
-    monkeypatch.setattr(engines, "isolates", lambda: isolated)
-    assert (offered_engines()[-1] == "sglang") is isolated
-    assert engine_settings("sglang")["limits"].start_s == engines.COMPILING_START_S
+    assert engine_settings("vllm")["python"] == ""
+    assert engine_settings("vllm")["limits"].start_s == engines.COMPILING_START_S
 
 
 def test_servers_are_offered_without_landlock_only_where_a_setting_allows_it(

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workers.engines.servers.offered import (
-    SGLANG_LEAST,
-    VLLM_LEAST,
-    new_enough,
-    sglang_version,
-    vllm_version,
-)
+from workers.engines.servers.offered import VLLM_LEAST, new_enough, vllm_version
 
 
 @pytest.mark.parametrize(
@@ -26,13 +19,11 @@ from workers.engines.servers.offered import (
         ("1.0", VLLM_LEAST, True),
         ("0.31.2", VLLM_LEAST, False),
         ("dev", VLLM_LEAST, False),
-        ("0.5.23", SGLANG_LEAST, True),
-        ("0.5.23.post1", SGLANG_LEAST, True),
-        ("0.6", SGLANG_LEAST, True),
-        ("0.5.24.dev7", SGLANG_LEAST, True),
-        ("0.5.23rc1", SGLANG_LEAST, False),
-        ("0.5.9", SGLANG_LEAST, False),
-        ("0.5", SGLANG_LEAST, False),
+        ("0.5.23.post1", (0, 5, 23), True),
+        ("0.5.24.dev7", (0, 5, 23), True),
+        ("0.5.23rc1", (0, 5, 23), False),
+        ("0.5.9", (0, 5, 23), False),
+        ("0.5", (0, 5, 23), False),
     ],
 )
 def test_versions_with_known_faults_are_refused(
@@ -41,25 +32,19 @@ def test_versions_with_known_faults_are_refused(
     assert new_enough(version, least) is fits
 
 
-@pytest.mark.parametrize(
-    ("asked", "new", "old"),
-    [(vllm_version, "0.33.0", "0.30.0"), (sglang_version, "0.5.23", "0.5.20")],
-)
-def test_the_version_of_a_server_is_that_of_its_environment(
-    tmp_path: Path, asked: Callable[[str], str], new: str, old: str
-) -> None:
-    assert asked("") == ""
-    assert asked(str(tmp_path / "missing")) == ""
-    for version, found in ((new, new), (old, "")):
+def test_the_version_of_a_server_is_that_of_its_environment(tmp_path: Path) -> None:
+    assert vllm_version("") == ""
+    assert vllm_version(str(tmp_path / "missing")) == ""
+    for version, found in (("0.33.0", "0.33.0"), ("0.30.0", "")):
         python = tmp_path / version
         python.write_text(f"#!/bin/sh\necho {version}\n")
         python.chmod(stat.S_IRWXU)
-        assert asked(str(python)) == found
+        assert vllm_version(str(python)) == found
 
 
 @pytest.mark.torch
 def test_answers_of_two_models_differ_by_their_probabilities(tmp_path: Path) -> None:
-    from workers.engines.servers.lora import difference, digest_of
+    from workers.engines.servers.vllm import difference, digest_of
 
     one = [(5, -1.0), (7, -2.0)]
     assert difference(one, one) == 0
@@ -75,9 +60,9 @@ def test_answers_of_two_models_differ_by_their_probabilities(tmp_path: Path) -> 
 def test_prompts_share_work_within_one_department_alone() -> None:
     from types import SimpleNamespace
 
-    from workers.engines.servers.vllm import _Vllm
+    from workers.engines.servers.vllm_dialect import VllmDialect
 
-    one, other = (_Vllm(SimpleNamespace(), frozenset({2})) for _ in range(2))  # type: ignore[arg-type]
+    one, other = (VllmDialect(SimpleNamespace(), frozenset({2})) for _ in range(2))  # type: ignore[arg-type]
     row: Any = SimpleNamespace(adapter=None, request_id="r")
     salts = [one.salt(row, scope) for scope in ("a", "a", "b", "")]
     assert salts[0] == salts[1]

@@ -32,8 +32,7 @@ def served(
     from workers.engines.servers.engine import ServedEngine
     from workers.engines.servers.llama_cpp import _LlamaCpp
     from workers.engines.servers.process import ServerLimits
-    from workers.engines.servers.sglang import _Sglang
-    from workers.engines.servers.vllm import _Vllm
+    from workers.engines.servers.vllm_dialect import VllmDialect
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -56,9 +55,7 @@ def served(
     eos = frozenset({tokenizer.eos_token_id})
     vocabulary = Vocabulary(tokenizer, len(tokenizer), eos)
     engine = ServedEngine(
-        dialect={"llama.cpp": lambda *_: _LlamaCpp(vocabulary), "vllm": _Vllm, "sglang": _Sglang}[
-            name
-        ](vocabulary, eos),
+        dialect=_LlamaCpp(vocabulary) if name == "llama.cpp" else VllmDialect(vocabulary, eos),
         tokenizer=tokenizer,
         eos=eos,
         vocabulary=vocabulary,
@@ -104,12 +101,6 @@ def choice(finish: str | None, *numbers: int) -> dict[str, Any]:
     return {"choices": [{"token_ids": numbers, "finish_reason": finish}]}
 
 
-def part(finish: str | None, made: int, *numbers: int) -> dict[str, Any]:
-    reason = finish and {"type": finish, "message": "Aborted", "status_code": None}
-    about = {"finish_reason": reason, "completion_tokens": made}
-    return {"text": "", "output_ids": numbers, "meta_info": about}
-
-
 @pytest.mark.parametrize(
     ("events", "options"),
     [
@@ -142,8 +133,6 @@ def test_an_answer_that_no_caller_could_get_ends_its_request_alone(
         ("llama.cpp", [token(), over("limit", 4)], "length", 4),
         ("vllm", [choice("stop", A)], "stop", 2),
         ("vllm", [choice("length", A, A)], "length", 2),
-        ("sglang", [part(None, 1, A), part("stop", 2, 0)], "stop", 2),
-        ("sglang", [part(None, 2, A, A), part("length", 2)], "length", 2),
     ],
 )
 def test_an_end_has_the_reason_and_the_count_that_the_server_states(
@@ -167,10 +156,6 @@ def test_an_end_has_the_reason_and_the_count_that_the_server_states(
         ("llama.cpp", []),
         ("vllm", [choice("abort", A)]),
         ("vllm", [choice("error", A)]),
-        ("sglang", [part(None, 1, A), part("abort", 1)]),
-        ("sglang", [part(None, 2, A)]),
-        ("sglang", [part(None, 1, A)]),
-        ("sglang", [{"error": {"message": "The grammar is invalid", "code": 400}}]),
     ],
 )
 def test_an_answer_that_was_cut_off_is_not_reported_as_complete(

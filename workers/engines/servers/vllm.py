@@ -2,37 +2,51 @@
 
 vLLM needs other versions of torch and transformers, so it has an environment of its own; this
 module starts that environment's Python.
+
+An adapter is served under the SHA-256 of its files, which is never loaded again in place, and must
+prove after each load that it, and every other one, answers as itself.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from workers.engines.architectures import UnsupportedModel
-from workers.engines.batch import Row
-from workers.engines.servers.channel import ServerFailed, call
-from workers.engines.servers.engine import End, Token, token_score
-from workers.engines.servers.lora import (
-    FINGERPRINT_TOKENS,
-    MAX_ADAPTERS,
-    MAX_RANK,
-    MAX_ROWS,
-    Fingerprint,
-    LoraDialect,
-    LoraServerEngine,
-)
+from workers.engines.adapters import lora_config
+from workers.engines.architectures import UnsupportedModel, architecture_of, read_json
+from workers.engines.grammars import Vocabulary
+from workers.engines.loading import check_shards, checkpoint_dtype, load_tokenizer
+from workers.engines.servers.channel import ServerFailed, ServerRefused, call
+from workers.engines.servers.engine import ServedEngine
+from workers.engines.servers.llama_cpp import end_tokens
 from workers.engines.servers.offered import VLLM_LEAST, prefixes, vllm_version
 from workers.engines.servers.process import KEY_FILE, ServerLimits, ServerProcess
+from workers.engines.servers.vllm_dialect import BASE, Fingerprint, VllmDialect
 
-BASE = "base"
+logger = logging.getLogger(__name__)
+
+MAX_ROWS = 32
+MAX_ADAPTERS = 16
+MAX_RANK = 64
+# Its answer tells adapters apart; what it says does not matter.
+FINGERPRINT = "Once upon a time, the answer to every question was"
+_LEAST_DIFFERENCE = 1e-4
 
 
-class VllmEngine(LoraServerEngine):
+class VllmEngine(ServedEngine):
     """One base model in vLLM's server, with any adapters on it.
 
     Args:
@@ -48,6 +62,8 @@ class VllmEngine(LoraServerEngine):
     Raises:
         UnsupportedModel: vLLM is missing, too old, or cannot load the folder.
     """
+
+    _dialect: VllmDialect
 
     def __init__(
         self,
@@ -69,15 +85,31 @@ class VllmEngine(LoraServerEngine):
             raise UnsupportedModel(
                 f"There is no vLLM {least} or newer. Older ones may answer by another adapter."
             )
+        architecture_of(folder, architectures)
+        check_shards(folder)
+        config = read_json(folder / "config.json")
+        tokenizer = load_tokenizer(folder)
+        eos = end_tokens(folder, tokenizer)
+        vocabulary = Vocabulary(tokenizer, int(config["vocab_size"]), eos)
+        own = int(config["max_position_embeddings"]) - 1  # one position measures references
+        context = min(own, max_context or own)
         super().__init__(
-            _Vllm,
-            folder,
-            architectures=architectures,
-            dtype=dtype,
+            dialect=VllmDialect(vocabulary, eos),
+            tokenizer=tokenizer,
+            eos=eos,
+            vocabulary=vocabulary,
+            max_context=context,
             max_rows=max_rows,
-            max_adapters=max_adapters,
-            max_context=max_context,
+            max_positions=max_rows * context,  # the server puts off by itself what has no room
         )
+        self._max_adapters = max_adapters
+        self._model = folder.resolve()
+        # A server may take float32 for float16 unless it is told.
+        self._dtype = dtype or str(checkpoint_dtype(folder)).removeprefix("torch.")
+        self._folder = Path(tempfile.mkdtemp(prefix="assay-adapters-"))
+        self._uses: Counter[str] = Counter()
+        self._fingerprints: dict[str | None, Fingerprint] = {}
+        self._changing = threading.Lock()
         self._places = 0
         settings = [
             "--model", str(self._model),
@@ -99,23 +131,87 @@ class VllmEngine(LoraServerEngine):
             "--disable-uvicorn-access-log",
             *([] if torch.cuda.is_available() else ["--enforce-eager"]),
         ]  # fmt: skip
-        self._start(
-            functools.partial(_command, python, settings),
-            run=prefixes(python),
-            environment={
-                "OMP_NUM_THREADS": str(threads),
-                "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-                "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
-                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                "VLLM_HOST_IP": "127.0.0.1",
-                "VLLM_LOGGING_LEVEL": "WARNING",
-                "VLLM_NO_USAGE_STATS": "1",
-                # Abstract sockets: Landlock keeps other servers from connecting to them, but not
-                # to files.
-                "VLLM_RPC_BASE_PATH": "@assay",
-            },
-            limits=limits,
-        )
+        passed = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME")
+        try:
+            self._server = ServerProcess(
+                functools.partial(_command, python, settings),
+                paths={
+                    "run": [*prefixes(python), *filter(None, [os.environ.get("CUDA_HOME")])],
+                    "read": [str(self._model), str(self._folder)],
+                    # Its processes share semaphores and memory there.
+                    "own": ["/dev/shm"],  # noqa: S108
+                },
+                environment={
+                    "DO_NOT_TRACK": "1",
+                    "HF_HUB_OFFLINE": "1",
+                    "TOKENIZERS_PARALLELISM": "false",
+                    "TRANSFORMERS_OFFLINE": "1",
+                    **{name: os.environ[name] for name in passed if name in os.environ},
+                    "OMP_NUM_THREADS": str(threads),
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+                    "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
+                    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                    "VLLM_HOST_IP": "127.0.0.1",
+                    "VLLM_LOGGING_LEVEL": "WARNING",
+                    "VLLM_NO_USAGE_STATS": "1",
+                    # Abstract sockets: Landlock keeps other servers from connecting to them, but
+                    # not to files.
+                    "VLLM_RPC_BASE_PATH": "@assay",
+                },
+                limits=limits or ServerLimits(),
+                on_end=self._server_ended,
+            )
+            self._prompt = self._prompts.encode_texts("fingerprint", [FINGERPRINT])[0]
+            first = self._fingerprint(None)
+            self._fingerprints[None] = first
+            # Half precision rounds, and a row among others otherwise than alone. Answers that
+            # differ by more come from another model.
+            again = [self._fingerprint(None), *self._together([None] * 4)]
+            noise = max(difference(first, each) for each in again)
+            self._noise = max(_LEAST_DIFFERENCE, 10 * noise)
+        except BaseException:
+            self.close()
+            raise
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Load LoRA under the SHA-256 of its files. Raises ValueError: it does not fit, there are
+        too many, or the server does not answer as it should afterward.
+        """
+        config = lora_config(folder)
+        if config.r > MAX_RANK:
+            raise ValueError(f"The adapter's rank is {config.r}; at most {MAX_RANK} is served.")
+        with self._changing:
+            served = f"lora-{digest_of(folder)}"
+            if name in self._dialect.served:
+                raise ValueError(f"An adapter named {name!r} is loaded already.")
+            if not self._uses[served]:
+                if len(+self._uses) == self._max_adapters:
+                    raise ValueError(
+                        f"{self._max_adapters} adapters are loaded; this engine holds no more."
+                    )
+                self._take_place()
+                self._load(served, folder)
+            self._uses[served] += 1
+            with self._lock:
+                self._dialect.served[name] = served
+                self._adapters.add(name)
+                self._unloaded.discard(name)
+
+    def remove_adapter(self, name: str) -> None:
+        """Unload an adapter; requests that run or wait on it fail with `adapter_unloaded`."""
+        with self._changing:
+            with self._lock:
+                self._adapters.discard(name)
+                self._unloaded.add(name)
+                served = self._dialect.served.pop(name, "")
+            self._drop(lambda row: row.adapter == name)
+            self._uses[served] -= 1
+            if served and not self._uses[served]:
+                self._unload(served)
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _take_place(self) -> None:
         """Count a place of an adapter as used. Where each was used once, end the server, which is
@@ -132,128 +228,80 @@ class VllmEngine(LoraServerEngine):
             raise ValueError("Each place for an adapter was used once; the server starts again.")
         self._places += 1
 
+    def _load(self, served: str, folder: Path) -> None:
+        copy = self._folder / served
+        try:
+            shutil.rmtree(copy, ignore_errors=True)  # of a load that broke off
+            shutil.copytree(folder, copy)
+            self._ask(self._dialect.load_target, {"lora_name": served, "lora_path": str(copy)})
+            self._check_fingerprints(served)
+        except Exception as error:
+            self._unload(served)
+            raise ValueError(f"vLLM did not load the adapter: {error}") from error
+
+    def _unload(self, served: str) -> None:
+        self._fingerprints.pop(served, None)
+        try:
+            self._ask(self._dialect.unload_target, {"lora_name": served})
+        except (ServerFailed, ServerRefused) as error:
+            logger.warning("vLLM did not unload %s: %s", served, error)
+        shutil.rmtree(self._folder / served, ignore_errors=True)
+
+    def _check_fingerprints(self, added: str) -> None:
+        """Raise ValueError unless the added adapter answers unlike all others, and they as before.
+
+        All answer at the same time, since rows of one batch may take each other's adapter.
+        """
+        names = [*self._fingerprints, added]
+        found = dict(zip(names, self._together(names), strict=True))
+        for name, known in self._fingerprints.items():
+            whose = "the base alone" if name is None else f"{name[:17]}…"
+            if difference(found[name], known) > self._noise:
+                raise ValueError(f"{whose} differs since it was loaded")
+            if difference(found[added], known) <= self._noise:
+                raise ValueError(f"it answers exactly as {whose} does")
+        alone = self._fingerprint(added)
+        if difference(alone, found[added]) > self._noise:
+            raise ValueError("its answer next to others differs from its answer alone")
+        self._fingerprints[added] = alone
+
+    def _together(self, adapters: Sequence[str | None]) -> list[Fingerprint]:
+        with ThreadPoolExecutor(len(adapters)) as pool:
+            return list(pool.map(self._fingerprint, adapters))
+
+    def _fingerprint(self, adapter: str | None) -> Fingerprint:
+        body = self._dialect.fingerprint_body(self._prompt, adapter)
+        body["cache_salt"] = secrets.token_hex(16)
+        return self._dialect.fingerprint(self._ask(self._dialect.target, body))
+
+    def _ask(self, target: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if self._server is None:
+            raise ServerFailed("the server has not started")
+        return call(self._server.address, target, body, timeout=self._server.limits.silent_s)
+
+
+def difference(one: Fingerprint, other: Fingerprint) -> float:
+    """Return the largest difference of two answers' log probabilities; infinity where a token
+    differs before."""
+    largest = 0.0
+    for (token, log), (other_token, other_log) in zip(one, other, strict=True):
+        if token != other_token:
+            return float("inf")
+        largest = max(largest, abs(log - other_log))
+    return largest
+
+
+def digest_of(folder: Path) -> str:
+    """Return the SHA-256 of the names and bytes of a folder's files."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{content} {path.relative_to(folder).as_posix()}\n".encode())
+    return whole.hexdigest()
+
 
 def _command(python: str, settings: Sequence[str], socket: Path) -> list[str]:
     server = "vllm.entrypoints.openai.api_server"
     key = str(socket.with_name(KEY_FILE))
     return [python, "-I", "-m", server, "--config", key, "--uds", str(socket), *settings]
-
-
-class _Vllm(LoraDialect):
-    """The `/v1/completions` of vLLM's server."""
-
-    title = "vLLM"
-    target = "/v1/completions"
-    load_target = "/v1/load_lora_adapter"
-    unload_target = "/v1/unload_lora_adapter"
-
-    def body(self, row: Row, scope: str) -> dict[str, Any]:
-        sampling, options = row.sampling, row.options
-        body: dict[str, Any] = {
-            **self._common(row, scope),
-            "prompt": row.prompt,
-            "max_tokens": row.limit,
-            "stream": True,
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
-            "temperature": 0.0 if sampling.greedy else sampling.temperature,
-            "top_p": max(sampling.top_p, 1e-6),
-            "stop_token_ids": self._eos,
-            "presence_penalty": options.presence_penalty,
-            "frequency_penalty": options.frequency_penalty,
-        }
-        if sampling.seed is not None:
-            body["seed"] = (sampling.seed + row.index) % 2**63
-        if sampling.scored:
-            body["logprobs"] = sampling.logprobs or 0
-        if options.logit_bias:
-            body["logit_bias"] = options.logit_bias
-        if row.grammar is not None:
-            body["structured_outputs"] = {"grammar": row.grammar}
-        return body
-
-    def _common(self, row: Row, scope: str) -> dict[str, Any]:
-        return {
-            "model": self.adapter(row) or BASE,
-            "cache_salt": self.salt(row, scope),
-        }
-
-    def fingerprint_body(self, prompt: Sequence[int], adapter: str | None) -> dict[str, Any]:
-        """As `LoraDialect.fingerprint_body`."""
-        return {
-            "model": adapter or BASE,
-            "prompt": prompt,
-            "max_tokens": FINGERPRINT_TOKENS,
-            "temperature": 0.0,
-            "ignore_eos": True,
-            "logprobs": 0,
-            "return_token_ids": True,
-        }
-
-    def fingerprint(self, answer: Mapping[str, Any]) -> Fingerprint:
-        """As `LoraDialect.fingerprint`."""
-        (choice,) = answer["choices"]
-        logs = choice["logprobs"]["token_logprobs"]
-        return [
-            (int(token), float(log)) for token, log in zip(choice["token_ids"], logs, strict=True)
-        ]
-
-    def tokens(self, row: Row, event: Mapping[str, Any]) -> Iterator[Token]:
-        if "error" in event:
-            raise ServerFailed(str(event["error"])[:300])
-        for choice in event.get("choices") or ():
-            scores = self._scores(row, choice)
-            for place, number in enumerate(choice.get("token_ids") or ()):
-                if type(number) is not int:
-                    raise ServerFailed("an event holds a token that is not a number")
-                yield Token(number, scores[place] if scores else None)
-
-    def end(self, row: Row, event: Mapping[str, Any]) -> End | None:
-        for choice in event.get("choices") or ():
-            if (reason := choice.get("finish_reason")) in ("stop", "length"):
-                return End(reason, 0)
-            if reason:
-                raise ServerFailed(f"an answer ended by {str(reason)[:40]!r}")
-        return None
-
-    def _scores(self, row: Row, choice: Mapping[str, Any]) -> list[Any]:
-        stated = choice.get("logprobs")
-        if not row.sampling.scored or not stated:
-            return []
-        tops = stated.get("top_logprobs") or [{}] * len(stated["tokens"])
-        return [
-            token_score(
-                self._vocabulary,
-                self._vocabulary.bytes_of(_number(token)),
-                float(log),
-                sorted(
-                    ((_number(each), float(value)) for each, value in (top or {}).items()),
-                    key=lambda pair: -pair[1],
-                )[: row.sampling.logprobs or 0],
-            )
-            for token, log, top in zip(
-                stated["tokens"], stated["token_logprobs"], tops, strict=True
-            )
-        ]
-
-    def measure(self, row: Row, server: ServerProcess, scope: str) -> float:
-        """As `Dialect.measure`: vLLM states the probabilities of a prompt."""
-        whole = [*row.prompt, *row.reference]
-        body = {
-            **self._common(row, scope),
-            "prompt": whole,
-            "max_tokens": 1,
-            "temperature": 0.0,
-            "prompt_logprobs": 0,
-        }
-        answer = call(server.address, self.target, body, timeout=server.limits.silent_s)
-        stated = answer["choices"][0]["prompt_logprobs"][len(row.prompt) :]
-        return -sum(
-            float(each[str(token)]["logprob"])
-            for each, token in zip(stated, row.reference, strict=True)
-        )
-
-
-def _number(token: str) -> int:
-    """Return the number in `token_id:5`."""
-    return int(token.rpartition(":")[2])

@@ -29,7 +29,7 @@ class ReleaseAnswer(ValidityAnswer):
     visibility = serializers.CharField()
     purpose = serializers.CharField()
     tier = serializers.CharField()
-    engine = serializers.CharField(help_text="`own`, `llama.cpp`, `vllm` or `sglang`.")
+    engine = serializers.CharField(help_text="`own`, `llama.cpp` or `vllm`.")
     precision = serializers.CharField(help_text="`stored`: as the weights are stored.")
     dossier_digest = serializers.CharField()
     submitted_by = PersonReference()

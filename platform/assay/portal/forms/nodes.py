@@ -5,7 +5,8 @@ from __future__ import annotations
 from django import forms
 
 from assay.portal.forms.base import TablerForm
-from workers.nodes.models import NODE_NAME_MAX, REASON_MAX
+from workers.control.messages import NODE_NAME_MAX
+from workers.nodes.models import REASON_MAX
 
 
 class NodeForm(TablerForm):
