@@ -28,7 +28,6 @@ from registry.evaluations.selectors import (
 )
 from registry.evaluations.services import gate_set
 from registry.versions.models import Model, ModelVersion
-from registry.versions.schemas import ModelFilter
 from registry.versions.selectors import (
     licenses_visible_to,
     model_get,
@@ -49,14 +48,19 @@ class Models(ListScreen):
     title = "Models"
     lead = "Base models and the versions that departments fine-tuned from them."
     columns = "Model | Task | Department | # Versions | Newest"
-    filters = ModelFilter
     creates = (Action.MODEL_CREATE, "model")
 
     def rows(self) -> QuerySet[Model]:
         rows = models_visible_to(self.actor).annotate(newest=Max("versions__created_at"))
-        name, family, licensed_as = map(self.text, ("q", "family", "license"))
+        name, family, task, licensed_as, department = map(
+            self.text, ("q", "family", "task", "license", "department")
+        )
         if name:
             rows = rows.filter(name__icontains=name)
+        if task in TASKS:
+            rows = rows.filter(task=task)
+        if department:
+            rows = rows.filter(department__slug=department)
         if family:
             tasks = [task.name for task in TASKS.values() if task.family == family]
             rows = rows.filter(task__in=tasks)
