@@ -22,13 +22,6 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.db.models import NOT_PROVIDED, CheckConstraint, F, Field, Q
 
-# The last migration of each context in the previous release. Move them on with each release.
-BASELINE = {
-    "assay": "0001_initial",
-    "governance": "0036_superseded_stays",
-    "registry": "0025_batch_output_bytes",
-    "workers": "0011_worker_engines",
-}
 # Tables that grow with use: building an index would lock them for minutes.
 LARGE = {
     "governance.auditevent",

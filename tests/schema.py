@@ -45,6 +45,7 @@ def _digest() -> str:
     """Digest of all that the schema and the roles are made from."""
     ours = [ROOT / name for name in ("governance", "registry", "workers", "platform")]
     sources = {path for folder in ours for path in folder.rglob("migrations/*.py")}
+    sources |= {path for folder in ours for path in folder.rglob("migrations/sql/*.sql")}
     sources |= set((ROOT / "platform" / "assay" / "database_roles").glob("*.py"))
     sources |= {Path(__file__), ROOT / "platform" / "assay" / "local" / "services.py"}
     found = hashlib.sha256("".join(map(version, PACKAGES)).encode())

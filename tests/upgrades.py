@@ -1,16 +1,15 @@
-"""A database of the previous release, with rows that the code has made.
+"""The previous release, and a database of it with rows that today's code has made.
 
-    python -m tests.upgrades     write `previous_release.txt` after a change of the baseline
-
-A copy of the tests' database is filled by the code of today and migrated back to the baseline of
-`migration_rules`. `previous_release.txt` has a digest of each table as the previous release's
-migrations make it from nothing, so that the copy is known to be what that release left.
+`previous_release.txt` holds the commit of the previous release, or `none` before the first one.
+Everything else is read from the repository's history: `.ci/run` fetches it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,9 +21,14 @@ from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
 from assay.database_roles.apply import apply_roles
-from tests.migration_rules import BASELINE
 
-KNOWN = Path(__file__).with_name("previous_release.txt")
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {
+    "assay": "platform/assay",
+    "governance": "governance",
+    "registry": "registry",
+    "workers": "workers",
+}
 # Everything of a table that the previous release relies on, as PostgreSQL describes it.
 _SHAPE = """
     SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, ''),
@@ -46,11 +50,64 @@ Rows = dict[str, list[str]]
 Columns = dict[str, list[str]]
 
 
+def previous_release() -> str | None:
+    """Return the commit of the previous release; None before the first one."""
+    commit = Path(__file__).with_name("previous_release.txt").read_text().strip()
+    return None if commit == "none" else commit
+
+
+def last_migrations(commit: str) -> dict[str, str]:
+    """Return the last migration of each context in a commit.
+
+    Raises:
+        RuntimeError: the commit is not in the history of this checkout.
+    """
+    last = {}
+    for app, folder in FOLDERS.items():
+        paths = _git("ls-tree", "--name-only", commit, f"{folder}/migrations/").decode().split()
+        names = (Path(path).stem for path in paths if path.endswith(".py"))
+        last[app] = max(name for name in names if name[:4].isdecimal())
+    return last
+
+
+def _git(*command: str) -> bytes:
+    done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"git {' '.join(command)}: {done.stderr.decode().strip()}. The upgrade tests need the "
+            "history of the previous release: git fetch --unshallow --tags"
+        )
+    return done.stdout
+
+
 @contextmanager
 def copied_database(template: str) -> Iterator[None]:
     """Work on a new copy of a database, and drop it at the end."""
-    name, before = f"upgrade_{os.getpid()}", connection.settings_dict["NAME"]
-    _outside(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} TEMPLATE {template}")
+    with _database("upgrade", f"TEMPLATE {template}"):
+        yield
+
+
+@contextmanager
+def released_database(commit: str) -> Iterator[None]:
+    """Work on an empty database that the code of a commit has migrated."""
+    with tempfile.TemporaryDirectory(prefix="assay-release-") as folder, _database("release"):
+        archive = _git("archive", commit)
+        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
+        settings = connection.settings_dict
+        url = f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}"
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate"],
+            cwd=folder,
+            env={**os.environ, "DATABASE_URL": url},
+            check=True,
+        )
+        yield
+
+
+@contextmanager
+def _database(name: str, options: str = "") -> Iterator[None]:
+    name, before = f"{name}_{os.getpid()}", connection.settings_dict["NAME"]
+    _outside(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} {options}")
     connection.settings_dict["NAME"] = name
     try:
         yield
@@ -67,9 +124,9 @@ def _outside(*statements: str) -> None:
             cursor.execute(statement)
 
 
-def migrate_to_baseline() -> None:
-    """Bring the schema to that of the previous release."""
-    MigrationExecutor(connection).migrate(list(BASELINE.items()))
+def migrate_to(last: dict[str, str]) -> None:
+    """Bring the schema to that after these last migrations."""
+    MigrationExecutor(connection).migrate(list(last.items()))
 
 
 def migrate_to_head() -> None:
@@ -82,25 +139,20 @@ def migrate_to_head() -> None:
 
 def shape() -> dict[str, str]:
     """Return a digest of each table: columns, constraints, indexes and triggers."""
-    found: dict[str, list[str]] = defaultdict(list)
+    parts_of: dict[str, list[str]] = defaultdict(list)
     with connection.cursor() as cursor:
         cursor.execute(_SHAPE)
         for table, *parts in cursor.fetchall():
-            found[table].append("\0".join(parts))
+            parts_of[table].append("\0".join(parts))
     return {
-        table: hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
-        for table, parts in sorted(found.items())
+        table: hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+        for table, parts in sorted(parts_of.items())
     }
-
-
-def known_shape() -> dict[str, str]:
-    """Return the digests of the previous release."""
-    return dict(line.split() for line in KNOWN.read_text().splitlines() if line[:1] != "#")  # type: ignore[misc]
 
 
 def rows(columns: Columns | None = None) -> tuple[Columns, Rows]:
     """Return the columns of every table, or those given, and all rows, each as one text."""
-    found: Rows = {}
+    rows_of: Rows = {}
     with connection.cursor() as cursor:
         if columns is None:
             columns = {
@@ -116,35 +168,5 @@ def rows(columns: Columns | None = None) -> tuple[Columns, Rows]:
                 sql.SQL(", ").join(map(sql.Identifier, names)), sql.Identifier(table)
             )
             cursor.execute(query)
-            found[table] = [row for (row,) in cursor.fetchall()]
-    return columns, found
-
-
-def _write() -> None:
-    from assay.local.services import Postgres
-
-    with tempfile.TemporaryDirectory(prefix="assay-previous-") as scratch:
-        Path(scratch).chmod(0o755)
-        postgres = Postgres(Path(scratch) / "postgres")
-        postgres.configure_for_tests()
-        os.environ["DATABASE_URL"] = postgres.url("postgres")
-
-        import django
-
-        django.setup()
-        with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
-            cursor.execute("CREATE DATABASE previous")
-        connection.close()
-        connection.settings_dict["NAME"] = "previous"
-        # Other packages' tables first: ours refer to them.
-        executor = MigrationExecutor(connection)
-        others = [key for key in executor.loader.graph.leaf_nodes() if key[0] not in BASELINE]
-        executor.migrate([*others, *BASELINE.items()])
-        lines = [f"{table} {digest}\n" for table, digest in shape().items()]
-        KNOWN.write_text("# Written by tests/upgrades.py.\n" + "".join(lines))
-        connection.close()
-        postgres.stop()
-
-
-if __name__ == "__main__":
-    _write()
+            rows_of[table] = [row for (row,) in cursor.fetchall()]
+    return columns, rows_of

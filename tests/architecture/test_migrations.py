@@ -13,15 +13,17 @@ from django.db.migrations.state import ModelState, ProjectState
 
 from governance.audit.models import AuditEvent
 from governance.audit.sealer import seal_once
-from tests.migration_rules import BASELINE, LARGE, Release, faults
+from tests.migration_rules import LARGE, Release, faults
 from tests.schema import TEMPLATE
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
 from tests.upgrades import (
     copied_database,
-    known_shape,
-    migrate_to_baseline,
+    last_migrations,
+    migrate_to,
     migrate_to_head,
+    previous_release,
+    released_database,
     rows,
     shape,
 )
@@ -30,6 +32,8 @@ from workers.deployments.services import deployment_create
 from workers.jobs.services import job_claim, job_create
 
 LOADER = MigrationLoader(None)
+# Before the first release, today's commit takes its place: nothing has been added since.
+PREVIOUS = previous_release() or "HEAD"
 # Tables that the upgrade is tried with rows in.
 FILLED = {
     "governance_auditcheckpoint",
@@ -50,21 +54,27 @@ FILLED = {
 REASON = "The table is empty in every installation."
 
 
-def since_baseline() -> list[tuple[str, str]]:
-    """Migrations of ours after those of the previous release, each after what it depends on."""
+def migrations_since(last: dict[str, str]) -> list[tuple[str, str]]:
+    """Return our migrations after those of the previous release, each after its dependencies."""
     graph = LOADER.graph
-    old = {key for named in BASELINE.items() for key in graph.forwards_plan(named)}
+    old = {key for named in last.items() for key in graph.forwards_plan(named)}
     plan = dict.fromkeys(key for leaf in graph.leaf_nodes() for key in graph.forwards_plan(leaf))
-    return [key for key in plan if key[0] in BASELINE and key not in old]
+    return [key for key in plan if key[0] in last and key not in old]
 
 
 def test_migrations_since_the_previous_release_keep_it_running() -> None:
-    state = LOADER.project_state(list(BASELINE.items()))
-    release, found = Release(), []
-    for key in since_baseline():
+    last = last_migrations(PREVIOUS)
+    state, release = LOADER.project_state(list(last.items())), Release()
+    sentences = []
+    for key in migrations_since(last):
         migration = LOADER.graph.nodes[key]
-        found += [f"{'.'.join(key)}: {fault}" for fault in faults(migration, state, release)]
-    assert found == [], "Expand now, contract in a later release; see docs/how-to/upgrade.md."
+        sentences += [f"{'.'.join(key)}: {fault}" for fault in faults(migration, state, release)]
+    assert sentences == [], "Expand now, contract in a later release; see docs/how-to/upgrade.md."
+
+
+def test_a_history_without_the_previous_release_fails_loudly() -> None:
+    with pytest.raises(RuntimeError, match="git fetch --unshallow"):
+        last_migrations("0" * 40)
 
 
 def test_large_tables_are_models() -> None:
@@ -182,8 +192,8 @@ def test_a_database_of_the_previous_release_migrates_with_its_data(
             spec={},
         )
         seal_once()
-        migrate_to_baseline()
-        assert shape() == known_shape()
+        migrate_to(last_migrations(PREVIOUS))
+        shape_left = shape()
         columns, before = rows()
         assert {name for name, held in before.items() if held} >= FILLED
         migrate_to_head()
@@ -192,3 +202,6 @@ def test_a_database_of_the_previous_release_migrates_with_its_data(
         assert job_claim(job_id=job.pk, worker="w1") is not None
         assert Deployment.objects.get().release.dossier == deployment.release.dossier
         assert AuditEvent.objects.filter(sequence__isnull=False).exists()
+    if PREVIOUS != "HEAD":
+        with django_db_blocker.unblock(), released_database(PREVIOUS):
+            assert shape() == shape_left

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 
 import pytest
-from django.db import connection
 
 from governance.people.models import Department, Person
 from governance.people.selectors import principal_for_person
@@ -114,19 +112,3 @@ def test_rows_that_were_cut_are_a_finding(office: Office) -> None:
     assert frozen["rows_cut"] == 7
     evaluation(tuned, office.test, office.trainer, details={"rows_cut": 0})
     assert "rows_cut" not in dossier_evidence(tuned)["evaluations"][1]
-
-
-def test_results_from_before_are_marked_when_the_release_is_upgraded(office: Office) -> None:
-    ModelVersion.objects.filter(pk=office.base.pk).update(dataset_version=office.test)
-    evaluation(office.tuned, office.train, office.trainer)
-    other = evaluation(
-        office.tuned, data(office.uploader, office.clinical, "new", _new(9)), office.trainer
-    )
-    Evaluation.objects.update(on_training_data=False)
-    name = "registry.migrations.0031_evaluations_on_training_data"
-    with connection.cursor() as cursor:
-        cursor.execute(importlib.import_module(name).MARK)
-    marked = Evaluation.objects.filter(on_training_data=True)
-    # On the version's own data, and, from before they were the base's, on the test data.
-    assert marked.count() == 2
-    assert other not in marked

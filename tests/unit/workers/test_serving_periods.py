@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from importlib import import_module
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 
 from governance.audit.models import AuditEvent
-from governance.audit.services import audit_refusal
-from governance.errors import DomainError
 from governance.rowsecurity import scope
 from tests.unit.workers import company
 from tests.unit.workers.releases import adapter, release
@@ -193,32 +189,3 @@ def test_another_department_sees_none_of_it_whatever_the_query() -> None:
         assert not ServingPeriod.objects.exists()
     with scope(company.developer()):
         assert ServingPeriod.objects.count() == 1
-
-
-def test_what_served_before_is_filled_in_from_the_log() -> None:
-    first = deployed()
-    ready(first)
-    Replica.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=16))
-    replicas_expire()
-    ready(first)
-    second = deployed(b"better")
-    viewer = company.person("vera", "viewer", "clinical")
-    with pytest.raises(DomainError) as refused:
-        deployment_stop(actor=viewer, deployment_id=second.pk)
-    audit_refusal(refused.value)
-    ready(second)
-    with pytest.raises(DomainError) as refused:
-        deployment_stop(actor=viewer, deployment_id=second.pk)
-    audit_refusal(refused.value)
-    columns = ("deployment_id", "digest", "serving_from", "serving_until", "ended_as")
-    kept = list(ServingPeriod.objects.values_list(*columns, "began_event", "ended_event"))
-    assert len(kept) == 3
-    assert kept[0][3] is None
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        cursor.execute("ALTER TABLE workers_servingperiod DISABLE TRIGGER USER")
-        cursor.execute("DELETE FROM workers_servingperiod")
-    migration: Any = import_module("workers.migrations.0003_serving_periods")
-    migration.keep_periods(apps, None)
-    filled = ServingPeriod.objects.values_list(*columns, "began_event", "ended_event")
-    assert list(filled) == kept

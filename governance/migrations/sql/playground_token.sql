@@ -1,0 +1,5 @@
+-- A token belongs to its person alone; the web process's own queries and the controller see all.
+
+SELECT assay_guard('governance_playgroundtoken', rule, rule) FROM (VALUES ($$
+    person_id = (SELECT assay_person())
+$$)) AS access(rule);
