@@ -12,7 +12,7 @@ from governance.people.models import (
     REASON_MAX,
     Role,
     RoleRequestState,
-    Speciality,
+    Specialty,
 )
 from governance.schemas import Choice, Filter, Line, Schema, Slug
 
@@ -68,7 +68,7 @@ class RoleGrant(Schema):
 
     role: Choice[Role]
     department: Slug | None = Field(default=None, max_length=DEPARTMENT_MAX)
-    speciality: Choice[Speciality] | None = None
+    specialty: Choice[Specialty] | None = None
 
 
 class NewGroupMapping(RoleGrant):

@@ -25,7 +25,7 @@ class QuotaChange(Schema):
     department: Slug | None = Field(default=None, max_length=DEPARTMENT_MAX)
     key: Id | None = None
     deployment: Slug | None = Field(default=None, max_length=NAME_MAX)
-    organisation: bool = False
+    organization: bool = False
     shadow: bool = False
 
 

@@ -25,7 +25,7 @@ from django.utils import timezone
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, TIER_MAX
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.principals import Principal
 from governance.reviews.absences.selectors import deputyships
 from governance.reviews.assignments.selectors import assigned_to
@@ -37,18 +37,18 @@ WAITING = (ReviewState.OPEN, ReviewState.CHANGES_REQUESTED)
 SOON = timedelta(days=7)
 
 
-def missing_for(speciality: str) -> Q:
-    """Reviews whose present round still lacks an approval for `speciality`.
+def missing_for(specialty: str) -> Q:
+    """Reviews whose present round still lacks an approval for `specialty`.
 
     Raises:
-        ValueError: there is no such speciality.
+        ValueError: there is no such specialty.
     """
-    name = Speciality(speciality).value
+    name = Specialty(specialty).value
     given = (
         Decision.objects.filter(
             review=OuterRef("pk"),
             verdict=Verdict.APPROVE,
-            speciality=name,
+            specialty=name,
             round=OuterRef("round"),
             digest=OuterRef("digest"),
         )
@@ -64,16 +64,16 @@ def missing_for(speciality: str) -> Q:
 
 
 def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
-    """Open reviews that still lack an approval which the actor may give, for a speciality of their
+    """Open reviews that still lack an approval which the actor may give, for a specialty of their
     own or as the deputy of an absent reviewer; soonest due first.
     """
-    if actor.person_id is None or not actor.specialities:
+    if actor.person_id is None or not actor.specialties:
         return Review.objects.none()
     wanted = Q(pk__in=())
-    for speciality in sorted(actor.specialities & set(Speciality.values)):
-        wanted |= missing_for(speciality)
-    for speciality in sorted(set(Speciality.values) - actor.specialities):
-        wanted |= missing_for(speciality) & Q(_stood_in_for(actor, speciality))
+    for specialty in sorted(actor.specialties & set(Specialty.values)):
+        wanted |= missing_for(specialty)
+    for specialty in sorted(set(Specialty.values) - actor.specialties):
+        wanted |= missing_for(specialty) & Q(_stood_in_for(actor, specialty))
     return (
         reviews_visible_to(actor)
         .filter(wanted, ~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
@@ -87,7 +87,7 @@ def reviews_assigned(actor: Principal) -> QuerySet[Review]:
     """Open reviews that are assigned to the actor and that they have not voted on in this round;
     soonest due first.
     """
-    if actor.person_id is None or not actor.specialities:
+    if actor.person_id is None or not actor.specialties:
         return Review.objects.none()
     return (
         reviews_visible_to(actor)
@@ -97,7 +97,7 @@ def reviews_assigned(actor: Principal) -> QuerySet[Review]:
     )
 
 
-def _stood_in_for(actor: Principal, speciality: str) -> Exists:
+def _stood_in_for(actor: Principal, specialty: str) -> Exists:
     """Reviews in which the actor may vote as the deputy of an absent reviewer who had no part in
     it and has not voted; `stands_in_for` checks the same for one review.
     """
@@ -107,7 +107,7 @@ def _stood_in_for(actor: Principal, speciality: str) -> Exists:
     spoken = votes.exclude(verdict=Verdict.COMMENT).filter(
         Q(person_id=absent) | Q(in_place_of_id=absent)
     )
-    away = deputyships(actor).order_by().filter(speciality=speciality)
+    away = deputyships(actor).order_by().filter(specialty=specialty)
     return Exists(away.filter(~Exists(part), ~Exists(spoken)))
 
 
@@ -127,7 +127,7 @@ class ReviewFilter(Filter):
     state: ReviewState | None = None
     tier: Slug | None = Field(default=None, max_length=TIER_MAX)
     department: Slug | None = Field(default=None, max_length=DEPARTMENT_MAX)
-    missing: Speciality | None = None
+    missing: Specialty | None = None
     due: Literal["overdue", "week"] | None = None
     assigned: Literal["me"] | None = None
 
@@ -176,14 +176,14 @@ def inbox_counts(actor: Principal, query: ReviewFilter) -> Counts:
     return Counts(mine=mine, **counted)
 
 
-def missing_specialities(reviews: Iterable[Review]) -> dict[int, list[str]]:
-    """By review, the specialities whose approvals its present round still lacks; one query."""
+def missing_specialties(reviews: Iterable[Review]) -> dict[int, list[str]]:
+    """By review, the specialties whose approvals its present round still lacks; one query."""
     listed = list(reviews)
     given: Counter[tuple[int, str]] = Counter()
     present = {review.pk: (review.round, review.digest) for review in listed}
     votes = Decision.objects.filter(review__in=present, verdict=Verdict.APPROVE)
     for review, name, number, digest in votes.values_list(
-        "review_id", "speciality", "round", "digest"
+        "review_id", "specialty", "round", "digest"
     ):
         given[review, name] += (number, digest) == present[review]
     return {

@@ -17,6 +17,6 @@ class NewDataset(Schema):
     department: Slug = Field(max_length=DEPARTMENT_MAX)
     task: Line = Field(max_length=TASK_MAX)
     classification: Choice[Classification]
-    licence: Line = Field(max_length=LICENSE_MAX)
+    license: Line = Field(max_length=LICENSE_MAX)
     description: ParagraphsOrEmpty = Field(default="", max_length=DESCRIPTION_MAX)
     row_kind: LineOrEmpty = Field(default="", max_length=TASK_MAX)

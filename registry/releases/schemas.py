@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TIER_MAX
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.reviews.inbox import ReviewFilter
 from governance.reviews.models import NOTE_MAX, REASON_MAX, Verdict
 from governance.schemas import Choice, Filter, Id, Line, Moment, Paragraphs, Schema, Slug
@@ -83,7 +83,7 @@ class ReleaseDecision(Schema):
     verdict: Choice[Verdict]
     reason: Paragraphs = Field(max_length=REASON_MAX)
     digest: str = Field(min_length=64, max_length=64)
-    speciality: Choice[Speciality] | None = None
+    specialty: Choice[Specialty] | None = None
     conditions: ApprovalConditions | None = None
     submit_drafts: bool = True
 

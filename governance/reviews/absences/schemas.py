@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.schemas import Choice, Id, Moment, Schema
 
 
@@ -10,7 +10,7 @@ class NewAbsence(Schema):
     """Deputy, specialty and dates of an absence. `person` defaults to the caller."""
 
     deputy: Id
-    speciality: Choice[Speciality]
+    specialty: Choice[Specialty]
     starts_at: Moment
     ends_at: Moment
     person: Id | None = None

@@ -135,7 +135,7 @@ def erase(
 
 
 def _role(role: dict[str, Any]) -> str:
-    words = f"{role['speciality']} {role['role']}".strip()
+    words = f"{role['specialty']} {role['role']}".strip()
     where = f" in {role['department']}" if role["department"] else ""
     through = f" through {role['group']}" if role["source"] != "manual" else ""
     return words + where + through

@@ -40,8 +40,8 @@ def set_limit(
         str,
         typer.Argument(help="Amount, such as 5000, or 25.50 for money; none removes the quota."),
     ],
-    organisation: Annotated[
-        bool, typer.Option("--organisation", help="Quota of the whole organization.")
+    organization: Annotated[
+        bool, typer.Option("--organization", help="Quota of the whole organization.")
     ] = False,
     department: Annotated[str, typer.Option(help="Quota of a department.")] = "",
     key: Annotated[int, typer.Option(help="Quota of a key, by its ID.", min=0)] = 0,
@@ -54,7 +54,7 @@ def set_limit(
     body: dict[str, Any] = {"kind": kind, "limit": _amount(kind, amount)}
     subjects = {"department": department, "key": key, "deployment": deployment}
     body |= {name: value for name, value in subjects.items() if value}
-    body |= {"organisation": True} if organisation else {}
+    body |= {"organization": True} if organization else {}
     body |= {"shadow": True} if shadow else {}
     made = Client.signed_in().post("quotas", **body)
     if made is None:

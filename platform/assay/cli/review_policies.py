@@ -36,7 +36,7 @@ def show(
         return
     document = policy["document"]
     approvals = ", ".join(
-        f"{each['count']} x {each['speciality']}" for each in document["approvals"]
+        f"{each['count']} x {each['specialty']}" for each in document["approvals"]
     )
     facts(
         [

@@ -75,7 +75,7 @@ def test_a_form_carries_a_file_and_a_repeated_key_changes_nothing(
     signed_in(
         *("api", "post", "datasets", "-f", "name=reviews", "-f", "department=clinical"),
         *("-f", "task=text-classification", "-f", "classification=internal"),
-        *("-f", "licence=CC0-1.0"),
+        *("-f", "license=CC0-1.0"),
         code=0,
     )
     file = tmp_path / "rows.tsv"

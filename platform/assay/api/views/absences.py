@@ -16,7 +16,7 @@ from governance.reviews.absences.services import absence_end, absence_set
 
 
 class AbsenceAnswer(serializers.Serializer[Any]):
-    """`deputy` may review for `speciality` in the place of `person` from `starts_at` to `ends_at`,
+    """`deputy` may review for `specialty` in the place of `person` from `starts_at` to `ends_at`,
     or to `ended_at` when it was ended early."""
 
     id = serializers.IntegerField()
@@ -24,7 +24,7 @@ class AbsenceAnswer(serializers.Serializer[Any]):
     person_name = serializers.CharField(source="person.name")
     deputy = serializers.IntegerField(source="deputy_id")
     deputy_name = serializers.CharField(source="deputy.name")
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     starts_at = serializers.DateTimeField()
     ends_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
@@ -46,7 +46,7 @@ def create(actor: Principal, body: NewAbsence) -> Absence:
         actor=actor,
         person=reviewer_get(actor=actor, person_id=body.person) if body.person else None,
         deputy=reviewer_get(actor=actor, person_id=body.deputy),
-        speciality=body.speciality,
+        specialty=body.specialty,
         starts_at=body.starts_at,
         ends_at=body.ends_at,
     )

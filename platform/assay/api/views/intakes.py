@@ -39,7 +39,7 @@ class IntakeBody(Schema):
 
     model: Slug = Field(max_length=NAME_MAX)
     source: Line = Field(max_length=SOURCE_MAX)
-    licence: Line = Field(max_length=LICENSE_MAX)
+    license: Line = Field(max_length=LICENSE_MAX)
     files: list[File] | None = Field(default=None, min_length=1, max_length=MAX_FILES)
     uploads: Annotated[list[Choice[UUID]] | None, instead_of("files")] = Field(
         default=None, min_length=1, max_length=MAX_FILES, validate_default=True
@@ -87,7 +87,7 @@ class IntakesView(Endpoint):
             actor=self.actor,
             model=model_get(actor=self.actor, name=body.model),
             source=body.source,
-            licence=body.licence,
+            license=body.license,
             files=body.files or (),
             uploads=body.uploads or (),
             keep_gguf=body.keep_gguf,

@@ -69,7 +69,7 @@ class QuotasView(Endpoint):
 def _subject(actor: Principal, body: QuotaChange) -> dict[str, Any]:
     named = {
         name: value
-        for name in ("department", "key", "deployment", "organisation")
+        for name in ("department", "key", "deployment", "organization")
         if (value := getattr(body, name))
     }
     if len(named) != 1:

@@ -154,7 +154,7 @@ def decisions(actor: Principal, release_id: int) -> Iterable[Decision]:
 def decide(actor: Principal, release_id: int, body: ReleaseDecision) -> Release:
     release_get(actor=actor, id=release_id)
     values = dict(body) | {
-        "speciality": body.speciality or "",
+        "specialty": body.specialty or "",
         "conditions": body.conditions and body.conditions.sent(),
     }
     release_decide(actor=actor, release_id=release_id, **values)

@@ -48,7 +48,7 @@ def _role(body: RoleGrant, actor: Principal | None = None) -> dict[str, Any]:
     """Return a role as services take it; with `actor`, of a department that they may see."""
     slug = body.department
     department = department_get(slug=slug, actor=actor) if slug else None
-    return {**dict(body), "department": department, "speciality": body.speciality or ""}
+    return {**dict(body), "department": department, "specialty": body.specialty or ""}
 
 
 class PersonRolesView(Endpoint):

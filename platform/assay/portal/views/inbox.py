@@ -10,7 +10,7 @@ from assay.portal.access import departments_where
 from assay.portal.http import Screen, page_of
 from assay.portal.lists import Field, states
 from assay.portal.templatetags.assay import sentence
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.assignments.selectors import assignees_by_review
@@ -19,7 +19,7 @@ from governance.reviews.inbox import (
     Counts,
     ReviewFilter,
     inbox_counts,
-    missing_specialities,
+    missing_specialties,
     reviews_awaiting,
 )
 from governance.reviews.models import Review, ReviewState
@@ -48,7 +48,7 @@ class Reviews(Screen):
         tab = self.tab(query, counts)
         page = page_of(self.request, self.rows(tab, query))
         narrowed = query != ReviewFilter()
-        lacking = missing_specialities(page.object_list)
+        lacking = missing_specialties(page.object_list)
         assigned = assignees_by_review(page.object_list)
         return {
             "tab": tab,
@@ -67,7 +67,7 @@ class Reviews(Screen):
         """Return the filters; that of departments only for people who see some."""
         departments = departments_where(self.actor, Action.DEPARTMENT_VIEW, kind="department")
         owners = list(departments.values_list("slug", "name"))
-        lacking = [(each, sentence(each)) for each in specialities_for(self.actor)]
+        lacking = [(each, sentence(each)) for each in specialties_for(self.actor)]
         fields = [
             Field("missing", "Still needs", lacking, none="Any role"),
             Field("tier", "Tier", [(tier, sentence(tier)) for tier in SHIPPED]),
@@ -85,7 +85,7 @@ class Reviews(Screen):
             return given
         if query.state and query.state not in WAITING:
             return "closed"
-        return "mine" if counts.mine or self.actor.specialities else "waiting"
+        return "mine" if counts.mine or self.actor.specialties else "waiting"
 
     def rows(self, tab: str, query: ReviewFilter) -> QuerySet[Review]:
         if tab == "mine":
@@ -98,6 +98,6 @@ class Reviews(Screen):
         return reviews.filter(state__in=WAITING).order_by("due_at", "pk")
 
 
-def specialities_for(actor: Principal) -> list[str]:
-    """Every speciality, the person's own first."""
-    return sorted(Speciality.values, key=lambda each: (each not in actor.specialities, each))
+def specialties_for(actor: Principal) -> list[str]:
+    """Every specialty, the person's own first."""
+    return sorted(Specialty.values, key=lambda each: (each not in actor.specialties, each))

@@ -65,7 +65,7 @@ class Models(ListScreen):
             tasks = [task.name for task in TASKS.values() if task.family == family]
             rows = rows.filter(task__in=tasks)
         if licensed_as:
-            licensed = versions_visible_to(self.actor).filter(licence=licensed_as)
+            licensed = versions_visible_to(self.actor).filter(license=licensed_as)
             rows = rows.filter(pk__in=licensed.order_by().values("model"))
         return rows.order_by("name")
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 from pydantic import Field
 
 from governance.schemas import Choice, Filter, Paragraphs, Schema
-from registry.releases.breakglass.models import (
+from registry.releases.emergency_access.models import (
     HOURS_MAX,
     LESSONS_MAX,
     REASON_MAX,
     AfterVerdict,
-    BreakGlassState,
+    EmergencyAccessState,
 )
 
 
-class BreakGlassFilter(Filter):
+class EmergencyAccessFilter(Filter):
     """Filters of the list."""
 
-    state: BreakGlassState | None = None
+    state: EmergencyAccessState | None = None
 
 
-class BreakGlassReason(Schema):
+class EmergencyAccessReason(Schema):
     """The reason."""
 
     reason: Paragraphs = Field(max_length=REASON_MAX)
 
 
-class NewBreakGlass(BreakGlassReason):
+class NewEmergencyAccess(EmergencyAccessReason):
     """The reason that it cannot wait for the review, and the number of hours."""
 
     hours: int = Field(ge=1, le=HOURS_MAX)
