@@ -68,8 +68,8 @@ def _about(matcher: Matcher) -> str:
         tests.append(f"{_literals(matcher.services)}.contains(principal.name)")
     if matcher.roles:
         held = list(matcher.roles)
-        if matcher.specialities:
-            held = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialities]
+        if matcher.specialties:
+            held = [f"{role}/{name}" for role in matcher.roles for name in matcher.specialties]
         tests.append(f"principal.platform.containsAny({_literals(held)})")
     if named := matcher.department_roles or matcher.member_roles:
         places = f".containsAny({_literals(matcher.departments)})" if matcher.departments else ""
@@ -166,7 +166,7 @@ def actor_entity(uid: str, actor: Principal) -> dict[str, Any]:
 
 
 def _names(held: HeldRole) -> tuple[str, str]:
-    return held.role, f"{held.role}/{held.speciality}"
+    return held.role, f"{held.role}/{held.specialty}"
 
 
 def resource_entity(uid: str, resource: Resource) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _deployments(draw: random.Random) -> list[Resource]:
             "modality": draw.choice(["text", "audio"]),
             "name": f"deployment-{number}",
             "task": "text-generation",
-            "visibility": draw.choice(["department", "organisation"]),
+            "visibility": draw.choice(["department", "organization"]),
         }
         name = f"deployment-{number}"
         found.append(Resource("deployment", str(number), name, _slug(owner), attributes))

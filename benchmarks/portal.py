@@ -178,11 +178,11 @@ def _company(count: int) -> list[str]:
     for number in range(count):
         email = f"person-{number}@assay.example"
         person = Person.objects.create(email=email, name=f"Person {number}", password=password)
-        role, department, speciality = ROLES[number % len(ROLES)]
+        role, department, specialty = ROLES[number % len(ROLES)]
         RoleAssignment.objects.create(
             person=person,
             role=role,
-            speciality=speciality,
+            specialty=specialty,
             department=company.departments[department] if department else None,
         )
         emails.append(email)

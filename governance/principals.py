@@ -25,7 +25,7 @@ class HeldRole:
 
     role: str
     department: str | None = None
-    speciality: str = ""
+    specialty: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class Principal:
         return frozenset(held)
 
     @property
-    def specialities(self) -> frozenset[str]:
-        """The specialities it reviews in."""
-        return frozenset(r.speciality for r in self.roles if r.role == "reviewer")
+    def specialties(self) -> frozenset[str]:
+        """The specialties it reviews in."""
+        return frozenset(r.specialty for r in self.roles if r.role == "reviewer")
 
 
 ANONYMOUS = Principal(kind=PrincipalKind.ANONYMOUS, id="anonymous", name="anonymous")

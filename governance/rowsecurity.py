@@ -55,7 +55,7 @@ TABLES: dict[str, frozenset[str]] = {
 # Conditions that the database's policies state themselves: (attribute, operator, value).
 _STRUCTURAL = (
     ("shared", Operator.IS_TRUE, None, frozenset({"model", "version"})),
-    ("visibility", Operator.EQ, "organisation", frozenset({"deployment", "release"})),
+    ("visibility", Operator.EQ, "organization", frozenset({"deployment", "release"})),
     (
         "departments",
         Operator.SAME_DEPARTMENT,

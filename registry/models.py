@@ -18,8 +18,8 @@ from registry.knowledge.models import (
     KnowledgeBase,
     KnowledgeIndex,
 )
-from registry.releases.breakglass.models import BreakGlass
 from registry.releases.drafts.models import ReleaseDraft
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.equivalence.models import EquivalenceCheck, SoftwareEnvironment
 from registry.releases.models import Release
 from registry.responses.models import ResponseRetention, StoredResponse
@@ -29,11 +29,11 @@ from registry.versions.models import Model, ModelVersion
 __all__ = [
     "Batch",
     "BatchLine",
-    "BreakGlass",
     "Dataset",
     "DatasetVersion",
     "Document",
     "DocumentVersion",
+    "EmergencyAccess",
     "EquivalenceCheck",
     "Evaluation",
     "EvaluationReference",

@@ -52,7 +52,7 @@ def approve(release: Release, **review: Any) -> Review:
         submitter=made.opened_by,
         person=reviewer,
         verdict="approve",
-        speciality="compliance",
+        specialty="compliance",
         reason="Fine.",
         digest=made.digest,
         round=1,

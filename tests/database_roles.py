@@ -51,7 +51,7 @@ WORK = {
         "governance.reviews.reminders.sending:notices_send_due",
         "governance.reviews.waivers.services:waivers_expire_due",
         "governance.usage.collector:collect_once",
-        "registry.releases.breakglass.services:break_glasses_end_due",
+        "registry.releases.emergency_access.services:emergency_accesses_end_due",
         "registry.releases.validity:releases_expire_due",
         "registry.releases.validity:releases_warn_due",
         "registry.releases.voiding:releases_void_due",

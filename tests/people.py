@@ -20,11 +20,11 @@ def make_person(name: str, *roles: str) -> Person:
     made.save()
     for text in roles:
         role, _, slug = text.partition("@")
-        role, _, speciality = role.partition(":")
+        role, _, specialty = role.partition(":")
         RoleAssignment.objects.create(
             person=made,
             role=role,
-            speciality=speciality,
+            specialty=specialty,
             department=find_or_make(slug) if slug else None,
         )
     return made

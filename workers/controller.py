@@ -33,8 +33,8 @@ from governance.usage.sealing import require_usage_key
 from registry.batches.services import batches_purge_due
 from registry.files.services import files_expire_due
 from registry.media.store import media_expire_due
-from registry.releases.breakglass.services import break_glasses_end_due
 from registry.releases.drafts.services import release_drafts_expire_due
+from registry.releases.emergency_access.services import emergency_accesses_end_due
 from registry.releases.validity import releases_expire_due, releases_warn_due
 from registry.releases.voiding import releases_void_due
 from registry.responses.services import responses_expire_due
@@ -78,7 +78,7 @@ DUTIES: tuple[tuple[str, float, Callable[[], object]], ...] = (
     ("releases", WATCH_S, releases_expire_due),
     ("warnings", WATCH_S, releases_warn_due),
     ("waivers", WATCH_S, waivers_expire_due),
-    ("break-glasses", WATCH_S, break_glasses_end_due),
+    ("emergency-accesses", WATCH_S, emergency_accesses_end_due),
     ("responses", 60.0, responses_expire_due),
     ("batches", 60.0, batches_purge_due),
     ("files", 60.0, files_expire_due),

@@ -51,7 +51,7 @@ class Migration(migrations.Migration):
             name='Absence',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('speciality', models.CharField(choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
+                ('specialty', models.CharField(choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
                 ('starts_at', models.DateTimeField()),
                 ('ends_at', models.DateTimeField()),
                 ('ended_at', models.DateTimeField(blank=True, null=True)),
@@ -364,7 +364,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('verdict', models.CharField(choices=[('comment', 'Comment'), ('request_changes', 'request changes'), ('approve', 'Approve'), ('reject', 'Reject')], max_length=20)),
-                ('speciality', models.CharField(blank=True, max_length=20)),
+                ('specialty', models.CharField(blank=True, max_length=20)),
                 ('reason', models.TextField(max_length=4000)),
                 ('conditions', models.JSONField(blank=True, default=dict)),
                 ('digest', models.CharField(max_length=64)),
@@ -409,7 +409,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('group', models.CharField(max_length=255)),
                 ('role', models.CharField(choices=[('admin', 'Admin'), ('operator', 'Operator'), ('auditor', 'Auditor'), ('reviewer', 'Reviewer'), ('lead', 'Lead'), ('developer', 'Developer'), ('viewer', 'Viewer')], max_length=20)),
-                ('speciality', models.CharField(blank=True, choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
+                ('specialty', models.CharField(blank=True, choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
@@ -616,7 +616,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('role', models.CharField(choices=[('admin', 'Admin'), ('operator', 'Operator'), ('auditor', 'Auditor'), ('reviewer', 'Reviewer'), ('lead', 'Lead'), ('developer', 'Developer'), ('viewer', 'Viewer')], max_length=20)),
-                ('speciality', models.CharField(blank=True, choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
+                ('specialty', models.CharField(blank=True, choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
                 ('source', models.CharField(choices=[('manual', 'by hand'), ('sso', 'single sign-on'), ('scim', 'provisioning')], default='manual', max_length=10)),
                 ('group', models.CharField(blank=True, default='', max_length=255)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
@@ -631,7 +631,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('group', models.CharField(blank=True, default='', max_length=255)),
                 ('role', models.CharField(choices=[('admin', 'Admin'), ('operator', 'Operator'), ('auditor', 'Auditor'), ('reviewer', 'Reviewer'), ('lead', 'Lead'), ('developer', 'Developer'), ('viewer', 'Viewer')], max_length=20)),
-                ('speciality', models.CharField(blank=True, choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
+                ('specialty', models.CharField(blank=True, choices=[('compliance', 'Compliance'), ('security', 'Security'), ('model-risk', 'model risk'), ('privacy', 'Privacy')], max_length=20)),
                 ('state', models.CharField(choices=[('pending', 'Pending'), ('approved', 'Approved'), ('rejected', 'Rejected'), ('withdrawn', 'Withdrawn'), ('expired', 'Expired')], default='pending', max_length=10)),
                 ('requested_at', models.DateTimeField(auto_now_add=True)),
                 ('expires_at', models.DateTimeField()),
@@ -1289,7 +1289,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='groupmapping',
-            constraint=models.UniqueConstraint(fields=('group', 'role', 'department', 'speciality'), name='group_mapped_once', nulls_distinct=False),
+            constraint=models.UniqueConstraint(fields=('group', 'role', 'department', 'specialty'), name='group_mapped_once', nulls_distinct=False),
         ),
         migrations.AddConstraint(
             model_name='groupmapping',
@@ -1297,7 +1297,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='groupmapping',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('role', 'reviewer'), models.Q(('speciality', ''), _negated=True)), models.Q(models.Q(('role', 'reviewer'), _negated=True), ('speciality', '')), _connector='OR'), name='mapped_speciality_belongs_to_reviewers'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('role', 'reviewer'), models.Q(('specialty', ''), _negated=True)), models.Q(models.Q(('role', 'reviewer'), _negated=True), ('specialty', '')), _connector='OR'), name='mapped_specialty_belongs_to_reviewers'),
         ),
         migrations.AddConstraint(
             model_name='onetimelink',
@@ -1357,7 +1357,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='decision',
-            constraint=models.CheckConstraint(condition=models.Q(('verdict', 'comment'), models.Q(('speciality', ''), _negated=True), _connector='OR'), name='vote_names_its_speciality'),
+            constraint=models.CheckConstraint(condition=models.Q(('verdict', 'comment'), models.Q(('specialty', ''), _negated=True), _connector='OR'), name='vote_names_its_specialty'),
         ),
         migrations.AddConstraint(
             model_name='checklistitem',
@@ -1437,7 +1437,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='roleassignment',
-            constraint=models.UniqueConstraint(fields=('person', 'role', 'department', 'speciality'), name='role_held_once', nulls_distinct=False),
+            constraint=models.UniqueConstraint(fields=('person', 'role', 'department', 'specialty'), name='role_held_once', nulls_distinct=False),
         ),
         migrations.AddConstraint(
             model_name='roleassignment',
@@ -1445,7 +1445,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='roleassignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('role', 'reviewer'), models.Q(('speciality', ''), _negated=True)), models.Q(models.Q(('role', 'reviewer'), _negated=True), ('speciality', '')), _connector='OR'), name='speciality_belongs_to_reviewers'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('role', 'reviewer'), models.Q(('specialty', ''), _negated=True)), models.Q(models.Q(('role', 'reviewer'), _negated=True), ('specialty', '')), _connector='OR'), name='specialty_belongs_to_reviewers'),
         ),
         migrations.AddConstraint(
             model_name='roleassignment',
@@ -1457,7 +1457,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='rolerequest',
-            constraint=models.CheckConstraint(condition=models.Q(('role__in', ('admin', 'reviewer')), models.Q(models.Q(('role', 'reviewer'), models.Q(('speciality', ''), _negated=True)), models.Q(models.Q(('role', 'reviewer'), _negated=True), ('speciality', '')), _connector='OR')), name='role_request_is_for_a_privileged_role'),
+            constraint=models.CheckConstraint(condition=models.Q(('role__in', ('admin', 'reviewer')), models.Q(models.Q(('role', 'reviewer'), models.Q(('specialty', ''), _negated=True)), models.Q(models.Q(('role', 'reviewer'), _negated=True), ('specialty', '')), _connector='OR')), name='role_request_is_for_a_privileged_role'),
         ),
         migrations.AddConstraint(
             model_name='rolerequest',
@@ -1469,7 +1469,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='rolerequest',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'pending')), fields=('person', 'group', 'role', 'speciality'), name='role_requested_once', nulls_distinct=False),
+            constraint=models.UniqueConstraint(condition=models.Q(('state', 'pending')), fields=('person', 'group', 'role', 'specialty'), name='role_requested_once', nulls_distinct=False),
         ),
         migrations.AddConstraint(
             model_name='threadcomment',

@@ -80,7 +80,7 @@ def group_mapping_create(
     group: str,
     role: str,
     department: Department | None = None,
-    speciality: str = "",
+    specialty: str = "",
 ) -> GroupMapping | RoleRequest:
     """Let membership of the group of that name, exactly as written, give a role. A privileged role
     is only requested, as in `role_grant`.
@@ -88,7 +88,7 @@ def group_mapping_create(
     People of a provisioned group get it at once; others when they next sign in by single sign-on.
 
     Raises:
-        InvalidInput: no name, or a role with or without a department or speciality it needs.
+        InvalidInput: no name, or a role with or without a department or specialty it needs.
         NotPermitted: the policy refuses, the actor has no fresh second factor, or is in the group.
         WrongState: the group gives that role already, or it is requested already.
     """
@@ -105,17 +105,17 @@ def group_mapping_create(
                 f"A group's name has 1 to {GROUP_MAX} printable characters.",
                 fields={"group": ["is empty, too long or not printable"]},
             )
-        words = role_words(role, department, speciality)
+        words = role_words(role, department, specialty)
         mapping = GroupMapping(
             group=group,
             role=role,
             department=department,
-            speciality=speciality,
+            specialty=specialty,
             created_by_id=actor.person_id,
         )
         _refuse_member(actor, mapping, words, decision)
         same = GroupMapping.objects.filter(
-            group=group, role=role, department=department, speciality=speciality
+            group=group, role=role, department=department, specialty=specialty
         )
         if same.exists():
             raise WrongState(f"The group {group} makes people {words} already.")
@@ -125,7 +125,7 @@ def group_mapping_create(
                 requested_by=actor.person_id,
                 group=group,
                 role=role,
-                speciality=speciality,
+                specialty=specialty,
                 decision=decision,
             )
         return _give(actor, mapping, words, decision, setup_facts(role))
@@ -136,7 +136,7 @@ def group_mapping_give(
     actor: Principal,
     group: str,
     role: str,
-    speciality: str,
+    specialty: str,
     created_by: int,
     approved_by: int | None,
     decision: Authorization,
@@ -149,11 +149,11 @@ def group_mapping_give(
     mapping = GroupMapping(
         group=group,
         role=role,
-        speciality=speciality,
+        specialty=specialty,
         created_by_id=created_by,
         approved_by_id=approved_by,
     )
-    return _give(actor, mapping, role_words(role, None, speciality), decision, {})
+    return _give(actor, mapping, role_words(role, None, specialty), decision, {})
 
 
 def _give(
@@ -222,7 +222,7 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
             group=mapping.group,
             role=mapping.role,
             department=mapping.department,
-            speciality=mapping.speciality,
+            specialty=mapping.specialty,
         )
         sync = RoleSync(actor, RoleSource.SSO, decision)
         held = orphans.select_related("person", "department").order_by("person_id")
@@ -244,7 +244,7 @@ def _record_mapping(
         department=mapping.department.slug if mapping.department else "",
         data={
             "role": mapping.role,
-            "speciality": mapping.speciality,
+            "specialty": mapping.specialty,
             **proof_facts(actor.proof),
             **more,
         },

@@ -127,7 +127,7 @@ PRIVILEGED_ROLES = (Role.ADMIN, Role.REVIEWER)
 DEPARTMENT_ROLES = (Role.LEAD, Role.DEVELOPER, Role.VIEWER)
 
 
-class Speciality(models.TextChoices):
+class Specialty(models.TextChoices):
     """Subject that a reviewer reviews."""
 
     COMPLIANCE = "compliance"
@@ -147,8 +147,8 @@ class RoleSource(models.TextChoices):
 DEPARTMENT_ROLE_NAMES_DEPARTMENT = Q(role__in=DEPARTMENT_ROLES, department__isnull=False) | Q(
     role__in=PLATFORM_ROLES, department__isnull=True
 )
-SPECIALITY_BELONGS_TO_REVIEWERS = (Q(role=Role.REVIEWER) & ~Q(speciality="")) | (
-    ~Q(role=Role.REVIEWER) & Q(speciality="")
+SPECIALTY_BELONGS_TO_REVIEWERS = (Q(role=Role.REVIEWER) & ~Q(specialty="")) | (
+    ~Q(role=Role.REVIEWER) & Q(specialty="")
 )
 
 
@@ -160,7 +160,7 @@ class RoleAssignment(models.Model):
     department = models.ForeignKey(
         Department, on_delete=models.PROTECT, null=True, blank=True, related_name="role_assignments"
     )
-    speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
+    specialty = models.CharField(max_length=20, choices=Specialty.choices, blank=True)
     granted_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, related_name="+", blank=True
     )
@@ -177,7 +177,7 @@ class RoleAssignment(models.Model):
         ordering = ("id",)
         constraints = (
             models.UniqueConstraint(
-                fields=("person", "role", "department", "speciality"),
+                fields=("person", "role", "department", "specialty"),
                 nulls_distinct=False,
                 name="role_held_once",
             ),
@@ -186,8 +186,8 @@ class RoleAssignment(models.Model):
                 condition=DEPARTMENT_ROLE_NAMES_DEPARTMENT,
             ),
             models.CheckConstraint(
-                name="speciality_belongs_to_reviewers",
-                condition=SPECIALITY_BELONGS_TO_REVIEWERS,
+                name="specialty_belongs_to_reviewers",
+                condition=SPECIALTY_BELONGS_TO_REVIEWERS,
             ),
             models.CheckConstraint(
                 name="role_from_a_group_names_it",
@@ -219,7 +219,7 @@ class RoleRequest(models.Model):
     )
     group = models.CharField(max_length=GROUP_MAX, blank=True, default="")
     role = models.CharField(max_length=20, choices=Role.choices)
-    speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
+    specialty = models.CharField(max_length=20, choices=Specialty.choices, blank=True)
     state = models.CharField(
         max_length=10, choices=RoleRequestState.choices, default=RoleRequestState.PENDING
     )
@@ -241,7 +241,7 @@ class RoleRequest(models.Model):
             ),
             models.CheckConstraint(
                 name="role_request_is_for_a_privileged_role",
-                condition=Q(role__in=PRIVILEGED_ROLES) & SPECIALITY_BELONGS_TO_REVIEWERS,
+                condition=Q(role__in=PRIVILEGED_ROLES) & SPECIALTY_BELONGS_TO_REVIEWERS,
             ),
             models.CheckConstraint(
                 name="nobody_requests_a_role_for_themselves",
@@ -257,7 +257,7 @@ class RoleRequest(models.Model):
                 ),
             ),
             models.UniqueConstraint(
-                fields=("person", "group", "role", "speciality"),
+                fields=("person", "group", "role", "specialty"),
                 condition=Q(state=RoleRequestState.PENDING),
                 nulls_distinct=False,
                 name="role_requested_once",
@@ -300,7 +300,7 @@ class GroupMapping(models.Model):
     department = models.ForeignKey(
         Department, on_delete=models.PROTECT, null=True, blank=True, related_name="group_mappings"
     )
-    speciality = models.CharField(max_length=20, choices=Speciality.choices, blank=True)
+    specialty = models.CharField(max_length=20, choices=Specialty.choices, blank=True)
     created_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
@@ -314,7 +314,7 @@ class GroupMapping(models.Model):
         ordering = ("group", "id")
         constraints = (
             models.UniqueConstraint(
-                fields=("group", "role", "department", "speciality"),
+                fields=("group", "role", "department", "specialty"),
                 nulls_distinct=False,
                 name="group_mapped_once",
             ),
@@ -323,13 +323,13 @@ class GroupMapping(models.Model):
                 condition=DEPARTMENT_ROLE_NAMES_DEPARTMENT,
             ),
             models.CheckConstraint(
-                name="mapped_speciality_belongs_to_reviewers",
-                condition=SPECIALITY_BELONGS_TO_REVIEWERS,
+                name="mapped_specialty_belongs_to_reviewers",
+                condition=SPECIALTY_BELONGS_TO_REVIEWERS,
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.group}: {self.speciality} {self.role}".replace(":  ", ": ")
+        return f"{self.group}: {self.specialty} {self.role}".replace(":  ", ": ")
 
 
 class LinkPurpose(models.TextChoices):

@@ -100,7 +100,7 @@ def role_request_open(
     actor: Principal,
     requested_by: int,
     role: str,
-    speciality: str,
+    specialty: str,
     decision: Authorization,
     person: Person | None = None,
     group: str = "",
@@ -112,7 +112,7 @@ def role_request_open(
     """
     with transaction.atomic():
         same = RoleRequest.objects.select_for_update(of=("self",)).filter(
-            person=person, group=group, role=role, speciality=speciality,
+            person=person, group=group, role=role, specialty=specialty,
             state=RoleRequestState.PENDING, expires_at__lte=timezone.now(),
         )  # fmt: skip
         for old in same:
@@ -123,7 +123,7 @@ def role_request_open(
                     person=person,
                     group=group,
                     role=role,
-                    speciality=speciality,
+                    specialty=specialty,
                     requested_by_id=requested_by,
                     expires_at=timezone.now() + LIFETIME,
                 )
@@ -171,7 +171,7 @@ def _record(
         data={
             "request": request.pk,
             "role": str(request.role),
-            "speciality": str(request.speciality),
+            "specialty": str(request.specialty),
             "requested_by": request.requested_by_id,
             "expires_at": request.expires_at.isoformat(),
             **(proof_facts(actor.proof) if action != "role:expire" else {}),

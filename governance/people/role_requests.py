@@ -206,13 +206,13 @@ def _require_current(request: RoleRequest) -> None:
 
 
 def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> None:
-    words = role_words(request.role, None, request.speciality)
+    words = role_words(request.role, None, request.specialty)
     if request.person is None:
         group_mapping_give(
             actor=actor,
             group=request.group,
             role=request.role,
-            speciality=request.speciality,
+            specialty=request.specialty,
             created_by=request.requested_by_id,
             approved_by=actor.person_id,
             decision=decision,
@@ -226,7 +226,7 @@ def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> No
             assignment = RoleAssignment.objects.create(
                 person=person,
                 role=request.role,
-                speciality=request.speciality,
+                specialty=request.specialty,
                 granted_by=request.requested_by,
                 approved_by_id=actor.person_id,
             )

@@ -21,7 +21,7 @@ from governance.people.models import (
     RoleAssignment,
     RoleRequest,
     RoleSource,
-    Speciality,
+    Specialty,
 )
 from governance.people.privileges import (
     role_request_open,
@@ -49,13 +49,13 @@ def role_grant(
     person: Person,
     role: str,
     department: Department | None = None,
-    speciality: str = "",
+    specialty: str = "",
 ) -> RoleAssignment | RoleRequest:
     """Give a person a role: platform-wide, or in one department. A privileged role is only
     requested, unless Assay is being set up: a second administrator approves it.
 
     Raises:
-        InvalidInput: an unknown role, or one with or without a department or speciality it needs.
+        InvalidInput: an unknown role, or one with or without a department or specialty it needs.
         NotPermitted: the policy refuses, the actor has no fresh second factor, or it is the
             actor's own account.
         WrongState: they hold it already, it is requested already, or their account is inactive.
@@ -67,7 +67,7 @@ def role_grant(
             resource=person_resource(person),
             doing=f"granting a role to {person.name}",
         )
-        words = role_words(role, department, speciality)
+        words = role_words(role, department, specialty)
         _refuse_beyond(actor, person, words, department, decision)
         if actor.person_id == person.pk:
             raise NotPermitted(
@@ -80,7 +80,7 @@ def role_grant(
         if not person.is_active:
             raise WrongState(f"The account of {person.name} is inactive; it cannot get a role.")
         held = RoleAssignment.objects.filter(
-            person=person, role=role, department=department, speciality=speciality
+            person=person, role=role, department=department, specialty=specialty
         )
         if held.exists():
             raise WrongState(f"{person.name} is {words} already.")
@@ -90,7 +90,7 @@ def role_grant(
                 requested_by=actor.person_id,
                 person=person,
                 role=role,
-                speciality=speciality,
+                specialty=specialty,
                 decision=decision,
             )
         try:
@@ -99,7 +99,7 @@ def role_grant(
                     person=person,
                     role=role,
                     department=department,
-                    speciality=speciality,
+                    specialty=specialty,
                     granted_by_id=actor.person_id,
                 )
         except IntegrityError as error:
@@ -147,7 +147,7 @@ def _attempt(
     )
 
 
-def role_words(role: str, department: Department | None, speciality: str) -> str:
+def role_words(role: str, department: Department | None, specialty: str) -> str:
     """The role in words, such as "privacy reviewer" or "lead in clinical".
 
     Raises:
@@ -168,18 +168,18 @@ def role_words(role: str, department: Department | None, speciality: str) -> str
             f"The role {role} is platform-wide; it is not held in {department.slug}.",
             fields={"department": ["must be left out for this role"]},
         )
-    if (role == Role.REVIEWER) is (speciality not in Speciality.values):
+    if (role == Role.REVIEWER) is (specialty not in Specialty.values):
         raise InvalidInput(
-            f"A reviewer has one of the specialties {', '.join(Speciality.values)}; "
+            f"A reviewer has one of the specialties {', '.join(Specialty.values)}; "
             "other roles have none.",
-            fields={"speciality": ["does not fit the role"]},
+            fields={"specialty": ["does not fit the role"]},
         )
-    if role != Role.REVIEWER and speciality:
+    if role != Role.REVIEWER and specialty:
         raise InvalidInput(
             f"The role {role} has no specialty.",
-            fields={"speciality": ["must be left out for this role"]},
+            fields={"specialty": ["must be left out for this role"]},
         )
-    return f"{speciality} {role}".strip() + (f" in {department.slug}" if department else "")
+    return f"{specialty} {role}".strip() + (f" in {department.slug}" if department else "")
 
 
 def role_revoke(*, actor: Principal, assignment_id: int) -> None:
@@ -204,7 +204,7 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
             resource=person_resource(assignment.person),
             doing=f"revoking a role of {assignment.person.name}",
         )
-        words = role_words(assignment.role, assignment.department, assignment.speciality)
+        words = role_words(assignment.role, assignment.department, assignment.specialty)
         _refuse_beyond(actor, assignment.person, words, assignment.department, decision)
         if assignment.source != RoleSource.MANUAL:
             raise WrongState(
@@ -233,7 +233,7 @@ def role_entry(
     reason: str = "",
 ) -> AuditEntry:
     """Return the change of a role, for the audit log."""
-    data = {"role": str(assignment.role), "speciality": str(assignment.speciality)}
+    data = {"role": str(assignment.role), "specialty": str(assignment.specialty)}
     data |= proof_facts(actor.proof)
     if assignment.approved_by_id is not None and action == Action.ROLE_GRANT.value:
         data |= {"requested_by": str(assignment.granted_by_id)}

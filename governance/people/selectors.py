@@ -40,10 +40,10 @@ def principal_for_person(
     """
     roles: frozenset[HeldRole] = frozenset()
     if person.is_active:
-        held = person.role_assignments.values_list("role", "department__slug", "speciality")
+        held = person.role_assignments.values_list("role", "department__slug", "specialty")
         roles = frozenset(
-            HeldRole(role=role, department=department, speciality=speciality)
-            for role, department, speciality in held
+            HeldRole(role=role, department=department, specialty=specialty)
+            for role, department, specialty in held
         )
     return Principal(
         kind=PrincipalKind.PERSON,
@@ -63,7 +63,7 @@ def principals_of(people: Sequence[Person]) -> list[Principal]:
     """Each of them as `principal_for_person` has them, in one query."""
     held: dict[int, set[HeldRole]] = defaultdict(set)
     rows = RoleAssignment.objects.filter(person__in=people, person__is_active=True)
-    for pk, *role in rows.values_list("person_id", "role", "department__slug", "speciality"):
+    for pk, *role in rows.values_list("person_id", "role", "department__slug", "specialty"):
         held[pk].add(HeldRole(*role))
     return [
         Principal(

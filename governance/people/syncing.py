@@ -138,7 +138,7 @@ class RoleSync:
             person=person,
             role=mapping.role,
             department=mapping.department,
-            speciality=mapping.speciality,
+            specialty=mapping.specialty,
             source=self.source,
             group=mapping.group,
         )
@@ -164,8 +164,8 @@ def _meaning(names: Collection[str]) -> dict[str, list[GroupMapping]]:
 
 
 def _key(row: RoleAssignment | GroupMapping) -> _Key:
-    return row.role, row.department_id, row.speciality
+    return row.role, row.department_id, row.specialty
 
 
 def _said(row: RoleAssignment | GroupMapping) -> str:
-    return role_words(row.role, row.department, row.speciality)
+    return role_words(row.role, row.department, row.specialty)

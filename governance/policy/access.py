@@ -55,7 +55,7 @@ def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal
     if among is not None:
         roles = roles.filter(person__in=among)
     held = roles.order_by("person__name", "person_id", "pk").values_list(
-        "person_id", "person__name", "role", "department__slug", "speciality"
+        "person_id", "person__name", "role", "department__slug", "specialty"
     )
     for (person_id, name), rows in groupby(held.iterator(), key=lambda row: (row[0], row[1])):
         yield Principal(
@@ -63,7 +63,7 @@ def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal
             id=str(person_id),
             name=name,
             roles=frozenset(
-                HeldRole(role, department, speciality) for *_, role, department, speciality in rows
+                HeldRole(role, department, specialty) for *_, role, department, specialty in rows
             ),
             person_id=person_id,
         )

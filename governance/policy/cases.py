@@ -25,7 +25,7 @@ from governance.principals import HeldRole, Principal, PrincipalKind
 
 PLATFORM_ROLES = frozenset({"admin", "operator", "auditor"})
 DEPARTMENT_ROLES = frozenset({"lead", "developer", "viewer"})
-SPECIALITIES = frozenset({"compliance", "security", "model-risk", "privacy"})
+SPECIALTIES = frozenset({"compliance", "security", "model-risk", "privacy"})
 RESOURCE_TYPES = tuple(sorted(VIEW_ACTIONS))
 
 Short = Annotated[str, Field(max_length=120)]
@@ -61,9 +61,9 @@ def parse_role(text: str) -> HeldRole:
         if role not in DEPARTMENT_ROLES or not department:
             raise ValueError(f"{text!r}: in a department one is {', '.join(DEPARTMENT_ROLES)}")
         return HeldRole(role, department)
-    role, colon, speciality = text.partition(":")
-    if role == "reviewer" and speciality in SPECIALITIES:
-        return HeldRole(role, None, speciality)
+    role, colon, specialty = text.partition(":")
+    if role == "reviewer" and specialty in SPECIALTIES:
+        return HeldRole(role, None, specialty)
     if role in PLATFORM_ROLES and not colon:
         return HeldRole(role)
     raise ValueError(

@@ -56,8 +56,8 @@ class Inputs:
                 name=str(who["name"]),
                 department=who.get("department"),
                 roles=frozenset(
-                    HeldRole(str(role), department, str(speciality))
-                    for role, department, speciality in who.get("roles", ())
+                    HeldRole(str(role), department, str(specialty))
+                    for role, department, specialty in who.get("roles", ())
                 ),
                 scopes=None if scopes is None else frozenset(scopes),
                 person_id=who.get("person_id"),
@@ -154,13 +154,13 @@ def with_outcome(found: dict[str, Any], decision: PolicyDecision) -> dict[str, A
 
 
 def _principal(actor: Principal) -> dict[str, Any]:
-    held = sorted(actor.roles, key=lambda r: (r.role, r.department or "", r.speciality))
+    held = sorted(actor.roles, key=lambda r: (r.role, r.department or "", r.specialty))
     return {
         "kind": actor.kind.value,
         "id": actor.id,
         "name": actor.name,
         "department": actor.department,
-        "roles": [[str(r.role), r.department, str(r.speciality)] for r in held],
+        "roles": [[str(r.role), r.department, str(r.specialty)] for r in held],
         "scopes": None if actor.scopes is None else sorted(actor.scopes),
         "person_id": actor.person_id,
         "key_id": actor.key_id,

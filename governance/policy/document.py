@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from governance.errors import InvalidInput, TooLarge
-from governance.policy.cases import RESOURCE_TYPES, SPECIALITIES, PolicyCase, parse_cases
+from governance.policy.cases import RESOURCE_TYPES, SPECIALTIES, PolicyCase, parse_cases
 from governance.policy.models import NOTE_MAX
 from governance.policy.rules import LIST_MAX, Rule, parse_rules
 from governance.yaml_text import (
@@ -109,11 +109,11 @@ def _never_applying(rules: Sequence[Rule]) -> dict[str, list[str]]:
         if unknown := sorted(set(rule.resource_types) - set(RESOURCE_TYPES)):
             said = f"{unknown[0][:60]} is no type; there are {', '.join(RESOURCE_TYPES)}"
             faults[f"{index}.resource_types"] = [said]
-        where = f"{index}.principal.specialities"
-        if unknown := sorted(set(rule.principal.specialities) - SPECIALITIES):
-            said = f"{unknown[0][:60]} is none; there are {', '.join(sorted(SPECIALITIES))}"
+        where = f"{index}.principal.specialties"
+        if unknown := sorted(set(rule.principal.specialties) - SPECIALTIES):
+            said = f"{unknown[0][:60]} is none; there are {', '.join(sorted(SPECIALTIES))}"
             faults[where] = [said]
-        elif rule.principal.specialities and set(rule.principal.roles) != {"reviewer"}:
+        elif rule.principal.specialties and set(rule.principal.roles) != {"reviewer"}:
             others = ", ".join(sorted(set(rule.principal.roles) - {"reviewer"}))
             faults[where] = [f"belong to reviewers; give {others} a rule without them"]
     return faults

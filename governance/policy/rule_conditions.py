@@ -110,7 +110,7 @@ def _holds_platform_role(actor: Principal, matcher: Matcher) -> bool:
     return any(
         held.department is None
         and held.role in matcher.roles
-        and (not matcher.specialities or held.speciality in matcher.specialities)
+        and (not matcher.specialties or held.specialty in matcher.specialties)
         for held in actor.roles
     )
 

@@ -170,13 +170,13 @@ class Matcher(_Strict):
 
     At most one of `roles` (held platform-wide), `department_roles` (held in the resource's
     department) and `member_roles` (held in any department); `kinds`, `services` (their names),
-    `specialities` and `departments` (slugs: only roles held in these count) narrow it.
+    `specialties` and `departments` (slugs: only roles held in these count) narrow it.
     """
 
     kinds: tuple[PrincipalKind, ...] = ()
     services: tuple[str, ...] = ()
     roles: tuple[PlatformRole, ...] = ()
-    specialities: tuple[str, ...] = ()
+    specialties: tuple[str, ...] = ()
     department_roles: tuple[DepartmentRole, ...] = ()
     member_roles: tuple[DepartmentRole, ...] = ()
     departments: tuple[Slug, ...] = Field(default=(), max_length=LIST_MAX)
@@ -188,8 +188,8 @@ class Matcher(_Strict):
             raise ValueError("name one of roles, department_roles and member_roles")
         if not any(ways) and not self.kinds:
             raise ValueError("name roles, department_roles, member_roles or kinds")
-        if self.specialities and "reviewer" not in self.roles:
-            raise ValueError("specialities belong to the role reviewer")
+        if self.specialties and "reviewer" not in self.roles:
+            raise ValueError("specialties belong to the role reviewer")
         if self.services and self.kinds != (PrincipalKind.SERVICE,):
             raise ValueError("services belong to kinds: [service]")
         if self.departments and not (self.department_roles or self.member_roles):

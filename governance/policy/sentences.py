@@ -144,8 +144,8 @@ def matcher_words(matcher: Matcher) -> str:
     """Describe a rule's principals: `admins and auditors`, `leads of the department clinical`."""
     places = f" of {_listed(matcher.departments)}" if matcher.departments else ""
     if matcher.roles:
-        # A speciality is required in every role, not only in the reviewer role.
-        what = f" for {_listed(matcher.specialities)}" if matcher.specialities else ""
+        # A specialty is required in every role, not only in the reviewer role.
+        what = f" for {_listed(matcher.specialties)}" if matcher.specialties else ""
         who = _listed([f"{role}s{what}" for role in matcher.roles])
     elif named := matcher.department_roles or matcher.member_roles:
         who = _listed(["API keys" if role == "key" else f"{role}s" for role in named])

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from governance.usage.units import Unit
 
 MICRO = 1_000_000
-ORGANISATION = "organisation"
+ORGANIZATION = "organization"
 RELEASE = "release:"
 # At these per cents of a budget an alert is raised.
 THRESHOLDS = (50, 80, 100)
@@ -124,7 +124,7 @@ def subject_words(subject: str) -> str:
         release, _, department = name.partition(":")
         whom = f" for department {department}" if department else ""
         return f"By a condition of its approval, release {release}{whom}"
-    if kind == ORGANISATION:
+    if kind == ORGANIZATION:
         return "The organization"
     return f"{'API key' if kind == 'key' else kind.capitalize()} {name}"
 
@@ -139,4 +139,4 @@ def release_limit_subject(release_id: int, department: str = "") -> str:
 def subjects_of(*, department: str = "", key: str = "", deployment: str = "") -> list[str]:
     """Everything that a use is counted on; the organization always."""
     named = (("department", department), ("key", key), ("deployment", deployment))
-    return [ORGANISATION, *(f"{kind}:{name}" for kind, name in named if name)]
+    return [ORGANIZATION, *(f"{kind}:{name}" for kind, name in named if name)]

@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX
-from governance.quotas.kinds import KIND_CHOICES, ORGANISATION
+from governance.quotas.kinds import KIND_CHOICES, ORGANIZATION
 
 
 class QuotaLimit(models.Model):
@@ -60,7 +60,7 @@ class QuotaLimit(models.Model):
             return f"key:{self.api_key.public_id}"
         if self.department is not None:
             return f"department:{self.department.slug}"
-        return f"deployment:{self.deployment}" if self.deployment else ORGANISATION
+        return f"deployment:{self.deployment}" if self.deployment else ORGANIZATION
 
 
 class Price(models.Model):

@@ -39,7 +39,7 @@ class _Subject:
     department: Department | None
     api_key: ApiKey | None
     deployment: str
-    organisation: bool
+    organization: bool
 
     @property
     def words(self) -> str:
@@ -61,7 +61,7 @@ def quota_set(
     department: Department | None = None,
     api_key: ApiKey | None = None,
     deployment: str = "",
-    organisation: bool = False,
+    organization: bool = False,
     shadow: bool = False,
 ) -> QuotaLimit | None:
     """Set one limit on a department, a key, a deployment or the organization; None takes it away.
@@ -74,7 +74,7 @@ def quota_set(
     if api_key is not None and api_key.root is not None:
         # Keys that succeed one another share the limits of the first.
         api_key = api_key.root
-    subject = _Subject(department, api_key, deployment, organisation)
+    subject = _Subject(department, api_key, deployment, organization)
     _check(kind, limit, subject)
     chosen: dict[str, Any] = {
         "department": department,
@@ -228,7 +228,7 @@ def _check(kind: str, limit: int | None, subject: _Subject) -> None:
         raise InvalidInput(
             f"A limit lies between 0 and {most}.", fields={"limit": ["is out of bounds"]}
         )
-    named = (subject.department, subject.api_key, subject.deployment, subject.organisation)
+    named = (subject.department, subject.api_key, subject.deployment, subject.organization)
     if sum(bool(one) for one in named) != 1:
         raise InvalidInput(
             "A limit is on a department, on a key, on a deployment or on the organization; name "

@@ -63,7 +63,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit. `subject` is `organisation`, `department:…`, `key:…` or `deployment:…`; or
+    """One limit. `subject` is `organization`, `department:…`, `key:…` or `deployment:…`; or
     `release:…`, whose approval sets it as a condition.
     """
 

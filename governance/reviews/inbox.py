@@ -23,7 +23,7 @@ from django.db.models.functions import Cast, Coalesce
 from django.db.models.lookups import GreaterThan
 from django.utils import timezone
 
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.principals import Principal
 from governance.reviews.absences.selectors import deputyships
 from governance.reviews.assignments.selectors import assigned_to
@@ -35,18 +35,18 @@ SOON = timedelta(days=7)
 DUE = ("overdue", "week")
 
 
-def missing_for(speciality: str) -> Q:
-    """Reviews whose present round still lacks an approval for `speciality`.
+def missing_for(specialty: str) -> Q:
+    """Reviews whose present round still lacks an approval for `specialty`.
 
     Raises:
-        ValueError: there is no such speciality.
+        ValueError: there is no such specialty.
     """
-    name = Speciality(speciality).value
+    name = Specialty(specialty).value
     given = (
         Decision.objects.filter(
             review=OuterRef("pk"),
             verdict=Verdict.APPROVE,
-            speciality=name,
+            specialty=name,
             round=OuterRef("round"),
             digest=OuterRef("digest"),
         )
@@ -62,16 +62,16 @@ def missing_for(speciality: str) -> Q:
 
 
 def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
-    """Open reviews that still lack an approval which the actor may give, for a speciality of their
+    """Open reviews that still lack an approval which the actor may give, for a specialty of their
     own or as the deputy of an absent reviewer; soonest due first.
     """
-    if actor.person_id is None or not actor.specialities:
+    if actor.person_id is None or not actor.specialties:
         return Review.objects.none()
     wanted = Q(pk__in=())
-    for speciality in sorted(actor.specialities & set(Speciality.values)):
-        wanted |= missing_for(speciality)
-    for speciality in sorted(set(Speciality.values) - actor.specialities):
-        wanted |= missing_for(speciality) & Q(_stood_in_for(actor, speciality))
+    for specialty in sorted(actor.specialties & set(Specialty.values)):
+        wanted |= missing_for(specialty)
+    for specialty in sorted(set(Specialty.values) - actor.specialties):
+        wanted |= missing_for(specialty) & Q(_stood_in_for(actor, specialty))
     return (
         reviews_visible_to(actor)
         .filter(wanted, ~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
@@ -85,7 +85,7 @@ def reviews_assigned(actor: Principal) -> QuerySet[Review]:
     """Open reviews that are assigned to the actor and that they have not voted on in this round;
     soonest due first.
     """
-    if actor.person_id is None or not actor.specialities:
+    if actor.person_id is None or not actor.specialties:
         return Review.objects.none()
     return (
         Asked(assignee=actor.person_id)
@@ -95,7 +95,7 @@ def reviews_assigned(actor: Principal) -> QuerySet[Review]:
     )
 
 
-def _stood_in_for(actor: Principal, speciality: str) -> Exists:
+def _stood_in_for(actor: Principal, specialty: str) -> Exists:
     """Reviews in which the actor may vote as the deputy of an absent reviewer who had no part in
     it and has not voted; `stands_in_for` checks the same for one review.
     """
@@ -105,7 +105,7 @@ def _stood_in_for(actor: Principal, speciality: str) -> Exists:
     spoken = votes.exclude(verdict=Verdict.COMMENT).filter(
         Q(person_id=absent) | Q(in_place_of_id=absent)
     )
-    away = deputyships(actor).order_by().filter(speciality=speciality)
+    away = deputyships(actor).order_by().filter(specialty=specialty)
     return Exists(away.filter(~Exists(part), ~Exists(spoken)))
 
 
@@ -119,7 +119,7 @@ def _spoken(person_id: int) -> QuerySet[Decision]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Filter of an inbox; empty means any. `missing` is a speciality that still lacks an approval,
+    """Filter of an inbox; empty means any. `missing` is a specialty that still lacks an approval,
     `due` one of `DUE`, `department` a slug, `assignee` the ID of a person.
     """
 
@@ -178,14 +178,14 @@ def inbox_counts(actor: Principal, asked: Asked) -> Counts:
     return Counts(mine=mine, **counted)
 
 
-def missing_specialities(reviews: Iterable[Review]) -> dict[int, list[str]]:
-    """By review, the specialities whose approvals its present round still lacks; one query."""
+def missing_specialties(reviews: Iterable[Review]) -> dict[int, list[str]]:
+    """By review, the specialties whose approvals its present round still lacks; one query."""
     listed = list(reviews)
     given: Counter[tuple[int, str]] = Counter()
     present = {review.pk: (review.round, review.digest) for review in listed}
     votes = Decision.objects.filter(review__in=present, verdict=Verdict.APPROVE)
     for review, name, number, digest in votes.values_list(
-        "review_id", "speciality", "round", "digest"
+        "review_id", "specialty", "round", "digest"
     ):
         given[review, name] += (number, digest) == present[review]
     return {

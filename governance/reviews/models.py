@@ -32,7 +32,7 @@ class Review(models.Model):
     """Collects decisions against one digest, under the policy that it was opened with.
 
     `round` counts how often the department answered; a decision belongs to one round and digest.
-    `required_approvals` maps a speciality to the number of approvals it needs.
+    `required_approvals` maps a specialty to the number of approvals it needs.
     `excluded_people` may comment but never decide: they made what is under review.
     """
 
@@ -110,7 +110,7 @@ class Decision(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="review_decisions"
     )
     verdict = models.CharField(max_length=20, choices=Verdict.choices)
-    speciality = models.CharField(max_length=20, blank=True)
+    specialty = models.CharField(max_length=20, blank=True)
     # The absent reviewer whose deputy the person voted as; see `governance.reviews.absences`.
     in_place_of = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
@@ -155,8 +155,8 @@ class Decision(models.Model):
                 condition=Q(verdict="comment") | ~Q(person=models.F("submitter")),
             ),
             models.CheckConstraint(
-                name="vote_names_its_speciality",
-                condition=Q(verdict="comment") | ~Q(speciality=""),
+                name="vote_names_its_specialty",
+                condition=Q(verdict="comment") | ~Q(specialty=""),
             ),
         )
 

@@ -22,14 +22,14 @@ from governance.reviews.absences.models import Absence
 
 @dataclass(frozen=True, slots=True)
 class ReviewerCount:
-    """Active reviewers of one speciality, and their deputies.
+    """Active reviewers of one specialty, and their deputies.
 
     `able` had no part and may decide now. The others: `had_part` by separation of duties, `new` in
     the waiting time of the review policy, `away` by an absence.
     `short` is true if these approvals cannot all be given, one by each person.
     """
 
-    speciality: str
+    specialty: str
     needed: int
     able: int
     had_part: int
@@ -40,7 +40,7 @@ class ReviewerCount:
 
 @dataclass(slots=True)
 class _Reviewer:
-    """A reviewer with the time since which they hold each speciality; those that they stand in for
+    """A reviewer with the time since which they hold each specialty; those that they stand in for
     now are among them."""
 
     principal: Principal
@@ -54,7 +54,7 @@ def reviewer_counts(
     excluded: Collection[int],
     vote_after_hours: int,
 ) -> list[ReviewerCount]:
-    """Count who could give the `required` approvals (speciality to number) on `resource`.
+    """Count who could give the `required` approvals (specialty to number) on `resource`.
 
     Takes four queries, however many reviewers there are.
     """
@@ -65,22 +65,22 @@ def reviewer_counts(
     found: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in required}
     for pk, reviewer in reviewers.items():
         decision = decide(policy, reviewer.principal, Action.RELEASE_DECIDE, resource, context)
-        for speciality in reviewer.since.keys() & required.keys():
+        for specialty in reviewer.since.keys() & required.keys():
             if pk in excluded:
                 kind = "had_part"
             elif not decision.allowed:
                 kind = "refused"
-            elif vote_after_hours and reviewer.since[speciality] > oldest:
+            elif vote_after_hours and reviewer.since[specialty] > oldest:
                 kind = "new"
-            elif (pk, speciality) in away:
+            elif (pk, specialty) in away:
                 kind = "away"
             else:
                 kind = "able"
-            found[speciality][kind].add(pk)
+            found[specialty][kind].add(pk)
     short = _short(required, {name: each["able"] for name, each in found.items()})
     return [
         ReviewerCount(
-            speciality=name,
+            specialty=name,
             needed=required[name],
             able=len(each["able"]),
             had_part=len(each["had_part"]),
@@ -100,7 +100,7 @@ def _reviewers() -> dict[int, _Reviewer]:
     for row in rows.select_related("person"):
         person = people.setdefault(row.person_id, row.person)
         known = max(row.created_at, person.created_at, person.empowered_at or person.created_at)
-        since[person.pk][row.speciality] = known
+        since[person.pk][row.specialty] = known
     principals = principals_of(list(people.values()))
     return {pk: _Reviewer(each, since[pk]) for pk, each in zip(people, principals, strict=True)}
 
@@ -108,24 +108,24 @@ def _reviewers() -> dict[int, _Reviewer]:
 def _absences(
     reviewers: Mapping[int, _Reviewer], excluded: Collection[int]
 ) -> set[tuple[int, str]]:
-    """Absent reviewers by speciality; their deputies get the notice, as in `stands_in_for`."""
+    """Absent reviewers by specialty; their deputies get the notice, as in `stands_in_for`."""
     now = timezone.now()
     rows = Absence.objects.filter(starts_at__lte=now, ends_at__gt=now, ended_at__isnull=True)
     away = set()
     lent: list[tuple[int, str]] = []
-    for person, deputy, speciality in rows.values_list("person_id", "deputy_id", "speciality"):
-        if speciality in getattr(reviewers.get(person), "since", {}):
-            away.add((person, speciality))
+    for person, deputy, specialty in rows.values_list("person_id", "deputy_id", "specialty"):
+        if specialty in getattr(reviewers.get(person), "since", {}):
+            away.add((person, specialty))
             if deputy in reviewers and person not in excluded:
-                lent.append((deputy, speciality))
-    for deputy, speciality in lent:
+                lent.append((deputy, specialty))
+    for deputy, specialty in lent:
         held = reviewers[deputy].since
-        held.setdefault(speciality, min(held.values()))
+        held.setdefault(specialty, min(held.values()))
     return away
 
 
 def _short(required: Mapping[str, int], able: Mapping[str, set[int]]) -> set[str]:
-    """Specialities that cannot be covered, as one person gives one approval (Hall's condition)."""
+    """Specialties that cannot be covered, as one person gives one approval (Hall's condition)."""
     short: set[str] = set()
     for size in range(1, len(required) + 1):
         for names in combinations(sorted(required), size):

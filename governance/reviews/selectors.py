@@ -54,10 +54,10 @@ _UNMET: dict[str, str] = {
 }
 
 
-def votes_from(actor: Principal, review: Review, speciality: str = "") -> datetime | None:
+def votes_from(actor: Principal, review: Review, specialty: str = "") -> datetime | None:
     """Return the end of the actor's waiting time in this review; None if none is left.
 
-    With `speciality`, of a vote for it: a deputy, who does not hold it, votes by the reviewer role
+    With `specialty`, of a vote for it: a deputy, who does not hold it, votes by the reviewer role
     that they have held longest. The wait leaves others time to notice an attacker who made a
     reviewer or took one's account over.
     """
@@ -67,9 +67,9 @@ def votes_from(actor: Principal, review: Review, speciality: str = "") -> dateti
         return None
     held = RoleAssignment.objects.filter(person_id=actor.person_id, role=Role.REVIEWER)
     rows = list(
-        held.values_list("speciality", "created_at", "person__created_at", "person__empowered_at")
+        held.values_list("specialty", "created_at", "person__created_at", "person__empowered_at")
     )
-    named = [row for row in rows if row[0] == speciality] or rows
+    named = [row for row in rows if row[0] == specialty] or rows
     if not named:
         return None
     _, granted, created, empowered = min(named, key=lambda row: row[1])
@@ -80,7 +80,7 @@ def votes_from(actor: Principal, review: Review, speciality: str = "") -> dateti
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The present round's tally. Specialities map to counts; `missing` holds only what is short.
+    """The present round's tally. Specialties map to counts; `missing` holds only what is short.
 
     `blocking` are the checklist items that keep an approval from being given, and `unresolved` the
     threads that do.
@@ -117,11 +117,11 @@ def reviews_visible_to(actor: Principal) -> QuerySet[Review]:
 
 def review_standing(review: Review) -> Standing:
     """Return the approvals that the present round has and lacks. One person counts once, for one
-    speciality.
+    specialty.
     """
     votes = review.decisions.filter(
         verdict=Verdict.APPROVE, round=review.round, digest=review.digest
-    ).values_list("speciality", flat=True)
+    ).values_list("specialty", flat=True)
     blocking = tuple(review.checklist.exclude(met()))
     unresolved = tuple(review.threads.filter(state=ThreadState.OPEN, blocking=True))
     return standing_of(review, votes, blocking, unresolved)
@@ -133,13 +133,13 @@ def standing_of(
     blocking: tuple[ChecklistItem, ...],
     unresolved: tuple[ReviewThread, ...] = (),
 ) -> Standing:
-    """The tally of `votes`, each the speciality of an approval that counts in the present round."""
+    """The tally of `votes`, each the specialty of an approval that counts in the present round."""
     given = Counter(votes)
     required: dict[str, int] = dict(review.required_approvals)
     missing = {
-        speciality: count - given[speciality]
-        for speciality, count in required.items()
-        if count > given[speciality]
+        specialty: count - given[specialty]
+        for specialty, count in required.items()
+        if count > given[specialty]
     }
     return Standing(
         required=required,
@@ -178,7 +178,7 @@ def why_not(actor: Principal, review: Review, verdict: str) -> str:
 
 
 def decision_obstacle(
-    actor: Principal, review: Review, verdict: Verdict, speciality: str = ""
+    actor: Principal, review: Review, verdict: Verdict, specialty: str = ""
 ) -> DomainError | None:
     """Return the obstacle to the verdict for `actor`: the error that `review_decide` raises.
 
@@ -200,18 +200,18 @@ def decision_obstacle(
     return (
         _closed(review, verdict)
         or _voted(actor, review)
-        or _speciality_obstacle(actor, review, verdict, speciality)
-        or waiting_obstacle(actor, review, Action.RELEASE_DECIDE, speciality)
+        or _specialty_obstacle(actor, review, verdict, specialty)
+        or waiting_obstacle(actor, review, Action.RELEASE_DECIDE, specialty)
         or (_blocked(review) if verdict is Verdict.APPROVE else None)
         or _unproved(actor, review, verdict)
     )
 
 
 def waiting_obstacle(
-    actor: Principal, review: Review, action: Action, speciality: str = ""
+    actor: Principal, review: Review, action: Action, specialty: str = ""
 ) -> NotPermitted | None:
     """The refusal of a vote by an account that is too new for the review's policy."""
-    ends = votes_from(actor, review, speciality)
+    ends = votes_from(actor, review, specialty)
     if ends is None:
         return None
     return _refusal(
@@ -322,19 +322,19 @@ def _voted(actor: Principal, review: Review) -> WrongState | None:
     )
 
 
-def _speciality_obstacle(
-    actor: Principal, review: Review, verdict: Verdict, speciality: str
+def _specialty_obstacle(
+    actor: Principal, review: Review, verdict: Verdict, specialty: str
 ) -> DomainError | None:
-    held = actor.specialities
+    held = actor.specialties
     required = sorted(review.required_approvals)
-    if not held & ({speciality} if speciality else set(required)):
+    if not held & ({specialty} if specialty else set(required)):
         held |= stands_in_for(actor, review).keys()
-    if speciality and speciality not in held:
-        sentence = f"{actor.name} does not review for {speciality[:40]}"
-    elif verdict is Verdict.APPROVE and not held & ({speciality} if speciality else set(required)):
+    if specialty and specialty not in held:
+        sentence = f"{actor.name} does not review for {specialty[:40]}"
+    elif verdict is Verdict.APPROVE and not held & ({specialty} if specialty else set(required)):
         sentence = f"{actor.name} reviews for {', '.join(sorted(held))}"
-    elif verdict is Verdict.APPROVE and speciality and speciality not in required:
-        sentence = f"An approval for {speciality} is not required"
+    elif verdict is Verdict.APPROVE and specialty and specialty not in required:
+        sentence = f"An approval for {specialty} is not required"
     else:
         return None
     return _refusal(
@@ -343,22 +343,22 @@ def _speciality_obstacle(
         f"{sentence}; review {review.pk} of {review.subject_name} needs approval for "
         f"{' and '.join(required)}.",
         "An administrator grants specialties.",
-        "speciality_missing",
+        "specialty_missing",
         Action.RELEASE_DECIDE,
     )
 
 
-def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: str) -> str:
-    """The one speciality that a vote counts for: the stated one, or the only one it can be.
+def specialty_for(actor: Principal, review: Review, verdict: Verdict, stated: str) -> str:
+    """The one specialty that a vote counts for: the stated one, or the only one it can be.
 
-    Specialities that still lack approvals come before those that do not.
+    Specialties that still lack approvals come before those that do not.
 
     Raises:
         InvalidInput: it could be several, and none was stated.
     """
     if stated:
         return stated
-    held = actor.specialities | stands_in_for(actor, review).keys()
+    held = actor.specialties | stands_in_for(actor, review).keys()
     fitting = held & set(review.required_approvals)
     if verdict is Verdict.APPROVE:
         fitting = (fitting & set(review_standing(review).missing)) or fitting
@@ -368,7 +368,7 @@ def speciality_for(actor: Principal, review: Review, verdict: Verdict, stated: s
                 f"{actor.name} reviews for several specialties; say whether the approval is for "
                 f"{choice}.",
                 hint="One person approves once in a round, for one specialty.",
-                fields={"speciality": [f"is {choice}"]},
+                fields={"specialty": [f"is {choice}"]},
             )
     return min(fitting or held)
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from governance.audit.services import Subject, audit_record
 from governance.errors import InvalidInput, WrongState
 from governance.people.credentials import with_makers
-from governance.people.models import Department, Speciality
+from governance.people.models import Department, Specialty
 from governance.people.proof import proof_facts
 from governance.permissions import Action
 from governance.policy.decisions import Authorization
@@ -38,7 +38,7 @@ from governance.reviews.selectors import (
     review_resource,
     review_standing,
     speaker_id,
-    speciality_for,
+    specialty_for,
     waiting_obstacle,
 )
 from governance.reviews.states import review_locked, review_set_state, review_subject
@@ -64,7 +64,7 @@ def review_open(
     """Ask for decisions on one digest. The submitter never decides, nor does who is excluded.
 
     Raises:
-        InvalidInput: no quorum (there is no default), or an unknown speciality in it.
+        InvalidInput: no quorum (there is no default), or an unknown specialty in it.
         NotPermitted: the policy refuses, or the actor is no person.
         WrongState: the subject has an open review.
     """
@@ -116,7 +116,7 @@ def review_open(
 
 
 def _check_quorum(required_approvals: dict[str, int]) -> None:
-    unknown = set(required_approvals) - set(Speciality.values)
+    unknown = set(required_approvals) - set(Specialty.values)
     short = [name for name, count in required_approvals.items() if count < 1]
     if not required_approvals or unknown or short:
         raise InvalidInput(
@@ -133,7 +133,7 @@ def review_decide(
     verdict: str,
     reason: str,
     digest: str,
-    speciality: str = "",
+    specialty: str = "",
     conditions: Mapping[str, Any] | None = None,
     submit_drafts: bool = True,
 ) -> Review:
@@ -159,7 +159,7 @@ def review_decide(
         )
     with transaction.atomic():
         review = review_locked(review_id)
-        obstacle = decision_obstacle(actor, review, kind, speciality)
+        obstacle = decision_obstacle(actor, review, kind, specialty)
         if obstacle is not None:
             raise obstacle
         action = Action.REVIEW_COMMENT if kind is Verdict.COMMENT else Action.RELEASE_DECIDE
@@ -168,12 +168,12 @@ def review_decide(
         if kind is Verdict.COMMENT:
             check_room(actor, review)
         else:
-            speciality = speciality_for(actor, review, kind, speciality)
-            waiting = waiting_obstacle(actor, review, Action.RELEASE_DECIDE, speciality)
+            specialty = specialty_for(actor, review, kind, specialty)
+            waiting = waiting_obstacle(actor, review, Action.RELEASE_DECIDE, specialty)
             if waiting is not None:
                 raise waiting
         decision = _decision_write(
-            actor, review, kind, reason, speciality, conditions or {}, authorization=authorization
+            actor, review, kind, reason, specialty, conditions or {}, authorization=authorization
         )
         if submit_drafts:
             drafts_submit(actor=actor, review=review, decision=decision)
@@ -185,7 +185,7 @@ def _decision_write(
     review: Review,
     verdict: Verdict,
     reason: str,
-    speciality: str,
+    specialty: str,
     conditions: Mapping[str, Any] = MappingProxyType({}),
     *,
     authorization: Authorization,
@@ -198,8 +198,8 @@ def _decision_write(
         submitter_id=review.opened_by_id,
         person_id=speaker_id(actor),
         verdict=verdict,
-        speciality="" if comment else speciality,
-        in_place_of_id=None if comment else stands_in_for(actor, review).get(speciality),
+        specialty="" if comment else specialty,
+        in_place_of_id=None if comment else stands_in_for(actor, review).get(specialty),
         reason=reason,
         conditions=dict(conditions),
         digest=review.digest,
@@ -216,7 +216,7 @@ def _decision_write(
         department=review.department.slug,
         data={
             "verdict": verdict.value,
-            "speciality": decision.speciality,
+            "specialty": decision.specialty,
             "in_place_of": decision.in_place_of_id,
             "digest": review.digest,
             "round": review.round,

@@ -668,8 +668,8 @@ if SERVING_LEASE_S < 3 * GATEWAY_SNAPSHOT_TTL_S:
         "ASSAY_SERVING_LEASE_S is too short: it needs at least three times "
         "ASSAY_GATEWAY_SNAPSHOT_TTL_S, or gateways miss renewals."
     )
-# The most hours that a break-glass may ask for; 24 at most.
-BREAK_GLASS_MAX_HOURS = min(24, max(1, env_int("ASSAY_BREAK_GLASS_MAX_HOURS", 8)))
+# The most hours that emergency access may ask for; 24 at most.
+EMERGENCY_ACCESS_MAX_HOURS = min(24, max(1, env_int("ASSAY_EMERGENCY_ACCESS_MAX_HOURS", 8)))
 # In which money is stated; a name, nothing is converted.
 CURRENCY = env("ASSAY_CURRENCY", "EUR")
 # What a job reserves of device time when none of its kind has run in its department, in seconds.

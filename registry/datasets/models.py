@@ -28,7 +28,7 @@ class Dataset(models.Model):
     # Names one of the task's kinds of rows; the task's own kind when empty.
     row_kind = models.CharField(max_length=TASK_MAX, blank=True, default="")
     classification = models.CharField(max_length=15, choices=Classification.choices)
-    licence = models.CharField(max_length=LICENSE_MAX)
+    license = models.CharField(max_length=LICENSE_MAX)
     description = models.CharField(max_length=DESCRIPTION_MAX, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+"

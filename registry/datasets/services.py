@@ -73,7 +73,7 @@ def dataset_create(
     department: Department,
     task: str,
     classification: str,
-    licence: str,
+    license: str,
     description: str = "",
     row_kind: str = "",
 ) -> Dataset:
@@ -88,7 +88,7 @@ def dataset_create(
     checked_name(name)
     get_row_kind(task, row_kind)
     checked_choice(classification, list(Classification.values), field="classification")
-    licence = checked_text(licence, field="licence", limit=LICENSE_MAX)
+    license = checked_text(license, field="license", limit=LICENSE_MAX)
     description = checked_text(
         description, field="description", limit=DESCRIPTION_MAX, required=False
     )
@@ -105,7 +105,7 @@ def dataset_create(
             task=task,
             row_kind=row_kind,
             classification=classification,
-            licence=licence,
+            license=license,
             description=description,
             created_by=acting_person(actor),
         )
@@ -117,7 +117,7 @@ def dataset_create(
             data={
                 "task": task,
                 "classification": classification,
-                "licence": licence,
+                "license": license,
                 **({"row_kind": row_kind} if row_kind else {}),
             },
             decision=decision,

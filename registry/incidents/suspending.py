@@ -16,7 +16,7 @@ from governance.principals import Principal
 from governance.reviews.models import Review
 from registry.incidents.models import SUSPENDING, Incident, IncidentSuspension, Severity
 from registry.incidents.reach import suspended_by
-from registry.releases.breakglass.states import break_glasses_over
+from registry.releases.emergency_access.states import emergency_accesses_over
 from registry.releases.models import Release, ReleaseState
 from registry.releases.separation import people_behind
 from registry.releases.states import releases_move
@@ -46,7 +46,7 @@ def incident_suspend(
         standing.excluded_people = sorted({*standing.excluded_people, *people})
         standing.save(update_fields=["excluded_people"])
     reason = f"Incident {incident.pk} is {incident.severity}."
-    break_glasses_over(
+    emergency_accesses_over(
         actor=actor,
         release_ids=list(Release.objects.filter(version_id__in=ids).values_list("pk", flat=True)),
         reason=reason,

@@ -36,7 +36,7 @@ FORMATS: dict[str, Callable[[Path], str]] = {
     **dict.fromkeys(EXTERNAL_SUFFIXES, check_external_data),
 }
 # Files that carry no suffix by custom.
-PLAIN_NAMES = {"LICENSE", "LICENCE", "NOTICE", "README", "USE_POLICY"}
+PLAIN_NAMES = {"LICENSE", "NOTICE", "README", "USE_POLICY"}
 PICKLE_ADVICE = (
     "is a Python pickle: loading it can run code. Convert it to safetensors and submit that."
 )

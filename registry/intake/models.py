@@ -38,7 +38,7 @@ class Intake(models.Model):
         max_length=20, choices=IntakeState.choices, default=IntakeState.QUARANTINED
     )
     source = models.CharField(max_length=SOURCE_MAX, help_text="Where the files came from.")
-    licence = models.CharField(max_length=LICENSE_MAX)
+    license = models.CharField(max_length=LICENSE_MAX)
     files = models.JSONField(default=list, help_text="Name, size and SHA-256 as delivered.")
     findings = models.JSONField(default=list)
     code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")

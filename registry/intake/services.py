@@ -67,7 +67,7 @@ def intake_submit(
     actor: Principal,
     model: Model,
     source: str,
-    licence: str,
+    license: str,
     files: Sequence[quarantine.DeliveredFile],
     keep_gguf: bool = False,
     base: ModelVersion | None = None,
@@ -93,7 +93,7 @@ def intake_submit(
     authorize(actor=actor, action=Action.INTAKE_CREATE, resource=resource)
     person = acting_person(actor)
     source = checked_text(source, field="source", limit=300)
-    licence = checked_text(licence, field="licence", limit=60)
+    license = checked_text(license, field="license", limit=60)
     if expected_digest and not _SHA256.fullmatch(expected_digest):
         raise InvalidInput(
             "The expected digest is not 64 hexadecimal digits.",
@@ -116,7 +116,7 @@ def intake_submit(
         intake = Intake.objects.create(
             model=model,
             source=source,
-            licence=licence,
+            license=license,
             files=delivery.files,
             findings=[finding.to_json() for finding in delivery.findings],
             reason=reason,
@@ -136,7 +136,7 @@ def intake_submit(
             department=model.department.slug,
             data={
                 "source": source,
-                "licence": licence,
+                "license": license,
                 "files": delivery.files,
                 **({"keep_gguf": True} if keep_gguf else {}),
                 **({"base": base.digest} if base else {}),
@@ -324,7 +324,7 @@ def _trust(intake: Intake, actor: Principal) -> None:
         parameters=version_parameters(intake),
         metrics={},
         history=[],
-        licence=intake.licence,
+        license=intake.license,
         code=intake.code,
         card=_card(intake),
         job_id=intake.job_id,
@@ -351,7 +351,7 @@ def _card(intake: Intake) -> str:
     )
     return (
         f"# {intake.model.name}\n\n{intake.model.description}\n\n"
-        f"Taken in from {intake.source} under {intake.licence} "
+        f"Taken in from {intake.source} under {intake.license} "
         f"by person {intake.submitted_by_id}.\n\n"
         f"{_base_line(intake)}"
         f"| delivered file | bytes | SHA-256 |\n|---|---|---|\n{delivered}\n"

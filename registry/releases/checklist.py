@@ -117,8 +117,8 @@ def files_match(chain: Sequence[ModelVersion]) -> Result:
 
 
 def _license(case: Case) -> Result:
-    without = [str(version) for version in case.chain if not version.licence]
-    named = ", ".join(sorted({version.licence for version in case.chain if version.licence}))
+    without = [str(version) for version in case.chain if not version.license]
+    named = ", ".join(sorted({version.license for version in case.chain if version.license}))
     note = f"None is recorded for {', '.join(without)}." if without else named
     return _decided(not without, note)
 

@@ -148,14 +148,14 @@ def _identity(version: ModelVersion) -> dict[str, Any]:
         "digest": version.digest,
         "size_bytes": version.size_bytes,
         "files": version.manifest["files"],
-        "licence": version.licence,
+        "license": version.license,
         "bases": [
             {
                 "model": base.model.name,
                 "version": base.number,
                 "kind": base.kind,
                 "digest": base.digest,
-                "licence": base.licence,
+                "license": base.license,
             }
             for base in base_chain(version)
         ],
@@ -200,7 +200,7 @@ def _data(data: DatasetVersion | None) -> dict[str, Any] | None:
         "version": data.number,
         "digest": data.digest,
         "rows": data.rows,
-        "licence": data.dataset.licence,
+        "license": data.dataset.license,
         "classification": data.dataset.classification,
         "profile": data.profile,
         "uploaded_by": f"person {data.created_by_id}",

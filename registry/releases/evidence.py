@@ -106,7 +106,7 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
             hint="`assay audit verify` shows whether the log is intact.",
         )
     evaluations = version_evaluations(release.version)
-    emergencies = list(release.break_glasses.order_by("pk"))
+    emergencies = list(release.emergency_accesses.order_by("pk"))
     record = release_record(
         release_id=release.pk,
         department=release.department.slug,
@@ -114,14 +114,14 @@ def _packed(release: Release, actor: Principal, deployments: Sequence[int]) -> E
         version_id=release.version_id,
         evaluations=[each.pk for each in evaluations],
         deployments=deployments,
-        emergencies=[glass.pk for glass in emergencies],
+        emergencies=[emergency.pk for emergency in emergencies],
     )
     names = Names(record)
     now = timezone.now().isoformat(timespec="seconds")
     decisions = decisions_document(release, reviews, record, names)
     for review, told in zip(reviews, decisions["reviews"], strict=True):
         told["threads"] = threads_document(review, record, names)
-    decisions["break_glass"] = emergencies_document(emergencies, names)
+    decisions["emergency_access"] = emergencies_document(emergencies, names)
     measured = evaluations_document(evaluations, names)
     names.of(release.version.created_by_id)
     if (data := release.version.dataset_version) is not None:

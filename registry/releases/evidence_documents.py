@@ -16,7 +16,7 @@ from governance.reviews.threads.models import ReviewThread, ThreadComment
 from governance.reviews.threads.selectors import threads_of
 from governance.reviews.waivers.models import Waiver
 from registry.evaluations.models import Evaluation
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.evidence_events import Record
 from registry.releases.models import Release
 
@@ -131,7 +131,7 @@ def _decision(
     kept = (
         str(decision.person_id),
         decision.verdict,
-        decision.speciality,
+        decision.specialty,
         decision.digest,
         decision.round,
         decision.in_place_of_id,
@@ -140,7 +140,7 @@ def _decision(
     )
     logged = (
         body["actor_id"],
-        *(data.get(name) for name in ("verdict", "speciality", "digest", "round", "in_place_of")),
+        *(data.get(name) for name in ("verdict", "specialty", "digest", "round", "in_place_of")),
         data.get("proof_method"),
         data.get("conditions", {}),
     )
@@ -153,7 +153,7 @@ def _decision(
         "event": sequence,
         "round": decision.round,
         "verdict": decision.verdict,
-        "speciality": decision.speciality,
+        "specialty": decision.specialty,
         "digest": decision.digest,
         "person": names.of(decision.person_id),
         "in_place_of": names.of(decision.in_place_of_id),
@@ -248,32 +248,34 @@ def evaluations_document(evaluations: Sequence[Evaluation], names: Names) -> dic
     }
 
 
-def emergencies_document(glasses: Iterable[BreakGlass], names: Names) -> list[dict[str, Any]]:
+def emergencies_document(
+    emergencies: Iterable[EmergencyAccess], names: Names
+) -> list[dict[str, Any]]:
     """Return each emergency access: who requested and confirmed it, of which dossier, from when to
     when, and the verdict of a third person; times in ISO 8601, null for events that have not
     happened.
     """
     return [
         {
-            "id": glass.pk,
-            "state": glass.state,
-            "dossier": glass.dossier_digest,
-            "reason": glass.reason,
-            "hours": glass.hours,
-            "asked_by": names.of(glass.asked_by_id),
-            "asked_at": _said(glass.asked_at),
-            "confirmed_by": names.of(glass.confirmed_by_id),
-            "confirmed_at": _said(glass.confirmed_at),
-            "proof": glass.proof,
-            "ended_by": names.of(glass.ended_by_id),
-            "ended_at": _said(glass.over_at),
-            "ended_reason": glass.ended_reason,
-            "reviewed_by": names.of(glass.reviewed_by_id),
-            "reviewed_at": _said(glass.reviewed_at),
-            "verdict": glass.verdict,
-            "lessons": glass.lessons,
+            "id": emergency.pk,
+            "state": emergency.state,
+            "dossier": emergency.dossier_digest,
+            "reason": emergency.reason,
+            "hours": emergency.hours,
+            "asked_by": names.of(emergency.asked_by_id),
+            "asked_at": _said(emergency.asked_at),
+            "confirmed_by": names.of(emergency.confirmed_by_id),
+            "confirmed_at": _said(emergency.confirmed_at),
+            "proof": emergency.proof,
+            "ended_by": names.of(emergency.ended_by_id),
+            "ended_at": _said(emergency.over_at),
+            "ended_reason": emergency.ended_reason,
+            "reviewed_by": names.of(emergency.reviewed_by_id),
+            "reviewed_at": _said(emergency.reviewed_at),
+            "verdict": emergency.verdict,
+            "lessons": emergency.lessons,
         }
-        for glass in glasses
+        for emergency in emergencies
     ]
 
 
@@ -347,7 +349,7 @@ What is in it
   dossier.html      everything that was decided on, and the decisions, to read and to print
   dossier.pdf       what was decided on, to file; the same whoever made the pack
   dossier.json      the same as bytes; their SHA-256 is what each approval names
-  decisions.json    reviews: rounds, checklist, waivers, votes, and why; threads; break-glass
+  decisions.json    reviews: rounds, checklist, waivers, votes, and why; threads; emergency access
   evaluations.json  what was measured of the version
   mlbom.cdx.json    the model as a bill of materials, CycloneDX 1.6
   model.spdx.json   the same as SPDX 3.0.1, with its AI and dataset profiles

@@ -53,7 +53,7 @@ def release_record(
     deployments: Sequence[int],
     emergencies: Sequence[int] = (),
 ) -> Record:
-    """Every event of the release, its reviews, version, evaluations, break-glasses and deployments.
+    """Every event of the release, its reviews, version, evaluations, emergency accesses and deployments.
 
     Requests to `/v1` are left out: they are use, not evidence for a decision. So is what was
     refused in other departments than the release's `department`, to which the version may belong:
@@ -68,7 +68,7 @@ def release_record(
         | _of("review", reviews)
         | _of("version", [version_id])
         | _of("evaluation", evaluations)
-        | _of("break_glass", emergencies)
+        | _of("emergency_access", emergencies)
     )
     run = _of("deployment", deployments) & ~Q(action=Action.DEPLOYMENT_INVOKE)
     taken = Q(action=Action.RELEASE_EVIDENCE)

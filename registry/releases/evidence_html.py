@@ -80,7 +80,7 @@ def dossier_page(
 
 def _role(decision: Mapping[str, Any]) -> str:
     absent = decision["in_place_of"]
-    return str(decision["speciality"]) + (f", in the place of {absent['name']}" if absent else "")
+    return str(decision["specialty"]) + (f", in the place of {absent['name']}" if absent else "")
 
 
 def _said(decision: Mapping[str, Any]) -> str:

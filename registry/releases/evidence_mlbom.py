@@ -93,7 +93,7 @@ def _model(release: Release, datasets: Mapping[str, Any]) -> dict[str, Any]:
         "version": str(identity["version"]),
         "description": release.dossier["purpose"],
         "hashes": _sha256(identity["digest"]),
-        **_licences(identity["licence"]),
+        **_licenses(identity["license"]),
         "components": [
             {
                 "type": "file",
@@ -219,7 +219,7 @@ def _datasets(dossier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             data["dataset"], data["version"], data["digest"], "training", data["rows"]
         )
         made = found[f"data:{data['digest']}"]
-        made.update(_licences(data["licence"]))
+        made.update(_licenses(data["license"]))
         made["data"][0]["classification"] = data["classification"]
     for each in dossier["evaluations"]:
         ref = f"data:{each['dataset_digest']}"
@@ -253,7 +253,7 @@ def _base(base: Mapping[str, Any]) -> dict[str, Any]:
         "name": base["model"],
         "version": str(base["version"]),
         "hashes": _sha256(base["digest"]),
-        **_licences(base["licence"]),
+        **_licenses(base["license"]),
         "properties": _properties(kind=base["kind"]),
     }
 
@@ -282,17 +282,17 @@ def _sha256(digest: str) -> list[dict[str, str]]:
     return [{"alg": "SHA-256", "content": digest}]
 
 
-def licence_id(text: str) -> bool:
+def license_id(text: str) -> bool:
     """True when `text` is a license of the SPDX list."""
     from cyclonedx.spdx import is_supported_id
 
     return is_supported_id(text)
 
 
-def _licences(text: str) -> dict[str, Any]:
+def _licenses(text: str) -> dict[str, Any]:
     if not text:
         return {}
-    return {"licenses": [{"license": {"id" if licence_id(text) else "name": text}}]}
+    return {"licenses": [{"license": {"id" if license_id(text) else "name": text}}]}
 
 
 def _properties(**values: Any) -> list[dict[str, str]]:

@@ -410,7 +410,7 @@ class Pack:
         )
 
     def decisions(self) -> str:
-        names = ("verdict", "speciality", "digest", "round")
+        names = ("verdict", "specialty", "digest", "round")
         left = self.allowed("review", "release:decide", "review:comment")
         left = [body for body in left if "thread" not in body["data"]]
         count = len(left)
@@ -563,15 +563,15 @@ class Pack:
         ]
         last = max((body["data"]["round"] for body in votes), default=0)
         given = {
-            body["actor_id"]: (body["data"]["speciality"], body["actor_name"] or "an erased person")
+            body["actor_id"]: (body["data"]["specialty"], body["actor_name"] or "an erased person")
             for body in votes
             if body["data"]["round"] == last
         }
         (asked,) = [b["data"]["required_approvals"] for b in opened if b["subject_id"] == number]
-        for speciality, needed in asked.items():
-            if [each for each, _ in given.values()].count(speciality) < needed:
-                raise Fault(f"fewer than {needed} approved this dossier for {speciality}")
-        by = ", ".join(f"{name} for {speciality}" for speciality, name in given.values())
+        for specialty, needed in asked.items():
+            if [each for each, _ in given.values()].count(specialty) < needed:
+                raise Fault(f"fewer than {needed} approved this dossier for {specialty}")
+        by = ", ".join(f"{name} for {specialty}" for specialty, name in given.values())
         return f"exactly this dossier, by {by}"
 
 

@@ -19,7 +19,7 @@ WITHDRAW_REASON_MAX = 1000
 
 class ReleaseState(models.TextChoices):
     """`approved` is the only state that may serve, and only until its `serves_until`; one under
-    review may for the hours of a break-glass. An incident has `suspended` what was approved. What
+    review may for the hours of emergency access. An incident has `suspended` what was approved. What
     is `voided` was under review when something changed that its dossier covers."""
 
     IN_REVIEW = "in_review", "in review"
@@ -44,7 +44,7 @@ class Visibility(models.TextChoices):
     """Departments that may know of the deployment; `departments` decides who may use it."""
 
     DEPARTMENT = "department"
-    ORGANISATION = "organisation"
+    ORGANIZATION = "organization"
 
 
 class Release(models.Model):

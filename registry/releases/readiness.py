@@ -350,7 +350,7 @@ def _engine(version: ModelVersion) -> Requirement:
 def _data(version: ModelVersion) -> Requirement:
     title, data = "Training data is linked", version.dataset_version
     if data is not None:
-        said = f"{data}, {data.rows:,} rows, {data.dataset.classification}, {data.dataset.licence}."
+        said = f"{data}, {data.rows:,} rows, {data.dataset.classification}, {data.dataset.license}."
         if version.rows_cut:
             said += (
                 f" {version.rows_cut:,} rows were longer than is read in training; a part of each "
@@ -364,7 +364,7 @@ def _data(version: ModelVersion) -> Requirement:
 
 
 def _reviewed(count: ReviewerCount) -> Requirement:
-    name = count.speciality.replace("-", " ")
+    name = count.specialty.replace("-", " ")
     title = f"{count.needed} reviewers for {name} are available"
     if count.needed == 1:
         title = f"A reviewer for {name} is available"
@@ -383,7 +383,7 @@ def _reviewed(count: ReviewerCount) -> Requirement:
     if count.short and count.able >= count.needed:
         note += " One person approves once, so these approvals need more people."
     return Requirement(
-        f"reviewers:{count.speciality}",
+        f"reviewers:{count.specialty}",
         title,
         ReadinessState.MISSING if count.short else ReadinessState.READY,
         note,

@@ -29,12 +29,12 @@ from governance.reviews.waivers.selectors import waived_until
 from governance.rowsecurity import lifted
 from registry.canonical import json_digest
 from registry.incidents.reach import check_not_suspended
-from registry.releases.breakglass.selectors import check_withdrawable
 from registry.releases.carrying import attestations_carry, check_renewal
 from registry.releases.checklist import checklist_build
 from registry.releases.conditions import Conditions, conditions_agreed, conditions_checked
 from registry.releases.dossier import dossier_build
 from registry.releases.dossier_fields import checked_dossier_fields
+from registry.releases.emergency_access.selectors import check_withdrawable
 from registry.releases.engines import checked_engine
 from registry.releases.models import (
     PURPOSE_MAX,
@@ -318,7 +318,7 @@ def release_decide(
     verdict: str,
     reason: str,
     digest: str,
-    speciality: str = "",
+    specialty: str = "",
     conditions: Mapping[str, Any] | None = None,
     submit_drafts: bool = True,
 ) -> Release:
@@ -343,7 +343,7 @@ def release_decide(
             verdict=verdict,
             reason=reason,
             digest=digest,
-            speciality=speciality,
+            specialty=specialty,
             conditions=conditions_checked(conditions or {}, release).to_json(),
             submit_drafts=submit_drafts,
         )

@@ -16,9 +16,9 @@ from governance.errors import WrongState
 from governance.reviews.models import ChecklistState, ReviewState
 from governance.rowsecurity import lifted
 from registry.incidents.reach import refuse_suspended
-from registry.releases.breakglass.force import break_glass_of
-from registry.releases.breakglass.models import BreakGlass
 from registry.releases.conditions import conditions_recorded
+from registry.releases.emergency_access.force import emergency_access_of
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.equivalence.standing import Standing, standing_in
 from registry.releases.models import Release, ReleaseState
 from registry.releases.serving_facts import NOTHING_NAMED, DossierFacts, ServingFacts
@@ -36,12 +36,12 @@ class ServingVerdict:
     """Verdict on one release. It may serve when `refusal` is None, and until `until` at most.
 
     `readable` is False for a row that cannot be read, which does not serve. `emergency` is the
-    break-glass that it serves by. `dossier` is what its dossier names.
+    emergency access that it serves by. `dossier` is what its dossier names.
     """
 
     refusal: WrongState | None = None
     until: datetime | None = None
-    emergency: BreakGlass | None = None
+    emergency: EmergencyAccess | None = None
     readable: bool = True
     dossier: DossierFacts = NOTHING_NAMED
 
@@ -64,7 +64,7 @@ def serving_verdicts(
     """The one rule, for each of `releases` by its id, in a fixed number of queries.
 
     A release may serve that is approved, by the votes on its review; or whose dossier two persons
-    have approved in an emergency, for some hours (break-glass). For both, its time is not over,
+    have approved in an emergency, for some hours (emergency access). For both, its time is not over,
     neither its version nor what that stands on is recalled or suspended by an incident, its dossier
     names exactly these bytes and users and the packages of its task that this process runs, and its
     approvals ask for exactly its conditions.
@@ -129,7 +129,7 @@ def _verdict(
     emergency = until = None
     named = facts.dossiers.get(release.pk, NOTHING_NAMED)
     try:
-        emergency = break_glass_of(release, facts.glasses.get(release.pk, ()))
+        emergency = emergency_access_of(release, facts.emergencies.get(release.pk, ()))
         until = release.serves_until if emergency is None else emergency.ends_at
         _judge(release, facts, emergency)
         if environments is not None:
@@ -147,7 +147,7 @@ def _verdict(
     return ServingVerdict(until=until, emergency=emergency, dossier=named)
 
 
-def _judge(release: Release, facts: ServingFacts, emergency: BreakGlass | None) -> None:
+def _judge(release: Release, facts: ServingFacts, emergency: EmergencyAccess | None) -> None:
     version = release.version
     if emergency is None:
         _check_approved(release)

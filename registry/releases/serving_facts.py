@@ -20,7 +20,7 @@ from governance.reviews.models import ChecklistItem, Review, Verdict
 from governance.reviews.selectors import Standing, blocking_items, standing_of
 from registry.canonical import json_digest
 from registry.incidents.reach import suspended_by
-from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.releases.emergency_access.models import EmergencyAccess, EmergencyAccessState
 from registry.releases.engines import BEFORE
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.standing import Named, named_in
@@ -91,7 +91,7 @@ class ServingFacts:
     `compared` is what was found of each release in the environment of the worker that asks.
     """
 
-    glasses: Mapping[int, list[BreakGlass]]
+    emergencies: Mapping[int, list[EmergencyAccess]]
     departments: Mapping[int, list[str]]
     dossiers: Mapping[int, DossierFacts]
     bases: Mapping[int, list[ModelVersion]]
@@ -113,7 +113,7 @@ class ServingFacts:
         reviews = _reviews(ids)
         blocking = blocking_items(reviews.values())
         return cls(
-            glasses=_glasses(ids),
+            emergencies=_emergencies(ids),
             departments=_departments(ids),
             dossiers=_dossier_facts(releases),
             bases=base_chains([release.version for release in releases]),
@@ -129,7 +129,7 @@ class ServingFacts:
         if review is None:
             return None
         votes = (
-            vote.speciality
+            vote.specialty
             for vote in review.decisions.all()
             if (vote.verdict, vote.round, vote.digest)
             == (Verdict.APPROVE, review.round, review.digest)
@@ -151,10 +151,12 @@ def _compared(
     return found
 
 
-def _glasses(ids: Collection[int]) -> dict[int, list[BreakGlass]]:
-    found: dict[int, list[BreakGlass]] = defaultdict(list)
-    for glass in BreakGlass.objects.filter(release__in=ids, state=BreakGlassState.ACTIVE):
-        found[glass.release_id].append(glass)
+def _emergencies(ids: Collection[int]) -> dict[int, list[EmergencyAccess]]:
+    found: dict[int, list[EmergencyAccess]] = defaultdict(list)
+    for emergency in EmergencyAccess.objects.filter(
+        release__in=ids, state=EmergencyAccessState.ACTIVE
+    ):
+        found[emergency.release_id].append(emergency)
     return found
 
 

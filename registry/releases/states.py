@@ -14,8 +14,8 @@ from governance.policy.decisions import Authorization
 from governance.principals import Principal, background
 from governance.reviews.logged_conditions import conditions_logged
 from governance.state_machine import StateMachine, transition
-from registry.releases.breakglass.force import UNDER_REVIEW
-from registry.releases.breakglass.states import break_glasses_over
+from registry.releases.emergency_access.force import UNDER_REVIEW
+from registry.releases.emergency_access.states import emergency_accesses_over
 from registry.releases.models import Release, ReleaseState
 from registry.resources import release_subject
 
@@ -107,11 +107,11 @@ def release_set_state(
             data=_facts(release, state),
             decision=decision,
         )
-    break_glasses_over(
+    emergency_accesses_over(
         actor=actor,
         release_ids=[release.pk],
         reason=f"Release {release.pk} is {state.label.lower()}.",
-        # An answer makes another dossier; the glass was broken for the one before.
+        # An answer makes another dossier; the emergency was broken for the one before.
         unless_of=release.dossier_digest if state in UNDER_REVIEW else "",
         decision=decision,
     )
@@ -145,7 +145,7 @@ def releases_move(
         for release in moved
     ]
     audit_record_many(entries)
-    break_glasses_over(
+    emergency_accesses_over(
         actor=actor,
         release_ids=[release.pk for release in moved],
         reason=reason,

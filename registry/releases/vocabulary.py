@@ -21,7 +21,7 @@ CHECKS = {
     "license": "the license of the version and of each of its bases is recorded",
 }
 # Names in policies that were written earlier; their versions never change.
-_RENAMED = {"licence": "license"}
+_RENAMED = {"license": "license"}
 VOCABULARY = Vocabulary(
     questions=QUESTIONS, checks={**CHECKS, **{old: CHECKS[new] for old, new in _RENAMED.items()}}
 )

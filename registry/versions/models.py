@@ -80,7 +80,7 @@ class ModelVersion(models.Model):
     size_bytes = models.BigIntegerField()
     parameters = models.JSONField(default=dict, help_text="Hyper-parameters and settings.")
     metrics = models.JSONField(default=dict, help_text="Measured while training.")
-    licence = models.CharField(max_length=LICENSE_MAX, blank=True)
+    license = models.CharField(max_length=LICENSE_MAX, blank=True)
     code = models.JSONField(default=list, help_text="Chat templates and tokenizer patterns.")
     card = models.TextField(blank=True, help_text="The model card, in Markdown.")
     mlflow_run_id = models.CharField(max_length=64, blank=True)

@@ -38,8 +38,8 @@ def models_by_task(actor: Principal) -> dict[str, int]:
 
 def licenses_visible_to(actor: Principal, most: int = 100) -> list[str]:
     """Return the licenses of the versions that `actor` may see, by name."""
-    rows = versions_visible_to(actor).exclude(licence="").order_by("licence")
-    return list(rows.values_list("licence", flat=True).distinct()[:most])
+    rows = versions_visible_to(actor).exclude(license="").order_by("license")
+    return list(rows.values_list("license", flat=True).distinct()[:most])
 
 
 def model_get(*, actor: Principal, name: str) -> Model:

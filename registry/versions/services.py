@@ -95,7 +95,7 @@ def version_register(
     parameters: Mapping[str, Any],
     metrics: Mapping[str, float],
     history: Sequence[Mapping[str, Any]],
-    licence: str,
+    license: str,
     card: str,
     job_id: UUID,
     created_by: Person,
@@ -116,7 +116,7 @@ def version_register(
     if (found := _registered(job_id)) is not None:
         return found
     checked_choice(kind, list(VersionKind.values), field="kind")
-    checked_text(licence, field="licence", limit=60)
+    checked_text(license, field="license", limit=60)
     checked_text(card, field="card", limit=100_000, required=False)
     numbers = checked_numbers(metrics, field="metrics")
     settings = storable_json(parameters)
@@ -158,7 +158,7 @@ def version_register(
             size_bytes=manifest.size_bytes,
             parameters=settings,
             metrics=numbers,
-            licence=licence.strip(),
+            license=license.strip(),
             code=checked_code(code),
             card=card,
             mlflow_run_id=run.run_id,

@@ -51,8 +51,8 @@ from registry.datasets.models import Dataset
 from registry.feedback.models import Feedback
 from registry.incidents.models import Incident, IncidentNote, IncidentVersion
 from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
-from registry.releases.breakglass.models import BreakGlass
 from registry.releases.drafts.models import ReleaseDraft
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.uploads.models import Upload
 from registry.versions.models import Model, ModelVersion
@@ -150,7 +150,7 @@ def attacked_company() -> Company:
     things["policy"] = proposed_policy(company)
     things["review_policy"] = proposed_review_policy(company)
     things["role_request"] = RoleRequest.objects.create(
-        person=company.devi, role="reviewer", speciality="privacy", requested_by=company.ada,
+        person=company.devi, role="reviewer", specialty="privacy", requested_by=company.ada,
         expires_at=timezone.now() + timedelta(days=7),
     )  # fmt: skip
     things["recovery"] = AccountRecovery.objects.create(
@@ -176,12 +176,12 @@ def attacked_company() -> Company:
         person=asker, name=SECRET, parameters={"query": SECRET}
     )
     things["absence"] = Absence.objects.create(
-        person=company.carla, deputy=company.milo, speciality="compliance", set_by=company.carla,
+        person=company.carla, deputy=company.milo, specialty="compliance", set_by=company.carla,
         starts_at=timezone.now(), ends_at=timezone.now() + timedelta(days=7),
     )  # fmt: skip
     own = {"department": engineering}
     Model.objects.filter(**own, shared=False).update(description=SECRET)
-    Dataset.objects.filter(**own).update(description=SECRET, licence=SECRET)
+    Dataset.objects.filter(**own).update(description=SECRET, license=SECRET)
     Release.objects.filter(**own).update(purpose=SECRET, dossier={"notes": SECRET})
     Review.objects.filter(**own).update(subject_name=SECRET)
     ApiKey.objects.filter(**own).update(name=SECRET)
@@ -286,7 +286,7 @@ def add_knowledge(company: Company) -> None:
 
 
 def add_emergencies(company: Company) -> None:
-    """An incident of engineering's adapter, and a break-glass that somebody asks for."""
+    """An incident of engineering's adapter, and emergency access that somebody asks for."""
     engineering = company.departments["engineering"]
     incident = Incident.objects.create(
         title=SECRET, happened=SECRET, severity="medium", aware_at=timezone.now(),
@@ -299,7 +299,7 @@ def add_emergencies(company: Company) -> None:
     company.things["node"] = Node.objects.create(
         name="gpu-1", state="enrolled", public_key="ab" * 32, created_by=company.ada
     )
-    company.things["break_glass"] = BreakGlass.objects.create(
+    company.things["emergency_access"] = EmergencyAccess.objects.create(
         release=company.waiting, department=engineering, reason=SECRET, hours=2,
         dossier_digest=company.waiting.dossier_digest, excluded_people=[company.enzo.pk],
         asked_by=company.enzo, asked_at=timezone.now(),
@@ -350,7 +350,7 @@ def address_book(company: Company) -> dict[str, Any]:
         "audit/exports": company.export.pk,
         "audit/filters": company.filter.pk,
         "batches": company.batch.pk,
-        "break-glass": company.break_glass.pk,
+        "emergency-access": company.emergency_access.pk,
         "budgets/limits": company.limit.pk,
         "catalog": "text-generation",
         "checklist": "oversight",
@@ -441,7 +441,7 @@ def values(company: Company) -> dict[str, Any]:
         "aware_at": None,
         "base": None,
         "base_version": company.base.pk,
-        "break_glass_review_post:verdict": "justified",
+        "emergency_access_review_post:verdict": "justified",
         "incident_state_post:state": "investigating",
         "incidents_post:versions": [company.second.pk],
         "blocking": None,
@@ -512,7 +512,7 @@ def values(company: Company) -> dict[str, Any]:
         "role": "developer",
         "since": None,
         "slug": "mallory",
-        "speciality": "security",
+        "specialty": "security",
         "task": "text-generation",
         "thread": None,
         "until": None,
@@ -524,12 +524,12 @@ def values(company: Company) -> dict[str, Any]:
         "starts_at": timezone.now().isoformat(),
         "ends_at": (timezone.now() + timedelta(days=3)).isoformat(),
         "absences_post:person": None,
-        "absences_post:speciality": "compliance",
+        "absences_post:specialty": "compliance",
         "evaluations_post:dataset_version": company.held_out.pk,
         "audit_exports_post:format": "jsonl",
         "keys_post:quotas": None,
         "keys_post:scopes": ["deployment:invoke"],
-        "person_roles_post:speciality": None,
+        "person_roles_post:specialty": None,
         "allowed_deployments": ["docstring-writer"],
         "anchor": {"kind": "item", "key": "oversight"},
         "at": None,
@@ -542,7 +542,7 @@ def values(company: Company) -> dict[str, Any]:
         "keys_patch:owner": company.enzo.pk,
         "prices_post:remove": None,
         "quotas_post:deployment": None,
-        "quotas_post:organisation": None,
+        "quotas_post:organization": None,
         "quotas_post:key": None,
         "quotas_post:kind": "tokens_per_day",
         "based_on": None,
@@ -576,11 +576,11 @@ def person_of(company: Company, name: str) -> Person:
         return person
     for text in EVERYBODY[name]:
         role, _, slug = text.partition("@")
-        role, _, speciality = role.partition(":")
+        role, _, specialty = role.partition(":")
         RoleAssignment.objects.create(
             person=person,
             role=role,
-            speciality=speciality,
+            specialty=specialty,
             department=company.departments[slug] if slug else None,
         )
     return person

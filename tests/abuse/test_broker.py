@@ -216,7 +216,7 @@ def test_junk_on_the_reply_stream_costs_no_other_request_its_answer(stage: Stage
             client.xadd(request.reply_stream, fields)  # type: ignore[arg-type]
         reply(Done("stop", prompt_tokens=1, completion_tokens=1))
 
-    stage.deployment(behaviour=noisy)
+    stage.deployment(behavior=noisy)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 200
 
 
@@ -260,7 +260,7 @@ def test_a_flood_of_notices_does_not_hold_up_answers(stage: Stage) -> None:
 
 def test_a_request_that_another_gateway_answers_for_is_not_confused(stage: Stage) -> None:
     """An answer to a made-up id goes nowhere."""
-    stage.deployment(behaviour=lambda request, reply: reply(Done("stop", 1, 1)))
+    stage.deployment(behavior=lambda request, reply: reply(Done("stop", 1, 1)))
     token = stage.key()
     first = stage.post(CHAT, token, json=GOOD).json()["id"]
     second = stage.post(CHAT, token, json=GOOD).json()["id"]

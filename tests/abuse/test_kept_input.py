@@ -130,7 +130,7 @@ def test_every_form_that_binds_does_the_same_after_verifying(company: Company) -
 
 def test_an_emergency_that_is_reviewed_keeps_verdict_and_lessons(company: Company) -> None:
     """The page offered a link that left it, and came back empty."""
-    path = f"/break-glass/{company.break_glass.pk}"
+    path = f"/emergency-access/{company.emergency_access.pk}"
     page = opened(company, "a security reviewer").get(path).content.decode()
     assert "/account/prove" not in page
 

@@ -38,7 +38,7 @@ def test_a_captured_vote_sent_again_is_no_second_vote(company: Company) -> None:
     """Byte for byte, with everything that was in it."""
     reviewer = browser(company, "a security reviewer")
     review = company.review_open
-    form = {"verdict": "reject", "reason": "Once.", "digest": review.digest, "speciality": ""}
+    form = {"verdict": "reject", "reason": "Once.", "digest": review.digest, "specialty": ""}
     first = reviewer.post(f"/reviews/{review.pk}/decide", form)
     again = reviewer.post(f"/reviews/{review.pk}/decide", form)
     assert (first.status_code, again.status_code) == (302, 409)
@@ -51,7 +51,7 @@ def test_a_vote_sent_again_under_its_key_is_answered_and_counts_once(company: Co
     client = Client(headers={"authorization": f"Bearer {token}"}, raise_request_exception=False)
     path = f"/api/v1/releases/{company.waiting.pk}/decisions"
     body = {
-        "verdict": "reject", "reason": "Once.", "speciality": "security",
+        "verdict": "reject", "reason": "Once.", "specialty": "security",
         "digest": company.review_open.digest,
     }  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_an_answer_that_ends_twice_is_billed_once(stage: Stage) -> None:
         for tokens in (3, 3_000_000):
             reply(Done("stop", prompt_tokens=5, completion_tokens=tokens, queue_ms=1))
 
-    stage.deployment(behaviour=twice)
+    stage.deployment(behavior=twice)
     body = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
     answer = stage.post("/v1/chat/completions", stage.key(), json=body)
     assert answer.json()["usage"]["completion_tokens"] == 3

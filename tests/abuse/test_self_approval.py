@@ -27,7 +27,7 @@ from tests.abuse.surface import JSON
 from tests.proofs import fresh_proof, signed_in, vote_proof
 from tests.unit.assay.portal_data import Company
 
-SPECIALITIES = ("compliance", "model-risk", "security")
+SPECIALTIES = ("compliance", "model-risk", "security")
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def enzo(company: Company) -> Person:
     """Person who requested the release, and has since become a reviewer of everything, and an
     admin.
     """
-    for speciality in SPECIALITIES:
-        RoleAssignment.objects.create(person=company.enzo, role="reviewer", speciality=speciality)
+    for specialty in SPECIALTIES:
+        RoleAssignment.objects.create(person=company.enzo, role="reviewer", specialty=specialty)
     RoleAssignment.objects.create(person=company.enzo, role="admin")
     RoleAssignment.objects.create(person=company.enzo, role="operator")
     enzo: Person = company.enzo
@@ -58,7 +58,7 @@ def vote(company: Company, **changes: Any) -> dict[str, Any]:
         "verdict": "approve",
         "reason": "I like it.",
         "digest": company.waiting.dossier_digest,
-        "speciality": "security",
+        "specialty": "security",
     }
     return {**body, **changes}
 
@@ -69,11 +69,11 @@ def votes(company: Company, person: Person) -> int:
 
 
 @pytest.mark.parametrize("verdict", ["approve", "reject", "request_changes"])
-@pytest.mark.parametrize("speciality", SPECIALITIES)
-def test_on_a_page(company: Company, enzo: Person, verdict: str, speciality: str) -> None:
+@pytest.mark.parametrize("specialty", SPECIALTIES)
+def test_on_a_page(company: Company, enzo: Person, verdict: str, specialty: str) -> None:
     response = page(enzo).post(
         f"/reviews/{company.review_open.pk}/decide",
-        vote(company, verdict=verdict, speciality=speciality),
+        vote(company, verdict=verdict, specialty=specialty),
     )
     assert response.status_code == 403
     assert votes(company, enzo) == 0
@@ -90,8 +90,8 @@ def test_through_the_api(company: Company, enzo: Person, verdict: str) -> None:
 
 def test_by_who_wrote_the_version(company: Company) -> None:
     """Devi did not ask for it; she trained it, and is excluded by name."""
-    for speciality in SPECIALITIES:
-        RoleAssignment.objects.create(person=company.devi, role="reviewer", speciality=speciality)
+    for specialty in SPECIALTIES:
+        RoleAssignment.objects.create(person=company.devi, role="reviewer", specialty=specialty)
     path = f"/api/v1/releases/{company.waiting.pk}/decisions"
     response = api(company.devi).post(path, vote(company), content_type=JSON)
     assert (response.status_code, votes(company, company.devi)) == (403, 0)
@@ -115,15 +115,15 @@ def test_by_granting_oneself_a_role(company: Company) -> None:
     """Not even an admin, who grants everybody else's."""
     before = company.ada.role_assignments.count()
     path = f"/api/v1/people/{company.ada.pk}/roles"
-    body = {"role": "reviewer", "speciality": "security"}
+    body = {"role": "reviewer", "specialty": "security"}
     assert api(company.ada).post(path, body, content_type=JSON).status_code == 403
-    form = {"role": "reviewer", "speciality": "security", "department": ""}
+    form = {"role": "reviewer", "specialty": "security", "department": ""}
     assert page(company.ada).post(f"/people/{company.ada.pk}/roles", form).status_code == 403
     assert company.ada.role_assignments.count() == before
 
 
 def test_by_a_lead_who_makes_a_reviewer(company: Company) -> None:
-    for role in ({"role": "admin"}, {"role": "reviewer", "speciality": "security"}):
+    for role in ({"role": "admin"}, {"role": "reviewer", "specialty": "security"}):
         path = f"/api/v1/people/{company.devi.pk}/roles"
         response = api(company.enzo).post(path, role, content_type=JSON)
         assert response.status_code == 403
@@ -165,7 +165,7 @@ def refused(change: Callable[[], Any], match: str | None = None) -> None:
 def test_by_the_orm_on_a_release(company: Company, enzo: Person) -> None:
     review = company.review_open
     row = {
-        "review": review, "person": enzo, "verdict": "approve", "speciality": "security",
+        "review": review, "person": enzo, "verdict": "approve", "specialty": "security",
         "reason": "r", "digest": review.digest, "round": review.round, **vote_proof(),
     }  # fmt: skip
     refused(lambda: Decision.objects.create(**row, submitter=enzo))
@@ -195,12 +195,12 @@ def test_by_the_orm_on_a_delivery(company: Company, enzo: Person) -> None:
 
 def test_a_second_session_does_not_give_a_second_vote(company: Company) -> None:
     """Milo has approved as model risk; again from another browser, by a token, under another
-    speciality that he has since been given: he has one vote in this round."""
-    RoleAssignment.objects.create(person=company.milo, role="reviewer", speciality="security")
+    specialty that he has since been given: he has one vote in this round."""
+    RoleAssignment.objects.create(person=company.milo, role="reviewer", specialty="security")
     assert votes(company, company.milo) == 1
     path = f"/api/v1/releases/{company.waiting.pk}/decisions"
-    for speciality in ("model-risk", "security"):
-        body = vote(company, speciality=speciality)
+    for specialty in ("model-risk", "security"):
+        body = vote(company, specialty=specialty)
         page_answer = page(company.milo).post(f"/reviews/{company.review_open.pk}/decide", body)
         assert page_answer.status_code == 409
         for _ in range(2):
@@ -213,7 +213,7 @@ def test_a_role_that_is_gone_votes_no_more(company: Company) -> None:
     client = page(company.carla)
     assert client.get(f"/reviews/{company.review_open.pk}").status_code == 200
     company.carla.role_assignments.all().delete()
-    body = vote(company, verdict="reject", speciality="compliance")
+    body = vote(company, verdict="reject", specialty="compliance")
     answer = client.post(f"/reviews/{company.review_open.pk}/decide", body)
     assert answer.status_code in {403, 404}
     assert votes(company, company.carla) == 1  # her word of the round before
@@ -221,7 +221,7 @@ def test_a_role_that_is_gone_votes_no_more(company: Company) -> None:
 
 def test_a_vote_on_what_the_dossier_was_is_not_taken(company: Company) -> None:
     path = f"/api/v1/releases/{company.waiting.pk}/decisions"
-    body = vote(company, speciality="compliance", digest="0" * 64, verdict="reject")
+    body = vote(company, specialty="compliance", digest="0" * 64, verdict="reject")
     assert api(company.carla).post(path, body, content_type=JSON).status_code == 409
 
 

@@ -23,8 +23,8 @@ ADMIN, COMPLIANCE, SECURITY = "an admin", "a compliance reviewer", "a security r
 # What binds others in the management API, and somebody whom the policy lets do it.
 BINDING: Mapping[str, str] = {
     "absences_post": COMPLIANCE,
-    "break_glass_confirm_post": ADMIN,
-    "break_glass_review_post": SECURITY,
+    "emergency_access_confirm_post": ADMIN,
+    "emergency_access_review_post": SECURITY,
     "decisions_post": SECURITY,
     "group_mapping_delete": ADMIN,
     "group_mappings_post": ADMIN,
@@ -63,8 +63,8 @@ BINDING: Mapping[str, str] = {
 # second factor.
 STATE_FIRST = frozenset(
     {
-        "break_glass_confirm_post",
-        "break_glass_review_post",
+        "emergency_access_confirm_post",
+        "emergency_access_review_post",
         "decisions_post",
         "incident_lift_post",
         "waiver_decision_post",
@@ -90,8 +90,8 @@ EXEMPT: Mapping[str, str] = {
     "audit_filter_delete": OWN,
     "audit_filter_patch": OWN,
     "audit_filters_post": OWN,
-    "break_glass_end_post": PROTECTS,
-    "break_glass_refuse_post": PROTECTS,
+    "emergency_access_end_post": PROTECTS,
+    "emergency_access_refuse_post": PROTECTS,
     "checklist_item_post": "counts only with an approval, which needs a second factor",
     "dataset_versions_post": BUILDS,
     "datasets_post": BUILDS,
@@ -145,7 +145,7 @@ EXEMPT: Mapping[str, str] = {
     "policy_withdraw_post": ASKS,
     "reconcile_post": "makes counters the sums of the ledger, and sets no limit",
     "recovery_reject_post": PROTECTS,
-    "release_break_glass_post": ASKS,
+    "release_emergency_access_post": ASKS,
     "release_draft_delete": BUILDS,
     "release_draft_put": BUILDS,
     "release_draft_submit_post": ASKS,

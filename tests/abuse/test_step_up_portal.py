@@ -42,8 +42,8 @@ from tests.unit.assay.sign_in_support import give_totp, totp_now
 from tests.unit.audit_support import bodies
 
 BINDING: Mapping[str, str] = {
-    "/break-glass/{id}/confirm": ADMIN,
-    "/break-glass/{id}/review": SECURITY,
+    "/emergency-access/{id}/confirm": ADMIN,
+    "/emergency-access/{id}/review": SECURITY,
     "/budgets/limits": ADMIN,
     "/budgets/limits/{id}": ADMIN,
     "/budgets/prices": ADMIN,
@@ -80,8 +80,8 @@ BINDING: Mapping[str, str] = {
 # Of these, what first says why the state of their object refuses it.
 STATE_FIRST = frozenset(
     {
-        "/break-glass/{id}/confirm",
-        "/break-glass/{id}/review",
+        "/emergency-access/{id}/confirm",
+        "/emergency-access/{id}/review",
         "/incidents/{id}/lift",
         "/people/{id}/sign-in",
         "/reviews/{id}/decide",
@@ -106,8 +106,8 @@ EXEMPT: Mapping[str, str] = {
     "/audit/filters/{id}": OWN,
     "/audit/filters/{id}/delete": OWN,
     "/audit/verify": READS,
-    "/break-glass/{id}/end": PROTECTS,
-    "/break-glass/{id}/refuse": PROTECTS,
+    "/emergency-access/{id}/end": PROTECTS,
+    "/emergency-access/{id}/refuse": PROTECTS,
     "/datasets/new": BUILDS,
     "/datasets/{name}": BUILDS,
     "/datasets/{name}/rows/{number}": READS,
@@ -161,7 +161,7 @@ EXEMPT: Mapping[str, str] = {
     "/policy/{number}/withdraw": ASKS,
     "/policy/{number}/yaml": ASKS,
     "/release-drafts/{id}/delete": BUILDS,
-    "/releases/{id}/break-glass": ASKS,
+    "/releases/{id}/emergency-access": ASKS,
     "/releases/{id}/deploy": RUNS,
     "/releases/{id}/renewal": ASKS,
     "/releases/{id}/withdraw": PROTECTS,
@@ -222,9 +222,9 @@ def forms(company: Company) -> dict[str, dict[str, Any]]:
     decision = {"verdict": "approve", "reason": "Fine."}
     finance = Department.objects.get(slug="finance")
     return {
-        "/break-glass/{id}/review": {"verdict": "justified", "lessons": "None."},
+        "/emergency-access/{id}/review": {"verdict": "justified", "lessons": "None."},
         "/budgets/limits": {
-            "subject": "organisation", "kind": "tokens_per_day", "limit": "5", "amount": "5",
+            "subject": "organization", "kind": "tokens_per_day", "limit": "5", "amount": "5",
         },
         "/budgets/limits/{id}": {"take-away": "yes"},
         "/budgets/prices": {"deployment": "", "take-away": "yes"},
@@ -238,7 +238,7 @@ def forms(company: Company) -> dict[str, dict[str, Any]]:
         "/knowledge/{name}/share": {"departments": [finance.pk]},
         "/nodes": {"name": "gpu-9"},
         "/people": {"email": "new@assay.example", "name": "New"},
-        "/people/groups": {"group": "g", "role": "operator", "department": "", "speciality": ""},
+        "/people/groups": {"group": "g", "role": "operator", "department": "", "specialty": ""},
         "/people/recoveries/{id}": {"do": "approve"},
         "/people/role-requests/{id}": {"do": "approve"},
         "/people/{id}/deactivate": {"reason": "Left."},
@@ -247,12 +247,12 @@ def forms(company: Company) -> dict[str, dict[str, Any]]:
         "/people/{id}/link": {"purpose": "password"},
         "/people/{id}/reactivate": {"reason": "Back."},
         "/people/{id}/recover": {"recovery-purpose": "password", "recovery-reason": "Lost."},
-        "/people/{id}/roles": {"role": "operator", "department": "", "speciality": ""},
+        "/people/{id}/roles": {"role": "operator", "department": "", "specialty": ""},
         "/people/{id}/sign-in": {"reason": "Another account."},
         "/policy/{number}/decide": decision,
         "/review-policies/{id}/decide": decision,
         "/reviews/absences": {
-            "deputy": company.milo.pk, "speciality": "compliance",
+            "deputy": company.milo.pk, "specialty": "compliance",
             "starts_at": f"{now:%Y-%m-%dT%H:%M}",
             "ends_at": f"{now + timedelta(days=2):%Y-%m-%dT%H:%M}",
         },

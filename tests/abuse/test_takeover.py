@@ -151,7 +151,7 @@ def test_naming_oneself_the_deputy_of_another_reviewer(person: Callable[..., Per
     ada = person("Ada", "admin", "reviewer:compliance")
     rex, milo = person("Rex", "reviewer:security"), person("Milo", "reviewer:privacy")
     now = timezone.now()
-    span = {"speciality": "security", "starts_at": now, "ends_at": now + timedelta(days=1)}
+    span = {"specialty": "security", "starts_at": now, "ends_at": now + timedelta(days=1)}
     with pytest.raises(NotPermitted) as caught:
         absence_set(actor=proven(ada), person=rex, deputy=ada, **span)
     assert caught.value.code == "separation_of_duties"
@@ -213,7 +213,7 @@ def test_an_address_that_the_provider_moves_takes_no_open_link_with_it(
 ) -> None:
     ada, vera = person("Ada", "admin"), person("Vera", "viewer@finance")
     RoleAssignment.objects.create(
-        person=vera, role="reviewer", speciality="privacy", source="scim", group="g"
+        person=vera, role="reviewer", specialty="privacy", source="scim", group="g"
     )
     give_totp(vera)
     _, address = password_link_create(actor=proven(ada), person_id=vera.pk)
@@ -239,7 +239,7 @@ def test_a_group_makes_nobody_decide_whose_factor_two_parties_do_not_know(
     secret = crypto.decrypt(visitor.client.session["assay_totp_secret"])
     assert visitor.post("/account/authenticator", code=code_of(secret)).status_code == 200
     RoleAssignment.objects.create(
-        person=new, role="reviewer", speciality="privacy", source="scim", group="g"
+        person=new, role="reviewer", specialty="privacy", source="scim", group="g"
     )
     new.refresh_from_db()
     assert proven(new).unconfirmed

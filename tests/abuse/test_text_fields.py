@@ -211,7 +211,7 @@ def test_markup_stays_text_on_every_page(company: Company) -> None:
         for name in ("description", "purpose", "title", "reason", "message", "card", "note", "why"):
             rows = model._base_manager.all()
             append_only = {"auditevent", "decision", "usagerecord", "policyversion", "waiver"}
-            append_only |= {"breakglass"}
+            append_only |= {"emergencyaccess"}
             free = {f.name for f in model._meta.fields if not f.choices}
             if model._meta.model_name in append_only or name not in free:
                 continue

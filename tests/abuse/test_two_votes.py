@@ -70,7 +70,7 @@ from tests.unit.assay.sign_in_support import code_of, give_totp, with_password
 pytestmark = [pytest.mark.usefixtures("policy", "redis", "db"), pytest.mark.sweep]
 ADA = 0
 PASSWORDS = (f"the password number {number} of Ada" for number in itertools.count())
-SPECIALITIES = ("compliance", "model-risk")
+SPECIALTIES = ("compliance", "model-risk")
 # Roles that a request or a mapping may name, with their specialty.
 ROLES = (
     ("admin", ""),
@@ -115,8 +115,8 @@ class Ada(RuleBasedStateMachine):
         group = DirectoryGroup.objects.create(name="reviewers")
         gil = self.real[-1]
         group.members.add(gil)
-        for role, speciality in (("reviewer", "compliance"), ("admin", "")):
-            GroupMapping.objects.create(group=group.name, role=role, speciality=speciality)
+        for role, specialty in (("reviewer", "compliance"), ("admin", "")):
+            GroupMapping.objects.create(group=group.name, role=role, specialty=specialty)
         members_sync(actor=service_principal("scim"), people=[gil])
         self.department = clinical
         self.known: dict[int, str] = {}
@@ -333,11 +333,11 @@ class Ada(RuleBasedStateMachine):
 
     @rule(hand=hands, whom=who, role=st.sampled_from(ROLES))
     def asks_for_a_role(self, hand: int, whom: int, role: tuple[str, str]) -> None:
-        name, speciality = role
+        name, specialty = role
         with tried():
             made = role_grant(
                 actor=self.hand(hand), person=self.person(whom), role=name,
-                speciality=speciality,
+                specialty=specialty,
                 department=self.department if name in {"lead", "developer"} else None,
             )  # fmt: skip
             if isinstance(made, RoleRequest):
@@ -367,7 +367,7 @@ class Ada(RuleBasedStateMachine):
         with tried():
             if keep:
                 made = group_mapping_create(
-                    actor=self.hand(hand), group="reviewers", role=role[0], speciality=role[1]
+                    actor=self.hand(hand), group="reviewers", role=role[0], specialty=role[1]
                 )
                 if isinstance(made, RoleRequest):
                     self.note("role", made)
@@ -404,7 +404,7 @@ class Ada(RuleBasedStateMachine):
                 actor=proven(self.real[4]) if honest else self.hand(hand),
                 subject=Subject("thing", str(number), f"thing {number}"),
                 department=self.department, tier="limited", digest="a" * 64,
-                required_approvals=dict.fromkeys(SPECIALITIES, 1), excluded_people=[],
+                required_approvals=dict.fromkeys(SPECIALTIES, 1), excluded_people=[],
                 checklist=[
                     ChecklistEntry(
                         "gates", "Gates", outcome=CheckOutcome.FAILED, note="0.7", waivable=True
@@ -434,23 +434,23 @@ class Ada(RuleBasedStateMachine):
                 if not honest:
                     self.both_hands("waiver", waiver)
 
-    @rule(hand=hands, whom=who, deputy=who, speciality=st.sampled_from(SPECIALITIES))
-    def names_a_deputy(self, hand: int, whom: int, deputy: int, speciality: str) -> None:
+    @rule(hand=hands, whom=who, deputy=who, specialty=st.sampled_from(SPECIALTIES))
+    def names_a_deputy(self, hand: int, whom: int, deputy: int, specialty: str) -> None:
         with tried():
             now = timezone.now()
             absence_set(
                 actor=self.hand(hand), person=self.person(whom), deputy=self.person(deputy),
-                speciality=speciality, starts_at=now, ends_at=now + timedelta(days=1),
+                specialty=specialty, starts_at=now, ends_at=now + timedelta(days=1),
             )  # fmt: skip
 
-    @rule(hand=hands, speciality=st.sampled_from(("", *SPECIALITIES)))
-    def votes(self, hand: int, speciality: str) -> None:
+    @rule(hand=hands, specialty=st.sampled_from(("", *SPECIALTIES)))
+    def votes(self, hand: int, specialty: str) -> None:
         for review in Review.objects.filter(state=ReviewState.OPEN):
             actor = self.hand(hand)
             with tried():
                 review_decide(
                     actor=actor, review_id=review.pk, verdict="approve", reason="Fine.",
-                    digest=review.digest, speciality=speciality,
+                    digest=review.digest, specialty=specialty,
                 )  # fmt: skip
                 self.both_hands("review", review)
                 self.voted.setdefault(review.pk, set()).add(int(actor.id))

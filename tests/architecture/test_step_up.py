@@ -43,7 +43,7 @@ EXEMPT = {
     "absence_end": PROTECTS,
     "recovery_reject": PROTECTS,
     "access_request_decline": "closes a request, and gives nobody anything",
-    "break_glass_request": ASKS,
+    "emergency_access_request": ASKS,
     "checklist_attest": "counts only with an approval, which needs a second factor",
     "comment_write": SAYS,
     "dataset_create": BUILDS,

@@ -56,7 +56,7 @@ def version(name: str, files: Path, *, base: ModelVersion | None = None) -> Mode
         digest=manifest.digest,
         manifest=manifest.to_json(),
         size_bytes=manifest.size_bytes,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         created_by=model.created_by,
     )
 

@@ -44,7 +44,7 @@ def test_a_gateway_that_ends_loses_no_line_and_bills_none_twice(
         say_hello(request, reply)
 
     monkeypatch.setattr(batch_runner, "AT_ONCE", 0)
-    stage.deployment(behaviour=answer)
+    stage.deployment(behavior=answer)
     Price.objects.create(deployment="writer", prompt=10**6, completion=2 * 10**6)
     token = stage.key()
     with web(tmp_path, ASSAY_DATA_DIR=str(settings.DATA_DIR)) as (url, server):

@@ -83,7 +83,7 @@ def post(url: str, token: str) -> httpx.Response:
 
 
 def test_two_gateways_share_quotas_keys_and_workers(stage: Stage, tmp_path: Path) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("requests_per_minute", 10)
     token = stage.key()
     with ExitStack() as stack:
@@ -102,7 +102,7 @@ def test_two_gateways_share_quotas_keys_and_workers(stage: Stage, tmp_path: Path
 
 
 def test_a_stopped_gateway_settles_what_it_was_answering(stage: Stage, tmp_path: Path) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("concurrent_requests", 1)
     token = stage.key()
     with engine(tmp_path, deployment.pk), web(tmp_path) as (url, server):

@@ -53,7 +53,7 @@ def delivery() -> Job:
         actor=company.developer(),
         model=company.model("net", "embeddings"),
         source="https://example.org",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         files=[
             Upload("model.safetensors", weights),
             Upload("config.json", b'{"model_type": "bert", "architectures": ["BertModel"]}'),

@@ -53,7 +53,7 @@ def kept(converted: Path, folder: Path) -> ModelVersion:
         digest=manifest.digest,
         manifest=manifest.to_json(),
         size_bytes=manifest.size_bytes,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         created_by=model.created_by,
     )
 

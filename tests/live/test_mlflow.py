@@ -93,7 +93,7 @@ def register(developer: Person, clinical: Department, job: Any, base: ModelVersi
         parameters={"learning_rate": 5e-5, "labels": ["a", "b"], "note": "x" * 10_000},
         metrics={"macro_f1": 0.5},
         history=[{"step": step, "values": {"loss": 1 / (step + 1)}} for step in range(1500)],
-        licence="Apache-2.0",
+        license="Apache-2.0",
         card="# A card",
         job_id=job,
         created_by=developer,
@@ -151,7 +151,7 @@ def test_a_job_that_is_reported_again_after_a_crash_is_registered_once(
         "parameters": {"learning_rate": 5e-5},
         "metrics": {"macro_f1": 0.5},
         "history": [],
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "card": "# A card",
         "job_id": job,
         "created_by": developer,
@@ -170,7 +170,7 @@ def test_a_signed_intake_becomes_a_trusted_base_version(client: Any, clinical: D
         actor=proven(developer),
         model=of,
         source="a supplier",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         files=delivery(),
     )
     manifest = stored({"config.json": b"{}", "model.safetensors": uuid4().bytes})
@@ -203,7 +203,7 @@ def test_a_signed_adapter_becomes_a_version_on_its_base(client: Any, clinical: D
         actor=proven(developer),
         model=of,
         source="a partner",
-        licence="MIT",
+        license="MIT",
         files=[Upload(name, content) for name, content in lora_files().items()],
         base=base,
     )

@@ -121,7 +121,7 @@ def label_a_record(request: InferenceRequest, reply: Callable[[Event], None]) ->
 
 
 def test_a_video_plays_before_it_is_sent(browser: Browser, stage: Stage) -> None:
-    stage.deployment("watcher", task="video-classification", behaviour=label_a_record)
+    stage.deployment("watcher", task="video-classification", behavior=label_a_record)
     open_playground(browser, stage)
     data = base64.b64encode(container()).decode()
     browser.run(CHOOSE % (data, "walk.webm", "video/webm"))
@@ -142,7 +142,7 @@ def test_a_record_is_filled_in_by_feature(browser: Browser, stage: Stage) -> Non
     stage.deployment(
         "judge",
         task="tabular-classification",
-        behaviour=label_a_record,
+        behavior=label_a_record,
         manifest=manifest.to_json(),
     )
     open_playground(browser, stage)

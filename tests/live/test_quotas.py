@@ -31,7 +31,7 @@ PROCESSES, CALLS = 4, 100
 @pytest.fixture
 def gateways(stage: Stage, tmp_path: Path) -> Iterator[list[str]]:
     """The addresses of four gateway processes before one engine worker."""
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     with ExitStack() as stack:
         stack.enter_context(engine(tmp_path, deployment.pk))
         with ThreadPoolExecutor(PROCESSES) as pool:
@@ -72,7 +72,7 @@ def test_of_a_hundred_at_once_on_four_processes_exactly_as_many_pass_as_the_quot
 
 
 def test_a_gateway_that_is_killed_holds_nothing_for_ever(stage: Stage, tmp_path: Path) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("tokens_per_day", 1000)
     stage.limit("concurrent_requests", 1)
     token = stage.key()

@@ -73,7 +73,7 @@ def test_a_person_records_hears_and_sends_what_the_microphone_took(
         }  # fmt: skip
         reply(Done("stop", 0, 0, results=[said], units=1))
 
-    stage.deployment("scribe", task="automatic-speech-recognition", behaviour=write_down)
+    stage.deployment("scribe", task="automatic-speech-recognition", behavior=write_down)
     open_playground(browser, stage)
 
     browser.click("#record")

@@ -150,7 +150,7 @@ def revocations(stage: Stage) -> dict[str, Callable[[ApiKey, str], Any]]:
 def test_no_request_is_let_in_later_than_100_ms_after_the_commit(
     stage: Stage, urls: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.deployment(behaviour=None)
+    stage.deployment(behavior=None)
     ways = list(revocations(stage).items())
     sent_late, answered_late = [], []
     for number in range(ROUNDS):
@@ -201,7 +201,7 @@ class Reader(threading.Thread):
 def test_running_streams_are_cut_within_two_seconds_and_settled(
     stage: Stage, urls: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.deployment(behaviour=word_by_word(stage))
+    stage.deployment(behavior=word_by_word(stage))
     key, token = new_key(stage)
     readers = [Reader(url, token) for url in urls for _ in range(2)]
     for reader in readers:
@@ -247,7 +247,7 @@ class TestWithTheBrokerAway:
         broker: Valkey,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        stage.deployment(behaviour=None)
+        stage.deployment(behavior=None)
         key, token = new_key(stage)
         callers = [Caller(url, token) for url in urls]
         for caller in callers:

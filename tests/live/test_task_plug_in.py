@@ -232,7 +232,7 @@ def trained(company: Company, material: Path) -> dict[str, Any]:
     devi.post("models", name=NAME, department="clinical", task=TASK, description="Languages.")
     intake = devi.upload(
         "intakes",
-        fields={"model": NAME, "source": "language_identification.material", "licence": "MIT"},
+        fields={"model": NAME, "source": "language_identification.material", "license": "MIT"},
         files=[("files", file) for file in sorted((material / "initial").iterdir())],
     )
     company.done(intake["job"])
@@ -273,7 +273,7 @@ def dataset(devi: Api, material: Path, part: str) -> dict[str, Any]:
     name = f"languages-{part}"
     devi.post(
         "datasets", name=name, department="clinical", task=TASK, classification="public",
-        licence="BSD-3-Clause", description="Translations of Django's interface.",
+        license="BSD-3-Clause", description="Translations of Django's interface.",
     )  # fmt: skip
     return upload(devi, name, material / f"{part}.jsonl")
 
@@ -306,11 +306,11 @@ def approved(company: Company, version: dict[str, Any]) -> dict[str, Any]:
     for item in release["review"]["checklist"]:
         if not item["automatic"] and item["state"] == "open":
             company["carla"].post(f"{place}/checklist/{item['code']}", note="I read the dossier.")
-    for reviewer, speciality in (("carla", "compliance"), ("milo", "model-risk")):
+    for reviewer, specialty in (("carla", "compliance"), ("milo", "model-risk")):
         current = company[reviewer].get(place)
         if current["state"] != "approved":
             release = company[reviewer].post(
-                f"{place}/decisions", verdict="approve", speciality=speciality,
+                f"{place}/decisions", verdict="approve", specialty=specialty,
                 reason="The evidence supports the purpose.", digest=current["dossier_digest"],
             )  # fmt: skip
     assert release["state"] == "approved", release

@@ -61,7 +61,7 @@ def choose(browser: Browser, paths: list[str]) -> None:
 
 
 def fill(browser: Browser, company: Company, paths: list[str]) -> None:
-    browser.fill(model=str(company.writer.pk), source="a supplier", licence="MIT")
+    browser.fill(model=str(company.writer.pk), source="a supplier", license="MIT")
     choose(browser, paths)
 
 

@@ -56,7 +56,7 @@ def company(
     dana = person("Dana", "developer@clinical")
     Dataset.objects.create(
         name="reviews", department=dana.role_assignments.get().department,
-        task="text-classification", classification="internal", licence="MIT", created_by=dana,
+        task="text-classification", classification="internal", license="MIT", created_by=dana,
     )  # fmt: skip
     with web(tmp_path, **SETTINGS) as (url, _):
         yield Company(url, person)

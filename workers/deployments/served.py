@@ -17,13 +17,13 @@ from governance.people.selectors import department_get
 from governance.permissions import Action
 from governance.policy.selectors import visible_to
 from governance.principals import Principal
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.selectors import serves_until
 from workers.deployments.models import Deployment, ServingPeriod
 
 EMERGENCIES = Prefetch(
-    "deployment__release__break_glasses",
-    BreakGlass.objects.filter(confirmed_at__isnull=False)
+    "deployment__release__emergency_accesses",
+    EmergencyAccess.objects.filter(confirmed_at__isnull=False)
     .select_related("asked_by", "confirmed_by", "reviewed_by")
     .order_by("-pk"),
 )
@@ -139,11 +139,11 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
 
 
 def _emergency_end() -> Subquery:
-    """When the last break-glass of the release ended or will: what an unapproved one serves by."""
-    glasses = BreakGlass.objects.filter(
+    """When the last emergency access of the release ended or will: what an unapproved one serves by."""
+    emergencies = EmergencyAccess.objects.filter(
         release=OuterRef("deployment__release"), confirmed_at__isnull=False
     ).annotate(end=Coalesce("ended_at", "ends_at"))
-    return Subquery(glasses.order_by("-end").values("end")[:1])
+    return Subquery(emergencies.order_by("-end").values("end")[:1])
 
 
 def nothing_said(actor: Principal, question: Question) -> str:
@@ -164,26 +164,26 @@ def nothing_said(actor: Principal, question: Question) -> str:
 
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
     """When and how it ended. The gateway refuses a release from the moment that it expires, or that
-    its break-glass is over, however much later the deployment is stopped for it."""
+    its emergency access is over, however much later the deployment is stopped for it."""
     last = period.serving_until or timezone.now()
-    for glass in period_emergencies(period):
-        over, approved = glass.over_at, period.deployment.release.approved_at
+    for emergency in period_emergencies(period):
+        over, approved = emergency.over_at, period.deployment.release.approved_at
         alone = approved is None or (over is not None and approved > over)
         if over is not None and over <= last and alone:
-            return max(over, period.serving_from), "break_glass_over"
+            return max(over, period.serving_from), "emergency_access_over"
     expires = period.deployment.release.serves_until
     if expires is not None and expires <= last:
         return max(expires, period.serving_from), "expired"
     return period.serving_until, period.ended_as
 
 
-def period_emergencies(period: ServingPeriod) -> list[BreakGlass]:
-    """The break-glasses that it served by, in part or whole, the newest first."""
+def period_emergencies(period: ServingPeriod) -> list[EmergencyAccess]:
+    """The emergency accesses that it served by, in part or whole, the newest first."""
     return [
-        glass
-        for glass in period.deployment.release.break_glasses.all()
-        if glass.confirmed_at is not None
-        and glass.over_at is not None
-        and glass.over_at > period.serving_from
-        and (period.serving_until is None or glass.confirmed_at < period.serving_until)
+        emergency
+        for emergency in period.deployment.release.emergency_accesses.all()
+        if emergency.confirmed_at is not None
+        and emergency.over_at is not None
+        and emergency.over_at > period.serving_from
+        and (period.serving_until is None or emergency.confirmed_at < period.serving_until)
     ]

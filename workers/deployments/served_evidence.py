@@ -25,7 +25,7 @@ from governance.reviews.models import Decision, Review, ReviewState, Verdict
 from governance.reviews.selectors import reviews_visible_to
 from governance.reviews.waivers.selectors import checklist_prefetch
 from governance.usage.selectors import usage_visible_to
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.selectors import releases_visible_to
 from workers.deployments.models import Deployment, ServingPeriod
@@ -57,14 +57,14 @@ class HourUse:
 class Served:
     """One period with what it rested on. `approval` is None for who may not see the release;
     `usage` for who may not see the department's, or when a span was requested. `emergencies` are
-    the break-glasses by which it served before its review had decided."""
+    the emergency accesses by which it served before its review had decided."""
 
     period: ServingPeriod
     until: datetime | None
     ended: str
     approval: Approval | None
     usage: HourUse | None
-    emergencies: Sequence[BreakGlass] = ()
+    emergencies: Sequence[EmergencyAccess] = ()
 
     @property
     def deployment(self) -> Deployment:

@@ -254,9 +254,9 @@ def _privilege(body: dict[str, Any]) -> str:
     """The role, as people write it: `reviewer:security`, `lead@finance`."""
     data = _data(body)
     role = str(data.get("role") or "not disclosed")
-    speciality = f":{data['speciality']}" if data.get("speciality") else ""
+    specialty = f":{data['specialty']}" if data.get("specialty") else ""
     department = f"@{body['department']}" if body["department"] else ""
-    return f"{role}{speciality}{department}"
+    return f"{role}{specialty}{department}"
 
 
 def _unmapped(record: Record) -> dict[str, Any]:

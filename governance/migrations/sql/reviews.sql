@@ -55,7 +55,7 @@ BEGIN
     IF NEW.in_place_of_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM governance_absence AS absence
         WHERE absence.person_id = NEW.in_place_of_id AND absence.deputy_id = NEW.person_id
-            AND absence.speciality = NEW.speciality AND absence.ended_at IS NULL
+            AND absence.specialty = NEW.specialty AND absence.ended_at IS NULL
             AND absence.starts_at <= now() AND absence.ends_at > now()
     ) THEN
         RAISE EXCEPTION 'person % is no deputy of person %', NEW.person_id, NEW.in_place_of_id

@@ -6,11 +6,11 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 
 
 class Absence(models.Model):
-    """From when to when `deputy` may review for `speciality` in the place of `person`.
+    """From when to when `deputy` may review for `specialty` in the place of `person`.
 
     Never changed but by `ended_at`, which ends it early: a decision made by a deputy refers to it.
     """
@@ -21,7 +21,7 @@ class Absence(models.Model):
     deputy = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="deputyships"
     )
-    speciality = models.CharField(max_length=20, choices=Speciality.choices)
+    specialty = models.CharField(max_length=20, choices=Specialty.choices)
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)

@@ -27,17 +27,17 @@ def absences_visible_to(actor: Principal) -> QuerySet[Absence]:
 def deputyships(actor: Principal) -> QuerySet[Absence]:
     """Return the absences for which `actor` is the deputy now, the oldest first.
 
-    Only a reviewer is a deputy, and only for a speciality that the absent person still holds: a
+    Only a reviewer is a deputy, and only for a specialty that the absent person still holds: a
     deputy casts that person's vote and gains no role of their own.
     """
-    if actor.person_id is None or not actor.specialities:
+    if actor.person_id is None or not actor.specialties:
         return Absence.objects.none()
     now = timezone.now()
     still_held = RoleAssignment.objects.filter(
         person=OuterRef("person"),
         person__is_active=True,
         role=Role.REVIEWER,
-        speciality=OuterRef("speciality"),
+        specialty=OuterRef("specialty"),
     )
     return Absence.objects.filter(
         Exists(still_held),
@@ -49,7 +49,7 @@ def deputyships(actor: Principal) -> QuerySet[Absence]:
 
 
 def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
-    """Specialities beyond the actor's own that they may vote for in this round, each with the
+    """Specialties beyond the actor's own that they may vote for in this round, each with the
     person in whose place.
 
     A person who had a part in what is under review has no deputy, because an author would then
@@ -59,8 +59,7 @@ def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
     absences = [
         each
         for each in deputyships(actor)
-        if each.person_id not in review.excluded_people
-        and each.speciality not in actor.specialities
+        if each.person_id not in review.excluded_people and each.specialty not in actor.specialties
     ]
     if not absences:
         return {}
@@ -68,7 +67,7 @@ def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
     found: dict[str, int] = {}
     for each in absences:
         if each.person_id not in spoken:
-            found.setdefault(each.speciality, each.person_id)
+            found.setdefault(each.specialty, each.person_id)
     return found
 
 
@@ -81,7 +80,7 @@ def _spoken_for(review: Review, people: Iterable[int]) -> set[int]:
 
 def reviewers_known_to(actor: Principal) -> QuerySet[Person]:
     """Every active reviewer, for who is one or sees everyone: whom they may name as a deputy."""
-    if not actor.specialities and not sees_everyone(actor):
+    if not actor.specialties and not sees_everyone(actor):
         return Person.objects.none()
     held = RoleAssignment.objects.filter(person=OuterRef("pk"), role=Role.REVIEWER)
     return Person.objects.filter(Exists(held), is_active=True)

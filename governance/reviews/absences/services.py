@@ -12,7 +12,7 @@ from django.utils import timezone
 from governance.audit.services import Attempt, audit_record
 from governance.errors import InvalidInput, NotFound, NotPermitted, WrongState
 from governance.people.credentials import with_makers
-from governance.people.models import Person, Role, RoleAssignment, Speciality
+from governance.people.models import Person, Role, RoleAssignment, Specialty
 from governance.people.proof import proof_facts, require_proof
 from governance.people.roles import person_subject
 from governance.people.selectors import person_resource
@@ -31,17 +31,17 @@ def absence_set(
     *,
     actor: Principal,
     deputy: Person,
-    speciality: str,
+    specialty: str,
     starts_at: datetime,
     ends_at: datetime,
     person: Person | None = None,
 ) -> Absence:
-    """From `starts_at` to `ends_at`, `deputy` may review for `speciality` in the person's place.
+    """From `starts_at` to `ends_at`, `deputy` may review for `specialty` in the person's place.
 
     Reviewers set their own; who may change a person's account, that of `person`.
 
     Raises:
-        InvalidInput: an unknown speciality, or times in the wrong order, over, or too far away.
+        InvalidInput: an unknown specialty, or times in the wrong order, over, or too far away.
         NotFound, NotPermitted: it is of a person whose account the actor may not change; or
             the actor is not a person, has no fresh second factor, or would name themselves the
             deputy of another person.
@@ -49,10 +49,10 @@ def absence_set(
             another absence.
     """
     _check_times(starts_at, ends_at)
-    if speciality not in Speciality.values:
+    if specialty not in Specialty.values:
         raise InvalidInput(
-            f"There is no specialty {speciality[:40]}.",
-            fields={"speciality": [f"is one of {', '.join(Speciality.values)}"]},
+            f"There is no specialty {specialty[:40]}.",
+            fields={"specialty": [f"is one of {', '.join(Specialty.values)}"]},
         )
     with transaction.atomic():
         absent, set_by_id, decision = _whose(actor, person)
@@ -66,23 +66,23 @@ def absence_set(
                 hint="Another administrator names the deputy, or the absent reviewer does.",
                 attempt=attempt,
             )
-        _check_people(absent, deputy, speciality)
+        _check_people(absent, deputy, specialty)
         overlapping = Absence.objects.filter(
             person=absent,
-            speciality=speciality,
+            specialty=specialty,
             ended_at__isnull=True,
             starts_at__lt=ends_at,
             ends_at__gt=starts_at,
         ).first()
         if overlapping is not None:
             raise WrongState(
-                f"Absence {overlapping.pk} covers some of that time for {speciality} already.",
+                f"Absence {overlapping.pk} covers some of that time for {specialty} already.",
                 hint="End it first.",
             )
         absence = Absence.objects.create(
             person=absent,
             deputy=deputy,
-            speciality=speciality,
+            specialty=specialty,
             starts_at=starts_at,
             ends_at=ends_at,
             set_by_id=set_by_id,
@@ -135,15 +135,15 @@ def _attempt(actor: Principal, absent: Person, decision: Authorization | None) -
     )
 
 
-def _check_people(absent: Person, deputy: Person, speciality: str) -> None:
+def _check_people(absent: Person, deputy: Person, specialty: str) -> None:
     if absent.pk == deputy.pk:
         raise InvalidInput(
             "A reviewer cannot be their own deputy.", fields={"deputy": ["must be another person"]}
         )
     reviewing = RoleAssignment.objects.filter(role=Role.REVIEWER)
-    if not reviewing.filter(person=absent, speciality=speciality).exists():
+    if not reviewing.filter(person=absent, specialty=specialty).exists():
         raise WrongState(
-            f"{absent.name} does not review for {speciality}; there is nothing to deputize for."
+            f"{absent.name} does not review for {specialty}; there is nothing to deputize for."
         )
     if not deputy.is_active or not reviewing.filter(person=deputy).exists():
         raise WrongState(
@@ -193,7 +193,7 @@ def _record(
         data={
             "absence": absence.pk,
             "deputy": absence.deputy_id,
-            "speciality": absence.speciality,
+            "specialty": absence.specialty,
             "starts_at": absence.starts_at.isoformat(),
             "ends_at": absence.ends_at.isoformat(),
             **proved,

@@ -98,7 +98,7 @@ def _refusals(people: list[Person], review: Review) -> dict[int, str]:
     policy, resource, context = active_policy(), review_resource(review), probing_context()
     refused = {}
     for person, principal in zip(people, principals_of(people), strict=True):
-        held = principal.specialities | lent[person.pk]
+        held = principal.specialties | lent[person.pk]
         actions = (Action.RELEASE_VIEW, Action.RELEASE_DECIDE)
         if person.pk == review.opened_by_id:
             why = f"{person.name} submitted what is under review"
@@ -117,20 +117,20 @@ def _refusals(people: list[Person], review: Review) -> dict[int, str]:
 
 
 def _lent(review: Review, required: set[str]) -> dict[int, set[str]]:
-    """By deputy, the specialities that they stand in for now, as `stands_in_for` has it."""
+    """By deputy, the specialties that they stand in for now, as `stands_in_for` has it."""
     now = timezone.now()
     held = RoleAssignment.objects.filter(
-        person=OuterRef("person"), role=Role.REVIEWER, speciality=OuterRef("speciality")
+        person=OuterRef("person"), role=Role.REVIEWER, specialty=OuterRef("specialty")
     )
     away = Absence.objects.filter(
         Exists(held),
-        speciality__in=required,
+        specialty__in=required,
         person__is_active=True,
         starts_at__lte=now,
         ends_at__gt=now,
         ended_at__isnull=True,
     ).exclude(person__in=review.excluded_people)
     lent: dict[int, set[str]] = defaultdict(set)
-    for deputy, speciality in away.order_by().values_list("deputy_id", "speciality"):
-        lent[deputy].add(speciality)
+    for deputy, specialty in away.order_by().values_list("deputy_id", "specialty"):
+        lent[deputy].add(specialty)
     return lent

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from governance.bounds import TIER_MAX
 from governance.errors import InvalidInput, TooLarge
-from governance.policy.cases import SPECIALITIES
+from governance.policy.cases import SPECIALTIES
 from governance.reviews.policies import frameworks
 from governance.reviews.policies.vocabulary import Answer, Vocabulary
 from governance.yaml_text import Reader, check_events, hides, yaml_problem
@@ -36,9 +36,9 @@ def _shown(text: str) -> str:
     return text
 
 
-def _speciality(text: str) -> str:
-    if text not in SPECIALITIES:
-        raise ValueError(f"is no specialty; there are {', '.join(sorted(SPECIALITIES))}")
+def _specialty(text: str) -> str:
+    if text not in SPECIALTIES:
+        raise ValueError(f"is no specialty; there are {', '.join(sorted(SPECIALTIES))}")
     return text
 
 
@@ -72,9 +72,9 @@ class Application(Condition):
 
 
 class Approval(_Strict):
-    """So many approvals of a speciality; with `when`, only if one of those conditions holds."""
+    """So many approvals of a specialty; with `when`, only if one of those conditions holds."""
 
-    speciality: Annotated[str, AfterValidator(_speciality)]
+    specialty: Annotated[str, AfterValidator(_specialty)]
     count: Annotated[int, Field(ge=1, le=5)] = 1
     when: Annotated[list[Condition], Field(max_length=10)] = []
 
@@ -175,11 +175,11 @@ class ReviewPolicyDocument(_Strict):
         return "; ".join(dict.fromkeys(reasons))
 
     def required_approvals(self, answers: Mapping[str, Any]) -> dict[str, int]:
-        """How many approvals of which speciality these answers ask for."""
+        """How many approvals of which specialty these answers ask for."""
         needed: dict[str, int] = {}
         for each in self.approvals:
             if _applies(each.when, answers):
-                needed[each.speciality] = max(each.count, needed.get(each.speciality, 0))
+                needed[each.specialty] = max(each.count, needed.get(each.specialty, 0))
         return needed
 
     def items_for(self, answers: Mapping[str, Any]) -> list[Item]:

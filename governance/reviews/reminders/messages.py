@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from governance.reviews.inbox import missing_specialities
+from governance.reviews.inbox import missing_specialties
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.reminders.models import ReminderKind, ReviewNotice
 
@@ -40,7 +40,7 @@ def mail_subject(notice: ReviewNotice) -> str:
     review = notice.reminder.review
     name = " ".join(review.subject_name.split())[:120]
     if notice.reminder.kind == ReminderKind.EMERGENCY:
-        return f"Break-glass, serving before its review has decided: {name}"
+        return f"Emergency access, serving before its review has decided: {name}"
     if notice.reminder.kind == ReminderKind.ESCALATED:
         return f"Overdue and not decided: {name}"
     if notice.reminder.kind in _PERSONAL:
@@ -82,7 +82,7 @@ def _is_due(review: Review) -> str:
 def _waits_for(review: Review) -> str:
     if review.state == ReviewState.CHANGES_REQUESTED:
         return "the department's answer"
-    lacking = missing_specialities([review])[review.pk]
+    lacking = missing_specialties([review])[review.pk]
     return f"approval for {', '.join(lacking)}" if lacking else "its checklist or open threads"
 
 
@@ -119,7 +119,7 @@ def webhook_body(notice: ReviewNotice) -> bytes:
             "tier": review.tier,
             "round": review.round,
             "state": review.state,
-            "missing": missing_specialities([review])[review.pk],
+            "missing": missing_specialties([review])[review.pk],
             "opened_at": review.opened_at.isoformat(),
             "due_at": review.due_at.isoformat(),
             "url": address_of(review),

@@ -12,7 +12,7 @@ from governance.outgoing import Outgoing
 
 class ReminderKind(models.TextChoices):
     """Which moment of a review it is about. `escalated` goes to administrators; `emergency` says
-    that what is under review serves before it has decided (break-glass). `assigned` and `mentioned`
+    that what is under review serves before it has decided (emergency access). `assigned` and `mentioned`
     tell a person that the review was assigned to them, or that a comment names them."""
 
     EARLY = "early"

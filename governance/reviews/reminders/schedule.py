@@ -14,7 +14,7 @@ from governance.people.models import Person, Role
 from governance.people.selectors import administrators, principal_for_person
 from governance.principals import Principal, background, service_principal
 from governance.reviews.absences.models import Absence
-from governance.reviews.inbox import WAITING, missing_specialities, reviews_awaiting
+from governance.reviews.inbox import WAITING, missing_specialties, reviews_awaiting
 from governance.reviews.models import Review, ReviewState
 from governance.reviews.policies.selectors import policy_document
 from governance.reviews.reminders.models import Channel, ReminderKind, ReviewNotice, ReviewReminder
@@ -148,11 +148,11 @@ def told(review: Review) -> list[Person]:
     """
     if review.state == ReviewState.CHANGES_REQUESTED:
         return [review.opened_by] if review.opened_by.is_active else []
-    lacking = missing_specialities([review])[review.pk]
+    lacking = missing_specialties([review])[review.pk]
     now = timezone.now()
     away = Absence.objects.filter(
         person=OuterRef("pk"),
-        speciality__in=lacking,
+        specialty__in=lacking,
         starts_at__lte=now,
         ends_at__gt=now,
         ended_at__isnull=True,

@@ -121,7 +121,7 @@ def _undecidable(waiver: Waiver) -> WrongState | None:
 
 def _unfit(actor: Principal, review: Review) -> NotPermitted | None:
     required = sorted(review.required_approvals)
-    if actor.specialities & set(required):
+    if actor.specialties & set(required):
         return None
     return _refused(
         actor,
@@ -129,7 +129,7 @@ def _unfit(actor: Principal, review: Review) -> NotPermitted | None:
         f"Review {review.pk} of {review.subject_name} needs {' and '.join(required)}; whoever "
         f"reviews for one of them decides on its waivers, and {actor.name} does not.",
         "An administrator grants specialties.",
-        "speciality_missing",
+        "specialty_missing",
     )
 
 

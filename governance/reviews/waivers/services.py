@@ -86,7 +86,7 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
 
     Raises:
         InvalidInput: an unknown verdict, or no reason.
-        NotFound, NotPermitted: the policy, separation of duties or the missing speciality refuses;
+        NotFound, NotPermitted: the policy, separation of duties or the missing specialty refuses;
             or there is no fresh second factor.
         WrongState: it was decided or withdrawn, the review is not open, the item is met by now,
             a reviewer has approved in this round, or the requested end is past.

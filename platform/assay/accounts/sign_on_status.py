@@ -44,11 +44,11 @@ def sign_on_status() -> SignOnState:
         RoleAssignment.objects.exclude(source=RoleSource.MANUAL)
         .annotate(name=Upper("group"))
         .order_by()
-        .values("name", "role", "department", "speciality")
+        .values("name", "role", "department", "specialty")
         .annotate(people=Count("person", distinct=True))
     )
     by_role: dict[tuple[str, str, int | None, str], int] = {
-        (row["name"], row["role"], row["department"], row["speciality"]): row["people"]
+        (row["name"], row["role"], row["department"], row["specialty"]): row["people"]
         for row in held
     }
     mappings = GroupMapping.objects.select_related("department")
@@ -64,7 +64,7 @@ def sign_on_status() -> SignOnState:
 
 
 def _role(mapping: GroupMapping) -> tuple[str, int | None, str]:
-    return mapping.role, mapping.department_id, mapping.speciality
+    return mapping.role, mapping.department_id, mapping.specialty
 
 
 def _refused() -> list[AuditEvent]:

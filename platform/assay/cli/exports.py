@@ -82,7 +82,7 @@ def _write(client: Client, version: dict[str, Any], folder: Path, evidence: bool
         "digest": version["digest"],
         "kind": version["kind"],
         "task": client.get(f"models/{version['model']}")["task"],
-        "license": version["licence"],
+        "license": version["license"],
         "card": f"cards/{name}.md",
         "evidence": [f"evidence/release-{release}.zip" for release in releases],
     }

@@ -242,7 +242,7 @@ def role_requests(
             (
                 one["id"],
                 one["group"] or one["person"]["name"],
-                f"{one['speciality']} {one['role']}".strip(),
+                f"{one['specialty']} {one['role']}".strip(),
                 state(one["state"]),
                 one["requested_by"]["name"],
                 one["expires_at"],
@@ -293,7 +293,7 @@ def groups(limit: Limit = 100) -> None:
 
 
 def _role(held: dict[str, Any]) -> str:
-    words = f"{held['speciality']} {held['role']}".strip()
+    words = f"{held['specialty']} {held['role']}".strip()
     where = f" in {held['department']}" if held["department"] else ""
     # A mapping names its group in a column of its own.
     through = f" through {held['group']}" if held.get("source", "manual") != "manual" else ""

@@ -56,7 +56,7 @@ def _pair(text: str) -> tuple[str, Any]:
     """`tokens=5` is a number, `shared=true` a truth value, `tags=["a"]` a list; else a text."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise CliError(f"{text!r} is not NAME=VALUE.", "For example visibility=organisation.")
+        raise CliError(f"{text!r} is not NAME=VALUE.", "For example visibility=organization.")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -37,7 +37,7 @@ def list_limits(limit: Limit = 100) -> None:
 def set_limit(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
     amount: Annotated[str, typer.Argument(help="How much, money as 25.50; none takes it away.")],
-    organisation: Annotated[bool, typer.Option("--organisation", help="On everybody.")] = False,
+    organization: Annotated[bool, typer.Option("--organization", help="On everybody.")] = False,
     department: Annotated[str, typer.Option(help="On a department.")] = "",
     key: Annotated[int, typer.Option(help="On a key, by its id.", min=0)] = 0,
     deployment: Deployment = "",
@@ -49,7 +49,7 @@ def set_limit(
     body: dict[str, Any] = {"kind": kind, "limit": _amount(kind, amount)}
     subjects = {"department": department, "key": key, "deployment": deployment}
     body |= {name: value for name, value in subjects.items() if value}
-    body |= {"organisation": True} if organisation else {}
+    body |= {"organization": True} if organization else {}
     body |= {"shadow": True} if shadow else {}
     made = Client.signed_in().post("quotas", **body)
     if made is None:

@@ -271,7 +271,7 @@ def _show_review(review: dict[str, Any]) -> None:
             (
                 decision["verdict"].replace("_", " "),
                 decision["person"]["name"],
-                decision["speciality"],
+                decision["specialty"],
                 decision["round"],
                 "; ".join([decision["reason"], *decision["conditions"]["words"]]),
             )

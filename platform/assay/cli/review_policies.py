@@ -53,7 +53,7 @@ def show(
         typer.echo(policy["text"], nl=False)
         return
     says = policy["document"]
-    approvals = ", ".join(f"{each['count']} x {each['speciality']}" for each in says["approvals"])
+    approvals = ", ".join(f"{each['count']} x {each['specialty']}" for each in says["approvals"])
     facts(
         [
             ("policy", f"{policy['name']} v{policy['version']} (id {policy['id']})"),

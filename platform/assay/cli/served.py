@@ -89,11 +89,11 @@ def _show(row: dict[str, Any]) -> None:
         pairs.append(("requests in that hour", usage["requests"]))
     pairs.extend(
         (
-            "BREAK-GLASS",
+            "EMERGENCY ACCESS",
             f"{each['serving_from']} to {each['serving_until']}, requested by "
             f"{each['asked_by']['name']}, confirmed by {each['confirmed_by']['name']}",
         )
-        for each in row["break_glass"]
+        for each in row["emergency_access"]
     )
     facts(pairs)
     console.print()
@@ -111,7 +111,7 @@ def _show_approval(approval: dict[str, Any]) -> None:
             (
                 vote["verdict"].replace("_", " "),
                 vote["person"]["name"],
-                vote["speciality"],
+                vote["specialty"],
                 vote["created_at"],
                 vote["reason"],
             )

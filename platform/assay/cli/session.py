@@ -62,7 +62,7 @@ def whoami() -> None:
         " ".join(
             part
             for part in (
-                role["speciality"],
+                role["specialty"],
                 role["role"],
                 f"in {role['department']}" if role["department"] else "",
             )

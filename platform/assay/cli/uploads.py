@@ -63,7 +63,7 @@ def upload_model(
     """Upload a model's files for intake. Run it again to resume."""
     about = {
         "source": source,
-        "licence": license_,
+        "license": license_,
         **({"keep_gguf": True} if keep_gguf else {}),
         **({"base_version": base} if base else {}),
     }
@@ -92,7 +92,7 @@ def upload_version(
     kept = [each for each in files if each[0].lower().endswith(".gguf")]
     about = {
         "source": f"{name} of a bundle, digest {version['digest']}",
-        "licence": version["license"],
+        "license": version["license"],
         "digest": version["digest"],
         **({"keep_gguf": True} if kept else {}),
         **({"base_version": base} if base else {}),

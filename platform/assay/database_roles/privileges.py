@@ -158,7 +158,7 @@ _REVIEWS = {
 }
 
 _REGISTRY = {
-    "registry_breakglass": Grant(web=KEEP, controller=CHANGE, worker=READ),
+    "registry_emergencyaccess": Grant(web=KEEP, controller=CHANGE, worker=READ),
     "registry_dataset": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_datasetversion": Grant(web=KEEP, controller=READ, worker=READ),
     "registry_datasetversion_feedback": Grant(web=ADD, controller=READ),

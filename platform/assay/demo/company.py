@@ -19,7 +19,7 @@ from assay.demo.stage import Stage
 
 @dataclass(frozen=True)
 class Persona:
-    """One person of the demo. `roles` are (role, department, speciality)."""
+    """One person of the demo. `roles` are (role, department, specialty)."""
 
     handle: str
     name: str
@@ -81,12 +81,12 @@ def found_company(stage: Stage, second: Callable[[], Api]) -> None:
             continue
         stage.prove(ADMIN.handle)
         made = admin.post("people", email=person.email, name=person.name)
-        for role, department, speciality in person.roles:
+        for role, department, specialty in person.roles:
             body = {"role": role}
             if department:
                 body["department"] = department
-            if speciality:
-                body["speciality"] = speciality
+            if specialty:
+                body["specialty"] = specialty
             granted = admin.post(f"people/{made['id']}/roles", **body)
             if granted.get("state") == "pending":
                 # A second administrator approves who administers or reviews.

@@ -137,7 +137,7 @@ def _playground_entry(token: PlaygroundToken, limits: dict[str, list[Limit]]) ->
     slug = token.department.slug
     subjects = subjects_of(department=slug, key=COUNTED_AS)
     roles = frozenset(
-        HeldRole(held.role, held.department.slug if held.department else None, held.speciality)
+        HeldRole(held.role, held.department.slug if held.department else None, held.specialty)
         for held in token.person.role_assignments.all()
         if held.department is None or held.department.slug == slug
     )

@@ -30,7 +30,7 @@ from registry import store
 from registry.catalog.endpoints import dumps
 from registry.incidents.models import Incident, IncidentSuspension, Severity
 from registry.incidents.states import STANDING
-from registry.releases.breakglass.models import BreakGlass, BreakGlassState
+from registry.releases.emergency_access.models import EmergencyAccess, EmergencyAccessState
 
 Probe = Callable[[Gateway, Scope, Send], Awaitable[None]]
 # Read from the database at each scrape.
@@ -38,9 +38,12 @@ INCIDENTS = Reading(
     "assay_incidents_open", "Incidents that are not resolved yet, by severity.", ("severity",)
 )
 SUSPENDING = Reading("assay_incidents_suspending", "Incidents that keep releases from serving.")
-BREAK_GLASS = Reading("assay_break_glass_active", "Releases that serve by break-glass now.")
+EMERGENCY_ACCESS = Reading(
+    "assay_emergency_access_active", "Releases that serve by emergency access now."
+)
 REVIEWS_OVERDUE = Reading(
-    "assay_break_glass_reviews_overdue", "Break-glasses whose review afterward is overdue."
+    "assay_emergency_access_reviews_overdue",
+    "Emergency accesses whose review afterward is overdue.",
 )
 SEALING_LAG = Reading(
     "assay_audit_sealing_lag_seconds", "Seconds that the oldest unsealed audit event has waited."
@@ -180,15 +183,15 @@ def _measure_emergencies() -> None:
         rows = Incident.objects.filter(state__in=STANDING).order_by().values_list("severity")
         counts = dict(rows.annotate(count=Count("pk")))
         suspending = IncidentSuspension.objects.filter(lifted_at__isnull=True).count()
-        glasses = BreakGlass.objects.order_by()
-        active = glasses.filter(state=BreakGlassState.ACTIVE, ends_at__gt=now).count()
-        overdue = glasses.filter(state=BreakGlassState.ENDED, due_at__lte=now).count()
+        emergencies = EmergencyAccess.objects.order_by()
+        active = emergencies.filter(state=EmergencyAccessState.ACTIVE, ends_at__gt=now).count()
+        overdue = emergencies.filter(state=EmergencyAccessState.ENDED, due_at__lte=now).count()
     finally:
         close_connection()
     for severity in Severity.values:
         INCIDENTS.labels(severity).set(counts.get(severity, 0))
     SUSPENDING.set(suspending)
-    BREAK_GLASS.set(active)
+    EMERGENCY_ACCESS.set(active)
     REVIEWS_OVERDUE.set(overdue)
 
 

@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from governance.quotas.kinds import release_limit_subject
 from governance.quotas.wire import Limit
-from registry.releases.breakglass.models import BreakGlass
 from registry.releases.conditions import Conditions
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 
 RATE = "requests_per_minute"
@@ -64,9 +64,9 @@ def end_notice(release: Release) -> tuple[tuple[bytes, bytes], ...]:
     )
 
 
-def break_glass_notice(glass: BreakGlass) -> tuple[tuple[bytes, bytes], ...]:
+def emergency_access_notice(emergency: EmergencyAccess) -> tuple[tuple[bytes, bytes], ...]:
     """The header that tells callers that no review has approved what answers, and until when."""
-    if glass.ends_at is None:
+    if emergency.ends_at is None:
         return ()
-    ends = glass.ends_at.astimezone(UTC).isoformat(timespec="seconds")
-    return ((b"x-assay-break-glass", f"until {ends}".encode()),)
+    ends = emergency.ends_at.astimezone(UTC).isoformat(timespec="seconds")
+    return ((b"x-assay-emergency-access", f"until {ends}".encode()),)

@@ -28,7 +28,7 @@ from assay.gateway.knowledge_entries import (
     read_recalled_documents,
 )
 from assay.gateway.prompts import NO_PROMPT, OwnPrompt, own_prompt
-from assay.gateway.release_conditions import break_glass_notice, end_notice, held_conditions
+from assay.gateway.release_conditions import emergency_access_notice, end_notice, held_conditions
 from governance.permissions import Action
 from governance.policy.decisions import Part, resource_part
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
@@ -38,7 +38,7 @@ from governance.quotas.selectors import quota_limits, tariff_for, tariffs
 from governance.quotas.wire import Limit
 from governance.usage.units import Unit
 from registry.catalog import TASKS
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.releases.serving import ServingVerdict, serving_verdicts
 from registry.versions.classification import classification_expression
@@ -83,7 +83,7 @@ class DeploymentEntry:
     the newest heartbeat of a replica that has loaded exactly `digest` stops counting. `only` are
     the departments that the conditions of its release leave, if they leave some out, and
     `limits_of` what they allow each. `notice` are the headers that tell callers of an end that is
-    near. `break_glass`: it serves by an emergency approval, before its review has decided.
+    near. `emergency_access`: it serves by an emergency approval, before its review has decided.
     `workers` are the addresses of the worker processes that have it or are loading it, and `realms`
     those of all workers that may read its queue, which includes silent ones. `unit` is
     the one in which its requests are metered. `own_prompt` is what the version adds to each.
@@ -108,7 +108,7 @@ class DeploymentEntry:
     only: frozenset[str] = frozenset()
     limits_of: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict)
     notice: tuple[tuple[bytes, bytes], ...] = ()
-    break_glass: bool = False
+    emergency_access: bool = False
     workers: tuple[str, ...] = ()
     realms: frozenset[str] = frozenset()
     unit: Unit = Unit.TOKENS
@@ -320,8 +320,8 @@ def _deployment_entry(
         approved_until=_approved_until(release, emergency),
         only=held.only,
         limits_of=held.limits_of,
-        notice=end_notice(release) if emergency is None else break_glass_notice(emergency),
-        break_glass=emergency is not None,
+        notice=end_notice(release) if emergency is None else emergency_access_notice(emergency),
+        emergency_access=emergency is not None,
         workers=tuple(sorted(_addressable(row.replicas.all(), version.digest))),
         realms=frozenset(_reading(row)),
         unit=task_unit(version.model.task),
@@ -337,7 +337,7 @@ def task_unit(task: str) -> Unit:
     return Unit.TOKENS if known is None else known.unit
 
 
-def _approved_until(release: Release, emergency: BreakGlass | None) -> float:
+def _approved_until(release: Release, emergency: EmergencyAccess | None) -> float:
     end = release.expires_at if emergency is None else emergency.ends_at
     return 0.0 if end is None else end.timestamp()
 

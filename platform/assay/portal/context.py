@@ -17,9 +17,9 @@ from governance.people.recoveries.selectors import recoveries_announced
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.inbox import reviews_awaiting
-from registry.releases.breakglass.selectors import break_glasses_active
+from registry.releases.emergency_access.selectors import emergency_accesses_active
 
-# Break-glasses and recoveries that every page names; more stand on their own page.
+# Emergency accesses and recoveries that every page names; more stand on their own page.
 BANNERS = 5
 
 
@@ -69,7 +69,7 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("Reviews", "portal:reviews", "clipboard-check", ("review",)),
             Entry("Incidents", "portal:incidents", "alert-circle", ("incident",)),
-            Entry("Break-glass", "portal:break_glasses", "alert-triangle", ("break",)),
+            Entry("Emergency access", "portal:emergency_accesses", "alert-triangle", ("break",)),
             Entry("Policy", "portal:policy", "shield-lock", ("policy",)),
             Entry(
                 "Audit log",
@@ -129,11 +129,11 @@ MENU: tuple[tuple[str, tuple[Entry, ...]], ...] = (
 def role_words(actor: Principal) -> list[str]:
     """The person's roles, each in a few words."""
     said = []
-    for held in sorted(actor.roles, key=lambda r: (r.department or "", r.role, r.speciality)):
+    for held in sorted(actor.roles, key=lambda r: (r.department or "", r.role, r.specialty)):
         if held.department:
             said.append(f"{held.role}, {held.department}")
         else:
-            said.append(f"{held.speciality.replace('-', ' ')} {held.role}".strip())
+            said.append(f"{held.specialty.replace('-', ' ')} {held.role}".strip())
     return said
 
 
@@ -176,7 +176,7 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         "actor": actor,
         "viewer": Viewer(actor),
         # On every page of everybody who may see their releases: that is the price of an emergency.
-        "break_glasses": list(break_glasses_active(actor)[:BANNERS]),
+        "emergency_accesses": list(emergency_accesses_active(actor)[:BANNERS]),
         # Read only by the pages that show them.
         "recoveries": SimpleLazyObject(lambda: list(recoveries_announced(actor)[:BANNERS])),
         "after_reviews": SimpleLazyObject(lambda: after_reviews(actor)),

@@ -17,17 +17,17 @@ from governance.policy.models import PolicyState, PolicyVersion
 from governance.principals import Principal
 from governance.usage.selectors import UNIT_SUMS, beginning_of, units_of
 from governance.usage.units import Unit
-from registry.releases.breakglass.models import BreakGlass
-from registry.releases.breakglass.selectors import break_glasses_to_review
+from registry.releases.emergency_access.models import EmergencyAccess
+from registry.releases.emergency_access.selectors import emergency_accesses_to_review
 
 
-def after_reviews(actor: Principal) -> list[BreakGlass]:
-    """Break-glasses that the actor may review afterward, the most pressing first."""
+def after_reviews(actor: Principal) -> list[EmergencyAccess]:
+    """Emergency accesses that the actor may review afterward, the most pressing first."""
     if not may_somewhere(actor, Action.RELEASE_DECIDE, kind="release"):
         return []
     mine = Q(asked_by_id=actor.person_id) | Q(confirmed_by_id=actor.person_id)
     mine |= Q(excluded_people__contains=[actor.person_id])
-    return list(break_glasses_to_review(actor).exclude(mine)[:20])
+    return list(emergency_accesses_to_review(actor).exclude(mine)[:20])
 
 
 def policies_awaiting(actor: Principal) -> int:

@@ -65,7 +65,7 @@ def _maps(maps: Maps) -> list[tuple[str, list[str]]]:
 def shown_approvals(document: ReviewPolicyDocument) -> list[dict[str, Any]]:
     """Describe the approvers, and when they are not needed."""
     return [
-        {"speciality": each.speciality, "count": each.count, "when": when_words(each.when)}
+        {"specialty": each.specialty, "count": each.count, "when": when_words(each.when)}
         for each in document.approvals
     ]
 

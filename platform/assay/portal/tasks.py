@@ -27,10 +27,10 @@ from registry.feedback.selectors import feedback_visible_to
 from registry.incidents.selectors import incidents_pressing
 from registry.intake.models import IntakeState
 from registry.intake.selectors import intakes_visible_to
-from registry.releases.breakglass.models import BreakGlassState
-from registry.releases.breakglass.selectors import break_glasses_visible_to
 from registry.releases.carrying import AGAIN
 from registry.releases.drafts.selectors import release_drafts_visible_to
+from registry.releases.emergency_access.models import EmergencyAccessState
+from registry.releases.emergency_access.selectors import emergency_accesses_visible_to
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_to_repeat, releases_visible_to
 from registry.releases.serving import OTHER_CODE
@@ -97,29 +97,29 @@ def _incidents(actor: Principal) -> Iterator[Task]:
 
 
 def _emergency_access(actor: Principal) -> Iterator[Task]:
-    for glass in after_reviews(actor)[:SHOWN]:
-        late = glass.due_at is not None and glass.due_at <= timezone.now()
+    for emergency in after_reviews(actor)[:SHOWN]:
+        late = emergency.due_at is not None and emergency.due_at <= timezone.now()
         yield Task(
             "bad" if late else "warn",
             "alert-triangle",
-            f"Review emergency access {glass.pk} to {glass.release.deployment_name}",
-            glass.department.name,
-            _href("break_glass", glass.pk),
-            glass.due_at,
+            f"Review emergency access {emergency.pk} to {emergency.release.deployment_name}",
+            emergency.department.name,
+            _href("emergency_access", emergency.pk),
+            emergency.due_at,
             due=True,
         )
-    if not may_somewhere(actor, Action.RELEASE_BREAK_GLASS_CONFIRM, kind="release"):
+    if not may_somewhere(actor, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM, kind="release"):
         return
-    requested = break_glasses_visible_to(actor).filter(state=BreakGlassState.REQUESTED)
+    requested = emergency_accesses_visible_to(actor).filter(state=EmergencyAccessState.REQUESTED)
     mine = Q(asked_by_id=actor.person_id) | Q(excluded_people__contains=[actor.person_id])
-    for glass in requested.exclude(mine)[:SHOWN]:
+    for emergency in requested.exclude(mine)[:SHOWN]:
         yield Task(
             "bad",
             "alert-triangle",
-            f"Confirm emergency access {glass.pk} to {glass.release.deployment_name}",
-            f"{glass.department.name} · requested by {glass.asked_by.name}",
-            _href("break_glass", glass.pk),
-            glass.asked_at,
+            f"Confirm emergency access {emergency.pk} to {emergency.release.deployment_name}",
+            f"{emergency.department.name} · requested by {emergency.asked_by.name}",
+            _href("emergency_access", emergency.pk),
+            emergency.asked_at,
         )
 
 

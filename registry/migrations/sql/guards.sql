@@ -23,7 +23,7 @@ SELECT assay_guard('registry_dataset',
     $$);
 SELECT assay_guard('registry_release',
     reads => $$
-    visibility = 'organisation'
+    visibility = 'organization'
     OR department_id = ANY ((SELECT assay_departments())::bigint[])
     OR (SELECT assay_opened('release'))
     OR id IN (SELECT release_id FROM registry_release_departments WHERE department_id = ANY
@@ -117,7 +117,7 @@ SELECT assay_guard('registry_incidentsuspension',
     writes => $$
     false
     $$);
-SELECT assay_guard('registry_breakglass',
+SELECT assay_guard('registry_emergencyaccess',
     reads => $$
     release_id IN (SELECT id FROM registry_release)
     $$,

@@ -62,7 +62,7 @@ CREATE TRIGGER assay_release_approved BEFORE UPDATE ON registry_release FOR EACH
 CREATE TRIGGER assay_release_inserted_approved BEFORE INSERT ON registry_release FOR EACH ROW
     WHEN (NEW.state = 'approved') EXECUTE FUNCTION assay_release_of_suspended();
 
-CREATE FUNCTION assay_break_glass_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION assay_emergency_access_kept() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     fault text := '';
 BEGIN
@@ -87,11 +87,11 @@ BEGIN
         fault := 'lasts no longer than was asked for';
     END IF;
     IF fault <> '' THEN
-        RAISE EXCEPTION 'a break-glass %', fault
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'break_glass_stands';
+        RAISE EXCEPTION 'emergency access %', fault
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'emergency_access_stands';
     END IF;
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER assay_break_glass_kept BEFORE INSERT OR UPDATE ON registry_breakglass
-    FOR EACH ROW EXECUTE FUNCTION assay_break_glass_kept();
+CREATE TRIGGER assay_emergency_access_kept BEFORE INSERT OR UPDATE ON registry_emergencyaccess
+    FOR EACH ROW EXECUTE FUNCTION assay_emergency_access_kept();

@@ -13,7 +13,7 @@ RETURNS TABLE (model_id bigint, dataset_version_id bigint) LANGUAGE sql STABLE A
         UNION
         SELECT r.version_id
         FROM registry_release r
-        WHERE r.department_id = ANY (mine) OR r.visibility = 'organisation'
+        WHERE r.department_id = ANY (mine) OR r.visibility = 'organization'
            OR r.id IN (SELECT n.release_id FROM registry_release_departments n
                        WHERE n.department_id = ANY (mine))
     ),

@@ -295,7 +295,7 @@ def _settings(version: ModelVersion, bases: Mapping[int, ModelVersion]) -> dict[
         "task": version.model.task,
         "kind": version.kind,
         "base": f"{base} ({base.digest[:12]})" if base is not None else hidden,
-        "licence": version.licence or "not recorded",
+        "license": version.license or "not recorded",
         **{name: value for name, value in _parameters(version).items() if not _is_code(name)},
     }
 

@@ -35,7 +35,7 @@ class DataFacts:
     name: str
     digest: str
     rows: int
-    licence: str
+    license: str
     classification: str
     columns: list[str]
     duplicates: int | None
@@ -67,7 +67,7 @@ def data_facts(version: DatasetVersion) -> DataFacts:
         name=str(version),
         digest=version.digest,
         rows=version.rows,
-        licence=version.dataset.licence,
+        license=version.dataset.license,
         classification=version.dataset.classification,
         columns=sorted(version.schema.get("properties", {})),
         duplicates=profile.get("duplicates"),

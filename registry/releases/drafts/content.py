@@ -48,7 +48,7 @@ class DraftContent(BaseModel):
         ]
         | None
     ) = None
-    visibility: Literal["department", "organisation"] | None = None
+    visibility: Literal["department", "organization"] | None = None
     purpose: Annotated[Text, Field(max_length=PURPOSE_MAX)] | None = None
     tier: Annotated[Text, Field(max_length=TIER_MAX)] | None = None
     engine: Annotated[Text, Field(max_length=ENGINE_MAX)] | None = None

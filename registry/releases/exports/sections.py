@@ -19,7 +19,7 @@ from registry.releases.risk import RiskAnswers
 
 MAX_FILES = 500
 _PRECISIONS: dict[str, str] = dict(Precision.choices)
-_IDENTITY = ("model", "version", "kind", "task", "licence", "digest", "size_bytes")
+_IDENTITY = ("model", "version", "kind", "task", "license", "digest", "size_bytes")
 _NOT_STATED = "Not stated."
 # Members that the sections show; the digest's other members come last, unformatted.
 _SHOWN = {"release", "purpose", "identity", "risk", "training", "data", "evaluations", "risks"}
@@ -68,7 +68,7 @@ def _identity(dossier: Mapping[str, Any]) -> Sequence[Block]:
                 title="Stands on",
                 heads=("Model", "Kind", "License", "Digest"),
                 rows=tuple(
-                    (f"{b['model']} v{b['version']}", b["kind"], worded(b["licence"]), b["digest"])
+                    (f"{b['model']} v{b['version']}", b["kind"], worded(b["license"]), b["digest"])
                     for b in bases
                 ),
             )
@@ -124,7 +124,7 @@ def _development(dossier: Mapping[str, Any]) -> Sequence[Block]:
 def _data(dossier: Mapping[str, Any]) -> Sequence[Block]:
     return _told(
         dossier.get("data"),
-        first=("dataset", "version", "rows", "classification", "licence", "uploaded_by", "digest"),
+        first=("dataset", "version", "rows", "classification", "license", "uploaded_by", "digest"),
         otherwise="Trained on no data of ours.",
     )
 

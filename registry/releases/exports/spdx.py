@@ -15,7 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 from registry.catalog import TASKS
 from registry.datasets.models import DatasetVersion
 from registry.releases.evidence_archive import readable_json
-from registry.releases.evidence_mlbom import architecture, licence_id
+from registry.releases.evidence_mlbom import architecture, license_id
 from registry.releases.exports.words import worded
 from registry.releases.models import Release
 from registry.versions.models import VersionKind
@@ -54,7 +54,7 @@ class _Document:
         self.frozen_at = _moment(release.created_at)
         self.name = f"urn:uuid:{uuid5(NAMESPACE_URL, release.dossier_digest)}"
         self.elements: list[Any] = []
-        self.licences: dict[str, Any] = {}
+        self.licenses: dict[str, Any] = {}
         self.info = model.CreationInfo(
             created=self.frozen_at, specVersion="3.0.1", comment=_COMMENT
         )
@@ -123,7 +123,7 @@ class _Document:
             verifiedUsing=[self._hash(about["digest"], "Of the manifest of its files.")],
             **more,
         )
-        self._licence(package, about["licence"])
+        self._license(package, about["license"])
         return package
 
     def _files(self, model: Any) -> None:
@@ -191,7 +191,7 @@ class _Document:
             package.dataset_confidentialityLevel = getattr(
                 self.spdx.dataset_ConfidentialityLevelType, level
             )
-        self._licence(package, about.get("licence", ""))
+        self._license(package, about.get("license", ""))
         return package
 
     def _measured(self) -> Iterable[tuple[str, Any]]:
@@ -212,27 +212,27 @@ class _Document:
             told.insert(0, f"On {data['rows']} rows of {data['dataset']} v{data['version']}.")
         return " ".join(told)
 
-    def _licence(self, package: Any, text: str) -> None:
+    def _license(self, package: Any, text: str) -> None:
         """Add the declared license; nothing is concluded here."""
         declared: Any = _UNSAID
         if text:
-            declared = self.licences.get(text)
+            declared = self.licenses.get(text)
             if declared is None:
-                code = f"licence-{len(self.licences) + 1}"
+                code = f"license-{len(self.licenses) + 1}"
                 declared = (
                     self._add(
                         "simplelicensing_LicenseExpression",
                         code,
                         simplelicensing_licenseExpression=text,
                     )
-                    if licence_id(text)
+                    if license_id(text)
                     else self._add(
                         "simplelicensing_SimpleLicensingText",
                         code,
                         simplelicensing_licenseText=text,
                     )
                 )
-                self.licences[text] = declared
+                self.licenses[text] = declared
         self._relate(package, "hasDeclaredLicense", [declared])
         self._relate(package, "hasConcludedLicense", [_UNSAID])
 

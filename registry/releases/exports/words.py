@@ -16,7 +16,7 @@ _NAMES = {
     "annex iii": "annex III",
     "mlflow": "MLflow",
     "id": "Id",
-    "licence": "license",
+    "license": "license",
 }
 
 Fact = tuple[str, str]

@@ -63,7 +63,7 @@ from workers.wire_keys import WireKey
 
 DIGEST = "d" * 64
 Reply = Callable[[Event], None]
-Behaviour = Callable[[InferenceRequest, Reply], None]
+Behavior = Callable[[InferenceRequest, Reply], None]
 
 
 def say_hello(request: InferenceRequest, reply: Reply) -> None:
@@ -76,14 +76,14 @@ def say_hello(request: InferenceRequest, reply: Reply) -> None:
 class Responder:
     """Reads one deployment's queue until it is stopped; notes what is cancelled."""
 
-    def __init__(self, deployment_id: int, behaviour: Behaviour, realm: str = "") -> None:
+    def __init__(self, deployment_id: int, behavior: Behavior, realm: str = "") -> None:
         self.requests: list[InferenceRequest] = []
         self.cancelled: list[str] = []
         self.bounced = 0
         self.queue = deployment_queue(deployment_id)
         self._realm = realm
         self.seals = worker_seals(realm)
-        self._behaviour = behaviour
+        self._behavior = behavior
         self._client = redis_module.Redis.from_url(os.environ["REDIS_URL"])
         self.live()
         self._stop = threading.Event()
@@ -129,7 +129,7 @@ class Responder:
         def reply(event: Event) -> None:
             self._client.xadd(seals.stream, seals.seal(event))
 
-        self._behaviour(request, reply)
+        self._behavior(request, reply)
 
     def _listen(self) -> None:
         while not self._stop.is_set():
@@ -184,7 +184,7 @@ class Stage:
         task: str = "text-generation",
         departments: tuple[str, ...] = ("engineering",),
         ready: bool = True,
-        behaviour: Behaviour | None = say_hello,
+        behavior: Behavior | None = say_hello,
         manifest: dict[str, Any] | None = None,
         **release: Any,
     ) -> Deployment:
@@ -240,8 +240,8 @@ class Stage:
                 loaded_digest=DIGEST,
                 heartbeat_at=timezone.now(),
             )
-        if behaviour is not None:
-            responder = Responder(made.pk, behaviour)
+        if behavior is not None:
+            responder = Responder(made.pk, behavior)
             self.responders.append(responder)
             if ready:
                 worker_key_register(worker=worker, public_key=responder.seals.public_key)
@@ -252,16 +252,16 @@ class Stage:
         self.notify()
         return made
 
-    def respond(self, deployment: Deployment, behaviour: Behaviour) -> None:
+    def respond(self, deployment: Deployment, behavior: Behavior) -> None:
         """Put a responder behind a deployment that has a replica and none behind it."""
-        responder = Responder(deployment.pk, behaviour)
+        responder = Responder(deployment.pk, behavior)
         self.responders.append(responder)
         worker_key_register(
             worker=f"responder-{deployment.pk}", public_key=responder.seals.public_key
         )
         self.notify()
 
-    def on_node(self, name: str, deployment: Deployment, behaviour: Behaviour) -> str:
+    def on_node(self, name: str, deployment: Deployment, behavior: Behavior) -> str:
         """Put a node's worker behind a deployment, with a replica; return its realm."""
         node, _ = Node.objects.get_or_create(
             name=name,
@@ -269,7 +269,7 @@ class Stage:
             public_key=hashlib.sha256(name.encode()).hexdigest(),
             created_by=self.person,
         )
-        responder = Responder(deployment.pk, behaviour, node.realm)
+        responder = Responder(deployment.pk, behavior, node.realm)
         self.responders.append(responder)
         worker = f"{name}/responder-{deployment.pk}"
         Replica.objects.create(

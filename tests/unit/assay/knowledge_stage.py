@@ -50,7 +50,7 @@ def embedding(stage: Stage, **changes: object) -> Deployment:
     return stage.deployment(
         "embedder",
         task="embeddings",
-        behaviour=embed,
+        behavior=embed,
         **changes,  # type: ignore[arg-type]
     )
 

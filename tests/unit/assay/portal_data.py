@@ -96,11 +96,11 @@ def found_company() -> Company:
         person = Person(email=f"{handle}@assay.example", name=name)
         person.set_unusable_password()
         person.save()
-        for role, slug, speciality in roles:
+        for role, slug, specialty in roles:
             RoleAssignment.objects.create(
                 person=person,
                 role=role,
-                speciality=speciality,
+                specialty=specialty,
                 department=company.departments[slug] if slug else None,
             )
         company.people[handle] = person
@@ -120,13 +120,13 @@ def add_models(company: Company) -> None:
         label = f"{owner.name}-{number}"
         return ModelVersion.objects.create(
             model=owner, number=number, kind=kind, digest=sha(label), manifest=manifest(label),
-            size_bytes=9_815_312, licence="Apache-2.0", created_by=by, **more,
+            size_bytes=9_815_312, license="Apache-2.0", created_by=by, **more,
         )  # fmt: skip
 
     def data(name: str, department: Department, task: str, by: Person, rows: int) -> DatasetVersion:
         dataset = Dataset.objects.create(
             name=name, department=department, task=task, classification="internal",
-            licence="PSF-2.0", created_by=by, description=f"Rows for {name}",
+            license="PSF-2.0", created_by=by, description=f"Rows for {name}",
         )  # fmt: skip
         return DatasetVersion.objects.create(
             dataset=dataset, number=1, digest=sha(name), rows=rows, size_bytes=rows * 300,
@@ -353,7 +353,7 @@ def add_conversation(company: Company, review: Review, rounds: int) -> None:
     """A checklist partly met; changes requested, answered, one approval."""
     items = (
         ("digest", "Digest verified in the store", True, "satisfied"),
-        ("licence", "Licence recorded", True, "satisfied"),
+        ("license", "License recorded", True, "satisfied"),
         ("gates", "All gates passed", True, "failed"),
         ("purpose", "Purpose is stated and acceptable", False, "satisfied"),
         ("oversight", "Human oversight is named", False, "open"),
@@ -367,11 +367,11 @@ def add_conversation(company: Company, review: Review, rounds: int) -> None:
             note="chrF is 31.2, below 35." if state == "failed" else "",
         )  # fmt: skip
 
-    def say(person: Person, verdict: str, reason: str, rounds: int, speciality: str = "") -> None:
+    def say(person: Person, verdict: str, reason: str, rounds: int, specialty: str = "") -> None:
         Decision.objects.create(
             review=review, submitter=review.opened_by, person=person, verdict=verdict,
-            reason=reason, digest=review.digest, round=rounds, speciality=speciality,
-            **(vote_proof() if speciality else {}),
+            reason=reason, digest=review.digest, round=rounds, specialty=specialty,
+            **(vote_proof() if specialty else {}),
         )  # fmt: skip
 
     if rounds == 2:
@@ -398,7 +398,7 @@ def add_rest(company: Company, now: datetime) -> None:
     def intake(state: str, found: list[dict[str, Any]], **more: Any) -> Intake:
         return Intake.objects.create(
             model=company.base_model, state=state, source="https://models.example/smollm2",
-            licence="Apache-2.0", files=files, findings=found, submitted_by=company.enzo, **more,
+            license="Apache-2.0", files=files, findings=found, submitted_by=company.enzo, **more,
         )  # fmt: skip
 
     intake(

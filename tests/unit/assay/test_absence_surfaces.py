@@ -23,7 +23,7 @@ def asked(company: Company, **changes: Any) -> dict[str, Any]:
     now = timezone.now()
     return {
         "deputy": company.milo.pk,
-        "speciality": "compliance",
+        "specialty": "compliance",
         "starts_at": (now - timedelta(minutes=1)).isoformat(),
         "ends_at": (now + timedelta(days=3)).isoformat(),
         **changes,
@@ -32,7 +32,7 @@ def asked(company: Company, **changes: Any) -> dict[str, Any]:
 
 def test_a_reviewer_names_a_deputy_who_then_votes_in_their_place(company: Company) -> None:
     pia = Person.objects.create(name="Pia Privacy", email="pia@assay.example")
-    RoleAssignment.objects.create(person=pia, role="reviewer", speciality="privacy")
+    RoleAssignment.objects.create(person=pia, role="reviewer", specialty="privacy")
     deputy = Api(pia)
     made = Api(company.carla).post("absences", asked(company, deputy=pia.pk))
     assert made.status_code == 201, made.body
@@ -41,12 +41,12 @@ def test_a_reviewer_names_a_deputy_who_then_votes_in_their_place(company: Compan
     assert Api(company.enzo).get("absences").body["results"] == []
     review = company.review_open
     page = proofs.signed_in(Client(), pia).get(f"/reviews/{review.pk}").content.decode()
-    assert 'name="speciality" value="compliance"' in page
+    assert 'name="specialty" value="compliance"' in page
     voted = deputy.post(
         f"releases/{review.subject_id}/decisions",
         {
             "verdict": "request_changes",
-            "speciality": "compliance",
+            "specialty": "compliance",
             "reason": "Who stops it?",
             "digest": review.digest,
         },
@@ -62,8 +62,8 @@ def test_a_reviewer_names_a_deputy_who_then_votes_in_their_place(company: Compan
     ("changes", "status", "says"),
     [
         ({"deputy": 999_999}, 404, "Reviewer 999999 does not exist"),
-        ({"speciality": "security"}, 409, "does not review for security"),
-        ({"speciality": "cheese"}, 400, "speciality"),
+        ({"specialty": "security"}, 409, "does not review for security"),
+        ({"specialty": "cheese"}, 400, "specialty"),
         ({"ends_at": "yesterday"}, 400, "ends_at"),
         ({"ends_at": "2020-01-01T00:00:00Z"}, 400, "ends before it starts"),
         ({"deputy": "milo"}, 400, "deputy"),
@@ -99,7 +99,7 @@ def test_the_page_names_a_deputy_and_ends_it(company: Company) -> None:
     client = proofs.signed_in(Client(), company.carla)
     now = timezone.now()
     form = {
-        "speciality": "compliance",
+        "specialty": "compliance",
         "deputy": company.milo.pk,
         "starts_at": (now - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M"),
         "ends_at": (now + timedelta(hours=5)).strftime("%Y-%m-%dT%H:%M"),

@@ -330,7 +330,7 @@ def test_two_administrators_who_name_a_person_confirm_a_factor_of_their_own(
     assert new.unconfirmed_at is not None
     # A group alone names nobody: what it gives decides nothing.
     RoleAssignment.objects.create(
-        person=new, role="reviewer", speciality="privacy", source="scim", group="g"
+        person=new, role="reviewer", specialty="privacy", source="scim", group="g"
     )
     assert proven(new).unconfirmed
     assert "Your account is not confirmed" in visitor.get("/account").content.decode()

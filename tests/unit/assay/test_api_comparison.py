@@ -71,14 +71,14 @@ def test_another_departments_release_is_not_there(company: Company) -> None:
 
 def test_a_live_release_of_another_department_is_not_told_of(company: Company) -> None:
     """The right to know of a deployment is not the right to read its release."""
-    Release.objects.filter(pk=company.live.pk).update(visibility="organisation")
+    Release.objects.filter(pk=company.live.pk).update(visibility="organization")
     finance = company.departments["finance"]
     line = Model.objects.create(
         name="own", department=finance, task="text-generation", created_by=company.fay
     )
     own = ModelVersion.objects.create(
         model=line, number=1, kind="base", digest="f" * 64, manifest={"files": []},
-        size_bytes=1, licence="MIT", created_by=company.fay,
+        size_bytes=1, license="MIT", created_by=company.fay,
     )  # fmt: skip
     release = Release.objects.create(
         version=own, department=finance, environment="production", purpose="Our own.",

@@ -149,7 +149,7 @@ def test_uploads_are_told_apart_by_file_name_and_content(person: Callable[..., P
             "department": "clinical",
             "task": "text-classification",
             "classification": "internal",
-            "licence": "CC0",
+            "license": "CC0",
         },
     )
 

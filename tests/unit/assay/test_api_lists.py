@@ -34,7 +34,7 @@ from registry.datasets.models import Dataset, DatasetVersion
 from registry.evaluations.models import Evaluation, Gate, GateResult
 from registry.incidents.models import Incident, IncidentVersion
 from registry.intake.models import Intake
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 from tests.unit.assay.api_support import Api
@@ -56,7 +56,7 @@ QUERIES = {
     "models": 4,
     "models/line/versions": 5,
     "incidents": 5,
-    "break-glass": 4,
+    "emergency-access": 4,
     "intakes": 4,
     "datasets": 4,
     "datasets/line/versions": 5,
@@ -128,7 +128,7 @@ class World:
             department=self.department(),
             task="text-classification",
             classification="public",
-            licence="CC0",
+            license="CC0",
             created_by=self.person(),
         )
 
@@ -214,7 +214,7 @@ def fill_intakes(world: World, _number: int) -> None:
     Intake.objects.create(
         model=world.model(),
         source="s",
-        licence="l",
+        license="l",
         submitted_by=world.person(),
         signed_by=world.person(),
     )
@@ -232,9 +232,9 @@ def fill_incidents(world: World, _number: int) -> None:
     IncidentVersion.objects.create(incident=made, version=world.version(), added_by=world.person())
 
 
-def fill_break_glass(world: World, _number: int) -> None:
+def fill_emergency_access(world: World, _number: int) -> None:
     release, now = world.release(), timezone.now()
-    BreakGlass.objects.create(
+    EmergencyAccess.objects.create(
         release=release,
         department=release.department,
         dossier_digest=DIGEST,
@@ -318,7 +318,7 @@ def fill_reviews(world: World, number: int) -> None:
 def fill_absences(world: World, _number: int) -> None:
     now, away = timezone.now(), world.person()
     Absence.objects.create(
-        person=away, deputy=world.person(), speciality="privacy", set_by=away,
+        person=away, deputy=world.person(), specialty="privacy", set_by=away,
         starts_at=now, ends_at=now + timedelta(days=1),
     )  # fmt: skip
 
@@ -386,7 +386,7 @@ FILL: dict[str, Callable[[World, int], object]] = {
     "models": lambda world, _: world.model(),
     "models/line/versions": fill_versions,
     "incidents": fill_incidents,
-    "break-glass": fill_break_glass,
+    "emergency-access": fill_emergency_access,
     "intakes": fill_intakes,
     "datasets": lambda world, _: world.dataset(),
     "datasets/line/versions": fill_dataset_versions,

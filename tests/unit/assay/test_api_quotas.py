@@ -55,7 +55,7 @@ def count(redis: Any, subject: str, **amounts: int) -> None:
 @pytest.mark.parametrize(
     ("subject", "named"),
     [
-        ({"organisation": True}, "organisation"),
+        ({"organization": True}, "organization"),
         ({"department": "clinical"}, "department:clinical"),
         ({"deployment": "writer"}, "deployment:writer"),
         ({"key": 0}, "key:abcd"),
@@ -84,8 +84,8 @@ def test_exactly_one_subject_is_named(admin: Api, key: ApiKey) -> None:
     body = {"kind": "tokens_per_day", "limit": 1}
     for subjects in (
         {},
-        {"organisation": False},
-        {"organisation": True, "department": "clinical"},
+        {"organization": False},
+        {"organization": True, "department": "clinical"},
         {"key": key.pk, "deployment": "writer"},
     ):
         problem_of(admin.post("quotas", {**body, **subjects}), 400)
@@ -94,34 +94,34 @@ def test_exactly_one_subject_is_named(admin: Api, key: ApiKey) -> None:
 def test_while_the_store_is_away_limits_are_listed_without_their_use(
     admin: Api, settings: Any
 ) -> None:
-    admin.post("quotas", {"kind": "tokens_per_day", "limit": 5, "organisation": True})
+    admin.post("quotas", {"kind": "tokens_per_day", "limit": 5, "organization": True})
     settings.REDIS_URL = "unix:///nowhere.sock"
     (listed,) = admin.get("quotas").body["results"]
     assert (listed["limit"], listed["used"], listed["stops_today"]) == (5, None, None)
 
 
-def test_a_lead_asks_which_limit_stops_a_key_and_sees_the_organisations_too(redis: Any) -> None:
+def test_a_lead_asks_which_limit_stops_a_key_and_sees_the_organizations_too(redis: Any) -> None:
     redis.set(READY_KEY, 1)
     company = tell_story()
     admin, lead, key = Api(company.ada), Api(company.enzo), company.key
     named = {"key": key.pk, "deployment": "docstring-writer"}
     for subject, limit in (
-        ({"organisation": True}, 7),
+        ({"organization": True}, 7),
         ({"department": "engineering"}, 100),
         ({"key": key.pk}, 100),
         ({"deployment": "docstring-writer"}, 0),
     ):
         admin.post("quotas", {"kind": "tokens_per_day", "limit": limit, **subject})
-    count(redis, "organisation", tokens=7)
+    count(redis, "organization", tokens=7)
     answer = lead.get("quotas/effective", **named).body
     assert [limit["subject"] for limit in answer["limits"]] == [
-        "organisation",
+        "organization",
         "department:engineering",
         f"key:{key.public_id}",
         "deployment:docstring-writer",
     ]
     assert answer["stopped_by"] == [
-        "organisation tokens_per_day",
+        "organization tokens_per_day",
         "deployment:docstring-writer tokens_per_day",
     ]
     assert len(lead.get("quotas/effective", key=key.pk).body["limits"]) == 3
@@ -158,20 +158,20 @@ def test_limits_of_a_deployment_that_one_may_not_see_look_like_those_of_none(
 def test_a_limit_is_full_only_when_nothing_is_left_of_it(
     admin: Api, key: ApiKey, redis: Any
 ) -> None:
-    admin.post("quotas", {"kind": "gpu_seconds_per_month", "limit": 10, "organisation": True})
-    for used, stopped in ((9_500, []), (10_000, ["organisation gpu_seconds_per_month"])):
-        count(redis, "organisation", device=used)
+    admin.post("quotas", {"kind": "gpu_seconds_per_month", "limit": 10, "organization": True})
+    for used, stopped in ((9_500, []), (10_000, ["organization gpu_seconds_per_month"])):
+        count(redis, "organization", device=used)
         assert admin.get("quotas/effective", key=key.pk).body["stopped_by"] == stopped
 
 
 def test_alerts_are_listed_to_those_who_see_the_limit(admin: Api, lead: Api, redis: Any) -> None:
-    admin.post("quotas", {"kind": "tokens_per_day", "limit": 10, "organisation": True})
+    admin.post("quotas", {"kind": "tokens_per_day", "limit": 10, "organization": True})
     admin.post("quotas", {"kind": "tokens_per_day", "limit": 10, "department": "clinical"})
-    count(redis, "organisation", tokens=8)
+    count(redis, "organization", tokens=8)
     count(redis, "department:clinical", tokens=5)
     assert alerts_raise() == 3
     found = [(row["subject"], row["threshold"]) for row in admin.get("quotas/alerts").body]
-    assert found == [("organisation", 80), ("department:clinical", 50)]
+    assert found == [("organization", 80), ("department:clinical", 50)]
     assert [row["subject"] for row in lead.get("quotas/alerts").body] == ["department:clinical"]
 
 
@@ -194,12 +194,12 @@ def test_prices_are_set_listed_and_taken_away_by_admins(admin: Api, lead: Api) -
 def test_an_admin_compares_counters_with_the_ledger_and_an_auditor_repairs_nothing(
     admin: Api, redis: Any, person: Callable[..., Person]
 ) -> None:
-    count(redis, "organisation", tokens=8)
+    count(redis, "organization", tokens=8)
     auditor = Api(person("Otto", "auditor"))
     found = auditor.post("quotas/reconcile", {"mode": "compare"}).body
     assert (found["differences"], found["repaired"], found["was_ready"]) == (2, False, True)
     assert found["drifts"] == [
-        {"window": name, "subject": "organisation", "field": "tokens", "expected": 0, "found": 8}
+        {"window": name, "subject": "organization", "field": "tokens", "expected": 0, "found": 8}
         for name in ("day", "month")
     ]
     problem_of(auditor.post("quotas/reconcile", {"mode": "repair"}), 403)
@@ -273,8 +273,8 @@ def test_prices_per_unit_are_set_and_listed_and_unknown_units_are_refused(admin:
 
 
 def test_limits_on_units_are_set_and_read_like_those_on_tokens(admin: Api, redis: Any) -> None:
-    count(redis, "organisation", images=7, images_reserved=1)
-    body = {"kind": "images_per_day", "limit": 10, "organisation": True}
+    count(redis, "organization", images=7, images_reserved=1)
+    body = {"kind": "images_per_day", "limit": 10, "organization": True}
     made = admin.post("quotas", body).body
     assert made["description"] == "10 images per day"
     assert (made["used"], made["reserved"], made["remaining"]) == (7, 1, 2)

@@ -67,7 +67,7 @@ def test_a_delivery_goes_into_quarantine_and_its_checks_are_queued(dev: Api) -> 
         {
             "model": "encoder",
             "source": "a supplier",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "files": [
                 file("config.json", b'{"model_type": "bert"}'),
                 file("model.safetensors", objects.safetensors()),
@@ -87,7 +87,7 @@ def test_a_form_says_by_a_word_whether_a_gguf_is_kept(dev: Api, keep: str, statu
     fields = {
         "model": "chat",
         "source": "a supplier",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "keep_gguf": keep,
         "files": [file("chat.gguf", objects.gguf())],
     }
@@ -104,7 +104,7 @@ def test_only_tasks_that_generate_text_are_served_from_a_gguf(dev: Api) -> None:
     fields = {
         "model": "encoder",
         "source": "a supplier",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "keep_gguf": "true",
         "files": [file("chat.gguf", objects.gguf())],
     }
@@ -122,7 +122,7 @@ def test_a_pickle_is_rejected_with_the_reason_and_makes_no_job(dev: Api) -> None
         {
             "model": "encoder",
             "source": "a supplier",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "files": [file("model.pth", pickle.dumps({"weights": [1.0]}))],
         },
     )
@@ -137,11 +137,11 @@ def test_a_pickle_is_rejected_with_the_reason_and_makes_no_job(dev: Api) -> None
     [
         {},
         {"files": "not a file"},
-        {"files": [], "model": "encoder", "source": "s", "licence": "l"},
-        {"model": "encoder", "source": "s\x00", "licence": "l", "files": io.BytesIO(b"{}")},
-        {"model": "encoder", "source": "s", "licence": "l" * 500, "files": io.BytesIO(b"{}")},
-        {"model": "nothing", "source": "s", "licence": "l", "files": io.BytesIO(b"{}")},
-        {"model": "encoder", "extra": "e", "source": "s", "licence": "l", "files": io.BytesIO(b"")},
+        {"files": [], "model": "encoder", "source": "s", "license": "l"},
+        {"model": "encoder", "source": "s\x00", "license": "l", "files": io.BytesIO(b"{}")},
+        {"model": "encoder", "source": "s", "license": "l" * 500, "files": io.BytesIO(b"{}")},
+        {"model": "nothing", "source": "s", "license": "l", "files": io.BytesIO(b"{}")},
+        {"model": "encoder", "extra": "e", "source": "s", "license": "l", "files": io.BytesIO(b"")},
     ],
 )
 def test_a_malformed_delivery_is_refused_and_leaves_nothing(
@@ -163,7 +163,7 @@ def test_data_is_added_with_columns_named_anew(dev: Api) -> None:
             "department": "clinical",
             "task": "text-classification",
             "classification": "internal",
-            "licence": "CC0",
+            "license": "CC0",
         },
     )
     rows = b"review\tsentiment\ngood\tpositive\nbad\tnegative\n"
@@ -195,7 +195,7 @@ def test_an_archive_of_images_is_added_and_a_bad_one_names_its_entry(
             "department": "clinical",
             "task": PICTURES.name,
             "classification": "internal",
-            "licence": "CC0",
+            "license": "CC0",
         },
     )
 
@@ -277,7 +277,7 @@ def test_a_job_is_cancelled_once(
         {
             "model": "encoder",
             "source": "s",
-            "licence": "l",
+            "license": "l",
             "files": [
                 file("config.json", b'{"model_type": "bert"}'),
                 file("model.safetensors", objects.safetensors()),

@@ -80,7 +80,7 @@ def release(
             "environment": "production",
             "deployment_name": "sentiment",
             "departments": ["clinical", "clinical"],
-            "visibility": "organisation",
+            "visibility": "organization",
             "purpose": "Sort reviews for pharmacists.",
             "risk_answers": ANSWERS,
             "dossier_fields": {"oversight": FIELDS["oversight"]},
@@ -92,12 +92,12 @@ def release(
     return body
 
 
-def decide(api: Api, release: dict[str, Any], verdict: str, speciality: str, **more: Any) -> Any:
+def decide(api: Api, release: dict[str, Any], verdict: str, specialty: str, **more: Any) -> Any:
     return api.post(
         f"releases/{release['id']}/decisions",
         {
             "verdict": verdict,
-            "speciality": speciality,
+            "specialty": specialty,
             "reason": "The evidence supports it.",
             "digest": release["dossier_digest"],
             **more,

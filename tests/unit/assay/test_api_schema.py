@@ -61,7 +61,7 @@ def test_the_roles_of_the_caller_are_described(schema: dict[str, Any]) -> None:
     items = components["MeAnswer"]["properties"]["roles"]["items"]
     described = components[items["$ref"].rpartition("/")[2]]
 
-    assert described["properties"].keys() == {"role", "department", "speciality"}
+    assert described["properties"].keys() == {"role", "department", "specialty"}
 
 
 def test_the_header_that_makes_posts_safe_to_repeat_is_described(schema: dict[str, Any]) -> None:

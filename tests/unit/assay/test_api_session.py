@@ -37,7 +37,7 @@ def test_a_password_is_exchanged_for_a_token_that_works(ada: Person) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
     me = Api(token=answer.body["token"]).get("me").body
     assert (me["name"], me["kind"], me["scopes"]) == ("Ada", "person", None)
-    assert me["roles"] == [{"role": "admin", "department": None, "speciality": ""}]
+    assert me["roles"] == [{"role": "admin", "department": None, "specialty": ""}]
     assert AuditEvent.objects.filter(action="person:sign_in", outcome="allowed").exists()
 
 

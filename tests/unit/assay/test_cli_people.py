@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 def dora(person: Callable[..., Person], department: Callable[[str], Department]) -> Person:
     made = person("Dora [b]", "developer@clinical")
     RoleAssignment.objects.create(
-        person=made, role="reviewer", speciality="privacy", source="scim", group="Privacy"
+        person=made, role="reviewer", specialty="privacy", source="scim", group="Privacy"
     )
-    GroupMapping.objects.create(group="Privacy", role="reviewer", speciality="privacy")
+    GroupMapping.objects.create(group="Privacy", role="reviewer", specialty="privacy")
     return made
 
 

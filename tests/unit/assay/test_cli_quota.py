@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sweep]
 
 def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: Any) -> None:
     redis.set(READY_KEY, 1)
-    _, out, _ = signed_in("quota", "set", "money_per_month", "25.5", "--organisation", code=0)
-    assert "organisation is limited to 25.50 EUR per month." in out
+    _, out, _ = signed_in("quota", "set", "money_per_month", "25.5", "--organization", code=0)
+    assert "organization is limited to 25.50 EUR per month." in out
     _, out, _ = signed_in(
         "quota", "set", "tokens_per_day", "0", "--department", "clinical", "--shadow", code=0
     )
@@ -29,13 +29,13 @@ def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: A
     assert "25.50 EUR per month" in out
     assert "0 tokens per day shadow" in out
     assert QuotaLimit.objects.get(kind="money_per_month").limit == 25_500_000
-    signed_in("quota", "set", "money_per_month", "0", "--organisation", code=0)
+    signed_in("quota", "set", "money_per_month", "0", "--organization", code=0)
     signed_in("keys", "create", "clinical", "batch", code=0)
     _, out, _ = signed_in("keys", "list", code=0)
     key_id = next(line.split()[0] for line in out.splitlines() if "batch" in line)
     _, out, _ = signed_in("quota", "which", key_id, "--deployment", "writer", code=0)
-    assert "Stopped by organisation money_per_month." in out
-    signed_in("quota", "set", "money_per_month", "none", "--organisation", code=0)
+    assert "Stopped by organization money_per_month." in out
+    signed_in("quota", "set", "money_per_month", "none", "--organization", code=0)
     _, out, _ = signed_in("quota", "which", key_id, code=0)
     assert "Nothing stops it now." in out
     for wrong in (
@@ -48,7 +48,7 @@ def test_limits_are_set_listed_asked_for_and_taken_away(signed_in: Run, redis: A
         ("money_per_month", "9" * 5000),
         ("tokens_per_day", "9" * 5000),
     ):
-        _, _, err = signed_in("quota", "set", *wrong, "--organisation", code=1)
+        _, _, err = signed_in("quota", "set", *wrong, "--organization", code=1)
         assert err.startswith("Error:")
     _, _, err = signed_in("quota", "set", "tokens_per_day", "5", code=1)
     assert "one of the four" in err
@@ -77,8 +77,8 @@ def test_prices_and_use(signed_in: Run) -> None:
 
 def test_units_have_limits_prices_and_sums_of_their_own(signed_in: Run, redis: Any) -> None:
     redis.set(READY_KEY, 1)
-    _, out, _ = signed_in("quota", "set", "images_per_month", "50", "--organisation", code=0)
-    assert "organisation is limited to 50 images per month." in out
+    _, out, _ = signed_in("quota", "set", "images_per_month", "50", "--organization", code=0)
+    assert "organization is limited to 50 images per month." in out
     prices = ("--unit", "images=0.04", "--unit", "audio_seconds=0.0001")
     signed_in("quota", "price", "painter", *prices, code=0)
     assert Price.objects.get().units == {"images": 40_000, "audio_seconds": 100}
@@ -100,9 +100,9 @@ def test_units_have_limits_prices_and_sums_of_their_own(signed_in: Run, redis: A
 def test_reconcile_says_what_differs_and_repairs_it(signed_in: Run, redis: Any) -> None:
     today = f"{timezone.now():%Y-%m-%d}"
     redis.set(READY_KEY, 1)
-    redis.hset(f"assay:quota:day:{today}:organisation", "tokens", 7)
+    redis.hset(f"assay:quota:day:{today}:organization", "tokens", 7)
     _, out, err = signed_in("quota", "reconcile", code=1)
-    assert "organisation" in out
+    assert "organization" in out
     assert "1 counters differ" in err
     _, out, _ = signed_in("quota", "reconcile", "--repair", code=0)
     assert "put right" in out

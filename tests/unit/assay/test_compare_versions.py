@@ -126,7 +126,7 @@ def test_versions_of_another_department_are_not_there(company: Company) -> None:
     )  # fmt: skip
     own = ModelVersion.objects.create(
         model=line, number=1, kind="base", digest="f" * 64, manifest={"files": []},
-        size_bytes=1, licence="MIT", created_by=company.fay,
+        size_bytes=1, license="MIT", created_by=company.fay,
     )  # fmt: skip
     problem_of(Api(company.fay).get(f"versions/{own.pk}/comparison", against=second), 404)
     problem_of(Api(company.enzo).get(f"versions/{second}/comparison", against=own.pk), 404)

@@ -198,7 +198,7 @@ def test_a_compromised_worker_casts_no_vote_and_grants_no_role(open_release: Rev
             submitter_id=first.submitter_id,
             person_id=reviewer.pk,
             verdict="approve",
-            speciality="security",
+            specialty="security",
             reason="Looks good",
             digest=open_release.digest,
             round=first.round,

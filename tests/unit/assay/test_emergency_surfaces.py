@@ -1,4 +1,4 @@
-"""Incidents and break-glass by API, portal and command line."""
+"""Incidents and emergency access by API, portal and command line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from django.utils import timezone
 
 from governance.people.models import Person
 from registry.incidents.models import Incident
-from registry.releases.breakglass.models import BreakGlass
-from registry.releases.breakglass.services import (
-    break_glass_confirm,
-    break_glass_end,
-    break_glass_request,
+from registry.releases.emergency_access.models import EmergencyAccess
+from registry.releases.emergency_access.services import (
+    emergency_access_confirm,
+    emergency_access_end,
+    emergency_access_request,
 )
 from registry.releases.models import Release
 from registry.releases.selectors import release_review
@@ -26,7 +26,7 @@ from tests.proofs import proven
 from tests.unit.assay.api_support import Api, problem_of
 from tests.unit.assay.test_portal_pages import inline_in, queries
 from tests.unit.registry.office import Office
-from tests.unit.registry.test_break_glass import backdate
+from tests.unit.registry.test_emergency_access import backdate
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sweep]
 
@@ -112,21 +112,23 @@ def test_a_malformed_report_is_refused_by_api(
     assert not Incident.objects.exists()
 
 
-def test_a_break_glass_lives_from_its_request_to_its_review_by_api(
+def test_a_emergency_access_lives_from_its_request_to_its_review_by_api(
     office: Office, ada: Person
 ) -> None:
     release = office.submit()
     operator, admin, reviewer = Api(office.operator), Api(ada), Api(office.compliance)
     asked = operator.post(
-        f"releases/{release.pk}/break-glass", {"reason": "The ward stands still.", "hours": 2}
+        f"releases/{release.pk}/emergency-access", {"reason": "The ward stands still.", "hours": 2}
     )
     assert (asked.status_code, asked.body["state"]) == (201, "requested")
-    path = f"break-glass/{asked.body['id']}"
+    path = f"emergency-access/{asked.body['id']}"
     problem_of(operator.post(f"{path}/confirm", {}), 403)
     active = admin.post(f"{path}/confirm", {})
     assert (active.body["state"], active.body["confirmed_by"]["name"]) == ("active", "Ada")
     assert active.body["dossier_digest"] == release.dossier_digest
-    assert admin.get("break-glass", state="active").body["results"][0]["id"] == asked.body["id"]
+    assert (
+        admin.get("emergency-access", state="active").body["results"][0]["id"] == asked.body["id"]
+    )
     ended = reviewer.post(f"{path}/end", {"reason": "The ward runs again."})
     assert (ended.body["state"], ended.body["ended_by"]["name"]) == ("ended", "Carla")
     body = {"verdict": "justified", "lessons": "More staff at night."}
@@ -138,12 +140,14 @@ def test_a_break_glass_lives_from_its_request_to_its_review_by_api(
 
 def test_a_request_is_refused_by_api(office: Office, ada: Person) -> None:
     release = office.submit()
-    path = f"releases/{release.pk}/break-glass"
+    path = f"releases/{release.pk}/emergency-access"
     problem_of(Api(office.operator).post(path, {"reason": "Now.", "hours": 25}), 400)
     problem_of(Api(office.operator).post(path, {"reason": "Now.", "hours": "2"}), 400)
     problem_of(Api(office.submitter).post(path, {"reason": "Now.", "hours": 2}), 403)
     asked = Api(office.operator).post(path, {"reason": "Now.", "hours": 2})
-    refused = Api(ada).post(f"break-glass/{asked.body['id']}/refuse", {"reason": "It can wait."})
+    refused = Api(ada).post(
+        f"emergency-access/{asked.body['id']}/refuse", {"reason": "It can wait."}
+    )
     assert refused.body["state"] == "refused"
 
 
@@ -230,14 +234,14 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
     release = office.submit()
     operator, viewer = office.operator, person("Vera", "viewer@clinical")
     outsider = person("Fay", "lead@finance")
-    assert "Break the glass…" in page(operator, f"/releases/{release.pk}")
-    assert "Break the glass…" not in page(viewer, f"/releases/{release.pk}")
-    address = f"/releases/{release.pk}/break-glass"
+    assert "Break the emergency…" in page(operator, f"/releases/{release.pk}")
+    assert "Break the emergency…" not in page(viewer, f"/releases/{release.pk}")
+    address = f"/releases/{release.pk}/emergency-access"
     assert "8 at most" in page(operator, address)
     assert signed_in(operator).post(address, {"reason": "", "hours": 2}).status_code == 400
     made = signed_in(operator).post(address, {"reason": "The ward stands still.", "hours": 2})
-    glass = BreakGlass.objects.get()
-    path = f"/break-glass/{glass.pk}"
+    emergency = EmergencyAccess.objects.get()
+    path = f"/emergency-access/{emergency.pk}"
     assert made.headers["Location"] == path
     assert "Withdraw request" in page(operator, path)
     assert "You are the second person" in page(ada, path)
@@ -257,63 +261,63 @@ def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
         banner = "serves before its review has decided" in " ".join(page(who, address).split())
         assert banner is seen, who.name
     assert "Deploy" in page(operator, f"/releases/{release.pk}")
-    assert "The ward stands still." in page(viewer, "/break-glass")
+    assert "The ward stands still." in page(viewer, "/emergency-access")
 
     assert signed_in(ada).post(f"{path}/end", {"reason": "Over."}).status_code == 302
     assert "serves before its review has decided" not in page(viewer, "/models")
-    assert "Break-glass to review" in page(office.compliance, "/reviews")
-    assert "Break-glass to review" not in page(operator, "/reviews")
-    assert "You requested break-glass" not in page(office.compliance, path)
+    assert "Emergency access to review" in page(office.compliance, "/reviews")
+    assert "Emergency access to review" not in page(operator, "/reviews")
+    assert "You requested emergency access" not in page(office.compliance, path)
     review = {"verdict": "not_justified", "lessons": "It could have waited."}
     assert signed_in(office.compliance).post(f"{path}/review", review).status_code == 302
     assert "It could have waited." in page(viewer, path)
-    assert "Break-glass to review" not in page(office.compliance, "/reviews")
+    assert "Emergency access to review" not in page(office.compliance, "/reviews")
 
 
 def test_a_review_afterward_keeps_what_was_typed_while_the_person_verifies(
     office: Office, ada: Person, redis: Any
 ) -> None:
     """The page led away from its form, promised to keep the input, and came back empty."""
-    glass = break_glass_request(
+    emergency = emergency_access_request(
         actor=proven(office.operator), release_id=office.submit().pk, reason="Night.", hours=1
     )
-    break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
-    break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")
-    reviewer, path = office.compliance, f"/break-glass/{glass.pk}"
+    emergency_access_confirm(actor=proven(ada), emergency_access_id=emergency.pk)
+    emergency_access_end(actor=proven(ada), emergency_access_id=emergency.pk, reason="Over.")
+    reviewer, path = office.compliance, f"/emergency-access/{emergency.pk}"
     shown = page(reviewer, path)
     assert "/account/prove" not in shown
     assert 'name="lessons"' in shown
     lessons = "More staff at “night” & <less> haste.\r\nAnd a second line."
     typed = {"verdict": "not_justified", "lessons": lessons}
     assert verified(reviewer, f"{path}/review", typed).status_code == 302
-    glass.refresh_from_db()
-    assert (glass.verdict, glass.lessons) == ("not_justified", lessons)
+    emergency.refresh_from_db()
+    assert (emergency.verdict, emergency.lessons) == ("not_justified", lessons)
 
 
 def test_who_may_not_confirm_or_review_is_told_why(
     office: Office, ada: Person, person: Callable[..., Person]
 ) -> None:
     both = person("Bea", "admin", "reviewer:privacy")
-    glass = break_glass_request(
+    emergency = emergency_access_request(
         actor=proven(both), release_id=office.submit().pk, reason="Night.", hours=1
     )
-    path = f"/break-glass/{glass.pk}"
-    assert "You requested break-glass" in page(both, path)
+    path = f"/emergency-access/{emergency.pk}"
+    assert "You requested emergency access" in page(both, path)
     assert "You had a part in" in page(office.trainer, path)
-    break_glass_confirm(actor=proven(office.compliance), break_glass_id=glass.pk)
-    break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")
-    assert "You confirmed break-glass" in page(office.compliance, path)
+    emergency_access_confirm(actor=proven(office.compliance), emergency_access_id=emergency.pk)
+    emergency_access_end(actor=proven(ada), emergency_access_id=emergency.pk, reason="Over.")
+    assert "You confirmed emergency access" in page(office.compliance, path)
 
 
 def test_an_overdue_review_is_said_to_be(office: Office, ada: Person) -> None:
-    glass = break_glass_request(
+    emergency = emergency_access_request(
         actor=proven(office.operator), release_id=office.submit().pk, reason="Night.", hours=1
     )
-    break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
-    break_glass_end(actor=proven(ada), break_glass_id=glass.pk, reason="Over.")
-    backdate(glass, hours=30)
+    emergency_access_confirm(actor=proven(ada), emergency_access_id=emergency.pk)
+    emergency_access_end(actor=proven(ada), emergency_access_id=emergency.pk, reason="Over.")
+    backdate(emergency, hours=30)
     assert "overdue since" in page(office.risk, "/reviews")
-    assert "overdue" in page(office.risk, f"/break-glass/{glass.pk}")
+    assert "overdue" in page(office.risk, f"/emergency-access/{emergency.pk}")
 
 
 def test_what_served_shows_the_emergency(office: Office, ada: Person) -> None:
@@ -321,18 +325,18 @@ def test_what_served_shows_the_emergency(office: Office, ada: Person) -> None:
     from workers.deployments.services import deployment_create, replica_report
 
     release = office.submit()
-    glass = break_glass_request(
+    emergency = emergency_access_request(
         actor=proven(office.operator), release_id=release.pk, reason="Night.", hours=1
     )
-    break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
+    emergency_access_confirm(actor=proven(ada), emergency_access_id=emergency.pk)
     made = deployment_create(actor=proven(office.operator), release_id=release.pk)
     replica_report(
         deployment_id=made.pk, worker="e1", state=ReplicaState.READY,
         loaded_digest=office.tuned.digest,
     )  # fmt: skip
     (row,) = Api(ada).get("served", department="clinical").body["results"]
-    assert [each["id"] for each in row["break_glass"]] == [glass.pk]
-    assert row["break_glass"][0]["confirmed_by"]["name"] == "Ada"
+    assert [each["id"] for each in row["emergency_access"]] == [emergency.pk]
+    assert row["emergency_access"][0]["confirmed_by"]["name"] == "Ada"
     html = page(ada, "/served?department=clinical")
     assert "Served without an approval of its review" in html
     assert "not by a review" in html
@@ -343,7 +347,7 @@ def test_what_served_shows_the_emergency(office: Office, ada: Person) -> None:
 
 def test_pages_cost_the_same_for_few_and_for_many(office: Office, ada: Person) -> None:
     client = signed_in(ada)
-    addresses = ("/incidents?state=", "/break-glass")
+    addresses = ("/incidents?state=", "/emergency-access")
 
     def more(number: int) -> None:
         made = Incident.objects.create(
@@ -352,11 +356,11 @@ def test_pages_cost_the_same_for_few_and_for_many(office: Office, ada: Person) -
         )  # fmt: skip
         made.departments.add(office.clinical)
         made.links.create(version=office.base, added_by=ada)
-        glass = break_glass_request(
+        emergency = emergency_access_request(
             actor=proven(office.operator), hours=1, reason="Night.",
             release_id=office.submit(deployment_name=f"n-{number}").pk,
         )  # fmt: skip
-        break_glass_confirm(actor=proven(ada), break_glass_id=glass.pk)
+        emergency_access_confirm(actor=proven(ada), emergency_access_id=emergency.pk)
 
     more(0)
     for address in (*addresses, "/"):

@@ -29,7 +29,7 @@ from governance.usage.records import USAGE_STREAM, UsageEntry
 REQUESTS = Limit("key:a", "requests_per_minute", 3)
 TOKENS = Limit("department:b", "tokens_per_minute", 100)
 DAY = Limit("department:b", "tokens_per_day", 100)
-MONEY = Limit("organisation", "money_per_month", 1_000_000)
+MONEY = Limit("organization", "money_per_month", 1_000_000)
 DEVICE = Limit("deployment:d", "gpu_seconds_per_month", 2)
 SLOTS = Limit("key:a", "concurrent_requests", 1)
 EVERY = (MONEY, DAY, TOKENS, DEVICE, REQUESTS, Limit("key:a", "concurrent_requests", 9))
@@ -111,7 +111,7 @@ async def test_reserved_is_shown_apart_and_replaced_by_what_was_used(quotas: Quo
 
 async def test_use_counts_on_every_subject_though_nothing_limits_it(quotas: Quotas) -> None:
     await quotas.settle(entry(prompt_tokens=60, cost_micro=5, device_ms=9))
-    for subject in ("organisation", "department:b", "key:a", "deployment:d"):
+    for subject in ("organization", "department:b", "key:a", "deployment:d"):
         money, device, day = (
             Limit(subject, kind, 70)
             for kind in ("money_per_month", "gpu_seconds_per_month", "tokens_per_day")
@@ -215,7 +215,7 @@ async def test_metrics_tell_how_far_budgets_are_used(quotas: Quotas) -> None:
     for line in (
         'assay_budget_used_ratio{kind="tokens_per_day",subject="department:b"} 0.85',
         'assay_budget_alert_percent{kind="tokens_per_day",subject="department:b"} 80.0',
-        'assay_budget_alert_percent{kind="money_per_month",subject="organisation"} 50.0',
+        'assay_budget_alert_percent{kind="money_per_month",subject="organization"} 50.0',
         'assay_budget_alert_percent{kind="gpu_seconds_per_month",subject="deployment:d"} 0.0',
     ):
         assert line in shown

@@ -113,7 +113,7 @@ def test_a_completion_fills_the_gap_before_a_suffix(stage: Stage) -> None:
         reply(Delta("self.items", 2))
         reply(Done("stop", 9, 2))
 
-    stage.deployment("completer", task="text-completion", behaviour=fill)
+    stage.deployment("completer", task="text-completion", behavior=fill)
     answer = stage.client(stage.key()).completions.create(
         model="completer", prompt="return len(", suffix=")\n", max_tokens=4
     )
@@ -123,7 +123,7 @@ def test_a_completion_fills_the_gap_before_a_suffix(stage: Stage) -> None:
 
 def test_a_model_that_cannot_fill_gaps_says_so_with_400(stage: Stage) -> None:
     refusal = Failed("suffix_unsupported", "This model cannot fill in the middle.", 400)
-    stage.deployment(behaviour=lambda request, reply: reply(refusal))
+    stage.deployment(behavior=lambda request, reply: reply(refusal))
     with pytest.raises(BadRequestError, match="cannot fill in the middle"):
         stage.client(stage.key()).completions.create(model="writer", prompt="a", suffix="b")
 
@@ -132,7 +132,7 @@ def test_embeddings_come_as_base64_or_numbers_and_as_short_as_asked(stage: Stage
     stage.deployment(
         "minilm",
         task="embeddings",
-        behaviour=lambda request, reply: reply(
+        behavior=lambda request, reply: reply(
             Done("stop", 4, 0, results=[[3.0, 4.0, 12.0] for _ in request.inputs["input"]])
         ),
     )
@@ -154,7 +154,7 @@ def test_classification_names_the_best_label(stage: Stage) -> None:
     stage.deployment(
         "sentiment",
         task="text-classification",
-        behaviour=lambda request, reply: reply(Done("stop", 4, 0, results=[scores])),
+        behavior=lambda request, reply: reply(Done("stop", 4, 0, results=[scores])),
     )
     answer = stage.post(
         "/v1/classify", stage.key(), json={"model": "sentiment", "input": "Good"}
@@ -166,8 +166,8 @@ def test_classification_names_the_best_label(stage: Stage) -> None:
 
 def test_models_lists_what_the_key_may_see(stage: Stage) -> None:
     stage.deployment()
-    stage.deployment("secret", departments=("finance",), behaviour=None)
-    stage.deployment("known", departments=("finance",), visibility="organisation", behaviour=None)
+    stage.deployment("secret", departments=("finance",), behavior=None)
+    stage.deployment("known", departments=("finance",), visibility="organization", behavior=None)
     client = stage.client(stage.key())
     models = {model.id: model for model in client.models.list()}
     assert set(models) == {"writer", "known"}

@@ -55,7 +55,7 @@ def test_lines_that_a_worker_could_not_answer_are_asked_again(
             say_hello(request, reply)
 
     asked: Counter[str] = Counter()
-    stage.deployment(behaviour=answer)
+    stage.deployment(behavior=answer)
     client = stage.client(stage.key())
     names = ["a", "b", "never", "billed"]
     done = ended(client, create(client, [line(name, name) for name in names]).id)
@@ -69,7 +69,7 @@ def test_lines_that_a_worker_could_not_answer_are_asked_again(
 
 
 def test_a_batch_pauses_while_its_worker_cannot_answer(stage: Stage) -> None:
-    stage.deployment(behaviour=lambda _, reply: reply(Failed("not_loaded", "Not loaded.", 503)))
+    stage.deployment(behavior=lambda _, reply: reply(Failed("not_loaded", "Not loaded.", 503)))
     client = stage.client(stage.key())
     made = create(client, [line(f"q{number}") for number in range(50)])
     wait_until(lambda: BatchLine.objects.filter(engine_failures=1, state="waiting").exists())
@@ -153,7 +153,7 @@ def test_a_line_waits_for_its_quota_and_is_neither_lost_nor_asked_twice(stage: S
 
 
 def test_a_batch_gives_way_while_requests_wait_for_the_deployment(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     queue = deployment_queue(deployment.pk)
     stage.redis.lpush(queue, *["x"] * 3)
     client = stage.client(stage.key())
@@ -184,7 +184,7 @@ def test_batches_share_few_places_on_a_deployment_whose_worker_takes_all_it_gets
                 running.discard(request.request_id)
         say_hello(request, reply)
 
-    deployment = stage.deployment(departments=("engineering", "finance"), behaviour=hold)
+    deployment = stage.deployment(departments=("engineering", "finance"), behavior=hold)
     clients = [stage.client(stage.key(slug)) for slug in ("engineering", "finance")]
     lines = [line(f"q{number}") for number in range(6)]
     made = [(client, create(client, lines).id) for client in clients]
@@ -212,7 +212,7 @@ def test_a_place_that_a_batch_leaves_goes_to_another_batch(stage: Stage, setting
         say_hello(request, reply)
 
     asked: list[str] = []
-    deployment = stage.deployment(behaviour=hold)
+    deployment = stage.deployment(behavior=hold)
     client = stage.client(stage.key())
     first = create(client, [line(f"q{number}", "first") for number in range(8)])
     wait_until(lambda: asked == ["first"])

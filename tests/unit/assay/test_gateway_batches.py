@@ -19,7 +19,7 @@ from registry.batches.models import Batch, BatchLine
 from registry.files.models import StoredFile
 from registry.versions.models import ModelVersion
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results
-from tests.unit.assay.gateway_support import Behaviour, Stage, say_hello, stage
+from tests.unit.assay.gateway_support import Behavior, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_recall import recall as recall_version
 from tests.unit.policy_support import install_rules
 from workers.deployments.models import Deployment, DeploymentState
@@ -82,7 +82,7 @@ def test_the_files_of_a_batch_expire_when_its_creation_says(stage: Stage) -> Non
 
 
 def test_a_list_of_batches_goes_on_after_one(stage: Stage) -> None:
-    stage.deployment(ready=False, behaviour=None)
+    stage.deployment(ready=False, behavior=None)
     client = stage.client(stage.key())
     made = [create(client, [line("a")]).id for _ in range(3)]
     assert [batch.id for batch in client.batches.list(limit=1)] == made[::-1]
@@ -95,7 +95,7 @@ def test_lines_that_fail_go_into_the_error_file(stage: Stage) -> None:
         else:
             say_hello(request, reply)
 
-    stage.deployment(behaviour=answer)
+    stage.deployment(behavior=answer)
     client = stage.client(stage.key())
     wrong = line("wrong")
     wrong["body"]["temperature"] = "hot"
@@ -161,7 +161,7 @@ def test_a_key_without_the_deployment_gets_a_failed_batch(stage: Stage) -> None:
 
 
 def test_creating_is_bounded_and_another_departments_batches_do_not_exist(stage: Stage) -> None:
-    stage.deployment(ready=False, behaviour=None)
+    stage.deployment(ready=False, behavior=None)
     client = stage.client(stage.key())
     made = create(client, [line("a")])
     other = stage.client(stage.key("finance"))
@@ -256,7 +256,7 @@ def test_a_batch_that_is_cancelled_keeps_what_has_run(stage: Stage, settings: An
             may_end.wait(20)
         say_hello(request, reply)
 
-    stage.deployment(behaviour=slow)
+    stage.deployment(behavior=slow)
     client = stage.client(stage.key())
     made = create(client, [line("first"), line("second", "second"), line("third"), line("last")])
     assert began.wait(20)
@@ -292,7 +292,7 @@ def test_a_batch_that_is_over_its_time_expires_with_what_has_run(
         Batch.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         say_hello(request, reply)
 
-    stage.deployment(behaviour=expire)
+    stage.deployment(behavior=expire)
     client = stage.client(stage.key())
     made = create(client, [line("first"), line("second")])
     done = ended(client, made.id, "expired")
@@ -310,7 +310,7 @@ def test_a_revoked_key_stops_its_batch(stage: Stage, settings: Any) -> None:
         revoke(token)
         stage.redis.publish("assay:snapshot", "")
 
-    stage.deployment(behaviour=end)
+    stage.deployment(behavior=end)
     made = create(stage.client(token), [line(f"q{number}") for number in range(50)])
     client = stage.client(stage.key())
     done = ended(client, made.id, "failed")
@@ -358,7 +358,7 @@ def test_a_batch_ends_early_when_nothing_serves_its_lines_any_more(
             end(stage)
             stage.notify()
 
-    stage.deployment(behaviour=answer)
+    stage.deployment(behavior=answer)
     client = stage.client(stage.key())
     made = create(client, [line(f"q{number}") for number in range(40)])
     done = ended(client, made.id, "failed")
@@ -412,7 +412,7 @@ def moderate(request: InferenceRequest, reply: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "task", "behaviour", "asked", "shown"),
+    ("path", "task", "behavior", "asked", "shown"),
     [
         (
             "/v1/completions",
@@ -441,11 +441,11 @@ def test_the_other_paths_run_in_batches(
     stage: Stage,
     path: str,
     task: str,
-    behaviour: Behaviour,
+    behavior: Behavior,
     asked: dict[str, Any],
     shown: Callable[[Any], bool],
 ) -> None:
-    stage.deployment("writer", task=task, behaviour=behaviour)
+    stage.deployment("writer", task=task, behavior=behavior)
     client = stage.client(stage.key())
     made = create(client, [line("a", url=path, body={"model": "writer", **asked})], endpoint=path)
     done = ended(client, made.id)
@@ -457,7 +457,7 @@ def test_embeddings_run_in_batches(stage: Stage) -> None:
     def embed(request: InferenceRequest, reply: Any) -> None:
         reply(Done("stop", 3, 0, results=[[0.5, 0.25]], units=3))
 
-    stage.deployment("vectors", task="embeddings", behaviour=embed)
+    stage.deployment("vectors", task="embeddings", behavior=embed)
     client = stage.client(stage.key())
     body = {"model": "vectors", "input": "Hi"}
     made = create(client, [line("a", url="/v1/embeddings", body=body)], endpoint="/v1/embeddings")

@@ -134,7 +134,7 @@ def test_a_chat_without_an_answer_is_not_there(stage: Stage) -> None:
     def fail(request: InferenceRequest, reply: Any) -> None:
         reply(Failed("engine_error", "The model failed.", 500))
 
-    stage.deployment(behaviour=fail)
+    stage.deployment(behavior=fail)
     keep()
     client = stage.client(stage.key())
     with pytest.raises(openai.InternalServerError):

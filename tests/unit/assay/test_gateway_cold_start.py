@@ -23,7 +23,7 @@ GOOD = {"model": "writer", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 def asleep(stage: Stage, **more: Any) -> Deployment:
-    deployment = stage.deployment(ready=False, behaviour=None, **more)
+    deployment = stage.deployment(ready=False, behavior=None, **more)
     Deployment.objects.filter(pk=deployment.pk).update(replicas_min=0, replicas_wanted=0)
     stage.notify()
     return deployment
@@ -93,7 +93,7 @@ def test_what_answers_a_request_is_noted_at_the_next_snapshot(stage: Stage) -> N
         go_on.wait(20)
         say_hello(request, reply)
 
-    deployment = stage.deployment(behaviour=slow)
+    deployment = stage.deployment(behavior=slow)
     Deployment.objects.filter(pk=deployment.pk).update(replicas_min=0)
     stage.notify()
     assert stage.redis.zscore(IN_USE_KEY, str(deployment.pk)) is None

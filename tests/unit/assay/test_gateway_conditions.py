@@ -110,7 +110,7 @@ def test_a_limit_of_the_deployment_and_a_condition_both_hold(stage: Stage) -> No
 
 def test_conditions_that_cannot_be_read_serve_nobody_and_stop_nothing_else(stage: Stage) -> None:
     stage.deployment("broken", **conditions(requests_per_minute="many"))
-    stage.deployment("other", behaviour=None, ready=False)
+    stage.deployment("other", behavior=None, ready=False)
     token = stage.key()
     refused = stage.post(CHAT, token, json={**GOOD, "model": "broken"})
     assert (refused.status_code, error_of(refused)["code"]) == (403, "release_not_servable")
@@ -151,7 +151,7 @@ def test_after_its_grace_it_serves_nobody(stage: Stage) -> None:
 def test_what_runs_is_cut_when_the_end_that_was_asked_for_comes(stage: Stage) -> None:
     until = timezone.now() + timedelta(seconds=3)
     stage.deployment(
-        behaviour=Endless(stage), expires_at=until, **conditions(until=until.isoformat())
+        behavior=Endless(stage), expires_at=until, **conditions(until=until.isoformat())
     )
     stream = Stream(stage, stage.key())
     # Nobody publishes anything: the gateway's own clock ends it.
@@ -171,7 +171,7 @@ def test_the_worker_is_told_when_serving_stops_and_not_when_the_approval_ended(
         for event in events:
             reply(event)
 
-    deployment = stage.deployment(behaviour=note, expires_at=timezone.now(), grace_days=7)
+    deployment = stage.deployment(behavior=note, expires_at=timezone.now(), grace_days=7)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 200
     stops = deployment.release.serves_until
     assert stops is not None

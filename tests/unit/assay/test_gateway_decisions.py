@@ -35,7 +35,7 @@ def test_what_the_gateway_decided_is_rehearsed_under_a_draft_and_holds_once_it_i
     stage: Stage,
 ) -> None:
     ada, ben = (proven(admin(name)) for name in ("adele", "ben"))
-    stage.deployment(visibility="organisation")
+    stage.deployment(visibility="organization")
     token = stage.key()
     assert stage.post(CHAT, token, json=GOOD).status_code == 200
     assert stage.post(CHAT, stage.key("finance"), json=GOOD).status_code == 403

@@ -1,4 +1,4 @@
-"""Incidents and break-glass at the gateway: what is let through, told, and cut."""
+"""Incidents and emergency access at the gateway: what is let through, told, and cut."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from governance.people.models import Person, RoleAssignment
 from registry.incidents.services import incident_open
-from registry.releases.breakglass.models import BreakGlass
-from registry.releases.breakglass.services import break_glass_end
+from registry.releases.emergency_access.models import EmergencyAccess
+from registry.releases.emergency_access.services import emergency_access_end
 from tests.proofs import proven
 from tests.unit.assay.gateway_support import Stage, stage, wait_until
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless, Stream
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.sweep
 __all__ = ["stage"]
 
 
-def emergency(stage: Stage, deployment: Deployment, **times: float) -> BreakGlass:
+def emergency(stage: Stage, deployment: Deployment, **times: float) -> EmergencyAccess:
     """In force for `seconds` more."""
     second, _ = Person.objects.get_or_create(email="s@example.org", defaults={"name": "Second"})
     RoleAssignment.objects.get_or_create(person=second, role="admin")
     now = timezone.now()
     end = now + timedelta(**times)
-    made = BreakGlass.objects.create(
+    made = EmergencyAccess.objects.create(
         release=deployment.release, department=deployment.department, hours=2, reason="Night.",
         dossier_digest=deployment.release.dossier_digest, excluded_people=[], state="active",
         asked_by=stage.person, asked_at=now, confirmed_by=second, confirmed_at=now, ends_at=end,
@@ -43,37 +43,37 @@ def under_review(stage: Stage, **more: Any) -> Deployment:
     return stage.deployment(state="in_review", approved_at=None, expires_at=None, **more)
 
 
-def test_what_serves_by_break_glass_answers_and_every_answer_says_so(stage: Stage) -> None:
+def test_what_serves_by_emergency_access_answers_and_every_answer_says_so(stage: Stage) -> None:
     deployment = under_review(stage)
     token = stage.key()
     refused = stage.post(CHAT, token, json=GOOD)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "release_not_servable")
 
-    glass = emergency(stage, deployment, hours=1)
+    emergency = emergency(stage, deployment, hours=1)
     wait_until(lambda: stage.post(CHAT, token, json=GOOD).status_code == 200)
     answer = stage.post(CHAT, token, json=GOOD)
-    ends = glass.ends_at.isoformat(timespec="seconds")  # type: ignore[union-attr]
-    assert answer.headers["x-assay-break-glass"] == f"until {ends}"
+    ends = emergency.ends_at.isoformat(timespec="seconds")  # type: ignore[union-attr]
+    assert answer.headers["x-assay-emergency-access"] == f"until {ends}"
     metrics = httpx.get(f"{stage.url}/metrics").text
-    assert "assay_break_glass_active 1.0" in metrics
-    assert "assay_break_glass_reviews_overdue 0.0" in metrics
+    assert "assay_emergency_access_active 1.0" in metrics
+    assert "assay_emergency_access_reviews_overdue 0.0" in metrics
 
 
 def test_an_approved_release_says_nothing_of_the_kind(stage: Stage) -> None:
     stage.deployment()
-    assert "x-assay-break-glass" not in stage.post(CHAT, stage.key(), json=GOOD).headers
+    assert "x-assay-emergency-access" not in stage.post(CHAT, stage.key(), json=GOOD).headers
 
 
 def test_it_ends_to_the_second_whether_or_not_anybody_says_so(stage: Stage) -> None:
     deployment = under_review(stage)
     token = stage.key()
-    glass = emergency(stage, deployment, seconds=1.5)
+    emergency = emergency(stage, deployment, seconds=1.5)
     wait_until(lambda: stage.post(CHAT, token, json=GOOD).status_code != 200)
-    assert glass.ends_at is not None
-    assert timezone.now() >= glass.ends_at
+    assert emergency.ends_at is not None
+    assert timezone.now() >= emergency.ends_at
     refused = stage.post(CHAT, token, json=GOOD)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "release_not_servable")
-    assert BreakGlass.objects.get().state == "active"
+    assert EmergencyAccess.objects.get().state == "active"
 
 
 def test_of_another_dossier_it_lets_nothing_through(stage: Stage) -> None:
@@ -85,17 +85,17 @@ def test_of_another_dossier_it_lets_nothing_through(stage: Stage) -> None:
 
 
 def test_ending_it_cuts_what_runs(stage: Stage) -> None:
-    deployment = under_review(stage, behaviour=Endless(stage))
-    glass = emergency(stage, deployment, hours=1)
+    deployment = under_review(stage, behavior=Endless(stage))
+    emergency = emergency(stage, deployment, hours=1)
     stream = Stream(stage, stage.key())
     admin = Person.objects.get(email="s@example.org")
-    break_glass_end(actor=proven(admin), break_glass_id=glass.pk, reason="Over.")
+    emergency_access_end(actor=proven(admin), emergency_access_id=emergency.pk, reason="Over.")
     assert "is in review; it may not serve" in stream.end()
     assert '"code": "release_not_servable"' in stream.lines[-1]
 
 
 def test_an_incident_cuts_what_runs_and_refuses_what_comes(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=Endless(stage))
+    deployment = stage.deployment(behavior=Endless(stage))
     RoleAssignment.objects.create(person=stage.person, role="admin")
     token = stage.key()
     stream = Stream(stage, token)

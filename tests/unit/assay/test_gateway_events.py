@@ -45,7 +45,7 @@ def event_of(stage: Stage, response: httpx.Response) -> tuple[AuditEvent, dict[s
 
 def test_every_answer_and_every_refusal_is_one_whole_event(stage: Stage) -> None:
     stage.deployment()
-    stage.deployment("idle", departments=("engineering",), ready=False, behaviour=None)
+    stage.deployment("idle", departments=("engineering",), ready=False, behavior=None)
     token = stage.key()
     narrow = stage.key(allowed_deployments=["another"])
     huge = b"[" + b" " * settings.GATEWAY_MAX_BODY_BYTES + b"]"

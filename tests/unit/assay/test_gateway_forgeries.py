@@ -83,7 +83,7 @@ FORGERIES: tuple[Callable[[Stage, InferenceRequest, Reply], None], ...] = (
 def test_a_forged_reply_is_refused_audited_and_cancelled(
     stage: Stage, forge: Callable[[Stage, InferenceRequest, Reply], None]
 ) -> None:
-    stage.deployment(behaviour=lambda request, reply: forge(stage, request, reply))
+    stage.deployment(behavior=lambda request, reply: forge(stage, request, reply))
     answer = stage.post(CHAT, stage.key(), json=GOOD)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "reply_forged")
     assert LIE.text not in answer.text
@@ -107,7 +107,7 @@ def test_a_forged_reply_ends_a_stream_with_an_error(stage: Stage) -> None:
     def forge(request: InferenceRequest, reply: Reply) -> None:
         after_a_good_beginning(stage, request, reply)
 
-    stage.deployment(behaviour=forge)
+    stage.deployment(behavior=forge)
     answer = stage.post(CHAT, stage.key(), json={**GOOD, "stream": True})
     assert "reply_forged" in answer.text
     assert LIE.text not in answer.text
@@ -115,7 +115,7 @@ def test_a_forged_reply_ends_a_stream_with_an_error(stage: Stage) -> None:
 
 
 def test_a_worker_without_a_registered_key_is_sent_nothing(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=say_hello)
+    deployment = stage.deployment(behavior=say_hello)
     token = stage.key()
     worker_key_register(worker=f"responder-{deployment.pk}", public_key="")
     stage.notify()
@@ -124,7 +124,7 @@ def test_a_worker_without_a_registered_key_is_sent_nothing(stage: Stage) -> None
 
 
 def test_requests_reach_other_workers_although_one_has_a_bad_key(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=say_hello)
+    deployment = stage.deployment(behavior=say_hello)
     stage.on_node("gpu-1", deployment, say_hello)
     stage.responders[1].stop()
     token = stage.key()
@@ -139,7 +139,7 @@ def test_requests_reach_other_workers_although_one_has_a_bad_key(stage: Stage) -
 
 def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) -> None:
     """It has a new key. The caller is told to ask again, and waits for no deadline."""
-    stage.deployment(behaviour=say_hello)
+    stage.deployment(behavior=say_hello)
     stage.responders[0].restart()
     answer = stage.post(CHAT, stage.key(), json=GOOD)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
@@ -147,7 +147,7 @@ def test_a_request_that_reaches_a_restarted_worker_is_sent_back(stage: Stage) ->
 
 def test_a_request_that_is_sent_back_goes_to_the_worker_that_took_over(stage: Stage) -> None:
     """It is charged once, and its caller notices nothing."""
-    deployment = stage.deployment(behaviour=say_hello)
+    deployment = stage.deployment(behavior=say_hello)
     token, (responder,) = stage.key(), stage.responders
     responder.restart()
     with ThreadPoolExecutor(1) as pool:
@@ -168,7 +168,7 @@ def test_the_brokers_disk_holds_neither_prompts_nor_answers(stage: Stage) -> Non
         reply(Delta("canary-answer", 2))
         reply(Done("stop", prompt_tokens=5, completion_tokens=2))
 
-    stage.deployment(behaviour=answer)
+    stage.deployment(behavior=answer)
     token = stage.key()
     stage.redis.config_set("appendonly", "yes")
     try:
@@ -195,7 +195,7 @@ def decoded(written: bytes) -> list[bytes]:
 
 
 def test_a_node_answers_on_a_stream_of_its_own_and_hears_cancellations(stage: Stage) -> None:
-    deployment = stage.deployment(ready=False, behaviour=None)
+    deployment = stage.deployment(ready=False, behavior=None)
     realm = stage.on_node("gpu-1", deployment, say_hello)
     headers = {"authorization": f"Bearer {stage.key()}"}
     for _ in range(2):
@@ -203,7 +203,7 @@ def test_a_node_answers_on_a_stream_of_its_own_and_hears_cancellations(stage: St
         assert answer.json()["choices"][0]["message"]["content"] == "Hello there"
     assert stage.redis.keys(f"assay:reply:{realm}/*")
     node = stage.responders[-1]
-    node._behaviour = lambda request, reply: None
+    node._behavior = lambda request, reply: None
     with (
         pytest.raises(httpx.ReadTimeout),
         httpx.stream("POST", f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=0.5),
@@ -214,7 +214,7 @@ def test_a_node_answers_on_a_stream_of_its_own_and_hears_cancellations(stage: St
 
 def test_a_reply_of_a_node_that_has_not_the_request_ends_nothing(stage: Stage) -> None:
     """Gateways tell by the stream which node wrote; only that one can."""
-    other = stage.deployment("other", ready=False, behaviour=None)
+    other = stage.deployment("other", ready=False, behavior=None)
     realm = stage.on_node("gpu-2", other, say_hello)
     _, stranger = Wire(realm).open(
         InferenceRequest("req", other.pk, "other", "d" * 64, "assay:reply:x", {})
@@ -227,7 +227,7 @@ def test_a_reply_of_a_node_that_has_not_the_request_ends_nothing(stage: Stage) -
             stage.redis.xadd(stream, entry)
         say_hello(request, reply)
 
-    deployment = stage.deployment(ready=False, behaviour=None)
+    deployment = stage.deployment(ready=False, behavior=None)
     stage.on_node("gpu-1", deployment, meddled)
     headers = {"authorization": f"Bearer {stage.key()}"}
     # The gateway reads the other node's stream, too.
@@ -239,7 +239,7 @@ def test_a_reply_of_a_node_that_has_not_the_request_ends_nothing(stage: Stage) -
 
 def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> None:
     """The next snapshot tells that the deployment is not there."""
-    other = stage.deployment("other", ready=False, behaviour=None)
+    other = stage.deployment("other", ready=False, behavior=None)
     realm = stage.on_node("gpu-2", other, say_hello)
     key = WireKey(settings.WIRE_KEY).of(realm)
 
@@ -255,7 +255,7 @@ def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> No
         assert not expected.early
         say_hello(request, reply)
 
-    stage.deployment(behaviour=meddled)
+    stage.deployment(behavior=meddled)
     headers = {"authorization": f"Bearer {stage.key()}"}
     body = {**GOOD, "model": "other"}
     assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
@@ -264,7 +264,7 @@ def test_a_node_that_never_had_a_request_cannot_send_it_back(stage: Stage) -> No
 
 
 def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     Node.objects.create(
         name="gpu-1", state="enrolled", public_key="5" * 64, created_by=stage.person
     )
@@ -275,12 +275,12 @@ def test_a_node_that_the_gateway_does_not_know_yet_hands_a_request_over(stage: S
 
 def test_a_node_whose_stream_is_read_already_hands_a_request_over(stage: Stage) -> None:
     """It answers for another deployment, and has this one since the newest snapshot."""
-    other = stage.deployment("other", ready=False, behaviour=None)
+    other = stage.deployment("other", ready=False, behavior=None)
     realm = stage.on_node("gpu-1", other, say_hello)
     headers = {"authorization": f"Bearer {stage.key()}"}
     body = {**GOOD, "model": "other"}
     assert httpx.post(f"{stage.url}{CHAT}", json=body, headers=headers).status_code == 200
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     new = Responder(deployment.pk, say_hello, realm)
     stage.responders.append(new)
     check_hand_over(stage, deployment, new)
@@ -288,7 +288,7 @@ def test_a_node_whose_stream_is_read_already_hands_a_request_over(stage: Stage) 
 
 def test_a_silent_node_that_is_placed_gives_a_request_back(stage: Stage) -> None:
     """Its connection to the broker works alone; the caller waits for no deadline."""
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     realm = stage.on_node("gpu-1", deployment, say_hello)
     node = stage.responders[-1]
     assert node.seals.address.startswith(realm)

@@ -142,7 +142,7 @@ def test_two_secrets_of_one_application_share_its_limits(stage: Stage) -> None:
 
 def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(stage: Stage) -> None:
     engine = Endless(stage)
-    stage.deployment(behaviour=engine)
+    stage.deployment(behavior=engine)
     token, other = stage.key(), stage.key()
     stream, bystander = Stream(stage, token), Stream(stage, other)
     changed = change(stage, token, revoked_at=timezone.now())
@@ -165,7 +165,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
         wait_until(lambda: request.request_id in stage.responders[0].cancelled)
         reply(Done("cancelled", prompt_tokens=5, completion_tokens=0))
 
-    stage.deployment(behaviour=think)
+    stage.deployment(behavior=think)
     token = stage.key()
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(stage.post(CHAT, token, json=GOOD)))
@@ -178,7 +178,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
 
 
 def test_a_key_that_expires_cuts_its_streams_without_a_notice(stage: Stage) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     expires_at = timezone.now() + timedelta(seconds=2)
     stream = Stream(stage, stage.key(expires_at=expires_at))
     assert "is expired" in stream.end()
@@ -195,7 +195,7 @@ def test_a_key_that_expires_cuts_its_streams_without_a_notice(stage: Stage) -> N
 def test_a_key_that_is_narrowed_cuts_what_no_longer_fits(
     stage: Stage, columns: dict[str, Any], code: str
 ) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     token = stage.key()
     stream = Stream(stage, token)
     change(stage, token, **columns)
@@ -203,7 +203,7 @@ def test_a_key_that_is_narrowed_cuts_what_no_longer_fits(
 
 
 def test_a_changed_key_that_still_permits_it_leaves_its_streams_alone(stage: Stage) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     token = stage.key()
     stream = Stream(stage, token)
     change(stage, token, networks=["127.0.0.0/8"], allowed_deployments=["writer"])
@@ -214,7 +214,7 @@ def test_a_changed_key_that_still_permits_it_leaves_its_streams_alone(stage: Sta
 
 
 def test_a_release_that_is_withdrawn_cuts_streams_too(stage: Stage) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     stream = Stream(stage, stage.key())
     Release.objects.update(state=ReleaseState.WITHDRAWN)
     stage.redis.publish(SNAPSHOT_CHANNEL, "")
@@ -230,7 +230,7 @@ def test_a_client_that_does_not_read_holds_the_cut_up_no_longer_than_a_second(
             time.sleep(0.001)
         reply(Done("cancelled", prompt_tokens=5, completion_tokens=7))
 
-    stage.deployment(behaviour=shout)
+    stage.deployment(behavior=shout)
     token = stage.key()
     headers = {"authorization": f"Bearer {token}"}
     body = {**GOOD, "stream": True}
@@ -297,7 +297,7 @@ def test_a_reading_that_began_before_the_notice_brings_no_dead_key_back(
 def test_a_changed_key_that_cannot_be_read_is_not_trusted(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     token = stage.key()
     stream = Stream(stage, token)
 

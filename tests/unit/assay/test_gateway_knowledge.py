@@ -118,11 +118,11 @@ def test_a_question_that_the_embedding_model_cannot_read_whole_is_refused(stage:
         message = f"This model's maximum context length is 256 tokens; the input has {words}."
         reply(Failed("context_length_exceeded", message, 400))
 
-    deployed = stage.deployment("embedder", task="embeddings", behaviour=refuse)
+    deployed = stage.deployment("embedder", task="embeddings", behavior=refuse)
     base = knowledge_base(stage, deployed.release.version)
     add(stage, base, LEAVE, "leave")
     index(base)
-    stage.deployment(behaviour=cites)
+    stage.deployment(behavior=cites)
     stage.notify()
     client = stage.client(stage.key(scopes=SCOPES))
     for words in (5_000, 60_000):
@@ -143,7 +143,7 @@ def test_a_question_that_the_embedding_model_cannot_read_whole_is_refused(stage:
 def test_a_chat_is_answered_with_citations_that_open_at_the_passage(
     stage: Stage, handbook: KnowledgeBase
 ) -> None:
-    stage.deployment(behaviour=cites)
+    stage.deployment(behavior=cites)
     answer = stage.client(stage.key(scopes=SCOPES)).chat.completions.create(
         model="writer", messages=QUESTION, extra_body={"knowledge_base": "handbook"}
     )
@@ -177,7 +177,7 @@ def test_a_chat_is_answered_with_citations_that_open_at_the_passage(
 def test_a_stream_sends_citations_in_its_last_chunk_and_no_mark_of_nothing(
     stage: Stage, handbook: KnowledgeBase
 ) -> None:
-    stage.deployment(behaviour=cites)
+    stage.deployment(behavior=cites)
     chunks = list(
         stage.client(stage.key(scopes=SCOPES)).chat.completions.create(
             model="writer",
@@ -197,7 +197,7 @@ def test_a_stream_sends_citations_in_its_last_chunk_and_no_mark_of_nothing(
 def test_a_prompt_with_a_system_message_is_grounded_in_the_question_and_refused_for_free(
     stage: Stage, handbook: KnowledgeBase
 ) -> None:
-    prompt_behind(stage.deployment(behaviour=cites))
+    prompt_behind(stage.deployment(behavior=cites))
     stage.notify()
     key = stage.key(scopes=SCOPES)
     body = {"model": "writer", "messages": QUESTION, "knowledge_base": "handbook"}
@@ -212,7 +212,7 @@ def test_a_prompt_with_a_system_message_is_grounded_in_the_question_and_refused_
 
 
 def test_a_passage_cannot_close_its_delimiter(stage: Stage, handbook: KnowledgeBase) -> None:
-    stage.deployment(behaviour=cites)
+    stage.deployment(behavior=cites)
     add(stage, handbook, INJECTED, "injected")
     index(handbook)
     stage.notify()
@@ -244,7 +244,7 @@ def test_a_text_in_many_documents_leaves_room_for_others(
 def test_a_batch_holds_no_passage_that_is_more_sensitive_than_its_file(
     stage: Stage, handbook: KnowledgeBase
 ) -> None:
-    stage.deployment(behaviour=cites)
+    stage.deployment(behavior=cites)
     client = stage.client(stage.key(scopes=[*SCOPES, "file:create", "file:view"]))
     body = {"model": "writer", "messages": QUESTION, "knowledge_base": "handbook"}
     asked = [line("a", body=body), line("b", body={**body, "max_passages": 1})]
@@ -269,7 +269,7 @@ def test_a_recalled_document_is_not_found_from_the_next_request_on_and_cuts_what
         go_on.wait(20)
         reply(Done("stop", 5, 1, units=6))
 
-    stage.deployment(behaviour=hesitates)
+    stage.deployment(behavior=hesitates)
     client = stage.client(stage.key(scopes=SCOPES), strict=False)
     answers: list[Any] = []
 
@@ -299,7 +299,7 @@ def test_a_recalled_document_is_not_found_from_the_next_request_on_and_cuts_what
 
 
 def test_another_departments_base_does_not_exist(stage: Stage, handbook: KnowledgeBase) -> None:
-    stage.deployment(departments=("finance",), behaviour=cites)
+    stage.deployment(departments=("finance",), behavior=cites)
     client = stage.client(stage.key("finance", scopes=SCOPES))
     assert client.vector_stores.list().data == []
     for ask in (
@@ -327,7 +327,7 @@ def test_a_shared_base_answers_without_restricted_documents(
         theirs.vector_stores.search("handbook", query="leave")
     # They may search, and no deployment that they may use embeds their question.
     assert (refused.value.status_code, refused.value.code) == (409, "embedding_not_served")
-    stage.deployment("theirs", task="embeddings", departments=("finance",), behaviour=embed)
+    stage.deployment("theirs", task="embeddings", departments=("finance",), behavior=embed)
     found = theirs.vector_stores.search("handbook", query="restricted days of leave")
     assert "secret.txt" not in [each.filename for each in found.data]
     ours = stage.client(stage.key(scopes=SCOPES))
@@ -380,8 +380,8 @@ def test_a_right_that_ends_during_the_search_is_not_used(
     monkeypatch.setattr(index_cache, "best_rows", slow_search)
     handbook.departments.add(stage.department("finance"))
     changed(handbook)
-    stage.deployment("theirs", task="embeddings", departments=("finance",), behaviour=embed)
-    stage.deployment(departments=("finance",), behaviour=cites)
+    stage.deployment("theirs", task="embeddings", departments=("finance",), behavior=embed)
+    stage.deployment(departments=("finance",), behavior=cites)
     client = stage.client(stage.key("finance", scopes=SCOPES), strict=False)
     refused: list[APIStatusError] = []
 
@@ -444,7 +444,7 @@ def test_the_quota_holds_for_the_question_as_for_the_answer(
     stage: Stage, handbook: KnowledgeBase
 ) -> None:
     stage.limit("requests_per_minute", 1)
-    stage.deployment(behaviour=cites)
+    stage.deployment(behavior=cites)
     with pytest.raises(APIStatusError) as refused:
         stage.client(stage.key(scopes=SCOPES)).chat.completions.create(
             model="writer", messages=QUESTION, extra_body={"knowledge_base": "handbook"}

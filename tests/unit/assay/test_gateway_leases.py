@@ -20,7 +20,7 @@ __all__ = ["stage"]
 
 
 def test_when_the_controller_is_dead_serving_ends_with_the_lease(stage: Stage) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     token = stage.key()
     ends = timezone.now() + timedelta(seconds=2)
     ServingLease.objects.update(servable_until=ends)
@@ -47,7 +47,7 @@ def test_a_deployment_without_a_lease_does_not_serve(stage: Stage) -> None:
 
 
 def test_a_release_that_cannot_be_read_ends_itself_alone(stage: Stage) -> None:
-    bad = stage.deployment("bad", behaviour=None)
+    bad = stage.deployment("bad", behavior=None)
     stage.deployment()
     Release.objects.filter(pk=bad.release_id).update(dossier={}, dossier_digest=json_digest({}))
     stage.notify()

@@ -98,7 +98,7 @@ def test_every_subject_has_limits_and_the_answer_names_the_one_that_stopped(stag
     def cost_device_time(request: InferenceRequest, reply: Reply) -> None:
         reply(Done("stop", prompt_tokens=5, completion_tokens=3, device_ms=40))
 
-    stage.deployment(behaviour=cost_device_time)
+    stage.deployment(behavior=cost_device_time)
     Price.objects.create(deployment="writer", prompt=10**6, completion=2 * 10**6, device_second=500)
     everyone: dict[str, Any] = {"department": None}
     QuotaLimit.objects.create(kind="money_per_month", limit=60, **everyone)
@@ -112,11 +112,11 @@ def test_every_subject_has_limits_and_the_answer_names_the_one_that_stopped(stag
     refused = stage.post(CHAT, token, json={**GOOD, "max_tokens": 20})
     assert refused.status_code == 429
     assert refused.headers["x-should-retry"] == "false"
-    assert refused.headers["x-assay-limit"] == "organisation money_per_month"
+    assert refused.headers["x-assay-limit"] == "organization money_per_month"
     assert "The organization is limited to 0.00006 EUR per month" in refused.text
-    assert stage.entries(2)[1].limit == "organisation money_per_month"
+    assert stage.entries(2)[1].limit == "organization money_per_month"
     counts = read_counts(
-        [("organisation", "money_per_month"), ("deployment:writer", "gpu_seconds_per_month")]
+        [("organization", "money_per_month"), ("deployment:writer", "gpu_seconds_per_month")]
     ).counts
     assert [(count.used, count.reserved) for count in counts] == [(31, 0), (40, 0)]
 
@@ -140,7 +140,7 @@ def test_slots_for_simultaneous_requests_come_free_again(stage: Stage) -> None:
         release.wait(20)
         say_hello(request, reply)
 
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     stage.limit("concurrent_requests", 2)
     token = stage.key()
     with ThreadPoolExecutor(2) as pool:
@@ -159,7 +159,7 @@ def test_a_client_that_hangs_up_cancels_the_work_and_is_settled_once(stage: Stag
         wait_until(lambda: request.request_id in stage.responders[0].cancelled)
         reply(Done("cancelled", prompt_tokens=5, completion_tokens=4))
 
-    stage.deployment(behaviour=until_cancelled)
+    stage.deployment(behavior=until_cancelled)
     stage.limit("tokens_per_day", 1000)
     stage.limit("concurrent_requests", 1)
     headers = {"authorization": f"Bearer {stage.key()}"}
@@ -178,7 +178,7 @@ def test_a_client_that_hangs_up_cancels_the_work_and_is_settled_once(stage: Stag
 
 def test_a_worker_that_stays_silent_runs_into_the_deadline(stage: Stage, settings: Any) -> None:
     settings.GATEWAY_REQUEST_TIMEOUT_S = 1
-    stage.deployment(behaviour=lambda request, reply: None)
+    stage.deployment(behavior=lambda request, reply: None)
     response = stage.post(CHAT, stage.key(), json=GOOD)
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
     (entry,) = stage.entries()
@@ -193,7 +193,7 @@ def test_a_failure_inside_a_stream_is_an_event_of_it(stage: Stage) -> None:
         reply(Failed("engine_failed", "The engine broke down.", 500))
 
     started = threading.Event()
-    stage.deployment(behaviour=break_down)
+    stage.deployment(behavior=break_down)
     stream = stage.client(stage.key()).chat.completions.create(
         model="writer", messages=HI, stream=True
     )
@@ -218,7 +218,7 @@ def test_a_stream_that_waits_is_kept_alive(stage: Stage, monkeypatch: pytest.Mon
 
     heard = threading.Event()
     monkeypatch.setattr(execution, "KEEPALIVE_S", 0.02)
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     headers = {"authorization": f"Bearer {stage.key()}"}
     body = {**GOOD, "stream": True}
     with httpx.stream("POST", f"{stage.url}{CHAT}", json=body, headers=headers) as response:
@@ -237,12 +237,12 @@ def test_one_bad_entry_on_the_reply_stream_costs_no_other_request_its_answer(
         stage.redis.xadd(request.reply_stream, {"nothing": "at all"})
         say_hello(request, reply)
 
-    stage.deployment(behaviour=stutter)
+    stage.deployment(behavior=stutter)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 200
 
 
 def test_a_store_that_takes_no_writes_lets_no_request_through(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("requests_per_minute", 5)
     token = stage.key()
     stage.redis.config_set("maxmemory", 1)
@@ -258,7 +258,7 @@ def test_a_store_that_takes_no_writes_lets_no_request_through(stage: Stage) -> N
 
 
 def test_a_request_that_the_broker_does_not_take_costs_nothing(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("requests_per_minute", 1)
     token = stage.key()
     # Of the wrong type, so that the broker refuses to push on it.
@@ -275,7 +275,7 @@ def test_a_request_that_the_broker_does_not_take_costs_nothing(stage: Stage) -> 
 def test_a_request_beyond_the_queues_bound_is_refused_and_costs_nothing(
     stage: Stage, settings: Any
 ) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("requests_per_minute", 2)
     token, queue = stage.key(), deployment_queue(deployment.pk)
     settings.GATEWAY_QUEUE_MAX = 1
@@ -293,7 +293,7 @@ def test_a_request_beyond_the_queues_bound_is_refused_and_costs_nothing(
 
 
 def test_a_request_that_a_limit_stops_reaches_no_queue(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("tokens_per_minute", 1)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 429
     assert stage.redis.exists(deployment_queue(deployment.pk)) == 0

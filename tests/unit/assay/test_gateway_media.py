@@ -202,7 +202,7 @@ def test_small_bodies_on_a_shared_path_wait_for_no_place_of_media(
     stage.deployment(
         "minilm",
         task="embeddings",
-        behaviour=lambda request, reply: reply(Done("stop", 1, 0, results=[[1.0]])),
+        behavior=lambda request, reply: reply(Done("stop", 1, 0, results=[[1.0]])),
     )
     token = stage.key()
     monkeypatch.setattr(gateway_media, "AT_ONCE_PER_KEY", 0)
@@ -224,7 +224,7 @@ def test_a_small_image_on_a_shared_path_travels_by_reference_and_is_removed(stag
         seen.extend(media_open(each).read() for each in references)
         reply(Done("stop", 0, 0, results=[[0.5], [0.25]], units=2))
 
-    stage.deployment("clip", task="zero-shot-image-classification", behaviour=answer)
+    stage.deployment("clip", task="zero-shot-image-classification", behavior=answer)
     url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
     token = stage.key()
     body = {"model": "clip", "input": ["a bag", {"image": url}]}

@@ -50,7 +50,7 @@ def answer(request: InferenceRequest, reply: Any) -> None:
 @pytest.fixture
 def sorter(stage: Stage) -> Stage:
     """A deployment that classifies images, metered in images."""
-    stage.deployment("sorter", task="image-classification", behaviour=answer)
+    stage.deployment("sorter", task="image-classification", behavior=answer)
     return stage
 
 
@@ -101,7 +101,7 @@ def test_a_request_reserves_in_the_end_what_its_file_turns_out_to_be(stage: Stag
         seen.append(reserved(*limits))
         reply(Done("stop", 0, 0, results=[[{"label": "cat", "score": 1.0}]], units=2))
 
-    stage.deployment("listener", task="audio-classification", behaviour=listen)
+    stage.deployment("listener", task="audio-classification", behavior=listen)
     token = stage.key()
     # Its first second fits, the others do not.
     long = send(stage, token, sound(3.5), LISTENER)
@@ -180,7 +180,7 @@ def test_a_department_with_many_keys_keeps_no_other_waiting(
     """All of its keys send files that take long; a place is left to others at any time."""
     stage.deployment(
         "sorter-2", task="image-classification", departments=("finance", "clinical"),
-        behaviour=answer,
+        behavior=answer,
     )  # fmt: skip
     desk = stage.application.gateway.start().media
     monkeypatch.setattr(desk.decoders._places, "_wait_s", 0.2)

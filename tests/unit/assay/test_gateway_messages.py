@@ -14,7 +14,7 @@ from django.utils import timezone
 from governance.keys.models import ApiKey
 from governance.quotas.models import Price
 from governance.usage.records import UsageEntry
-from tests.unit.assay.gateway_support import Behaviour, Stage, stage
+from tests.unit.assay.gateway_support import Behavior, Stage, stage
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]
@@ -116,7 +116,7 @@ def test_a_streamed_message_is_charged_and_states_its_tokens(stage: Stage) -> No
 
 
 def test_a_call_and_its_result_go_back_and_forth(stage: Stage) -> None:
-    stage.deployment(behaviour=call_weather)
+    stage.deployment(behavior=call_weather)
     messages = client(stage, stage.key()).messages
     whole = messages.create(
         model="writer",
@@ -170,7 +170,7 @@ def test_the_reason_of_the_end_names_the_stop_sequence_or_the_limit(stage: Stage
         ended = Done("stop", 4, 1, stop="END") if request.options.get("stop") else None
         reply(ended or Done("length", 4, 1))
 
-    stage.deployment(behaviour=stop)
+    stage.deployment(behavior=stop)
     messages = client(stage, stage.key()).messages
     ended = messages.create(model="writer", max_tokens=1, messages=HI, stop_sequences=["END"])
     cut = messages.create(model="writer", max_tokens=1, messages=HI)
@@ -186,7 +186,7 @@ def test_tokens_are_counted_without_being_charged(stage: Stage) -> None:
         admitted.append(UsageEntry.decode(text))
         reply(Done("length", 7, 0, units=7))
 
-    stage.deployment(behaviour=count)
+    stage.deployment(behavior=count)
     counted = client(stage, stage.key()).messages.count_tokens(
         model="writer", messages=HI, system="Be brief.", tools=[WEATHER]
     )
@@ -318,7 +318,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(stage: St
         reply(Delta("One", 1))
         reply(Failed("worker_lost", "The worker died.", 502))
 
-    stage.deployment(behaviour=fail)
+    stage.deployment(behavior=fail)
     messages = client(stage, stage.key()).messages
     with pytest.raises(anthropic.APIStatusError, match="The worker died"):  # noqa: SIM117
         with messages.stream(model="writer", max_tokens=9, messages=HI) as stream:
@@ -327,7 +327,7 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(stage: St
     assert entry.completion_tokens == 1
 
 
-def endless(stage: Stage) -> Behaviour:
+def endless(stage: Stage) -> Behavior:
     """Words until the request is cancelled."""
 
     def answer(request: InferenceRequest, reply: Any) -> None:
@@ -351,7 +351,7 @@ def revoke_after_some(stage: Stage, stream: Any) -> None:
 
 
 def test_a_revoked_key_cuts_a_running_stream(stage: Stage) -> None:
-    stage.deployment(behaviour=endless(stage))
+    stage.deployment(behavior=endless(stage))
     messages = client(stage, stage.key()).messages
     with (
         messages.stream(model="writer", max_tokens=5_000, messages=HI) as stream,
@@ -364,7 +364,7 @@ def test_a_revoked_key_cuts_a_running_stream(stage: Stage) -> None:
 
 
 def test_closing_a_stream_cancels_and_charges_what_was_made(stage: Stage) -> None:
-    stage.deployment(behaviour=endless(stage))
+    stage.deployment(behavior=endless(stage))
     messages = client(stage, stage.key()).messages
     with messages.stream(model="writer", max_tokens=5_000, messages=HI) as stream:
         for event in stream:

@@ -56,7 +56,7 @@ def test_what_a_dead_gateway_leaves_is_settled_once_with_what_is_known(
         reply(Delta("Hi", 1))
         reply(Done("stop", prompt_tokens=5, completion_tokens=3))
 
-    stage.deployment(behaviour=note)
+    stage.deployment(behavior=note)
     Price.objects.create(deployment="writer", prompt=10**6, completion=2 * 10**6)
     if limited:
         stage.limit("tokens_per_day", 1000)
@@ -95,14 +95,14 @@ def test_what_still_runs_is_left_to_its_gateway(stage: Stage) -> None:
         assert orphans_settle() == 0
         reply(Done("stop", prompt_tokens=5, completion_tokens=3))
 
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 200
     (entry,) = stage.entries()
     assert entry.outcome == "ok"
 
 
 def test_what_is_refused_or_not_published_leaves_no_admission(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=None)
+    deployment = stage.deployment(behavior=None)
     stage.limit("requests_per_minute", 1)
     token = stage.key()
     stage.redis.set(f"deployment.{deployment.pk}", "not a list")

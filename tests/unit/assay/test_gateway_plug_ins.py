@@ -97,7 +97,7 @@ def ask(stage: Stage, key: str, word: str) -> httpx.Response:
 def test_code_that_hangs_or_raises_anything_fails_its_own_request(
     stage: Stage, word: str, late: bool
 ) -> None:
-    stage.deployment("thing", task="hostile", behaviour=works)
+    stage.deployment("thing", task="hostile", behavior=works)
     key = stage.key()
     ENDED.clear()
     answer = ask(stage, key, f"x {word}" if late else word)
@@ -111,7 +111,7 @@ def test_code_that_hangs_or_raises_anything_fails_its_own_request(
 
 
 def test_calls_that_never_end_take_no_more_than_their_places(stage: Stage) -> None:
-    stage.deployment("thing", task="hostile", behaviour=works)
+    stage.deployment("thing", task="hostile", behavior=works)
     key = stage.key()
     answers = [ask(stage, key, "sleep") for _ in range(3)]
     assert {each.status_code for each in answers} == {503}

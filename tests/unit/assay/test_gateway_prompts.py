@@ -108,7 +108,7 @@ def test_virtual_tokens_are_reserved_for_each_prompt_of_a_completion() -> None:
 
 
 def test_a_prompt_that_cannot_be_read_does_not_serve(stage: Stage) -> None:
-    made = stage.deployment(behaviour=None)
+    made = stage.deployment(behavior=None)
     prompt_behind(made)
     assert read_snapshot().deployments["writer"].own_prompt.document is not None
     version = made.release.version

@@ -29,7 +29,7 @@ def recall(stage: Stage, version: ModelVersion) -> Recalled:
 
 
 def test_a_recall_cuts_what_runs_with_an_error_and_refuses_what_comes(stage: Stage) -> None:
-    deployment = stage.deployment(behaviour=Endless(stage))
+    deployment = stage.deployment(behavior=Endless(stage))
     token = stage.key()
     stream = Stream(stage, token)
     # Its notice is enough: nobody publishes another one here.
@@ -46,7 +46,7 @@ def test_a_recall_cuts_what_runs_with_an_error_and_refuses_what_comes(stage: Sta
 def test_what_runs_is_cut_also_when_the_deployment_stopped_before_it_was_heard(
     stage: Stage,
 ) -> None:
-    deployment = stage.deployment(behaviour=Endless(stage))
+    deployment = stage.deployment(behavior=Endless(stage))
     stream = Stream(stage, stage.key())
     # Notices go out after the commit: the gateway never reads it recalled and still live.
     with transaction.atomic():

@@ -182,7 +182,7 @@ def test_another_departments_deployment_does_not_exist(stage: Stage) -> None:
 def test_a_deployment_that_may_be_seen_but_not_used_is_refused_with_the_reason(
     stage: Stage,
 ) -> None:
-    stage.deployment(visibility="organisation")
+    stage.deployment(visibility="organization")
     response = stage.post(CHAT, stage.key("finance"), json=GOOD)
     error = error_of(response)
     assert (response.status_code, error["code"]) == (403, "policy_denied")
@@ -242,7 +242,7 @@ def test_without_a_ready_replica_the_client_is_told_when_to_come_back(stage: Sta
 
 def test_what_the_engine_refuses_reaches_the_client_with_its_status(stage: Stage) -> None:
     stage.deployment(
-        behaviour=lambda request, reply: reply(
+        behavior=lambda request, reply: reply(
             Failed("context_length_exceeded", "The prompt has 9,000 tokens.", 400)
         )
     )
@@ -261,7 +261,7 @@ def test_an_answer_that_is_refused_before_a_byte_of_it_was_sent_costs_nothing(
     stage: Stage, stream: bool
 ) -> None:
     """Computed work counts on limits per minute, so that refusals are no free work."""
-    stage.deployment(behaviour=lambda request, reply: reply(LATE))
+    stage.deployment(behavior=lambda request, reply: reply(LATE))
     stage.limit("tokens_per_minute", 10_000)
     stage.limit("tokens_per_day", 10_000)
     refused = stage.post(CHAT, stage.key(), json={**GOOD, "stream": stream})
@@ -275,11 +275,11 @@ def test_an_answer_that_is_refused_before_a_byte_of_it_was_sent_costs_nothing(
 
 
 def test_a_stream_that_is_refused_after_its_beginning_costs_what_was_sent(stage: Stage) -> None:
-    def behaviour(request: Any, reply: Any) -> None:
+    def behavior(request: Any, reply: Any) -> None:
         reply(Delta("Hello", 1))
         reply(LATE)
 
-    stage.deployment(behaviour=behaviour)
+    stage.deployment(behavior=behavior)
     answer = stage.post(CHAT, stage.key(), json={**GOOD, "stream": True})
     assert answer.status_code == 200
     assert "schema_too_complex" in answer.text
@@ -291,7 +291,7 @@ def test_a_request_that_does_not_fit_what_was_computed_costs_nothing(stage: Stag
     stage.deployment(
         "vectors",
         task="embeddings",
-        behaviour=lambda request, reply: reply(Done("stop", 5, 0, results=[[1.0, 0.0]], units=5)),
+        behavior=lambda request, reply: reply(Done("stop", 5, 0, results=[[1.0, 0.0]], units=5)),
     )
     body = {"model": "vectors", "input": "a", "dimensions": 3}
     refused = stage.post("/v1/embeddings", stage.key(), json=body)

@@ -61,7 +61,7 @@ def test_no_two_run_at_the_same_time(stage: Stage) -> None:
         reply(Delta("Hello", 1))
         reply(Done("stop", 5, 1))
 
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     token = stage.key()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(stage.post, CHAT, token, json=GOOD, headers=SAME)
@@ -85,7 +85,7 @@ def test_a_key_is_its_requests_however_long_that_takes(
         let.wait(60)
         reply(Done("stop", 5, 1))
 
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     token = stage.key()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(stage.post, CHAT, token, json=GOOD, headers=SAME)
@@ -110,7 +110,7 @@ def test_a_request_that_ends_leaves_the_key_of_another_alone(stage: Stage) -> No
         let.wait(60)
         reply(Failed("engine_stopped", "The engine broke."))
 
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     token = stage.key()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(stage.post, CHAT, token, json=GOOD, headers=SAME)
@@ -129,7 +129,7 @@ def test_what_was_refused_or_failed_may_be_tried_again(stage: Stage) -> None:
     def fail_once(request: Any, reply: Any) -> None:
         reply(answers.pop(0))
 
-    stage.deployment(behaviour=fail_once)
+    stage.deployment(behavior=fail_once)
     token = stage.key()
     refused = stage.post(CHAT, token, json={**GOOD, "max_tokens": 0}, headers=SAME)
     failed = stage.post(CHAT, token, json=GOOD, headers=SAME)
@@ -148,7 +148,7 @@ def test_a_stream_that_breaks_may_be_tried_again(stage: Stage) -> None:
         reply(Delta("Hel", 1))
         reply(ends.pop(0))
 
-    stage.deployment(behaviour=break_once)
+    stage.deployment(behavior=break_once)
     client = stage.client(stage.key()).chat.completions
     body: Any = {"model": "writer", "messages": HI, "stream": True, "extra_headers": SAME}
     with pytest.raises(openai.APIError):
@@ -166,7 +166,7 @@ def test_a_caller_who_hung_up_may_ask_again(stage: Stage) -> None:
         let.wait(60)
         reply(Done("stop", 5, 1))
 
-    stage.deployment(behaviour=wait)
+    stage.deployment(behavior=wait)
     headers = {"Authorization": f"Bearer {stage.key()}", **SAME}
     url, body = f"{stage.url}{CHAT}", {**GOOD, "stream": True}
     with httpx.stream("POST", url, json=body, headers=headers) as answer:

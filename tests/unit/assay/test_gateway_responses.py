@@ -114,7 +114,7 @@ def test_a_call_and_its_result_go_on_from_a_stored_response(stage: Stage) -> Non
             reply(Delta("Rain.", 1))
             reply(Done("stop", 9, 1))
 
-    stage.deployment(behaviour=call)
+    stage.deployment(behavior=call)
     keep()
     responses = stage.client(stage.key()).responses
     first = responses.create(model="writer", input="Rain?", tools=TOOLS)
@@ -144,7 +144,7 @@ def test_a_call_that_the_length_cut_off_is_left_out_of_what_goes_on(stage: Stage
             reply(Delta("Again?", 2))
             reply(Done("stop", 9, 2))
 
-    stage.deployment(behaviour=cut)
+    stage.deployment(behavior=cut)
     keep()
     responses = stage.client(stage.key()).responses
     first = responses.create(model="writer", input="Weather?", tools=TOOLS)
@@ -250,7 +250,7 @@ def test_a_response_without_an_answer_is_failed_and_cannot_be_continued(stage: S
     def fail(request: InferenceRequest, reply: Any) -> None:
         reply(Failed("engine_error", "The model failed.", 500))
 
-    stage.deployment(behaviour=fail)
+    stage.deployment(behavior=fail)
     keep()
     token = stage.key()
     body = {"model": "writer", "input": "Hi"}

@@ -75,8 +75,8 @@ def embeds(request: InferenceRequest, reply: Reply) -> None:
 
 
 def test_each_deployment_is_read_by_the_endpoint_of_its_task(stage: Stage) -> None:
-    stage.deployment("words", task="embeddings", behaviour=embeds)
-    stage.deployment("sums", task="number-embeddings", behaviour=adds)
+    stage.deployment("words", task="embeddings", behavior=embeds)
+    stage.deployment("sums", task="number-embeddings", behavior=adds)
     key = stage.key()
     words = stage.post(PATH, key, json={"model": "words", "input": "a"})
     assert (words.status_code, words.json()["data"][0]["embedding"]) == (200, [1.0])
@@ -97,7 +97,7 @@ def test_a_deployment_of_a_third_task_is_refused_with_its_own_path(stage: Stage)
 def test_a_deployment_that_the_key_may_not_know_of_looks_like_none(
     stage: Stage, body: dict[str, Any]
 ) -> None:
-    stage.deployment("sums", task="number-embeddings", departments=("finance",), behaviour=adds)
+    stage.deployment("sums", task="number-embeddings", departments=("finance",), behavior=adds)
     key = stage.key()
     hidden, none = (
         stage.post(PATH, key, json={"model": name, **body}) for name in ("sums", "nope")

@@ -21,7 +21,7 @@ def test_a_reading_takes_the_same_queries_however_much_there_is(
     stage: Stage, django_assert_num_queries: Any
 ) -> None:
     for name in ("one", "two", "three"):
-        stage.deployment(name, behaviour=None)
+        stage.deployment(name, behavior=None)
         stage.key()
     stage.limit("tokens_per_day", 5)
     # The dossiers are known since the gateway's own readings, so that none is read again.
@@ -33,7 +33,7 @@ def test_a_reading_takes_the_same_queries_however_much_there_is(
 
 
 def test_a_replica_counts_while_it_lives_and_has_loaded_the_approved_bytes(stage: Stage) -> None:
-    stage.deployment(behaviour=None)
+    stage.deployment(behavior=None)
     assert read_snapshot().deployments["writer"].ready_until > timezone.now().timestamp()
     Replica.objects.update(loaded_digest="e" * 64)
     assert read_snapshot().deployments["writer"].ready_until == 0
@@ -42,7 +42,7 @@ def test_a_replica_counts_while_it_lives_and_has_loaded_the_approved_bytes(stage
 
 
 def test_a_stopped_deployment_is_gone(stage: Stage) -> None:
-    stage.deployment(behaviour=None)
+    stage.deployment(behavior=None)
     Deployment.objects.update(state="stopped")
     assert read_snapshot().deployments == {}
 

@@ -102,11 +102,11 @@ def test_a_word_reaches_the_worker_and_what_was_cut_is_marked(
 ) -> None:
     cut = side != "none"
 
-    def behaviour(request: InferenceRequest, reply: Reply) -> None:
+    def behavior(request: InferenceRequest, reply: Reply) -> None:
         counts = {"cut_inputs": 2, "cut_tokens": 300} if cut else {}
         reply(Done("stop", 5, 0, results=RESULTS[task], units=5, **counts))
 
-    stage.deployment("m", task=task, behaviour=behaviour)
+    stage.deployment("m", task=task, behavior=behavior)
     answer = stage.post(path, stage.key(), json={**body, **words})
     assert answer.status_code == 200, answer.text
     (sent,) = stage.responders[0].requests

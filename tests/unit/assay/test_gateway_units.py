@@ -29,7 +29,7 @@ __all__ = ["stage"]
 pytestmark = pytest.mark.sweep
 
 MINUTE = Limit("department:b", "images_per_minute", 100)
-DAY = Limit("organisation", "images_per_day", 100)
+DAY = Limit("organization", "images_per_day", 100)
 MONTH = Limit("key:a", "images_per_month", 1000)
 IMAGES = (MINUTE, DAY, MONTH)
 TOKENS = (
@@ -132,7 +132,7 @@ def painter(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A deployment of a task in images. None of the tasks that ship is one yet."""
     monkeypatch.setattr("assay.gateway.snapshot.task_unit", lambda task: Unit.IMAGES)
     Price.objects.create(deployment="painter", prompt=10**9, units={"images": 40_000})
-    stage.deployment("painter", behaviour=draw)
+    stage.deployment("painter", behavior=draw)
     return stage
 
 
@@ -173,7 +173,7 @@ def test_a_worker_that_keeps_silent_leaves_the_most_that_the_request_can_cost(
     painter: Stage, settings: Any
 ) -> None:
     settings.GATEWAY_REQUEST_TIMEOUT_S = 1
-    painter.deployment("silent", behaviour=lambda request, reply: None)
+    painter.deployment("silent", behavior=lambda request, reply: None)
     answer = painter.post(CHAT, painter.key(), json={**GOOD, "model": "silent"})
     assert answer.status_code == 504
     (used,) = painter.entries()
@@ -190,7 +190,7 @@ def test_a_request_in_images_whose_gateway_dies_is_charged_the_most_that_it_can_
         admitted.append(painter.redis.hgetall("assay:quota:admitted"))
         draw(request, reply)
 
-    painter.deployment("noting", behaviour=note)
+    painter.deployment("noting", behavior=note)
     assert painter.post(CHAT, painter.key(), json={**GOOD, "model": "noting"}).status_code == 200
     ((request_id, text),) = admitted[0].items()
     painter.redis.delete("assay:quota:settled:" + request_id.decode(), USAGE_STREAM)
@@ -205,7 +205,7 @@ def test_a_request_in_images_whose_gateway_dies_is_charged_the_most_that_it_can_
 def test_a_worker_that_reports_less_than_nothing_is_not_believed(painter: Stage) -> None:
     painter.limit("images_per_minute", 50)
     painter.deployment(
-        "giver", behaviour=lambda request, reply: reply(Done("stop", 0, 0, units=-1000))
+        "giver", behavior=lambda request, reply: reply(Done("stop", 0, 0, units=-1000))
     )
     answer = painter.post(CHAT, painter.key(), json={**GOOD, "model": "giver"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "reply_forged")
@@ -218,7 +218,7 @@ def test_an_answer_that_breaks_after_it_began_is_charged_as_reserved(painter: St
         reply(Delta("x", 1))
         reply(Failed("engine_failed", "It broke."))
 
-    painter.deployment("broken", behaviour=breaks)
+    painter.deployment("broken", behavior=breaks)
     assert painter.post(CHAT, painter.key(), json={**GOOD, "model": "broken"}).status_code == 500
     (used,) = painter.entries()
     assert (used.unit, used.units, used.completion_tokens) == ("images", 9, 0)

@@ -48,7 +48,7 @@ def test_a_stream_whose_worker_dies_ends_with_an_error_and_is_settled(stage: Sta
         for _ in range(8):
             reply(Delta("word ", 1))
 
-    stage.deployment(behaviour=begin)
+    stage.deployment(behavior=begin)
     stage.limit("concurrent_requests", 1)
     stream = Stream(stage, stage.key())
     stage.responders[0].die()
@@ -67,7 +67,7 @@ def test_before_the_first_byte_it_is_an_error_of_its_own(stage: Stage, taken: bo
             reply(Taken())
         stage.responders[0].die()
 
-    stage.deployment(behaviour=begin)
+    stage.deployment(behavior=begin)
     answer = stage.post(CHAT, stage.key(), json=GOOD)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "worker_lost")
     (entry,) = stage.entries()
@@ -80,7 +80,7 @@ def test_the_death_of_one_worker_ends_nothing_that_another_answers(stage: Stage)
         say_hello(request, reply)
 
     seen: list[bool] = []
-    deployment = stage.deployment(behaviour=answer_late)
+    deployment = stage.deployment(behavior=answer_late)
     dead = "ab" * 32
     second_worker(deployment, dead)
     stage.notify()
@@ -107,5 +107,5 @@ def test_a_sign_of_life_that_a_flush_took_ends_nothing(
         say_hello(request, reply)
 
     monkeypatch.setattr(worker_watch, "PATIENCE_S", 20)
-    stage.deployment(behaviour=answer_late)
+    stage.deployment(behavior=answer_late)
     assert stage.post(CHAT, stage.key(), json=GOOD).status_code == 200

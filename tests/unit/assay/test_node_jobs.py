@@ -59,7 +59,7 @@ def intake_job() -> Job:
     intake = Intake.objects.create(
         model=model,
         source="a supplier",
-        licence="MIT",
+        license="MIT",
         files=[
             {"name": name, "size": len(content), "sha256": sha256(content)}
             for name, content in DELIVERED.items()

@@ -164,7 +164,7 @@ def test_the_secret_is_kept_only_as_an_hmac(stage: Stage) -> None:
 
 @pytest.mark.parametrize("end", ["sign out", "deactivate", "revoke", "epoch", "flush", "role"])
 def test_a_token_ends_with_what_it_rests_on(stage: Stage, end: str) -> None:
-    stage.deployment(behaviour=Endless(stage))
+    stage.deployment(behavior=Endless(stage))
     browser = Browser(stage, member(stage))
     token, cookie = browser.token(), browser.cookie
     headers = {"authorization": f"Bearer {token}", "cookie": cookie}
@@ -372,7 +372,7 @@ def test_a_token_is_not_made_without_a_session_or_from_another_site(stage: Stage
 
 
 def test_a_snapshot_takes_as_many_queries_for_three_tokens_as_for_one(stage: Stage) -> None:
-    stage.deployment(behaviour=None)
+    stage.deployment(behavior=None)
     person = member(stage)
     queries = []
     for tokens in (1, 3):

@@ -33,7 +33,7 @@ def test_a_comment_is_recorded_and_the_page_comes_back(company: Company) -> None
 
 
 def test_a_refused_decision_says_why_and_is_audited(company: Company) -> None:
-    response = decide(signed_in(company.enzo), company, verdict="approve", speciality="compliance")
+    response = decide(signed_in(company.enzo), company, verdict="approve", specialty="compliance")
 
     assert response.status_code == 403
     assert 'role="alert"' in response.content.decode()

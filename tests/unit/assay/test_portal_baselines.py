@@ -23,11 +23,11 @@ def measured(company: Company, **changes: Any) -> Evaluation:
     clara, model = company.people["clara"], company.sentiment
     tuned = ModelVersion.objects.create(
         model=model, number=7, kind="base", digest="7" * 64, manifest={"files": []},
-        size_bytes=9, licence="MIT", created_by=clara,
+        size_bytes=9, license="MIT", created_by=clara,
     )  # fmt: skip
     dataset = Dataset.objects.create(
         name="films", department=model.department, task=model.task, classification="public",
-        licence="MIT", created_by=clara,
+        license="MIT", created_by=clara,
     )  # fmt: skip
     rows = DatasetVersion.objects.create(
         dataset=dataset, number=1, digest="8" * 64, rows=40, size_bytes=9, schema={},

@@ -178,7 +178,7 @@ def test_a_lead_asks_which_limit_stops_a_key(
     for words in ("25.00 EUR per month", "100 tokens per day", "60 requests per minute"):
         assert words in html
     month = f"{timezone.now():%Y-%m}"
-    redis.hset(f"assay:quota:month:{month}:organisation", "money", 25_000_000)
+    redis.hset(f"assay:quota:month:{month}:organization", "money", 25_000_000)
     assert "<strong>The organization</strong> has no room" in page(signed_in(company.enzo), address)
     page(signed_in(company.clara), address, 400)
     page(signed_in(company.enzo), "/budgets/which?key=x", 400)
@@ -188,7 +188,7 @@ def test_an_admin_sets_a_limit_in_peoples_units(company: Company) -> None:
     client = signed_in(company.ada)
     page(client, "/budgets/limits")
     for subject, kind, amount, expected in (
-        ("organisation", "money_per_month", "12.5", 12_500_000),
+        ("organization", "money_per_month", "12.5", 12_500_000),
         ("department:engineering", "gpu_seconds_per_month", "90", 90),
         (f"key:{company.key.pk}", "tokens_per_day", "5", 5),
         ("deployment:docstring-writer", "requests_per_minute", "7", 7),
@@ -198,7 +198,7 @@ def test_an_admin_sets_a_limit_in_peoples_units(company: Company) -> None:
         row = QuotaLimit.objects.latest("id")
         assert (row.kind, row.limit, row.shadow) == (kind, expected, True)
     assert {row.subject.partition(":")[0] for row in QuotaLimit.objects.all()} == {
-        "organisation", "department", "key", "deployment",
+        "organization", "department", "key", "deployment",
     }  # fmt: skip
 
 
@@ -230,14 +230,14 @@ def test_keys_that_succeed_one_another_are_offered_once(company: Company) -> Non
         {"amount": ""},
         {"kind": "cheese"},
         {"subject": "department:nowhere"},
-        {"subject": "organisation:x"},
+        {"subject": "organization:x"},
         {"subject": ""},
     ],
 )
 def test_nonsense_is_refused_and_the_form_comes_back(
     company: Company, wrong: dict[str, str]
 ) -> None:
-    body = {"subject": "organisation", "kind": "tokens_per_day", "amount": "5", **wrong}
+    body = {"subject": "organization", "kind": "tokens_per_day", "amount": "5", **wrong}
     response = signed_in(company.ada).post("/budgets/limits", body)
     assert response.status_code == 400
     assert 'role="alert"' in response.content.decode()

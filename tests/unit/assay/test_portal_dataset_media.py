@@ -42,7 +42,7 @@ def add(company: Company, name: str, task: str, files: dict[str, bytes]) -> Data
             "department": company.departments["engineering"],
             "task": task,
             "classification": "confidential",
-            "licence": "CC0-1.0",
+            "license": "CC0-1.0",
             "created_by": company.enzo,
         },
     )
@@ -226,7 +226,7 @@ def test_columns_and_labels_are_drawn(company: Company) -> None:
         department=company.departments["engineering"],
         task="text-classification",
         classification="internal",
-        licence="CC0-1.0",
+        license="CC0-1.0",
         created_by=company.enzo,
     )
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
@@ -247,7 +247,7 @@ def test_a_series_is_drawn_on_the_page(company: Company) -> None:
         department=company.departments["engineering"],
         task="time-series-forecasting",
         classification="internal",
-        licence="CC0-1.0",
+        license="CC0-1.0",
         created_by=company.enzo,
     )
     dataset_version_add(

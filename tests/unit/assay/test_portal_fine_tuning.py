@@ -146,7 +146,7 @@ def test_a_dataset_is_registered_for_one_kind_of_rows(company: Company) -> None:
         "department": company.departments["engineering"].pk,
         "task": "text-generation:preferences",
         "classification": "internal",
-        "licence": "CC0-1.0",
+        "license": "CC0-1.0",
     }
     assert client.post("/datasets/new", given).status_code == 302
     page = client.get("/datasets/choices").content.decode()

@@ -33,7 +33,7 @@ attacked = built_once(attacked_company)
 def company(attacked: Company, redis: None) -> Company:
     made = copied(attacked)
     # Whoever uses what another department shares sees neither its version nor its release.
-    Release.objects.filter(pk=made.live.pk).update(visibility="organisation")
+    Release.objects.filter(pk=made.live.pk).update(visibility="organization")
     made.people["nobody"] = Person.objects.create(name="Nina Nobody", email="nina@assay.example")
     return made
 

@@ -25,7 +25,7 @@ LISTS = (
     "/", "/models", "/catalog", "/catalog/text-generation", "/intakes", "/datasets", "/jobs",
     "/reviews", "/deployments", "/batches", "/playground", "/keys", "/usage",
 )  # fmt: skip
-# Pinned: a rise is a decision, not an accident. Each asks whether any glass is broken. The first
+# Pinned: a rise is a decision, not an accident. Each asks whether any emergency is broken. The first
 # page asks seven contexts, and for alarms and incidents.
 QUERIES = {
     "/": 39,

@@ -58,7 +58,7 @@ def map_group(company: Company, **given: Any) -> Any:
         "group": "Engineering leads",
         "role": "lead",
         "department": company.departments["engineering"].pk,
-        "speciality": "",
+        "specialty": "",
         **given,
     }
     return signed_in(company.people["ada"]).post("/people/groups", body)

@@ -34,7 +34,7 @@ RULE: dict[str, Any] = {
     "conditions-0-value": "08:00",
     "conditions-1-attribute": "visibility",
     "conditions-1-operator": "in",
-    "conditions-1-value": "department, organisation",
+    "conditions-1-value": "department, organization",
 }
 CASE = """name: a viewer uses it in the morning
 principal: {roles: [viewer@clinical]}
@@ -94,7 +94,7 @@ def test_a_change_goes_from_a_draft_to_force_by_two_admins(
             {
                 "attribute": "visibility",
                 "operator": "in",
-                "value": ["department", "organisation"],
+                "value": ["department", "organization"],
             },
         ],
     }

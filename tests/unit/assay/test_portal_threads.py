@@ -142,7 +142,7 @@ def test_drafts_are_counted_on_the_button_and_go_with_the_decision(
         "verdict": "request_changes",
         "reason": "See there.",
         "digest": company.review_open.digest,
-        "speciality": "compliance",
+        "specialty": "compliance",
     }
     carla.post(f"{page}/decide", {**decision, "verdict": "comment", "keep_drafts": "yes"})
     assert CommentDraft.objects.count() == 1
@@ -295,11 +295,11 @@ def test_a_release_without_gates_says_so_at_the_top(company: Company, page: str)
 
 
 def test_a_check_that_does_not_apply_is_not_shown_as_passed(company: Company, page: str) -> None:
-    ChecklistItem.objects.filter(review=company.review_open, code="licence").update(
+    ChecklistItem.objects.filter(review=company.review_open, code="license").update(
         state="not_applicable", note="No gate is set on this model."
     )
     text = signed_in(company.milo).get(page).content.decode()
-    item = text[text.index("Licence recorded") :]
+    item = text[text.index("License recorded") :]
     assert "Not applicable</span>" in item[:300]
     assert "No gate is set on this model." in item
 

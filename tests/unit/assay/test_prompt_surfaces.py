@@ -59,7 +59,7 @@ def version_of(job: Job, number: int, **changes: Any) -> ModelVersion:
             "manifest": job.result["manifest"],
             "size_bytes": 400,
             "parameters": job.result["parameters"],
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "created_by": job.created_by,
             **changes,
         }

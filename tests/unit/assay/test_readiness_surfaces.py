@@ -92,7 +92,7 @@ def test_pages_cost_the_same_however_much_there_is(company: Company) -> None:
     measured = company.second.evaluations.get()
     for number in range(10):
         reviewer = Person.objects.create(email=f"r{number}@assay.example", name=f"R{number}")
-        RoleAssignment.objects.create(person=reviewer, role="reviewer", speciality="compliance")
+        RoleAssignment.objects.create(person=reviewer, role="reviewer", specialty="compliance")
         measured.pk, measured._state.adding = None, True
         measured.job_id = f"00000000-0000-4000-8000-{number:012d}"
         measured.save()
@@ -131,7 +131,7 @@ def test_without_an_evaluation_it_cannot_be_submitted(company: Company) -> None:
 
 
 def test_names_are_shown_as_text(company: Company) -> None:
-    Dataset.objects.filter(pk=company.train.dataset.pk).update(licence="<script>alert(1)</script>")
+    Dataset.objects.filter(pk=company.train.dataset.pk).update(license="<script>alert(1)</script>")
     Model.objects.filter(pk=company.writer.pk).update(description="<img src=x>")
     html = page(signed_in(company.enzo), f"/versions/{company.second.pk}/readiness")
     assert "<script>alert" not in html

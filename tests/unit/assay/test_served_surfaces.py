@@ -81,7 +81,7 @@ def test_the_api_says_what_serves_now_who_approved_it_and_on_what(company: Compa
     approval = served["approval"]
     assert approval["review"]["id"] == company.review_approved.pk
     assert len(approval["review"]["checklist"]) == 5
-    assert [(vote["person"]["name"], vote["speciality"]) for vote in approval["votes"]] == [
+    assert [(vote["person"]["name"], vote["specialty"]) for vote in approval["votes"]] == [
         ("Milo Model-Risk", "model-risk"),
         ("Carla Compliance", "compliance"),
     ]

@@ -56,9 +56,9 @@ def word(company: Company, **changes: str) -> dict[str, str]:
         "verdict": "reject",
         "reason": "Not yet.",
         "digest": digest,
-        "speciality": "compliance",
+        "specialty": "compliance",
     }
-    return {**asked, "speciality": "compliance", **changes}
+    return {**asked, "specialty": "compliance", **changes}
 
 
 def in_portal(visitor: Visitor, company: Company, **changes: str) -> Any:

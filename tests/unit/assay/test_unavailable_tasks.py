@@ -149,7 +149,7 @@ def test_files_for_a_model_of_an_unavailable_task_are_not_taken_in(
     answer = Api(company.enzo).upload(
         "intakes",
         {
-            "model": "docstring-writer", "source": "a disk", "licence": "MIT",
+            "model": "docstring-writer", "source": "a disk", "license": "MIT",
             "files": SimpleUploadedFile("config.json", b"{}"),
         },
     )  # fmt: skip

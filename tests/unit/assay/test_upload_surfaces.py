@@ -168,7 +168,7 @@ def test_a_session_needs_its_csrf_token(company: Company) -> None:
 def test_an_intake_takes_uploads_in_place_of_files(company: Company) -> None:
     client = signed_in(company.devi)
     ids = [uploaded(client, "config.json", CONFIG), uploaded(client, "model.safetensors", WEIGHTS)]
-    body = {"model": "docstring-writer", "source": "a supplier", "licence": "MIT", "uploads": ids}
+    body = {"model": "docstring-writer", "source": "a supplier", "license": "MIT", "uploads": ids}
     made = Api(company.devi).post("intakes", body)
     assert made.status_code == 201, made.content
     intake = Intake.objects.get(pk=made.body["id"])
@@ -184,7 +184,7 @@ def test_an_intake_takes_uploads_in_place_of_files(company: Company) -> None:
 def test_the_same_checks_reject_what_was_uploaded_in_parts(company: Company) -> None:
     client = signed_in(company.devi)
     ids = [uploaded(client, "../evil.pkl", b"\x80\x04.")]
-    body = {"model": "docstring-writer", "source": "a supplier", "licence": "MIT", "uploads": ids}
+    body = {"model": "docstring-writer", "source": "a supplier", "license": "MIT", "uploads": ids}
     made = Api(company.devi).post("intakes", body)
     assert (made.status_code, made.body["state"]) == (201, "rejected")
     assert not Upload.objects.exists()
@@ -192,7 +192,7 @@ def test_the_same_checks_reject_what_was_uploaded_in_parts(company: Company) -> 
 
 @pytest.mark.parametrize("more", [{}, {"uploads": []}, {"uploads": ["x"]}, {"uploads": ["0" * 36]}])
 def test_an_intake_without_files_is_refused(company: Company, more: dict[str, Any]) -> None:
-    body = {"model": "docstring-writer", "source": "a supplier", "licence": "MIT"}
+    body = {"model": "docstring-writer", "source": "a supplier", "license": "MIT"}
     problem_of(Api(company.devi).post("intakes", {**body, **more}), 400)
 
 
@@ -219,12 +219,12 @@ def test_the_portals_form_takes_uploads_and_shows_unfinished_ones(company: Compa
     assert "half.safetensors" not in signed_in(company.enzo).get("/intakes/new").content.decode()
 
     ids = [uploaded(client, "config.json", CONFIG), uploaded(client, "model.safetensors", WEIGHTS)]
-    form = {"model": company.writer.pk, "source": "a supplier", "licence": "", "uploads": ids}
+    form = {"model": company.writer.pk, "source": "a supplier", "license": "", "uploads": ids}
     again = client.post("/intakes/new", form)
     assert again.status_code == 400
     for upload in ids:
         assert f'name="uploads" value="{upload}"' in again.content.decode()
-    answer = client.post("/intakes/new", {**form, "licence": "MIT"})
+    answer = client.post("/intakes/new", {**form, "license": "MIT"})
     assert answer.status_code == 302
     assert Intake.objects.latest("pk").state == "checking"
 
@@ -246,7 +246,7 @@ def test_the_form_takes_an_adapter_on_a_base_of_the_list(company: Company) -> No
     assert re.findall(r'value="(\d*)"', offered) == ["", str(company.base.pk)]
 
     ids = [uploaded(client, name, data) for name, data in lora_files().items()]
-    form = {"model": company.writer.pk, "source": "a partner", "licence": "MIT", "uploads": ids}
+    form = {"model": company.writer.pk, "source": "a partner", "license": "MIT", "uploads": ids}
     for wrong in (hidden.pk, recalled.pk, kept.pk, company.first.pk, 999_999, "x"):
         refused = client.post("/intakes/new", {**form, "base_version": wrong})
         assert refused.status_code == 400, wrong
@@ -269,7 +269,7 @@ def test_a_refused_base_is_told_on_its_field(company: Company) -> None:
         company.enzo, company.departments["engineering"], "kinds", "text-classification"
     )
     files = [SimpleUploadedFile(name, data) for name, data in lora_files().items()]
-    form = {"model": classifier.pk, "source": "a partner", "licence": "MIT", "files": files}
+    form = {"model": classifier.pk, "source": "a partner", "license": "MIT", "files": files}
     client = signed_in(company.devi)
     refused = client.post("/intakes/new", {**form, "base_version": company.base.pk})
     assert refused.status_code == 400

@@ -19,7 +19,7 @@ from governance.reviews.models import ReviewState
 from governance.reviews.waivers.models import WaiverState
 from registry.batches import states as batch_states
 from registry.incidents.models import IncidentState
-from registry.releases.breakglass.models import BreakGlassState
+from registry.releases.emergency_access.models import EmergencyAccessState
 from registry.releases.models import ReleaseState
 from workers.deployments import states as deployment_states
 from workers.jobs import states as job_states
@@ -44,7 +44,7 @@ ACTION = re.compile(r"[a-z_]+:[a-z_]+")
 # Written as f-strings, from the states that a thing moves to, or from what was called.
 MADE_UP = {
     *(f"batch:{verb}" for verb in batch_states._VERBS.values()),
-    *(f"break_glass:{state.value}" for state in BreakGlassState),
+    *(f"emergency_access:{state.value}" for state in EmergencyAccessState),
     *(f"incident:{state.value}" for state in IncidentState),
     *(f"deployment:{verb}" for verb in deployment_states._VERBS.values()),
     *(f"job:{verb}" for verb in job_states._VERBS.values()),

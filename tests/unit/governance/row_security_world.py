@@ -33,7 +33,7 @@ from registry.incidents.models import (
 )
 from registry.intake.models import Intake
 from registry.knowledge.models import Document, DocumentVersion, KnowledgeBase
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.versions.models import Model, ModelVersion
@@ -64,7 +64,7 @@ OWNED: tuple[type[DjangoModel], ...] = (
     IncidentVersion,
     IncidentNote,
     IncidentSuspension,
-    BreakGlass,
+    EmergencyAccess,
     Job,
     JobEvent,
     Deployment,
@@ -189,7 +189,7 @@ def _register(estate: Estate, slug: str) -> None:
             department=estate.department,
             task="embeddings",
             classification="public",
-            licence="MIT",
+            license="MIT",
             **mine,
         )
     )
@@ -199,7 +199,7 @@ def _register(estate: Estate, slug: str) -> None:
         )
     )
     estate.add(
-        Intake.objects.create(model=model, source="s", licence="l", submitted_by=estate.person)
+        Intake.objects.create(model=model, source="s", license="l", submitted_by=estate.person)
     )
     gate = estate.add(
         Gate.objects.create(
@@ -254,7 +254,7 @@ def _break(estate: Estate, version: ModelVersion) -> None:
     estate.add(IncidentSuspension.objects.create(**on, excluded_people=[estate.person.pk]))
     release = estate.rows[Release][0]
     estate.add(
-        BreakGlass.objects.create(
+        EmergencyAccess.objects.create(
             release=release,
             department=estate.department,
             dossier_digest=DIGEST,

@@ -45,7 +45,7 @@ def away(risk: Principal, priya: Principal) -> Callable[..., Absence]:
         asked: dict[str, Any] = {
             "actor": risk,
             "deputy": person(priya),
-            "speciality": "model-risk",
+            "specialty": "model-risk",
             "starts_at": now - HOUR,
             "ends_at": now + HOUR,
         }
@@ -59,7 +59,7 @@ def thing(key: str) -> Subject:
 
 
 def vote(actor: Principal, review: Review, verdict: str = "approve", **changes: Any) -> Review:
-    asked: dict[str, Any] = {"reason": "because", "digest": review.digest, "speciality": ""}
+    asked: dict[str, Any] = {"reason": "because", "digest": review.digest, "specialty": ""}
     return review_decide(actor=actor, review_id=review.pk, verdict=verdict, **(asked | changes))
 
 
@@ -78,25 +78,25 @@ def test_a_deputy_votes_in_the_place_of_who_is_away(
     vote(compliance, review)
     assert vote(priya, review).state == ReviewState.APPROVED
     decision = Decision.objects.get(person_id=priya.person_id)
-    assert (decision.speciality, decision.in_place_of_id) == ("model-risk", risk.person_id)
+    assert (decision.specialty, decision.in_place_of_id) == ("model-risk", risk.person_id)
     said = bodies(action="release:decide")[-1]["data"]
-    assert (said["speciality"], said["in_place_of"]) == ("model-risk", risk.person_id)
+    assert (said["specialty"], said["in_place_of"]) == ("model-risk", risk.person_id)
     event = recorded(action="absence:set")
     assert (event.subject_type, event.subject_id) == ("person", str(risk.person_id))
     assert bodies(action="absence:set")[-1]["data"]["absence"] == absence.pk
 
 
-def test_ones_own_speciality_comes_first(
+def test_ones_own_specialty_comes_first(
     opened: Callable[..., Review], away: Callable[..., Absence], priya: Principal
 ) -> None:
     away()
     review = opened(required_approvals={"privacy": 1, "model-risk": 1})
     with pytest.raises(InvalidInput, match="model-risk or privacy"):
         vote(priya, review)
-    vote(priya, review, speciality="privacy")
+    vote(priya, review, specialty="privacy")
     assert Decision.objects.get().in_place_of_id is None
     with pytest.raises(WrongState, match="has voted"):
-        vote(priya, review, speciality="model-risk")
+        vote(priya, review, specialty="model-risk")
 
 
 def test_who_had_a_part_has_no_deputy(
@@ -116,7 +116,7 @@ def test_a_deputy_who_had_a_part_does_not_decide_either(
     away()
     review = opened(excluded_people=[priya.person_id])
     with pytest.raises(NotPermitted, match="had a part"):
-        vote(priya, review, speciality="model-risk")
+        vote(priya, review, specialty="model-risk")
 
 
 def test_one_role_one_vote_whoever_gives_it(
@@ -146,7 +146,7 @@ def test_only_while_it_lasts(
 ) -> None:
     now = timezone.now()
     Absence.objects.create(
-        person=person(risk), deputy=person(priya), speciality="model-risk",
+        person=person(risk), deputy=person(priya), specialty="model-risk",
         starts_at=now + starts, ends_at=now + ends, set_by=person(risk),
     )  # fmt: skip
     review = opened()
@@ -179,7 +179,7 @@ def test_it_is_worth_nothing_once_the_role_is_gone(
     review = opened()
     away()
     held = RoleAssignment.objects.filter(person_id=risk.person_id)
-    values = held.values("speciality").get()
+    values = held.values("specialty").get()
     held.delete()
     assert stands_in_for(priya, review) == {}
     RoleAssignment.objects.create(person_id=risk.person_id, role="reviewer", **values)
@@ -205,9 +205,9 @@ def test_who_may_be_a_deputy(
     with pytest.raises(WrongState, match="Priya is not a reviewer"):
         away()
     with pytest.raises(WrongState, match="Rolf does not review for security"):
-        away(speciality="security")
+        away(specialty="security")
     with pytest.raises(InvalidInput, match="no specialty cheese"):
-        away(speciality="cheese")
+        away(specialty="cheese")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_others_neither_see_nor_set_nor_end_it_but_an_administrator(
 @pytest.mark.parametrize(
     ("says", "changes"),
     [
-        ("is no deputy of", {"speciality": "compliance"}),
+        ("is no deputy of", {"specialty": "compliance"}),
         ("and so is a deputy", {}),
     ],
 )
@@ -284,7 +284,7 @@ def test_the_database_holds_it_too(
     review = opened(excluded_people=[risk.person_id])
     values: dict[str, Any] = {
         "review": review, "submitter": review.opened_by, "person_id": priya.person_id,
-        "verdict": "approve", "speciality": "model-risk", "in_place_of_id": risk.person_id,
+        "verdict": "approve", "specialty": "model-risk", "in_place_of_id": risk.person_id,
         "reason": "r", "digest": review.digest, "round": 1, **vote_proof(),
     }  # fmt: skip
     with pytest.raises(IntegrityError, match=says), transaction.atomic():

@@ -1,6 +1,6 @@
 """Proofs of the log, checked by independent code: the transparency log packages with
 which every Go installation checks Go's own checksum database (golang.org/x/mod/sumdb, note and
-tlog, BSD licence). `independent_check.go` reads a proof as a stranger would."""
+tlog, BSD license). `independent_check.go` reads a proof as a stranger would."""
 
 from __future__ import annotations
 

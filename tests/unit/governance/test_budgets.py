@@ -98,7 +98,7 @@ def test_counters_are_the_sum_of_records_in_the_ledger_and_on_their_way(counters
     assert outcome.drifts == []
     assert outcome.was_ready
     assert counts(*LONG) == [(45, 0), (900, 0), (210, 0)]
-    assert counts(*LONG, subject="organisation") == [(60, 0), (1200, 0), (280, 0)]
+    assert counts(*LONG, subject="organization") == [(60, 0), (1200, 0), (280, 0)]
 
 
 def test_a_counter_that_differs_is_named_and_with_repair_put_right(counters: Any) -> None:
@@ -555,13 +555,13 @@ def test_what_a_reservation_took_of_a_month_is_remembered_as_long_as_the_month_c
     counters: Any,
 ) -> None:
     """Or a store that rests for a weekend with a request under way keeps its part for good."""
-    limits = [Limit("organisation", "money_per_month", 100)]
+    limits = [Limit("organization", "money_per_month", 100)]
     store._run(reserve_arguments("req_1", 1, Amount(5, 7, 9), limits))
-    month = f"assay:quota:month:{timezone.now():%Y-%m}:organisation"
+    month = f"assay:quota:month:{timezone.now():%Y-%m}:organization"
     assert counters.pttl("assay:quota:reservation:req_1") >= counters.pttl(month) - 1000
     time.sleep(0.01)
     assert store.reclaim() == 1
-    assert counts("money_per_month", subject="organisation") == [(0, 0)]
+    assert counts("money_per_month", subject="organization") == [(0, 0)]
 
 
 def test_jobs_that_were_cancelled_say_nothing_of_how_long_the_next_one_takes(

@@ -189,7 +189,7 @@ def test_without_the_counter_nobody_signs_in(admin: Principal, settings: Any) ->
 def test_nobody_grants_themselves_a_role(admin: Principal, person: Callable[..., Person]) -> None:
     ada = Person.objects.get(pk=admin.person_id)
     with pytest.raises(NotPermitted, match=r"(?i)separation of duties: Ada") as caught:
-        role_grant(actor=admin, person=ada, role="reviewer", speciality="security")
+        role_grant(actor=admin, person=ada, role="reviewer", specialty="security")
     assert caught.value.attempt is not None
     assert caught.value.attempt.action == "role:grant"
 
@@ -213,14 +213,14 @@ def test_a_granted_role_counts_from_the_next_request(
 
 
 @pytest.mark.parametrize(
-    ("role", "in_department", "speciality", "field"),
+    ("role", "in_department", "specialty", "field"),
     [
         ("emperor", False, "", "role"),
         ("lead", False, "", "department"),
         ("admin", True, "", "department"),
-        ("reviewer", False, "", "speciality"),
-        ("reviewer", False, "cheese", "speciality"),
-        ("admin", False, "security", "speciality"),
+        ("reviewer", False, "", "specialty"),
+        ("reviewer", False, "cheese", "specialty"),
+        ("admin", False, "security", "specialty"),
     ],
 )
 def test_a_role_that_does_not_fit_is_refused(
@@ -229,7 +229,7 @@ def test_a_role_that_does_not_fit_is_refused(
     department: Callable[[str], Department],
     role: str,
     in_department: bool,
-    speciality: str,
+    specialty: str,
     field: str,
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -238,7 +238,7 @@ def test_a_role_that_does_not_fit_is_refused(
             person=person("Carl"),
             role=role,
             department=department("clinical") if in_department else None,
-            speciality=speciality,
+            specialty=specialty,
         )
     assert list(caught.value.fields) == [field]
 
@@ -336,7 +336,7 @@ def test_the_database_keeps_roles_where_they_belong(
         {"role": "lead"},
         {"role": "admin", "department": clinical},
         {"role": "reviewer"},
-        {"role": "admin", "speciality": "security"},
+        {"role": "admin", "specialty": "security"},
         {"role": "admin"},
     ):
         with pytest.raises(IntegrityError), transaction.atomic():

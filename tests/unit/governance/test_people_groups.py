@@ -42,7 +42,7 @@ def mapped(admin: Principal, department: Callable[[str], Department]) -> None:
     """clinical-leads lead clinical; assay-risk reviews model risk; root is admin."""
     clinical = department("clinical")
     group_mapping_create(actor=admin, group="clinical-leads", role="lead", department=clinical)
-    group_mapping_create(actor=admin, group="assay-risk", role="reviewer", speciality="model-risk")
+    group_mapping_create(actor=admin, group="assay-risk", role="reviewer", specialty="model-risk")
     group_mapping_create(actor=admin, group="root", role="admin")
 
 
@@ -135,7 +135,7 @@ def test_nobody_maps_a_group_that_they_are_in(admin: Principal) -> None:
     assert admin.person_id is not None
     group.members.add(admin.person_id)
     with pytest.raises(NotPermitted, match="is in the group assay-risk"):
-        group_mapping_create(actor=admin, group="assay-risk", role="reviewer", speciality="privacy")
+        group_mapping_create(actor=admin, group="assay-risk", role="reviewer", specialty="privacy")
     assert not GroupMapping.objects.exists()
 
 
@@ -186,7 +186,7 @@ def test_a_mapping_takes_effect_on_a_provisioned_group_at_once_and_so_does_its_e
         ({"group": "a\x00"}, "group"),
         ({"role": "root"}, "role"),
         ({"role": "lead"}, "department"),
-        ({"role": "reviewer"}, "speciality"),
+        ({"role": "reviewer"}, "specialty"),
     ],
 )
 def test_a_mapping_that_makes_no_sense_is_refused(

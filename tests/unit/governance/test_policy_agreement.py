@@ -109,7 +109,7 @@ def _registry(owner: Person, departments: list[Department]) -> None:
             created_by=owner,
         )
         for names, visibility in itertools.product(
-            ([], departments[:1], departments[1:]), ("department", "organisation")
+            ([], departments[:1], departments[1:]), ("department", "organization")
         ):
             release = Release.objects.create(
                 version=version,
@@ -142,7 +142,7 @@ def _data(owner: Person, department: Department) -> DatasetVersion:
         classification={"clinical": "restricted", "finance": "confidential"}.get(
             department.slug, "internal"
         ),
-        licence="MIT",
+        license="MIT",
         created_by=owner,
     )
     return DatasetVersion.objects.create(
@@ -163,7 +163,7 @@ def _owned_rows(owner: Person, department: Department) -> None:
         department=department,
         task="embeddings",
         classification="internal",
-        licence="MIT",
+        license="MIT",
         created_by=owner,
     )
     Job.objects.create(kind="evaluate", department=department, title="t", spec={}, created_by=owner)
@@ -304,7 +304,7 @@ def test_every_listed_type_has_columns_for_its_attributes(world: World) -> None:
 # what is nothing for the type; and on the context, stated and not.
 KINDS = ("release", "deployment", "dataset", "model", "key", "person", "quota", "version", "review")
 _CONTEXT_NAMES = ("classification", "client_address", "time", "tokens")
-_TEXTS = (*SLUGS, "organisation", "embeddings", "text", "internal", "restricted", "09:30")
+_TEXTS = (*SLUGS, "organization", "embeddings", "text", "internal", "restricted", "09:30")
 _FITTING = {
     "department": ("eq", "ne", "in", "not_in", "same_department"),
     "departments": ("contains", "contains_any", "same_department"),
@@ -328,7 +328,7 @@ _FITTING_VALUES: dict[str, tuple[Any, ...]] = {
     "tier": ("limited", "high"),
     "time": ("09:30", "23:00"),
     "tokens": (1, 500),
-    "visibility": ("organisation", "department"),
+    "visibility": ("organization", "department"),
 }
 
 

@@ -166,13 +166,13 @@ def test_a_policy_holds_no_sign_that_would_show_another_text_than_there_is(sign:
     [
         ({"resource_types": ["model", "deploymnet"]}, "rules.1.resource_types", "deploymnet"),
         (
-            {"principal": {"roles": ["reviewer"], "specialities": ["securty"]}},
-            "rules.1.principal.specialities",
+            {"principal": {"roles": ["reviewer"], "specialties": ["securty"]}},
+            "rules.1.principal.specialties",
             "securty",
         ),
         (
-            {"principal": {"roles": ["admin", "reviewer"], "specialities": ["security"]}},
-            "rules.1.principal.specialities",
+            {"principal": {"roles": ["admin", "reviewer"], "specialties": ["security"]}},
+            "rules.1.principal.specialties",
             "admin",
         ),
     ],

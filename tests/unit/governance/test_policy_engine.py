@@ -36,7 +36,7 @@ DEPLOYMENT = Resource(
     department="engineering",
     attributes={
         "departments": ["engineering"],
-        "visibility": "organisation",
+        "visibility": "organization",
         "denial_hint": "its release names engineering",
     },
 )
@@ -347,8 +347,8 @@ def test_an_auditor_views_everything_and_changes_nothing(default: PolicySnapshot
 
 def test_only_security_reviewers_sign_off_intake(default: PolicySnapshot) -> None:
     resource = Resource("intake", id="1", department="clinical")
-    for speciality, allowed in (("security", True), ("compliance", False)):
-        reviewer = ada(HeldRole("reviewer", None, speciality))
+    for specialty, allowed in (("security", True), ("compliance", False)):
+        reviewer = ada(HeldRole("reviewer", None, specialty))
         assert decide(default, reviewer, "intake:sign_off", resource).allowed is allowed
 
 
@@ -362,7 +362,7 @@ def test_who_is_not_signed_in_may_do_nothing(default: PolicySnapshot) -> None:
             attributes={
                 "shared": True,
                 "departments": ["clinical"],
-                "visibility": "organisation",
+                "visibility": "organization",
                 "owner": None,
             },
         )

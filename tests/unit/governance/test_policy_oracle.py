@@ -23,7 +23,7 @@ TYPES = ("deployment", "model", "key")
 SLUGS = ("clinical", "engineering", "finance", "legal")
 NAMES = ("department", "departments", "visibility", "owner", "shared", "tier", "place", "score")
 CONTEXT = ("classification", "client_address", "time", "tokens", "weekday", "lifetime_days")
-TEXTS = (*SLUGS, "", "organisation", "internal", "09:30", "17:59", "24:00", "9:30", "1", "true")
+TEXTS = (*SLUGS, "", "organization", "internal", "09:30", "17:59", "24:00", "9:30", "1", "true")
 ADDRESSES = (
     "10.0.0.1",
     "10.255.255.255",
@@ -67,7 +67,7 @@ FITTING_VALUES = {
     "weekday": (1, 4, 7),
     "time": ("09:30", "12:00", "17:59"),
     "classification": ("internal", "restricted", "public"),
-    "visibility": ("organisation", "internal"),
+    "visibility": ("organization", "internal"),
 }
 
 
@@ -136,7 +136,7 @@ class Draw:
         if chance < 0.25:
             matcher: dict[str, Any] = {"roles": self.some(["admin", "auditor", "reviewer"], 2, 1)}
             if "reviewer" in matcher["roles"] and self.random.random() < 0.5:
-                matcher["specialities"] = self.some(["security", "privacy"], 2, 1)
+                matcher["specialties"] = self.some(["security", "privacy"], 2, 1)
         elif chance < 0.80:
             way = self.random.choice(("department_roles", "member_roles"))
             matcher = {way: self.some(["lead", "developer", "viewer", "key"], 3, 1)}
@@ -200,7 +200,7 @@ class Draw:
                 "departments": self.some(SLUGS, 3),
                 "owner": self.random.choice((1, 2, None)),
                 "shared": self.random.random() < 0.5,
-                "visibility": self.random.choice(("organisation", "internal", None)),
+                "visibility": self.random.choice(("organization", "internal", None)),
                 "tier": self.random.choice(SLUGS),
                 "place": self.random.choice(ADDRESSES[:7]),
                 "score": self.random.choice((1, 2, 3)),

@@ -119,7 +119,7 @@ def test_the_decision_follows_from_the_trace() -> None:
     [
         ({}, "People may use deployments."),
         (
-            {"principal": {"roles": ["reviewer"], "specialities": ["security", "privacy"]}},
+            {"principal": {"roles": ["reviewer"], "specialties": ["security", "privacy"]}},
             "Reviewers for security and privacy may use deployments.",
         ),
         (
@@ -176,7 +176,7 @@ def test_the_decision_follows_from_the_trace() -> None:
             'The service "scim and sso" may use deployments.',
         ),
         (
-            {"principal": {"roles": ["admin", "reviewer"], "specialities": ["security"]}},
+            {"principal": {"roles": ["admin", "reviewer"], "specialties": ["security"]}},
             "Admins for security and reviewers for security may use deployments.",
         ),
     ],

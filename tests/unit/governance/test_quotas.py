@@ -71,15 +71,15 @@ def test_a_limit_is_set_changed_and_taken_away(
     assert AuditEvent.objects.filter(action="quota:set", department="clinical").count() == 5
 
 
-def test_organisation_and_deployments_have_limits_and_a_shadow_is_one_too(admin: Principal) -> None:
-    quota_set(actor=admin, kind="money_per_month", limit=5, organisation=True, shadow=True)
+def test_organization_and_deployments_have_limits_and_a_shadow_is_one_too(admin: Principal) -> None:
+    quota_set(actor=admin, kind="money_per_month", limit=5, organization=True, shadow=True)
     quota_set(actor=admin, kind="gpu_seconds_per_month", limit=6, deployment="writer")
     assert quota_limits() == [
-        Limit("organisation", "money_per_month", 5, shadow=True),
+        Limit("organization", "money_per_month", 5, shadow=True),
         Limit("deployment:writer", "gpu_seconds_per_month", 6),
     ]
-    assert quota_limits({"organisation"}) == quota_limits()[:1]
-    quota_set(actor=admin, kind="money_per_month", limit=5, organisation=True)
+    assert quota_limits({"organization"}) == quota_limits()[:1]
+    quota_set(actor=admin, kind="money_per_month", limit=5, organization=True)
     assert quota_limits()[0].shadow is False
 
 
@@ -91,7 +91,7 @@ def test_organisation_and_deployments_have_limits_and_a_shadow_is_one_too(admin:
         ({"limit": 10**30}, "limit"),
         ({"kind": "gpu_seconds_per_month", "limit": 10**13}, "limit"),
         ({"department": None}, "department"),
-        ({"organisation": True}, "department"),
+        ({"organization": True}, "department"),
         ({"deployment": "writer"}, "department"),
         ({"department": None, "deployment": "x" * 81}, "deployment"),
         ({"department": None, "deployment": "a|b"}, "deployment"),
@@ -142,13 +142,13 @@ def test_a_lead_sees_limits_and_sets_none_and_others_see_nothing(
     assert set(QuotaLimit.objects.values_list("limit", flat=True)) == {1}
 
 
-def test_nobody_but_an_admin_limits_the_organisation_or_sets_prices(
+def test_nobody_but_an_admin_limits_the_organization_or_sets_prices(
     actor: Callable[..., Principal],
 ) -> None:
     for roles in (["lead@clinical"], ["auditor"], ["operator"], ["reviewer:security"]):
         other = actor(roles[0], *roles)
         with pytest.raises((NotPermitted, NotFound)):
-            quota_set(actor=other, kind=KIND, limit=1, organisation=True)
+            quota_set(actor=other, kind=KIND, limit=1, organization=True)
         with pytest.raises((NotPermitted, NotFound)):
             price_set(actor=other, deployment="", tariff=Tariff(prompt=1))
 
@@ -159,7 +159,7 @@ def test_every_limit_that_binds_a_request_is_named_the_widest_first(
     quota_set(actor=admin, kind=KIND, limit=4, deployment="writer")
     quota_set(actor=admin, kind=KIND, limit=3, api_key=key)
     quota_set(actor=admin, kind=KIND, limit=2, department=clinical)
-    quota_set(actor=admin, kind=KIND, limit=1, organisation=True)
+    quota_set(actor=admin, kind=KIND, limit=1, organization=True)
     quota_set(actor=admin, kind=KIND, limit=9, department=department("finance"))
     quota_set(actor=admin, kind=KIND, limit=9, deployment="reader")
     assert [row.limit for row in limits_applying(key=key, deployment="writer")] == [1, 2, 3, 4]

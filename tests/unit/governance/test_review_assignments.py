@@ -145,7 +145,7 @@ def test_a_deputy_is_assigned_while_they_stand_in(
     absence_set(
         actor=compliance,
         deputy=Person.objects.get(pk=priya.person_id),
-        speciality="compliance",
+        specialty="compliance",
         starts_at=now - timedelta(hours=1),
         ends_at=now + timedelta(days=3),
     )

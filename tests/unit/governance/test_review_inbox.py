@@ -19,7 +19,7 @@ from governance.reviews.inbox import (
     Asked,
     inbox_counts,
     missing_for,
-    missing_specialities,
+    missing_specialties,
     reviews_awaiting,
 )
 from governance.reviews.models import Review, ReviewState
@@ -55,7 +55,7 @@ def ids(actor: Principal) -> list[int]:
     return [review.pk for review in reviews_awaiting(actor)]
 
 
-def test_what_waits_for_me_is_what_still_lacks_my_speciality_soonest_due_first(
+def test_what_waits_for_me_is_what_still_lacks_my_specialty_soonest_due_first(
     another: Open, compliance: Principal, risk: Principal, actor: Callable[..., Principal]
 ) -> None:
     later, sooner = another(1, 9), another(2, 1)
@@ -91,7 +91,7 @@ def test_a_deputy_finds_what_waits_for_whom_they_stand_in(
     absence_set(
         actor=compliance,
         deputy=Person.objects.get(pk=priya.person_id),
-        speciality="compliance",
+        specialty="compliance",
         starts_at=now - timedelta(hours=1),
         ends_at=now + timedelta(days=3),
     )
@@ -138,7 +138,7 @@ def test_votes_of_an_earlier_round_or_digest_do_not_count(
     approve(compliance, review)
     Review.objects.filter(pk=review.pk).update(round=2)
     assert ids(compliance) == [review.pk]
-    assert missing_specialities(Review.objects.all()) == {review.pk: ["compliance", "model-risk"]}
+    assert missing_specialties(Review.objects.all()) == {review.pk: ["compliance", "model-risk"]}
     assert Review.objects.filter(missing_for("compliance")).exists()
 
 
@@ -161,7 +161,7 @@ def test_the_number_of_queries_does_not_grow(
     with django_assert_num_queries(4):
         inbox_counts(compliance, Asked(missing="compliance"))
     with django_assert_num_queries(3):
-        missing_specialities(reviews_awaiting(compliance))
+        missing_specialties(reviews_awaiting(compliance))
 
 
 def test_what_is_due_is_found_by_an_index(another: Open) -> None:

@@ -120,7 +120,7 @@ def test_privacy_approves_high_risk_where_personal_data_is_involved() -> None:
         ("answer: autonomy", "answer: mood", "mood", "is no question; there are annex_iii"),
         ("[decides_with_human]", "[often]", "[often]", "that there is not; there are suggests"),
         ("personal_data, is: [true]", "personal_data, is: [1]", "[1]", "applies_when.0.is"),
-        ("speciality: model-risk", "speciality: sales", "sales", "is no specialty"),
+        ("specialty: model-risk", "specialty: sales", "sales", "is no specialty"),
         ("MEASURE 2.7", "MEASURE 2.14", "MEASURE 2.14", "is no subcategory of the AI RMF"),
         ("A.6.2.5", "A.6.2.9", "A.6.2.9", "is no control of annex A"),
         ("Article 15(5)]", "Article 114]", "Article 114", "names no article or annex"),
@@ -144,11 +144,11 @@ def test_a_fault_names_its_line(before: str, after: str, at: str, said: str) -> 
 
 def test_every_approval_may_not_depend_on_an_answer() -> None:
     only = (
-        "approvals:\n  - speciality: privacy\n    when:\n"
+        "approvals:\n  - specialty: privacy\n    when:\n"
         "      - {answer: personal_data, is: [true]}\n"
     )
     text = LIMITED.replace(
-        "approvals:\n  - {speciality: compliance}\n  - {speciality: model-risk}\n", only
+        "approvals:\n  - {specialty: compliance}\n  - {specialty: model-risk}\n", only
     )
     assert text != LIMITED
     with pytest.raises(InvalidInput, match="whatever the answers"):

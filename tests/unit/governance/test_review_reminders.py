@@ -180,7 +180,7 @@ def test_only_who_can_still_decide_is_told(
     absence_set(
         actor=away,
         deputy=Person.objects.get(pk=deputy.person_id),
-        speciality="compliance",
+        specialty="compliance",
         starts_at=now - timedelta(hours=1),
         ends_at=now + timedelta(days=3),
     )

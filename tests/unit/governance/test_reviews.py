@@ -31,7 +31,7 @@ DIGEST, OTHER = "a" * 64, "b" * 64
 
 
 def decide(actor: Principal, review: Review, verdict: str, **changes: Any) -> Review:
-    asked: dict[str, Any] = {"reason": "because", "digest": review.digest, "speciality": ""}
+    asked: dict[str, Any] = {"reason": "because", "digest": review.digest, "specialty": ""}
     return review_decide(actor=actor, review_id=review.pk, verdict=verdict, **(asked | changes))
 
 
@@ -79,20 +79,20 @@ def test_a_vote_is_not_taken_twice(opened: Callable[..., Review], compliance: Pr
     decide(compliance, review, "comment")
 
 
-def test_someone_with_two_specialities_counts_once(
+def test_someone_with_two_specialties_counts_once(
     opened: Callable[..., Review], actor: Callable[..., Principal]
 ) -> None:
     review = opened()
     both = actor("Bea", "reviewer:compliance", "reviewer:model-risk")
     with pytest.raises(InvalidInput, match="compliance or model-risk"):
         decide(both, review, "approve")
-    assert decide(both, review, "approve", speciality="compliance").state == ReviewState.OPEN
+    assert decide(both, review, "approve", specialty="compliance").state == ReviewState.OPEN
     assert review_standing(review).missing == {"model-risk": 1}
     with pytest.raises(WrongState, match="has voted"):
-        decide(both, review, "approve", speciality="model-risk")
+        decide(both, review, "approve", specialty="model-risk")
 
 
-def test_with_one_speciality_left_to_give_it_need_not_be_named(
+def test_with_one_specialty_left_to_give_it_need_not_be_named(
     opened: Callable[..., Review], actor: Callable[..., Principal], compliance: Principal
 ) -> None:
     review = opened()
@@ -101,14 +101,14 @@ def test_with_one_speciality_left_to_give_it_need_not_be_named(
     assert decide(both, review, "approve").state == ReviewState.APPROVED
 
 
-@pytest.mark.parametrize("speciality", ["", "privacy", "compliance", "cheese\x00"])
-def test_an_approval_needs_a_speciality_that_is_held_and_asked_for(
-    opened: Callable[..., Review], actor: Callable[..., Principal], speciality: str
+@pytest.mark.parametrize("specialty", ["", "privacy", "compliance", "cheese\x00"])
+def test_an_approval_needs_a_specialty_that_is_held_and_asked_for(
+    opened: Callable[..., Review], actor: Callable[..., Principal], specialty: str
 ) -> None:
     review = opened()
     privacy = actor("Priya", "reviewer:privacy")
     with pytest.raises(NotPermitted, match="needs approval for compliance and model-risk"):
-        decide(privacy, review, "approve", speciality=speciality)
+        decide(privacy, review, "approve", specialty=specialty)
     assert not Decision.objects.exists()
     # What stands in the way of the release, any reviewer may say.
     assert decide(privacy, review, "reject").state == ReviewState.REJECTED
@@ -120,7 +120,7 @@ def test_the_submitter_never_decides_whatever_they_are(
 ) -> None:
     review = opened()
     RoleAssignment.objects.create(
-        person_id=submitter.person_id, role="reviewer", speciality="compliance"
+        person_id=submitter.person_id, role="reviewer", specialty="compliance"
     )
     reviewing = review.opened_by
     for who in (submitter, proven(reviewing)):
@@ -411,7 +411,7 @@ def test_every_decision_is_audited_with_what_it_was_about(
     assert (event.reason, event.department, event.policy_version) == ("sound", "clinical", 1)
     body = bytes(event.canonical).decode()
     assert DIGEST in body
-    assert '"speciality":"compliance"' in body
+    assert '"specialty":"compliance"' in body
 
 
 def test_who_set_an_authors_account_up_alone_is_excluded(

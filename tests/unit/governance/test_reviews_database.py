@@ -45,7 +45,7 @@ def cast(compliance: Principal, review: Review) -> Callable[..., Decision]:
             "submitter_id": review.opened_by_id,
             "person_id": compliance.person_id,
             "verdict": "approve",
-            "speciality": "compliance",
+            "specialty": "compliance",
             "reason": "r",
             "digest": review.digest,
             "round": review.round,
@@ -67,7 +67,7 @@ def test_the_database_takes_a_proper_vote_and_refuses_a_second(
     cast()
     with pytest.raises(IntegrityError, match="one_vote_per_person_and_round"):
         cast(verdict="reject")
-    cast(verdict="comment", speciality="")
+    cast(verdict="comment", specialty="")
 
 
 def test_the_database_refuses_self_approval(
@@ -75,7 +75,7 @@ def test_the_database_refuses_self_approval(
 ) -> None:
     with pytest.raises(IntegrityError, match="submitter_never_decides"):
         cast(person_id=submitter.person_id)
-    cast(person_id=submitter.person_id, verdict="comment", speciality="")
+    cast(person_id=submitter.person_id, verdict="comment", specialty="")
 
 
 def test_the_database_refuses_self_approval_under_a_false_submitter(
@@ -93,7 +93,7 @@ def test_the_database_refuses_an_excluded_persons_vote(
     Review.objects.update(excluded_people=[compliance.person_id])
     with pytest.raises(IntegrityError, match="excluded from deciding"):
         cast()
-    cast(verdict="comment", speciality="")
+    cast(verdict="comment", specialty="")
 
 
 @pytest.mark.parametrize("changes", [{"digest": "c" * 64}, {"round": 2}])

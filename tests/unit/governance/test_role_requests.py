@@ -63,12 +63,12 @@ def roles(person: Person) -> set[str]:
     return set(person.role_assignments.values_list("role", flat=True))
 
 
-@pytest.mark.parametrize(("role", "speciality"), [("admin", ""), ("reviewer", "security")])
+@pytest.mark.parametrize(("role", "specialty"), [("admin", ""), ("reviewer", "security")])
 def test_one_administrator_requests_and_another_grants(
-    ada: Principal, adil: Principal, person: MakePerson, role: str, speciality: str
+    ada: Principal, adil: Principal, person: MakePerson, role: str, specialty: str
 ) -> None:
     eve = person("Eve")
-    request = requested(ada, eve, role, speciality=speciality)
+    request = requested(ada, eve, role, specialty=specialty)
     assert roles(eve) == set()
     with pytest.raises(NotPermitted, match="Ada requested it"):
         role_request_approve(actor=ada, request_id=request.pk)
@@ -97,7 +97,7 @@ def test_a_single_administrator_sets_up_alone_and_the_log_says_so(
     ada: Principal, person: MakePerson
 ) -> None:
     first, second = person("Bea"), person("Cyd")
-    role_grant(actor=ada, person=first, role="reviewer", speciality="security")
+    role_grant(actor=ada, person=first, role="reviewer", specialty="security")
     role_grant(actor=ada, person=second, role="admin")
     assert [each["data"]["setup"] for each in bodies(action="role:grant")] == [True, True]
     # Two exist from here on.
@@ -126,7 +126,7 @@ def test_a_puppet_of_one_administrator_gets_nothing(ada: Principal, adil: Princi
 
 def test_whoever_would_hold_the_role_does_not_approve_it(ada: Principal, adil: Principal) -> None:
     beneficiary = Person.objects.get(pk=adil.person_id)
-    request = requested(ada, beneficiary, "reviewer", speciality="privacy")
+    request = requested(ada, beneficiary, "reviewer", specialty="privacy")
     with pytest.raises(NotPermitted, match="would hold the role"):
         role_request_approve(actor=adil, request_id=request.pk)
 
@@ -182,7 +182,7 @@ def test_a_group_takes_two_administrators_too(
         record=GroupRecord(name="reviewers", external_id="", members=members),
     )
     request = group_mapping_create(
-        actor=ada, group="reviewers", role="reviewer", speciality="security"
+        actor=ada, group="reviewers", role="reviewer", specialty="security"
     )
     assert isinstance(request, RoleRequest)
     assert not GroupMapping.objects.exists()
@@ -197,7 +197,7 @@ def test_a_group_takes_two_administrators_too(
 
 
 def test_a_mapping_gives_nothing_to_whoever_approved_it(ada: Principal, adil: Principal) -> None:
-    request = group_mapping_create(actor=ada, group="g", role="reviewer", speciality="security")
+    request = group_mapping_create(actor=ada, group="g", role="reviewer", specialty="security")
     assert isinstance(request, RoleRequest)
     role_request_approve(actor=adil, request_id=request.pk)
     directory_group_create(

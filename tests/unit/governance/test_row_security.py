@@ -30,7 +30,7 @@ from governance.reviews.models import Decision, Review
 from governance.usage.models import UsageRecord
 from registry.datasets.models import Dataset, DatasetVersion
 from registry.incidents.models import IncidentNote, IncidentSuspension, IncidentVersion
-from registry.releases.breakglass.models import BreakGlass
+from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.models import Release
 from registry.versions.models import Model, ModelVersion
 from tests.proofs import vote_proof
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.sweep
 
 # Whoever writes these does so past the scope.
 APPEND_ONLY = {
-    BreakGlass,
+    EmergencyAccess,
     IncidentNote,
     IncidentSuspension,
     IncidentVersion,
@@ -184,7 +184,7 @@ def test_a_shared_model_is_seen_and_stays_its_owners(
         assert Model.objects.filter(pk=theirs.pk).update(description="mine now") == 0
 
 
-@pytest.mark.parametrize("how", ["named", "organisation"])
+@pytest.mark.parametrize("how", ["named", "organization"])
 def test_a_release_that_is_for_my_department_is_seen_with_what_it_stands_on(
     world: dict[str, Estate], member: Principal, how: str
 ) -> None:
@@ -200,7 +200,7 @@ def test_a_release_that_is_for_my_department_is_seen_with_what_it_stands_on(
     if how == "named":
         release.departments.add(world["clinical"].department)
     else:
-        Release.objects.filter(pk=release.pk).update(visibility="organisation")
+        Release.objects.filter(pk=release.pk).update(visibility="organization")
 
     with rowsecurity.scope(member):
         deployment = Deployment.objects.select_related(
@@ -238,7 +238,7 @@ def test_a_person_sees_their_own_access_tokens_and_nobody_elses(
         assert [key.pk for key in tokens] == [mine.pk]
 
 
-def test_a_limit_on_the_organisation_is_seen_by_all_and_set_by_none_of_them(
+def test_a_limit_on_the_organization_is_seen_by_all_and_set_by_none_of_them(
     world: dict[str, Estate], member: Principal
 ) -> None:
     limit = QuotaLimit.objects.create(kind="tokens_per_day", limit=5)
@@ -476,7 +476,7 @@ def test_a_vote_on_a_review_that_one_may_not_see_is_refused_by_the_database(
             submitter=theirs.opened_by,
             person_id=member.person_id,
             verdict="approve",
-            speciality="compliance",
+            specialty="compliance",
             reason="mine",
             digest="e" * 64,
             round=7,

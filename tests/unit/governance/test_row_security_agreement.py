@@ -72,7 +72,7 @@ CONDITIONS = st.one_of(
         },
         st.sampled_from(["department", "visibility"]),
         st.sampled_from(["eq", "ne", "in"]),
-        st.sampled_from([*SLUGS, "organisation"]),
+        st.sampled_from([*SLUGS, "organization"]),
     ),
     st.builds(
         lambda value: {"attribute": "departments", "operator": "contains", "value": value},
@@ -143,7 +143,7 @@ def share(world: dict[str, Estate]) -> None:
     clinical, engineering, finance = (world[slug] for slug in SLUGS)
     Model.objects.filter(pk=finance.rows[Model][0].pk).update(shared=True)
     engineering.rows[Release][0].departments.add(clinical.department)
-    Release.objects.filter(pk=finance.rows[Release][0].pk).update(visibility="organisation")
+    Release.objects.filter(pk=finance.rows[Release][0].pk).update(visibility="organization")
     base, data = finance.rows[ModelVersion][0], clinical.rows[Dataset][0].versions.get()
     # The base stands on data of nobody's but its owner's; what is made of it is as sensitive.
     Dataset.objects.filter(pk=finance.rows[Dataset][0].pk).update(classification="restricted")

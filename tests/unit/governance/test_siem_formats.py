@@ -180,7 +180,7 @@ def test_people_are_their_ids_unless_personal_data_is_asked_for(
                 actor=principal_for_person(ada),
                 action="role:grant",
                 subject=Subject("person", str(bo.pk), bo.name),
-                data={"role": "reviewer", "speciality": "security"},
+                data={"role": "reviewer", "specialty": "security"},
                 reason="Bo Diddley asked",
             )
     finally:

@@ -55,7 +55,7 @@ def vote(review: Review, carla: Person) -> Review:
         verdict="reject",
         reason="Not yet.",
         digest=review.digest,
-        speciality="compliance",
+        specialty="compliance",
     )
 
 
@@ -93,7 +93,7 @@ def test_whoever_has_waited_votes(review: Review, carla: Person) -> None:
 
 def test_another_role_that_is_old_does_not_shorten_it(review: Review, carla: Person) -> None:
     new_role(carla)
-    RoleAssignment.objects.create(person=carla, role="reviewer", speciality="privacy")
+    RoleAssignment.objects.create(person=carla, role="reviewer", specialty="privacy")
     with pytest.raises(NotPermitted, match="may vote from"):
         vote(review, carla)
 

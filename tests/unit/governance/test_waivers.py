@@ -200,7 +200,7 @@ def test_who_had_a_part_in_it_asks_and_never_decides(
     assert compliance.person_id is not None
     review = opened(checklist=CHECKLIST, excluded_people=[compliance.person_id])
     RoleAssignment.objects.create(
-        person_id=submitter.person_id, role="reviewer", speciality="compliance"
+        person_id=submitter.person_id, role="reviewer", specialty="compliance"
     )
     waiver = ask(lead, review)
     for who in (principal_for_person(review.opened_by), compliance):

@@ -128,7 +128,7 @@ def version(
         size_bytes=manifest.size_bytes,
         job_id=uuid4(),
         created_by=creator,
-        **{"licence": "Apache-2.0", "card": "# A card", **fields},
+        **{"license": "Apache-2.0", "card": "# A card", **fields},
     )
 
 
@@ -138,7 +138,7 @@ def taken_in(base: ModelVersion, submitter: Person, signer: Person) -> Intake:
         model=base.model,
         state=IntakeState.TRUSTED,
         source="a supplier",
-        licence=base.licence,
+        license=base.license,
         version=base,
         digest=base.digest,
         submitted_by=submitter,
@@ -160,7 +160,7 @@ def data(
         department=department,
         task=task,
         classification="internal",
-        licence="CC0",
+        license="CC0",
         created_by=owner,
     )
     scratch = Path(tempfile.mkdtemp(dir=settings.DATA_DIR.parent))

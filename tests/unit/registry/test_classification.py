@@ -42,7 +42,7 @@ def _data(owner: Person, department: Department, said: str | None) -> DatasetVer
         department=department,
         task="text-classification",
         classification=said,
-        licence="MIT",
+        license="MIT",
         created_by=owner,
     )
     return DatasetVersion.objects.create(

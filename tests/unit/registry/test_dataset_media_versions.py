@@ -56,7 +56,7 @@ def add(lead: Principal, department: Callable[[str], Department]) -> Callable[..
             department=department("clinical"),
             task=task,
             classification="internal",
-            licence="CC0-1.0",
+            license="CC0-1.0",
         )
         return dataset_version_add(
             actor=lead, dataset=made, file=Upload("data.zip", archive(files))

@@ -46,7 +46,7 @@ def added(
         task=task,
         row_kind=row_kind,
         classification="internal",
-        licence="CC0-1.0",
+        license="CC0-1.0",
         created_by=person,
     )
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()

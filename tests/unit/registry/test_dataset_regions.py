@@ -48,7 +48,7 @@ def add(lead: Principal, department: Callable[[str], Department]) -> Add:
             department=department("clinical"),
             task=task,
             classification="internal",
-            licence="CC0-1.0",
+            license="CC0-1.0",
         )
         metadata = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
         content = archive({**files, "metadata.jsonl": metadata})

@@ -47,7 +47,7 @@ def create(who: Principal, where: Department, **changes: Any) -> Dataset:
             "department": where,
             "task": CLASSIFY,
             "classification": "internal",
-            "licence": "CC0",
+            "license": "CC0",
             **changes,
         }
     )
@@ -186,6 +186,6 @@ def test_a_second_dataset_of_a_name_and_a_malformed_one_are_refused(
     with pytest.raises(WrongState, match="exists already"):
         create(developer, clinical)
     for wrong in ({"name": "Reviews"}, {"classification": "secret"}, {"task": "x"},
-                  {"licence": " "}):  # fmt: skip
+                  {"license": " "}):  # fmt: skip
         with pytest.raises(InvalidInput):
             create(developer, clinical, **{"name": "other", **wrong})

@@ -1,5 +1,5 @@
-"""Incidents and break-glass against what others do at the same moment, on PostgreSQL: whoever comes
-first, in the end nothing under a suspending incident is approved or live, and one glass is broken
+"""Incidents and emergency access against what others do at the same moment, on PostgreSQL: whoever comes
+first, in the end nothing under a suspending incident is approved or live, and one emergency is broken
 once.
 
 The first is held in its transaction, with what it has locked, until the second waits for it.
@@ -17,11 +17,11 @@ from governance.principals import Principal
 from registry.incidents.lifting import incident_lift
 from registry.incidents.models import Incident, IncidentSuspension
 from registry.incidents.services import incident_move, incident_open, incident_rate
-from registry.releases.breakglass.models import BreakGlass
-from registry.releases.breakglass.services import (
-    break_glass_confirm,
-    break_glass_end,
-    break_glass_request,
+from registry.releases.emergency_access.models import EmergencyAccess
+from registry.releases.emergency_access.services import (
+    emergency_access_confirm,
+    emergency_access_end,
+    emergency_access_request,
 )
 from registry.releases.models import Release
 from registry.releases.services import release_withdraw
@@ -173,27 +173,27 @@ def test_raising_it_twice(office: Office, ada: Principal) -> None:
 
 
 def asking(office: Office, release: Release) -> Call:
-    return lambda: break_glass_request(
+    return lambda: emergency_access_request(
         actor=proven(office.operator), release_id=release.pk, reason="Night.", hours=2
     )
 
 
-def confirming(who: Principal, glass: BreakGlass) -> Call:
-    return lambda: break_glass_confirm(actor=who, break_glass_id=glass.pk)
+def confirming(who: Principal, emergency: EmergencyAccess) -> Call:
+    return lambda: emergency_access_confirm(actor=who, emergency_access_id=emergency.pk)
 
 
 def test_two_ask_at_once(office: Office) -> None:
     release = office.submit()
     asked, refused = one_after_another(asking(office, release), asking(office, release))
     assert (asked.state, refused.status) == ("requested", 409)
-    assert BreakGlass.objects.count() == 1
+    assert EmergencyAccess.objects.count() == 1
 
 
 def test_two_confirm_at_once(office: Office, ada: Principal, rita: Principal) -> None:
-    glass = asking(office, office.submit())()
-    done, refused = one_after_another(confirming(ada, glass), confirming(rita, glass))
+    emergency = asking(office, office.submit())()
+    done, refused = one_after_another(confirming(ada, emergency), confirming(rita, emergency))
     assert (done.state, refused.status) == ("active", 409)
-    assert BreakGlass.objects.get().confirmed_by_id == ada.person_id
+    assert EmergencyAccess.objects.get().confirmed_by_id == ada.person_id
 
 
 @pytest.mark.parametrize("confirm_first", [True, False])
@@ -201,7 +201,7 @@ def test_confirming_while_it_is_withdrawn(
     office: Office, ada: Principal, confirm_first: bool
 ) -> None:
     release = office.submit()
-    glass = asking(office, release)()
+    emergency = asking(office, release)()
 
     def withdraw() -> Release:
         return release_withdraw(
@@ -209,28 +209,28 @@ def test_confirming_while_it_is_withdrawn(
         )
 
     if confirm_first:
-        _, refused = one_after_another(confirming(ada, glass), withdraw)
-        assert refused.code == "served_by_break_glass"
-        assert BreakGlass.objects.get().state == "active"
+        _, refused = one_after_another(confirming(ada, emergency), withdraw)
+        assert refused.code == "served_by_emergency_access"
+        assert EmergencyAccess.objects.get().state == "active"
     else:
-        _, refused = one_after_another(withdraw, confirming(ada, glass))
+        _, refused = one_after_another(withdraw, confirming(ada, emergency))
         assert refused.status == 409
-        assert BreakGlass.objects.get().state == "refused"
+        assert EmergencyAccess.objects.get().state == "refused"
 
 
 @pytest.mark.parametrize("confirm_first", [True, False])
 def test_confirming_while_an_incident_is_opened(
     office: Office, ada: Principal, confirm_first: bool
 ) -> None:
-    glass = asking(office, office.submit())()
-    first, second = confirming(ada, glass), opening(ada, office.base)
+    emergency = asking(office, office.submit())()
+    first, second = confirming(ada, emergency), opening(ada, office.base)
     if confirm_first:
         one_after_another(first, second)
-        assert BreakGlass.objects.get().state == "ended"
+        assert EmergencyAccess.objects.get().state == "ended"
     else:
         _, refused = one_after_another(second, first)
         assert refused.status == 409
-        assert BreakGlass.objects.get().state == "refused"
+        assert EmergencyAccess.objects.get().state == "refused"
 
 
 @pytest.mark.parametrize("confirm_first", [True, False])
@@ -240,24 +240,26 @@ def test_confirming_while_it_is_approved(
     release = office.submit()
     office.attest(release)
     office.decide(release, office.compliance)
-    glass = asking(office, release)()
+    emergency = asking(office, release)()
 
     def approve() -> Release:
         return office.decide(release, office.risk)
 
-    first, second = confirming(ada, glass), approve
+    first, second = confirming(ada, emergency), approve
     one_after_another(first, second) if confirm_first else one_after_another(second, first)
     assert Release.objects.get().state == "approved"
-    assert BreakGlass.objects.get().state == ("ended" if confirm_first else "refused")
+    assert EmergencyAccess.objects.get().state == ("ended" if confirm_first else "refused")
 
 
 def test_two_end_it_at_once(office: Office, ada: Principal, rita: Principal) -> None:
-    glass = asking(office, office.submit())()
-    confirming(ada, glass)()
+    emergency = asking(office, office.submit())()
+    confirming(ada, emergency)()
 
     def ending(who: Principal) -> Call:
-        return lambda: break_glass_end(actor=who, break_glass_id=glass.pk, reason="Over.")
+        return lambda: emergency_access_end(
+            actor=who, emergency_access_id=emergency.pk, reason="Over."
+        )
 
     done, refused = one_after_another(ending(ada), ending(rita))
     assert (done.state, refused.status) == ("ended", 409)
-    assert BreakGlass.objects.get().ended_by_id == ada.person_id
+    assert EmergencyAccess.objects.get().ended_by_id == ada.person_id

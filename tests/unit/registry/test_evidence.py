@@ -58,7 +58,7 @@ def test_a_pack_holds_together_and_says_what_was_decided(files: Files) -> None:
     told = json.loads(files["decisions.json"])
     (review,) = told["reviews"]
     assert [
-        (each["round"], each["person"]["name"], each["verdict"], each["speciality"])
+        (each["round"], each["person"]["name"], each["verdict"], each["specialty"])
         for each in review["decisions"]
     ] == [
         (1, "Milo", "request_changes", "model-risk"),

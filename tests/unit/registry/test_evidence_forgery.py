@@ -285,7 +285,7 @@ def test_a_cosigned_checkpoint_is_preferred_and_its_witness_can_be_asked_for(
         set_in("verdict", "approve", 0),
         set_in("verdict", "reject"),
         set_in("reason", "Because not."),
-        set_in("speciality", "security"),
+        set_in("specialty", "security"),
         set_in("round", 1),
         set_in("digest", "0" * 64),
         set_in("at", "2026-01-01T00:00:00.000000+00:00"),
@@ -489,7 +489,7 @@ def test_a_vote_on_ones_own_work_is_found_though_the_log_holds_it(
         reason="Mine is good.",
         data={
             "verdict": "approve",
-            "speciality": "compliance",
+            "specialty": "compliance",
             "digest": review.digest,
             "round": review.round,
             "subject": f"release {release.pk}",
@@ -509,7 +509,7 @@ def test_a_vote_on_ones_own_work_is_found_though_the_log_holds_it(
 
     def with_vote(told: Any) -> None:
         vote = json.loads(bytes(event.canonical))
-        said = {name: vote["data"][name] for name in ("verdict", "speciality", "digest", "round")}
+        said = {name: vote["data"][name] for name in ("verdict", "specialty", "digest", "round")}
         decisions_in(told).append(
             {
                 **said,

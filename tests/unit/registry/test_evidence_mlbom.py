@@ -98,14 +98,14 @@ def test_a_bill_that_is_no_cyclonedx_is_not_given_out(office: Office) -> None:
         mlbom(release)
 
 
-@pytest.mark.parametrize("licence", ["", "Company licence (2026)", "MIT"])
-def test_any_licence_text_makes_a_valid_bill(office: Office, licence: str) -> None:
-    ModelVersion.objects.filter(pk=office.tuned.pk).update(licence=licence)
+@pytest.mark.parametrize("license", ["", "Company license (2026)", "MIT"])
+def test_any_license_text_makes_a_valid_bill(office: Office, license: str) -> None:
+    ModelVersion.objects.filter(pk=office.tuned.pk).update(license=license)
     office.tuned.refresh_from_db()
     release = office.submit()
     model = json.loads(mlbom(release))["metadata"]["component"]
-    kind = "id" if licence == "MIT" else "name"
-    expected = [{"license": {kind: licence}}] if licence else None
+    kind = "id" if license == "MIT" else "name"
+    expected = [{"license": {kind: license}}] if license else None
     assert model.get("licenses") == expected
 
 

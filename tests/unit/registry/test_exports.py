@@ -245,16 +245,16 @@ def test_an_adapter_depends_on_its_base(office: Office) -> None:
     assert not of_type(objects, "dataset_DatasetPackage")
 
 
-@pytest.mark.parametrize("licence", ["", "MIT", "Company licence (2026)", "(((", "<b>"])
-def test_any_licence_text_makes_a_valid_document(office: Office, licence: str) -> None:
-    ModelVersion.objects.filter(pk=office.tuned.pk).update(licence=licence)
+@pytest.mark.parametrize("license", ["", "MIT", "Company license (2026)", "(((", "<b>"])
+def test_any_license_text_makes_a_valid_document(office: Office, license: str) -> None:
+    ModelVersion.objects.filter(pk=office.tuned.pk).update(license=license)
     office.tuned.refresh_from_db()
     objects = read_spdx(exported(office, office.submit(), "spdx").content)
     declared = {
         to for one, how, to in relations(objects) if one == "sentiment" and "Declared" in how
     }
     assert len(declared) == 1
-    assert ("NoAssertion" in declared.pop()) == (not licence)
+    assert ("NoAssertion" in declared.pop()) == (not license)
 
 
 def test_what_is_no_spdx_is_not_given_out(office: Office) -> None:

@@ -266,7 +266,7 @@ def test_data_is_made_of_accepted_feedback_of_the_same_task_and_department(offic
         department=office.clinical,
         task="text-classification",
         classification="public",
-        licence="CC0",
+        license="CC0",
     )
     with pytest.raises(InvalidInput, match="is only public"):
         make(dataset=public, base=office.train)
@@ -276,7 +276,7 @@ def test_data_is_made_of_accepted_feedback_of_the_same_task_and_department(offic
         department=office.clinical,
         task="summarization",
         classification="internal",
-        licence="CC0",
+        license="CC0",
     )
     with pytest.raises(InvalidInput, match="holds summarization data"):
         make(dataset=other)

@@ -56,7 +56,7 @@ def minilm(developer: Principal, department: Callable[[str], Department]) -> Mod
 
 def submit(who: Principal, of: Model, files: list[Upload]) -> Intake:
     return intake_submit(
-        actor=who, model=of, source="a supplier", licence="Apache-2.0", files=files
+        actor=who, model=of, source="a supplier", license="Apache-2.0", files=files
     )
 
 
@@ -260,7 +260,7 @@ def test_a_gguf_that_is_kept_states_its_quantization(
         actor=developer,
         model=chat,
         source="a supplier",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         files=[Upload("chat.gguf", gguf())],
         keep_gguf=True,
     )
@@ -282,7 +282,7 @@ def test_only_a_gguf_can_be_kept_as_it_is(developer: Principal, minilm: Model) -
             actor=developer,
             model=minilm,
             source="a supplier",
-            licence="MIT",
+            license="MIT",
             files=delivery(),
             keep_gguf=True,
         )

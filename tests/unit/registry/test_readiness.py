@@ -98,7 +98,7 @@ def test_a_version_that_two_engines_serve_says_which_one_was_evaluated(office: O
 @pytest.mark.parametrize("tier", ["minimal", "limited", "general-purpose", "high"])
 def test_it_says_what_the_checklist_of_the_release_then_says(office: Office, tier: str) -> None:
     RoleAssignment.objects.filter(person=office.risk).delete()
-    ModelVersion.objects.filter(pk=office.tuned.pk).update(licence="")
+    ModelVersion.objects.filter(pk=office.tuned.pk).update(license="")
     office.tuned.refresh_from_db()
     found = readiness(office, tier=tier)
     review = release_review(office.submit(tier=tier))
@@ -226,7 +226,7 @@ def test_it_takes_as_many_queries_however_many_reviewers_and_evaluations_there_a
 def absent(person: Person, deputy: Person) -> None:
     """From now to tomorrow."""
     Absence.objects.create(
-        person=person, deputy=deputy, speciality="compliance", set_by=person,
+        person=person, deputy=deputy, specialty="compliance", set_by=person,
         starts_at=timezone.now(), ends_at=timezone.now() + timedelta(days=1),
     )  # fmt: skip
 
@@ -242,7 +242,7 @@ class TestReviewers:
             wanted, resource=self.RESOURCE, excluded=self.excluded, vote_after_hours=24
         )
         return {
-            each.speciality: (each.able, each.had_part, each.new, each.away, each.short)
+            each.specialty: (each.able, each.had_part, each.new, each.away, each.short)
             for each in found
         }
 
@@ -296,10 +296,10 @@ class TestReviewers:
 
 def test_reviewers_who_could_decide_then_may(office: Office) -> None:
     """The panel counts whom the review lets vote."""
-    found = {each.speciality: each for each in readiness(office).reviewers}
+    found = {each.specialty: each for each in readiness(office).reviewers}
     assert found["compliance"].able == 1  # Carla; the four others had a part, or would submit it.
     assert found["compliance"].had_part == 4
     review = Review.objects.get(subject_id=str(office.submit().pk))
-    holders = RoleAssignment.objects.filter(speciality="compliance")
+    holders = RoleAssignment.objects.filter(specialty="compliance")
     outside = set(holders.values_list("person", flat=True)) - set(review.excluded_people)
     assert outside == {office.compliance.pk}

@@ -134,7 +134,7 @@ def test_a_version_put_in_force_later_holds_for_reviews_that_open_later(
     waiting = office.submit(deployment_name="waiting")
     text = shipped_text("limited").replace("valid_days: 180", "valid_days: 40")
     # As policies named the check earlier.
-    text = text.replace("check: license", "check: licence")
+    text = text.replace("check: license", "check: license")
     newer = in_force(actor, text.replace("code: oversight", "code: supervision"))
 
     # What was approved keeps its terms; what waits is void, and says why.

@@ -63,7 +63,7 @@ def test_the_digest_can_be_computed_again_from_the_row(office: Office) -> None:
     [
         {"environment": "staging"},
         {"deployment_name": "other"},
-        {"visibility": "organisation"},
+        {"visibility": "organization"},
         {"purpose": "Sort them twice."},
         {"risk_answers": {**ANSWERS, "notes": "More."}},
         {"tier": "high"},
@@ -81,7 +81,7 @@ def test_the_digest_changes_with_anything_that_is_asked(
 
 def test_the_digest_changes_with_card_metrics_and_evaluations(office: Office) -> None:
     digests = {office.submit(deployment_name="a").dossier_digest}
-    for change in ({"card": "# Other"}, {"metrics": {"loss": 1.0}}, {"licence": "MIT"}):
+    for change in ({"card": "# Other"}, {"metrics": {"loss": 1.0}}, {"license": "MIT"}):
         Release.objects.all().delete()
         ModelVersion.objects.filter(pk=office.tuned.pk).update(**change)
         office.tuned.refresh_from_db()
@@ -201,7 +201,7 @@ def test_a_release_whose_users_or_place_were_changed_after_approval_may_not_serv
         release_servable(Release.objects.get(pk=release.pk))
     release.departments.remove(department("finance"))
     release_servable(Release.objects.get(pk=release.pk))
-    Release.objects.filter(pk=release.pk).update(visibility="organisation")
+    Release.objects.filter(pk=release.pk).update(visibility="organization")
     with pytest.raises(WrongState, match="was approved with other visibility"):
         release_servable(Release.objects.get(pk=release.pk))
 

@@ -42,7 +42,7 @@ def create(dev: Person, row_kind: str) -> Dataset:
         department=Department.objects.get(slug="engineering"),
         task=GENERATE,
         classification="internal",
-        licence="CC0-1.0",
+        license="CC0-1.0",
         row_kind=row_kind,
     )
 

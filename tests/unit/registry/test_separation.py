@@ -103,7 +103,7 @@ def test_the_database_takes_no_vote_of_theirs(works: Works, release: Release, pa
     with pytest.raises(IntegrityError), transaction.atomic():
         Decision.objects.create(
             review=review, submitter=review.opened_by, person=works.people[part],
-            verdict="approve", speciality="compliance", reason="r", digest=review.digest,
+            verdict="approve", specialty="compliance", reason="r", digest=review.digest,
             round=review.round, **vote_proof(),
         )  # fmt: skip
 
@@ -146,6 +146,6 @@ def test_who_alone_set_the_account_of_a_part_up_decides_as_little(
     with pytest.raises(IntegrityError), transaction.atomic():
         Decision.objects.create(
             review=review, submitter=review.opened_by, person=maker, verdict="approve",
-            speciality="compliance", reason="r", digest=review.digest, round=review.round,
+            specialty="compliance", reason="r", digest=review.digest, round=review.round,
             **vote_proof(),
         )  # fmt: skip

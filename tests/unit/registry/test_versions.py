@@ -44,7 +44,7 @@ def register(of: Model, maker: Person, manifest: Manifest, **changes: Any) -> Mo
             "parameters": {},
             "metrics": {},
             "history": [],
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "card": "",
             "job_id": uuid4(),
             "created_by": maker,

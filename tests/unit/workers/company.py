@@ -26,7 +26,7 @@ def department(slug: str) -> Department:
     return found
 
 
-def person(name: str, role: str, where: str | None = None, speciality: str = "") -> Principal:
+def person(name: str, role: str, where: str | None = None, specialty: str = "") -> Principal:
     """A person with one role, as the principal that services take."""
     policy_bootstrap()
     human, _ = Person.objects.get_or_create(email=f"{name}@example.org", defaults={"name": name})
@@ -34,7 +34,7 @@ def person(name: str, role: str, where: str | None = None, speciality: str = "")
         person=human,
         role=role,
         department=department(where) if where else None,
-        speciality=speciality,
+        specialty=specialty,
     )
     return proven(human)
 
@@ -92,7 +92,7 @@ def version(
         digest=manifest.digest,
         manifest=manifest.to_json(),
         size_bytes=manifest.size_bytes,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         created_by=_someone(),
     )
 
@@ -110,7 +110,7 @@ def data(
         department=department(where),
         task=task,
         classification=classification,
-        licence="CC0",
+        license="CC0",
         created_by=_someone(),
     )
     return DatasetVersion.objects.create(

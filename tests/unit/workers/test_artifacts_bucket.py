@@ -44,7 +44,7 @@ def test_data_and_documents_are_stored_in_a_bucket_and_copied_to_a_folder(
         department=clinical,
         task=PICTURES.name,
         classification="internal",
-        licence="CC0-1.0",
+        license="CC0-1.0",
     )
     files = archive({"cat/a.png": CAT, "dog/b.jpg": DOG})
     version = dataset_version_add(actor=lead, dataset=made, file=Upload("data.zip", files))

@@ -13,17 +13,17 @@ from governance.people.models import Person
 from governance.principals import Principal
 from registry.incidents.lifting import incident_lift
 from registry.incidents.services import incident_move, incident_open
-from registry.releases.breakglass.models import BreakGlass
-from registry.releases.breakglass.services import (
-    break_glass_confirm,
-    break_glass_end,
-    break_glass_request,
-    break_glasses_end_due,
+from registry.releases.emergency_access.models import EmergencyAccess
+from registry.releases.emergency_access.services import (
+    emergency_access_confirm,
+    emergency_access_end,
+    emergency_access_request,
+    emergency_accesses_end_due,
 )
 from registry.releases.models import Release
 from tests.proofs import proven
 from tests.unit.registry.office import Office
-from tests.unit.registry.test_break_glass import backdate
+from tests.unit.registry.test_emergency_access import backdate
 from workers.deployments.models import Deployment, ReplicaState
 from workers.deployments.plans import load_plan
 from workers.deployments.selectors import live_or_recalled
@@ -48,11 +48,11 @@ def ada(person: Callable[..., Person]) -> Principal:
     return proven(person("Ada", "admin"))
 
 
-def broken(otto: Principal, ada: Principal, release: Release) -> BreakGlass:
-    asked = break_glass_request(
+def broken(otto: Principal, ada: Principal, release: Release) -> EmergencyAccess:
+    asked = emergency_access_request(
         actor=otto, release_id=release.pk, reason="The ward stands still.", hours=2
     )
-    return break_glass_confirm(actor=ada, break_glass_id=asked.pk)
+    return emergency_access_confirm(actor=ada, emergency_access_id=asked.pk)
 
 
 def serve(otto: Principal, release: Release) -> Deployment:
@@ -71,18 +71,18 @@ def answers(ada: Principal) -> list[Served]:
     return served_answers(ada, question, question.rows)
 
 
-def test_a_release_is_deployed_by_break_glass_and_stops_with_it(
+def test_a_release_is_deployed_by_emergency_access_and_stops_with_it(
     office: Office, otto: Principal, ada: Principal
 ) -> None:
     release = office.submit()
     with pytest.raises(WrongState, match="is in review; it may not serve"):
         deployment_create(actor=otto, release_id=release.pk)
-    glass = broken(otto, ada, release)
+    emergency = broken(otto, ada, release)
     deployment = serve(otto, release)
-    assert glass.ends_at is not None
-    assert load_plan(deployment).expires_at == glass.ends_at.timestamp()
+    assert emergency.ends_at is not None
+    assert load_plan(deployment).expires_at == emergency.ends_at.timestamp()
     assert deployments_stop_unservable() == 0
-    break_glass_end(actor=ada, break_glass_id=glass.pk, reason="Over.")
+    emergency_access_end(actor=ada, emergency_access_id=emergency.pk, reason="Over.")
     with pytest.raises(WrongState, match="may not serve"):
         load_plan(Deployment.objects.get(pk=deployment.pk))
     assert deployments_stop_unservable() == 1
@@ -124,45 +124,45 @@ def test_a_suspension_stops_the_deployment_and_lifting_it_lets_one_deploy_again(
     assert serve(otto, release).state == "serving"
 
 
-def test_what_served_says_that_it_was_by_break_glass_and_until_when(
+def test_what_served_says_that_it_was_by_emergency_access_and_until_when(
     office: Office, otto: Principal, ada: Principal
 ) -> None:
     release = office.submit()
-    glass = broken(otto, ada, release)
+    emergency = broken(otto, ada, release)
     serve(otto, release)
     (now,) = answers(ada)
-    assert [each.pk for each in now.emergencies] == [glass.pk]
+    assert [each.pk for each in now.emergencies] == [emergency.pk]
     assert (now.until, now.ended) == (None, "")
-    backdate(glass, hours=2)
-    glass.refresh_from_db()
+    backdate(emergency, hours=2)
+    emergency.refresh_from_db()
     # Over, though neither its row nor its deployment has been moved yet.
     assert answers(ada) == []
-    assert break_glasses_end_due() == 1
+    assert emergency_accesses_end_due() == 1
     assert deployments_stop_unservable() == 1
 
 
-def test_a_period_of_a_break_glass_ends_with_it_however_late_it_is_stopped(
+def test_a_period_of_a_emergency_access_ends_with_it_however_late_it_is_stopped(
     office: Office, otto: Principal, ada: Principal
 ) -> None:
     release = office.submit()
-    glass = broken(otto, ada, release)
+    emergency = broken(otto, ada, release)
     serve(otto, release)
-    break_glass_end(actor=ada, break_glass_id=glass.pk, reason="Over.")
-    glass.refresh_from_db()
+    emergency_access_end(actor=ada, emergency_access_id=emergency.pk, reason="Over.")
+    emergency.refresh_from_db()
     since = timezone.now() - timedelta(hours=1)
     span = served_question(actor=ada, department="clinical", since=since)
     (told,) = served_answers(ada, span, span.rows)
-    assert (told.until, told.ended) == (glass.ended_at, "break_glass_over")
-    assert [each.pk for each in told.emergencies] == [glass.pk]
+    assert (told.until, told.ended) == (emergency.ended_at, "emergency_access_over")
+    assert [each.pk for each in told.emergencies] == [emergency.pk]
 
 
-def test_what_was_approved_is_not_said_to_have_served_by_break_glass(
+def test_what_was_approved_is_not_said_to_have_served_by_emergency_access(
     office: Office, otto: Principal, ada: Principal
 ) -> None:
     release = office.submit()
-    glass = broken(otto, ada, release)
+    emergency = broken(otto, ada, release)
     office.approve(release)
     serve(otto, release)
     (told,) = answers(ada)
     assert (told.emergencies, told.until) == ([], None)
-    assert BreakGlass.objects.get(pk=glass.pk).state == "ended"
+    assert EmergencyAccess.objects.get(pk=emergency.pk).state == "ended"

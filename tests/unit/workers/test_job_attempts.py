@@ -51,7 +51,7 @@ def delivery() -> tuple[Intake, Job]:
     """A delivery whose checks are queued."""
     model = company.model("bert", "embeddings")
     intake = Intake.objects.create(
-        model=model, source="a disk", licence="MIT", files=[], submitted_by=model.created_by,
+        model=model, source="a disk", license="MIT", files=[], submitted_by=model.created_by,
         state=IntakeState.CHECKING,
     )  # fmt: skip
     job = queued(JobKind.INTAKE, intake=intake.pk, model=model.pk, task="embeddings")
@@ -120,7 +120,7 @@ def test_the_last_lines_are_for_the_department_of_the_job_alone() -> None:
         company.developer("finance"),
         company.person("ada", "admin"),
         company.person("audrey", "auditor"),
-        company.person("rhea", "reviewer", speciality="security"),
+        company.person("rhea", "reviewer", specialty="security"),
     ):
         assert list(attempt_logs(actor=other, job=job)) == []
     assert "a row of the data" not in str(messages(job))
@@ -148,7 +148,7 @@ def test_a_delivery_whose_checks_came_to_no_verdict_is_not_rejected_and_checked_
     intake.refresh_from_db()
     assert (intake.state, intake.reason) == (IntakeState.CHECKING, "")
     with pytest.raises(NotPermitted):
-        job_retry(actor=company.person("rhea", "reviewer", speciality="security"), job_id=job.pk)
+        job_retry(actor=company.person("rhea", "reviewer", specialty="security"), job_id=job.pk)
     again = job_retry(actor=company.developer(), job_id=job.pk)
     assert (again.state, again.spec) == (JobState.QUEUED, job.spec)
     intake.refresh_from_db()

@@ -213,7 +213,7 @@ def test_a_pickle_is_rejected_at_once_and_makes_no_job() -> None:
         actor=company.developer(),
         model=company.model("net", "embeddings"),
         source="https://example.org",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         files=[Upload("net.pth", b"\x80\x02}q\x00.")],
     )
     assert (intake.state, job) == (IntakeState.REJECTED, None)
@@ -229,7 +229,7 @@ def test_a_delivery_whose_job_is_cancelled_is_rejected_with_the_reason() -> None
         actor=company.developer(),
         model=company.model("net", "embeddings"),
         source="https://example.org",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         files=files,
     )
     assert job is not None, intake.reason

@@ -37,7 +37,7 @@ def digits(folder: Path, name: str, start: int, stop: int) -> DatasetVersion:
             department=company.department("clinical"),
             task=TASK,
             classification="internal",
-            licence="CC0-1.0",
+            license="CC0-1.0",
         ),
         file=Upload(
             "data.zip",

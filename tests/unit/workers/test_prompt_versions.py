@@ -66,7 +66,7 @@ def registered(job: Job) -> ModelVersion:
         manifest=result["manifest"],
         size_bytes=1,
         parameters=result["parameters"],
-        licence="Apache-2.0",
+        license="Apache-2.0",
         created_by=job.created_by,
     )
 

@@ -159,7 +159,7 @@ def test_the_answer_says_who_approved_it_and_on_what() -> None:
         review=review, submitter=review.opened_by, person=review.opened_by, verdict="comment",
         reason="Please look.", digest=review.digest, round=1,
     )  # fmt: skip
-    vera = company.person("vera-reviews", "reviewer", speciality="compliance")
+    vera = company.person("vera-reviews", "reviewer", specialty="compliance")
     audit_record(actor=vera, action="release:decide", subject=Subject("review", str(review.pk), ""))
     serve(of)
     assert [each.period.began_event.sequence for each in answers()] == [None]
@@ -167,7 +167,7 @@ def test_the_answer_says_who_approved_it_and_on_what() -> None:
     (served,) = answers()
     assert served.approval is not None
     assert served.approval.review == review
-    assert [(v.person.name, v.speciality, v.reason) for v in served.approval.votes] == [
+    assert [(v.person.name, v.specialty, v.reason) for v in served.approval.votes] == [
         ("Vera", "compliance", "Fine.")
     ]
     assert [item.code for item in served.approval.review.checklist.all()] == ["digest"]
@@ -237,8 +237,8 @@ def test_votes_of_an_earlier_round_did_not_approve_it() -> None:
 )
 def test_who_may_ask(name: str, role: str, where: str | None, sees: bool) -> None:
     serve(release(adapter()))
-    speciality = "compliance" if role == "reviewer" else ""
-    asking = company.person(name.replace(" ", "-"), role, where, speciality)
+    specialty = "compliance" if role == "reviewer" else ""
+    asking = company.person(name.replace(" ", "-"), role, where, specialty)
     with scope(asking):
         if sees:
             (served,) = answers(actor=asking)
@@ -283,7 +283,7 @@ def test_the_use_of_that_hour_is_the_departments_own() -> None:
     assert served.usage is not None
     assert (served.usage.requests, served.usage.failed, served.usage.tokens) == (2, 1, 30)
     assert served.usage.since <= now < served.usage.until
-    reviewer = company.person("rita", "reviewer", speciality="compliance")
+    reviewer = company.person("rita", "reviewer", specialty="compliance")
     assert [each.usage for each in answers(now, actor=reviewer)] == [None]
     assert [each.usage for each in answers(since=now - timedelta(days=1))] == [None]
 

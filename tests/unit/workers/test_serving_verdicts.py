@@ -77,7 +77,7 @@ def test_a_reading_is_the_same_whether_or_not_the_dossier_was_read(worker: Worke
     pk = deployment.release_id
     changes: list[tuple[dict[str, Any], str]] = [
         ({}, ""),
-        ({"visibility": "organisation"}, "approved with other visibility"),
+        ({"visibility": "organization"}, "approved with other visibility"),
         ({"dossier_digest": "0" * 64}, "does not have the digest that was approved"),
         ({"dossier": {"identity": {}}}, "does not have the digest that was approved"),
         ({"dossier": [1], "dossier_digest": json_digest([1])}, "cannot be read"),

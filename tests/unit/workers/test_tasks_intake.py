@@ -37,7 +37,7 @@ def checked(template: str) -> Job:
         for name, content in files.items()
     ]
     intake = Intake.objects.create(
-        model=model, source="a supplier", licence="MIT", files=listed, submitted_by=person
+        model=model, source="a supplier", license="MIT", files=listed, submitted_by=person
     )
     folder = store.quarantine_folder(intake.pk)
     folder.mkdir(parents=True, exist_ok=True)

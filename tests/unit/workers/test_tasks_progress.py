@@ -32,7 +32,7 @@ def intake(department: Department) -> Intake:
     return Intake.objects.create(
         model=model,
         source="a supplier",
-        licence="MIT",
+        license="MIT",
         files=[{"name": "config.json", "size": 2, "sha256": "0" * 64}],
         submitted_by=person,
     )

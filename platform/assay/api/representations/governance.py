@@ -30,7 +30,7 @@ class RoleAnswer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     role = serializers.CharField()
     department = slug(allow_null=True, default=None)
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     source = serializers.CharField()  # type: ignore[assignment]
     group = serializers.CharField()
     created_at = serializers.DateTimeField()
@@ -106,7 +106,7 @@ class RoleRequestAnswer(serializers.Serializer[Any]):
     person = PersonReference(allow_null=True)
     group = serializers.CharField()
     role = serializers.CharField()
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     state = serializers.CharField()
     requested_by = PersonReference()
     requested_at = serializers.DateTimeField()
@@ -133,7 +133,7 @@ class GroupMappingAnswer(serializers.Serializer[Any]):
     group = serializers.CharField()
     role = serializers.CharField()
     department = slug(allow_null=True, default=None)
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     created_by = PersonReference(allow_null=True)
     created_at = serializers.DateTimeField()
 
@@ -143,7 +143,7 @@ class HeldRoleAnswer(serializers.Serializer[Any]):
 
     role = serializers.CharField()
     department = serializers.CharField(allow_null=True)
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
 
 
 class MeAnswer(serializers.Serializer[Any]):
@@ -162,9 +162,9 @@ class MeAnswer(serializers.Serializer[Any]):
 
     @extend_schema_field(HeldRoleAnswer(many=True))
     def get_roles(self, principal: Any) -> list[dict[str, str | None]]:
-        held = sorted(principal.roles, key=lambda r: (r.role, r.department or "", r.speciality))
+        held = sorted(principal.roles, key=lambda r: (r.role, r.department or "", r.specialty))
         return [
-            {"role": str(r.role), "department": r.department, "speciality": r.speciality}
+            {"role": str(r.role), "department": r.department, "specialty": r.specialty}
             for r in held
         ]
 

@@ -73,7 +73,7 @@ class DecisionAnswer(serializers.Serializer[Any]):
 
     id = serializers.IntegerField()
     verdict = serializers.CharField()
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     reason = serializers.CharField()
     conditions = ConditionsAnswer()
     digest = serializers.CharField()
@@ -131,7 +131,7 @@ class ChecklistItemAnswer(serializers.Serializer[Any]):
 
 
 class StandingAnswer(serializers.Serializer[Any]):
-    """Approvals by speciality: what is required, given in this round, and still missing."""
+    """Approvals by specialty: what is required, given in this round, and still missing."""
 
     required = serializers.DictField(  # type: ignore[assignment]  # DRF takes it out of the class
         child=serializers.IntegerField()

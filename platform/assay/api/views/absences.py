@@ -12,13 +12,13 @@ from assay.api.documentation import operation
 from assay.api.endpoint import Endpoint
 from assay.api.fields import Choice, Identifier, Moment, StrictSerializer
 from assay.api.idempotency import idempotent
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.reviews.absences.selectors import absences_visible_to, reviewer_get
 from governance.reviews.absences.services import absence_end, absence_set
 
 
 class AbsenceAnswer(serializers.Serializer[Any]):
-    """`deputy` may review for `speciality` in the place of `person` from `starts_at` to `ends_at`,
+    """`deputy` may review for `specialty` in the place of `person` from `starts_at` to `ends_at`,
     or to `ended_at` when it was ended early."""
 
     id = serializers.IntegerField()
@@ -26,7 +26,7 @@ class AbsenceAnswer(serializers.Serializer[Any]):
     person_name = serializers.CharField(source="person.name")
     deputy = serializers.IntegerField(source="deputy_id")
     deputy_name = serializers.CharField(source="deputy.name")
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     starts_at = serializers.DateTimeField()
     ends_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
@@ -35,10 +35,10 @@ class AbsenceAnswer(serializers.Serializer[Any]):
 
 
 class AbsenceBody(StrictSerializer):
-    """Deputy, speciality and dates of an absence. `person` defaults to the caller."""
+    """Deputy, specialty and dates of an absence. `person` defaults to the caller."""
 
     deputy = Identifier()
-    speciality = Choice(choices=Speciality.choices)
+    specialty = Choice(choices=Specialty.choices)
     starts_at = Moment()
     ends_at = Moment()
     person = Identifier(required=False)

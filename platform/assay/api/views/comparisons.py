@@ -147,7 +147,7 @@ class DataFactsAnswer(serializers.Serializer[Any]):
     name = serializers.CharField()
     digest = serializers.CharField()
     rows = serializers.IntegerField()
-    licence = serializers.CharField()
+    license = serializers.CharField()
     classification = serializers.CharField()
     columns = serializers.ListField(child=serializers.CharField())
     duplicates = serializers.IntegerField(allow_null=True)

@@ -33,7 +33,7 @@ class DatasetBody(StrictSerializer):
     department = Slug(max_length=DEPARTMENT_MAX)
     task = Line(max_length=TASK_MAX)
     classification = Choice(choices=Classification.choices)
-    licence = Line(max_length=LICENSE_MAX)
+    license = Line(max_length=LICENSE_MAX)
     description = Paragraphs(max_length=DESCRIPTION_MAX, required=False, allow_blank=True)
     row_kind = Line(max_length=TASK_MAX, required=False, allow_blank=True)
 

@@ -48,7 +48,7 @@ class IntakeBody(StrictSerializer):
 
     model = Slug(max_length=NAME_MAX)
     source = Line(max_length=SOURCE_MAX)  # type: ignore[assignment]  # DRF takes it out of the class
-    licence = Line(max_length=LICENSE_MAX)
+    license = Line(max_length=LICENSE_MAX)
     files = Several(
         child=serializers.FileField(max_length=FILENAME_MAX, allow_empty_file=True),
         min_length=1,
@@ -112,7 +112,7 @@ class IntakesView(Endpoint):
             actor=self.actor,
             model=model_get(actor=self.actor, name=given["model"]),
             source=given["source"],
-            licence=given["licence"],
+            license=given["license"],
             files=given.get("files", ()),
             uploads=given.get("uploads", ()),
             keep_gguf=given.get("keep_gguf", False),

@@ -68,7 +68,7 @@ class QuotaBody(StrictSerializer):
     department = Slug(max_length=DEPARTMENT_MAX, required=False)
     key = Identifier(required=False)
     deployment = Slug(max_length=NAME_MAX, required=False)
-    organisation = Truth(required=False)
+    organization = Truth(required=False)
     shadow = Truth(required=False)
 
 
@@ -103,7 +103,7 @@ class QuotasView(Endpoint):
 
     def _subject(self, given: dict[str, Any]) -> dict[str, Any]:
         named: list[str] = [n for n in ("department", "key", "deployment") if n in given]
-        named += ["organisation"] if given.get("organisation") else []
+        named += ["organization"] if given.get("organization") else []
         if len(named) != 1:
             raise InvalidInput(
                 "Name a department, a key, a deployment or the organization: one of the four."

@@ -50,10 +50,10 @@ class GateStandingAnswer(serializers.Serializer[Any]):
 
 
 class ReviewerCountAnswer(serializers.Serializer[Any]):
-    """Reviewers of one speciality. `able` can decide now; `had_part`, `new` and `away` are the
+    """Reviewers of one specialty. `able` can decide now; `had_part`, `new` and `away` are the
     others. `short`: these approvals cannot all be given."""
 
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     needed = serializers.IntegerField()
     able = serializers.IntegerField()
     had_part = serializers.IntegerField()

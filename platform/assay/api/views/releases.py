@@ -38,7 +38,7 @@ from assay.api.written import Archive, CycloneDX, Page, Pdf, Spdx
 from assay.downloads import dossier_file, evidence_file
 from governance.bounds import DEPARTMENT_MAX, NAME_MAX, TIER_MAX
 from governance.errors import NotFound
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.people.selectors import department_get
 from governance.principals import Principal
 from governance.reviews.assignments.selectors import assignees_by_review
@@ -246,7 +246,7 @@ class DecisionBody(StrictSerializer):
     verdict = Choice(choices=Verdict.choices)
     reason = Paragraphs(max_length=REASON_MAX)
     digest = Line(min_length=64, max_length=64)
-    speciality = Choice(choices=Speciality.choices, required=False)
+    specialty = Choice(choices=Specialty.choices, required=False)
     conditions = ConditionsBody(required=False)
     submit_drafts = Truth(required=False, default=True)
 
@@ -345,7 +345,7 @@ class WithdrawView(Endpoint):
 
 
 class ReviewQuery(StrictSerializer):
-    """Filters of the list. `missing` is a speciality that still lacks an approval; `awaiting`
+    """Filters of the list. `missing` is a specialty that still lacks an approval; `awaiting`
     leaves what waits for the vote of the caller, and `assigned` what is assigned to them; with
     `awaiting` or `due`, what is due first comes first.
     """
@@ -353,7 +353,7 @@ class ReviewQuery(StrictSerializer):
     state = Choice(choices=ReviewState.choices, required=False)
     tier = Slug(max_length=TIER_MAX, required=False)
     department = Slug(max_length=DEPARTMENT_MAX, required=False)
-    missing = Choice(choices=Speciality.choices, required=False)
+    missing = Choice(choices=Specialty.choices, required=False)
     due = Choice(choices=[(each, each) for each in DUE], required=False)
     awaiting = Choice(choices=[("me", "me")], required=False)
     assigned = Choice(choices=[("me", "me")], required=False)

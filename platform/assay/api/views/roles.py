@@ -17,7 +17,7 @@ from assay.api.representations.governance import (
 from governance.bounds import DEPARTMENT_MAX, GROUP_MAX
 from governance.errors import NotFound
 from governance.people.groups import group_mapping_create, group_mapping_delete
-from governance.people.models import REASON_MAX, Role, RoleRequest, RoleRequestState, Speciality
+from governance.people.models import REASON_MAX, Role, RoleRequest, RoleRequestState, Specialty
 from governance.people.role_requests import (
     role_request_approve,
     role_request_get,
@@ -35,11 +35,11 @@ from governance.people.selectors import (
 
 
 class RoleBody(StrictSerializer):
-    """A role: platform-wide without a department; reviewers name their speciality."""
+    """A role: platform-wide without a department; reviewers name their specialty."""
 
     role = Choice(choices=Role.choices)
     department = Slug(max_length=DEPARTMENT_MAX, required=False)
-    speciality = Choice(choices=Speciality.choices, required=False)
+    specialty = Choice(choices=Specialty.choices, required=False)
 
 
 class PersonRolesView(Endpoint):
@@ -61,7 +61,7 @@ class PersonRolesView(Endpoint):
             person=person_get(actor=self.actor, person_id=person_id),
             role=given["role"],
             department=department_get(slug=slug) if slug else None,
-            speciality=given.get("speciality", ""),
+            specialty=given.get("specialty", ""),
         )
         if isinstance(made, RoleRequest):
             return self.answer(made, RoleRequestAnswer, status=202)

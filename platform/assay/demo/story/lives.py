@@ -110,7 +110,7 @@ def _general_purpose_waits(stage: Stage) -> None:
         stage.facts[BASE],
         ASSISTANT,
         departments=["engineering", "finance"],
-        visibility="organisation",
+        visibility="organization",
         tier="general-purpose",
         purpose="Draft and shorten texts for employees, who check the result.",
         generates=True,
@@ -230,28 +230,28 @@ def _emergency(stage: Stage) -> None:
         generates=True,
         purpose="Write docstrings for tonight's release.",
     )
-    if any(each["release"] == release["id"] for each in stage["ada"].all("break-glass")):
+    if any(each["release"] == release["id"] for each in stage["ada"].all("emergency-access")):
         return
     asked = stage["enzo"].post(
-        f"releases/{release['id']}/break-glass",
+        f"releases/{release['id']}/emergency-access",
         reason="Tonight's build needs it, and no reviewer is available.",
         hours=1,
     )
-    confirm = f"break-glass/{asked['id']}/confirm"
+    confirm = f"emergency-access/{asked['id']}/confirm"
     stage.expect_refusal(
         403,
         "Enzo requested emergency access, so he cannot confirm it",
         lambda: stage["enzo"].post(confirm),
     )
     stage.prove("adil")
-    glass = stage["adil"].post(confirm)
+    emergency = stage["adil"].post(confirm)
     ensure_deployed(stage, "enzo", release)
     wait_serving(stage, "enzo", HOTFIX)
     stage.say(
-        f"{HOTFIX} serves on emergency access until {glass['ends_at'][11:16]} UTC: Enzo requested "
+        f"{HOTFIX} serves on emergency access until {emergency['ends_at'][11:16]} UTC: Enzo requested "
         "it, and Adil (admin) confirmed it. Every page shows this."
     )
-    stage["adil"].post(f"break-glass/{asked['id']}/end", reason="The build is finished.")
+    stage["adil"].post(f"emergency-access/{asked['id']}/end", reason="The build is finished.")
     stage.wait_for(f"{HOTFIX} stops", lambda: _stopped(stage, HOTFIX))
     stage.say("Adil ends it, and the deployment stops. A third person still has to review it.")
 

@@ -78,7 +78,7 @@ def attest(stage: Stage, reviewer: str, release: dict[str, Any]) -> None:
 
 
 def approve(
-    stage: Stage, reviewer: str, speciality: str, release: dict[str, Any], **more: Any
+    stage: Stage, reviewer: str, specialty: str, release: dict[str, Any], **more: Any
 ) -> Any:
     """Approve the current dossier as one reviewer; `more` holds extras such as conditions."""
     current = stage[reviewer].get(f"releases/{release['id']}")
@@ -86,7 +86,7 @@ def approve(
     return stage[reviewer].post(
         f"releases/{release['id']}/decisions",
         verdict="approve",
-        speciality=speciality,
+        specialty=specialty,
         reason=f"The evidence in dossier {current['dossier_digest'][:12]} supports the purpose.",
         digest=current["dossier_digest"],
         **more,
@@ -101,7 +101,7 @@ def review(stage: Stage) -> None:
             stage.facts[DOCSTRINGS],
             DOCSTRINGS,
             departments=["engineering"],
-            visibility="organisation",
+            visibility="organization",
             purpose="Suggest one-line docstrings to engineers, who accept or edit each one.",
             tier="limited",
         )
@@ -129,7 +129,7 @@ def review(stage: Stage) -> None:
                 "devi",
                 {
                     "departments": ["engineering", "media"],
-                    "visibility": "organisation",
+                    "visibility": "organization",
                     "tier": "minimal",
                     "purpose": "Sentence embeddings for search within the departments.",
                 },
@@ -138,9 +138,9 @@ def review(stage: Stage) -> None:
             other = submit(stage, owner, version, name, **fields)
             if other["state"] != "approved":
                 attest(stage, "carla", other)
-                for reviewer, speciality in (("carla", "compliance"), ("milo", "model-risk")):
+                for reviewer, specialty in (("carla", "compliance"), ("milo", "model-risk")):
                     if other["state"] != "approved":
-                        other = approve(stage, reviewer, speciality, other)
+                        other = approve(stage, reviewer, specialty, other)
             stage.expect(other["state"] == "approved", f"{name} is approved")
             stage.facts[f"release:{name}"] = other
             stage.say(
@@ -155,7 +155,7 @@ def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
         lambda: stage["devi"].post(
             f"releases/{release['id']}/decisions",
             verdict="approve",
-            speciality="compliance",
+            specialty="compliance",
             reason="I made it, and it works well.",
             digest=release["dossier_digest"],
         ),
@@ -164,7 +164,7 @@ def _the_whole_review(stage: Stage, release: dict[str, Any]) -> None:
     if release["state"] == "in_review":
         word = {
             "verdict": "request_changes",
-            "speciality": "compliance",
+            "specialty": "compliance",
             "reason": "State who checks a suggested docstring before it is committed.",
             "digest": release["dossier_digest"],
         }

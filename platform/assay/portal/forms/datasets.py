@@ -28,7 +28,7 @@ class DatasetForm(DepartmentScoped):
     name = forms.SlugField(max_length=NAME_MAX, help_text="Lowercase letters, digits and hyphens.")
     task = forms.ChoiceField(choices=_kinds_of_rows)
     classification = forms.ChoiceField(choices=unchosen(titled(Classification.choices)))
-    licence = forms.CharField(max_length=LICENSE_MAX, label="License")
+    license = forms.CharField(max_length=LICENSE_MAX, label="License")
     description = forms.CharField(
         max_length=DESCRIPTION_MAX, required=False, widget=forms.Textarea(attrs={"rows": 2})
     )

@@ -1,4 +1,4 @@
-"""Forms for incidents and break-glass: they shape input; the services judge it."""
+"""Forms for incidents and emergency access: they shape input; the services judge it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from registry.incidents.models import (
     Serious,
     Severity,
 )
-from registry.releases.breakglass.models import LESSONS_MAX, AfterVerdict
+from registry.releases.emergency_access.models import LESSONS_MAX, AfterVerdict
 
 _SEVERITIES = (
     (Severity.LOW, "Low: noted"),
@@ -76,7 +76,7 @@ class IncidentTextForm(TablerForm):
     text = forms.CharField(max_length=TEXT_MAX, label="What is known now", widget=_rows(3))
 
 
-class BreakGlassForm(TablerForm):
+class EmergencyAccessForm(TablerForm):
     """Why it cannot wait, and for how long."""
 
     reason = forms.CharField(

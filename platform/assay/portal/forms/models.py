@@ -270,7 +270,7 @@ class IntakeForm(TablerForm):
     source = forms.CharField(
         max_length=SOURCE_MAX, help_text="Origin of the files: an address or a person."
     )
-    licence = forms.CharField(
+    license = forms.CharField(
         max_length=VERSION_LICENSE_MAX,
         label="License",
         help_text="An SPDX identifier, such as Apache-2.0.",

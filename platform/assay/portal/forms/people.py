@@ -13,7 +13,7 @@ from governance.people.models import (
     JOBS_AT_ONCE_MAX,
     REASON_MAX,
     Role,
-    Speciality,
+    Specialty,
 )
 from registry.responses.models import RETENTION_MAX_DAYS
 
@@ -38,10 +38,10 @@ class RoleForm(TablerForm):
     # The weakest role is preselected, so that a slip grants no administrator role.
     role = forms.ChoiceField(choices=titled(Role.choices), initial=Role.VIEWER)
     department = SlugChoice(queryset=None, required=False, empty_label="Platform-wide")
-    speciality = forms.ChoiceField(
+    specialty = forms.ChoiceField(
         required=False,
         label="Specialty",
-        choices=[("", "None"), *titled(Speciality.choices)],
+        choices=[("", "None"), *titled(Specialty.choices)],
         help_text="For reviewers only.",
     )
 
@@ -60,7 +60,7 @@ class MappingForm(RoleForm):
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
 
-    field_order = ("group", "role", "department", "speciality")
+    field_order = ("group", "role", "department", "specialty")
 
 
 class EraseForm(TablerForm):

@@ -10,7 +10,7 @@ from django import forms
 from assay.portal.forms.base import TablerForm
 from governance.bounds import DEPARTMENT_MAX
 from governance.errors import InvalidInput
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.permissions import Action
 from governance.policy.cases import RESOURCE_TYPES
 from governance.policy.document import value_from_text, value_to_text
@@ -26,7 +26,7 @@ from governance.principals import PrincipalKind
 
 CONDITIONS_MAX = 20
 PRINCIPAL = (
-    *("kinds", "services", "roles", "specialities"),
+    *("kinds", "services", "roles", "specialties"),
     *("department_roles", "member_roles", "departments"),
 )
 # Processes of the platform that act as themselves.
@@ -64,7 +64,7 @@ class RuleForm(TablerForm):
         max_length=200, help_text="Shown with every decision that the rule makes."
     )
     roles = _several("Platform roles", get_args(PlatformRole))
-    specialities = _several("Reviewers for", Speciality.values)
+    specialties = _several("Reviewers for", Specialty.values)
     department_roles = _several("Roles in the department that owns it", get_args(DepartmentRole))
     member_roles = _several("Roles in any department", get_args(DepartmentRole))
     departments = _several("Only roles held in", ())
@@ -83,7 +83,7 @@ class RuleForm(TablerForm):
     def principal_fields(self) -> list[Any]:
         """Return the fields that say who the rule is about."""
         names = (
-            *("roles", "specialities", "department_roles", "member_roles"),
+            *("roles", "specialties", "department_roles", "member_roles"),
             *("departments", "kinds", "services"),
         )
         return [self[name] for name in names]
@@ -174,7 +174,7 @@ class AskForm(TablerForm):
         required=False,
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="One per line: visibility: organisation",
+        help_text="One per line: visibility: organization",
     )
     context = forms.CharField(
         label="Context",

@@ -80,7 +80,7 @@ class ReleaseForm(RiskForm):
     visibility = forms.ChoiceField(
         choices=(
             (Visibility.DEPARTMENT, "Only the departments above know of it"),
-            (Visibility.ORGANISATION, "Everyone knows of it; only those above use it"),
+            (Visibility.ORGANIZATION, "Everyone knows of it; only those above use it"),
         )
     )
     engine = forms.ChoiceField(

@@ -24,7 +24,7 @@ def decision(page: Page) -> dict[str, Any]:
     speaking = page.is_open and (
         page.may(Action.RELEASE_DECIDE, "release") or page.may(Action.REVIEW_COMMENT, "review")
     )
-    voting = page.actor.specialities | stands_in_for(page.actor, page.review).keys()
+    voting = page.actor.specialties | stands_in_for(page.actor, page.review).keys()
     choices = choices_for(page, page.review) if speaking else []
     unproved = any(c["code"] == STEP_UP for c in choices)
     return {
@@ -35,7 +35,7 @@ def decision(page: Page) -> dict[str, Any]:
         "may_condition": any(c["value"] == Verdict.APPROVE and not c["blocked"] for c in choices),
         "unproved": unproved,
         "decides": any(not c["blocked"] for c in choices if c["value"] != Verdict.COMMENT),
-        "specialities": sorted(voting & set(page.review.required_approvals)),
+        "specialties": sorted(voting & set(page.review.required_approvals)),
     }
 
 

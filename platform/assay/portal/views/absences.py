@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from assay.portal.forms.base import SlugChoice, TablerForm
 from assay.portal.http import ActionScreen, cleaned, page_of
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.reviews.absences.selectors import absences_visible_to, reviewers_known_to
 from governance.reviews.absences.services import absence_end, absence_set
 
@@ -27,18 +27,18 @@ class MomentInput(forms.DateTimeInput):
 
 
 class AbsenceForm(TablerForm):
-    """Deputy, speciality and dates of an absence."""
+    """Deputy, specialty and dates of an absence."""
 
-    speciality = forms.ChoiceField(label="You review for")
+    specialty = forms.ChoiceField(label="You review for")
     deputy = SlugChoice(queryset=None, empty_label="Choose a reviewer")
     starts_at = forms.DateTimeField(label="From (UTC)", widget=MomentInput())
     ends_at = forms.DateTimeField(label="Until (UTC)", widget=MomentInput())
 
     def __init__(self, *args: Any, screen: ActionScreen, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        held = screen.actor.specialities
-        self.fields["speciality"].choices = [  # type: ignore[attr-defined]
-            choice for choice in Speciality.choices if choice[0] in held
+        held = screen.actor.specialties
+        self.fields["specialty"].choices = [  # type: ignore[attr-defined]
+            choice for choice in Specialty.choices if choice[0] in held
         ]
         others = reviewers_known_to(screen.actor).exclude(pk=screen.actor.person_id or 0)
         self.fields["deputy"].queryset = others.order_by("name")  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ class Absences(ActionScreen):
     def context(self, **kwargs: Any) -> dict[str, Any]:
         return {
             "page": page_of(self.request, absences_visible_to(self.actor)),
-            "form": self.form() if self.actor.specialities else None,
+            "form": self.form() if self.actor.specialties else None,
             "now": timezone.now(),
             "me": self.actor.person_id,
         }
@@ -64,7 +64,7 @@ class Absences(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         absence = absence_set(actor=self.actor, **cleaned(self.form()))
         messages.success(
-            self.request, f"{absence.deputy.name} stands in for you, as {absence.speciality}."
+            self.request, f"{absence.deputy.name} stands in for you, as {absence.specialty}."
         )
         return redirect("portal:absences")
 

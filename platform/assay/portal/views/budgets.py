@@ -103,16 +103,16 @@ class Budgets(Screen):
             own, keys = Q(department__slug=department), Q(api_key__department__slug=department)
             rows = rows.filter(own | keys)
         page = page_of(self.request, rows, PAGE)
-        organisation_wide = may(self.actor, Action.QUOTA_VIEW, kind="quota")
+        organization_wide = may(self.actor, Action.QUOTA_VIEW, kind="quota")
         return {
             "page": page,
             "department": department,
             "groups": grouped(uses_or_unknown(page.object_list)),
             "alerts": alerts_now(self.actor),
             "prices": [priced(p) for p in prices_get(actor=self.actor)]
-            if organisation_wide
+            if organization_wide
             else [],
-            "sees_prices": organisation_wide,
+            "sees_prices": organization_wide,
             "no_prices_text": NO_PRICES,
             "may_set": may_set(self.actor),
             "may_limit": bool(self.settable()),
@@ -172,7 +172,7 @@ class LimitNew(ActionScreen):
             if key.department is not None and f"department:{key.department.slug}" in slugs
         ]
         if may_set(self.actor):
-            chosen.append(("organisation", "The organization"))
+            chosen.append(("organization", "The organization"))
         chosen += [("Departments", named)] if named else []
         chosen += [("API keys", keys)] if keys else []
         if may_set(self.actor) and (names := deployment_names(self.actor)):
@@ -196,7 +196,7 @@ class LimitNew(ActionScreen):
     def act(self, **kwargs: Any) -> HttpResponse:
         values = cleaned(self.form(self.subjects()))
         kind, _, name = values["subject"].partition(":")
-        subject: dict[str, Any] = {"organisation": True}
+        subject: dict[str, Any] = {"organization": True}
         if kind == "department":
             subject = {"department": department_get(slug=name)}
         elif kind == "key":
@@ -248,7 +248,7 @@ class LimitPage(ActionScreen):
         values = {"limit": None, "shadow": False}
         if not takes_away:
             values = cleaned(AmountForm(self.request.POST, of_kind=row.kind))
-        subject: dict[str, Any] = {"organisation": row.subject == "organisation"}
+        subject: dict[str, Any] = {"organization": row.subject == "organization"}
         quota_set(
             actor=self.actor,
             kind=row.kind,

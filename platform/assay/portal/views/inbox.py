@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 
 from assay.portal.access import departments_where
 from assay.portal.http import Screen, page_of
-from governance.people.models import Speciality
+from governance.people.models import Specialty
 from governance.permissions import Action
 from governance.principals import Principal
 from governance.reviews.assignments.selectors import assignees_by_review
@@ -18,7 +18,7 @@ from governance.reviews.inbox import (
     Asked,
     Counts,
     inbox_counts,
-    missing_specialities,
+    missing_specialties,
     reviews_awaiting,
 )
 from governance.reviews.models import Review, ReviewState
@@ -44,7 +44,7 @@ class Reviews(Screen):
         counts = inbox_counts(self.actor, asked)
         tab = self.tab(asked, counts)
         page = page_of(self.request, self.rows(tab, asked))
-        lacking = missing_specialities(page.object_list)
+        lacking = missing_specialties(page.object_list)
         assigned = assignees_by_review(page.object_list)
         return {
             "tab": tab,
@@ -55,7 +55,7 @@ class Reviews(Screen):
             ],
             "asked": asked,
             "narrowed": asked != Asked(),
-            "specialities": specialities_for(self.actor),
+            "specialties": specialties_for(self.actor),
             "tiers": SHIPPED,
             "states": ReviewState.choices,
             "dues": [(which, DUE_WORDS[which]) for which in DUE],
@@ -73,7 +73,7 @@ class Reviews(Screen):
             return given if given in known else ""
 
         return Asked(
-            missing=among("missing", Speciality.values),
+            missing=among("missing", Specialty.values),
             tier=among("tier", SHIPPED),
             state=among("state", ReviewState.values),
             due=among("due", DUE),
@@ -89,7 +89,7 @@ class Reviews(Screen):
             return given
         if asked.state and asked.state not in WAITING:
             return "closed"
-        return "mine" if counts.mine or self.actor.specialities else "waiting"
+        return "mine" if counts.mine or self.actor.specialties else "waiting"
 
     def rows(self, tab: str, asked: Asked) -> QuerySet[Review]:
         if tab == "mine":
@@ -102,6 +102,6 @@ class Reviews(Screen):
         return reviews.filter(state__in=WAITING).order_by("due_at", "pk")
 
 
-def specialities_for(actor: Principal) -> list[str]:
-    """Every speciality, the person's own first."""
-    return sorted(Speciality.values, key=lambda each: (each not in actor.specialities, each))
+def specialties_for(actor: Principal) -> list[str]:
+    """Every specialty, the person's own first."""
+    return sorted(Specialty.values, key=lambda each: (each not in actor.specialties, each))

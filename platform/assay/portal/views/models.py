@@ -66,7 +66,7 @@ class Models(Screen):
             tasks = [task.name for task in TASKS.values() if task.family == asked["family"]]
             rows = rows.filter(task__in=tasks)
         if asked["license"]:
-            licensed = versions_visible_to(self.actor).filter(licence=asked["license"])
+            licensed = versions_visible_to(self.actor).filter(license=asked["license"])
             rows = rows.filter(pk__in=licensed.order_by().values("model"))
         if asked["department"]:
             rows = rows.filter(department__slug=asked["department"])

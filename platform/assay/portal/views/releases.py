@@ -20,8 +20,6 @@ from governance.people.models import Department
 from governance.permissions import Action
 from governance.reviews.policies.selectors import review_policies_in_force
 from registry.incidents.selectors import incidents_of
-from registry.releases.breakglass.force import serving_end
-from registry.releases.breakglass.selectors import break_glasses_of
 from registry.releases.carrying import renewal_obstacle
 from registry.releases.drafts.models import KEPT_DAYS, ReleaseDraft
 from registry.releases.drafts.selectors import release_draft_get, release_drafts_visible_to
@@ -31,6 +29,8 @@ from registry.releases.drafts.services import (
     release_draft_submit,
     release_draft_update,
 )
+from registry.releases.emergency_access.force import serving_end
+from registry.releases.emergency_access.selectors import emergency_accesses_of
 from registry.releases.engines import engines_for
 from registry.releases.equivalence.selectors import release_checks
 from registry.releases.models import Release, ReleaseState
@@ -239,15 +239,17 @@ class ReleasePage(ActionScreen):
         waiting = release.state in (ReleaseState.IN_REVIEW, ReleaseState.CHANGES_REQUESTED)
         deployments = list(deployments_visible_to(self.actor).filter(release=release))
         live = any(deployment.state in LIVE for deployment in deployments)
-        glasses = list(break_glasses_of(release)[:10])
-        is_open = any(glass.state in ("requested", "active") for glass in glasses)
+        emergencies = list(emergency_accesses_of(release)[:10])
+        is_open = any(emergency.state in ("requested", "active") for emergency in emergencies)
         return {
             "release": release,
-            "glasses": glasses,
+            "emergencies": emergencies,
             "incidents": incidents_of(self.actor, release.version_id),
-            "may_break_glass": waiting
+            "may_emergency_access": waiting
             and not is_open
-            and may(self.actor, Action.RELEASE_BREAK_GLASS, kind="release", department=department),
+            and may(
+                self.actor, Action.RELEASE_EMERGENCY_ACCESS, kind="release", department=department
+            ),
             "review": release_review(release),
             "deployments": deployments,
             "renewal": release_renewal(actor=self.actor, release=release),

@@ -163,7 +163,7 @@ class Decide(ReviewPage):
             verdict=post.get("verdict", ""),
             reason=post.get("reason", "").strip(),
             digest=post.get("digest", ""),
-            speciality=post.get("speciality", ""),
+            specialty=post.get("specialty", ""),
             conditions=conditions_given(post),
             submit_drafts="keep_drafts" not in post,
         )

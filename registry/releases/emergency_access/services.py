@@ -1,4 +1,4 @@
-"""Breaking the glass: two persons let a release serve before its review has decided, for some
+"""Breaking the emergency: two persons let a release serve before its review has decided, for some
 hours, and a third one says afterward whether that was right.
 
 An emergency excuses the wait for the review, never what is served: bytes, origin, recall and
@@ -24,7 +24,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal, service_principal
 from governance.reviews.reminders.schedule import emergency_tell
 from governance.rowsecurity import lifted
-from registry.releases.breakglass.checks import (
+from registry.releases.emergency_access.checks import (
     CONFIRM_WITHIN,
     check_none_open,
     check_possible,
@@ -32,21 +32,21 @@ from registry.releases.breakglass.checks import (
     check_same_dossier,
     separation,
 )
-from registry.releases.breakglass.models import (
+from registry.releases.emergency_access.models import (
     LESSONS_MAX,
     REASON_MAX,
     AfterVerdict,
-    BreakGlass,
-    BreakGlassState,
+    EmergencyAccess,
+    EmergencyAccessState,
 )
-from registry.releases.breakglass.selectors import break_glass_get
-from registry.releases.breakglass.states import (
+from registry.releases.emergency_access.selectors import emergency_access_get
+from registry.releases.emergency_access.states import (
     REVIEW_WITHIN,
-    break_glass_close,
-    break_glass_lapse,
-    break_glass_locked,
-    break_glass_set_state,
-    break_glass_subject,
+    emergency_access_close,
+    emergency_access_lapse,
+    emergency_access_locked,
+    emergency_access_set_state,
+    emergency_access_subject,
 )
 from registry.releases.models import Release
 from registry.releases.selectors import release_get
@@ -57,9 +57,9 @@ from registry.validation import checked_choice, checked_text
 _LEAST = timedelta(hours=1)
 
 
-def break_glass_request(
+def emergency_access_request(
     *, actor: Principal, release_id: int, reason: str, hours: int
-) -> BreakGlass:
+) -> EmergencyAccess:
     """Ask that a release under review may serve for some hours before its review has decided.
     Nothing serves until a second person has confirmed it.
 
@@ -70,22 +70,22 @@ def break_glass_request(
             recall or an incident forbid it, or the department has an overdue review afterward.
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
-    most = settings.BREAK_GLASS_MAX_HOURS
+    most = settings.EMERGENCY_ACCESS_MAX_HOURS
     if not 1 <= hours <= most:
-        sentence = f"A break-glass lasts 1 to {most} hours, not {hours}."
+        sentence = f"Emergency access lasts 1 to {most} hours, not {hours}."
         raise InvalidInput(sentence, fields={"hours": [sentence]})
     with transaction.atomic():
         release_get(actor=actor, id=release_id)
         release = release_locked(release_id)
         decision = authorize(
-            actor=actor, action=Action.RELEASE_BREAK_GLASS, resource=release_resource(release)
+            actor=actor, action=Action.RELEASE_EMERGENCY_ACCESS, resource=release_resource(release)
         )
         person = acting_person(actor)
         with lifted():
             review = check_possible(release)
             check_none_open(release)
             now = timezone.now()
-            glass = BreakGlass.objects.create(
+            emergency = EmergencyAccess.objects.create(
                 release=release,
                 department=release.department,
                 dossier_digest=release.dossier_digest,
@@ -99,17 +99,17 @@ def break_glass_request(
             )
             audit_record(
                 actor=actor,
-                action="break_glass:requested",
-                subject=break_glass_subject(glass),
+                action="emergency_access:requested",
+                subject=emergency_access_subject(emergency),
                 reason=reason,
                 department=release.department.slug,
                 data={"release": release.pk, "dossier": release.dossier_digest, "hours": hours},
                 decision=decision,
             )
-    return glass
+    return emergency
 
 
-def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
+def emergency_access_confirm(*, actor: Principal, emergency_access_id: int) -> EmergencyAccess:
     """As the second person, let it serve from now on, until its hours are over.
 
     Raises:
@@ -119,40 +119,44 @@ def break_glass_confirm(*, actor: Principal, break_glass_id: int) -> BreakGlass:
             requested any more.
     """
     with transaction.atomic():
-        release, glass, person, decision = _held(
-            actor, break_glass_id, Action.RELEASE_BREAK_GLASS_CONFIRM
+        release, emergency, person, decision = _held(
+            actor, emergency_access_id, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
         )
-        attempt = _attempt(actor, glass, Action.RELEASE_BREAK_GLASS_CONFIRM, decision)
+        attempt = _attempt(actor, emergency, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM, decision)
         with lifted():
-            check_requested(glass)
+            check_requested(emergency)
             review = check_possible(release)
-            glass.excluded_people = sorted({*glass.excluded_people, *review.excluded_people})
-        if obstacle := _separated(actor, person, glass, "confirm", attempt):
+            emergency.excluded_people = sorted(
+                {*emergency.excluded_people, *review.excluded_people}
+            )
+        if obstacle := _separated(actor, person, emergency, "confirm", attempt):
             raise obstacle
-        proof = require_proof(actor, f"confirming break-glass {glass.pk}", attempt=attempt)
+        proof = require_proof(actor, f"confirming emergency access {emergency.pk}", attempt=attempt)
         with lifted():
-            check_same_dossier(release, glass)
+            check_same_dossier(release, emergency)
             now = timezone.now()
-            glass.confirmed_by = person
-            glass.confirmed_at = now
-            glass.proof = proof.method
-            glass.ends_at = now + timedelta(hours=glass.hours)
-            due = min(glass.ends_at + REVIEW_WITHIN, review.due_at)
-            glass.due_at = max(due, glass.ends_at + _LEAST)
-            break_glass_set_state(
+            emergency.confirmed_by = person
+            emergency.confirmed_at = now
+            emergency.proof = proof.method
+            emergency.ends_at = now + timedelta(hours=emergency.hours)
+            due = min(emergency.ends_at + REVIEW_WITHIN, review.due_at)
+            emergency.due_at = max(due, emergency.ends_at + _LEAST)
+            emergency_access_set_state(
                 actor=actor,
-                glass=glass,
-                state=BreakGlassState.ACTIVE,
-                reason=glass.reason,
+                emergency=emergency,
+                state=EmergencyAccessState.ACTIVE,
+                reason=emergency.reason,
                 decision=decision,
-                data={"ends_at": glass.ends_at.isoformat(), **proof_facts(proof)},
+                data={"ends_at": emergency.ends_at.isoformat(), **proof_facts(proof)},
             )
             emergency_tell(actor=actor, review=review)
         releases_changed()
-    return glass
+    return emergency
 
 
-def break_glass_refuse(*, actor: Principal, break_glass_id: int, reason: str) -> BreakGlass:
+def emergency_access_refuse(
+    *, actor: Principal, emergency_access_id: int, reason: str
+) -> EmergencyAccess:
     """Refuse a request; its requester withdraws it the same way.
 
     Raises:
@@ -162,22 +166,26 @@ def break_glass_refuse(*, actor: Principal, break_glass_id: int, reason: str) ->
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        seen = break_glass_get(actor=actor, id=break_glass_id)
+        seen = emergency_access_get(actor=actor, id=emergency_access_id)
         mine = actor.person_id is not None and seen.asked_by_id == actor.person_id
-        action = Action.RELEASE_BREAK_GLASS if mine else Action.RELEASE_BREAK_GLASS_CONFIRM
-        _, glass, _, decision = _held(actor, break_glass_id, action)
+        action = (
+            Action.RELEASE_EMERGENCY_ACCESS if mine else Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
+        )
+        _, emergency, _, decision = _held(actor, emergency_access_id, action)
         with lifted():
-            break_glass_set_state(
+            emergency_access_set_state(
                 actor=actor,
-                glass=glass,
-                state=BreakGlassState.REFUSED,
+                emergency=emergency,
+                state=EmergencyAccessState.REFUSED,
                 reason=reason,
                 decision=decision,
             )
-    return glass
+    return emergency
 
 
-def break_glass_end(*, actor: Principal, break_glass_id: int, reason: str) -> BreakGlass:
+def emergency_access_end(
+    *, actor: Principal, emergency_access_id: int, reason: str
+) -> EmergencyAccess:
     """End it before its time: what serves under it stops.
 
     Raises:
@@ -187,16 +195,20 @@ def break_glass_end(*, actor: Principal, break_glass_id: int, reason: str) -> Br
     """
     reason = checked_text(reason, field="reason", limit=REASON_MAX)
     with transaction.atomic():
-        _, glass, _, decision = _held(actor, break_glass_id, Action.RELEASE_BREAK_GLASS_CONFIRM)
+        _, emergency, _, decision = _held(
+            actor, emergency_access_id, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM
+        )
         with lifted():
-            break_glass_close(actor=actor, glass=glass, reason=reason, decision=decision)
+            emergency_access_close(
+                actor=actor, emergency=emergency, reason=reason, decision=decision
+            )
         releases_changed()
-    return glass
+    return emergency
 
 
-def break_glass_review(
-    *, actor: Principal, break_glass_id: int, verdict: str, lessons: str
-) -> BreakGlass:
+def emergency_access_review(
+    *, actor: Principal, emergency_access_id: int, verdict: str, lessons: str
+) -> EmergencyAccess:
     """Say afterward whether it was justified, and what follows from it.
 
     Raises:
@@ -208,65 +220,67 @@ def break_glass_review(
     checked_choice(verdict, list(AfterVerdict.values), field="verdict")
     lessons = checked_text(lessons, field="lessons", limit=LESSONS_MAX)
     with transaction.atomic():
-        _, glass, person, decision = _held(actor, break_glass_id, Action.RELEASE_DECIDE)
-        attempt = _attempt(actor, glass, Action.RELEASE_DECIDE, decision)
-        if obstacle := _separated(actor, person, glass, "review", attempt):
+        _, emergency, person, decision = _held(actor, emergency_access_id, Action.RELEASE_DECIDE)
+        attempt = _attempt(actor, emergency, Action.RELEASE_DECIDE, decision)
+        if obstacle := _separated(actor, person, emergency, "review", attempt):
             raise obstacle
-        proof = require_proof(actor, f"reviewing break-glass {glass.pk}", attempt=attempt)
+        proof = require_proof(actor, f"reviewing emergency access {emergency.pk}", attempt=attempt)
         with lifted():
-            glass.reviewed_by = person
-            glass.reviewed_at = timezone.now()
-            glass.verdict = verdict
-            glass.lessons = lessons
-            break_glass_set_state(
+            emergency.reviewed_by = person
+            emergency.reviewed_at = timezone.now()
+            emergency.verdict = verdict
+            emergency.lessons = lessons
+            emergency_access_set_state(
                 actor=actor,
-                glass=glass,
-                state=BreakGlassState.REVIEWED,
+                emergency=emergency,
+                state=EmergencyAccessState.REVIEWED,
                 reason=lessons[:REASON_MAX],
                 decision=decision,
                 data={"verdict": verdict, **proof_facts(proof)},
             )
-    return glass
+    return emergency
 
 
-def break_glasses_end_due() -> int:
+def emergency_accesses_end_due() -> int:
     """Move what is over to `ended`, and what was not confirmed within an hour to `lapsed`; returns
     how many. `release_servable` refuses from the moment itself; this makes it visible."""
     now = timezone.now()
     controller = service_principal("controller")
     with transaction.atomic():
-        rows = BreakGlass.objects.select_for_update(of=("self",), skip_locked=True)
+        rows = EmergencyAccess.objects.select_for_update(of=("self",), skip_locked=True)
         rows = rows.select_related("department").order_by("pk")
-        over = list(rows.filter(state=BreakGlassState.ACTIVE, ends_at__lte=now))
-        for glass in over:
-            reason = f"Its {glass.hours} hours are over."
-            break_glass_close(actor=controller, glass=glass, reason=reason, at=glass.ends_at)
+        over = list(rows.filter(state=EmergencyAccessState.ACTIVE, ends_at__lte=now))
+        for emergency in over:
+            reason = f"Its {emergency.hours} hours are over."
+            emergency_access_close(
+                actor=controller, emergency=emergency, reason=reason, at=emergency.ends_at
+            )
         late = list(
-            rows.filter(state=BreakGlassState.REQUESTED, asked_at__lte=now - CONFIRM_WITHIN)
+            rows.filter(state=EmergencyAccessState.REQUESTED, asked_at__lte=now - CONFIRM_WITHIN)
         )
-        for glass in late:
-            break_glass_lapse(controller, glass)
+        for emergency in late:
+            emergency_access_lapse(controller, emergency)
         if over:
             releases_changed()
     return len(over) + len(late)
 
 
 def _held(
-    actor: Principal, break_glass_id: int, action: Action
-) -> tuple[Release, BreakGlass, Person, Authorization]:
-    """Lock the release and then the break-glass, for a person whom the policy permits."""
-    seen = break_glass_get(actor=actor, id=break_glass_id)
+    actor: Principal, emergency_access_id: int, action: Action
+) -> tuple[Release, EmergencyAccess, Person, Authorization]:
+    """Lock the release and then the emergency access, for a person whom the policy permits."""
+    seen = emergency_access_get(actor=actor, id=emergency_access_id)
     release = release_locked(seen.release_id)
     decision = authorize(actor=actor, action=action, resource=release_resource(release))
     person = acting_person(actor)
     with lifted():
-        return release, break_glass_locked(break_glass_id), person, decision
+        return release, emergency_access_locked(emergency_access_id), person, decision
 
 
 def _separated(
-    actor: Principal, person: Person, glass: BreakGlass, doing: str, attempt: Attempt
+    actor: Principal, person: Person, emergency: EmergencyAccess, doing: str, attempt: Attempt
 ) -> DomainError | None:
-    why = separation(glass, person.pk, doing)
+    why = separation(emergency, person.pk, doing)
     if not why:
         return None
     return NotPermitted(
@@ -278,12 +292,12 @@ def _separated(
 
 
 def _attempt(
-    actor: Principal, glass: BreakGlass, action: Action, decision: Authorization | None
+    actor: Principal, emergency: EmergencyAccess, action: Action, decision: Authorization | None
 ) -> Attempt:
     return Attempt(
         actor=actor,
         action=action.value,
-        subject=break_glass_subject(glass),
-        department=glass.department.slug,
+        subject=emergency_access_subject(emergency),
+        department=emergency.department.slug,
         decision=decision,
     )

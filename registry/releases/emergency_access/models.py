@@ -1,4 +1,4 @@
-"""Break-glass: an emergency approval by two persons, of one dossier, for some hours."""
+"""Emergency access: an emergency approval by two persons, of one dossier, for some hours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LESSONS_MAX = 4000
 REASON_MAX = 1000
 
 
-class BreakGlassState(models.TextChoices):
+class EmergencyAccessState(models.TextChoices):
     """`active` is the only one that lets a release serve, and only until `ends_at`. What has been
     active must be reviewed afterward."""
 
@@ -34,7 +34,7 @@ class AfterVerdict(models.TextChoices):
     NOT_JUSTIFIED = "not_justified", "not justified"
 
 
-class BreakGlass(models.Model):
+class EmergencyAccess(models.Model):
     """One use, or request, of the emergency approval of a release that is under review.
 
     It names exactly the dossier with `dossier_digest`. `asked_by` and `confirmed_by` are two
@@ -43,7 +43,7 @@ class BreakGlass(models.Model):
     """
 
     release = models.ForeignKey(
-        "registry.Release", on_delete=models.PROTECT, related_name="break_glasses"
+        "registry.Release", on_delete=models.PROTECT, related_name="emergency_accesses"
     )
     department = models.ForeignKey(
         "governance.Department", on_delete=models.PROTECT, related_name="+"
@@ -51,8 +51,8 @@ class BreakGlass(models.Model):
     dossier_digest = models.CharField(max_length=64)
     state = models.CharField(
         max_length=10,
-        choices=BreakGlassState.choices,
-        default=BreakGlassState.REQUESTED,
+        choices=EmergencyAccessState.choices,
+        default=EmergencyAccessState.REQUESTED,
         db_index=True,
     )
     reason = models.CharField(max_length=REASON_MAX)
@@ -87,14 +87,14 @@ class BreakGlass(models.Model):
             models.UniqueConstraint(
                 fields=("release",),
                 condition=Q(state__in=("requested", "active")),
-                name="one_open_break_glass_per_release",
+                name="one_open_emergency_access_per_release",
             ),
             models.CheckConstraint(
-                name="break_glass_takes_two_persons",
+                name="emergency_access_takes_two_persons",
                 condition=Q(confirmed_by__isnull=True) | ~Q(confirmed_by=F("asked_by")),
             ),
             models.CheckConstraint(
-                name="break_glass_in_force_is_confirmed",
+                name="emergency_access_in_force_is_confirmed",
                 condition=~Q(state__in=("active", "ended", "reviewed"))
                 | Q(
                     confirmed_by__isnull=False,
@@ -104,11 +104,11 @@ class BreakGlass(models.Model):
                 ),
             ),
             models.CheckConstraint(
-                name="break_glass_lasts_some_hours",
+                name="emergency_access_lasts_some_hours",
                 condition=Q(hours__gte=1, hours__lte=24),
             ),
             models.CheckConstraint(
-                name="ended_break_glass_says_when",
+                name="ended_emergency_access_says_when",
                 condition=~Q(state__in=("ended", "reviewed")) | Q(ended_at__isnull=False),
             ),
             models.CheckConstraint(
@@ -117,7 +117,7 @@ class BreakGlass(models.Model):
                 | (~Q(reviewed_by=F("asked_by")) & ~Q(reviewed_by=F("confirmed_by"))),
             ),
             models.CheckConstraint(
-                name="reviewed_break_glass_has_a_verdict",
+                name="reviewed_emergency_access_has_a_verdict",
                 condition=Q(
                     state="reviewed",
                     reviewed_by__isnull=False,
@@ -130,7 +130,7 @@ class BreakGlass(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"break-glass {self.pk} of release {self.release_id}"
+        return f"emergency access {self.pk} of release {self.release_id}"
 
     @property
     def over_at(self) -> datetime | None:

@@ -1,0 +1,144 @@
+"""Emergency access: asking, confirming, ending, and the review afterward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+
+from assay.portal.access import may
+from assay.portal.forms.emergency import AfterReviewForm, EmergencyAccessForm
+from assay.portal.http import ActionScreen, Screen, cleaned, page_of
+from governance.permissions import Action
+from registry.releases.emergency_access.checks import separation
+from registry.releases.emergency_access.models import EmergencyAccess, EmergencyAccessState
+from registry.releases.emergency_access.selectors import (
+    emergency_access_get,
+    emergency_accesses_to_review,
+    emergency_accesses_visible_to,
+)
+from registry.releases.emergency_access.services import (
+    emergency_access_confirm,
+    emergency_access_end,
+    emergency_access_refuse,
+    emergency_access_request,
+    emergency_access_review,
+)
+from registry.releases.selectors import release_get
+
+
+class EmergencyAccesses(Screen):
+    """Every use and request: what waits for its review afterward first."""
+
+    template_name = "portal/emergency_access/list.html"
+
+    def context(self, **kwargs: Any) -> dict[str, Any]:
+        rows = emergency_accesses_visible_to(self.actor).exclude(state=EmergencyAccessState.ENDED)
+        return {
+            "waiting": list(emergency_accesses_to_review(self.actor)[:50]),
+            "page": page_of(self.request, rows),
+        }
+
+
+class EmergencyAccessNew(ActionScreen):
+    """The request, for a release that is under review."""
+
+    template_name = "portal/emergency_access/new.html"
+
+    def form(self) -> EmergencyAccessForm:
+        most = settings.EMERGENCY_ACCESS_MAX_HOURS
+        return EmergencyAccessForm(self.request.POST or None, most=most, initial={"hours": 1})
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        return {"release": release_get(actor=self.actor, id=id), "form": self.form()}
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        made = emergency_access_request(actor=self.actor, release_id=id, **cleaned(self.form()))
+        messages.success(
+            self.request, "Requested. Nothing serves until a second person confirms it."
+        )
+        return redirect("portal:emergency_access", id=made.pk)
+
+
+class EmergencyAccessPage(ActionScreen):
+    """One emergency access, and what the person may do about it."""
+
+    template_name = "portal/emergency_access/emergency_access.html"
+
+    def context(self, *, id: int, **kwargs: Any) -> dict[str, Any]:  # noqa: A002
+        emergency = emergency_access_get(actor=self.actor, id=id)
+        confirms = self.may(emergency, Action.RELEASE_EMERGENCY_ACCESS_CONFIRM)
+        return {
+            "emergency": emergency,
+            "release": emergency.release,
+            "confirm": self.offered(emergency, EmergencyAccessState.REQUESTED, "confirm", confirms),
+            "may_refuse": emergency.state == EmergencyAccessState.REQUESTED
+            and (confirms or emergency.asked_by_id == self.actor.person_id),
+            "may_end": emergency.state == EmergencyAccessState.ACTIVE and confirms,
+            "review": self.offered(
+                emergency,
+                EmergencyAccessState.ENDED,
+                "review",
+                self.may(emergency, Action.RELEASE_DECIDE),
+            ),
+            "form": AfterReviewForm(self.request.POST or None),
+        }
+
+    def may(self, emergency: EmergencyAccess, action: Action) -> bool:
+        return may(self.actor, action, kind="release", department=emergency.department.slug)
+
+    def offered(
+        self, emergency: EmergencyAccess, state: EmergencyAccessState, doing: str, allowed: bool
+    ) -> dict[str, str] | None:
+        """Return the offer, or None; `blocked` is the reason when it is shown but impossible."""
+        if emergency.state != state or not allowed:
+            return None
+        why = separation(emergency, self.actor.person_id, doing)
+        return {"blocked": f"You {why}; another person must do this." if why else ""}
+
+
+class EmergencyAccessConfirm(EmergencyAccessPage):
+    """As the second person."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        emergency = emergency_access_confirm(actor=self.actor, emergency_access_id=id)
+        messages.success(
+            self.request,
+            f"Release {emergency.release_id} may serve until {emergency.ends_at:%Y-%m-%d %H:%M:%S} UTC.",
+        )
+        return redirect("portal:emergency_access", id=id)
+
+
+class EmergencyAccessRefuse(EmergencyAccessPage):
+    """Refuses it, or takes it back."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        emergency_access_refuse(
+            actor=self.actor, emergency_access_id=id, reason=self.request.POST.get("reason", "")
+        )
+        messages.success(self.request, "Refused.")
+        return redirect("portal:emergency_access", id=id)
+
+
+class EmergencyAccessEnd(EmergencyAccessPage):
+    """Ends it before its time."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        emergency_access_end(
+            actor=self.actor, emergency_access_id=id, reason=self.request.POST.get("reason", "")
+        )
+        messages.success(self.request, "Ended. The release stops serving.")
+        return redirect("portal:emergency_access", id=id)
+
+
+class EmergencyAccessReview(EmergencyAccessPage):
+    """Says afterward whether it was justified."""
+
+    def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
+        given = cleaned(AfterReviewForm(self.request.POST))
+        emergency_access_review(actor=self.actor, emergency_access_id=id, **given)
+        messages.success(self.request, "Reviewed.")
+        return redirect("portal:emergency_access", id=id)

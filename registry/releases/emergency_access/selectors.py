@@ -1,0 +1,81 @@
+"""Reading what was and is served by emergency access."""
+
+from __future__ import annotations
+
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from governance.errors import NotFound, WrongState
+from governance.principals import Principal
+from governance.rowsecurity import lifted
+from registry.releases.emergency_access.models import EmergencyAccess, EmergencyAccessState
+from registry.releases.emergency_access.states import USED
+from registry.releases.models import Release
+from registry.releases.selectors import releases_visible_to
+
+
+def emergency_accesses_visible_to(actor: Principal) -> QuerySet[EmergencyAccess]:
+    """Those of releases that `actor` may see, the newest first."""
+    return EmergencyAccess.objects.select_related(
+        "release__version__model",
+        "department",
+        "asked_by",
+        "confirmed_by",
+        "ended_by",
+        "reviewed_by",
+    ).filter(release__in=releases_visible_to(actor).order_by().values("pk"))
+
+
+def emergency_access_get(*, actor: Principal, id: int) -> EmergencyAccess:  # noqa: A002
+    """Raises NotFound when there is none, or `actor` may not see its release."""
+    emergency = emergency_accesses_visible_to(actor).filter(pk=id).first()
+    if emergency is None:
+        raise NotFound(f"Emergency access {id} does not exist, or you may not see it.")
+    return emergency
+
+
+def emergency_accesses_active(actor: Principal) -> QuerySet[EmergencyAccess]:
+    """In force now, the one that ends first at the head. While none is, which is nearly always,
+    asking costs one small query."""
+    in_force = {"state": EmergencyAccessState.ACTIVE, "ends_at__gt": timezone.now()}
+    if not EmergencyAccess.objects.filter(**in_force).exists():
+        return EmergencyAccess.objects.none()
+    return emergency_accesses_visible_to(actor).filter(**in_force).order_by("ends_at")
+
+
+def emergency_accesses_to_review(actor: Principal) -> QuerySet[EmergencyAccess]:
+    """Ended and not reviewed yet, the most pressing first."""
+    rows = emergency_accesses_visible_to(actor).filter(state=EmergencyAccessState.ENDED)
+    return rows.order_by(F("due_at").asc(), "pk")
+
+
+def emergency_accesses_of(release: Release) -> QuerySet[EmergencyAccess]:
+    """All of one release that the actor has been shown, the newest first."""
+    return EmergencyAccess.objects.filter(release=release).select_related(
+        "department", "asked_by", "confirmed_by", "ended_by", "reviewed_by"
+    )
+
+
+@lifted()
+def check_withdrawable(release: Release) -> None:
+    """Raises WrongState when `release` has served by emergency access: its review is decided then."""
+    used = EmergencyAccess.objects.filter(release=release, state__in=USED).first()
+    if used is not None:
+        raise WrongState(
+            f"Release {release.pk} has served by emergency access {used.pk}; its review is decided "
+            "before it can be withdrawn.",
+            code="served_by_emergency_access",
+            hint="Ending the emergency access, or stopping the deployment, stops what serves.",
+        )
+
+
+@lifted()
+def overdue_review(release: Release) -> EmergencyAccess | None:
+    """Emergency access of the release's department whose review afterward is overdue: until it is
+    reviewed, the department breaks no other emergency."""
+    rows = EmergencyAccess.objects.filter(
+        department_id=release.department_id,
+        state=EmergencyAccessState.ENDED,
+        due_at__lte=timezone.now(),
+    )
+    return rows.order_by("due_at").first()
