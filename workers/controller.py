@@ -41,7 +41,6 @@ from registry.responses.services import responses_expire_due
 from registry.uploads.services import uploads_expire_due
 from workers import database_watch
 from workers.artifacts.collection import store_collect_due
-from workers.artifacts.needs import store_move_to_layout
 from workers.deployments.leases import leases_renew
 from workers.deployments.services import deployments_stop_unservable, replicas_expire
 from workers.deployments.software import software_measure
@@ -157,7 +156,6 @@ class Controller:
             "exports": exports_run.run,
             "attestations": attesting.run,
             "reminders": reminders.run,
-            "store-layout": _move_store,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }
         for name, loop in loops.items():
@@ -270,12 +268,6 @@ def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
         if stop.wait(wait):
             return
         wait = min(wait * 2, RESTART_LONGEST_S)
-
-
-def _move_store(stop: threading.Event) -> None:
-    store_move_to_layout()
-    connections.close_all()
-    stop.wait()
 
 
 def _every(

@@ -168,8 +168,6 @@ def check_store() -> str:
 
     from governance.errors import DomainError
     from registry import store
-    from registry.storage.folder import FolderBackend
-    from registry.storage.upgrade import is_old
 
     try:
         backend = store.backend()
@@ -178,11 +176,6 @@ def check_store() -> str:
         raise CheckFailed(error.message, error.hint) from error
     except ImproperlyConfigured as error:
         raise CheckFailed(str(error), "Correct ASSAY_STORE_URL.") from error
-    if isinstance(backend, FolderBackend) and is_old(backend):
-        raise CheckFailed(
-            f"{backend.url} has folders of an earlier release",
-            "Start the controller, which moves them. Remove what its log names as not moved.",
-        )
     return backend.url
 
 

@@ -107,7 +107,8 @@ class EmergencyAccessConfirm(EmergencyAccessPage):
         emergency = emergency_access_confirm(actor=self.actor, emergency_access_id=id)
         messages.success(
             self.request,
-            f"Release {emergency.release_id} may serve until {emergency.ends_at:%Y-%m-%d %H:%M:%S} UTC.",
+            f"Release {emergency.release_id} may serve until "
+            f"{emergency.ends_at:%Y-%m-%d %H:%M:%S} UTC.",
         )
         return redirect("portal:emergency_access", id=id)
 
