@@ -57,7 +57,6 @@ WORK = {
         "registry.releases.voiding:releases_void_due",
         "workers.storage.collection:store_collect",
         "workers.storage.collection:store_collect_due",
-        "workers.storage.needs:store_move_to_layout",
         "workers.database_watch:SessionWatch.run",
         "workers.dropped_messages:dropped_messages_record",
         "workers.deployments.leases:leases_renew",

@@ -63,7 +63,6 @@ from workers.offers.services import worker_tasks_expire
 from workers.placement.assigning import Placer
 from workers.schedules.running import schedules_start_due
 from workers.storage.collection import store_collect_due
-from workers.storage.needs import store_move_to_layout
 from workers.wire import CONTROLLER_CHANNEL, DEPLOYMENTS_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -156,7 +155,6 @@ class Controller:
             "exports": exports_run.run,
             "attestations": attesting.run,
             "reminders": reminders.run,
-            "store-layout": _move_store,
             **{f"stream-{one.name}": partial(streamer.run, one) for one in settings.SIEM_STREAMS},
         }
         for name, loop in loops.items():
@@ -269,12 +267,6 @@ def guarded(name: str, loop: Loop, stop: threading.Event) -> None:
         if stop.wait(wait):
             return
         wait = min(wait * 2, RESTART_LONGEST_S)
-
-
-def _move_store(stop: threading.Event) -> None:
-    store_move_to_layout()
-    connections.close_all()
-    stop.wait()
 
 
 def _every(

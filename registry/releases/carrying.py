@@ -13,7 +13,6 @@ from governance.errors import InvalidInput, WrongState
 from governance.principals import Principal
 from governance.reviews.carrying import attested_in, checklist_carry
 from governance.reviews.models import ChecklistItem, Review
-from registry.releases.engines import BEFORE
 from registry.releases.models import Release, ReleaseState
 from registry.releases.selectors import release_review
 from registry.releases.software import code_changed, code_named, packages_in_words
@@ -139,7 +138,7 @@ def _section(dossier: Mapping[str, Any], name: str) -> Any:
     software, the packages of the task: attestations do not depend on what computes."""
     if name == "software":
         return code_named(dossier)
-    value = dossier.get(name, BEFORE if name == "serving" else None)
+    value = dossier.get(name)
     if isinstance(value, Mapping):
         apart = {"release": "submitted_by", "operation": "rollback"}.get(name)
         return {key: part for key, part in value.items() if key != apart}

@@ -22,7 +22,6 @@ from registry.releases.dossier import version_evaluations
 from registry.releases.dossier_fields import missing_sections
 from registry.releases.engines import engine_in_words
 from registry.releases.software import code_named, evaluated_with
-from registry.releases.vocabulary import check_name
 from registry.storage import store
 from registry.storage.backend import StoreUnavailable
 from registry.versions.models import ModelVersion
@@ -76,7 +75,7 @@ def checklist_build(
 
 def _entry(item: Item, case: Case) -> ChecklistEntry:
     # An older policy may name a check that no longer exists.
-    check = CHECKS.get(check_name(item.check), _gone) if item.check else None
+    check = CHECKS.get(item.check, _gone) if item.check else None
     outcome, note = check(case) if check else (None, "")
     return ChecklistEntry(
         code=item.code,

@@ -26,10 +26,8 @@ from registry.versions.models import ModelVersion
 from registry.versions.prompts import prompt_of
 from registry.versions.selectors import base_chain, training_data
 
-# 2: with risks, oversight, logging, operation and conformity; 3: with the code in the model; 4:
-# with the engine; 5: with the software.
-# Dossiers that were frozen before stay unchanged.
-FORMAT = 5
+# Raise it when a section changes its meaning: frozen dossiers stay unchanged.
+FORMAT = 1
 
 
 @lifted()
@@ -227,15 +225,13 @@ def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> di
         "metrics": evaluation.metrics,
         "baseline": evaluation.baseline,
         "baseline_name": evaluation.baseline_name,
-        # Absent from older evaluations, whose dossiers must keep their digest.
         **_baselines(evaluation),
-        # Absent from older evaluations by our own engine, whose dossiers must keep their digest.
+        # Recorded for other engines than our own.
         **{
             name: str(evaluation.details[name])
             for name in ("engine", "precision", "code")
             if evaluation.details.get(name)
         },
-        # Absent from older evaluations, too.
         **{
             name: evaluation.details[name]
             for name in ("environment", "reference")
@@ -246,10 +242,8 @@ def _evaluation(evaluation: Evaluation, learned: Sequence[DatasetVersion]) -> di
         "started_at": evaluation.started_at.isoformat(),
         "started_by": f"person {evaluation.created_by_id}",
         "rows_in_training_data": leak.same,
-        # Absent where they do not apply, so that older dossiers keep their digest.
         **({"on_training_data": True} if evaluation.on_training_data else {}),
         **({"rows_cut": evaluation.rows_cut} if evaluation.rows_cut else {}),
-        # Absent where rows name no files, so that older dossiers keep their digest.
         **({"rows_alike_in_training_data": leak.alike} if tested_on.profile.get("media") else {}),
         "gates": [
             {
@@ -281,7 +275,6 @@ def _replaces(environment: str, deployment_name: str) -> dict[str, Any] | None:
                 "dataset_digest": each.dataset_version.digest,
                 "metrics": each.metrics,
                 "digest": each.digest,
-                # Absent where it does not apply, so that older dossiers keep their digest.
                 **({"on_training_data": True} if each.on_training_data else {}),
             }
             for each in version_evaluations(live.version)

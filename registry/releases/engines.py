@@ -38,14 +38,6 @@ class Precision(models.TextChoices):
     FLOAT16 = "float16", "float16"
 
 
-# Dossiers that were frozen before releases named an engine.
-BEFORE: Mapping[str, str] = {
-    "engine": str(EngineName.OWN),
-    "precision": str(Precision.STORED),
-    "quantization": "",
-}
-
-
 def engines_for(version: ModelVersion) -> list[EngineName]:
     """Return the engines that can serve a version, the default first."""
     if weights_format(version) is WeightsFormat.GGUF:
@@ -116,9 +108,10 @@ def serving_section(version: ModelVersion, engine: str, precision: str) -> dict[
 
 def engine_in_words(section: Mapping[str, Any]) -> str:
     """Return the engine and precision of a dossier's section or evaluation, such as "vLLM
-    (float16)". What it does not state is that of older dossiers.
+    (float16)". Evaluations by our own engine state neither.
     """
-    engine, precision = ({**BEFORE, **section}[name] for name in ("engine", "precision"))
+    engine = section.get("engine", EngineName.OWN)
+    precision = section.get("precision", Precision.STORED)
     title = ENGINE_TITLES[EngineName(engine)] if engine in set(EngineName) else engine
     numbers = "as stored" if precision == Precision.STORED else precision
     return f"{title} ({numbers})"

@@ -53,7 +53,7 @@ def release_record(
     deployments: Sequence[int],
     emergencies: Sequence[int] = (),
 ) -> Record:
-    """Every event of the release, its reviews, version, evaluations, emergency accesses and deployments.
+    """Return the events of a release, its reviews, version, evaluations and deployments.
 
     Requests to `/v1` are left out: they are use, not evidence for a decision. So is what was
     refused in other departments than the release's `department`, to which the version may belong:

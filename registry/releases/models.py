@@ -20,8 +20,8 @@ WITHDRAW_REASON_MAX = 1000
 
 class ReleaseState(models.TextChoices):
     """`approved` is the only state that may serve, and only until its `serves_until`; one under
-    review may for the hours of emergency access. An incident has `suspended` what was approved. What
-    is `voided` was under review when something changed that its dossier covers."""
+    review may for the hours of emergency access. An incident has `suspended` what was approved.
+    What is `voided` was under review when something changed that its dossier covers."""
 
     IN_REVIEW = "in_review", "in review"
     CHANGES_REQUESTED = "changes_requested", "changes requested"

@@ -44,7 +44,7 @@ from registry.releases.engines import engines_for
 from registry.releases.separation import people_behind
 from registry.releases.serving import check_trusted
 from registry.releases.submittable import UNDER_REVIEW, lacks_evaluation
-from registry.releases.vocabulary import CHECKS, check_name
+from registry.releases.vocabulary import CHECKS
 from registry.resources import department_resource
 from registry.versions.models import ModelVersion, VersionKind
 from registry.versions.selectors import base_chain
@@ -244,7 +244,7 @@ def _under_review(version: ModelVersion) -> Iterator[Requirement]:
 def _checked(
     case: Case, results: dict[str, Result], gates: list[GateStanding], unavailable: str
 ) -> Iterator[Requirement]:
-    items = {check_name(item.check): item for item in case.policy.items if item.check}
+    items = {item.check: item for item in case.policy.items if item.check}
     for check, (outcome, note) in results.items():
         item = items.get(check)
         state = _STATES[outcome]

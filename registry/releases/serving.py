@@ -63,8 +63,8 @@ def serving_verdicts(
 ) -> dict[int, ServingVerdict]:
     """The one rule, for each of `releases` by its id, in a fixed number of queries.
 
-    A release may serve that is approved, by the votes on its review; or whose dossier two persons
-    have approved in an emergency, for some hours (emergency access). For both, its time is not over,
+    A release may serve if its review approved it, or if two persons approved its dossier for some
+    hours (emergency access). For both, its time is not over,
     neither its version nor what that stands on is recalled or suspended by an incident, its dossier
     names exactly these bytes and users and the packages of its task that this process runs, and its
     approvals ask for exactly its conditions.

@@ -21,7 +21,6 @@ from governance.reviews.selectors import Standing, blocking_items, standing_of
 from registry.canonical import json_digest
 from registry.incidents.reach import suspended_by
 from registry.releases.emergency_access.models import EmergencyAccess, EmergencyAccessState
-from registry.releases.engines import BEFORE
 from registry.releases.equivalence.models import EquivalenceCheck
 from registry.releases.equivalence.standing import Named, named_in
 from registry.releases.models import Release
@@ -59,7 +58,7 @@ class DossierFacts:
                 name: release[name]
                 for name in ("environment", "deployment_name", "departments", "visibility")
             }
-            serving = {**BEFORE, **dossier.get("serving", {})}
+            serving = dossier["serving"]
             scope |= {name: str(serving[name]) for name in ("engine", "precision")}
             code = code_named(dossier)
             names = str(code["digest"]), packages_in_words(code["packages"])

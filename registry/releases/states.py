@@ -111,7 +111,7 @@ def release_set_state(
         actor=actor,
         release_ids=[release.pk],
         reason=f"Release {release.pk} is {state.label.lower()}.",
-        # An answer makes another dossier; the emergency was broken for the one before.
+        # An answer makes another dossier; emergency access was to the one before.
         unless_of=release.dossier_digest if state in UNDER_REVIEW else "",
         decision=decision,
     )

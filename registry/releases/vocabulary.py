@@ -20,13 +20,4 @@ CHECKS = {
     "leak": "training and test data are apart",
     "license": "the license of the version and of each of its bases is recorded",
 }
-# Names in policies that were written earlier; their versions never change.
-_RENAMED = {"license": "license"}
-VOCABULARY = Vocabulary(
-    questions=QUESTIONS, checks={**CHECKS, **{old: CHECKS[new] for old, new in _RENAMED.items()}}
-)
-
-
-def check_name(written: str) -> str:
-    """Return the present name of a check that a policy names."""
-    return _RENAMED.get(written, written)
+VOCABULARY = Vocabulary(questions=QUESTIONS, checks=CHECKS)

@@ -50,18 +50,15 @@ AVOIDED = (
     Avoided(r"\bas it is\b", "unchanged", 0),
     Avoided(r"\bthere is no\b[^.\n]* that\b", "no … does", 0),
     Avoided(r"\bartefacts?\b", "artifact (US spelling)", 0),
-    # In sentences only: a field of models, forms and the API is named `licence`.
-    Avoided(
-        r"(?<=[\s(>])licences?(?=[ .;)<])(?! [=:])",
-        "license (US spelling)",
-        4,
-    ),
+    Avoided(r"licence", "license (US spelling)", 0),
+    Avoided(r"specialit", "specialty (US spelling)", 0),
+    Avoided(r"break.?glass", "emergency access", 0),
     Avoided(r"\brecogni[s]e", "recognize (US spelling)", 0),
     Avoided(
         r"\b(?:behaviou|colou|favou|flavou|honou|labou|neighbou)r|\b(?:cent|met|fib)re\b"
         r"|\b(?:(?:after|to)wards|learnt|acknowledgement|judgement|catalogued?|analyse[ds]?)\b"
         r"|\b(?:author|custom|optim|quant|sanit|serial|summar|initial|normal|organ)is(?:e[ds]?|ing)\b"
-        r"|\b(?:the|an) organisation\b",
+        r"|organisation|\btravell|\bprogramme\b|\bcancell(?:ed|ing)\b",
         "the US spelling: behavior, color, center, afterward, learned, organization",
         1,
     ),

@@ -77,7 +77,7 @@ def live_deployments() -> QuerySet[Deployment]:
 
 def live_or_recalled(since: datetime) -> QuerySet[Deployment]:
     """As `live_deployments`, and those that stopped since then of releases that are recalled,
-    suspended, or were never approved, as after emergency access: what still runs of them is to be cut.
+    suspended, or were never approved, as after emergency access: their running requests end.
     """
     let_go = (ReleaseState.APPROVED, ReleaseState.WITHDRAWN, ReleaseState.EXPIRED)
     recalled = Q(stopped_at__gte=since) & ~Q(release__state__in=let_go)

@@ -151,7 +151,7 @@ def _periods(actor: Principal, department: Department) -> QuerySet[ServingPeriod
 
 
 def _emergency_end() -> Subquery:
-    """When the last emergency access of the release ended or will: what an unapproved one serves by."""
+    """Return the end of the last emergency access, by which an unapproved release serves."""
     emergencies = EmergencyAccess.objects.filter(
         release=OuterRef("deployment__release"), confirmed_at__isnull=False
     ).annotate(end=Coalesce("ended_at", "ends_at"))

@@ -10,9 +10,7 @@ from governance.errors import InvalidInput
 from registry.manifests import FilesUnreadable, ManifestMismatch
 from registry.storage import store
 from registry.storage.backend import Backend, Entry, Source, StoreUnavailable
-from registry.storage.folder import FolderBackend
 from registry.storage.opening import open_backend
-from registry.storage.upgrade import is_old
 
 # Each pass takes what was stored during the one before.
 PASSES = 3
@@ -37,18 +35,13 @@ def store_copy(
     Bytes are hashed on their way; a damaged file is not copied, and named.
 
     Raises:
-        InvalidInput: both are the same place, or the source has the first layout.
+        InvalidInput: both are the same place.
         ImproperlyConfigured: a URL names no store.
         StoreUnavailable: one of the two does not answer.
     """
     inside, outside = open_backend(source), open_backend(target)
     if inside.url == outside.url:
         raise InvalidInput("The store is to be copied to where it is; name another URL.")
-    if isinstance(inside, FolderBackend) and is_old(inside):
-        raise InvalidInput(
-            "The store has folders of an earlier release.",
-            hint="Start the controller of this release; it moves them, and its log says when.",
-        )
     done = Copied()
     for number in range(PASSES):
         before = done.objects

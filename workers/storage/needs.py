@@ -21,8 +21,6 @@ from registry.knowledge.models import DocumentVersion, KnowledgeIndex
 from registry.manifests import Manifest
 from registry.storage import store
 from registry.storage.backend import Hashing, StoreUnavailable, file_key, record_key
-from registry.storage.folder import FolderBackend
-from registry.storage.upgrade import is_old, store_upgrade
 from registry.versions.models import ModelVersion
 from workers.jobs.models import Job, JobState
 
@@ -162,17 +160,3 @@ def _read(owner: str, data: Any) -> tuple[str, Manifest | None]:
         return owner, Manifest.from_json(data)
     except InvalidInput:
         return owner, None
-
-
-def store_move_to_layout() -> None:
-    """Move a folder of the first layout into the present one, if this installation has one."""
-    backend = store.backend()
-    if isinstance(backend, FolderBackend) and is_old(backend):
-        known = {each.digest: each for _, each in recorded_manifests() if each is not None}
-        done = store_upgrade(backend, known)
-        logger.info(
-            "Moved %d versions and %d files of the artifact store to their SHA-256; %d stay.",
-            done.versions,
-            done.files,
-            len(done.left),
-        )

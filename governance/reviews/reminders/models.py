@@ -11,9 +11,10 @@ from governance.outgoing import Outgoing
 
 
 class ReminderKind(models.TextChoices):
-    """Which moment of a review it is about. `escalated` goes to administrators; `emergency` says
-    that what is under review serves before it has decided (emergency access). `assigned` and `mentioned`
-    tell a person that the review was assigned to them, or that a comment names them."""
+    """Moment of a review that a reminder is about. `escalated` goes to administrators;
+    `emergency` reports that a release serves by emergency access, before its review has decided.
+    `assigned` and `mentioned` tell a person that a review was assigned to them, or that a comment
+    names them."""
 
     EARLY = "early"
     LATE = "late"

@@ -170,8 +170,6 @@ def check_store() -> str:
 
     from governance.errors import DomainError
     from registry.storage import store
-    from registry.storage.folder import FolderBackend
-    from registry.storage.upgrade import is_old
 
     try:
         backend = store.backend()
@@ -180,11 +178,6 @@ def check_store() -> str:
         raise CheckFailed(error.message, error.hint) from error
     except ImproperlyConfigured as error:
         raise CheckFailed(str(error), "Correct ASSAY_STORE_URL.") from error
-    if isinstance(backend, FolderBackend) and is_old(backend):
-        raise CheckFailed(
-            f"{backend.url} has folders of an earlier release",
-            "Start the controller, which moves them. Remove those that its log lists as not moved.",
-        )
     return backend.url
 
 

@@ -32,8 +32,8 @@ def check_possible(release: Release) -> Review:
     """
     if release.state not in UNDER_REVIEW:
         raise WrongState(
-            f"Release {release.pk} is {ReleaseState(release.state).label.lower()}; the emergency is "
-            "broken only for what is under review.",
+            f"Release {release.pk} is {ReleaseState(release.state).label.lower()}; emergency "
+            "access is only for releases under review.",
             hint="Submit the version for release.",
         )
     review = release_review(release)
@@ -52,8 +52,8 @@ def check_possible(release: Release) -> Review:
             )
     if (late := overdue_review(release)) is not None:
         raise WrongState(
-            f"Department {release.department.slug} has not had its emergency access {late.pk} reviewed, "
-            "which is overdue; it cannot use emergency access again.",
+            f"Department {release.department.slug} cannot use emergency access again: the review "
+            f"of its emergency access {late.pk} is overdue.",
             code="after_review_overdue",
             hint="A reviewer who neither requested nor confirmed it must review it first.",
         )
@@ -82,8 +82,8 @@ def check_none_open(release: Release) -> None:
         )
     else:
         raise WrongState(
-            f"Emergency access {emergency.pk} of release {release.pk} is already {emergency.state}; "
-            "a second one was not requested."
+            f"Emergency access {emergency.pk} to release {release.pk} is already "
+            f"{emergency.state}; a second one was not requested."
         )
 
 
@@ -91,12 +91,13 @@ def check_requested(emergency: EmergencyAccess) -> None:
     """Raises WrongState when it is no longer requested."""
     if emergency.state != EmergencyAccessState.REQUESTED:
         raise WrongState(
-            f"Emergency access {emergency.pk} is {EmergencyAccessState(emergency.state).label.lower()}; it cannot be "
-            "confirmed."
+            f"Emergency access {emergency.pk} is "
+            f"{EmergencyAccessState(emergency.state).label.lower()}; it cannot be confirmed."
         )
     if emergency.asked_at + CONFIRM_WITHIN <= timezone.now():
         raise WrongState(
-            f"Emergency access {emergency.pk} was requested over an hour ago; it cannot be confirmed.",
+            f"Emergency access {emergency.pk} was requested over an hour ago; it cannot be "
+            "confirmed.",
             hint="Request it again.",
         )
 
@@ -105,8 +106,8 @@ def check_same_dossier(release: Release, emergency: EmergencyAccess) -> None:
     """Raises WrongState when the release has another dossier than was asked about."""
     if emergency.dossier_digest != release.dossier_digest:
         raise WrongState(
-            f"Emergency access {emergency.pk} is about {emergency.dossier_digest[:12]}…, and release "
-            f"{release.pk} has {release.dossier_digest[:12]}… now; it was not confirmed.",
+            f"Emergency access {emergency.pk} is for {emergency.dossier_digest[:12]}…, and "
+            f"release {release.pk} has {release.dossier_digest[:12]}… now; it was not confirmed.",
             code="digest_mismatch",
             hint="Request it again, for the present dossier.",
         )

@@ -58,7 +58,7 @@ def emergency_accesses_of(release: Release) -> QuerySet[EmergencyAccess]:
 
 @lifted()
 def check_withdrawable(release: Release) -> None:
-    """Raises WrongState when `release` has served by emergency access: its review is decided then."""
+    """Raise WrongState if `release` has served by emergency access: its review must be decided."""
     used = EmergencyAccess.objects.filter(release=release, state__in=USED).first()
     if used is not None:
         raise WrongState(

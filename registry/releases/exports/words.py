@@ -16,7 +16,6 @@ _NAMES = {
     "annex iii": "annex III",
     "mlflow": "MLflow",
     "id": "Id",
-    "license": "license",
 }
 
 Fact = tuple[str, str]

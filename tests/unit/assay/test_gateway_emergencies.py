@@ -23,8 +23,8 @@ pytestmark = pytest.mark.sweep
 __all__ = ["stage"]
 
 
-def emergency(stage: Stage, deployment: Deployment, **times: float) -> EmergencyAccess:
-    """In force for `seconds` more."""
+def granted(stage: Stage, deployment: Deployment, **times: float) -> EmergencyAccess:
+    """Grant emergency access for `times`."""
     second, _ = Person.objects.get_or_create(email="s@example.org", defaults={"name": "Second"})
     RoleAssignment.objects.get_or_create(person=second, role="admin")
     now = timezone.now()
@@ -49,7 +49,7 @@ def test_what_serves_by_emergency_access_answers_and_every_answer_says_so(stage:
     refused = stage.post(CHAT, token, json=GOOD)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "release_not_servable")
 
-    emergency = emergency(stage, deployment, hours=1)
+    emergency = granted(stage, deployment, hours=1)
     wait_until(lambda: stage.post(CHAT, token, json=GOOD).status_code == 200)
     answer = stage.post(CHAT, token, json=GOOD)
     ends = emergency.ends_at.isoformat(timespec="seconds")  # type: ignore[union-attr]
@@ -67,7 +67,7 @@ def test_an_approved_release_says_nothing_of_the_kind(stage: Stage) -> None:
 def test_it_ends_to_the_second_whether_or_not_anybody_says_so(stage: Stage) -> None:
     deployment = under_review(stage)
     token = stage.key()
-    emergency = emergency(stage, deployment, seconds=1.5)
+    emergency = granted(stage, deployment, seconds=1.5)
     wait_until(lambda: stage.post(CHAT, token, json=GOOD).status_code != 200)
     assert emergency.ends_at is not None
     assert timezone.now() >= emergency.ends_at
@@ -80,13 +80,13 @@ def test_of_another_dossier_it_lets_nothing_through(stage: Stage) -> None:
     deployment = under_review(stage)
     token = stage.key()
     deployment.release.dossier_digest = "1" * 64
-    emergency(stage, deployment, hours=1)
+    granted(stage, deployment, hours=1)
     assert stage.post(CHAT, token, json=GOOD).status_code == 403
 
 
 def test_ending_it_cuts_what_runs(stage: Stage) -> None:
     deployment = under_review(stage, behavior=Endless(stage))
-    emergency = emergency(stage, deployment, hours=1)
+    emergency = granted(stage, deployment, hours=1)
     stream = Stream(stage, stage.key())
     admin = Person.objects.get(email="s@example.org")
     emergency_access_end(actor=proven(admin), emergency_access_id=emergency.pk, reason="Over.")

@@ -25,8 +25,8 @@ LISTS = (
     "/", "/models", "/catalog", "/catalog/text-generation", "/intakes", "/datasets", "/jobs",
     "/reviews", "/deployments", "/batches", "/playground", "/keys", "/usage",
 )  # fmt: skip
-# Pinned: a rise is a decision, not an accident. Each asks whether any emergency is broken. The first
-# page asks seven contexts, and for alarms and incidents.
+# Pinned: a rise is a decision, not an accident. Each asks for emergency accesses in force. The
+# first page asks seven contexts, and for alarms and incidents.
 QUERIES = {
     "/": 39,
     "/models": 10,

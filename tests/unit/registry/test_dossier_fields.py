@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from governance.errors import InvalidInput
 from governance.people.models import Person
-from governance.reviews.models import Review
 from registry.canonical import json_digest
 from registry.releases.dossier_fields import (
     MAX_BYTES,
@@ -21,7 +20,6 @@ from registry.releases.dossier_fields import (
 )
 from registry.releases.models import Release
 from registry.releases.services import release_answer, release_withdraw
-from registry.releases.serving import release_servable
 from tests.proofs import proven
 from tests.unit.audit_support import bodies
 from tests.unit.registry.office import FIELDS, Office
@@ -198,17 +196,3 @@ def test_an_answer_says_it_anew_or_leaves_it(office: Office) -> None:
     assert stored.dossier["oversight"]["overseers"] == "The head of the pharmacy."
     assert stored.dossier_digest == json_digest(stored.dossier) != same.dossier_digest
     assert "head of the pharmacy" not in str(bodies(subject_type="release"))
-
-
-def test_a_dossier_of_the_older_format_serves_on(office: Office) -> None:
-    release = office.submit()
-    older = {**release.dossier, "format": 1}
-    for name in ("risks", "oversight", "logging", "operation", "conformity", "code"):
-        del older[name]
-    Release.objects.filter(pk=release.pk).update(
-        dossier=older, dossier_digest=json_digest(older), dossier_fields={}
-    )
-    release.refresh_from_db()
-    Review.objects.filter(subject_id=str(release.pk)).update(digest=release.dossier_digest)
-    release = office.approve(release)
-    release_servable(Release.objects.get(pk=release.pk))

@@ -479,7 +479,7 @@ def test_only_what_is_under_review_is_served_so(
     office: Office, release: Release, otto: Principal
 ) -> None:
     office.approve(release)
-    with pytest.raises(WrongState, match="is approved; the emergency is broken only"):
+    with pytest.raises(WrongState, match="is approved; emergency access is only"):
         ask(otto, release)
 
 

@@ -1,6 +1,6 @@
-"""Incidents and emergency access against what others do at the same moment, on PostgreSQL: whoever comes
-first, in the end nothing under a suspending incident is approved or live, and one emergency is broken
-once.
+"""Incidents and emergency access against concurrent changes, on PostgreSQL: whichever comes first,
+in the end no release under a suspending incident is approved or live, and an emergency access is
+confirmed once.
 
 The first is held in its transaction, with what it has locked, until the second waits for it.
 """

@@ -141,19 +141,6 @@ def test_the_pdf_of_a_huge_dossier_is_cut_and_says_so(
     assert len(pages) < 5
 
 
-def test_the_dossier_of_an_older_format_is_exported_too(office: Office) -> None:
-    release = office.submit()
-    older = {**release.dossier, "format": 1}
-    for name in ("risks", "oversight", "logging", "operation", "conformity"):
-        del older[name]
-    for each in older["evaluations"]:
-        each.pop("intervals", None), each.pop("slices", None)
-    Release.objects.filter(pk=release.pk).update(dossier=older, dossier_digest=json_digest(older))
-    for format in FORMATS:  # noqa: A001
-        assert exported(office, release, format).content
-    assert b"Not stated." in exported(office, release, "html").content
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_who_may_not_see_the_release_gets_none(
     office: Office,

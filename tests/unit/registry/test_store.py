@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,7 @@ import pytest
 from governance.errors import InvalidInput
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, build_manifest
 from registry.storage import store
-from registry.storage.backend import Source, StoreUnavailable, file_key
-from registry.storage.folder import FolderBackend
-from registry.storage.upgrade import is_old, store_upgrade
+from registry.storage.backend import StoreUnavailable
 from tests.stored import stored_file
 
 
@@ -116,106 +112,3 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, settings: Any) -
     manifest = made(tmp_path / "made", a="{}")
     with pytest.raises(StoreUnavailable, match="cannot be used"):
         store.adopt(tmp_path / "made", manifest)
-
-
-def interrupted(folder: Path, **_: Any) -> None:
-    """Remove the first of the files."""
-    next(each for each in sorted(folder.rglob("*")) if each.is_file()).unlink()
-    raise KeyboardInterrupt
-
-
-def old_layout(root: Path, tmp_path: Path) -> tuple[Manifest, str]:
-    """A version on a base, a dataset with media, and a document, as the first layout had them."""
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "adapter").write_text("weights")
-    manifest = build_manifest(tmp_path / "made", base_digest="ab" * 32)
-    (root / "versions").mkdir(parents=True)
-    (tmp_path / "made").rename(root / "versions" / manifest.digest)
-    rows = build_manifest(root / "versions" / manifest.digest).files[0].sha256
-    (root / "datasets" / rows).mkdir(parents=True)
-    (root / "datasets" / rows / "data.jsonl").write_text("weights")
-    (root / "datasets" / rows / "media.tsv").write_text("list")
-    (root / "media" / rows[:2]).mkdir(parents=True)
-    (root / "media" / rows[:2] / rows).write_text("weights")
-    (root / "media" / rows[:2] / f"{rows}.jpg").write_text("preview")
-    run = root / "1" / "run" / "artifacts"
-    run.mkdir(parents=True)
-    (run / "model").symlink_to(root / "versions" / manifest.digest)
-    return manifest, rows
-
-
-def test_a_store_of_the_first_layout_is_moved_once_however_often_it_is_interrupted(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    manifest, rows = old_layout(root, tmp_path)
-    backend = FolderBackend(root)
-    known = {manifest.digest: manifest}
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            store_upgrade(backend, known)
-    assert store_upgrade(backend, known).left == []
-    assert not is_old(backend)
-    store.verify_version(manifest)
-    assert store.has_version(manifest.digest)
-    assert store.preview_bytes(rows) == b"preview"
-    assert store.media_list_open(rows).read() == "list"
-    assert len(names(root)) == 4
-    assert store_upgrade(backend, known).versions == 0
-
-
-def test_damaged_files_of_the_first_layout_stay_and_are_named(tmp_path: Path, root: Path) -> None:
-    manifest, rows = old_layout(root, tmp_path)
-    (root / "versions" / manifest.digest / "adapter").write_text("other")
-    done = store_upgrade(FolderBackend(root), {manifest.digest: manifest})
-    assert len(done.left) == 1
-    assert "adapter has SHA-256" in done.left[0]
-    assert not store.has_version(manifest.digest)
-    assert (root / "versions" / manifest.digest / "adapter").read_text() == "other"
-    assert store.file_bytes(rows) == b"weights"
-
-
-def test_a_file_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced = syncs(monkeypatch)
-    (tmp_path / "upload").write_text("weights")
-    sha256 = hashlib.sha256(b"weights").hexdigest()
-    root.mkdir()
-    store.file_put(tmp_path / "upload", sha256)
-    folder = stored_file(sha256).parent
-    assert synced == [
-        (tmp_path / "upload", False),
-        (root, False),
-        (folder.parent, False),
-        (folder, True),
-    ]
-    synced.clear()
-    backend = FolderBackend(root)
-    (tmp_path / "old").write_text("old")
-    other = hashlib.sha256(b"old").hexdigest()
-    with (tmp_path / "old").open("rb") as file:
-        backend.link(file_key(other), Source(file, "old", other), tmp_path / "old")
-    assert synced[0][0] == tmp_path / "old"
-    assert synced[-1] == (stored_file(other).parent, True)
-
-
-def syncs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, bool]]:
-    """Note each path that is synced from now on, and whether a file lies in it, if a folder."""
-    synced: list[tuple[Path, bool]] = []
-    real = os.fsync
-
-    def fsync(handle: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
-        synced.append((path, path.is_dir() and any(each.is_file() for each in path.iterdir())))
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    return synced
-
-
-def test_a_store_that_is_away_is_told_from_one_without_files(root: Path) -> None:
-    backend = FolderBackend(root)
-    backend.check()
-    with pytest.raises(StoreUnavailable, match="does not exist"):
-        FolderBackend(root / "not" / "mounted").check()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,7 +29,7 @@ from workers.jobs.models import Job
 from workers.storage.collection import store_collect, store_collect_due
 from workers.storage.copying import store_copy
 from workers.storage.inspection import FaultKind, store_contents, store_faults
-from workers.storage.needs import Unknowable, store_move_to_layout
+from workers.storage.needs import Unknowable
 
 pytestmark = pytest.mark.django_db
 ACTOR = service_principal("test")
@@ -226,24 +225,6 @@ def test_a_manifest_that_cannot_be_read_stops_the_collection(root: Path, tmp_pat
     assert keys() == before
 
 
-def test_versions_of_the_first_layout_are_moved_by_their_recorded_manifests(root: Path) -> None:
-    base = version()
-    adapter = company.version(base.model, "adapter", base=base)
-    for each in (base, adapter):
-        old = root / "versions" / each.digest
-        old.mkdir(parents=True)
-        for file in Manifest.from_json(each.manifest).files:
-            (old / file.path).write_bytes(stored_file(file.sha256).read_bytes())
-    (root / "versions" / ("ab" * 32)).mkdir()
-    (root / "versions" / ("ab" * 32) / "weights").write_text("no row names it")
-    for part in ("files", "records"):
-        shutil.rmtree(root / part, ignore_errors=True)
-    assert {fault.kind for fault in store_faults()} == {"missing"}
-    store_move_to_layout()
-    assert list(store_faults()) == []
-    assert [each.name for each in (root / "versions").iterdir()] == ["ab" * 32]
-
-
 def test_the_age_is_at_least_a_day() -> None:
     with pytest.raises(InvalidInput, match="at least one day"):
         store_collect(actor=ACTOR, age=timedelta(hours=1), apply=True)
@@ -333,12 +314,6 @@ def test_a_copy_names_a_file_that_cannot_be_read_and_takes_the_others(
     assert done.objects == 2
     (sentence,) = done.failed
     assert sentence.startswith(f"{file_key(manifest.files[0].sha256)}: It cannot be read: ")
-
-
-def test_a_copy_from_the_first_layout_is_refused(root: Path, tmp_path: Path) -> None:
-    (root / "versions").mkdir(parents=True)
-    with pytest.raises(InvalidInput, match="earlier release"):
-        store_copy(source=store.store_url(), target=(tmp_path / "target").as_uri())
 
 
 def test_a_full_target_is_told_and_has_no_half_file(

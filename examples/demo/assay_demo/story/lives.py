@@ -248,8 +248,8 @@ def _emergency(stage: Stage) -> None:
     ensure_deployed(stage, "enzo", release)
     wait_serving(stage, "enzo", HOTFIX)
     stage.say(
-        f"{HOTFIX} serves on emergency access until {emergency['ends_at'][11:16]} UTC: Enzo requested "
-        "it, and Adil (admin) confirmed it. Every page shows this."
+        f"{HOTFIX} serves on emergency access until {emergency['ends_at'][11:16]} UTC: Enzo "
+        "requested it, and Adil (admin) confirmed it. Every page shows this."
     )
     stage["adil"].post(f"emergency-access/{asked['id']}/end", reason="The build is finished.")
     stage.wait_for(f"{HOTFIX} stops", lambda: _stopped(stage, HOTFIX))

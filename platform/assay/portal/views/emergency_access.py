@@ -105,7 +105,8 @@ class EmergencyAccessConfirm(EmergencyAccessPage):
     def act(self, *, id: int, **kwargs: Any) -> HttpResponse:  # noqa: A002
         emergency = emergency_access_confirm(actor=self.actor, emergency_access_id=id)
         return self.done(
-            f"Release {emergency.release_id} may serve until {emergency.ends_at:%Y-%m-%d %H:%M:%S} UTC.",
+            f"Release {emergency.release_id} may serve until "
+            f"{emergency.ends_at:%Y-%m-%d %H:%M:%S} UTC.",
             "portal:emergency_access",
             id=id,
         )
