@@ -42,7 +42,7 @@ def cepstral_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     used = list(rows)
     if len(used) > MAX_ROWS:

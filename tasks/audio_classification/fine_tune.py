@@ -20,7 +20,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: Rows, recordings, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_media_classifier(

@@ -28,7 +28,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: there are too many rows, or no label has two images.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     labels = np.array([row["label"] for row in request.rows])
     if len(labels) > MAX_ROWS:

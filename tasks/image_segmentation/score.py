@@ -24,7 +24,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: a mask cannot be read, or there are too many labels.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     answers = [outcome.results[0] for outcome in request.outcomes]

@@ -38,7 +38,7 @@ def components(images: Sequence[Path], label: str, progress: run.Progress) -> li
     """Return a box around each part of an image that stands out, the largest first.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     found: list[list[Detection]] = []
     for number, path in enumerate(images):

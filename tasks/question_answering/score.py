@@ -23,7 +23,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     """Return exact match and F1 of words (Rajpurkar and others 2016, arXiv:1606.05250).
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     found = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]

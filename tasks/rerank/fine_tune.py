@@ -36,7 +36,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(CrossEncoderHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_ranked(request.train_file), "query")

@@ -27,7 +27,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     compared with. Documents of equal score keep the given order.
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     found = [outcome.results for outcome in request.outcomes]

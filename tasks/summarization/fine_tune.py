@@ -11,7 +11,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     return run.fit_sequences(
         request, progress, columns=("text", "summary"), architectures=TASK.architectures

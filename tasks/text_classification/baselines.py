@@ -46,7 +46,7 @@ def linear(
         progress: Told what was done; asked to stop before and after fitting.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     labels = {row["label"] for row in rows}
     if not 2 <= len(labels) <= MAX_LABELS:

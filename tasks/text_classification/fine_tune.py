@@ -29,7 +29,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(FineTuneHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_labelled(request.train_file), "text")

@@ -39,7 +39,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(PretrainHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(run.read_valid_rows(request.train_file, Document), "text")

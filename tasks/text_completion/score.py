@@ -22,7 +22,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: no continuation fits what the model reads.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     parts = [cut(row["text"]) for row in request.rows]
     likelihoods = [outcome.results[0] for outcome in request.outcomes]

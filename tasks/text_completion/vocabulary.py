@@ -20,7 +20,7 @@ def train_tokenizer(
     """Learn a tokenizer of at most `size` tokens, those for filling in the middle among them.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

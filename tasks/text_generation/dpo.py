@@ -22,7 +22,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(DpoHyperparameters, request.hyperparameters)
     rows = run.read_valid_rows(request.train_file, PreferencePair)

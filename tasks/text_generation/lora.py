@@ -21,7 +21,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(LoraHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings)

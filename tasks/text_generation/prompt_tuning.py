@@ -22,7 +22,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(PromptTuningHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings, settings.virtual_tokens)

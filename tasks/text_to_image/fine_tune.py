@@ -37,7 +37,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(DenoiserHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)

@@ -31,7 +31,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the texts hold no words, or the judge cannot hear.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     if request.judge is None:
         raise run.BadMaterial("The score needs a speech recognizer as its judge.")

@@ -30,7 +30,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(TokenHyperparameters, request.hyperparameters)
     rows, dropped = run.distinct_rows(read_marked(request.train_file), "text")

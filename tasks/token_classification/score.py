@@ -40,7 +40,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the rows mark no passage.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     truth: list[Found] = [

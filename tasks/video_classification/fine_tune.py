@@ -17,7 +17,7 @@ def train(request: run.TrainingRequest, progress: run.Progress) -> run.TrainingR
 
     Raises:
         BadMaterial: Rows, videos, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(TrainingHyperparameters, request.hyperparameters)
     return run.train_media_classifier(

@@ -37,7 +37,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: a row's label is none that the version knows.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     videos = [row["video"] for row in request.rows]
     baselines: list[run.Baseline] = []

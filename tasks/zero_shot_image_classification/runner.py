@@ -68,8 +68,8 @@ class ImageTextRunner:
                 read = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
         except run.UnreadableImage as error:
             raise run.RequestRefused(str(error)) from error
-        except run.PromptCancelled:
-            raise run.RequestCancelled from None
+        except run.PromptCanceled:
+            raise run.RequestCanceled from None
         texts = [tuple(row) for row in read.tokens]
         if not all(texts):
             raise run.RequestRefused("A text has no tokens that the model knows.")

@@ -38,7 +38,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the rows have one caption only.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     texts = [row["text"] for row in request.rows]
     captions = sorted(set(texts))

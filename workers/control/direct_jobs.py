@@ -125,8 +125,8 @@ class DirectJobs:
         leases.job_fail(claim, sentence, retry=retry, cause=cause, lines=lines)
 
     @_answered
-    def cancelled(self, claim: Claim) -> None:
-        leases.job_cancelled(claim)
+    def canceled(self, claim: Claim) -> None:
+        leases.job_canceled(claim)
 
     @_answered
     def paused(self, claim: Claim) -> None:

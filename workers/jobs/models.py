@@ -33,7 +33,7 @@ class JobState(models.TextChoices):
     FINISHING = "finishing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    CANCELED = "canceled"
     DEAD = "dead"
 
 

@@ -235,9 +235,9 @@ class RemoteJobs:
             )
             self._client.tell(_at(claim, "fail"), body)
 
-    def cancelled(self, claim: Claim) -> None:
+    def canceled(self, claim: Claim) -> None:
         with _job_errors(claim):
-            self._client.tell(_at(claim, "cancelled"), Nothing())
+            self._client.tell(_at(claim, "canceled"), Nothing())
 
     def paused(self, claim: Claim) -> None:
         with _job_errors(claim):

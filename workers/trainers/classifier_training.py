@@ -109,7 +109,7 @@ def fit_classifier(
         sampling: Order of the training rows: "random" or "group_by_length".
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     trainer = _HeadedTrainer(
         head=head,

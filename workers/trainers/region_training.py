@@ -18,7 +18,7 @@ from workers.trainers.kept import Kept
 from workers.trainers.material import distinct, hold_out, read_rows
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -83,7 +83,7 @@ def train_on_regions(
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     if request.media is None:
         raise BadMaterial("The dataset's images are missing.")
@@ -170,10 +170,10 @@ def load_for_regions(
 
 
 def examples_of(images: RegionImages, progress: Progress) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number and the example of each image. Raises Cancelled."""
+    """Yield the number and the example of each image. Raises Canceled."""
     for number in range(len(images)):
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         yield number, images[number]
 
 

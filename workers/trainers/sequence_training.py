@@ -36,7 +36,7 @@ def fit_sequences(
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(SequenceSettings, request.hyperparameters)
     pairs = _pairs(request, columns)

@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
+from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.slices import by_length
 from workers.trainers.uncertainty import METHOD, bootstrap
 
@@ -42,7 +42,7 @@ def score_texts(
     `simple`. With training rows, the target of the most similar training text is a second baseline.
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     source, target = columns
     sources = [row[source] for row in request.rows]
@@ -52,7 +52,7 @@ def score_texts(
     baselines = [simple, *([memory] if memory is not None else [])]
     metrics = measure(outputs, references)
     if request.progress.should_stop():
-        raise Cancelled
+        raise Canceled
     return EvaluationResult(
         metrics=metrics,
         baseline=measure(simple.outputs, references),

@@ -156,10 +156,10 @@ def _finished(client: Client, export: dict[str, Any]) -> dict[str, Any]:
     """Show progress until the export is done, and return it; an interrupt cancels the export.
 
     Raises:
-        CliError: the export failed, or someone else cancelled it.
+        CliError: the export failed, or someone else canceled it.
     """
     address = f"audit/exports/{export['id']}"
-    with _cancelled_when_interrupted(client, address), _bar() as progress:
+    with _canceled_when_interrupted(client, address), _bar() as progress:
         bar = progress.add_task("waiting", total=100)
         while export["state"] in LIVE:
             time.sleep(POLL_S)
@@ -177,7 +177,7 @@ def _bar() -> Progress:
 
 
 @contextlib.contextmanager
-def _cancelled_when_interrupted(client: Client, address: str) -> Iterator[None]:
+def _canceled_when_interrupted(client: Client, address: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

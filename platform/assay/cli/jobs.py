@@ -13,7 +13,7 @@ from assay.cli.options import Limit
 from assay.cli.output import CliError, console, state, table
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: fine-tunes, evaluations and other work.")
-OVER = frozenset({"succeeded", "failed", "cancelled", "dead"})
+OVER = frozenset({"succeeded", "failed", "canceled", "dead"})
 POLL_S = 0.5
 
 

@@ -111,7 +111,7 @@ async def _answer(
     try:
         await _route(runtime, call, target, scope, receive, send)
     except ClientGone:
-        call.outcome = "cancelled"
+        call.outcome = "canceled"
     except DomainError as error:
         await _refuse(runtime.ledger, call, error, send)
     except asyncio.CancelledError:

@@ -16,7 +16,7 @@ from workers.control.jobs import (
     Taken,
 )
 from workers.control.messages import WorkerBody
-from workers.jobs.leases import job_cancelled, job_heartbeat, job_paused, job_report
+from workers.jobs.leases import job_canceled, job_heartbeat, job_paused, job_report
 from workers.nodes.job_side import (
     node_job_checkpoint,
     node_job_claim,
@@ -60,9 +60,9 @@ def job_fail(claim: Claim, body: FailBody) -> JobStateAnswer:
     return JobStateAnswer(state=node_job_fail(claim=claim, **dict(body)))
 
 
-@routes.held("cancelled", "Confirm that a job stopped")
+@routes.held("canceled", "Confirm that a job stopped")
 def job_canceled(claim: Claim) -> None:
-    job_cancelled(claim)
+    job_canceled(claim)
 
 
 @routes.held("paused", "Confirm that a run stopped after its checkpoint")

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from workers.engines.loading import check_shards, checkpoint_dtype, load_model, load_tokenizer
     from workers.engines.onnx_session import load_session
     from workers.engines.prompts import (
-        FILL_TOKENS, PromptCancelled, PromptProcesses, Reading as TextReading, Window as TextWindow,
+        FILL_TOKENS, PromptCanceled, PromptProcesses, Reading as TextReading, Window as TextWindow,
         fill_tokens,
     )
     from workers.engines.protocol import RequestRefused
     from workers.engines.runner import (
-        BaseRunner, BatchLimits, Item, MediaOutput, Prepared, Cancelled as RequestCancelled, Runner,
+        BaseRunner, BatchLimits, Item, MediaOutput, Prepared, Canceled as RequestCanceled, Runner,
     )
     from workers.engines.sequence_runner import SequenceRunner
     from workers.engines.text_runner import TextRunner, label_names, ranked_labels
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from workers.trainers.media_classifier import MediaModel, stacked_pixels, train_media_classifier
     from workers.trainers.otsu import otsu_threshold
     from workers.trainers.protocol import (
-        BadMaterial, Cancelled, EvaluationResult, Progress, TrainingRequest, TrainingResult,
+        BadMaterial, Canceled, EvaluationResult, Progress, TrainingRequest, TrainingResult,
     )
     from workers.trainers.region_training import (
         RegionImages, examples_of, load_for_regions, train_on_regions,
@@ -81,10 +81,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FILL_TOKENS", "IGNORED_TOKEN", "IMAGE_FORMATS", "INTERVAL_METHOD", "INTERVAL_RESAMPLES",
     "MAX_IMAGE_PIXELS", "MAX_LABEL_SLICES", "MAX_SAMPLES", "TIMM", "AnswerTrainer", "AskJudge",
-    "AudioFeatures", "BadMaterial", "BaseRunner", "Baseline", "BatchLimits", "Cancelled",
+    "AudioFeatures", "BadMaterial", "BaseRunner", "Baseline", "BatchLimits", "Canceled",
     "EvaluationResult", "Head", "HeadTrainer", "ImageReader", "Item", "MediaModel", "MediaOutput",
-    "MonitoredTrainer", "Outcome", "PreferenceTrainer", "Prepared", "Progress", "PromptCancelled",
-    "PromptProcesses", "RegionImages", "RequestCancelled", "RequestRefused", "Runner",
+    "MonitoredTrainer", "Outcome", "PreferenceTrainer", "Prepared", "Progress", "PromptCanceled",
+    "PromptProcesses", "RegionImages", "RequestCanceled", "RequestRefused", "Runner",
     "ScoreRequest", "SequenceRunner", "SimpleTexts", "Slice", "TextReading", "TextRunner",
     "TextWindow", "TrainingRequest", "TrainingResult", "UnreadableAudio", "UnreadableImage",
     "UnreadableVideo", "UnsupportedModel", "VideosBusy", "WindowRunner", "architecture_of",

@@ -31,7 +31,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: a row's label is none that the version knows.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     truth = [row["label"] for row in request.rows]
     labels = sorted(entry["label"] for entry in request.outcomes[0].results[0])

@@ -55,7 +55,7 @@ def train_trees(request: run.TrainingRequest, progress: run.Progress) -> run.Tra
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(BoostingHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
@@ -99,7 +99,7 @@ def _trees(settings: BoostingHyperparameters) -> Any:
 def _grown(
     model: Any, rounds: int, rows: tuple[np.ndarray, np.ndarray], progress: run.Progress
 ) -> None:
-    """Train further, up to a number of rounds. Raises Cancelled."""
+    """Train further, up to a number of rounds. Raises Canceled."""
     if progress.should_stop():
         raise run.Cancelled
     model.set_params(max_iter=rounds)
@@ -112,7 +112,7 @@ def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.Tr
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = run.parse_settings(LinearHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)

@@ -40,7 +40,7 @@ class _Task:
 class ComposerRunner:
     """Returns one recording as WAV; {nats, notes} where music is given.
 
-    A cancelled request ends at the note that is being chosen.
+    A canceled request ends at the note that is being chosen.
     """
 
     limits = run.BatchLimits(items=1, size=1)
@@ -54,7 +54,7 @@ class ComposerRunner:
         dtype: torch.dtype | None,
     ) -> None:
         self._composer = Composer.load(folder, architectures, device=device, dtype=dtype)
-        self._cancelled: set[str] = set()
+        self._canceled: set[str] = set()
         self._running = ""
         self._closing = False
 
@@ -79,7 +79,7 @@ class ComposerRunner:
 
     def cancel(self, request_id: str) -> None:
         if request_id == self._running:
-            self._cancelled.add(request_id)
+            self._canceled.add(request_id)
 
     def close(self) -> None:
         self._closing = True
@@ -97,13 +97,13 @@ class ComposerRunner:
                 temperature=task.options.temperature,
                 top_p=task.options.top_p,
                 generator=torch.Generator().manual_seed(task.seed),
-                stop=lambda: self._closing or task.request_id in self._cancelled,
+                stop=lambda: self._closing or task.request_id in self._canceled,
             )
             if len(steps) < task.steps:
-                raise run.RequestCancelled
+                raise run.RequestCanceled
         finally:
             self._running = ""
-            self._cancelled.discard(task.request_id)
+            self._canceled.discard(task.request_id)
         piece = Piece(task.key, task.inputs.tempo, tuple(steps))
         return run.MediaOutput(
             wav(piece), "audio/wav", {"seed": task.seed, "music": written(piece)[:4_000]}

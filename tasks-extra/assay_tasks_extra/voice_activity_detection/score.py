@@ -28,7 +28,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
 
     Raises:
         BadMaterial: the test data marks no speech.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     seconds = [outcome.results[0]["duration"] for outcome in request.outcomes]
     truth = [

@@ -115,7 +115,7 @@ def test_a_canceled_answer_closes_its_stream_and_an_unloaded_adapter_ends_its_re
     load("a")
     answer = Answer(lambda: vllm.cancel("long"))
     vllm.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 200}), answer)
-    assert answer.done().finish_reason == "cancelled"
+    assert answer.done().finish_reason == "canceled"
     assert 0 < answer.done().completion_tokens < 200
     until = time.monotonic() + 30
     while "aborted" not in vllm._server.log:

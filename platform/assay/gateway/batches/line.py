@@ -84,7 +84,7 @@ class Lines:
             with serving(call.request_id, call.client_address):
                 await self._ask(batch, call, taken, answer, stopping)
         except ClientGone:
-            call.outcome = "cancelled"
+            call.outcome = "canceled"
             return Later(0.0)
         except DomainError as error:
             return await self._refused(call, error)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 # Ends that are no fault: of the answer, and of the client that hung up.
-_GOOD = {"ok", "cancelled"}
+_GOOD = {"ok", "canceled"}
 
 
 class RequestTrace:

@@ -41,7 +41,7 @@ from workers.wire import Delta, Done, InferenceRequest, deployment_queue
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# How long a cancelled request may take to say what it has used, in seconds.
+# How long a canceled request may take to say what it has used, in seconds.
 _LAST_WORD_S = 2.0
 # How much longer than its deadline an answer may take to be written, in seconds.
 _WRITE_S = 5.0
@@ -144,9 +144,9 @@ class Execution:
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
-            end = ("cancelled", "The client closed the connection or stopped reading.")
+            end = ("canceled", "The client closed the connection or stopped reading.")
             if self._cut_by is not None:
-                end = ("cancelled", self._cut_by.message)
+                end = ("canceled", self._cut_by.message)
             raise ClientGone from None
         finally:
             self._limit = None
@@ -236,8 +236,8 @@ class Execution:
     def _cancel(self) -> Coroutine[Any, Any, None]:
         return self._parts.cancellations.publish(self._call.request_id)
 
-    async def _withdraw(self, cancelling: Awaitable[None]) -> None:
-        await cancelling
+    async def _withdraw(self, canceling: Awaitable[None]) -> None:
+        await canceling
         await self._parts.quotas.withdraw(self._call.request_id)
 
     def _queued(self, deployment: DeploymentEntry) -> Queued:
@@ -376,7 +376,7 @@ class Execution:
             return
         if error is self._cut_by:
             self._call.outcome = "cut"
-            self._abandon(inbox, "cancelled", error.message)
+            self._abandon(inbox, "canceled", error.message)
             return
         self._call.recorded = True
         if isinstance(error, ReplyForged):
@@ -443,5 +443,5 @@ class Execution:
         self._parts.replies.close(self._call.request_id)
         if last is None:
             sent, made = self._plan.prompt_tokens, self._completion_tokens
-            last = Done("cancelled", sent, made, units=self._units)
+            last = Done("canceled", sent, made, units=self._units)
         await self._charge(outcome, last, reason)
