@@ -222,14 +222,14 @@ def compare(stack: Stack, seen: Seen) -> Counter[str]:
             found["FAULT: worked for and not booked"] += 1
         elif row[1:] == tuple(counts):
             found["booked as the worker counted"] += 1
-        elif end == "cancelled" or row[0] in ("cancelled", "failed"):
+        elif end == "canceled" or row[0] in ("canceled", "failed"):
             found["ended while the worker counted, booked by estimate"] += 1
         else:
             found["FAULT: booked otherwise than the worker counted"] += 1
     for request_id, row in booked.items():
         if request_id in workers or not any(row[1:]):
             continue
-        died = row[0] in ("failed", "cancelled")
+        died = row[0] in ("failed", "canceled")
         found["worker died, booked by estimate" if died else "FAULT: booked and not run"] += 1
     return found
 

@@ -23,7 +23,7 @@ from assay.database_roles.privileges import ROLES
 WORK = {
     "web": ("workers.nodes.job_side:node_job_claim",),
     "worker": (
-        "workers.jobs.leases:job_cancelled",
+        "workers.jobs.leases:job_canceled",
         "workers.jobs.leases:job_claim",
         "workers.jobs.leases:job_deliver",
         "workers.jobs.leases:job_fail",

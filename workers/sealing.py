@@ -227,9 +227,9 @@ class WorkerSeals:
         with self._lock:
             self._given_back.discard(_canonical({name: message[name] for name in _HEADER}))
 
-    def cancelled(self, message: str) -> str:
-        """As `WireKey.cancelled`."""
-        return self._wire.cancelled(message)
+    def canceled(self, message: str) -> str:
+        """As `WireKey.canceled`."""
+        return self._wire.canceled(message)
 
     def _bounce(self, request_id: str, stream: str, *, given_back: bool = False) -> NotAddressed:
         mac = self._wire.bounce_mac(request_id, stream, given_back=given_back)

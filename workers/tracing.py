@@ -49,7 +49,7 @@ DEVICE_MS = "assay.device_ms"
 JOB_ID = "assay.job.id"
 JOB_KIND = "assay.job.kind"
 JOB_ATTEMPT = "assay.job.attempt"
-# `delivered`, `failed`, `paused` or `cancelled`.
+# `delivered`, `failed`, `paused` or `canceled`.
 JOB_OUTCOME = "assay.job.outcome"
 BATCH_ID = "assay.batch.id"
 BATCH_ENDPOINT = "assay.batch.endpoint"

@@ -3,7 +3,7 @@ Django nor torch.
 
 A request travels as a Celery message on the queue of its deployment. Replies travel on one Redis
 Stream per gateway process (`reply_stream`), so that a gateway reads all of its requests' replies
-over one connection; nodes have streams and channels of their own. A request is cancelled by a
+over one connection; nodes have streams and channels of their own. A request is canceled by a
 notice on `CANCEL_CHANNEL`. `workers.sealing` makes and checks what is sent.
 """
 
@@ -88,7 +88,7 @@ def reply_stream(stream: str, realm: str) -> str:
 
 
 def cancel_channel(realm: str) -> str:
-    """Return the channel on which workers of a realm learn of cancelled requests."""
+    """Return the channel on which workers of a realm learn of canceled requests."""
     return f"{CANCEL_CHANNEL}:{realm}" if realm else CANCEL_CHANNEL
 
 
@@ -151,7 +151,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end. `finish_reason` is OpenAI's `stop` or `length`, or `cancelled`.
+    """The end. `finish_reason` is OpenAI's `stop` or `length`, or `canceled`.
 
     `results` carries the whole answer of tasks that do not stream: what the task's runner returned
     for each of its items, such as a list of floats or of {label, score}.

@@ -101,10 +101,10 @@ class WireKey:
         return hmac.digest(self._bounce, json.dumps(said).encode(), "sha256")
 
     def cancel_message(self, request_id: str) -> str:
-        """The notice that a request is cancelled."""
+        """The notice that a request is canceled."""
         return f"{request_id}:{self._cancel_mac(request_id)}"
 
-    def cancelled(self, message: str) -> str:
+    def canceled(self, message: str) -> str:
         """The request that `cancel_message` names.
 
         Raises:

@@ -208,7 +208,7 @@ class Migration(migrations.Migration):
                 ('address', models.CharField(blank=True, max_length=64)),
                 ('filters', models.JSONField(default=dict)),
                 ('format', models.CharField(choices=[('jsonl', 'JSON lines with proofs'), ('csv', 'Table with proofs (zip)')], max_length=8)),
-                ('state', models.CharField(choices=[('queued', 'queued'), ('running', 'running'), ('done', 'done'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired')], default='queued', max_length=10)),
+                ('state', models.CharField(choices=[('queued', 'queued'), ('running', 'running'), ('done', 'done'), ('failed', 'failed'), ('canceled', 'canceled'), ('expired', 'expired')], default='queued', max_length=10)),
                 ('fence', models.PositiveIntegerField(default=0)),
                 ('lease_until', models.DateTimeField(blank=True, null=True)),
                 ('tree_size', models.BigIntegerField(blank=True, null=True)),

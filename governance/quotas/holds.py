@@ -30,7 +30,7 @@ from governance.usage.sealing import usage_key_held
 
 logger = logging.getLogger(__name__)
 # Of the last so many of a kind in a department that ended well the longest says what the next one
-# reserves; those that broke or were cancelled may have ended early.
+# reserves; those that broke or were canceled may have ended early.
 REMEMBERED = 20
 # An end that is not in the ledger after this long is sent again.
 RESEND_AFTER = timedelta(seconds=30)

@@ -32,7 +32,7 @@ MOST_JOB_DEVICE_MS, MOST_JOB_MICRO = 3660 * 86_400_000, 1_000_000_000 * 1_000_00
 class UsageEntry:
     """One settled or refused request. `occurred_at` in seconds since the epoch, times in ms.
 
-    `outcome` is `ok`, `cancelled`, `failed`, or for a request that was refused before it ran the
+    `outcome` is `ok`, `canceled`, `failed`, or for a request that was refused before it ran the
     refusal's code (`policy_denied`, `quota_exceeded`, `invalid_key`, …); `reason` is the sentence.
     A refused request becomes an audit event only; a run one a usage record and an audit event; a
     job, whose `endpoint` begins with `jobs/`, has its events and becomes a usage record only.

@@ -23,7 +23,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from workers.engines.audio import UnreadableAudio, read_audio
 from workers.trainers.classification import Baseline
-from workers.trainers.protocol import Cancelled, Progress
+from workers.trainers.protocol import Canceled, Progress
 
 NAME = "MFCC + logistic regression"
 RATE = 16_000
@@ -44,7 +44,7 @@ def cepstral_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     used = list(rows)
     if len(used) > MAX_ROWS:
@@ -82,7 +82,7 @@ def _features(recordings: Sequence[Path], progress: Progress) -> np.ndarray:
     found = np.empty((len(recordings), 2 * COEFFICIENTS), dtype=np.float32)
     for number, path in enumerate(recordings):
         if number % 32 == 0 and progress.should_stop():
-            raise Cancelled
+            raise Canceled
         samples = read_audio(path, RATE)[: SECONDS * RATE]
         if len(samples) < FRAME:
             samples = np.pad(samples, (0, FRAME - len(samples)))

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 
 from workers.engines.images import UnreadableImage, read_image
 from workers.trainers.classification import Baseline
-from workers.trainers.protocol import Cancelled, Progress
+from workers.trainers.protocol import Canceled, Progress
 
 PIXELS = "Pixels + logistic regression"
 SIDE = 16
@@ -40,7 +40,7 @@ def pixel_classifier(
     Returns None, with the reason in the progress log, when the data does not fit the limits.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     used = list(rows)
     if len(used) > MAX_ROWS:
@@ -77,7 +77,7 @@ def _features(images: Sequence[Path], progress: Progress) -> np.ndarray:
     found = np.empty((len(images), SIDE * SIDE * 3), dtype=np.float32)
     for number, path in enumerate(images):
         if number % 256 == 0 and progress.should_stop():
-            raise Cancelled
+            raise Canceled
         small = read_image(path).resize((SIDE, SIDE), Image.Resampling.BOX)
         found[number] = np.asarray(small, dtype=np.float32).reshape(-1) / 255
     return found

@@ -24,7 +24,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: a row's label is none that the version knows.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     images = [row["image"] for row in request.rows]
     baselines = []

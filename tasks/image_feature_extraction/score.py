@@ -13,7 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_average_precision
 
 from workers.engines.images import UnreadableImage, read_image
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.slices import by_label
 from workers.trainers.thumbnails import thumbnail
 from workers.trainers.uncertainty import bootstrap
@@ -33,7 +33,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: there are too many rows, or no label has two images.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     labels = np.array([row["label"] for row in request.rows])
     if len(labels) > MAX_ROWS:
@@ -105,7 +105,7 @@ def _measured(fits: np.ndarray, labels: np.ndarray, request: ScoreRequest) -> di
     precisions = []
     for number, row in enumerate(same):
         if number % 256 == 0 and request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         precisions.append(float(retrieval_average_precision(ranks, torch.from_numpy(row))))
     return {"nearest": same[:, 0].astype(float), "map_10": np.array(precisions)}
 
@@ -123,7 +123,7 @@ def _pixels(request: ScoreRequest, mode: str) -> np.ndarray:
     found = []
     for number, path in enumerate(paths):
         if number % 256 == 0 and request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         try:
             image = read_image(path).convert(mode)
         except UnreadableImage as error:

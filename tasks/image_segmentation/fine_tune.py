@@ -24,7 +24,7 @@ from workers.trainers.kept import Kept, read_pixels
 from workers.trainers.material import distinct
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -50,7 +50,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, files, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
     if request.media is None:
@@ -182,7 +182,7 @@ def _measured(model: Any, validation: _Images, progress: Progress) -> dict[str, 
     counts = np.zeros((len(labels) + 1, len(labels) + 1), dtype=np.int64)
     for number in range(len(validation)):
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         example = validation[number]
         logits = model(pixel_values=example["pixel_values"][None].to(model.device)).logits.cpu()
         truth = example["labels"].numpy()

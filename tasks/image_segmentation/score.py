@@ -11,7 +11,7 @@ from tasks.image_segmentation.masks import crowded, from_segments, read_mask
 from tasks.image_segmentation.measures import pixel_counts, scores
 from workers.trainers.drawn import with_mask
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
+from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.slices import thirds
 from workers.trainers.uncertainty import bootstrap
 
@@ -28,7 +28,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: a mask cannot be read, or there are too many labels.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     answers = [outcome.results[0] for outcome in request.outcomes]
@@ -43,7 +43,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     samples, shares = [], []
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         if number % 16 == 0 and request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         truth = read_mask(row["mask"], row["categories"], labels)
         found = from_segments(answer, labels, truth.shape)
         for place, mask in enumerate(

@@ -19,7 +19,7 @@ from scipy import ndimage
 from tasks.object_detection.schema import Box, Detection
 from workers.engines.images import UnreadableImage, read_image
 from workers.trainers.otsu import otsu_threshold
-from workers.trainers.protocol import Cancelled, Progress
+from workers.trainers.protocol import Canceled, Progress
 
 COMPONENTS = "What stands out + most frequent label"
 CONSTANT = "Average box + most frequent label"
@@ -40,12 +40,12 @@ def components(images: Sequence[Path], label: str, progress: Progress) -> list[l
     """Return a box around each part of an image that stands out, the largest first.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     found: list[list[Detection]] = []
     for number, path in enumerate(images):
         if number % 64 == 0 and progress.should_stop():
-            raise Cancelled
+            raise Canceled
         try:
             found.append(_components(read_image(path), label))
         except UnreadableImage:

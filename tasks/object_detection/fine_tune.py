@@ -22,7 +22,7 @@ from workers.trainers.kept import Kept
 from workers.trainers.material import distinct
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -50,7 +50,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, images, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
     if request.media is None:
@@ -181,7 +181,7 @@ def _measured(
     found = []
     for number in range(len(validation)):
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         values = validation[number]["pixel_values"][None].to(model.device)
         size = validation.sizes[number]
         (each,) = processor.post_process_object_detection(

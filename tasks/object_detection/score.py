@@ -34,7 +34,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     baselines.
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows, progress = request.rows, request.progress
     truth = [row["objects"] for row in rows]

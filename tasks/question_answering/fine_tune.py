@@ -31,7 +31,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(QuestionHyperparameters, request.hyperparameters)
     rows = read_answered(request.train_file)

@@ -10,7 +10,7 @@ import numpy as np
 from torchmetrics.functional.text import squad
 
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
+from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.slices import by_length
 from workers.trainers.uncertainty import bootstrap
 
@@ -26,7 +26,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     """Return exact match and F1 of words (Rajpurkar and others 2016, arXiv:1606.05250).
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     found = [str(outcome.results[0][0]["answer"]) for outcome in request.outcomes]
@@ -35,7 +35,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     measured: list[np.ndarray] = []
     for answers in (found, overlap, first):
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         measured.append(by_row(rows, answers))
     ours, theirs, firsts = measured
     return EvaluationResult(

@@ -49,7 +49,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(CrossEncoderHyperparameters, request.hyperparameters)
     rows, dropped = distinct(read_ranked(request.train_file), "query")

@@ -11,7 +11,7 @@ import torch
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
 
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
+from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.slices import Part, by_length
 from workers.trainers.uncertainty import bootstrap
 
@@ -30,7 +30,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     compared with. Documents of equal score keep the given order.
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     found = [outcome.results for outcome in request.outcomes]
@@ -111,7 +111,7 @@ def _bm25(request: ScoreRequest) -> list[list[float]]:
     scores: list[list[float]] = []
     for row in request.rows:
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         words = bm25s.tokenize(
             [row["query"]], stopwords="en", return_ids=False, show_progress=False
         )[0]

@@ -16,7 +16,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     return fit_sequences(
         request,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
+from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.text_scores import Simple, from_memory, score_texts
 
 LEAD = "first sentence of the text"
@@ -18,12 +18,12 @@ def score(request: ScoreRequest) -> EvaluationResult:
     With training rows, the summary of the most similar training text is a second baseline.
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
 
     def check() -> None:
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
 
     sources = [row["text"] for row in request.rows]
     baselines = [Simple(LEAD, [_SENTENCE_END.split(text.strip())[0] for text in sources])]

@@ -14,7 +14,7 @@ from tasks.tabular_classification.encoding import Misfit, describe, encoded_rows
 from tasks.tabular_classification.train import fit_linear, linear_probabilities
 from workers.trainers.classification import SAMPLES, Baseline, score_classifier
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult, Progress
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult, Progress
 from workers.trainers.uncertainty import bootstrap
 
 LINEAR = "Logistic regression"
@@ -34,7 +34,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: a row's label is none that the version knows.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     truth = [row["label"] for row in request.rows]
     labels = sorted(entry["label"] for entry in request.outcomes[0].results[0])
@@ -70,7 +70,7 @@ def _linear(
 ) -> np.ndarray | None:
     """Return a logistic regression's probabilities for `rows`, [rows, labels]."""
     if progress.should_stop():
-        raise Cancelled
+        raise Canceled
     if not train:
         return None
     started = time.monotonic()

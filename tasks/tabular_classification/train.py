@@ -31,7 +31,7 @@ from workers.engines.architectures import UnsupportedModel, architecture_of
 from workers.trainers.material import parse_settings, read_valid_rows
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -64,7 +64,7 @@ def train_trees(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(BoostingHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
@@ -108,9 +108,9 @@ def _trees(settings: BoostingHyperparameters) -> Any:
 def _grown(
     model: Any, rounds: int, rows: tuple[np.ndarray, np.ndarray], progress: Progress
 ) -> None:
-    """Train further, up to a number of rounds. Raises Cancelled."""
+    """Train further, up to a number of rounds. Raises Canceled."""
     if progress.should_stop():
-        raise Cancelled
+        raise Canceled
     model.set_params(max_iter=rounds)
     model.fit(*rows)
 
@@ -121,17 +121,17 @@ def train_linear(request: TrainingRequest, progress: Progress) -> TrainingResult
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(LinearHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
     if progress.should_stop():
-        raise Cancelled
+        raise Canceled
     model = fit_linear(*material.train, settings.inverse_regularization)
     probabilities = linear_probabilities(model, material.columns[material.held_out])
     progress.metric(1, 1, {"validation_loss": _loss(probabilities, material)})
     if progress.should_stop():
-        raise Cancelled
+        raise Canceled
     final = fit_linear(material.columns, material.numbers, settings.inverse_regularization)
     notes = "Measured on the held-out rows; then trained on all rows."
     return _finished(request, material, settings, linear_graph(final), probabilities, {}, notes)

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from workers.trainers.classification import Baseline
-from workers.trainers.protocol import Cancelled, Progress
+from workers.trainers.protocol import Canceled, Progress
 
 LINEAR = "TF-IDF + logistic regression"
 # Fitting cannot be interrupted; within these limits it took 10 s of one core (random labels). Text
@@ -47,7 +47,7 @@ def linear(
         progress: Told what was done; asked to stop before and after fitting.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     labels = {row["label"] for row in rows}
     if not 2 <= len(labels) <= MAX_LABELS:
@@ -58,7 +58,7 @@ def linear(
         return None
     used = _sampled(rows)
     if progress.should_stop():
-        raise Cancelled
+        raise Canceled
     started = time.monotonic()
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES),
@@ -73,7 +73,7 @@ def linear(
     guesses: list[str] = []
     for start in range(0, len(texts), _CHUNK):
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         chunk = [text[:MAX_CHARACTERS] for text in texts[start : start + _CHUNK]]
         guesses += model.predict(chunk).tolist()
     progress.log(

@@ -34,7 +34,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(FineTuneHyperparameters, request.hyperparameters)
     rows, dropped = distinct(read_labelled(request.train_file), "text")

@@ -20,7 +20,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: a row's label is none that the version knows.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     texts = [row["text"] for row in request.rows]
     baselines: list[Baseline] = []

@@ -21,7 +21,7 @@ from workers.trainers.bases import check_length, load_base
 from workers.trainers.material import distinct, hold_out, read_valid_rows
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -58,7 +58,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(PretrainHyperparameters, request.hyperparameters)
     rows, dropped = distinct(read_valid_rows(request.train_file, Document), "text")
@@ -178,7 +178,7 @@ class _Blocks:
         size = self._length * CHARACTERS_PER_TOKEN
         for at in range(0, len(texts), _CHUNK):
             if self._progress.should_stop():
-                raise Cancelled
+                raise Canceled
             parts = [
                 self._parts(text[start : start + size], fill_rate)
                 for text in texts[at : at + _CHUNK]

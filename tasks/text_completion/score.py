@@ -10,7 +10,7 @@ import numpy as np
 from tasks.text_completion.ngrams import NAME, NgramModel
 from tasks.text_completion.schema import cut, first_line
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.slices import by_length
 from workers.trainers.uncertainty import bootstrap, perplexity_interval
 
@@ -25,7 +25,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: no continuation fits what the model reads.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     parts = [cut(row["text"]) for row in request.rows]
     likelihoods = [outcome.results[0] for outcome in request.outcomes]
@@ -98,7 +98,7 @@ def _baseline(
     guesses: list[str] = []
     for prefix, continuation in parts:
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         bits.append(model.bits(prefix, continuation))
         guesses.append(first_line(model.next_line(prefix)))
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])

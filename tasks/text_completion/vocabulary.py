@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from workers.engines.prompts import FILL_TOKENS
-from workers.trainers.protocol import Cancelled, Progress
+from workers.trainers.protocol import Canceled, Progress
 
 END = "<|endoftext|>"
 PADDING = "<|padding|>"
@@ -21,7 +21,7 @@ def train_tokenizer(
     """Learn a tokenizer of at most `size` tokens, those for filling in the middle among them.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,5 +46,5 @@ def train_tokenizer(
 def _until_stopped(texts: Iterable[str], progress: Progress) -> Iterator[str]:
     for text in texts:
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         yield text

@@ -96,7 +96,7 @@ def fit_adapter(
         options: Arguments of this kind of trainer.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     train_set, validation_set = hold_out(
         examples, settings.validation_fraction, settings.seed, MAX_VALIDATION_ROWS

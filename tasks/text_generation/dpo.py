@@ -26,7 +26,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(DpoHyperparameters, request.hyperparameters)
     rows = read_valid_rows(request.train_file, PreferencePair)

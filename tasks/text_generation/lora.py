@@ -23,7 +23,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(LoraHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings)

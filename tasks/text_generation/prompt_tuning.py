@@ -24,7 +24,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(PromptTuningHyperparameters, request.hyperparameters)
     model, tokenizer = load_adaptable(request.base, settings, settings.virtual_tokens)

@@ -16,7 +16,7 @@ from tasks.text_to_audio.notation import STEPS_PER_BEAT, Key, Piece, key_from, p
 from tasks.text_to_audio.schema import MAX_SEED, MusicInputs, MusicOptions
 from tasks.text_to_audio.synthesizer import wav
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
+from workers.engines.runner import BatchLimits, Canceled, Item, MediaOutput, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class _Task:
 class ComposerRunner:
     """Returns one recording as WAV; {nats, notes} where music is given.
 
-    A cancelled request ends at the note that is being chosen.
+    A canceled request ends at the note that is being chosen.
     """
 
     limits = BatchLimits(items=1, size=1)
@@ -46,7 +46,7 @@ class ComposerRunner:
         dtype: torch.dtype | None,
     ) -> None:
         self._composer = Composer.load(folder, architectures, device=device, dtype=dtype)
-        self._cancelled: set[str] = set()
+        self._canceled: set[str] = set()
         self._running = ""
         self._closing = False
 
@@ -71,7 +71,7 @@ class ComposerRunner:
 
     def cancel(self, request_id: str) -> None:
         if request_id == self._running:
-            self._cancelled.add(request_id)
+            self._canceled.add(request_id)
 
     def close(self) -> None:
         self._closing = True
@@ -89,13 +89,13 @@ class ComposerRunner:
                 temperature=task.options.temperature,
                 top_p=task.options.top_p,
                 generator=torch.Generator().manual_seed(task.seed),
-                stop=lambda: self._closing or task.request_id in self._cancelled,
+                stop=lambda: self._closing or task.request_id in self._canceled,
             )
             if len(steps) < task.steps:
-                raise Cancelled
+                raise Canceled
         finally:
             self._running = ""
-            self._cancelled.discard(task.request_id)
+            self._canceled.discard(task.request_id)
         piece = Piece(task.key, task.inputs.tempo, tuple(steps))
         return MediaOutput(
             wav(piece), "audio/wav", {"seed": task.seed, "music": written(piece)[:4_000]}

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.text_to_audio.ngrams import NAME, NgramModel
 from tasks.text_to_audio.notation import parse
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.uncertainty import bootstrap
 
 SAMPLES = 8
@@ -24,7 +24,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: a piece has no note.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     pieces = [parse(row["music"]) for row in request.rows]
     notes = np.array([piece.notes for piece in pieces])
@@ -65,10 +65,10 @@ def _baseline(request: ScoreRequest, pieces: Any) -> tuple[np.ndarray | None, np
     if not request.train_rows:
         return None, np.zeros(len(pieces)), 0
     if request.progress.should_stop():
-        raise Cancelled
+        raise Canceled
     model = NgramModel(parse(row["music"]) for row in request.train_rows)
     if request.progress.should_stop():
-        raise Cancelled
+        raise Canceled
     bits = np.array([model.bits(piece) for piece in pieces])
     request.progress.log(f"{NAME}: counted in {model.trained_on:,} pieces, in 12 keys.")
     return bits, bits / np.array([piece.notes for piece in pieces]), model.trained_on

@@ -33,7 +33,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(ComposerHyperparameters, request.hyperparameters)
     rows = read_valid_rows(request.train_file, NamedPiece)

@@ -27,7 +27,7 @@ from workers.engines.images import UnreadableImage, read_image
 from workers.trainers.lengths import read_captions, warn_of_cut
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -54,7 +54,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(DenoiserHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)
@@ -154,7 +154,7 @@ def _encoded(
     with torch.inference_mode():
         for start in range(0, len(rows), _CHUNK):
             if progress.should_stop():
-                raise Cancelled
+                raise Canceled
             chunk = rows[start : start + _CHUNK]
             images = torch.stack([pixels(row["image"], width, height) for row in chunk])
             latents = pipe.vae.encode(images.to(pipe.vae.device)).latent_dist.mean

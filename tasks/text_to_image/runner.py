@@ -22,9 +22,9 @@ from tasks.text_to_image.pipeline import (
 )
 from tasks.text_to_image.schema import MAX_SEED, DrawingInputs, DrawingOptions
 from workers.engines.architectures import UnsupportedModel
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
+from workers.engines.runner import BatchLimits, Canceled, Item, MediaOutput, Prepared
 
 # Sides over this multiple of the trained size cost much, and repeat motifs.
 MAX_ENLARGEMENT = 2
@@ -87,7 +87,7 @@ class TextToImageRunner:
                 f"The tokenizer has {len(tokenizer)} tokens and the padding token {self._pad}; the "
                 f"text encoder reads {config.vocab_size}."
             )
-        self._cancelled: set[str] = set()
+        self._canceled: set[str] = set()
         self._running: frozenset[str] = frozenset()
         self._closing = False
         self._prompts = PromptProcesses(tokenizer, max_length=self._length)
@@ -98,8 +98,8 @@ class TextToImageRunner:
         settings = (*self._size(inputs), options.steps, options.guidance)
         try:
             read = self._prompts.read_texts(request_id, prompts, options.truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
         prompt, negative = (padded(row, self._length, self._pad) for row in read.tokens)
         items = [
             Item(
@@ -154,7 +154,7 @@ class TextToImageRunner:
             )
         finally:
             self._running = frozenset()
-            self._cancelled -= batch.requests
+            self._canceled -= batch.requests
 
     def split(self, output: Any, items: Sequence[Item]) -> list[Any]:
         flagged = output.nsfw_content_detected or [False] * len(items)
@@ -168,7 +168,7 @@ class TextToImageRunner:
     def cancel(self, request_id: str) -> None:
         self._prompts.cancel(request_id)
         if request_id in self._running:
-            self._cancelled.add(request_id)
+            self._canceled.add(request_id)
 
     def close(self) -> None:
         self._closing = True
@@ -176,8 +176,8 @@ class TextToImageRunner:
 
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         # The pipeline's own interruption still decodes, which costs more than a step.
-        if self._closing or self._running <= self._cancelled:
-            raise Cancelled
+        if self._closing or self._running <= self._canceled:
+            raise Canceled
         return {}
 
     def _size(self, inputs: DrawingInputs) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from tasks.automatic_speech_recognition.score import count_errors, transcript
 from tasks.text_to_speech.phonemes import espeak_speech
 from workers.engines.runner import MediaOutput
 from workers.trainers.evaluation import Asked, ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.slices import by_length
 from workers.trainers.uncertainty import bootstrap
 
@@ -35,7 +35,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: the texts hold no words, or the judge cannot hear.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     if request.judge is None:
         raise BadMaterial("The score needs a speech recognizer as its judge.")
@@ -110,7 +110,7 @@ def _plain(request: ScoreRequest, texts: list[str]) -> list[str] | None:
     recordings = []
     for text in texts:
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         if (data := espeak_speech(text)) is None:
             request.progress.log("There is no espeak-ng to compare with.")
             return None

@@ -21,9 +21,9 @@ from tasks.text_to_video.pipeline import (
 )
 from tasks.text_to_video.schema import MAX_SEED, VideoInputs, VideoOptions
 from workers.engines.architectures import UnsupportedModel
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, MediaOutput, Prepared
+from workers.engines.runner import BatchLimits, Canceled, Item, MediaOutput, Prepared
 
 FRAMES_PER_SECOND = 8
 
@@ -41,7 +41,7 @@ class _Request:
 class TextToVideoRunner:
     """Makes one video a request; each seed makes the same one again.
 
-    A cancelled request ends after the step that is running; its frames are not decoded.
+    A canceled request ends after the step that is running; its frames are not decoded.
     """
 
     limits = BatchLimits(items=1, size=1)
@@ -65,7 +65,7 @@ class TextToVideoRunner:
             self._pipe.transformer.config.patch_size[1:]
         )
         self._length = min(MAX_LENGTH, int(tokenizer.model_max_length))
-        self._cancelled: set[str] = set()
+        self._canceled: set[str] = set()
         self._running = ""
         self._closing = False
         self._prompts = PromptProcesses(tokenizer, max_length=self._length)
@@ -81,8 +81,8 @@ class TextToVideoRunner:
         try:
             texts = [inputs.prompt, inputs.negative_prompt or ""]
             read = self._prompts.read_texts(request_id, texts, options.truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
         prompt, negative = read.tokens
         seed = secrets.randbelow(MAX_SEED + 1) if inputs.seed is None else inputs.seed
         pixels = inputs.width * inputs.height * inputs.frames
@@ -109,14 +109,14 @@ class TextToVideoRunner:
     def cancel(self, request_id: str) -> None:
         self._prompts.cancel(request_id)
         if request_id == self._running:
-            self._cancelled.add(request_id)
+            self._canceled.add(request_id)
 
     def close(self) -> None:
         self._closing = True
         self._prompts.close()
 
     def _frames(self, request: _Request) -> Any:
-        """Return frames [frames, height, width, 3] of numbers from 0 to 1. Raises Cancelled."""
+        """Return frames [frames, height, width, 3] of numbers from 0 to 1. Raises Canceled."""
         self._running = request.request_id
         try:
             made = self._pipe(
@@ -134,13 +134,13 @@ class TextToVideoRunner:
             )
         finally:
             self._running = ""
-            self._cancelled.discard(request.request_id)
+            self._canceled.discard(request.request_id)
         return made.frames[0]
 
     def _after_step(self, pipe: Any, step: int, at: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         # The pipeline's own interruption still decodes, which costs more than a step.
-        if self._closing or self._running in self._cancelled:
-            raise Cancelled
+        if self._closing or self._running in self._canceled:
+            raise Canceled
         return {}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workers.trainers.protocol import Cancelled, Progress
+from workers.trainers.protocol import Canceled, Progress
 
 SEASONAL, LAST, ETS = "Seasonal naive", "Last value", "ETS (exponential smoothing)"
 # Fitting took up to 0.5 s for a history of this length, and cannot be interrupted.
@@ -45,13 +45,13 @@ def smoothing(windows: Sequence[Window], progress: Progress) -> list[np.ndarray]
     Returns None, with the reason in the progress log, when that takes too long.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     started = time.monotonic()
     found: list[np.ndarray] = []
     for window in windows:
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         if time.monotonic() - started > ETS_SECONDS:
             progress.log(
                 f"{ETS} was not measured: {len(found)} of {len(windows)} forecasts took "

@@ -51,7 +51,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
     rows = read_rows(request.train_file, _is_row, '{"name": "…", "series": {"values": […], …}}')

@@ -55,7 +55,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: no series is long enough, or all are constant.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     cut = [_windows(row) for row in request.rows]
     kept = [number for number, windows in enumerate(cut) if _varies(windows)]

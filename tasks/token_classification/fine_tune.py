@@ -39,7 +39,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(TokenHyperparameters, request.hyperparameters)
     rows, dropped = distinct(read_marked(request.train_file), "text")

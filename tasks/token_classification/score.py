@@ -17,7 +17,7 @@ from nervaluate.strategies import EntityTypeEvaluation, StrictEvaluation
 
 from tasks.token_classification.baselines import Found, expressions, phrases
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.slices import MAX_LABELS, by_length
 from workers.trainers.uncertainty import bootstrap
 
@@ -43,7 +43,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: the rows mark no passage.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     rows = request.rows
     truth: list[Found] = [
@@ -60,7 +60,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     measured = count(truth, found)
     compared = [(each, count(truth, each.found)) for each in baselines]
     if request.progress.should_stop():
-        raise Cancelled
+        raise Canceled
     metrics = {**micro(measured), **_by_label(truth, found, counts)}
     first, theirs = max(compared, key=lambda pair: micro(pair[1])["f1"])
     return EvaluationResult(

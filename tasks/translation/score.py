@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult
+from workers.trainers.protocol import Canceled, EvaluationResult
 from workers.trainers.text_scores import Simple, from_memory, score_texts
 
 COPY = "copy of the text"
@@ -15,12 +15,12 @@ def score(request: ScoreRequest) -> EvaluationResult:
     With training rows, the translation of the most similar training text is a second baseline.
 
     Raises:
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
 
     def check() -> None:
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
 
     sources = [row["source"] for row in request.rows]
     baselines = [Simple(COPY, sources)]

@@ -22,7 +22,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: Rows, videos, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(TrainingHyperparameters, request.hyperparameters)
     return train_media_classifier(

@@ -22,7 +22,7 @@ from workers.engines.videos import UnreadableVideo, read_clip
 from workers.trainers.classification import SAMPLES, Baseline, score_classifier
 from workers.trainers.classifier_training import distinct
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import Cancelled, EvaluationResult, Progress
+from workers.trainers.protocol import Canceled, EvaluationResult, Progress
 from workers.trainers.thumbnails import thumbnail
 
 ALL_FRAMES = "8 frames + logistic regression"
@@ -42,7 +42,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: a row's label is none that the version knows.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     videos = [row["video"] for row in request.rows]
     baselines: list[Baseline] = []
@@ -84,7 +84,7 @@ def _simple(
     found = []
     for name, part in ((ALL_FRAMES, slice(None)), (ONE_FRAME, middle)):
         if progress.should_stop():
-            raise Cancelled
+            raise Canceled
         model = LogisticRegression(C=0.1, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
             # It stops after MAX_ITERATIONS, before the last digits settle.
@@ -103,7 +103,7 @@ def _features(videos: Sequence[Path], progress: Progress) -> np.ndarray:
     found = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
     for number, path in enumerate(videos):
         if number % 64 == 0 and progress.should_stop():
-            raise Cancelled
+            raise Canceled
         frames = [
             np.asarray(frame.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
             for frame in read_clip(path, FRAMES).frames

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from workers.engines.audio import read_audio
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.slices import thirds
 from workers.trainers.uncertainty import bootstrap
 
@@ -32,7 +32,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: the test data marks no speech.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     seconds = [outcome.results[0]["duration"] for outcome in request.outcomes]
     truth = [
@@ -47,7 +47,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
     loud = []
     for row, wanted in zip(request.rows, truth, strict=True):
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         loud.append(_loud(row["audio"], len(wanted)))
     metrics = _metrics(truth, found)
     simple = {LOUDNESS: loud, ALL: [np.ones_like(each) for each in truth]}

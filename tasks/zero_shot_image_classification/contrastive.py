@@ -51,7 +51,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, images, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(ContrastiveHyperparameters, request.hyperparameters)
     transformers.set_seed(settings.seed)

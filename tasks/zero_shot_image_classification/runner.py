@@ -13,9 +13,9 @@ from torch import Tensor
 from tasks.zero_shot_image_classification.schema import ImagesAndTexts, RankingOptions
 from tasks.zero_shot_image_classification.towers import Towers
 from workers.engines.images import UnreadableImage, pixels, read_image
-from workers.engines.prompts import PromptCancelled, PromptProcesses, Reading
+from workers.engines.prompts import PromptCanceled, PromptProcesses, Reading
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
+from workers.engines.runner import BatchLimits, Canceled, Item, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class ImageTextRunner:
                 read = self._prompts.read_texts(request_id, inputs.texts, options.truncate)
         except UnreadableImage as error:
             raise RequestRefused(str(error)) from error
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
         texts = [tuple(row) for row in read.tokens]
         if not all(texts):
             raise RequestRefused("A text has no tokens that the model knows.")

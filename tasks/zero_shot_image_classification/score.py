@@ -19,7 +19,7 @@ from torchmetrics.functional.retrieval import retrieval_recall
 
 from workers.engines.images import UnreadableImage, read_image
 from workers.trainers.evaluation import ScoreRequest
-from workers.trainers.protocol import BadMaterial, Cancelled, EvaluationResult
+from workers.trainers.protocol import BadMaterial, Canceled, EvaluationResult
 from workers.trainers.slices import Part, by_label
 from workers.trainers.thumbnails import thumbnail
 from workers.trainers.uncertainty import bootstrap
@@ -43,7 +43,7 @@ def score(request: ScoreRequest) -> EvaluationResult:
 
     Raises:
         BadMaterial: the rows have one caption only.
-        Cancelled: `request.progress` said so.
+        Canceled: `request.progress` said so.
     """
     texts = [row["text"] for row in request.rows]
     captions = sorted(set(texts))
@@ -138,7 +138,7 @@ def _pixel_fits(request: ScoreRequest, captions: Sequence[str]) -> tuple[np.ndar
     means = []
     for name in names:
         if request.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         means.append(np.mean([_pixels(path) for path in known[name]], axis=0))
     counts = np.array([len(known[name]) for name in names])
     vectorizer = TfidfVectorizer(tokenizer=str.split, token_pattern=None)

@@ -108,7 +108,7 @@ class Walk:
             "deliver": {"result": "0" * 64},
             "fail": {"sentence": "It broke.", "retry": True},
             "heartbeat": {},
-            "cancelled": {},
+            "canceled": {},
         }  # fmt: skip
         # A heartbeat and a checkpoint refer to these.
         self.send("POST", "/node/v1/workers/keys", self.bodies["keys"])

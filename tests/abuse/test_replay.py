@@ -141,7 +141,7 @@ def test_signing_in_changes_the_session(company: Company) -> None:
     )
 
 
-def test_a_job_is_not_cancelled_twice(company: Company) -> None:
+def test_a_job_is_not_canceled_twice(company: Company) -> None:
     client = caller(company, "a lead of engineering")
     path = f"/api/v1/jobs/{company.running.pk}/cancel"
     first, again = (client.post(path, {}, content_type=JSON) for _ in range(2))

@@ -57,7 +57,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     assert cluster.forbidden == []
 
 
-def test_a_run_on_two_pods_is_cancelled_with_a_checkpoint_and_resumes_to_a_version(
+def test_a_run_on_two_pods_is_canceled_with_a_checkpoint_and_resumes_to_a_version(
     tiny: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = Resources(nodes=2)
@@ -86,15 +86,15 @@ def test_a_run_on_two_pods_is_cancelled_with_a_checkpoint_and_resumes_to_a_versi
     control = Control()
     folder = tmp_path / "work" / str(job) / "1"
 
-    def cancelling(handle: str) -> Any:
+    def canceling(handle: str) -> Any:
         # The API is away for a while, and back before the cancellation.
         cluster.away = 2 <= steps(folder) < 5
         control.cancel = control.cancel or steps(folder) >= 5
         return poll(handle)
 
-    monkeypatch.setattr(launcher, "poll", cancelling)
+    monkeypatch.setattr(launcher, "poll", canceling)
     assert supervised(control, 1) == folder
-    assert control.told == [("cancelled",)]
+    assert control.told == [("canceled",)]
     assert control.checkpoints, "Both pods wrote one within their time to end."
     assert (cluster.jobs, cluster.pods) == ({}, {})
     until(lambda: not cluster.processes)

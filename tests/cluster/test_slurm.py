@@ -159,7 +159,7 @@ def test_the_machines_share_one_folder_and_nothing_else(
     assert not any((place / "mine").exists() for place in (data, repository, Path("/tmp")))
 
 
-def test_a_run_on_two_nodes_is_cancelled_with_a_checkpoint_and_resumes(
+def test_a_run_on_two_nodes_is_canceled_with_a_checkpoint_and_resumes(
     launcher: SlurmLauncher, tiny: Path, folder: Path
 ) -> None:
     two = Resources(nodes=2, minutes=10)
@@ -194,4 +194,4 @@ def test_a_job_that_is_ended_from_outside_says_so(
     attempt(folder, tiny, one)
     handle = launcher.submit(folder, one)
     launcher.cancel(handle, kill=True)
-    assert end_of(launcher, handle) == Ended(STOPPED, sentence="Slurm ended the run: CANCELLED.")
+    assert end_of(launcher, handle) == Ended(STOPPED, sentence="Slurm ended the run: CANCELED.")

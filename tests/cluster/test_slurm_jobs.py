@@ -228,14 +228,14 @@ def test_a_run_that_loses_only_its_daemon_ends_before_the_next_attempt_writes(
     assert adapter(job) == undisturbed(tiny, launcher, nodes=1)
 
 
-def test_a_cancelled_run_of_several_processes_is_cancelled_and_names_no_error(
+def test_a_canceled_run_of_several_processes_is_canceled_and_names_no_error(
     launcher: SlurmLauncher, tiny: Path
 ) -> None:
     job = requested(tiny)
     with attempt(job, launcher) as folder:
         until(lambda: steps(folder) >= 5)
         job_cancel(actor=company.developer(), job_id=job.pk)
-    assert (job.state, job.error) == (JobState.CANCELLED, "")
+    assert (job.state, job.error) == (JobState.CANCELED, "")
     assert slurm_jobs() == []
 
 
@@ -256,6 +256,6 @@ def test_a_run_whose_worker_died_is_ended_in_slurm_although_the_job_has_no_furth
     Job.objects.filter(pk=job.pk).update(lease_until=timezone.now())
     job_sweep()
     job.refresh_from_db()
-    assert job.state == JobState.CANCELLED
+    assert job.state == JobState.CANCELED
     supervisor.end_lost(root)
     until(lambda: slurm_jobs() == [])

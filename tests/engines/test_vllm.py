@@ -137,10 +137,10 @@ def test_an_answer_fits_its_schema_with_probabilities_and_the_likelihood_of_anot
     assert math.isclose(found[0]["nats"], expected_result[0]["nats"], rel_tol=1e-3)
 
 
-def test_a_cancelled_answer_ends_and_32_at_once_are_answered(vllm: Any) -> None:
+def test_a_canceled_answer_ends_and_32_at_once_are_answered(vllm: Any) -> None:
     answer = Answer(lambda: vllm.cancel("long"))
     vllm.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 400, "seed": 1}), answer)
-    assert answer.done().finish_reason == "cancelled"
+    assert answer.done().finish_reason == "canceled"
     answers = ask(vllm, ["Once"] * 32, max_tokens=8, temperature=0.0)
     assert {each.text for each in answers} == {answers[0].text}
 

@@ -111,7 +111,7 @@ def served(
         yield Served(base, adapters, tmp_path, stack)
 
 
-def test_each_release_is_answered_by_its_own_adapter_billed_cancelled_and_served_again(
+def test_each_release_is_answered_by_its_own_adapter_billed_canceled_and_served_again(
     served: Served, base: Path, adapters: dict[str, Path]
 ) -> None:
     # Base and adapters share one server, and answer as our own engine does with the same files.
@@ -126,9 +126,9 @@ def test_each_release_is_answered_by_its_own_adapter_billed_cancelled_and_served
     # A caller who leaves ends the work, and pays for what was made until then.
     with served.stream("a", max_tokens=400, logit_bias={"0": -100, "2": -100}) as answer:
         next(line for line in answer.iter_lines() if line.startswith("data: {"))
-    until(lambda: UsageRecord.objects.filter(outcome="cancelled").exists())
-    cancelled = UsageRecord.objects.get(outcome="cancelled")
-    assert 0 < cancelled.completion_tokens < 400
+    until(lambda: UsageRecord.objects.filter(outcome="canceled").exists())
+    canceled = UsageRecord.objects.get(outcome="canceled")
+    assert 0 < canceled.completion_tokens < 400
 
     # A server that dies with its launcher is started again, with the base and both adapters.
     killed = served.servers()

@@ -68,7 +68,7 @@ def test_base_and_adapters_in_one_batch_answer_as_those_of_our_own_engine(
     assert len(set(found[1][-4:])) == 3
 
 
-def test_schemas_hold_and_a_cancelled_answer_ends(sglang: Any) -> None:
+def test_schemas_hold_and_a_canceled_answer_ends(sglang: Any) -> None:
     schema = {
         "type": "object",
         "properties": {"city": {"enum": ["Rome", "漢字"]}},
@@ -77,9 +77,9 @@ def test_schemas_hold_and_a_cancelled_answer_ends(sglang: Any) -> None:
     }
     (answer,) = ask(sglang, PROMPTS[:1], max_tokens=60, json_schema=schema, logprobs=2)
     assert answer.text in ('{"city": "Rome"}', '{"city": "漢字"}')
-    cancelled = Answer(lambda: sglang.cancel("long"))
-    sglang.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 400}), cancelled)
-    assert cancelled.done().finish_reason == "cancelled"
+    canceled = Answer(lambda: sglang.cancel("long"))
+    sglang.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 400}), canceled)
+    assert canceled.done().finish_reason == "canceled"
 
 
 def test_only_four_paths_answer_with_the_key_and_none_without(sglang: Any) -> None:

@@ -109,7 +109,7 @@ def test_a_deployment_lives_and_ends_on_an_engine_worker(redis: Redis, tmp_path:
         assert "r3" not in ends()
         redis.publish(CANCEL_CHANNEL, wire.key.cancel_message("r3"))
         until(lambda: "r3" in ends())
-        assert ends()["r3"].finish_reason == "cancelled"
+        assert ends()["r3"].finish_reason == "canceled"
 
         deployment_stop(actor=company.person("lea", "lead", "clinical"), deployment_id=before.pk)
         stopped = Replica.objects.filter(deployment=before, state=ReplicaState.STOPPED)

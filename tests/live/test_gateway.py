@@ -117,5 +117,5 @@ def test_a_stopped_gateway_settles_what_it_was_answering(stage: Stage, tmp_path:
         assert server.wait(30) is not None
     ((_, fields),) = stage.redis.xrange(USAGE_STREAM)
     entry = UsageEntry.decode(fields[b"entry"])
-    assert (entry.outcome, entry.completion_tokens) == ("cancelled", 1)
+    assert (entry.outcome, entry.completion_tokens) == ("canceled", 1)
     assert stage.redis.keys("assay:quota:concurrent_requests:*") == []

@@ -123,7 +123,7 @@ def served(redis: Redis, smollm2: Path, tmp_path: Path, settings: Any) -> Iterat
         yield Served(smollm2, tmp_path, stack)
 
 
-def test_a_kept_gguf_is_served_billed_cancelled_and_served_again_after_its_server_died(
+def test_a_kept_gguf_is_served_billed_canceled_and_served_again_after_its_server_died(
     served: Served,
 ) -> None:
     # Answers are the same at once and in pieces, and charged by what the engine counted.
@@ -142,9 +142,9 @@ def test_a_kept_gguf_is_served_billed_cancelled_and_served_again_after_its_serve
     # A caller who leaves ends the work, and pays for what was made until then.
     with served.stream(max_tokens=1500) as answer:
         next(event for event in events(answer) if content(event))
-    until(lambda: UsageRecord.objects.filter(outcome="cancelled").exists())
-    cancelled = UsageRecord.objects.get(outcome="cancelled")
-    assert 0 < cancelled.completion_tokens < 1500
+    until(lambda: UsageRecord.objects.filter(outcome="canceled").exists())
+    canceled = UsageRecord.objects.get(outcome="canceled")
+    assert 0 < canceled.completion_tokens < 1500
 
     # A release for an engine that no worker has waits, and says for what.
     served.other.refresh_from_db()

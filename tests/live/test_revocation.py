@@ -53,11 +53,11 @@ BODY = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}], "max
 def word_by_word(stage: Stage) -> Callable[[InferenceRequest, Reply], None]:
     def run(request: InferenceRequest, reply: Reply) -> None:
         said = 0
-        while request.request_id not in stage.responders[0].cancelled:
+        while request.request_id not in stage.responders[0].canceled:
             reply(Delta("word ", 1))
             said += 1
             time.sleep(0.05)
-        reply(Done("cancelled", prompt_tokens=5, completion_tokens=said))
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=said))
 
     return run
 
@@ -224,7 +224,7 @@ def test_running_streams_are_cut_within_two_seconds_and_settled(
     entries = stage.entries(len(readers))
     assert len({entry.request_id for entry in entries}) == len(entries) == len(readers)
     for entry in entries:
-        assert (entry.outcome, entry.ran, entry.prompt_tokens) == ("cancelled", True, 5)
+        assert (entry.outcome, entry.ran, entry.prompt_tokens) == ("canceled", True, 5)
         assert entry.completion_tokens > 0
         assert "is revoked" in entry.reason
 

@@ -27,7 +27,7 @@ from workers.jobs.models import Job, JobState
 logger = logging.getLogger(__name__)
 # The damage of a list whose bytes are unknown.
 UNREADABLE = "cannot be read"
-_OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELLED)
+_OVER = (JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD, JobState.CANCELED)
 
 
 @dataclass(frozen=True, slots=True)

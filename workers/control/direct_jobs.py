@@ -132,9 +132,9 @@ class DirectJobs:
         leases.job_fail(claim, sentence, retry=retry, cause=cause, lines=lines)
 
     @_answered
-    def cancelled(self, claim: Claim) -> None:
+    def canceled(self, claim: Claim) -> None:
         """Confirm that the run stopped."""
-        leases.job_cancelled(claim)
+        leases.job_canceled(claim)
 
     @_answered
     def paused(self, claim: Claim) -> None:

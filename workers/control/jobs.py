@@ -125,7 +125,7 @@ class JobControl(Protocol):
         """End the attempt without a result. `lines` are the last that the run printed, and its
         traceback."""
 
-    def cancelled(self, claim: Claim) -> None:
+    def canceled(self, claim: Claim) -> None:
         """Confirm that the run stopped as a person requested."""
 
     def paused(self, claim: Claim) -> None:

@@ -56,7 +56,7 @@ _SET_CHILD_SUBREAPER = 36
 @dataclass(slots=True)
 class _Served:
     """One engine, the threads that read prompts for it, and its requests that they still have:
-    true once one was cancelled. `begun` are the moments at which they began with one."""
+    true once one was canceled. `begun` are the moments at which they began with one."""
 
     engine: Engine
     pool: ThreadPoolExecutor
@@ -121,7 +121,7 @@ class Server:
         with serving(request_id):
             try:
                 if served.preparing[request_id]:
-                    sink(Done("cancelled", 0, 0))
+                    sink(Done("canceled", 0, 0))
                 else:
                     served.engine.submit(request_from_message(message), sink)
             except RequestRefused as error:
@@ -130,9 +130,9 @@ class Server:
                 logger.exception("Request %s broke", request_id)
                 sink(Failed("engine_error", "The engine could not answer this request.", 500))
         with served.lock:
-            cancelled = served.preparing.pop(request_id)
+            canceled = served.preparing.pop(request_id)
             del served.begun[request_id]
-        if cancelled:
+        if canceled:
             served.engine.cancel(request_id)  # It may not have known the request before.
 
     def _cancel(self, message: Message) -> None:

@@ -110,7 +110,7 @@ class Row:
         if self.broken:
             return
         if self.limit == 0 or self.choices.over:
-            self.finish = "length" if self.limit == 0 else "cancelled"
+            self.finish = "length" if self.limit == 0 else "canceled"
             return
         self._count(count)
         if score is not None:

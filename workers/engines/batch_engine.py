@@ -23,7 +23,7 @@ import torch
 from workers.engines.devices import DTYPES, pick_device
 from workers.engines.names import load_name
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink
-from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared, Runner
+from workers.engines.runner import BatchLimits, Canceled, Item, Prepared, Runner
 from workers.wire import Done, Failed
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class _Work:
     started: float = 0.0
     results: list[Any] = field(default_factory=list)
     missing: int = 0
-    cancelled: bool = False
+    canceled: bool = False
 
     @property
     def items(self) -> list[Item]:
@@ -119,8 +119,8 @@ class BatchEngine:
             raise RequestRefused("This model takes no adapters.", code="adapter_not_found")
         try:
             work = self._work(request, sink)
-        except Cancelled:
-            sink(Done("cancelled", 0, 0))
+        except Canceled:
+            sink(Done("canceled", 0, 0))
             return
         with self._changed:
             if self._closing:
@@ -144,7 +144,7 @@ class BatchEngine:
         with self._changed:
             work = self._known.get(request_id)
             if work is not None:
-                work.cancelled = True
+                work.canceled = True
 
     def close(self) -> None:
         """Fail what waits, stop the thread and let go of the model."""
@@ -159,7 +159,7 @@ class BatchEngine:
             torch.cuda.empty_cache()
 
     def _work(self, request: EngineRequest, sink: Sink) -> _Work:
-        """Return the validated request. Raises RequestRefused and Cancelled."""
+        """Return the validated request. Raises RequestRefused and Canceled."""
         prepared = self._runner.prepare(request.request_id, request.inputs, request.options)
         if not prepared.items:
             raise RequestRefused("The request holds no input.")
@@ -225,8 +225,8 @@ class BatchEngine:
             if self._closing:
                 return
         for work in works:
-            if work.cancelled:
-                self._finish(work, _done(work, "cancelled"))
+            if work.canceled:
+                self._finish(work, _done(work, "canceled"))
 
     def _answer_bucket(self, places: list[_Place]) -> None:
         places.sort(key=lambda place: _item(place).size, reverse=True)
@@ -238,10 +238,10 @@ class BatchEngine:
             batch, places = places[:count], places[count:]
             try:
                 self._answer_batch(batch)
-            except Cancelled:
+            except Canceled:
                 # The runner may learn of it before `cancel` marks the request.
                 for work, _ in batch:
-                    work.cancelled = True
+                    work.canceled = True
             except BaseException:
                 # A runner that raises SystemExit would end this thread, and with it all answers.
                 logger.exception("a batch of %s inputs failed", len(batch))
@@ -249,8 +249,8 @@ class BatchEngine:
                     self._finish(work, Failed("engine_error", "The model failed; try again."))
 
     def _wanted(self, work: _Work) -> bool:
-        """Return whether the request has neither been cancelled nor ended."""
-        return not work.cancelled and work.request_id in self._known
+        """Return whether the request has neither been canceled nor ended."""
+        return not work.canceled and work.request_id in self._known
 
     def _answer_batch(self, batch: Sequence[_Place]) -> None:
         items = [_item(place) for place in batch]
@@ -266,7 +266,7 @@ class BatchEngine:
         for result, (work, index) in zip(results, batch, strict=True):
             work.results[index] = result
             work.missing -= 1
-            if not work.missing and not work.cancelled:
+            if not work.missing and not work.canceled:
                 self._finish(work, _done(work, "stop"))
 
     def _finish(self, work: _Work, event: Done | Failed) -> None:

@@ -60,7 +60,7 @@ class Choices:
         self._ended[index] = finish
         self._means[index] = mean
         self._stop = stop
-        if self.count > 1 and finish != "cancelled":
+        if self.count > 1 and finish != "canceled":
             self.send(Delta("", 0, index, finish=finish))
         if len(self._ended) == self.count:
             self._close()
@@ -85,14 +85,14 @@ class Choices:
         self.sink(failed)
 
     def _close(self) -> None:
-        if self.ranked and "cancelled" not in self._ended.values():
+        if self.ranked and "canceled" not in self._ended.values():
             self._send_best()
         self.over = True
-        cancelled = "cancelled" in self._ended.values()
+        canceled = "canceled" in self._ended.values()
         started = self.submitted if self.started is None else self.started
         self.sink(
             Done(
-                finish_reason="cancelled" if cancelled else self._ended[min(self._ended)],
+                finish_reason="canceled" if canceled else self._ended[min(self._ended)],
                 prompt_tokens=self.prompt_tokens,
                 completion_tokens=self.completion_tokens,
                 queue_ms=round((started - self.submitted) * 1000),

@@ -41,7 +41,7 @@ class ControlTokenCheck:
 
         Raises:
             RequestRefused: they hold more, or as `PromptProcesses.encode`.
-            PromptCancelled: the request was cancelled.
+            PromptCanceled: the request was canceled.
         """
         self._probe(request_id)
         inputs = self._without_tokens_in_passages(inputs)

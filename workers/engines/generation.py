@@ -24,7 +24,7 @@ from workers.engines.batch import Batch, Row, fits
 from workers.engines.grammars import Vocabulary
 from workers.engines.likelihood import measure_references, score_prompt
 from workers.engines.loading import DTYPES, load_model, load_tokenizer, pick_device
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.engines.rows import RowMaker
 from workers.engines.soft_prompts import is_soft_prompt
@@ -105,7 +105,7 @@ class GenerationEngine:
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[None]]] = deque()
-        self._cancelled: set[str] = set()
+        self._canceled: set[str] = set()
         self._known: Counter[str] = Counter()  # rows of requests that have not ended
         self._adapters: set[str] = set()
         self._closing = False
@@ -156,8 +156,8 @@ class GenerationEngine:
         """Queue a request; its events reach `sink` from the engine's thread."""
         try:
             rows = self._maker.rows(request, sink)
-        except PromptCancelled:
-            sink(Done("cancelled", 0, 0))
+        except PromptCanceled:
+            sink(Done("canceled", 0, 0))
             return
         with self._changed:
             if self._closing:
@@ -191,7 +191,7 @@ class GenerationEngine:
         self._prompts.cancel(request_id)
         with self._changed:
             if request_id in self._known:
-                self._cancelled.add(request_id)
+                self._canceled.add(request_id)
                 self._changed.notify()
 
     def close(self) -> None:
@@ -239,7 +239,7 @@ class GenerationEngine:
         """Wait for something to do; False when the engine closes."""
         with self._changed:
             while not (self._closing or self._waiting or self._commands or self._batch):
-                self._cancelled.clear()
+                self._canceled.clear()
                 self._changed.wait()
             return not self._closing
 
@@ -259,9 +259,9 @@ class GenerationEngine:
     def _turn(self) -> None:
         """Let rows go, let rows in, make one token for each."""
         with self._changed:
-            cancelled, self._cancelled = self._cancelled, set()
-        for row in self._leaving(lambda row: row.request_id in cancelled):
-            row.end("cancelled")
+            canceled, self._canceled = self._canceled, set()
+        for row in self._leaving(lambda row: row.request_id in canceled):
+            row.end("canceled")
         self._let_in(self._admitted())
         if self._batch is None:
             return

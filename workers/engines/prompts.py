@@ -34,8 +34,8 @@ FILL_TOKENS = (
 PROCESSES = 2
 
 
-class PromptCancelled(Exception):
-    """The request was cancelled before its prompt was ready."""
+class PromptCanceled(Exception):
+    """The request was canceled before its prompt was ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ _SIDES: dict[Truncate, str | None] = {"none": None, "end": "right", "start": "le
 @dataclass(slots=True, eq=False)
 class _Job:
     process: BoundedProcess | None = None
-    cancelled: bool = False
+    canceled: bool = False
 
 
 class PromptProcesses:
@@ -131,7 +131,7 @@ class PromptProcesses:
         Raises:
             RequestRefused: The template refuses the messages, a limit was exceeded, or the model
                 cannot fill in the middle.
-            PromptCancelled: `cancel` was called.
+            PromptCanceled: `cancel` was called.
         """
         request: dict[str, Any]
         if inputs.prompt is not None and inputs.suffix is not None:
@@ -264,7 +264,7 @@ class PromptProcesses:
             job = self._jobs.get(request_id)
             if job is None:
                 return
-            job.cancelled = True
+            job.canceled = True
             if job.process is not None:
                 job.process.kill()
             self._changed.notify_all()
@@ -325,13 +325,13 @@ class PromptProcesses:
                 raise RequestRefused(str(error)) from error
             except Ended as error:
                 logger.warning("The prompt process of request %s ended: %s", request_id, error)
-                if job.cancelled:
-                    raise PromptCancelled from error
+                if job.canceled:
+                    raise PromptCanceled from error
                 raise _broken(str(error)) from error
             finally:
                 self._give_back(job, process, alive=alive)
-            if job.cancelled:
-                raise PromptCancelled
+            if job.canceled:
+                raise PromptCanceled
             return result
         finally:
             with self._changed:
@@ -341,7 +341,7 @@ class PromptProcesses:
         """A process for the job alone; a new one while there are fewer than `PROCESSES`."""
         with self._changed:
             if not self._changed.wait_for(
-                lambda: job.cancelled or self._closed or self._idle or self._count < PROCESSES,
+                lambda: job.canceled or self._closed or self._idle or self._count < PROCESSES,
                 self._limits.seconds,
             ):
                 raise RequestRefused(
@@ -349,8 +349,8 @@ class PromptProcesses:
                     code="engine_overloaded",
                     status=429,
                 )
-            if job.cancelled:
-                raise PromptCancelled
+            if job.canceled:
+                raise PromptCanceled
             if self._closed:
                 raise RequestRefused("The engine has stopped.", code="engine_stopped", status=503)
             if self._idle:
@@ -370,7 +370,7 @@ class PromptProcesses:
     def _give_back(self, job: _Job, process: BoundedProcess, *, alive: bool) -> None:
         with self._changed:
             job.process = None
-            if alive and not job.cancelled and not self._closed:
+            if alive and not job.canceled and not self._closed:
                 self._idle.append(process)
                 self._changed.notify()
                 return

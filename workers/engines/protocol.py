@@ -82,7 +82,7 @@ class Engine(Protocol):
         """Queue a request. Raises RequestRefused at once when it cannot be run."""
 
     def cancel(self, request_id: str) -> None:
-        """End a request at the next step; its sink gets `Done(finish_reason="cancelled")`."""
+        """End a request at the next step; its sink gets `Done(finish_reason="canceled")`."""
 
     def close(self) -> None:
         """Fail what is running, stop the thread, free the memory."""

@@ -59,8 +59,8 @@ class MediaOutput:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Cancelled(Exception):
-    """All requests that wanted the work were cancelled, or the runner closes."""
+class Canceled(Exception):
+    """All requests that wanted the work were canceled, or the runner closes."""
 
 
 class Runner(Protocol):
@@ -81,7 +81,7 @@ class Runner(Protocol):
 
         Raises:
             RequestRefused: the request does not fit this model.
-            Cancelled: `cancel` was called meanwhile.
+            Canceled: `cancel` was called meanwhile.
         """
 
     def collate(self, items: Sequence[Item]) -> Any:
@@ -91,7 +91,7 @@ class Runner(Protocol):
         """Return the model's output for a batch.
 
         Raises:
-            Cancelled: `cancel` was called for every request of the batch, or `close`.
+            Canceled: `cancel` was called for every request of the batch, or `close`.
         """
 
     def split(self, output: Any, items: Sequence[Item]) -> list[Any]:

@@ -14,8 +14,8 @@ from transformers import GenerationConfig
 from registry.catalog.inputs import Truncate
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.loading import load_model, load_tokenizer
-from workers.engines.prompts import PromptCancelled, PromptProcesses
-from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
+from workers.engines.prompts import PromptCanceled, PromptProcesses
+from workers.engines.runner import BatchLimits, Canceled, Item, Prepared
 
 # Tokens of a model that states no limit of its own.
 MAX_LENGTH = 512
@@ -69,12 +69,12 @@ class SequenceRunner:
 
         Raises:
             RequestRefused: the text is longer than the model reads, and must not be cut.
-            Cancelled: `cancel` was called meanwhile.
+            Canceled: `cancel` was called meanwhile.
         """
         try:
             read = self._prompts.read_texts(request_id, [text], truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
         (tokens,) = read.tokens
         limit = min(new_tokens or _GROWTH * len(tokens) + _SPARE, self.max_length)
         # Rounded up, so that requests without a limit of their own share batches.

@@ -13,8 +13,8 @@ from registry.catalog.inputs import TextInputs, TextOptions, Truncate
 from registry.catalog.results import Label
 from workers.engines.architectures import read_json
 from workers.engines.loading import load_model, load_tokenizer
-from workers.engines.prompts import PromptCancelled, PromptProcesses, Reading
-from workers.engines.runner import BatchLimits, Cancelled, Item, Prepared
+from workers.engines.prompts import PromptCanceled, PromptProcesses, Reading
+from workers.engines.runner import BatchLimits, Canceled, Item, Prepared
 
 # Models whose table of positions has room for the padding token and those before it.
 _OFFSET = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
@@ -61,20 +61,20 @@ class TextRunner:
         }
 
     def read(self, request_id: str, texts: list[str], truncate: Truncate) -> Reading:
-        """Return the tokens of each text. Raises RequestRefused and Cancelled."""
+        """Return the tokens of each text. Raises RequestRefused and Canceled."""
         try:
             return self._prompts.read_texts(request_id, texts, truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
 
     def read_pairs(
         self, request_id: str, pairs: list[tuple[str, str]], truncate: Truncate
     ) -> Reading:
-        """Return the tokens of each pair and their kinds. Raises RequestRefused and Cancelled."""
+        """Return the tokens of each pair and their kinds. Raises RequestRefused and Canceled."""
         try:
             return self._prompts.read_pairs(request_id, pairs, truncate)
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
 
     def collate(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Return right-padded `input_ids` and `attention_mask`, each [items, longest]."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.engines.prompts import PromptCancelled, Window
+from workers.engines.prompts import PromptCanceled, Window
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import Cancelled, Item
+from workers.engines.runner import Canceled, Item
 from workers.engines.text_runner import TextRunner
 
 MAX_STRIDE = 64
@@ -44,12 +44,12 @@ class WindowRunner(TextRunner):
 
         Raises:
             RequestRefused: the model cannot read it.
-            Cancelled: `cancel` was called meanwhile.
+            Canceled: `cancel` was called meanwhile.
         """
         try:
             windows = self._prompts.encode_windows(request_id, first, second, stride=self.stride)
-        except PromptCancelled:
-            raise Cancelled from None
+        except PromptCanceled:
+            raise Canceled from None
         if self._kinds > 1 and any(max(each.kinds, default=0) >= self._kinds for each in windows):
             raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
         return windows

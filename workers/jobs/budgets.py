@@ -25,7 +25,7 @@ from workers.jobs.resources import resources_of
 
 # Checking a delivery protects the platform itself, so no department pays for it.
 CHARGED = frozenset({JobKind.FINE_TUNE, JobKind.EVALUATE, JobKind.INDEX})
-OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD})
+OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.DEAD})
 # `reference_of` in SQL, for a row `j`.
 REFERENCE = "'job_' || replace(j.id::text, '-', '')"
 
@@ -102,7 +102,7 @@ def budgets_lower() -> int:
 
 @transaction.atomic
 def _lower(key: UUID) -> bool:
-    """Give back for one job; return False when it was resumed or cancelled meanwhile, or is being
+    """Give back for one job; return False when it was resumed or canceled meanwhile, or is being
     so at this moment."""
     paused = Job.objects.select_for_update(of=("self",), skip_locked=True, no_key=True)
     job = paused.filter(pk=key, state=JobState.PAUSED).first()
@@ -126,4 +126,4 @@ def _outcome(state: JobState) -> str:
     """In the ledger's words."""
     if state is JobState.SUCCEEDED:
         return "ok"
-    return "cancelled" if state is JobState.CANCELLED else "failed"
+    return "canceled" if state is JobState.CANCELED else "failed"

@@ -271,11 +271,11 @@ _REGISTER = {
 
 
 def intakes_settle() -> None:
-    """Reject every delivery whose job failed or was cancelled, so that none waits for ever.
+    """Reject every delivery whose job failed or was canceled, so that none waits for ever.
 
     A job that is `dead` says nothing about the bytes: its delivery can be checked again.
     """
-    over = Job.objects.filter(kind=JobKind.INTAKE, state__in=(JobState.FAILED, JobState.CANCELLED))
+    over = Job.objects.filter(kind=JobKind.INTAKE, state__in=(JobState.FAILED, JobState.CANCELED))
     waiting = Intake.objects.filter(
         state__in=(IntakeState.QUARANTINED, IntakeState.CHECKING),
         job_id__in=over.values("pk"),

@@ -155,7 +155,7 @@ def job_checkpoint(
 
 
 def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
-    """Hand the result to the control plane; a job that was cancelled meanwhile has none.
+    """Hand the result to the control plane; a job that was canceled meanwhile has none.
 
     One that was to pause is over before it could: its result counts.
 
@@ -166,7 +166,7 @@ def job_deliver(claim: Claim, result: dict[str, Any]) -> JobState:
     with transaction.atomic():
         job = _held(claim)
         if job.cancel_requested:
-            return job_cancelled(claim)
+            return job_canceled(claim)
         job_move(
             job_id=claim.job_id,
             to=JobState.FINISHING,
@@ -196,7 +196,7 @@ def _checked(claim: Claim, result: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def job_cancelled(claim: Claim) -> JobState:
+def job_canceled(claim: Claim) -> JobState:
     """The worker has stopped as it was asked to. Without such a request the attempt failed.
 
     Raises:
@@ -207,11 +207,11 @@ def job_cancelled(claim: Claim) -> JobState:
             return job_fail(claim, UNREQUESTED, retry=True)
         job_move(
             job_id=claim.job_id,
-            to=JobState.CANCELLED,
+            to=JobState.CANCELED,
             actor=worker_principal(),
             reason="The worker stopped, as was asked.",
         )
-    return JobState.CANCELLED
+    return JobState.CANCELED
 
 
 def job_paused(claim: Claim) -> JobState:
@@ -225,7 +225,7 @@ def job_paused(claim: Claim) -> JobState:
     with transaction.atomic():
         job = _held(claim)
         if job.cancel_requested:
-            return job_cancelled(claim)
+            return job_canceled(claim)
         if not job.stop_request:
             return job_fail(claim, UNREQUESTED, retry=True)
         to = _after_stop(job)
@@ -287,7 +287,7 @@ def job_fail(
 def after_attempt(job: Job) -> JobState:
     """Return the next state of a running job whose attempt ended without a result."""
     if job.cancel_requested:
-        return JobState.CANCELLED
+        return JobState.CANCELED
     if not attempts_left(job):
         return JobState.DEAD
     return _after_stop(job)

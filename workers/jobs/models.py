@@ -31,7 +31,7 @@ class JobState(models.TextChoices):
     FINISHING = "finishing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    CANCELED = "canceled"
     DEAD = "dead"
 
 

@@ -44,7 +44,7 @@ def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
     Raises:
         NotFound: it does not exist, or the actor may not see it.
         NotPermitted: the policy denies it.
-        WrongState: it is neither queued nor running, or is being cancelled.
+        WrongState: it is neither queued nor running, or is being canceled.
     """
     seen = job_get(actor=actor, job_id=job_id)
     decision = authorize(actor=actor, action=Action.JOB_CANCEL, resource=job_resource(seen))
@@ -62,7 +62,7 @@ def job_pause(*, actor: Principal, job_id: UUID | str) -> Job:
         )
     if job.state != JobState.RUNNING or job.cancel_requested:
         stopping = job.state == JobState.RUNNING
-        state = "being cancelled" if stopping else job.state
+        state = "being canceled" if stopping else job.state
         raise WrongState(
             f"Job {job.title!r} is {state}; it cannot be paused.",
             hint="Queued and running jobs can.",

@@ -23,7 +23,7 @@ from workers.jobs.budgets import budget_reserve
 from workers.jobs.finishing import job_finish
 from workers.jobs.leases import (
     BACKOFF_FIRST_S,
-    job_cancelled,
+    job_canceled,
     job_claim,
     job_deliver,
     job_fail,
@@ -42,7 +42,7 @@ __all__ = [
     "Report",
     "job_add",
     "job_cancel",
-    "job_cancelled",
+    "job_canceled",
     "job_claim",
     "job_create",
     "job_deliver",
@@ -227,14 +227,14 @@ def job_cancel(*, actor: Principal, job_id: UUID | str) -> Job:
         paused = job.state == JobState.PAUSED
         return job_move(
             job_id=job.pk,
-            to=JobState.CANCELLED,
+            to=JobState.CANCELED,
             actor=actor,
-            reason="Cancelled while it was paused." if paused else "Cancelled before it ran.",
+            reason="Canceled while it was paused." if paused else "Canceled before it ran.",
             decision=decision,
             cancel_requested=True,
         )
     if job.state != JobState.RUNNING:
-        raise WrongState(f"Job {job.title!r} is {job.state}; it cannot be cancelled.")
+        raise WrongState(f"Job {job.title!r} is {job.state}; it cannot be canceled.")
     if not job.cancel_requested:
         job.cancel_requested = True
         job.save(update_fields=["cancel_requested"])

@@ -18,7 +18,7 @@ from workers.jobs.models import Job, JobEvent, JobState
 from workers.run.events import MESSAGE_CHARACTERS
 
 ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELED}),
     # To itself: another worker takes over once the lease has run out.
     JobState.RUNNING: frozenset(
         {
@@ -27,15 +27,15 @@ ALLOWED_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
             JobState.PAUSED,
             JobState.FINISHING,
             JobState.FAILED,
-            JobState.CANCELLED,
+            JobState.CANCELED,
             JobState.DEAD,
         }
     ),
-    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELED}),
     JobState.FINISHING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.DEAD}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
-    JobState.CANCELLED: frozenset(),
+    JobState.CANCELED: frozenset(),
     JobState.DEAD: frozenset(),
 }
 JOB_STATES = StateMachine(
@@ -55,7 +55,7 @@ _VERBS: dict[JobState, str] = {
     JobState.FINISHING: "deliver",
     JobState.SUCCEEDED: "finish",
     JobState.FAILED: "fail",
-    JobState.CANCELLED: "cancel",
+    JobState.CANCELED: "cancel",
     JobState.DEAD: "bury",
 }
 _BAD = frozenset({JobState.FAILED, JobState.DEAD})

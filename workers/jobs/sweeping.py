@@ -82,7 +82,7 @@ def _take_back_expired() -> int:
                 "dispatches": 0,
                 "dispatch_after": timezone.now(),
             }
-            if to is JobState.CANCELLED:
+            if to is JobState.CANCELED:
                 changes["error"] = ""
             logger.warning("Job %s: %s Now %s.", job.pk, reason, to.value)
             job_move(job_id=job.pk, to=to, actor=_CONTROLLER, reason=reason, **changes)

@@ -25,8 +25,8 @@ GRACE_S = 120
 COMMAND_S = 30.0
 # A job that is over stays known for minutes; one that Slurm does not know for so long was removed.
 LOST_S = 300.0
-# A new attempt waits at most this long for cancelled jobs of earlier attempts to end.
-CANCELLED_S = 60.0
+# A new attempt waits at most this long for canceled jobs of earlier attempts to end.
+CANCELED_S = 60.0
 _OVER = re.compile("Invalid job id|already completing or completed|already finished")
 _JOB = re.compile(r"[0-9]{1,12}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -168,7 +168,7 @@ class SlurmLauncher:
     def poll(self, handle: str) -> Ended | None:
         """Return how the job ended, by `scontrol` and then `sacct`, where accounting is on.
 
-        A job that Slurm put back into its queue is cancelled and has stopped.
+        A job that Slurm put back into its queue is canceled and has stopped.
         """
         try:
             job = self._job(handle)
@@ -206,7 +206,7 @@ class SlurmLauncher:
 
     def end_earlier(self, folder: Path) -> None:
         """Cancel the jobs of lower fences and wait for their end. Raises Unavailable."""
-        until = time.monotonic() + CANCELLED_S
+        until = time.monotonic() + CANCELED_S
         while earlier := _earlier(folder.absolute()):
             if time.monotonic() > until:
                 raise Unavailable(f"Slurm still runs an earlier attempt: job {earlier[0]}.")

@@ -232,10 +232,10 @@ class RemoteJobs:
             }
             self._client.post(_at(claim, "fail"), body)
 
-    def cancelled(self, claim: Claim) -> None:
+    def canceled(self, claim: Claim) -> None:
         """Confirm that the run stopped."""
         with _job_errors(claim):
-            self._client.post(_at(claim, "cancelled"), {})
+            self._client.post(_at(claim, "canceled"), {})
 
     def paused(self, claim: Claim) -> None:
         """Confirm that the run stopped after its checkpoint."""

@@ -47,7 +47,7 @@ def execute(attempt: Attempt) -> dict[str, Any]:
 
     Raises:
         BadMaterial: what it was given cannot be used; trying again is of no use.
-        Cancelled: it stopped because `progress.should_stop()` said so.
+        Canceled: it stopped because `progress.should_stop()` said so.
         DomainError: a file cannot be used.
     """
     # Before a task is looked up, which imports its packages.

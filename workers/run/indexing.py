@@ -19,7 +19,7 @@ from registry.manifests import ManifestMismatch, build_manifest
 from workers.run.attempt import Attempt
 from workers.run.order import IndexWork
 from workers.trainers.embedding import TextWindow, embed
-from workers.trainers.protocol import BadMaterial, Cancelled
+from workers.trainers.protocol import BadMaterial, Canceled
 
 
 def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def build_index(attempt: Attempt, work: IndexWork) -> dict[str, Any]:
 
     Raises:
         BadMaterial: too many chunks, or a text is missing.
-        Cancelled: the attempt's progress said so.
+        Canceled: the attempt's progress said so.
     """
     progress = attempt.progress
     progress.enter("reading")
@@ -88,7 +88,7 @@ def _cut(
         if text is None:
             raise BadMaterial(f"The text of document version {document.version} is missing.")
         if attempt.progress.should_stop():
-            raise Cancelled
+            raise Canceled
         spans = chunk_spans(text, work.chunk_characters, work.overlap_characters)
         try:
             fitted = fitted_spans(text, spans, work.overlap_characters, fits)

@@ -28,7 +28,7 @@ from workers.run.outcome import (
     outcome_read,
 )
 from workers.run.ranks import rank, run_ranks, started_by_torchrun
-from workers.trainers.protocol import BadMaterial, Cancelled
+from workers.trainers.protocol import BadMaterial, Canceled
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _outcome(
             outcome = outcome_read(folder)
             return outcome or (STOPPED if stop.is_set() else status or 1)
         result = execute(Attempt(order, folder, progress))
-    except Cancelled:
+    except Canceled:
         return STOPPED
     except KeyboardInterrupt:
         raise

@@ -33,12 +33,12 @@ class HeldLease:
 
     A thread renews the lease every third of its length, at most 5 s. When the lease is lost, or
     cannot be renewed until shortly before it ends, `lost` is set: the run is killed and delivers
-    nothing. `cancelled` is true after a request to cancel the job, `paused` after one to write a
+    nothing. `canceled` is true after a request to cancel the job, `paused` after one to write a
     checkpoint and stop, `released` once the attempt's end was handed over.
     """
 
     def __init__(self, claim: Claim, control: JobControl) -> None:
-        self.cancelled = False
+        self.canceled = False
         self.paused = False
         self.released = False
         self.phase = ""
@@ -120,7 +120,7 @@ class HeldLease:
         with self._news:
             if not needed:
                 self._checkpoints.clear()
-            while (self._checkpoints or self._sending) and not (self.lost or self.cancelled):
+            while (self._checkpoints or self._sending) and not (self.lost or self.canceled):
                 self._news.wait(0.2)
 
     def enter(self, phase: str) -> None:
@@ -176,7 +176,7 @@ class HeldLease:
         self.flush_due()
 
     def _heed(self, reply: HeartbeatReply) -> None:
-        self.cancelled = self.cancelled or reply.cancel_requested
+        self.canceled = self.canceled or reply.cancel_requested
         self.paused = self.paused or reply.pause_requested
 
     def _keep(self) -> None:

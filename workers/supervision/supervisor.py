@@ -105,7 +105,7 @@ class Supervisor:
     def end_lost(self, root: Path) -> None:
         """End the runs in the cluster below `root` whose attempt no worker holds any more.
 
-        Their submission was not answered before the job was cancelled, or their worker died.
+        Their submission was not answered before the job was canceled, or their worker died.
 
         Raises:
             Unavailable, NoAnswer: the cluster or the control plane did not answer.
@@ -142,8 +142,8 @@ class Supervisor:
                 return
 
     def _hand_over(self, claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
-        if finish is None and lease.cancelled:
-            self.control.cancelled(claim)
+        if finish is None and lease.canceled:
+            self.control.canceled(claim)
         elif finish is None and lease.paused:
             self.control.paused(claim)
         elif finish is None:
@@ -256,7 +256,7 @@ class Supervisor:
                     limit = now + 60.0 * order.resources.minutes
                 if lease.lost or fault or now > deadline:
                     _request_end(launcher, handle, kill=True)
-                elif lease.cancelled or (late := late or now > limit):
+                elif lease.canceled or (late := late or now > limit):
                     deadline = min(deadline, now + self.stop_s)
                     signaled = signaled or _request_end(launcher, handle)
                 elif lease.paused:
@@ -277,7 +277,7 @@ class Supervisor:
         if fault:
             return Finish(sentence=fault, cause=Cause.LIMIT, lines=log_tail)
         outcome = outcome_read(folder) if ended.status == 0 else None
-        if outcome is None and (lease.cancelled or lease.paused):
+        if outcome is None and (lease.canceled or lease.paused):
             return None
         if outcome is None and late:
             minutes = order.resources.minutes
@@ -313,7 +313,7 @@ def _log_end(claim: Claim, finish: Finish | None, lease: HeldLease) -> None:
     """Write into the worker's log how an attempt ended: without its lines, which may hold data."""
     job, attempt = claim.job_id, claim.attempt
     if finish is None:
-        how = "was cancelled" if lease.cancelled else "was paused" if lease.paused else "stopped"
+        how = "was canceled" if lease.canceled else "was paused" if lease.paused else "stopped"
         logger.info("Job %s: attempt %d %s", job, attempt, how)
     elif finish.sentence:
         after = "it is tried again" if finish.retry else "it is not tried again"
@@ -340,13 +340,13 @@ def _fence(folder: Path) -> int:
 
 
 def _stops(lease: HeldLease) -> bool:
-    return lease.cancelled or lease.paused or lease.lost
+    return lease.canceled or lease.paused or lease.lost
 
 
 def _outcome(finish: Finish | None, lease: HeldLease) -> str:
     """Return the end of an attempt in a word, for traces."""
-    if finish is None and (lease.cancelled or lease.paused):
-        return "cancelled" if lease.cancelled else "paused"
+    if finish is None and (lease.canceled or lease.paused):
+        return "canceled" if lease.canceled else "paused"
     return "failed" if finish is None or finish.sentence else "delivered"
 
 

@@ -168,7 +168,7 @@ class Answerer:
         self._places = threading.Semaphore(most)
         self._answers: dict[str, Answer] = {}
         # Cancels can overtake their request, which may still stand in the queue.
-        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._canceled: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Condition()
         self._clock = DeviceClock()
         self._stop = threading.Event()
@@ -215,9 +215,9 @@ class Answerer:
             answer = self._answers.get(request_id)
             engine = None if answer is None else answer.engine
             # Noted for a running one too: its engine may not have heard of it yet.
-            self._cancelled[request_id] = None
-            while len(self._cancelled) > REMEMBERED_CANCELS:
-                self._cancelled.popitem(last=False)
+            self._canceled[request_id] = None
+            while len(self._canceled) > REMEMBERED_CANCELS:
+                self._canceled.popitem(last=False)
         if engine is not None:
             engine.cancel(request_id)
 
@@ -228,10 +228,10 @@ class Answerer:
             answer(refusal or _gone(request))
             return
         with self._lock:
-            overtaken = request.request_id in self._cancelled
+            overtaken = request.request_id in self._canceled
             answer.engine = None if overtaken else loaded.engine
         if overtaken:
-            answer(Done("cancelled", 0, 0))
+            answer(Done("canceled", 0, 0))
         else:
             self._run(request, loaded, answer)
 
@@ -253,7 +253,7 @@ class Answerer:
             answer,
         )
         with self._lock:
-            overtaken = request.request_id in self._cancelled
+            overtaken = request.request_id in self._canceled
         if overtaken:
             loaded.engine.cancel(request.request_id)
 
@@ -261,7 +261,7 @@ class Answerer:
         request = answer.request
         with self._lock:
             self._answers.pop(request.request_id, None)
-            self._cancelled.pop(request.request_id, None)
+            self._canceled.pop(request.request_id, None)
             self._lock.notify_all()
         self._places.release()
         with serving(request.request_id):
@@ -269,14 +269,14 @@ class Answerer:
 
     def _keep_deadlines(self) -> None:
         """Cancel in the engine what is past its deadline; end what the engine does not then."""
-        cancelled: dict[str, float] = {}
+        canceled: dict[str, float] = {}
         while not self._stop.wait(DEADLINE_CHECK_S):
             now = CLOCK.now()
             with self._lock:
                 late = {name: each for name, each in self._answers.items() if each.is_late(now)}
-            cancelled = {name: since for name, since in cancelled.items() if name in late}
+            canceled = {name: since for name, since in canceled.items() if name in late}
             for request_id, answer in late.items():
-                since = cancelled.setdefault(request_id, now)
+                since = canceled.setdefault(request_id, now)
                 try:
                     if now - since > CANCEL_GRACE_S:
                         answer(Failed("timeout", "The engine did not answer in time.", 504))

@@ -212,7 +212,7 @@ class Runtime:
 
     def _cancel(self, message: str) -> None:
         try:
-            request_id = self._seals.cancelled(message)
+            request_id = self._seals.canceled(message)
         except Forged as error:
             logger.error("FORGED CANCELLATION refused: %s", error)
         else:

@@ -111,7 +111,7 @@ def fit_classifier(
         sampling: Order of the training rows: "random" or "group_by_length".
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     steps = step_count(len(split.train), settings)
     trainer = _HeadedTrainer(

@@ -20,7 +20,7 @@ from workers.engines.architectures import (
     architecture_of,
     pipeline_parts,
 )
-from workers.trainers.protocol import BadMaterial, Cancelled, Progress
+from workers.trainers.protocol import BadMaterial, Canceled, Progress
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024  # the limit of the safetensors library itself
 MAX_CONTEXT = 1_000_000
@@ -42,7 +42,7 @@ def convert(
 
     Raises:
         BadMaterial: Neither or both formats, an architecture not allowed, or a broken file.
-        Cancelled: `progress` said so between two steps.
+        Canceled: `progress` said so between two steps.
     """
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
     ggufs = [path for path in files if path.suffix.lower() == ".gguf"]
@@ -220,6 +220,6 @@ def gguf_config(path: Path) -> Any:
 
 
 def stop_if_asked(progress: Progress) -> None:
-    """Raise Cancelled when the job is to stop."""
+    """Raise Canceled when the job is to stop."""
     if progress.should_stop():
-        raise Cancelled
+        raise Canceled

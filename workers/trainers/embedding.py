@@ -65,7 +65,7 @@ def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
 
     Raises:
         BadMaterial: the model cannot embed a text, or returns something else than vectors.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     starts = range(0, len(texts), TEXTS_PER_REQUEST)
     parts = [list(texts[start : start + TEXTS_PER_REQUEST]) for start in starts]

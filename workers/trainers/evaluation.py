@@ -27,7 +27,7 @@ from workers.trainers.lengths import warn_of_cut
 from workers.trainers.material import read_rows
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationPlan,
     EvaluationRequest,
     EvaluationResult,
@@ -91,7 +91,7 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
 
     Raises:
         BadMaterial: files or rows cannot be used, or too many rows cannot be answered.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     plan = request.plan
     rows = read_rows(request.data_file, lambda row: True, "the task's schema")
@@ -215,7 +215,7 @@ def ask(
 
     Raises:
         BadMaterial: it cannot be loaded, or refuses a request.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     try:
         engine: Engine = load_name(model.engine)(
@@ -323,7 +323,7 @@ class _Run:
 
         Raises:
             BadMaterial: the engine broke on a request.
-            Cancelled: `progress` said so.
+            Canceled: `progress` said so.
         """
         pending: list[_Pending | None] = []
         for number, each in enumerate(asked):
@@ -369,7 +369,7 @@ class _Run:
                 self._changed.wait_for(lambda: self._running < limit, _POLL_S)
                 below, answered = self._running < limit, self._answered
             if self._progress.should_stop():
-                raise Cancelled
+                raise Canceled
             if below:
                 if answered:
                     self._progress.metric(answered, self._total, {})
@@ -379,7 +379,7 @@ class _Run:
 def _outcome(number: int, pending: _Pending) -> Outcome:
     done, failed = pending.done, pending.failed
     # Nothing cancels a row, so that an answer that was ended so is only a part of one.
-    if done is None or done.finish_reason == "cancelled":
+    if done is None or done.finish_reason == "canceled":
         raise BadMaterial(
             f"The model failed on row {number + 1}: "
             f"{failed.message if failed else 'its answer was broken off'}"

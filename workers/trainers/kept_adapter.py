@@ -22,7 +22,7 @@ def keep_adapter(source: Path, output: Path, progress: Progress) -> dict[str, An
 
     Raises:
         BadMaterial: It is neither LoRA nor a soft prompt, or has settings that are not served.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     try:
         if is_soft_prompt(source):

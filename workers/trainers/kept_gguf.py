@@ -27,7 +27,7 @@ def keep_gguf(
 
     Raises:
         BadMaterial: There is not one GGUF alone, it is broken, or llama.cpp is not to serve it.
-        Cancelled: `progress` said so between two steps.
+        Canceled: `progress` said so between two steps.
     """
     files = sorted(path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
     ggufs = [path for path in files if path.suffix.lower() == ".gguf"]

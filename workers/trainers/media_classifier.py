@@ -68,7 +68,7 @@ def train_media_classifier(
 
     Raises:
         BadMaterial: Rows, files or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     if request.media is None:
         raise BadMaterial(f"The dataset's {noun}s are missing.")

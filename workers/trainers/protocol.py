@@ -14,7 +14,7 @@ from registry.catalog.inputs import Inputs, Options
 from registry.catalog.prompt import PromptDocument
 
 
-class Cancelled(Exception):
+class Canceled(Exception):
     """`Progress.should_stop` said so; nothing was delivered."""
 
 
@@ -43,7 +43,7 @@ class Progress(Protocol):
         """
 
     def should_stop(self) -> bool:
-        """Return True to raise `Cancelled` now: called at least every second of work."""
+        """Return True to raise `Canceled` now: called at least every second of work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def fit_sequences(
 
     Raises:
         BadMaterial: pairs, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     distinct = list(dict(reversed(pairs)).items())[::-1]
     if len(distinct) < MIN_ROWS:

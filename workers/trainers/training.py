@@ -19,7 +19,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from workers.trainers.material import hold_out as hold_out
 from workers.trainers.material import parse_settings as parse_settings
 from workers.trainers.material import read_rows as read_rows
-from workers.trainers.protocol import Cancelled, Progress, TrainingRequest
+from workers.trainers.protocol import Canceled, Progress, TrainingRequest
 
 # Bars are for terminals; a run reports through Progress.
 transformers.utils.logging.disable_progress_bar()
@@ -38,7 +38,7 @@ _TIMES = ("_runtime", "_per_second", "_time")
 
 
 class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
-    """Carries what the Trainer logs to `Progress`, and raises `Cancelled` when it is asked to."""
+    """Carries what the Trainer logs to `Progress`, and raises `Canceled` when it is asked to."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -47,9 +47,9 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         self.unsaved = False
 
     def check(self) -> None:
-        """Raise `Cancelled` if the run is to stop; not in a step, whose end is saved first."""
+        """Raise `Canceled` if the run is to stop; not in a step, whose end is saved first."""
         if self._stopping() and not self._in_step:
-            raise Cancelled
+            raise Canceled
 
     def _stopping(self) -> bool:
         """Return whether to stop. Processes that share a run agree on it at the end of a step or of
@@ -190,7 +190,7 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
     def _evaluate(self, *given: Any, **rest: Any) -> Any:
         try:
             return super()._evaluate(*given, **rest)
-        except Cancelled:
+        except Canceled:
             if self._reporter.unsaved:
                 # With `control.should_evaluate`, by which a resumed run knows that this is due.
                 self._save_checkpoint(self.model, None)
@@ -293,7 +293,7 @@ def run_trainer(
         and a sentence on the weights.
 
     Raises:
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     trainer.remove_callback(transformers.PrinterCallback)
     before: dict[str, float] = {}

@@ -15,7 +15,7 @@ from workers.engines.architectures import UnsupportedModel
 from workers.trainers.material import parse_settings, read_rows
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     Progress,
     TrainingRequest,
     TrainingResult,
@@ -29,7 +29,7 @@ def train(request: TrainingRequest, progress: Progress) -> TrainingResult:
 
     Raises:
         BadMaterial: rows, settings or base cannot be used.
-        Cancelled: `progress` said so.
+        Canceled: `progress` said so.
     """
     settings = parse_settings(Hyperparameters, request.hyperparameters)
     rows = read_rows(request.train_file, _is_row, '{"text": "…", "label": "…"}')
@@ -111,7 +111,7 @@ def _descend(
         order = shuffle.permutation(inputs.shape[0])
         for start in range(0, len(order), settings.batch_size):
             if progress.should_stop():
-                raise Cancelled
+                raise Canceled
             chosen = order[start : start + settings.batch_size]
             batch, right = inputs[chosen], (np.arange(len(chosen)), targets[chosen])
             errors = softmax(batch @ weights.T + bias)

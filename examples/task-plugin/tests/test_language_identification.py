@@ -21,7 +21,7 @@ from registry.catalog.inputs import NoOptions, TextInputs
 from registry.catalog.requests import Body
 from workers.engines.architectures import UnsupportedModel
 from workers.engines.protocol import RequestRefused
-from workers.trainers.protocol import BadMaterial, Cancelled, TrainingRequest
+from workers.trainers.protocol import BadMaterial, Canceled, TrainingRequest
 
 GERMAN = "Bitte geben Sie eine gültige E-Mail-Adresse ein."
 
@@ -132,7 +132,7 @@ def test_training_again_from_a_version_keeps_its_languages(
 
 
 def test_training_stops_when_it_is_told_to(material: Path, tmp_path: Path) -> None:
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(request(material, tmp_path), Recorder(stop_after=3))
     assert list(tmp_path.iterdir()) == []
 

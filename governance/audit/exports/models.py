@@ -15,24 +15,24 @@ class ExportFormat(models.TextChoices):
 
 class ExportState(models.TextChoices):
     """Queued and running ones are made by the controller; done ones can be downloaded until they
-    expire. Failed, cancelled and expired ones have no file."""
+    expire. Failed, canceled and expired ones have no file."""
 
     QUEUED = "queued", "queued"
     RUNNING = "running", "running"
     DONE = "done", "done"
     FAILED = "failed", "failed"
-    CANCELLED = "cancelled", "cancelled"
+    CANCELED = "canceled", "canceled"
     EXPIRED = "expired", "expired"
 
 
 ALLOWED_TRANSITIONS: dict[ExportState, frozenset[ExportState]] = {
-    ExportState.QUEUED: frozenset({ExportState.RUNNING, ExportState.CANCELLED}),
+    ExportState.QUEUED: frozenset({ExportState.RUNNING, ExportState.CANCELED}),
     ExportState.RUNNING: frozenset(
-        {ExportState.QUEUED, ExportState.DONE, ExportState.FAILED, ExportState.CANCELLED}
+        {ExportState.QUEUED, ExportState.DONE, ExportState.FAILED, ExportState.CANCELED}
     ),
     ExportState.DONE: frozenset({ExportState.EXPIRED}),
     ExportState.FAILED: frozenset(),
-    ExportState.CANCELLED: frozenset(),
+    ExportState.CANCELED: frozenset(),
     ExportState.EXPIRED: frozenset(),
 }
 

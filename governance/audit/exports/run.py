@@ -62,7 +62,7 @@ PACKED_AT_ONCE = 500
 
 
 class Stopped(Exception):
-    """The export is cancelled, another process has taken it, or this process ends."""
+    """The export is canceled, another process has taken it, or this process ends."""
 
 
 def run(stop: threading.Event) -> None:
@@ -143,7 +143,7 @@ def exports_tidy() -> None:
             export = export_lock(pk)
             if export.state == ExportState.DONE:
                 export_move(export, ExportState.EXPIRED)
-    over = (ExportState.FAILED, ExportState.CANCELLED, ExportState.EXPIRED)
+    over = (ExportState.FAILED, ExportState.CANCELED, ExportState.EXPIRED)
     old = AuditExport.objects.filter(state__in=over, created_at__lt=timezone.now() - LISTED_FOR)
     old.delete()
     folder = exports_folder()

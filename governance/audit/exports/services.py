@@ -206,7 +206,7 @@ def audit_export_cancel(*, actor: Principal, export_id: int) -> AuditExport:
     with transaction.atomic():
         audit_export_get(actor=actor, export_id=export_id)
         export = export_lock(export_id)
-        export_move(export, ExportState.CANCELLED, finished_at=timezone.now())
+        export_move(export, ExportState.CANCELED, finished_at=timezone.now())
         audit_record(actor=actor, action="audit:cancel_export", subject=export_subject(export))
     return export
 

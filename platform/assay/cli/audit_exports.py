@@ -154,10 +154,10 @@ def _made(client: Client, export: dict[str, Any]) -> dict[str, Any]:
     """The export once it is done, drawn until then; whoever interrupts it cancels it.
 
     Raises:
-        CliError: it failed, or was cancelled elsewhere.
+        CliError: it failed, or was canceled elsewhere.
     """
     address = f"audit/exports/{export['id']}"
-    with _cancelled_when_interrupted(client, address), _bar() as progress:
+    with _canceled_when_interrupted(client, address), _bar() as progress:
         bar = progress.add_task("waiting", total=100)
         while export["state"] in LIVE:
             time.sleep(POLL_S)
@@ -175,7 +175,7 @@ def _bar() -> Progress:
 
 
 @contextlib.contextmanager
-def _cancelled_when_interrupted(client: Client, address: str) -> Iterator[None]:
+def _canceled_when_interrupted(client: Client, address: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from assay.cli.models import Limit
 from assay.cli.output import CliError, console, state, table
 
 app = typer.Typer(no_args_is_help=True, help="Work on the compute plane.")
-OVER = frozenset({"succeeded", "failed", "cancelled", "dead"})
+OVER = frozenset({"succeeded", "failed", "canceled", "dead"})
 POLL_S = 0.5
 
 

@@ -14,7 +14,7 @@ import httpx
 from assay.demo.patience import patient_client, patiently
 
 _CHUNK = 8 * 1024 * 1024
-TERMINAL = {"succeeded", "failed", "cancelled", "dead"}
+TERMINAL = {"succeeded", "failed", "canceled", "dead"}
 
 ENDED_WITHOUT_RESULT = TERMINAL - {"succeeded"}
 

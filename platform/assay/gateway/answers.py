@@ -71,7 +71,7 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
         EngineFailed, DeadlinePassed, ReplyForged: there is no answer.
         DomainError: what admitted the request no longer holds.
     """
-    if isinstance(event, Done) and event.finish_reason == "cancelled":
+    if isinstance(event, Done) and event.finish_reason == "canceled":
         raise EngineFailed(
             f"Deployment {deployment} was stopped while it answered.",
             code="engine_stopped",
@@ -92,7 +92,7 @@ def part_of_answer(event: Arrival, deployment: str) -> Delta | Done:
     if event is Signal.DEADLINE:
         raise DeadlinePassed(
             f"Deployment {deployment} did not answer within "
-            f"{settings.GATEWAY_REQUEST_TIMEOUT_S} s; the request was cancelled."
+            f"{settings.GATEWAY_REQUEST_TIMEOUT_S} s; the request was canceled."
         )
     raise ClientGone
 
@@ -102,5 +102,5 @@ def last_word(event: Arrival, completion_tokens: int) -> Done | None:
     if isinstance(event, Done):
         return event
     if isinstance(event, Failed):
-        return used(event) or Done("cancelled", 0, completion_tokens)
-    return Done("cancelled", 0, completion_tokens) if isinstance(event, Tampered) else None
+        return used(event) or Done("canceled", 0, completion_tokens)
+    return Done("canceled", 0, completion_tokens) if isinstance(event, Tampered) else None

@@ -108,7 +108,7 @@ class Gateway:
         try:
             await _route(runtime, call, scope, receive, send)
         except ClientGone:
-            call.outcome = "cancelled"
+            call.outcome = "canceled"
         except DomainError as error:
             await _refuse(runtime, call, error, send)
         except asyncio.CancelledError:

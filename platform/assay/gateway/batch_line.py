@@ -79,7 +79,7 @@ async def ask_line(
         with serving(call.request_id, call.client_address):
             await _ask(runtime, batch, call, taken, answer, stopping)
     except ClientGone:
-        call.outcome = "cancelled"
+        call.outcome = "canceled"
         return Later(0.0)
     except DomainError as error:
         return await _refused(runtime, call, error)

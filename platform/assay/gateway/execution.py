@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# How long a cancelled request may take to say what it has used, in seconds.
+# How long a canceled request may take to say what it has used, in seconds.
 _LAST_WORD_S = 2.0
 # How much longer than its deadline an answer may take to be written, in seconds.
 _WRITE_S = 5.0
@@ -144,9 +144,9 @@ class Execution:
             async with asyncio.timeout(timeout_s + _WRITE_S) as self._limit:
                 await self._answer(inbox, send)
         except (ClientGone, TimeoutError):
-            end = ("cancelled", "The client closed the connection or stopped reading.")
+            end = ("canceled", "The client closed the connection or stopped reading.")
             if self._cut_by is not None:
-                end = ("cancelled", self._cut_by.message)
+                end = ("canceled", self._cut_by.message)
             raise ClientGone from None
         finally:
             self._limit = None
@@ -173,8 +173,8 @@ class Execution:
             raise
         except Unavailable:
             # It may have arrived although no answer came.
-            cancelling = self._runtime.cancellations.publish(self._call.request_id)
-            self._runtime.ledger.spawn(self._withdraw(cancelling))
+            canceling = self._runtime.cancellations.publish(self._call.request_id)
+            self._runtime.ledger.spawn(self._withdraw(canceling))
             raise
         except asyncio.CancelledError:
             self._runtime.ledger.spawn(self._runtime.cancellations.publish(self._call.request_id))
@@ -234,8 +234,8 @@ class Execution:
         )
         return Amount(self._units, micro, device_ms, deployment.unit)
 
-    async def _withdraw(self, cancelling: Awaitable[None]) -> None:
-        await cancelling
+    async def _withdraw(self, canceling: Awaitable[None]) -> None:
+        await canceling
         await self._runtime.quotas.withdraw(self._call.request_id)
 
     def _queued(self, deployment: DeploymentEntry) -> Queued:
@@ -374,7 +374,7 @@ class Execution:
             return
         if error is self._cut_by:
             self._call.outcome = "cut"
-            self._abandon(inbox, "cancelled", error.message)
+            self._abandon(inbox, "canceled", error.message)
             return
         self._call.recorded = True
         if isinstance(error, ReplyForged):
@@ -444,5 +444,5 @@ class Execution:
         self._runtime.replies.close(self._call.request_id)
         if last is None:
             sent, made = self._plan.prompt_tokens, self._completion_tokens
-            last = Done("cancelled", sent, made, units=self._units)
+            last = Done("canceled", sent, made, units=self._units)
         await self._charge(outcome, last, reason)

@@ -133,7 +133,7 @@ class _Link(asyncio.Protocol):
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not _INCOMPLETE:
                 waiting, _ = self._waiting.popleft()
-                # Whoever waited may have been cancelled; the answer had to be read all the same.
+                # Whoever waited may have been canceled; the answer had to be read all the same.
                 if waiting.done():
                     continue
                 if isinstance(answer, redis.RedisError):

@@ -140,4 +140,4 @@ class Cancellations:
                 message = self._wire.of(realm).cancel_message(request_id)
                 await self._client.publish(cancel_channel(realm), message)
         except (redis.RedisError, OSError) as error:
-            logger.warning("Request %s could not be cancelled: %s", request_id, error)
+            logger.warning("Request %s could not be canceled: %s", request_id, error)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from assay.gateway.call import Call
 
 # Ends that are no fault: of the answer, and of the client that hung up.
-_GOOD = {"ok", "cancelled"}
+_GOOD = {"ok", "canceled"}
 
 
 class RequestTrace:

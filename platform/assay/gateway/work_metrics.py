@@ -242,7 +242,7 @@ def _show_jobs(figures: dict[str, Any]) -> None:
         kind, state = row["kind"], row["state"]
         JOBS_ENDED.labels(kind, state).set(row["count"])
         for gauge, values in ((JOB_WAIT, row["wait_s"]), (JOB_RUN, row["run_s"])):
-            # None: jobs that were cancelled before they ran.
+            # None: jobs that were canceled before they ran.
             for quantile, value in zip(QUANTILES, values or (), strict=False):
                 gauge.labels(kind, state, str(quantile)).set(value)
 

@@ -37,7 +37,7 @@ from registry.manifests import CHUNK_BYTES, Manifest, ManifestFile, open_beneath
 from registry.storage.backend import file_key
 from workers.control.jobs import Cause, Claim, Report
 from workers.jobs.arrivals import arrival_append, arrival_offset
-from workers.jobs.leases import job_cancelled, job_heartbeat, job_paused, job_report
+from workers.jobs.leases import job_canceled, job_heartbeat, job_paused, job_report
 from workers.jobs.models import LINES_MAX
 from workers.nodes.job_side import (
     node_job,
@@ -233,13 +233,13 @@ class NodeJobFailView(_Held):
         return Response({"state": node_job_fail(claim=claim, cause=cause, **given)})
 
 
-class NodeJobCancelledView(_Held):
-    """The end of a job that a person cancelled."""
+class NodeJobCanceledView(_Held):
+    """The end of a job that a person canceled."""
 
     @operation(TAG, "Confirm that a job stopped", body=EmptyBody, answer=None, status=204)
     def post(self, request: Request, job_id: UUID, fence: int) -> Response:
         self.body(EmptyBody)
-        job_cancelled(self.claim(job_id, fence))
+        job_canceled(self.claim(job_id, fence))
         return Response(status=204)
 
 

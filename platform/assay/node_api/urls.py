@@ -36,7 +36,7 @@ urlpatterns = [
     path(f"{HELD}/checkpoints", jobs.NodeJobCheckpointsView.as_view()),
     path(f"{HELD}/deliver", jobs.NodeJobDeliverView.as_view()),
     path(f"{HELD}/fail", jobs.NodeJobFailView.as_view()),
-    path(f"{HELD}/cancelled", jobs.NodeJobCancelledView.as_view()),
+    path(f"{HELD}/canceled", jobs.NodeJobCanceledView.as_view()),
     path(f"{HELD}/paused", jobs.NodeJobPausedView.as_view()),
     path(f"{HELD}/files/<digest:digest>", jobs.NodeJobFileView.as_view()),
     path(f"{HELD}/arrivals/<digest:digest>", jobs.NodeJobUploadView.as_view()),

@@ -74,11 +74,11 @@ def say_hello(request: InferenceRequest, reply: Reply) -> None:
 
 
 class Responder:
-    """Reads one deployment's queue until it is stopped; notes what is cancelled."""
+    """Reads one deployment's queue until it is stopped; notes what is canceled."""
 
     def __init__(self, deployment_id: int, behavior: Behavior, realm: str = "") -> None:
         self.requests: list[InferenceRequest] = []
-        self.cancelled: list[str] = []
+        self.canceled: list[str] = []
         self.bounced = 0
         self.queue = deployment_queue(deployment_id)
         self._realm = realm
@@ -134,7 +134,7 @@ class Responder:
     def _listen(self) -> None:
         while not self._stop.is_set():
             if (notice := self._notices.get_message(timeout=0.1)) is not None:
-                self.cancelled.append(notice["data"].decode("latin-1").partition(":")[0])
+                self.canceled.append(notice["data"].decode("latin-1").partition(":")[0])
 
     def stop(self) -> None:
         # Not joined: kombu blocks for up to a second, and queues' names never come again.

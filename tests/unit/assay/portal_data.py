@@ -424,7 +424,7 @@ def add_rest(company: Company, now: datetime) -> None:
             department="engineering", key_public_id="k7f3a9q2", deployment="docstring-writer",
             version_digest=company.first.digest, endpoint="/v1/chat/completions",
             prompt_tokens=60 + index % 17, completion_tokens=20 + index * 3 % 40, total_ms=420,
-            outcome="ok" if index % 9 else "cancelled",
+            outcome="ok" if index % 9 else "canceled",
         )
         for index in range(40)
     )  # fmt: skip

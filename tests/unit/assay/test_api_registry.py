@@ -268,7 +268,7 @@ def test_a_wrong_hyperparameter_is_named(
     assert not Job.objects.exists()
 
 
-def test_a_job_is_cancelled_once(
+def test_a_job_is_canceled_once(
     dev: Api, person: Callable[..., Person], department: Callable[..., Department]
 ) -> None:
     make_model(dev)
@@ -286,7 +286,7 @@ def test_a_job_is_cancelled_once(
     ).body
     lead = Api(person("Lea", "lead@clinical"))
 
-    cancelled = lead.post(f"jobs/{made['job']}/cancel")
-    assert cancelled.status_code == 200, cancelled.content
-    assert cancelled.body["state"] == "cancelled"
+    canceled = lead.post(f"jobs/{made['job']}/cancel")
+    assert canceled.status_code == 200, canceled.content
+    assert canceled.body["state"] == "canceled"
     problem_of(lead.post(f"jobs/{made['job']}/cancel"), 409, "wrong_state")

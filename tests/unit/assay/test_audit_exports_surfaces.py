@@ -97,10 +97,10 @@ def test_the_same_key_asks_once(asha: Person) -> None:
     assert AuditExport.objects.count() == 1
 
 
-def test_one_is_cancelled_and_then_over(asha: Person) -> None:
+def test_one_is_canceled_and_then_over(asha: Person) -> None:
     api = Api(asha)
     address = f"audit/exports/{api.post('audit/exports', ANY).body['id']}"
-    assert api.post(f"{address}/cancel").body["state"] == "cancelled"
+    assert api.post(f"{address}/cancel").body["state"] == "canceled"
     problem_of(api.post(f"{address}/cancel"), 409)
     assert not export_next(NEVER)
 
@@ -169,7 +169,7 @@ def test_the_page_asks_for_what_the_list_shows_and_follows_it(asha: Person) -> N
     assert b"".join(answer.streaming_content) == export_file(export).read_bytes()
     for state, words in (
         ({"state": "failed", "error": "The disk is full."}, "The disk is full."),
-        ({"state": "cancelled"}, "Cancelled"),
+        ({"state": "canceled"}, "Canceled"),
         ({"state": "expired"}, "Its file was deleted"),
     ):
         AuditExport.objects.update(**state)
@@ -249,14 +249,14 @@ def test_the_command_line_exports_a_selection_and_verifies_it_offline(
         assert err
 
 
-def test_an_interrupted_export_is_cancelled(
+def test_an_interrupted_export_is_canceled(
     signed_in: Run,  # noqa: F811
     tmp_path: Path,
     controller: list[int],
 ) -> None:
     controller.extend([1] * 98)
     signed_in("audit", "export", str(tmp_path / "x"), "--format", "csv")
-    assert AuditExport.objects.get().state == ExportState.CANCELLED
+    assert AuditExport.objects.get().state == ExportState.CANCELED
     assert not (tmp_path / "x").exists()
     exports_tidy()
     assert not list(exports_folder().glob("*"))

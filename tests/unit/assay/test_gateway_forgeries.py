@@ -80,7 +80,7 @@ FORGERIES: tuple[Callable[[Stage, InferenceRequest, Reply], None], ...] = (
 
 
 @pytest.mark.parametrize("forge", FORGERIES, ids=lambda forge: forge.__name__)
-def test_a_forged_reply_is_refused_audited_and_cancelled(
+def test_a_forged_reply_is_refused_audited_and_canceled(
     stage: Stage, forge: Callable[[Stage, InferenceRequest, Reply], None]
 ) -> None:
     stage.deployment(behavior=lambda request, reply: forge(stage, request, reply))
@@ -89,7 +89,7 @@ def test_a_forged_reply_is_refused_audited_and_cancelled(
     assert LIE.text not in answer.text
     (entry,) = stage.entries()
     assert (entry.outcome, entry.request_id) == ("reply_forged", answer.headers["x-request-id"])
-    wait_until(lambda: stage.responders[0].cancelled == [entry.request_id])
+    wait_until(lambda: stage.responders[0].canceled == [entry.request_id])
     collect_once(stage.redis, consumer="test", block_ms=1)
     event = AuditEvent.objects.get(delivery=entry.request_id)
     assert json.loads(event.canonical)["data"]["outcome"] == "reply_forged"
@@ -209,7 +209,7 @@ def test_a_node_answers_on_a_stream_of_its_own_and_hears_cancellations(stage: St
         httpx.stream("POST", f"{stage.url}{CHAT}", json=GOOD, headers=headers, timeout=0.5),
     ):
         pass
-    wait_until(lambda: [each.request_id for each in node.requests][-1:] == node.cancelled)
+    wait_until(lambda: [each.request_id for each in node.requests][-1:] == node.canceled)
 
 
 def test_a_reply_of_a_node_that_has_not_the_request_ends_nothing(stage: Stage) -> None:

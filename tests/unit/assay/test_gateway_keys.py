@@ -39,11 +39,11 @@ class Endless:
         self.said = 0
 
     def __call__(self, request: InferenceRequest, reply: Reply) -> None:
-        while request.request_id not in self.stage.responders[0].cancelled:
+        while request.request_id not in self.stage.responders[0].canceled:
             reply(Delta("word ", 1))
             self.said += 1
             time.sleep(0.02)
-        reply(Done("cancelled", prompt_tokens=5, completion_tokens=self.said))
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=self.said))
 
 
 class Stream:
@@ -152,7 +152,7 @@ def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(stag
     assert "data: [DONE]" not in stream.lines
     assert bystander.thread.is_alive()
     (entry,) = stage.entries()
-    assert (entry.outcome, entry.ran, entry.prompt_tokens) == ("cancelled", True, 5)
+    assert (entry.outcome, entry.ran, entry.prompt_tokens) == ("canceled", True, 5)
     assert entry.completion_tokens > 0
     assert "is revoked" in entry.reason
     change(stage, other, revoked_at=timezone.now())
@@ -162,8 +162,8 @@ def test_a_revoked_key_cuts_its_streams_with_an_error_and_settles_them_once(stag
 
 def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: Stage) -> None:
     def think(request: InferenceRequest, reply: Reply) -> None:
-        wait_until(lambda: request.request_id in stage.responders[0].cancelled)
-        reply(Done("cancelled", prompt_tokens=5, completion_tokens=0))
+        wait_until(lambda: request.request_id in stage.responders[0].canceled)
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=0))
 
     stage.deployment(behavior=think)
     token = stage.key()
@@ -174,7 +174,7 @@ def test_a_request_that_has_not_begun_to_answer_gets_the_refusal_itself(stage: S
     change(stage, token, revoked_at=timezone.now())
     thread.join(20)
     assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (401, "invalid_api_key")
-    assert [entry.outcome for entry in stage.entries()] == ["cancelled"]
+    assert [entry.outcome for entry in stage.entries()] == ["canceled"]
 
 
 def test_a_key_that_expires_cuts_its_streams_without_a_notice(stage: Stage) -> None:
@@ -225,10 +225,10 @@ def test_a_client_that_does_not_read_holds_the_cut_up_no_longer_than_a_second(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shout(request: InferenceRequest, reply: Reply) -> None:
-        while request.request_id not in stage.responders[0].cancelled:
+        while request.request_id not in stage.responders[0].canceled:
             reply(Delta("word " * 20_000, 1))
             time.sleep(0.001)
-        reply(Done("cancelled", prompt_tokens=5, completion_tokens=7))
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=7))
 
     stage.deployment(behavior=shout)
     token = stage.key()

@@ -153,13 +153,13 @@ def test_slots_for_simultaneous_requests_come_free_again(stage: Stage) -> None:
 
 
 def test_a_client_that_hangs_up_cancels_the_work_and_is_settled_once(stage: Stage) -> None:
-    def until_cancelled(request: InferenceRequest, reply: Reply) -> None:
+    def until_canceled(request: InferenceRequest, reply: Reply) -> None:
         reply(Delta("One", 1))
         reply(Delta(" two", 1))
-        wait_until(lambda: request.request_id in stage.responders[0].cancelled)
-        reply(Done("cancelled", prompt_tokens=5, completion_tokens=4))
+        wait_until(lambda: request.request_id in stage.responders[0].canceled)
+        reply(Done("canceled", prompt_tokens=5, completion_tokens=4))
 
-    stage.deployment(behavior=until_cancelled)
+    stage.deployment(behavior=until_canceled)
     stage.limit("tokens_per_day", 1000)
     stage.limit("concurrent_requests", 1)
     headers = {"authorization": f"Bearer {stage.key()}"}
@@ -167,9 +167,9 @@ def test_a_client_that_hangs_up_cancels_the_work_and_is_settled_once(stage: Stag
     with httpx.stream("POST", f"{stage.url}{CHAT}", json=body, headers=headers) as response:
         next(line for line in response.iter_lines() if "One" in line)
     (entry,) = stage.entries()
-    assert (entry.outcome, entry.ran) == ("cancelled", True)
+    assert (entry.outcome, entry.ran) == ("canceled", True)
     assert (entry.prompt_tokens, entry.completion_tokens) == (5, 4)
-    assert stage.responders[0].cancelled == [entry.request_id]
+    assert stage.responders[0].canceled == [entry.request_id]
     assert tokens_today("department:engineering") == (9, 0)
     assert stage.redis.keys("assay:quota:concurrent_requests:*") == []
     assert stage.redis.keys(RESERVATIONS) == []
@@ -183,7 +183,7 @@ def test_a_worker_that_stays_silent_runs_into_the_deadline(stage: Stage, setting
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
     (entry,) = stage.entries()
     assert (entry.outcome, entry.request_id) == ("failed", response.headers["x-request-id"])
-    assert stage.responders[0].cancelled == [entry.request_id]
+    assert stage.responders[0].canceled == [entry.request_id]
 
 
 def test_a_failure_inside_a_stream_is_an_event_of_it(stage: Stage) -> None:

@@ -328,16 +328,16 @@ def test_a_stream_that_fails_ends_with_an_error_that_the_client_raises(stage: St
 
 
 def endless(stage: Stage) -> Behavior:
-    """Words until the request is cancelled."""
+    """Words until the request is canceled."""
 
     def answer(request: InferenceRequest, reply: Any) -> None:
         responder = stage.responders[0]
         made = 0
-        while request.request_id not in responder.cancelled and made < 2_000:
+        while request.request_id not in responder.canceled and made < 2_000:
             made += 1
             reply(Delta("word ", 1))
             time.sleep(0.01)
-        reply(Done("cancelled", 4, made))
+        reply(Done("canceled", 4, made))
 
     return answer
 
@@ -359,7 +359,7 @@ def test_a_revoked_key_cuts_a_running_stream(stage: Stage) -> None:
     ):
         revoke_after_some(stage, stream)
     (entry,) = stage.entries()
-    assert entry.request_id in stage.responders[0].cancelled
+    assert entry.request_id in stage.responders[0].canceled
     assert 1 <= entry.completion_tokens < 2_000
 
 
@@ -371,8 +371,8 @@ def test_closing_a_stream_cancels_and_charges_what_was_made(stage: Stage) -> Non
             if event.type == "text":
                 break
     (entry,) = stage.entries()
-    assert entry.outcome == "cancelled"
-    assert entry.request_id in stage.responders[0].cancelled
+    assert entry.outcome == "canceled"
+    assert entry.request_id in stage.responders[0].canceled
     assert 1 <= entry.completion_tokens < 2_000
 
 

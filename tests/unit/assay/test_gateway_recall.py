@@ -40,7 +40,7 @@ def test_a_recall_cuts_what_runs_with_an_error_and_refuses_what_comes(stage: Sta
     refused = stage.post(CHAT, token, json=GOOD)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "release_not_servable")
     outcomes = {entry.outcome for entry in stage.entries(2)}
-    assert outcomes == {"cancelled", "release_not_servable"}
+    assert outcomes == {"canceled", "release_not_servable"}
 
 
 def test_what_runs_is_cut_also_when_the_deployment_stopped_before_it_was_heard(

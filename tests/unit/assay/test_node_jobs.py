@@ -220,7 +220,7 @@ def test_a_node_reaches_no_job_of_another_node_and_no_file_outside_its_order(
     session = {"authorization": f"Bearer {node.client.session().token}"}
     caller = Client(headers=session)
     theirs = f"/node/v1/jobs/{job.pk}/attempts/1"
-    for path in ("heartbeat", "cancelled"):
+    for path in ("heartbeat", "canceled"):
         assert caller.post(f"{theirs}/{path}", {}, "application/json").status_code == 404
     body = json.dumps({"sentence": "x", "retry": True})
     assert caller.post(f"{theirs}/fail", body, "application/json").status_code == 404
@@ -292,7 +292,7 @@ def test_a_node_claims_few_jobs_at_once_and_only_for_messages(
     assert [job.state for job in Job.objects.order_by("created_at")] == [
         JobState.RUNNING, JobState.RUNNING, JobState.QUEUED,
     ]  # fmt: skip
-    node.jobs.cancelled(held[0])
+    node.jobs.canceled(held[0])
     assert node.jobs.claim(str(jobs[2].pk), WORKER) is not None
 
 
@@ -342,7 +342,7 @@ def test_a_node_that_rules_out_a_retry_spends_an_attempt(node: ComputeNode, sett
 
 
 def test_a_node_that_stops_a_job_without_a_request_spends_an_attempt(node: ComputeNode) -> None:
-    for stop in (node.jobs.cancelled, node.jobs.paused):
+    for stop in (node.jobs.canceled, node.jobs.paused):
         job = intake_job()
         stop(node.claimed(job)[0])
         job.refresh_from_db()

@@ -91,7 +91,7 @@ def test_a_worker_shows_what_it_holds_runs_and_when_it_last_reported(company: Co
 
 def test_without_workers_the_page_says_what_it_is_for(company: Company) -> None:
     Replica.objects.all().delete()
-    Job.objects.filter(state=JobState.RUNNING).update(state=JobState.CANCELLED)
+    Job.objects.filter(state=JobState.RUNNING).update(state=JobState.CANCELED)
     page = text_of(signed_in(Client(), company.people["ada"]), "/nodes")
     assert "No workers" in page
 

@@ -170,7 +170,7 @@ def test_a_key_for_another_department_cannot_be_made(company: Company) -> None:
     assert not ApiKey.objects.filter(name="thief").exists()
 
 
-def test_a_job_is_cancelled(company: Company) -> None:
+def test_a_job_is_canceled(company: Company) -> None:
     response = signed_in(company.devi).post(f"/jobs/{company.running.pk}/cancel")
 
     assert response.status_code == 302

@@ -92,7 +92,7 @@ def test_the_usage_of_a_moment_is_that_of_its_release_in_its_hour(company: Compa
     hour = moment.replace(minute=0, second=0, microsecond=0)
     for minutes, outcome, release in (
         (5, "ok", company.live),
-        (50, "cancelled", company.live),
+        (50, "canceled", company.live),
         (30, "ok", company.waiting),
         (-1, "ok", company.live),
         (60, "ok", company.live),

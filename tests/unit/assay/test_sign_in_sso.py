@@ -359,7 +359,7 @@ def test_an_answer_holds_once(provider: Provider) -> None:
     assert not visitor.is_in()
 
 
-def test_cancelling_at_the_provider_is_said(provider: Provider) -> None:
+def test_canceling_at_the_provider_is_said(provider: Provider) -> None:
     visitor = Visitor()
     away = visitor.get("/sign-in/sso")["Location"]
     state = parse_qs(urlsplit(away).query)["state"][0]
@@ -368,7 +368,7 @@ def test_cancelling_at_the_provider_is_said(provider: Provider) -> None:
     answer = back(visitor, f"{provider.consents(away, '', action='deny')}&state={state}")
 
     assert answer.status_code == 401
-    assert "was cancelled" in answer.content.decode()
+    assert "was canceled" in answer.content.decode()
 
 
 @pytest.mark.parametrize(

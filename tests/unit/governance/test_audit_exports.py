@@ -1,4 +1,4 @@
-"""Exports are made once; those killed, cancelled, expired or somebody else's end as they should."""
+"""Exports are made once; those killed, canceled, expired or somebody else's end as they should."""
 
 from __future__ import annotations
 
@@ -193,11 +193,11 @@ def test_one_is_made_at_a_time_oldest_first(auditor: Principal) -> None:
     claimed = export_claim()
     assert claimed == first
     assert export_claim() is None
-    AuditExport.objects.filter(pk=first.pk).update(state=ExportState.CANCELLED)
+    AuditExport.objects.filter(pk=first.pk).update(state=ExportState.CANCELED)
     assert export_claim() == second
 
 
-def test_a_cancelled_one_stops_at_the_next_page_and_leaves_nothing(
+def test_a_canceled_one_stops_at_the_next_page_and_leaves_nothing(
     auditor: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(1200)
@@ -205,16 +205,16 @@ def test_a_cancelled_one_stops_at_the_next_page_and_leaves_nothing(
     renewals = []
     renew = exports_run._renew
 
-    def cancelled_midway(*given: Any, **progress: Any) -> None:
+    def canceled_midway(*given: Any, **progress: Any) -> None:
         renewals.append(progress)
         if len(renewals) == 2:
             audit_export_cancel(actor=auditor, export_id=export.pk)
         renew(*given, **progress)
 
-    monkeypatch.setattr(exports_run, "_renew", cancelled_midway)
+    monkeypatch.setattr(exports_run, "_renew", canceled_midway)
     assert export_next(NEVER)
 
-    assert again(export).state == ExportState.CANCELLED
+    assert again(export).state == ExportState.CANCELED
     assert len(renewals) == 2
     assert files() == []
     with pytest.raises(WrongState, match="cannot become"):

@@ -290,8 +290,8 @@ def test_a_job_that_never_ran_gives_everything_back_and_leaves_no_record(
 ) -> None:
     hold_open(reference="job_1", department="clinical", kind="fine_tune")
     with django_capture_on_commit_callbacks(execute=True):
-        hold_end(reference="job_1", outcome="cancelled")
-        hold_end(reference="job_1", outcome="cancelled")
+        hold_end(reference="job_1", outcome="canceled")
+        hold_end(reference="job_1", outcome="canceled")
     assert counts("gpu_seconds_per_month") == [(0, 0)]
     collect(counters)
     assert not UsageRecord.objects.exists()
@@ -564,14 +564,14 @@ def test_what_a_reservation_took_of_a_month_is_remembered_as_long_as_the_month_c
     assert counts("money_per_month", subject="organization") == [(0, 0)]
 
 
-def test_jobs_that_were_cancelled_say_nothing_of_how_long_the_next_one_takes(
+def test_jobs_that_were_canceled_say_nothing_of_how_long_the_next_one_takes(
     counters: Any, django_capture_on_commit_callbacks: Any
 ) -> None:
     hold_open(reference="job_long", department="clinical", kind="evaluate")
     run_job("job_long", 3000)
     for number in range(REMEMBERED):
         hold_open(reference=f"job_{number}", department="clinical", kind="evaluate")
-        run_job(f"job_{number}", 1, outcome="cancelled")
+        run_job(f"job_{number}", 1, outcome="canceled")
     hold = hold_open(reference="job_next", department="clinical", kind="evaluate")
     assert hold.reserved_device_ms >= 3_000_000
 

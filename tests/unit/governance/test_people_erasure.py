@@ -135,7 +135,7 @@ def test_who_looked_for_them_keeps_the_search_and_not_the_name(
         name = f"filter {AuditFilter.objects.count()}"
         audit_filter_save(actor=actor, name=name, parameters=given)
         audit_export_ask(actor=actor, filters=given)
-        AuditExport.objects.update(state=ExportState.CANCELLED)
+        AuditExport.objects.update(state=ExportState.CANCELED)
     erased(admin, zebedee)
     assert found(CANARIES) == []
     number = f"erased person {zebedee.pk}"

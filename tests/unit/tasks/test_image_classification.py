@@ -22,7 +22,7 @@ from workers.engines.protocol import RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -293,7 +293,7 @@ def tiny(folder: Path) -> Path:
     return save_tiny("ResNetForImageClassification", folder)
 
 
-def test_it_is_cancelled_resumed_served_and_beats_the_baselines(
+def test_it_is_canceled_resumed_served_and_beats_the_baselines(
     digits: tuple[Path, list[dict[str, str]]], tmp_path: Path, progress: Recorder
 ) -> None:
     from tasks.image_classification.baselines import PIXELS
@@ -304,7 +304,7 @@ def test_it_is_cancelled_resumed_served_and_beats_the_baselines(
     train_rows, test_rows = rows[:700], rows[700:]
     base = tiny(tmp_path / "base")
     cut = Recorder(stop_at=24)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(base, media, tmp_path, cut, train_rows, epochs=6)
     assert not (tmp_path / "output").exists()
     result = train(
@@ -401,7 +401,7 @@ def test_images_of_different_sizes_are_measured_by_size(tmp_path: Path) -> None:
     ]
 
 
-def test_a_model_of_timm_is_cancelled_resumed_and_keeps_the_labels_of_its_data(
+def test_a_model_of_timm_is_canceled_resumed_and_keeps_the_labels_of_its_data(
     digits: tuple[Path, list[dict[str, str]]], tmp_path: Path, progress: Recorder
 ) -> None:
     from tests.unit.tasks.tiny_images import save_tiny
@@ -409,7 +409,7 @@ def test_a_model_of_timm_is_cancelled_resumed_and_keeps_the_labels_of_its_data(
     media, rows = digits
     base = save_tiny("timm.mobilenetv3_small_100", tmp_path / "base")
     cut = Recorder(stop_at=9)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(base, media, tmp_path, cut, rows[:120], batch_size=16)
     train(base, media, tmp_path, progress, rows[:120], cut.checkpoints[-1], batch_size=16)
     output = tmp_path / "output"

@@ -30,7 +30,7 @@ from workers.engines.protocol import RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -452,7 +452,7 @@ def train(
 
 
 @pytest.mark.torch
-def test_it_is_cancelled_resumed_and_answers_better_than_the_blind(
+def test_it_is_canceled_resumed_and_answers_better_than_the_blind(
     folder: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     from tasks.image_text_to_text.score import BLIND
@@ -460,7 +460,7 @@ def test_it_is_cancelled_resumed_and_answers_better_than_the_blind(
 
     rows = save_rows(tmp_path / "media", 90)
     cut = Recorder(stop_at=8)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(folder, tmp_path, cut, rows[:60])
     assert not (tmp_path / "output").exists()
     train(folder, tmp_path, progress, rows[:60], cut.checkpoints[-1])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.tasks.test_text_generation import answers, whole_length
 from tests.unit.workers.recording import Recorder
-from workers.trainers.protocol import BadMaterial, Cancelled, TrainingRequest, TrainingResult
+from workers.trainers.protocol import BadMaterial, Canceled, TrainingRequest, TrainingResult
 
 pytestmark = pytest.mark.torch
 
@@ -63,7 +63,7 @@ def test_preferred_answers_win_and_a_run_that_was_cut_delivers_the_same_bytes(
     assert {"loss", "preference_accuracy", "validation_preference_accuracy"} <= curves
     assert not any("/" in name for name in curves)
     cut = Recorder(stop_at=22)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(tiny, tmp_path, cut, "cut")
     train(tiny, tmp_path, Recorder(), "cut", resume_from=cut.checkpoints[-1])
     for name in ("adapter_model.safetensors", "adapter_config.json"):

@@ -16,7 +16,7 @@ from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -101,7 +101,7 @@ def test_a_configuration_becomes_a_model_with_a_tokenizer_of_its_own_and_curves(
     validated = {name for values in curves for name in values if name.startswith("validation")}
     assert validated == {"validation_loss"}
     cut = Recorder(stop_at=25)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(configuration, tmp_path, cut, "cut")
     train(configuration, tmp_path, Recorder(), "cut", resume_from=cut.checkpoints[-1])
     for name in ("model.safetensors", "tokenizer.json", "config.json"):

@@ -25,7 +25,7 @@ from workers.engines.protocol import RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -234,13 +234,13 @@ def test_the_engine_refuses_what_it_cannot_read(engine: Any) -> None:
 
 
 @pytest.mark.torch
-def test_it_is_cancelled_resumed_served_and_measured(
+def test_it_is_canceled_resumed_served_and_measured(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     from workers.trainers.evaluation import evaluate
 
     cut = Recorder(stop_at=10)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(minilm, tmp_path, cut, rows())
     result = train(minilm, tmp_path, progress, rows(), cut.checkpoints[-1])
     assert any("Resuming from checkpoint-" in line for line in progress.lines)

@@ -19,7 +19,7 @@ from workers.engines.protocol import RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -263,13 +263,13 @@ def test_a_classifier_of_several_labels_is_no_reranker(reranker: Path, tmp_path:
 
 
 @pytest.mark.torch
-def test_it_is_cancelled_resumed_served_and_measured(
+def test_it_is_canceled_resumed_served_and_measured(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     from workers.trainers.evaluation import evaluate
 
     cut = Recorder(stop_at=9)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(minilm, tmp_path, cut, rows())
     result = train(minilm, tmp_path, progress, [*rows(), rows()[0]], cut.checkpoints[-1])
     assert any("Resuming from checkpoint-" in line for line in progress.lines)

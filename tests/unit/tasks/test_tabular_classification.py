@@ -28,7 +28,7 @@ from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     EvaluationResult,
     TrainingRequest,
@@ -298,7 +298,7 @@ def test_rows_that_need_too_much_memory_are_neither_trained_on_nor_a_baseline(
 @pytest.mark.torch
 def test_training_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     recorder = Recorder(stop_at=2)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         trained(made_rows(60), tmp_path, "boosting", recorder)
     assert [step for step, _, _ in recorder.points] == [10, 20]
 

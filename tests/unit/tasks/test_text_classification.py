@@ -17,7 +17,7 @@ from tests.unit.workers.recording import Answer, Recorder, asked
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationPlan,
     EvaluationRequest,
     TrainingRequest,
@@ -78,14 +78,14 @@ def train(
     return run(request, progress)
 
 
-def test_it_is_cancelled_resumed_served_and_measured(
+def test_it_is_canceled_resumed_served_and_measured(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     from workers.engines.batch_engine import BatchEngine
     from workers.trainers.evaluation import evaluate
 
     cut = Recorder(stop_at=6)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(minilm, tmp_path, cut, rows())
     result = train(minilm, tmp_path, progress, [*rows(), rows()[0]], cut.checkpoints[-1])
     assert any("Resuming from checkpoint-" in line for line in progress.lines)
@@ -216,16 +216,16 @@ def test_texts_that_are_cut_are_counted_in_a_warning(
 def test_an_answer_that_is_broken_off_is_not_measured(
     minilm: Path, tmp_path: Path, progress: Recorder
 ) -> None:
-    """A batch ends as cancelled while nothing was cancelled, as when a runner closes."""
+    """A batch ends as canceled while nothing was canceled, as when a runner closes."""
     from tasks.text_classification.runner import ClassifierRunner
-    from workers.engines.runner import Cancelled as BatchCancelled
+    from workers.engines.runner import Canceled as BatchCanceled
     from workers.trainers.evaluation import evaluate
 
     train(minilm, tmp_path, progress, rows(), epochs=1)
 
     class Stopping(ClassifierRunner):
         def run(self, batch: Any) -> Any:
-            raise BatchCancelled
+            raise BatchCanceled
 
     here = sys.modules[__name__]
     here.Stopping = Stopping  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from tasks.text_classification import baselines
 from tasks.text_classification.baselines import linear
 from tests.unit.workers.recording import Recorder
 from workers.trainers.classification import majority
-from workers.trainers.protocol import Cancelled
+from workers.trainers.protocol import Canceled
 
 ROWS = [
     {"text": f"{subject} was {word}", "label": label}
@@ -66,8 +66,8 @@ def test_data_beyond_its_limits_gives_no_baseline_and_a_reason(
     assert any("was not trained" in line for line in progress.lines)
 
 
-def test_it_stops_when_the_job_is_cancelled() -> None:
-    with pytest.raises(Cancelled):
+def test_it_stops_when_the_job_is_canceled() -> None:
+    with pytest.raises(Canceled):
         linear(ROWS, ["a text"], Recorder(stop_at=0))
 
 

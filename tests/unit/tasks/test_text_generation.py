@@ -16,7 +16,7 @@ from tests.unit.workers.recording import Answer, Recorder, prompted
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -71,7 +71,7 @@ def test_a_run_that_was_cut_and_resumed_delivers_the_same_bytes(
 ) -> None:
     result = train(tiny, tmp_path, progress, "whole")
     cut = Recorder(stop_at=23)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(tiny, tmp_path, cut, "cut")
     assert not list((tmp_path / "cut").glob("*.safetensors"))
     again = Recorder()

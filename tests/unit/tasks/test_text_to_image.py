@@ -25,11 +25,11 @@ from tests.unit.tasks.repeating import differences
 from tests.unit.tasks.tiny_diffusion import save_pipeline
 from tests.unit.workers.recording import Answer, Recorder, asked, full_training
 from workers.engines.protocol import RequestRefused
-from workers.engines.runner import Cancelled as RequestCancelled
+from workers.engines.runner import Canceled as RequestCanceled
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingResult,
 )
@@ -243,7 +243,7 @@ def test_the_runner_refuses_what_does_not_fit(
 
 
 @pytest.mark.torch
-def test_a_cancelled_request_stops_between_steps(pipeline: Path) -> None:
+def test_a_canceled_request_stops_between_steps(pipeline: Path) -> None:
     import torch
 
     from tasks.text_to_image.runner import TextToImageRunner
@@ -270,7 +270,7 @@ def test_a_cancelled_request_stops_between_steps(pipeline: Path) -> None:
         runner._after_step = cancel_at_the_third  # type: ignore[method-assign]
         one = runner.prepare("a", DrawingInputs(prompt="a bag"), settings).items
         other = runner.prepare("b", DrawingInputs(prompt="a bag"), settings).items
-        with pytest.raises(RequestCancelled):
+        with pytest.raises(RequestCanceled):
             runner.run(runner.collate(one))
         assert steps == [0, 1, 2]
         steps.clear()
@@ -383,7 +383,7 @@ def weights(folder: Path) -> str:
 
 
 @pytest.mark.torch
-def test_it_is_cancelled_and_resumed_to_the_same_weights_and_measured(
+def test_it_is_canceled_and_resumed_to_the_same_weights_and_measured(
     pipeline: Path, tmp_path: Path, progress: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.text_to_image import fine_tune
@@ -400,7 +400,7 @@ def test_it_is_cancelled_and_resumed_to_the_same_weights_and_measured(
         cut.checkpoints.append(folder),
         setattr(cut, "stop_at", 0),
     )
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(pipeline, tmp_path, cut, file)
     assert [each.name for each in cut.checkpoints] == ["checkpoint-4"]
     result = train(pipeline, tmp_path, progress, file, cut.checkpoints[0])

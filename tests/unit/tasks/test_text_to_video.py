@@ -141,7 +141,7 @@ def test_a_prompt_becomes_an_animated_webp_and_a_seed_makes_it_again(engine: Any
 
 
 @pytest.mark.torch
-def test_a_cancelled_video_ends_after_its_step_and_is_not_decoded(
+def test_a_canceled_video_ends_after_its_step_and_is_not_decoded(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner = engine._runner
@@ -163,7 +163,7 @@ def test_a_cancelled_video_ends_after_its_step_and_is_not_decoded(
     monkeypatch.setattr(runner._pipe.vae, "decode", record)
     answer = Answer()
     engine.submit(asked(TASK.name, "r", {"prompt": "a shirt", **SMALL}, {"steps": 5}), answer)
-    assert (answer.done().finish_reason, done) == ("cancelled", [0, 1])
+    assert (answer.done().finish_reason, done) == ("canceled", [0, 1])
     monkeypatch.undo()
     # The engine goes on with the next request.
     assert video(engine).content_type == "image/webp"

@@ -26,7 +26,7 @@ from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     EvaluationResult,
     TrainingRequest,
@@ -395,8 +395,8 @@ def test_series_that_are_constant_or_too_short_are_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.torch
-def test_a_cancelled_training_stops(tmp_path: Path) -> None:
+def test_a_canceled_training_stops(tmp_path: Path) -> None:
     recorder = Recorder(stop_at=0)
     base = save_tiny("TimesFmModelForPrediction", tmp_path / "base")
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         trained(base, [row(CYCLE)], tmp_path, recorder, steps=8)

@@ -29,7 +29,7 @@ from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
 )
@@ -297,11 +297,11 @@ def test_training_learns_motion_and_measuring_names_what_sees_none(tmp_path: Pat
 
 
 @pytest.mark.torch
-def test_a_cancelled_training_stops(tmp_path: Path) -> None:
+def test_a_canceled_training_stops(tmp_path: Path) -> None:
     from tasks.video_classification.fine_tune import train
 
     request = training(tmp_path, rows_of(tmp_path / "media", 30, 1), epochs=1)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(request, Recorder(stop_at=0))
 
 

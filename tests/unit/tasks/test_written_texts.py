@@ -24,7 +24,7 @@ from workers.engines.protocol import RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -289,13 +289,13 @@ def train(
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_cancelled_resumed_served_and_measured(
+def test_it_is_canceled_resumed_served_and_measured(
     name: str, writer: Path, tmp_path: Path, progress: Recorder
 ) -> None:
     from workers.trainers.evaluation import evaluate
 
     cut = Recorder(stop_at=9)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(name, writer, tmp_path, cut, rows(name))
     content = [*rows(name), rows(name)[0]]
     result = train(name, writer, tmp_path, progress, content, cut.checkpoints[-1])

@@ -28,7 +28,7 @@ from workers.engines.protocol import EngineRequest, RequestRefused
 from workers.run.execution import evaluation_plan
 from workers.trainers.protocol import (
     BadMaterial,
-    Cancelled,
+    Canceled,
     EvaluationRequest,
     TrainingRequest,
     TrainingResult,
@@ -374,7 +374,7 @@ def train(
 
 @pytest.mark.torch
 @pytest.mark.parametrize("architecture", TASK.architectures)
-def test_it_is_cancelled_resumed_and_finds_captions(
+def test_it_is_canceled_resumed_and_finds_captions(
     architecture: str, tmp_path: Path, progress: Recorder
 ) -> None:
     from tasks.zero_shot_image_classification.score import CHANCE, MEANS
@@ -383,7 +383,7 @@ def test_it_is_cancelled_resumed_and_finds_captions(
     base = save_tiny_clip(tmp_path / "base", architecture)
     rows = save_colors(tmp_path / "media", 90, COLORS)
     cut = Recorder(stop_at=6)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(base, tmp_path, cut, rows[:60])
     assert not (tmp_path / "output").exists()
     result = train(base, tmp_path, progress, rows[:60], cut.checkpoints[-1])

@@ -20,7 +20,7 @@ class Panic(BaseException):
 
 
 class EchoEngine:
-    """Answers at once, word by word. A prompt that ends on `wait` ends only when cancelled, one of
+    """Answers at once, word by word. A prompt that ends on `wait` ends only when canceled, one of
     `prepare` is not yet known to the engine when the cancel comes; `panic` and `exit` raise.
     """
 
@@ -72,7 +72,7 @@ class EchoEngine:
     def cancel(self, request_id: str) -> None:
         sink = self.waiting.pop(request_id, None)
         if sink is not None:
-            sink(Done("cancelled", 1, 0))
+            sink(Done("canceled", 1, 0))
 
     def close(self) -> None:
         OPEN.remove(self)

@@ -129,13 +129,13 @@ def test_a_running_controller_takes_jobs_back_and_seals_the_log(
     try:
         for _ in range(200):
             job.refresh_from_db()
-            if job.state == JobState.CANCELLED and AuditCheckpoint.objects.exists():
+            if job.state == JobState.CANCELED and AuditCheckpoint.objects.exists():
                 break
             wake_controller()
             pause.wait(0.05)
     finally:
         running.close()
-    assert job.state == JobState.CANCELLED
+    assert job.state == JobState.CANCELED
     assert AuditCheckpoint.objects.exists()
 
 

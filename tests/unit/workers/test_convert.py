@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.workers.recording import Recorder
 from workers.trainers.convert import convert, safetensors_summary
-from workers.trainers.protocol import BadMaterial, Cancelled
+from workers.trainers.protocol import BadMaterial, Canceled
 
 ARCHITECTURES = ("BertModel", "LlamaForCausalLM")
 ROOT = Path(__file__).resolve().parents[3]
@@ -109,5 +109,5 @@ def test_a_broken_gguf_is_refused(tmp_path: Path) -> None:
 
 
 def test_it_stops_when_it_is_asked_to(minilm: Path, tmp_path: Path) -> None:
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         convert(minilm, tmp_path / "output", ARCHITECTURES, Recorder(stop_at=0))

@@ -88,7 +88,7 @@ def test_code_that_ends_or_hangs_its_process_fails_its_own_requests_alone(
     assert groups.assay.fault == ""
     assert ask(groups.assay, "two words", f"{action}-2").done().completion_tokens == 2
     groups.assay.cancel(action)
-    assert running.done().finish_reason == "cancelled"
+    assert running.done().finish_reason == "canceled"
     groups.again()
     assert ask(groups.theirs, "one").done().completion_tokens == 1
 

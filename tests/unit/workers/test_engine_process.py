@@ -219,14 +219,14 @@ def test_the_process_runs_where_the_kernel_has_no_landlock(
     fresh.engine.close()
 
 
-def test_a_cancelled_request_ends(engines: Engines) -> None:
+def test_a_canceled_request_ends(engines: Engines) -> None:
     answer = engines.begun("one wait")
     engines.engine.cancel("r1")
-    assert answer.done().finish_reason == "cancelled"
+    assert answer.done().finish_reason == "canceled"
     engines.engine.cancel("unknown")
 
 
-def test_a_prompt_that_takes_long_delays_no_other_and_can_be_cancelled(engines: Engines) -> None:
+def test_a_prompt_that_takes_long_delays_no_other_and_can_be_canceled(engines: Engines) -> None:
     slow = engines.submit("slow", "slow")
     queued = [engines.submit("slow", f"slow{number}") for number in range(15)]
     late = engines.submit("one two", "late")
@@ -239,7 +239,7 @@ def test_a_prompt_that_takes_long_delays_no_other_and_can_be_cancelled(engines: 
     assert slow.end is None
     (engines.folder / "go").touch()
     assert [each.done().finish_reason for each in (slow, *queued)] == ["stop"] * 16
-    assert late.done().finish_reason == "cancelled"
+    assert late.done().finish_reason == "canceled"
     assert late.deltas == []
 
 
@@ -266,7 +266,7 @@ def test_an_answer_that_is_not_valid_fails_alone(engines: Engines, answer: str) 
     assert engines.failed(engines.submit(answer)).status == 500
     assert other.end is None
     engines.engine.cancel("other")
-    assert other.done().finish_reason == "cancelled"
+    assert other.done().finish_reason == "canceled"
 
 
 def test_a_request_that_is_too_large_is_refused_and_others_go_on(

@@ -137,11 +137,11 @@ def test_too_many_waiting_requests_are_refused_with_429(engine: Any) -> None:
     assert all(answer.done() for answer in [first, *waiting])
 
 
-def test_a_cancelled_request_leaves_at_the_next_step(engine: Any) -> None:
+def test_a_canceled_request_leaves_at_the_next_step(engine: Any) -> None:
     answer = Answer(on_delta=lambda: engine.cancel("r"))
     engine.submit(prompted("r", {"prompt": "a b c"}, {"max_tokens": 200, "seed": 1}), answer)
     done = answer.done()
-    assert done.finish_reason == "cancelled"
+    assert done.finish_reason == "canceled"
     assert done.completion_tokens < 10
     engine.cancel("r")
     assert ask(engine, ["again"], max_tokens=2)[0].done()

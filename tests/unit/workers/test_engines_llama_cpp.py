@@ -155,11 +155,11 @@ def test_what_llama_cpp_cannot_do_is_refused(
         llama.add_adapter("a", Path())
 
 
-def test_a_cancelled_answer_ends_and_the_next_one_runs(llama: Any) -> None:
+def test_a_canceled_answer_ends_and_the_next_one_runs(llama: Any) -> None:
     answer = Answer(lambda: llama.cancel("long"))
     llama.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 200, "seed": 1}), answer)
     done = answer.done()
-    assert done.finish_reason == "cancelled"
+    assert done.finish_reason == "canceled"
     assert done.completion_tokens < 200
     (after,) = ask(llama, ["Once"], max_tokens=2)
     assert after.done().completion_tokens == 2

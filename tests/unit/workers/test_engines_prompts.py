@@ -14,7 +14,7 @@ from registry.catalog.generation import GenerationInputs
 from registry.sandbox.source import Ended
 from tests.unit.workers.recording import Answer, ask, prompted
 from workers.engines.bounded import Limits, prompt_source
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import RequestRefused
 from workers.wire import Done, Failed
 
@@ -138,7 +138,7 @@ def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
     ended = threading.Event()
 
     def loop() -> None:
-        with pytest.raises(PromptCancelled):
+        with pytest.raises(PromptCanceled):
             ours.encode("loops", conversation(says("loop")))
         ended.set()
 
@@ -249,7 +249,7 @@ def test_an_engine_answers_others_while_a_template_loops_and_ends_it_with_the_re
             pass
         assert ask(engine, ["neighbor"], max_tokens=2)[0].done().completion_tokens == 2
         engine.cancel("loops")
-        assert stuck.done() == Done("cancelled", 0, 0)
+        assert stuck.done() == Done("canceled", 0, 0)
         thread.join()
     finally:
         engine.close()

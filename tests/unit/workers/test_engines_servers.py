@@ -212,12 +212,12 @@ def test_an_answer_of_which_an_event_was_lost_is_not_reported_as_complete(
     assert (end.code, end.status) == ("engine_error", 500)
 
 
-def test_a_cancelled_answer_ends_at_the_next_event(tiny: Path, tmp_path: Path) -> None:
-    cancelled = threading.Event()
+def test_a_canceled_answer_ends_at_the_next_event(tiny: Path, tmp_path: Path) -> None:
+    canceled = threading.Event()
 
     def write(send: Callable[[dict[str, Any]], None]) -> None:
         send(token())
-        assert cancelled.wait(60)
+        assert canceled.wait(60)
         send(token(made=2))
         send(over("eos", 3))
 
@@ -225,14 +225,14 @@ def test_a_cancelled_answer_ends_at_the_next_event(tiny: Path, tmp_path: Path) -
 
         def cancel() -> None:
             engine.cancel("r")
-            cancelled.set()
+            canceled.set()
 
         engine._drop = lambda leaves: None  # as if the stream's end did not reach the server
         answer = Answer(cancel)
         engine.submit(prompted("r", {"prompt": "Hi"}, {"max_tokens": 4}), answer)
         end = answer.wait()
     assert isinstance(end, Done)
-    assert (end.finish_reason, end.completion_tokens) == ("cancelled", 1)
+    assert (end.finish_reason, end.completion_tokens) == ("canceled", 1)
 
 
 def test_a_stream_that_was_closed_before_it_connected_sends_no_request(

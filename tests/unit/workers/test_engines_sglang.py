@@ -130,13 +130,13 @@ def test_a_load_that_the_server_refuses_can_be_tried_again(
     sglang.add_adapter("other", folder)
 
 
-def test_a_cancelled_answer_closes_its_stream_and_an_unloaded_adapter_ends_its_requests(
+def test_a_canceled_answer_closes_its_stream_and_an_unloaded_adapter_ends_its_requests(
     sglang: Any, load: Callable[..., None]
 ) -> None:
     load("a")
     answer = Answer(lambda: sglang.cancel("long"))
     sglang.submit(prompted("long", {"prompt": "Once"}, {"max_tokens": 200}), answer)
-    assert answer.done().finish_reason == "cancelled"
+    assert answer.done().finish_reason == "canceled"
     assert 0 < answer.done().completion_tokens < 200
     until = time.monotonic() + 10
     while "aborted" not in sglang._server.log:

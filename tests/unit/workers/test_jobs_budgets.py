@@ -63,7 +63,7 @@ def agree(redis: Redis) -> None:
     assert quotas_reconcile(repair=False).drifts == []
 
 
-def test_a_job_that_is_cancelled_before_it_runs_gives_everything_back(
+def test_a_job_that_is_canceled_before_it_runs_gives_everything_back(
     redis: Redis, commits: Any
 ) -> None:
     job = queued()

@@ -114,7 +114,7 @@ def test_a_job_that_failed_stops_its_chain(state: JobState) -> None:
     assert ChainLink.objects.filter(reason=f"{first.title} ended as {state}.").count() == 2
 
 
-def test_a_cancelled_job_stops_its_chain() -> None:
+def test_a_canceled_job_stops_its_chain() -> None:
     first = chained(Step(held_out()))
     job_cancel(actor=company.developer(), job_id=first.pk)
     chains_advance()

@@ -15,7 +15,7 @@ from workers.control.jobs import LeaseLost, Report
 from workers.jobs import leases
 from workers.jobs.leases import (
     backoff_s,
-    job_cancelled,
+    job_canceled,
     job_claim,
     job_deliver,
     job_fail,
@@ -96,7 +96,7 @@ def test_an_expired_lease_is_taken_over_and_the_old_fence_writes_nothing(job: Jo
         lambda: job_report(old, reports=[Report(message="late")]),
         lambda: job_deliver(old, MEASURED),
         lambda: job_fail(old, "late", retry=True),
-        lambda: job_cancelled(old),
+        lambda: job_canceled(old),
     )
     for write in writes:
         with pytest.raises(LeaseLost, match="no longer held by w1"):
@@ -170,9 +170,9 @@ def test_a_result_delivered_after_a_cancel_is_not_registered(job: Job) -> None:
     Job.objects.filter(pk=job.pk).update(cancel_requested=True)
     assert job_heartbeat(claim).cancel_requested
     assert job_report(claim, reports=[]).cancel_requested
-    assert job_deliver(claim, MEASURED) == JobState.CANCELLED
+    assert job_deliver(claim, MEASURED) == JobState.CANCELED
     job.refresh_from_db()
-    assert (job.state, job.result) == ("cancelled", None)
+    assert (job.state, job.result) == ("canceled", None)
 
 
 def test_a_delivered_result_waits_for_the_control_plane(job: Job) -> None:

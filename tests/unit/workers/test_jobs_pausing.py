@@ -148,8 +148,8 @@ def test_a_cancel_ends_a_job_that_is_being_paused_and_one_that_is_paused() -> No
     claim = claimed(stopping)
     job_pause(actor=dev, job_id=stopping.pk)
     job_cancel(actor=dev, job_id=stopping.pk)
-    assert job_paused(claim) == JobState.CANCELLED
-    assert job_cancel(actor=dev, job_id=paused().pk).state == JobState.CANCELLED
+    assert job_paused(claim) == JobState.CANCELED
+    assert job_cancel(actor=dev, job_id=paused().pk).state == JobState.CANCELED
 
 
 def test_only_jobs_in_line_or_at_work_are_paused_and_only_paused_ones_resumed() -> None:
@@ -165,12 +165,12 @@ def test_only_jobs_in_line_or_at_work_are_paused_and_only_paused_ones_resumed() 
     with pytest.raises(WrongState, match="is paused; it cannot be paused"):
         job_pause(actor=dev, job_id=job.pk)
     job_cancel(actor=dev, job_id=job.pk)
-    with pytest.raises(WrongState, match="is cancelled; it cannot be paused"):
+    with pytest.raises(WrongState, match="is canceled; it cannot be paused"):
         job_pause(actor=dev, job_id=job.pk)
     ending = queued()
     claimed(ending)
     job_cancel(actor=dev, job_id=ending.pk)
-    with pytest.raises(WrongState, match="is being cancelled"):
+    with pytest.raises(WrongState, match="is being canceled"):
         job_pause(actor=dev, job_id=ending.pk)
 
 

@@ -221,7 +221,7 @@ def test_a_pickle_is_rejected_at_once_and_makes_no_job() -> None:
     assert not Job.objects.exists()
 
 
-def test_a_delivery_whose_job_is_cancelled_is_rejected_with_the_reason() -> None:
+def test_a_delivery_whose_job_is_canceled_is_rejected_with_the_reason() -> None:
     header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
     weights = len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
     files = [Upload("model.safetensors", weights), Upload("config.json", b'{"model_type": "bert"}')]
@@ -234,7 +234,7 @@ def test_a_delivery_whose_job_is_cancelled_is_rejected_with_the_reason() -> None
     )
     assert job is not None, intake.reason
     assert (intake.state, intake.job_id) == (IntakeState.CHECKING, job.pk)
-    Job.objects.filter(pk=job.pk).update(state="cancelled")
+    Job.objects.filter(pk=job.pk).update(state="canceled")
     job_sweep()
     intake.refresh_from_db()
-    assert (intake.state, intake.reason) == ("rejected", "The job that checks it is cancelled.")
+    assert (intake.state, intake.reason) == ("rejected", "The job that checks it is canceled.")

@@ -92,17 +92,17 @@ def test_a_viewer_starts_no_job_and_another_department_does_not_learn_of_it() ->
         job_cancel(actor=stranger, job_id=job.pk)
 
 
-def test_cancelling_a_queued_job_ends_it_and_a_running_one_is_asked_to_stop() -> None:
+def test_canceling_a_queued_job_ends_it_and_a_running_one_is_asked_to_stop() -> None:
     running = queued()
     claim = claimed(running)
     waiting = queued()
     dev = company.developer()
-    assert job_cancel(actor=dev, job_id=waiting.pk).state == JobState.CANCELLED
+    assert job_cancel(actor=dev, job_id=waiting.pk).state == JobState.CANCELED
     assert job_claim(job_id=waiting.pk, worker="w1") is None
     asked = job_cancel(actor=dev, job_id=running.pk)
     assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
-    assert job_deliver(claim, {}) == JobState.CANCELLED
-    with pytest.raises(WrongState, match="is cancelled; it cannot be cancelled"):
+    assert job_deliver(claim, {}) == JobState.CANCELED
+    with pytest.raises(WrongState, match="is canceled; it cannot be canceled"):
         job_cancel(actor=dev, job_id=running.pk)
 
 
@@ -183,14 +183,14 @@ def test_a_dead_workers_job_is_queued_again_and_buried_after_three_attempts() ->
     assert (buried.actor_name, buried.outcome) == ("controller", "failed")
 
 
-def test_a_dead_workers_job_that_was_to_stop_is_cancelled() -> None:
+def test_a_dead_workers_job_that_was_to_stop_is_canceled() -> None:
     job = queued()
     claimed(job)
     job_cancel(actor=company.developer(), job_id=job.pk)
     expire(job)
     job_sweep()
     job.refresh_from_db()
-    assert job.state == JobState.CANCELLED
+    assert job.state == JobState.CANCELED
 
 
 def delivered_evaluation(**changes: Any) -> Job:

@@ -50,7 +50,7 @@ def test_a_job_moves_only_along_the_table(before: JobState, after: JobState) -> 
 
 
 def test_a_job_that_is_over_stays_over_and_has_its_end_noted() -> None:
-    assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.DEAD} == TERMINAL
+    assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.DEAD} == TERMINAL
     job = job_move(job_id=a_job(JobState.RUNNING).pk, to=JobState.DEAD, actor=ACTOR)
     assert job.finished_at is not None
     assert job.lease_until is None

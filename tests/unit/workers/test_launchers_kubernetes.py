@@ -111,7 +111,7 @@ def end_of(starts: KubernetesLauncher, handle: str) -> Ended:
     return found[0]
 
 
-def test_a_cancelled_run_is_over_once_its_process_is(root: Path, cluster: Cluster) -> None:
+def test_a_canceled_run_is_over_once_its_process_is(root: Path, cluster: Cluster) -> None:
     starts = launcher(root, cluster)
     folder = working(root)
     handle = starts.submit(folder, Resources())
@@ -196,7 +196,7 @@ def test_a_conflict_is_tried_again_and_is_not_taken_for_an_object_that_exists(
     assert (starts.poll(handle), starts.works(handle)) == (None, True)
 
 
-def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in_the_cluster(
+def test_a_job_that_was_canceled_before_its_submission_was_answered_is_ended_in_the_cluster(
     root: Path, cluster: Cluster
 ) -> None:
     starts = launcher(root, cluster)

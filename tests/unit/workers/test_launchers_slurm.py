@@ -158,7 +158,7 @@ def test_a_run_works_once_slurm_has_found_machines(slurm: Path, tmp_path: Path) 
         assert launcher.works(handle) is works
 
 
-def test_runs_of_earlier_attempts_are_cancelled_before_the_next_one(
+def test_runs_of_earlier_attempts_are_canceled_before_the_next_one(
     slurm: Path, tmp_path: Path
 ) -> None:
     listed = tmp_path / "listed"
@@ -166,9 +166,9 @@ def test_runs_of_earlier_attempts_are_cancelled_before_the_next_one(
     lines = [f"{5 + i}|{tmp_path}/{each}/slurm.sh\n" for i, each in enumerate(folders)]
     listed.write_text("".join([*lines, "10|/bin/bash\n", "11|(null)\n"]))
     command(slurm, "squeue", f"cat {listed}")
-    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled; : > {listed}')
+    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/canceled; : > {listed}')
     SlurmLauncher(SETTINGS).end_earlier(tmp_path / "job" / "3")
-    assert (tmp_path / "cancelled").read_text() == "5\n"
+    assert (tmp_path / "canceled").read_text() == "5\n"
 
 
 def test_a_job_whose_submission_was_not_answered_is_not_submitted_twice(
@@ -196,7 +196,7 @@ class Held(Recorder):
         return self.heartbeat(claim)
 
 
-def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in_slurm(
+def test_a_job_that_was_canceled_before_its_submission_was_answered_is_ended_in_slurm(
     slurm: Path, tmp_path: Path
 ) -> None:
     work, job = tmp_path / "work", str(uuid.uuid4())
@@ -205,20 +205,20 @@ def test_a_job_that_was_cancelled_before_its_submission_was_answered_is_ended_in
     # The job is there, and the answer is lost.
     command(slurm, "sbatch", f'echo "5|$2" > {tmp_path}/listed; exit 1')
     command(slurm, "squeue", f"cat {tmp_path}/listed")
-    command(slurm, "scancel", f'[ "$1" = 5 ] || exit 1; echo "$@" >> {tmp_path}/cancelled')
+    command(slurm, "scancel", f'[ "$1" = 5 ] || exit 1; echo "$@" >> {tmp_path}/canceled')
     launcher = SlurmLauncher(SETTINGS)
     with pytest.raises(Unavailable):
         launcher.submit(lost, Resources())
     submitted = (tmp_path / "listed").read_text()
     with (tmp_path / "listed").open("w") as listed:
-        listed.write(f"4|{work}/{uuid.uuid4()}/1/slurm.sh\n")  # It cannot be cancelled.
+        listed.write(f"4|{work}/{uuid.uuid4()}/1/slurm.sh\n")  # It cannot be canceled.
         listed.write(submitted)
         listed.write(f"6|{work}/{job}/2/slurm.sh\n")  # A worker holds it.
         listed.write(f"7|/elsewhere/work/{job}/1/slurm.sh\n")  # Of another installation.
         listed.write(f"8|{work}/by-hand/slurm.sh\n")
         listed.write(f"9|{work}/gpu-2/{job}/1/slurm.sh\n")  # Of a node.
     Supervisor(Held(), Folders(tmp_path), launcher).end_lost(work)
-    assert (tmp_path / "cancelled").read_text() == "5\n"
+    assert (tmp_path / "canceled").read_text() == "5\n"
 
 
 def test_a_node_has_a_folder_of_runs_of_its_own(settings: Any, tmp_path: Path) -> None:
@@ -237,15 +237,15 @@ def test_a_requeued_job_has_stopped_once_its_processes_have_ended(
     slurm: Path, tmp_path: Path
 ) -> None:
     command(slurm, "sbatch", "echo 7")
-    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    command(slurm, "scancel", f'echo "$@" >> {tmp_path}/canceled')
     launcher = SlurmLauncher(SETTINGS)
     handle = launcher.submit(tmp_path, Resources())
     command(slurm, "scontrol", "echo 'JobId=7 JobState=COMPLETING Restarts=1 ExitCode=0:0'")
     assert launcher.poll(handle) is None
-    assert not (tmp_path / "cancelled").exists()
+    assert not (tmp_path / "canceled").exists()
     command(slurm, "scontrol", "echo 'JobId=7 JobState=PENDING Restarts=1 ExitCode=0:0'")
     assert launcher.poll(handle) == Ended(STOPPED, sentence="Slurm requeued the run.")
-    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert (tmp_path / "canceled").read_text() == "7\n"
 
 
 LIMIT = "The run reached its time limit of 1-00:10:00 in Slurm."

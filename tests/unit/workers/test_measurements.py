@@ -55,7 +55,7 @@ def test_jobs_are_counted_by_kind_and_state_with_ages_and_durations() -> None:
             started_at=now - timedelta(minutes=5),
             finished_at=now - timedelta(minutes=5 - minutes),
         )
-    job("evaluate", JobState.CANCELLED, finished_at=now)
+    job("evaluate", JobState.CANCELED, finished_at=now)
     job("evaluate", JobState.FAILED, started_at=now - 2 * hour, finished_at=now - 2 * hour)
     jobs_measure()
     jobs_measure()
@@ -68,10 +68,10 @@ def test_jobs_are_counted_by_kind_and_state_with_ages_and_durations() -> None:
     assert waiting["evaluate", "queued"]["since"] == (now - 2 * hour).timestamp()
     assert waiting["fine_tune", "running"]["since"] == (now - hour).timestamp()
     ended = {(row["kind"], row["state"]): row for row in figures["ended"]}
-    assert ended.keys() == {("evaluate", "succeeded"), ("evaluate", "cancelled")}
+    assert ended.keys() == {("evaluate", "succeeded"), ("evaluate", "canceled")}
     assert ended["evaluate", "succeeded"]["run_s"] == pytest.approx([120, 174])
     assert ended["evaluate", "succeeded"]["wait_s"] == pytest.approx([300, 300])
-    assert ended["evaluate", "cancelled"]["run_s"] is None
+    assert ended["evaluate", "canceled"]["run_s"] is None
 
 
 def test_the_store_is_counted_and_a_store_that_is_away_keeps_its_figures(

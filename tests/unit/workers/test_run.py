@@ -229,8 +229,8 @@ class Recorder:
         self.causes.append(cause)
         self.printed.append(lines)
 
-    def cancelled(self, claim: Claim) -> None:
-        self.told.append(("cancelled",))
+    def canceled(self, claim: Claim) -> None:
+        self.told.append(("canceled",))
 
     def paused(self, claim: Claim) -> None:
         self.told.append(("paused",))
@@ -483,7 +483,7 @@ def test_a_cancel_sends_sigterm_and_kills_a_run_that_does_not_stop(
     tmp_path: Path, program: str
 ) -> None:
     control = supervised(tmp_path, program, cancel=True, stop_s=0.5)
-    assert control.told == [("cancelled",)]
+    assert control.told == [("canceled",)]
 
 
 CHECKPOINTS = f"""
@@ -513,7 +513,7 @@ def test_a_pause_is_confirmed_after_the_checkpoint_was_recorded(
 
 def test_a_run_is_told_to_end_until_the_launcher_answers(tmp_path: Path) -> None:
     control = supervised(tmp_path, IGNORES, cancel=True, stop_s=0.5, away=3)
-    assert control.told == [("cancelled",)]
+    assert control.told == [("canceled",)]
 
 
 def test_a_run_starts_once_its_launcher_answers(tmp_path: Path) -> None:
@@ -548,11 +548,11 @@ time.sleep(60)
 """
 
 
-def test_several_processes_that_end_without_a_result_on_a_cancel_are_cancelled(
+def test_several_processes_that_end_without_a_result_on_a_cancel_are_canceled(
     tmp_path: Path,
 ) -> None:
     control = supervised(tmp_path, SEVERAL, cancel=True, devices=2)
-    assert control.told == [("cancelled",)]
+    assert control.told == [("canceled",)]
 
 
 def test_several_processes_that_end_without_a_result_were_stopped(tmp_path: Path) -> None:

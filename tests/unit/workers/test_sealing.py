@@ -331,11 +331,11 @@ def test_a_worker_that_lost_replies_may_say_that_it_failed() -> None:
 def test_only_a_gateway_cancels() -> None:
     wire = Wire()
     notice = wire.key.cancel_message("req_1")
-    assert wire.worker.cancelled(notice) == "req_1"
+    assert wire.worker.canceled(notice) == "req_1"
     forged = ("req_1", "req_1:" + "0" * 64, notice.replace("req_1", "req_2"), "", ":", "req_1:é")
     for message in forged:
         with pytest.raises(Forged):
-            wire.worker.cancelled(message)
+            wire.worker.canceled(message)
 
 
 def test_no_seals_without_a_wire_key() -> None:
@@ -388,8 +388,8 @@ def test_a_node_cannot_make_requests_or_cancellations_for_others() -> None:
         with pytest.raises((Forged, NotAddressed)):
             victim.open(travelled(forged))
         with pytest.raises(Forged):
-            victim.cancelled(node.cancel_message("req_1"))
-    assert worker_seals(A).cancelled(key.of(A).cancel_message("req_1")) == "req_1"
+            victim.canceled(node.cancel_message("req_1"))
+    assert worker_seals(A).canceled(key.of(A).cancel_message("req_1")) == "req_1"
 
 
 def test_secrets_of_nodes_differ_from_each_other_and_with_each_enrollment() -> None:

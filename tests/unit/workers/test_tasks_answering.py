@@ -150,7 +150,7 @@ def test_a_cancel_ends_a_running_request_and_overtakes_a_queued_one(
         answerer.cancel("r2")
         answerer.answer(*wire.open(request_for(plan(), request_id="r2")))
     ends = [event for event in wire.read(redis) if isinstance(event, Done)]
-    assert [end.finish_reason for end in ends] == ["cancelled", "cancelled"]
+    assert [end.finish_reason for end in ends] == ["canceled", "canceled"]
 
 
 def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
@@ -169,7 +169,7 @@ def test_a_cancel_is_heard_that_comes_before_the_engine_knows_the_request(
         assert not running.is_alive()
     (end,) = told(wire.read(redis))
     assert isinstance(end, Done)
-    assert end.finish_reason == "cancelled"
+    assert end.finish_reason == "canceled"
 
 
 @pytest.mark.parametrize(("prompt", "raised"), [("panic", False), ("exit", True)])
@@ -188,14 +188,14 @@ def test_whatever_an_engine_raises_the_request_has_an_end(
     assert (end.code, end.status) == ("engine_error", 500)
 
 
-def test_a_request_over_its_deadline_is_cancelled_in_the_engine(
+def test_a_request_over_its_deadline_is_canceled_in_the_engine(
     redis: Redis, host: EngineHost
 ) -> None:
     host.load(plan())
     request = request_for(plan(), "wait", deadline=time.time() + 0.05)
     (done,) = events_of(redis, host, request)
     assert isinstance(done, Done)
-    assert done.finish_reason == "cancelled"
+    assert done.finish_reason == "canceled"
     assert 10 <= done.device_ms <= 5000
 
 
@@ -220,7 +220,7 @@ def test_an_engine_that_cannot_cancel_keeps_no_other_request_past_its_deadline(
     first, second = sorted(told(wire.read(redis)), key=lambda end: isinstance(end, Failed))
     assert isinstance(first, Done)
     assert isinstance(second, Failed)
-    assert (first.finish_reason, second.code) == ("cancelled", "timeout")
+    assert (first.finish_reason, second.code) == ("canceled", "timeout")
 
 
 def test_a_request_waits_for_a_place_while_too_many_run(redis: Redis, host: EngineHost) -> None:

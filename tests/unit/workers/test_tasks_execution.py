@@ -163,7 +163,7 @@ def test_data_that_was_changed_in_the_store_fails_the_job_for_good(tmp_path: Pat
     assert "data.jsonl has SHA-256" in job.error
 
 
-def test_a_run_that_is_asked_to_stop_is_cancelled(tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_is_canceled(tmp_path: Path) -> None:
     job = queued(tmp_path)
     claim = job_claim(job_id=job.pk, worker="w1")
     assert claim is not None
@@ -171,4 +171,4 @@ def test_a_run_that_is_asked_to_stop_is_cancelled(tmp_path: Path) -> None:
     order = order_make(claim)
     supervisor().run(claim, order)
     job.refresh_from_db()
-    assert (job.state, job.result) == (JobState.CANCELLED, None)
+    assert (job.state, job.result) == (JobState.CANCELED, None)

@@ -81,7 +81,7 @@ def test_a_run_that_is_paused_and_preempted_ends_in_the_same_bytes(
     monkeypatch.setattr(lease, "RENEW_S", 0.1)
     dev = company.developer()
     first = queued(tmp_path)
-    Job.objects.filter(pk=first.pk).update(state=JobState.CANCELLED)
+    Job.objects.filter(pk=first.pk).update(state=JobState.CANCELED)
     changes = {"hyperparameters": {"epochs": EPOCHS}}
     whole = attempt(job_clone(actor=dev, job_id=first.pk, changes=changes))
     assert whole.state == JobState.FINISHING, whole.error

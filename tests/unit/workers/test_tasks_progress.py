@@ -87,10 +87,10 @@ def test_a_warning_is_an_event_that_says_so(claim: Claim) -> None:
 
 def test_a_cancel_reaches_the_run_with_its_next_report(claim: Claim) -> None:
     with HeldLease(claim, DirectJobs()) as progress:
-        assert (progress.lost, progress.cancelled) == (False, False)
+        assert (progress.lost, progress.canceled) == (False, False)
         Job.objects.filter(pk=claim.job_id).update(cancel_requested=True)
         progress.flush()
-        assert (progress.cancelled, progress.lost) == (True, False)
+        assert (progress.canceled, progress.lost) == (True, False)
 
 
 def test_a_run_whose_lease_was_taken_stops_and_delivers_nothing(claim: Claim) -> None:
@@ -138,7 +138,7 @@ def test_the_lease_is_renewed_while_the_run_works(claim: Claim, settings: Any) -
     with HeldLease(replace(claim, lease_s=0.3), DirectJobs()) as progress:
         seen = {job_of(claim).lease_until}
         until(lambda: len(seen.union({job_of(claim).lease_until})) > 1)
-        assert (progress.lost, progress.cancelled) == (False, False)
+        assert (progress.lost, progress.canceled) == (False, False)
 
 
 def test_a_run_that_cannot_renew_its_lease_stops_before_the_lease_ends(
@@ -154,5 +154,5 @@ def test_a_run_that_cannot_renew_its_lease_stops_before_the_lease_ends(
         finally:
             with connection.cursor() as cursor:
                 cursor.execute("ALTER TABLE workers_job_away RENAME TO workers_job")
-    assert (progress.lost, progress.cancelled) == (True, False)
+    assert (progress.lost, progress.canceled) == (True, False)
     assert job_of(claim).state == JobState.RUNNING

@@ -129,7 +129,7 @@ def test_a_request_that_is_refused_before_its_engine_ends_its_wait(
 ) -> None:
     work = tracing.begin_work(request())
     assert work is not None
-    work.end(Done("cancelled", 0, 0))
+    work.end(Done("canceled", 0, 0))
     tracing._provider.force_flush()
     (queue,) = spans.get_finished_spans()
     assert queue.name == "receive deployment.7"

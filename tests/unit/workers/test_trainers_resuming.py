@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.recording import Recorder, full_training
-from workers.trainers.protocol import Cancelled, TrainingResult
+from workers.trainers.protocol import Canceled, TrainingResult
 
 pytestmark = pytest.mark.torch
 WORDS = {"good": ("good", "fine", "great", "happy"), "bad": ("bad", "poor", "awful", "sad")}
@@ -86,7 +86,7 @@ def test_it_ends_in_the_same_bytes_wherever_it_stopped(
     assert undisturbed.points[-1][:2] == (STEPS, STEPS)
     cut, resumed = InStep(step), Recorder()
     hook = register_optimizer_step_post_hook(cut.after_step)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         train(base, tmp_path / "first", cut)
     hook.remove()
     assert cut.checkpoints[-1].name == f"checkpoint-{step}"
@@ -221,7 +221,7 @@ def test_a_stop_in_any_pass_loses_no_step_and_changes_nothing(
     result = fit(tmp_path / "whole", whole, **given)
     for number in range(1, whole.passes + 1):
         cut, rest, folder = InPass(number), InPass(), tmp_path / str(number)
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             fit(folder, cut, **given)
         newest = cut.checkpoints[-1] if cut.checkpoints else None
         assert (number, fit(folder, rest, newest, **given)) == (number, result)

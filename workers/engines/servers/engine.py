@@ -22,7 +22,7 @@ from registry.catalog.endpoints import TokenScore
 from registry.catalog.generation import SamplingOptions
 from workers.engines.batch import Row
 from workers.engines.grammars import Vocabulary
-from workers.engines.prompts import PromptCancelled, PromptProcesses
+from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import EngineRequest, RequestRefused, Sink, raise_exits
 from workers.engines.rows import RowMaker
 from workers.engines.servers.channel import ServerFailed, ServerRefused, Stream
@@ -116,7 +116,7 @@ class ServedEngine:
         self._scopes: dict[str, str] = {}
         self._known: Counter[str] = Counter()  # rows of requests that have not ended
         self._events: defaultdict[str, Any] = defaultdict(threading.RLock)
-        self._cancelled: set[str] = set()
+        self._canceled: set[str] = set()
         self._unloaded: set[str] = set()
         self._adapters: set[str] = set()
         self._closing = False
@@ -147,8 +147,8 @@ class ServedEngine:
             self._dialect.check(request, request.options)
         try:
             rows = self._maker.rows(request, sink)
-        except PromptCancelled:
-            sink(Done("cancelled", 0, 0))
+        except PromptCanceled:
+            sink(Done("canceled", 0, 0))
             return
         for row in rows:
             row.shaper = None  # The server applies biases and grammars itself.
@@ -171,7 +171,7 @@ class ServedEngine:
         with self._lock:
             if request_id not in self._known:
                 return
-            self._cancelled.add(request_id)
+            self._canceled.add(request_id)
         self._drop(lambda row: row.request_id == request_id)
 
     def close(self) -> None:
@@ -336,7 +336,7 @@ class ServedEngine:
         return (
             self._closing
             or bool(self.fault)
-            or row.request_id in self._cancelled
+            or row.request_id in self._canceled
             or row.choices.over
             or row.adapter in self._unloaded
         )
@@ -345,8 +345,8 @@ class ServedEngine:
         """Send the end of a row that fits what happened to it."""
         if row.finish is not None:
             self._say(row, row.end)
-        elif row.request_id in self._cancelled or row.choices.over:
-            self._say(row, lambda: row.end("cancelled"))
+        elif row.request_id in self._canceled or row.choices.over:
+            self._say(row, lambda: row.end("canceled"))
         elif row.adapter in self._unloaded:
             self._say(
                 row,
@@ -373,7 +373,7 @@ class ServedEngine:
                 del self._known[row.request_id]
                 self._scopes.pop(row.request_id, None)
                 self._events.pop(row.request_id, None)
-                self._cancelled.discard(row.request_id)
+                self._canceled.discard(row.request_id)
                 if not self._known:
                     self._unloaded.clear()
 
