@@ -26,7 +26,7 @@ _UNFINISHED = {
         "batch_expired",
         "This request was not executed before the completion window expired.",
     ),
-    BatchState.CANCELLED: ("batch_cancelled", "The batch was cancelled before this request ran."),
+    BatchState.CANCELLED: ("batch_cancelled", "The batch was canceled before this request ran."),
     BatchState.FAILED: ("batch_failed", "The batch ended before this request ran."),
 }
 

@@ -125,7 +125,7 @@ def batch_release(claim: Claim) -> None:
 
 @transaction.atomic
 def batch_begin(*, claim: Claim, total: int, model: str) -> Batch:
-    """Let the lines of a validated batch run; a batch that was cancelled meanwhile stays so.
+    """Let the lines of a validated batch run; a batch that was canceled meanwhile stays so.
 
     Raises:
         ClaimLost: another runner has it.
@@ -165,7 +165,7 @@ def batch_reject(*, claim: Claim, faults: Sequence[Fault]) -> None:
 def line_take(*, claim: Claim, limit: int) -> Taken | None:
     """Start the next line: one that was given back, or the next of the input.
 
-    Returns None when no more lines are to be started: all are, or the batch is cancelled or over
+    Returns None when no more lines are to be started: all are, or the batch is canceled or over
     its time.
 
     Raises:

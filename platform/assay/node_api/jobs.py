@@ -61,7 +61,7 @@ def job_fail(claim: Claim, body: FailBody) -> JobStateAnswer:
 
 
 @routes.held("canceled", "Confirm that a job stopped")
-def job_canceled(claim: Claim) -> None:
+def job_cancels(claim: Claim) -> None:
     job_canceled(claim)
 
 

@@ -44,7 +44,7 @@ TONES = {
     ),
     "info": (
         "open in_review running finishing pending loading checking quarantined queued comment "
-        "draft proposed validating in_progress finalizing canceling invited"
+        "draft proposed validating in_progress finalizing cancelling invited"
     ),
 }
 ICONS = {
