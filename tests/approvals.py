@@ -23,6 +23,7 @@ def give_dossier(release: Release) -> None:
             "departments": sorted(each.slug for each in release.departments.all()),
             "visibility": release.visibility,
         },
+        "serving": {"engine": release.engine, "precision": release.precision},
     }
     release.dossier_digest = json_digest(release.dossier)
     Release.objects.filter(pk=release.pk).update(

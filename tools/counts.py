@@ -1,4 +1,7 @@
-"""Sum of pytest's closing lines in a file, and the seconds given: the last line of `./test`."""
+"""Sum of pytest's closing lines in a file, and the seconds given: the last line of `./test`.
+
+A warning follows it when tests in a browser were skipped.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,15 @@ from pathlib import Path
 
 CLOSING = re.compile(r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in [0-9.]+s", re.MULTILINE)
 
+output = Path(sys.argv[1]).read_text(encoding="utf-8")
 counts: Counter[str] = Counter()
-for found in CLOSING.finditer(Path(sys.argv[1]).read_text(encoding="utf-8")):
+for found in CLOSING.finditer(output):
     for number, word in re.findall(r"(\d+) ([a-z]+)", found[1]):
         counts[word] += 0 if word.startswith("warning") else int(number)
 named = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()) if number)
 sys.stdout.write(f"{named or 'no tests'} in {sys.argv[2]} s\n")
+if "no Chromium on this machine" in output:
+    sys.stdout.write(
+        "WARNING: the tests in a browser were skipped: this machine has no Chromium "
+        "(Debian: apt-get install chromium).\n"
+    )

@@ -26,10 +26,11 @@ from governance.usage.records import USAGE_STREAM
 from governance.usage.sealing import seal
 from tests.abuse.database import digests
 from tests.abuse.test_replay import entry
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.portal_data import Company
 from tests.unit.workers.sealed import Wire, answering
 from tests.unit.workers.test_tasks_answering import plan, request_for
+from tests.waiting import wait_until
 from workers.app import app
 from workers.celery_tasks.answering import Answerer
 from workers.celery_tasks.hosting import EngineHost

@@ -245,5 +245,5 @@ def test_every_installation_names_the_oldest_postgresql() -> None:
         text = " ".join((DOCS / "how-to" / f"{page}.md").read_text().split())
         assert f"PostgreSQL {needed}" in text, page
     assert f"PostgreSQL, {needed}" in PAGE
-    migration = (ROOT / "governance" / "migrations" / "0040_named_locks.py").read_text()
+    migration = (ROOT / "governance" / "migrations" / "sql" / "application_role.sql").read_text()
     assert f"::int < {POSTGRESQL_LEAST}0000" in migration

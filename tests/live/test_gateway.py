@@ -19,7 +19,8 @@ from governance.keys.models import ApiKey
 from governance.usage.records import USAGE_STREAM, UsageEntry
 from tests.live.celery_worker import QUIET
 from tests.live.web_process import process, web
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
+from tests.waiting import wait_until
 from workers.deployments.models import Replica, WorkerKey
 from workers.wire import IDLE_QUEUE, SNAPSHOT_CHANNEL, deployment_queue
 

@@ -20,7 +20,8 @@ from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from tests.live.test_gateway import BODY, CHAT, engine, post
 from tests.live.web_process import web
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
+from tests.waiting import wait_until
 
 __all__ = ["stage"]
 

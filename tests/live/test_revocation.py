@@ -32,7 +32,8 @@ from governance.keys.services import key_create, key_revoke, key_rotate
 from governance.people.models import RoleAssignment
 from tests.live.web_process import web
 from tests.proofs import proven
-from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Reply, Stage, stage
+from tests.waiting import wait_until
 from workers.wire import Delta, Done, InferenceRequest
 
 __all__ = ["stage"]

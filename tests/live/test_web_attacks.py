@@ -17,7 +17,7 @@ import pytest
 from governance.people.models import Person
 from tests.live.test_web_connections import signed_in
 from tests.live.web_process import web
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 

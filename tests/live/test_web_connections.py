@@ -24,7 +24,7 @@ from django.test import Client
 from governance.keys.tokens import format_token, mint
 from governance.people.models import Person
 from tests.live.web_process import environment, web
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

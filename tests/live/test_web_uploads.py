@@ -18,7 +18,7 @@ from registry.uploads.models import Upload
 from registry.versions.models import Model
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 DATA = bytes(range(256)) * 40_000

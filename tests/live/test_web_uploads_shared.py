@@ -16,7 +16,7 @@ from registry.datasets.models import Dataset
 from tests.live.hostile_clients import connect, head, heard, holding
 from tests.live.web_process import web
 from tests.proofs import fresh_proof
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
 # Larger than what is taken without asking who sends it, and than what is no upload.

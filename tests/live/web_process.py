@@ -21,7 +21,7 @@ from assay.local.services import free_port
 from tests.live.celery_worker import of_tests
 from tests.live.preloaded import Process, start
 from tests.shipped import ROOT, unit
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 
 def environment(folder: Path, kind: str = "web") -> dict[str, str]:

@@ -3,9 +3,8 @@
 
 DO $$
 DECLARE
-    mends text := format('As a superuser: CREATE ROLE assay_app NOLOGIN NOINHERIT, if there is
-        none; '
-                         'GRANT assay_app TO %I;', current_user);
+    mends text := format('As a superuser: CREATE ROLE assay_app NOLOGIN NOINHERIT, '
+                         'if there is none; GRANT assay_app TO %I;', current_user);
     membership text := CASE WHEN current_setting('server_version_num')::int >= 160000
                             THEN 'SET' ELSE 'MEMBER' END;
 BEGIN

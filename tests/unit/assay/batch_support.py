@@ -9,7 +9,7 @@ from typing import Any
 import openai
 
 from registry.batches.models import Batch
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,6 +37,7 @@ from registry.releases.models import Release, ReleaseState
 from registry.versions.models import Model, ModelVersion, VersionKind
 from tests.approvals import approve, give_dossier
 from tests.unit.workers.sealed import worker_seals
+from tests.waiting import wait_until
 from workers.app import app
 from workers.deployments.models import (
     Deployment,
@@ -320,14 +320,6 @@ class Stage:
         return [
             UsageEntry.decode(fields[b"entry"]) for _, fields in self.redis.xrange(USAGE_STREAM)
         ]
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Return once `condition` holds; fail when it does not for `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "It did not happen in time."
-        time.sleep(0.005)
 
 
 @pytest.fixture

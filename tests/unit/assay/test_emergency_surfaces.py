@@ -228,7 +228,7 @@ def test_what_is_not_said_or_not_ones_own_is_refused_by_the_portal(
     assert "No incidents" in page(outsider, "/incidents")
 
 
-def test_the_portal_breaks_the_glass_loudly_and_has_it_reviewed(
+def test_the_portal_shows_emergency_access_loudly_and_has_it_reviewed(
     office: Office, ada: Person, person: Callable[..., Person]
 ) -> None:
     release = office.submit()

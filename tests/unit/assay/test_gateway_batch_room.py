@@ -17,7 +17,8 @@ from assay.gateway.batches.run import ENGINE_TRIES
 from registry.batches import services as batch_services
 from registry.batches.models import Batch, BatchLine
 from tests.unit.assay.batch_support import CHAT, content_of, create, ended, line, results, state_of
-from tests.unit.assay.gateway_support import Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, say_hello, stage
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.deployments.worker_keys import worker_key_register
 from workers.wire import Failed, InferenceRequest, deployment_queue

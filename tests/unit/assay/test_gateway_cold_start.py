@@ -10,8 +10,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests.unit.assay.gateway_support import DIGEST, Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import DIGEST, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_refusals import error_of
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState
 from workers.wire import IN_USE_KEY, WANTED_KEY
 

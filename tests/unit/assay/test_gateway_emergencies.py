@@ -14,8 +14,9 @@ from registry.incidents.services import incident_open
 from registry.releases.emergency_access.models import EmergencyAccess
 from registry.releases.emergency_access.services import emergency_access_end
 from tests.proofs import proven
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Endless, Stream
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment
 
 pytestmark = pytest.mark.sweep

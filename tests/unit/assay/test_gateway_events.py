@@ -15,7 +15,8 @@ from governance.audit.personal import opened_body
 from governance.audit.selectors import audit_events_visible_to
 from governance.principals import Principal
 from governance.usage.collector import collect_once
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
+from tests.waiting import wait_until
 
 __all__ = ["stage"]
 

@@ -17,7 +17,8 @@ from governance.audit.models import AuditEvent
 from registry.files import content, room
 from registry.files.models import StoredFile
 from registry.files.services import files_expire_due
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
+from tests.waiting import wait_until
 
 __all__ = ["stage"]
 

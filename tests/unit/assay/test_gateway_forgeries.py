@@ -18,16 +18,9 @@ from django.utils import timezone
 
 from governance.audit.models import AuditEvent
 from governance.usage.collector import collect_once
-from tests.unit.assay.gateway_support import (
-    DIGEST,
-    Reply,
-    Responder,
-    Stage,
-    say_hello,
-    stage,
-    wait_until,
-)
+from tests.unit.assay.gateway_support import DIGEST, Reply, Responder, Stage, say_hello, stage
 from tests.unit.workers.sealed import Wire
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica, ReplicaState, WorkerKey
 from workers.deployments.worker_keys import worker_key_register
 from workers.nodes.models import Node

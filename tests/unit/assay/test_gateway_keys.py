@@ -17,7 +17,8 @@ from assay.gateway.run import execution
 from governance.keys.models import ApiKey
 from governance.keys.notices import key_notice
 from registry.releases.models import Release, ReleaseState
-from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Reply, Stage, stage
+from tests.waiting import wait_until
 from workers.wire import SNAPSHOT_CHANNEL, Delta, Done, InferenceRequest
 
 pytestmark = pytest.mark.sweep

@@ -22,7 +22,8 @@ from governance.keys.tokens import format_token, mint
 from governance.quotas.models import Price, QuotaLimit
 from governance.quotas.store import read_counts
 from governance.usage.records import USAGE_STREAM
-from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import Reply, Stage, say_hello, stage
+from tests.waiting import wait_until
 from workers.wire import (
     SNAPSHOT_CHANNEL,
     Delta,

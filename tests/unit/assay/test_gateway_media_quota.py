@@ -19,7 +19,7 @@ from governance.quotas.store import read_counts
 from governance.quotas.wire import Amount, Limit, Queued
 from registry.media import decoders
 from registry.sandbox import readers
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.assay.test_gateway_accounts import (
     DAY,
     DEVICE,
@@ -35,6 +35,7 @@ from tests.unit.assay.test_gateway_accounts import (
 )
 from tests.unit.assay.test_gateway_media import picture, sound
 from tests.unit.registry.media_bombs import many_scans
+from tests.waiting import wait_until
 from workers.wire import Done, InferenceRequest
 
 __all__ = ["quotas", "stage"]

@@ -20,7 +20,8 @@ from governance.quotas.wire import Amount, Limit
 from governance.usage.collector import collect_once
 from governance.usage.models import UsageRecord
 from governance.usage.records import UsageEntry
-from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Reply, Stage, stage
+from tests.waiting import wait_until
 from workers.wire import Delta, Done, InferenceRequest
 
 pytestmark = pytest.mark.sweep

@@ -13,7 +13,8 @@ import pytest
 
 from assay.gateway.run import repeats
 from assay.gateway.run.repeats import KEPT_S, PREFIX
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
+from tests.waiting import wait_until
 from workers.wire import Delta, Done, Failed
 
 __all__ = ["stage"]

@@ -25,8 +25,9 @@ from governance.policy.models import PolicyVersion
 from governance.principals import Principal, PrincipalKind
 from registry.responses.models import ResponseRetention, StoredResponse
 from registry.responses.services import responses_expire_due
-from tests.unit.assay.gateway_support import Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Stage, stage
 from tests.unit.policy_support import install_rules
+from tests.waiting import wait_until
 from workers.wire import Delta, Done, Failed, InferenceRequest, deployment_queue
 
 __all__ = ["stage"]

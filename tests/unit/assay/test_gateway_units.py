@@ -20,8 +20,9 @@ from governance.quotas.store import read_counts
 from governance.quotas.wire import READY_KEY, Amount, Limit, Verdict, reserve_arguments
 from governance.usage.records import USAGE_STREAM
 from governance.usage.units import Unit
-from tests.unit.assay.gateway_support import Reply, Stage, stage, wait_until
+from tests.unit.assay.gateway_support import Reply, Stage, stage
 from tests.unit.assay.test_gateway_accounts import counted, entry
+from tests.waiting import wait_until
 from workers.wire import Delta, Done, Failed, InferenceRequest
 
 __all__ = ["stage"]

@@ -9,8 +9,9 @@ import pytest
 from django.utils import timezone
 
 from assay.gateway.run import worker_watch
-from tests.unit.assay.gateway_support import DIGEST, Reply, Stage, say_hello, stage, wait_until
+from tests.unit.assay.gateway_support import DIGEST, Reply, Stage, say_hello, stage
 from tests.unit.assay.test_gateway_keys import CHAT, GOOD, Stream
+from tests.waiting import wait_until
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.worker_keys import worker_key_register
 from workers.wire import Delta, InferenceRequest, Taken

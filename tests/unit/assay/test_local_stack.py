@@ -10,7 +10,7 @@ from pathlib import Path
 
 from assay.local.services import Postgres
 from assay.local.stack import Stack
-from tests.unit.assay.gateway_support import wait_until
+from tests.waiting import wait_until
 
 
 def mode(path: Path) -> int:

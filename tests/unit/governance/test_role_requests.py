@@ -90,7 +90,10 @@ def test_one_administrator_requests_and_another_grants(
 def test_other_roles_take_one_administrator(
     ada: Principal, adil: Principal, person: MakePerson
 ) -> None:
-    assert isinstance(role_grant(actor=ada, person=person("Otto"), role="operator"), RoleAssignment)
+    otto = person("Otto")
+    role_grant(actor=ada, person=otto, role="operator")
+    assert RoleAssignment.objects.get(person=otto).role == "operator"
+    assert bodies(action="role:grant")[-1]["subject_id"] == str(otto.pk)
 
 
 def test_a_single_administrator_sets_up_alone_and_the_log_says_so(

@@ -42,7 +42,7 @@ def test_what_was_said_stands_in_the_dossier_beside_what_the_system_knows(office
     live = office.approve(office.submit())
     release = office.submit()
     dossier = Release.objects.get(pk=release.pk).dossier
-    assert dossier["format"] == 5
+    assert dossier["format"] == 1
     assert dossier["risks"] == [{**FIELDS["risks"][0], "accepter_person": None}]
     assert dossier["oversight"] == {**FIELDS["oversight"], "measures": ""}
     assert dossier["operation"] == {

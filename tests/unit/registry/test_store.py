@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 from governance.errors import InvalidInput
 from registry.manifests import FilesUnreadable, Manifest, ManifestMismatch, build_manifest
 from registry.storage import store
-from registry.storage.backend import StoreUnavailable
+from registry.storage.backend import Source, StoreUnavailable, file_key
+from registry.storage.folder import FolderBackend
 from tests.stored import stored_file
 
 
@@ -112,3 +115,49 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, settings: Any) -
     manifest = made(tmp_path / "made", a="{}")
     with pytest.raises(StoreUnavailable, match="cannot be used"):
         store.adopt(tmp_path / "made", manifest)
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = syncs(monkeypatch)
+    (tmp_path / "upload").write_text("weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    root.mkdir()
+    store.file_put(tmp_path / "upload", sha256)
+    folder = stored_file(sha256).parent
+    assert synced == [
+        (tmp_path / "upload", False),
+        (root, False),
+        (folder.parent, False),
+        (folder, True),
+    ]
+    synced.clear()
+    backend = FolderBackend(root)
+    (tmp_path / "old").write_text("old")
+    other = hashlib.sha256(b"old").hexdigest()
+    with (tmp_path / "old").open("rb") as file:
+        backend.link(file_key(other), Source(file, "old", other), tmp_path / "old")
+    assert synced[0][0] == tmp_path / "old"
+    assert synced[-1] == (stored_file(other).parent, True)
+
+
+def syncs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, bool]]:
+    """Note each path that is synced from now on, and whether a file lies in it, if a folder."""
+    synced: list[tuple[Path, bool]] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.append((path, path.is_dir() and any(each.is_file() for each in path.iterdir())))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return synced
+
+
+def test_a_store_that_is_away_is_told_from_one_without_files(root: Path) -> None:
+    backend = FolderBackend(root)
+    backend.check()
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        FolderBackend(root / "not" / "mounted").check()

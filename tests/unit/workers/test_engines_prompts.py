@@ -13,6 +13,7 @@ import pytest
 from registry.catalog.generation import GenerationInputs
 from registry.sandbox.source import Ended
 from tests.unit.workers.recording import Answer, ask, prompted
+from tests.waiting import wait_until
 from workers.engines.bounded import Limits, prompt_source
 from workers.engines.prompts import PromptCanceled, PromptProcesses
 from workers.engines.protocol import RequestRefused
@@ -143,8 +144,7 @@ def test_a_cancel_ends_the_process_that_renders(prompts: Prompts) -> None:
         ended.set()
 
     threading.Thread(target=loop, daemon=True).start()
-    while ours._idle:
-        pass
+    wait_until(lambda: not ours._idle, 60)
     ours.cancel("loops")
     assert ended.wait(60)
     with pytest.raises(ProcessLookupError):
@@ -245,8 +245,7 @@ def test_an_engine_answers_others_while_a_template_loops_and_ends_it_with_the_re
             target=lambda: engine.submit(prompted("loops", says("loop")), stuck)
         )
         thread.start()
-        while not engine._prompts._jobs:
-            pass
+        wait_until(lambda: bool(engine._prompts._jobs), 60)
         assert ask(engine, ["neighbor"], max_tokens=2)[0].done().completion_tokens == 2
         engine.cancel("loops")
         assert stuck.done() == Done("canceled", 0, 0)
