@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
             name='SoftwareEnvironment',
             fields=[
                 ('fingerprint', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('engine', models.CharField(choices=[('own', "Assay's own"), ('llama.cpp', 'llama.cpp'), ('vllm', 'vLLM'), ('sglang', 'SGLang')], max_length=12)),
+                ('engine', models.CharField(choices=[('own', "Assay's own"), ('llama.cpp', 'llama.cpp'), ('vllm', 'vLLM')], max_length=12)),
                 ('versions', models.JSONField(default=dict)),
                 ('first_seen_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('seen_at', models.DateTimeField(default=django.utils.timezone.now)),
@@ -494,7 +494,7 @@ class Migration(migrations.Migration):
                 ('risk_answers', models.JSONField(default=dict)),
                 ('dossier_fields', models.JSONField(default=dict, help_text='Risks, oversight, operation, conformity, as people said them.')),
                 ('tier', models.CharField(default='limited', max_length=20)),
-                ('engine', models.CharField(choices=[('own', "Assay's own"), ('llama.cpp', 'llama.cpp'), ('vllm', 'vLLM'), ('sglang', 'SGLang')], db_default=registry.catalog.engines.EngineName['OWN'], default=registry.catalog.engines.EngineName['OWN'], max_length=12)),
+                ('engine', models.CharField(choices=[('own', "Assay's own"), ('llama.cpp', 'llama.cpp'), ('vllm', 'vLLM')], db_default=registry.catalog.engines.EngineName['OWN'], default=registry.catalog.engines.EngineName['OWN'], max_length=12)),
                 ('precision', models.CharField(choices=[('stored', 'As the weights are stored'), ('float32', 'float32'), ('bfloat16', 'bfloat16'), ('float16', 'float16')], db_default='stored', default='stored', max_length=10)),
                 ('state', models.CharField(choices=[('in_review', 'in review'), ('changes_requested', 'changes requested'), ('approved', 'Approved'), ('rejected', 'Rejected'), ('withdrawn', 'Withdrawn'), ('expired', 'Expired'), ('recalled', 'Recalled'), ('suspended', 'Suspended'), ('voided', 'Voided')], db_index=True, default='in_review', max_length=20)),
                 ('dossier', models.JSONField()),

@@ -25,8 +25,6 @@ from registry.versions.weights import (
 
 ENGINE_MAX, PRECISION_MAX = 12, 10
 ENGINES = [(str(name), title) for name, title in ENGINE_TITLES.items()]
-# Choices of the columns in the migrations, which also name an engine that no release can choose.
-ENGINE_CHOICES = [*ENGINES, ("sglang", "SGLang")]
 
 
 class Precision(models.TextChoices):

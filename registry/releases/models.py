@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from governance.bounds import NAME_MAX, TIER_MAX
 from registry.catalog.engines import EngineName
-from registry.releases.engines import ENGINE_CHOICES, ENGINE_MAX, PRECISION_MAX, Precision
+from registry.releases.engines import ENGINE_MAX, ENGINES, PRECISION_MAX, Precision
 
 DEPARTMENTS_MAX = 100
 PURPOSE_MAX = 1000
@@ -86,7 +86,7 @@ class Release(models.Model):
     tier = models.CharField(max_length=TIER_MAX, default="limited")
     engine = models.CharField(
         max_length=ENGINE_MAX,
-        choices=ENGINE_CHOICES,
+        choices=ENGINES,
         default=EngineName.OWN,
         db_default=EngineName.OWN,
     )

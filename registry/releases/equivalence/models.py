@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from registry.releases.engines import ENGINE_CHOICES, ENGINE_MAX
+from registry.releases.engines import ENGINE_MAX, ENGINES
 
 WORKER_MAX = 120
 
@@ -17,7 +17,7 @@ class SoftwareEnvironment(models.Model):
     """
 
     fingerprint = models.CharField(max_length=64, primary_key=True)
-    engine = models.CharField(max_length=ENGINE_MAX, choices=ENGINE_CHOICES)
+    engine = models.CharField(max_length=ENGINE_MAX, choices=ENGINES)
     versions = models.JSONField(default=dict)
     first_seen_at = models.DateTimeField(default=timezone.now)
     seen_at = models.DateTimeField(default=timezone.now)
