@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -199,8 +200,10 @@ def test_a_folder_without_a_checkout_runs_assay(
 def serving(up: subprocess.Popen[bytes]) -> psutil.Process | None:
     """Return the web process that `assay up` started."""
     for process in psutil.Process(up.pid).children():
-        if "assay.server" in process.cmdline():
-            return process
+        # One that was killed has no arguments until it is collected.
+        with contextlib.suppress(psutil.Error):
+            if "assay.server" in process.cmdline():
+                return process
     return None
 
 
