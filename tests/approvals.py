@@ -10,6 +10,7 @@ from governance.people.models import Person
 from governance.reviews.models import Decision, Review
 from registry.canonical import json_digest
 from registry.releases.models import Release
+from registry.releases.software import code_section
 from tests.proofs import vote_proof
 
 
@@ -23,6 +24,7 @@ def give_dossier(release: Release) -> None:
             "departments": sorted(each.slug for each in release.departments.all()),
             "visibility": release.visibility,
         },
+        "software": {"code": code_section(release.version.model.task)},
         "serving": {"engine": release.engine, "precision": release.precision},
     }
     release.dossier_digest = json_digest(release.dossier)

@@ -80,7 +80,7 @@ def _features(recordings: Sequence[Path], progress: run.Progress) -> np.ndarray:
     found = np.empty((len(recordings), 2 * COEFFICIENTS), dtype=np.float32)
     for number, path in enumerate(recordings):
         if number % 32 == 0 and progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         samples = run.read_audio(path, RATE)[: SECONDS * RATE]
         if len(samples) < FRAME:
             samples = np.pad(samples, (0, FRAME - len(samples)))

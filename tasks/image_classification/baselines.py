@@ -75,7 +75,7 @@ def _features(images: Sequence[Path], progress: run.Progress) -> np.ndarray:
     found = np.empty((len(images), SIDE * SIDE * 3), dtype=np.float32)
     for number, path in enumerate(images):
         if number % 256 == 0 and progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         small = run.read_image(path).resize((SIDE, SIDE), Image.Resampling.BOX)
         found[number] = np.asarray(small, dtype=np.float32).reshape(-1) / 255
     return found

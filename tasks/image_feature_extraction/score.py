@@ -102,7 +102,7 @@ def _measured(
     precisions = []
     for number, row in enumerate(same):
         if number % 256 == 0 and request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         precisions.append(float(retrieval_average_precision(ranks, torch.from_numpy(row))))
     return {"nearest": same[:, 0].astype(float), "map_10": np.array(precisions)}
 
@@ -120,7 +120,7 @@ def _pixels(request: run.ScoreRequest, mode: str) -> np.ndarray:
     found = []
     for number, path in enumerate(paths):
         if number % 256 == 0 and request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         try:
             image = run.read_image(path).convert(mode)
         except run.UnreadableImage as error:

@@ -39,7 +39,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     samples, shares = [], []
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True)):
         if number % 16 == 0 and request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         truth = read_mask(row["mask"], row["categories"], labels)
         found = from_segments(answer, labels, truth.shape)
         for place, mask in enumerate(

@@ -43,7 +43,7 @@ def components(images: Sequence[Path], label: str, progress: run.Progress) -> li
     found: list[list[Detection]] = []
     for number, path in enumerate(images):
         if number % 64 == 0 and progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         try:
             found.append(_components(run.read_image(path), label))
         except run.UnreadableImage:

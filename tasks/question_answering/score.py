@@ -32,7 +32,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     measured: list[np.ndarray] = []
     for answers in (found, overlap, first):
         if request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         measured.append(by_row(rows, answers))
     ours, theirs, firsts = measured
     return run.EvaluationResult(

@@ -108,7 +108,7 @@ def _bm25(request: run.ScoreRequest) -> list[list[float]]:
     scores: list[list[float]] = []
     for row in request.rows:
         if request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         words = bm25s.tokenize(
             [row["query"]], stopwords="en", return_ids=False, show_progress=False
         )[0]

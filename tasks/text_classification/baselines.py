@@ -57,7 +57,7 @@ def linear(
         return None
     used = _sampled(rows)
     if progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     started = time.monotonic()
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_FEATURES),
@@ -72,7 +72,7 @@ def linear(
     guesses: list[str] = []
     for start in range(0, len(texts), _CHUNK):
         if progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         chunk = [text[:MAX_CHARACTERS] for text in texts[start : start + _CHUNK]]
         guesses += model.predict(chunk).tolist()
     progress.log(

@@ -159,7 +159,7 @@ class _Blocks:
         size = self._length * CHARACTERS_PER_TOKEN
         for at in range(0, len(texts), _CHUNK):
             if self._progress.should_stop():
-                raise run.Cancelled
+                raise run.Canceled
             parts = [
                 self._parts(text[start : start + size], fill_rate)
                 for text in texts[at : at + _CHUNK]

@@ -95,7 +95,7 @@ def _baseline(
     guesses: list[str] = []
     for prefix, continuation in parts:
         if request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         bits.append(model.bits(prefix, continuation))
         guesses.append(first_line(model.next_line(prefix)))
     sizes = np.array([len(continuation.encode()) for _, continuation in parts])

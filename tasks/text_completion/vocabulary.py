@@ -45,5 +45,5 @@ def train_tokenizer(
 def _until_stopped(texts: Iterable[str], progress: run.Progress) -> Iterator[str]:
     for text in texts:
         if progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         yield text

@@ -144,7 +144,7 @@ def _encoded(
     with torch.inference_mode():
         for start in range(0, len(rows), _CHUNK):
             if progress.should_stop():
-                raise run.Cancelled
+                raise run.Canceled
             chunk = rows[start : start + _CHUNK]
             images = torch.stack([pixels(row["image"], width, height) for row in chunk])
             latents = pipe.vae.encode(images.to(pipe.vae.device)).latent_dist.mean

@@ -106,7 +106,7 @@ def _plain(request: run.ScoreRequest, texts: list[str]) -> list[str] | None:
     recordings = []
     for text in texts:
         if request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         if (data := espeak_speech(text)) is None:
             request.progress.log("There is no espeak-ng to compare with.")
             return None

@@ -57,7 +57,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     measured = count(truth, found)
     compared = [(each, count(truth, each.found)) for each in baselines]
     if request.progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     metrics = {**micro(measured), **_by_label(truth, found, counts)}
     first, theirs = max(compared, key=lambda pair: micro(pair[1])["f1"])
     return run.EvaluationResult(

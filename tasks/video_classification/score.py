@@ -79,7 +79,7 @@ def _simple(
     found = []
     for name, part in ((ALL_FRAMES, slice(None)), (ONE_FRAME, middle)):
         if progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         model = LogisticRegression(C=0.1, max_iter=MAX_ITERATIONS)
         with warnings.catch_warnings():
             # It stops after MAX_ITERATIONS, before the last digits settle.
@@ -98,7 +98,7 @@ def _features(videos: Sequence[Path], progress: run.Progress) -> np.ndarray:
     found = np.empty((len(videos), FRAMES * SIDE * SIDE), dtype=np.float32)
     for number, path in enumerate(videos):
         if number % 64 == 0 and progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         frames = [
             np.asarray(frame.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
             for frame in run.read_clip(path, FRAMES).frames

@@ -133,7 +133,7 @@ def _pixel_fits(request: run.ScoreRequest, captions: Sequence[str]) -> tuple[np.
     means = []
     for name in names:
         if request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         means.append(np.mean([_pixels(path) for path in known[name]], axis=0))
     counts = np.array([len(known[name]) for name in names])
     vectorizer = TfidfVectorizer(tokenizer=str.split, token_pattern=None)

@@ -103,7 +103,7 @@ def _descend(
         order = shuffle.permutation(inputs.shape[0])
         for start in range(0, len(order), settings.batch_size):
             if progress.should_stop():
-                raise run.Cancelled
+                raise run.Canceled
             chosen = order[start : start + settings.batch_size]
             batch, right = inputs[chosen], (np.arange(len(chosen)), targets[chosen])
             errors = softmax(batch @ weights.T + bias)

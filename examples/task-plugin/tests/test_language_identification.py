@@ -128,7 +128,7 @@ def test_training_again_from_a_version_keeps_its_languages(
 
 
 def test_training_stops_when_it_is_told_to(material: Path, tmp_path: Path) -> None:
-    with pytest.raises(run.Cancelled):
+    with pytest.raises(run.Canceled):
         train(request(material, tmp_path), Recorder(stop_after=3))
     assert list(tmp_path.iterdir()) == []
 

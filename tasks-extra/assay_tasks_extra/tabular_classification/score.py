@@ -67,7 +67,7 @@ def _linear(
 ) -> np.ndarray | None:
     """Return a logistic regression's probabilities for `rows`, [rows, labels]."""
     if progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     if not train:
         return None
     started = time.monotonic()

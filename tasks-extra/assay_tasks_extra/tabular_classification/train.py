@@ -101,7 +101,7 @@ def _grown(
 ) -> None:
     """Train further, up to a number of rounds. Raises Canceled."""
     if progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     model.set_params(max_iter=rounds)
     model.fit(*rows)
 
@@ -117,12 +117,12 @@ def train_linear(request: run.TrainingRequest, progress: run.Progress) -> run.Tr
     settings = run.parse_settings(LinearHyperparameters, request.hyperparameters)
     material = _read(request, settings, progress)
     if progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     model = fit_linear(*material.train, settings.inverse_regularization)
     probabilities = linear_probabilities(model, material.columns[material.held_out])
     progress.metric(1, 1, {"validation_loss": _loss(probabilities, material)})
     if progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     final = fit_linear(material.columns, material.numbers, settings.inverse_regularization)
     notes = "Measured on the held-out rows; then trained on all rows."
     return _finished(request, material, settings, linear_graph(final), probabilities, {}, notes)

@@ -63,10 +63,10 @@ def _baseline(request: run.ScoreRequest, pieces: Any) -> tuple[np.ndarray | None
     if not request.train_rows:
         return None, np.zeros(len(pieces)), 0
     if request.progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     model = NgramModel(parse(row["music"]) for row in request.train_rows)
     if request.progress.should_stop():
-        raise run.Cancelled
+        raise run.Canceled
     bits = np.array([model.bits(piece) for piece in pieces])
     request.progress.log(f"{NAME}: counted in {model.trained_on:,} pieces, in 12 keys.")
     return bits, bits / np.array([piece.notes for piece in pieces]), model.trained_on

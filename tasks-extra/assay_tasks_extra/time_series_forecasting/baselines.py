@@ -51,7 +51,7 @@ def smoothing(windows: Sequence[Window], progress: run.Progress) -> list[np.ndar
     found: list[np.ndarray] = []
     for window in windows:
         if progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         if time.monotonic() - started > ETS_SECONDS:
             progress.log(
                 f"{ETS} was not measured: {len(found)} of {len(windows)} forecasts took "

@@ -43,7 +43,7 @@ def score(request: run.ScoreRequest) -> run.EvaluationResult:
     loud = []
     for row, wanted in zip(request.rows, truth, strict=True):
         if request.progress.should_stop():
-            raise run.Cancelled
+            raise run.Canceled
         loud.append(_loud(row["audio"], len(wanted)))
     metrics = _metrics(truth, found)
     simple = {LOUDNESS: loud, ALL: [np.ones_like(each) for each in truth]}

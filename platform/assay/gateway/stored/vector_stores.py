@@ -112,7 +112,7 @@ def _store(entry: KnowledgeEntry) -> dict[str, Any]:
             "in_progress": total - ready,
             "completed": ready,
             "failed": 0,
-            "canceled": 0,
+            "cancelled": 0,
             "total": total,
         },
         "status": "completed" if ready == total else "in_progress",
