@@ -189,11 +189,11 @@ def field_errors(error: ValidationError, known: Iterable[str] = ()) -> dict[str,
     return fields
 
 
-def json_schema(schema: type[Schema]) -> JsonSchemaValue:
+def json_schema(schema: type[BaseModel]) -> JsonSchemaValue:
     """Return the JSON schema, with the schemas nested in it under `$defs`."""
     described = schema.model_json_schema(schema_generator=_InputDescription)
     for each in (described, *described.get("$defs", {}).values()):
-        del each["title"]
+        each.pop("title", None)
     return described
 
 

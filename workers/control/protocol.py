@@ -148,7 +148,7 @@ class ReplicaReport:
         failures: Loads that failed in a row; the next one is tried in `retry_in_s` seconds.
     """
 
-    deployment_id: Annotated[int, Field(ge=1, lt=2**63)]
+    deployment_id: Annotated[int, Field(ge=1, le=2**63 - 1)]
     state: ReplicaState
     loaded_digest: Digest = ""
     message: Annotated[Text, Field(max_length=REPORT_MAX)] = ""

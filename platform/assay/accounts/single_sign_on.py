@@ -113,7 +113,7 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
 
 def failure(error: Any, exception: Exception | None) -> DomainError:
     """Why the provider's part failed, as far as a visitor may know."""
-    if str(getattr(error, "value", error)) == "canceled":
+    if str(getattr(error, "value", error)) == "cancelled":
         return NotAuthenticated(
             f"Signing in with {settings.OIDC_NAME} was canceled.",
             attempt=sign_in_attempt(person=None),

@@ -198,6 +198,12 @@ class SchemaExtension(PydanticExtension):  # type: ignore[no-untyped-call]
         return referring(described)
 
 
+class MessageExtension(SchemaExtension):
+    """A message of a node, likewise."""
+
+    target_class = "workers.control.messages.Message"
+
+
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """`Authorization: Bearer`."""
 

@@ -21,7 +21,7 @@ from governance.errors import WrongState
 from governance.keys.services import access_token_create
 from governance.people.models import Person
 from governance.reviews.policies.selectors import review_policies_in_force
-from registry.catalog import TASKS, code, discovered
+from registry.catalog import TASKS, code, codes_here, discovered
 from registry.catalog.code import TaskCode
 from registry.catalog.packages import Package
 from registry.manifests import ManifestFile
@@ -226,23 +226,25 @@ def test_only_evaluations_with_the_packages_of_the_dossier_count(runs: Any) -> N
 
 
 def test_processes_that_differ_are_named_everywhere(runs: Any) -> None:
+    # The packages that are installed here do not differ.
+    installed = {name: code for name, code in codes_here().items() if name != TASK}
     stated = {"digest": EVIL.digest, "packages": EVIL.title}
     worker_key_register(
         worker="e9",
         public_key="ab" * 32,
         engines=["own"],
         capacity=Capacity(10**9),
-        software=Software({"own": OLD}, {TASK: stated}),
+        software=Software({"own": OLD}, {**installed, TASK: stated}),
     )
-    (difference,) = (each for each in code_differences() if each.task == TASK)
-    assert difference.process == "e9"
+    (difference,) = code_differences()
+    assert (difference.process, difference.task) == ("e9", TASK)
     assert "e9 has mine 0.2.0" in code_differs()
     with pytest.raises(CheckFailed, match="e9 has mine"):
         check_task_code()
     software_measure()
-    assert Measurement.objects.get(name="software").figures["code"][TASK] == 1
+    assert Measurement.objects.get(name="software").figures["code"] == {TASK: 1}
     # A controller without the package.
-    Measurement.keep(f"{CODE}host:1", {})
+    Measurement.keep(f"{CODE}host:1", installed)
     assert [each.process for each in code_differences()] == ["e9", "the controller host:1"]
     admin = company.person("ada", "admin")
     token = access_token_create(
@@ -255,7 +257,9 @@ def test_processes_that_differ_are_named_everywhere(runs: Any) -> None:
     assert said["tasks"][TASK]["packages"] == "mine 0.1.0"
     worker_key_register(
         worker="e9", public_key="ab" * 32, engines=["own"], capacity=Capacity(10**9),
-        software=Software({"own": OLD}, {TASK: {"digest": APPROVED.digest, "packages": "mine"}}),
+        software=Software(
+            {"own": OLD}, {**installed, TASK: {"digest": APPROVED.digest, "packages": "mine"}}
+        ),
     )  # fmt: skip
     assert [each.process for each in code_differences()] == ["the controller host:1"]
 
