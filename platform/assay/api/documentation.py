@@ -198,7 +198,7 @@ class SchemaExtension(PydanticExtension):  # type: ignore[no-untyped-call]
         return referring(described)
 
 
-class MessageExtension(SchemaExtension):
+class MessageExtension(SchemaExtension):  # type: ignore[no-untyped-call]
     """A message of a node, likewise."""
 
     target_class = "workers.control.messages.Message"

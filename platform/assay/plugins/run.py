@@ -104,13 +104,16 @@ __all__ = [
 
 
 # A runner that needs NumPy alone must not wait for torch, nor take its memory: each name is
-# imported at its first use, from the module that the block above states.
-def __getattr__(name: str) -> Any:
-    if name not in _modules():
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    module, inside = _modules()[name]
-    value = globals()[name] = getattr(import_module(module), inside)
-    return value
+# imported at its first use, from the module that the block above states. Type checkers read that
+# block alone, so that they find names that are not there.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _modules():
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        module, inside = _modules()[name]
+        value = globals()[name] = getattr(import_module(module), inside)
+        return value
 
 
 def __dir__() -> list[str]:
