@@ -206,7 +206,7 @@ def _time(
     context: dict[str, Any],
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> float:
-    """How long one decision takes, in µs."""
+    """Return the duration of one decision, in µs."""
     started = clock()
     decide(snapshot, actor, _INVOKE, resource, context)
     return (clock() - started) / 1000
@@ -229,7 +229,7 @@ class _World:
         return draw.choice(self.actors), draw.choice(self.resources), _context(draw)
 
     def time_cedar(self, actor: Principal, resource: Resource, context: dict[str, Any]) -> float:
-        """How long Cedar takes, in µs; it must decide as we do."""
+        """Return Cedar's duration, in µs; it must decide as we do."""
         request = cedar.request("who", _INVOKE, "what", context)
         entities = cedarpy.Entities.from_json_str(
             json.dumps([cedar.actor_entity("who", actor), cedar.resource_entity("what", resource)])

@@ -74,7 +74,7 @@ _kept: tuple[PolicySnapshot | None, dict[_Held, _Beyond]] = (None, {})
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far an actor's queries reach: everything, or some departments (slugs), what is the
+    """Reach of an actor's queries: everything, or some departments (slugs), what is the
     person's own, and the tables that the policy opens to them beyond departments."""
 
     everything: bool = False
@@ -164,7 +164,7 @@ def _apply(reach: Reach | None) -> None:
 
 
 def reach_of(actor: Principal) -> Reach:
-    """How far `actor` can reach under the policy in force.
+    """Return the reach of `actor` under the policy in force.
 
     Platform-wide roles and the platform's own processes reach everything; everybody else their
     departments and what a rule of the policy names beyond them.

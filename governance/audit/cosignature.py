@@ -85,7 +85,7 @@ class Witness:
         return None
 
     def _time(self, text: str, encoded: str) -> datetime | None:
-        """When a cosignature of `text` was made; None when it is none of this key."""
+        """Return the time of a cosignature of `text`; None if it is not by this key."""
         try:
             data = decode(encoded)
             if data[:ID_BYTES] != self.id or len(data) != ID_BYTES + TIME_BYTES + SIGNATURE_BYTES:

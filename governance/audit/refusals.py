@@ -37,7 +37,7 @@ class _Bucket:
 
 @dataclass(slots=True)
 class RefusalRate:
-    """How many refusals of whom are recorded."""
+    """Limits on the refusals that are recorded, by actor."""
 
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)

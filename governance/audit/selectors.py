@@ -113,7 +113,7 @@ def sealing_lag_s() -> float:
 
 
 def unsealed_events() -> int:
-    """How many events wait for their seal; counts no further than `COUNTED`."""
+    """Return the number of events without a seal, counted up to `COUNTED`."""
     return AuditEvent.objects.filter(sequence__isnull=True)[:COUNTED].count()
 
 

@@ -12,7 +12,7 @@ TEXT_MAX = 43
 
 
 def network_fault(text: str) -> str:
-    """Why `text` is not a network that a key can be bound to, in a sentence; empty when it is.
+    """Return the reason that a key cannot be bound to the network `text`; empty if it can.
 
     An interface's name in an address (`fe80::1%eth0`) says nothing here, and could be any text.
     """

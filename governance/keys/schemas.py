@@ -77,8 +77,8 @@ class NewKey(KeyDetails, KeyEnd):
 
 
 class KeyRotation(KeyEnd):
-    """How long both secrets work, and how long the new one lives: as long as the old one was made
-    for, unless told otherwise.
+    """Hours for which both secrets work, and the new secret's lifetime: by default that of the old
+    one.
     """
 
     overlap_hours: int | None = Field(default=None, ge=0, le=MAX_OVERLAP.days * 24)

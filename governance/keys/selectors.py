@@ -34,7 +34,7 @@ class KeyState(StrEnum):
 
 
 def key_state(key: ApiKey, now: datetime) -> KeyState:
-    """How it stands with a key of `keys_visible_to`."""
+    """Return the state of a key from `keys_visible_to`."""
     if key.revoked_at is not None:
         return KeyState.REVOKED
     if key.expires_at <= now:

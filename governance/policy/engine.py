@@ -169,7 +169,7 @@ def decide(
 
 
 def _problem(rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]) -> str:
-    """Why the rule cannot be evaluated, in words."""
+    """Reason that the rule cannot be evaluated."""
     clause = bind(rule, actor)
     try:
         failing(clause, resource, context) if clause else None

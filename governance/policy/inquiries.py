@@ -54,7 +54,7 @@ class EventExplanation:
 
 
 def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = None) -> Explanation:
-    """Why `asked` is permitted or denied under policy `number`, or the one in force.
+    """Explain the decision on `asked` under policy `number`, or under the one in force.
 
     Attributes that `asked.context` omits have their present values.
 
@@ -67,7 +67,7 @@ def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = No
 
 
 def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
-    """Why what an audit event records was permitted or denied, and whether it still would be.
+    """Explain the decision that an audit event records, and today's decision on the same request.
 
     Raises:
         NotFound, NotPermitted: the actor may not see the event, or not explain decisions.

@@ -1,4 +1,4 @@
-"""How the rules change: a draft, its tests, a proposal, and a second person who decides."""
+"""Lifecycle of the rules: a draft, its tests, a proposal, and a second person who decides."""
 
 from __future__ import annotations
 

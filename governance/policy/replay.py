@@ -78,12 +78,12 @@ class Replay:
 
     @property
     def now_denied(self) -> int:
-        """How many would be refused that are let through."""
+        """Number of permitted requests that would be denied."""
         return sum(group.count for group in self.groups if not group.allowed)
 
     @property
     def now_allowed(self) -> int:
-        """How many would be let through that are refused."""
+        """Number of denied requests that would be permitted."""
         return sum(group.count for group in self.groups if group.allowed)
 
 

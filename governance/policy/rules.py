@@ -44,7 +44,7 @@ class Effect(StrEnum):
 
 
 class Operator(StrEnum):
-    """How a condition compares an attribute with its value.
+    """Comparison of an attribute with the value of a condition.
 
     `same_department`: the attribute (a slug, or several) names a department in which the actor
     holds one of the rule's roles. `is_self`: the attribute is the actor's own person id.

@@ -17,7 +17,7 @@ _VERBS = {"deployment:invoke": "use"}
 
 
 def actor_words(actor: Principal) -> str:
-    """How a sentence begins: an API key speaks for its department."""
+    """Return the subject of a sentence: an API key acts for its department."""
     if actor.kind is PrincipalKind.KEY and actor.department is not None:
         return f"Department {actor.department}"
     if actor.kind is PrincipalKind.SERVICE:
@@ -52,7 +52,7 @@ def denial(actor: Principal, action: str, resource: Resource, why: str, version:
 
 
 def scope_denial(actor: Principal) -> str:
-    """Why a token's scopes leave no room."""
+    """Explain why a token's scopes do not include the action."""
     scopes = ", ".join(sorted(actor.scopes or ())) or "nothing"
     return f"its token is limited to {scopes}"
 

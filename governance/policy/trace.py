@@ -1,4 +1,4 @@
-"""How a decision came about, rule by rule. Knows no Django.
+"""Trace of a decision, rule by rule. Imports no Django.
 
 A decision names the rules that settled it; a trace explains for every rule about the action why
 it applied or did not.

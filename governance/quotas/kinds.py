@@ -22,7 +22,7 @@ THRESHOLDS = (50, 80, 100)
 
 
 class Window(StrEnum):
-    """When a count begins anew: at once, after 60 sliding seconds, at 0:00 UTC, on the first."""
+    """Reset of a count: at once, after 60 sliding seconds, daily at 0:00 UTC, or monthly."""
 
     NOW = "now"
     MINUTE = "minute"

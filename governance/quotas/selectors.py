@@ -65,7 +65,7 @@ def prices_get(*, actor: Principal) -> list[Price]:
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """How far one limit is used at this moment. `used`, `reserved` and `remaining` are in the
+    """Current use of one limit. `used`, `reserved` and `remaining` are in the
     limit's own unit; `count` has them as they are counted. `stops`: how often it had no room today.
     All of them are None when the store does not answer.
     """
@@ -148,7 +148,7 @@ class LimitUse:
 
 
 def uses(rows: Iterable[QuotaLimit]) -> list[LimitUse]:
-    """How far each of these limits is used.
+    """Return the current use of each limit.
 
     Raises:
         Unavailable: the quota store does not answer.

@@ -152,7 +152,7 @@ def due(which: str) -> Q:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many there are of each, of those that fit."""
+    """Return the number of matching reviews for each choice."""
 
     mine: int
     waiting: int

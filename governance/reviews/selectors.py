@@ -172,7 +172,7 @@ def met() -> Q:
 
 
 def why_not(actor: Principal, review: Review, verdict: str) -> str:
-    """Why `actor` may not give this verdict now; empty when they may."""
+    """Return the reason that `actor` may not give this verdict now; empty if they may."""
     obstacle = decision_obstacle(actor, review, Verdict(verdict))
     return obstacle.message if obstacle else ""
 

@@ -182,7 +182,7 @@ def _write(entries: Sequence[UsageEntry]) -> None:
 
 
 def _last_uses(entries: Sequence[UsageEntry]) -> dict[str, datetime]:
-    """When each key was last used, by public id; a refusal is no use."""
+    """Return the time of each key's last use, by public ID; refused requests do not count."""
     latest: dict[str, datetime] = {}
     for entry in entries:
         if entry.ran and entry.key_public_id:

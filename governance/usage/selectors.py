@@ -101,7 +101,7 @@ def usage_grouped(actor: Principal, days: int, by: str | None = None) -> list[Us
 
 
 def beginning_of(days: int) -> datetime:
-    """When the first of the last `days` days began, in UTC; today is the last of them.
+    """Return the start of the last `days` days in UTC, of which today is the last.
 
     Raises:
         InvalidInput: `days` is not between 1 and 366.

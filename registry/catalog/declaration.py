@@ -136,7 +136,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Playground:
-    """How the playground and the code examples ask.
+    """Form of requests in the playground and in code examples.
 
     Attributes:
         body: JSON template of a request. `$model`, `$text`, `$numbers`, `$lines` and `$messages`

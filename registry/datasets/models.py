@@ -11,7 +11,7 @@ LICENSE_MAX = 120
 
 
 class Classification(models.TextChoices):
-    """How sensitive the data is, from least to most."""
+    """Sensitivity of the data, from least to most."""
 
     PUBLIC = "public"
     INTERNAL = "internal"

@@ -1,4 +1,4 @@
-"""How far a measured number may be from the truth: 95 % confidence intervals, and differences.
+"""95 % confidence intervals of measured numbers, and of their differences.
 
 A proportion has Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212; the
 method 3 of Newcombe, Stat. Med. 17, 1998, 857-872). The difference of two numbers that have an

@@ -26,7 +26,7 @@ class IncidentState(models.TextChoices):
 
 
 class Severity(models.TextChoices):
-    """How bad it is; `high` and `critical` suspend what the incident is about."""
+    """Severity of an incident; `high` and `critical` suspend the releases that it affects."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -90,7 +90,7 @@ class Incident(models.Model):
 
     @property
     def report_by(self) -> datetime | None:
-        """Until when a serious incident must be reported; None for another."""
+        """Deadline for reporting a serious incident to the authority; None for other incidents."""
         days = REPORT_DAYS.get(Serious(self.serious))
         return None if days is None else self.aware_at + timedelta(days=days)
 

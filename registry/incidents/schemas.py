@@ -68,6 +68,6 @@ class IncidentVersionText(Schema):
 
 
 class IncidentLifting(Schema):
-    """Why what it suspends may serve again."""
+    """Reason for lifting the suspensions of an incident."""
 
     reason: Paragraphs = Field(max_length=REASON_MAX)

@@ -1,4 +1,4 @@
-"""How bytes enter: quarantine, checks, then trusted or rejected."""
+"""Deliveries: quarantine, checks, then trusted or rejected."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Decoders:
 
     @property
     def threads(self) -> int:
-        """How many threads can use it at a time without waiting for each other."""
+        """Number of threads that can use it at a time without waiting for each other."""
         return AT_ONCE + VIDEOS_AT_ONCE
 
     @property

@@ -53,7 +53,7 @@ class Change:
 
 
 def renewal_obstacle(release: Release) -> WrongState | None:
-    """Why `release` cannot be submitted again now; None when it can."""
+    """Return the reason that `release` cannot be submitted again now; None if it can."""
     state = ReleaseState(release.state)
     if state in AGAIN:
         return None

@@ -146,7 +146,7 @@ class Release(models.Model):
 
     @property
     def serves_until(self) -> datetime | None:
-        """When serving stops: after the grace, and never later than its conditions say."""
+        """Return the end of serving: after the grace period, or earlier by its conditions."""
         if self.expires_at is None:
             return None
         end = self.expires_at + timedelta(days=self.grace_days)

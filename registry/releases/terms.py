@@ -1,4 +1,4 @@
-"""How long an approval lasts, and when a review is due: as its review policy says."""
+"""Duration of approvals and due dates of reviews, by review policy."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def approve(release: Release, agreed: Conditions, waived_until: datetime | None 
 
 
 def _next_warning(release: Release, now: datetime) -> datetime | None:
-    """When the next warning is due: so many days before the end, and at the end if there is grace.
+    """Return the time of the next warning: days before the end, and at the end if grace follows.
 
     None lies before the approval: what is approved for a week is not said to end in thirty days.
     """

@@ -1,4 +1,4 @@
-"""How sensitive the data is that went into a version, worked out in the database.
+"""Classification of the data in a version and its bases, computed in the database.
 
 The highest classification of the data that the version and what it stands on were trained on;
 `public` where none was. What stands on more than `DEPTH` levels is taken as `restricted`.

@@ -37,7 +37,7 @@ class Model(models.Model):
 
 
 class VersionKind(models.TextChoices):
-    """How a version relates to its base."""
+    """Relation of a version to its base."""
 
     BASE = "base"
     FULL = "full"

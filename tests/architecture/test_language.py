@@ -20,7 +20,7 @@ CODE = (
     *("governance", "registry", "workers", "tasks", "platform/assay"),
     *("examples/demo", "tools", "benchmarks"),
 )
-QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where)\b")
+QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where|How|Why|When|Until)\b")
 LARGEST_SHARE = 0.001
 # Spellings that others fix: OpenAI's states of batches, asyncio, Slurm.
 FIXED_NAMES = re.compile(

@@ -288,7 +288,7 @@ class Answerer:
                     logger.exception("Request %s could not be ended at its deadline", request_id)
 
     def _refusal(self, request: InferenceRequest, loaded: Loaded | None) -> Failed | None:
-        """Why it may not run here: the last of the checks that the gateway made before."""
+        """Return the reason that a request may not run here, by the gateway's last check."""
         now = CLOCK.now()
         name = request.deployment
         if request.deadline and now > request.deadline:

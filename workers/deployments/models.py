@@ -84,7 +84,7 @@ class Deployment(models.Model):
 
 
 class ServingLease(models.Model):
-    """Until when a deployment may serve. The controller moves it on as long as the release may
+    """Time until which a deployment may serve. The controller extends it as long as the release may
     serve: a controller that is dead or stuck ends all serving.
 
     A table of its own, because workers may change a deployment, and so lock its row.

@@ -41,7 +41,7 @@ STEADY_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How often one deployment failed to load here in a row, and the (monotonic) next try."""
+    """Consecutive failed loads of a deployment, and the monotonic time of the next attempt."""
 
     count: int
     next_try: float

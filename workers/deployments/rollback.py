@@ -63,7 +63,7 @@ def rollback_choices(*, actor: Principal, deployment: Deployment) -> list[Rollba
 
 
 def _served(deployment: Deployment) -> QuerySet[ServingPeriod]:
-    """When anything served under its name, for its department."""
+    """Periods in which something served under its name, for its department."""
     return ServingPeriod.objects.filter(
         deployment__name=deployment.name, deployment__department=deployment.department_id
     )

@@ -159,7 +159,7 @@ def _emergency_end() -> Subquery:
 
 
 def nothing_said(actor: Principal, question: Question) -> str:
-    """Why an answer is empty: what there is before, after, or not at all."""
+    """Explain an empty answer: the periods before or after, or none at all."""
     slug = question.department.slug
     first = _periods(actor, question.department).aggregate(first=Min("serving_from"))["first"]
     if question.until is None:
@@ -175,7 +175,7 @@ def nothing_said(actor: Principal, question: Question) -> str:
 
 
 def period_end(period: ServingPeriod) -> tuple[datetime | None, str]:
-    """When and how it ended. The gateway refuses a release from the moment that it expires, or that
+    """Return the end and its kind. The gateway refuses a release once it expires, or once
     its emergency access is over, however much later the deployment is stopped for it."""
     last = period.serving_until or timezone.now()
     for emergency in period_emergencies(period):

@@ -69,7 +69,7 @@ class Engine(Protocol):
 
     @property
     def working_s(self) -> float:
-        """How long it has worked on its present step, such as a batch, in seconds; 0 while it
+        """Seconds spent on the current step, such as a batch; 0 while it
         waits for requests."""
 
     def add_adapter(self, name: str, folder: Path) -> None:

@@ -93,7 +93,7 @@ def _copied(
 
 
 def safetensors_summary(path: Path) -> tuple[int, set[str]]:
-    """How many floating-point parameters a file holds and in which dtypes, from its header alone.
+    """Return the number of floating-point parameters of a file by dtype, from its header alone.
 
     Raises BadMaterial when the header is malformed or larger than `MAX_HEADER_BYTES`.
     """

@@ -25,7 +25,7 @@ def export_lines() -> Iterator[str]:
 
 
 def export_header() -> tuple[int, str]:
-    """How many events the latest checkpoint covers, and the header line that carries it."""
+    """Return the number of events under the latest checkpoint, and the header line with it."""
     keys, latest = audit_public_keys(), AuditCheckpoint.objects.first()
     if latest is None:
         if not may_sign():

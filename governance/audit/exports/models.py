@@ -90,7 +90,7 @@ class AuditExport(models.Model):
 
     @property
     def percent(self) -> int:
-        """How far it is, 0 to 100."""
+        """Progress in percent, 0 to 100."""
         if self.state == ExportState.DONE:
             return 100
         if not self.tree_size:

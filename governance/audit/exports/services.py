@@ -273,7 +273,7 @@ def _opened(export: AuditExport) -> BinaryIO:
 
 
 def words_for(error: OSError) -> str:
-    """Why a file could not be written."""
+    """Return the reason that a file could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
             "The disk of ASSAY_DATA_DIR is full; nothing of the export is kept. "

@@ -104,7 +104,7 @@ def write_selection(
 
 
 def _pages(events: QuerySet[AuditEvent], size: int) -> Iterator[tuple[int, list[AuditEvent]]]:
-    """How many of the first `size` events were looked through, and the next ones that fit."""
+    """Yield the number of events read among the first `size`, and the next matching ones."""
     rows = AuditEvent.objects.only("id", "sequence", "canonical", "leaf_hash")
     for start in range(0, size, WINDOW):
         end = min(start + WINDOW, size)

@@ -87,7 +87,7 @@ class Part:
 
     @property
     def keys(self) -> int:
-        """How many keys are looked up."""
+        """Number of keys that are looked up."""
         return sum(len(way.keys) for way in self.ways)
 
 

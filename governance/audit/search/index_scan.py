@@ -47,7 +47,7 @@ class Stretch:
 
 
 def keys_of(ways: tuple[Way, ...]) -> int:
-    """How many keys are looked up."""
+    """Number of keys that are looked up."""
     return sum(len(way.keys) for way in ways)
 
 

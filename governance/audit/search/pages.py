@@ -201,7 +201,7 @@ def _narrowest(parts: list[Part], stretches: list[Stretch]) -> Ways:
     stretch = stretch.within(first or 0, (last or 0) + 1)
 
     def estimate(end: int | None) -> float:
-        """How many events of a key there are in all, if they are as frequent everywhere."""
+        """Estimate the number of events of a key, if they are equally frequent everywhere."""
         gone = stretch.high - (end or 0) if stretch.newest_first else (end or 0) - stretch.low + 1
         return 0 if end is None else PROBED * (stretch.high - stretch.low) / max(gone, 1)
 

@@ -1,4 +1,4 @@
-"""How far each stream has come."""
+"""Position of each stream."""
 
 from __future__ import annotations
 

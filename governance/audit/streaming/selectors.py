@@ -1,4 +1,4 @@
-"""How the streams are doing."""
+"""State of the streams."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def stream_states() -> list[StreamState]:
 
 
 def _oldest_unsent(streams: Mapping[str, AuditStream], size: int) -> dict[int, datetime]:
-    """When the event happened that each cursor stands at, by its number."""
+    """Return the time of the event at each cursor, by the event's number."""
     wanted = {stream.next_sequence for stream in streams.values() if stream.next_sequence < size}
     wanted.add(0)
     events = AuditEvent.objects.filter(sequence__in=wanted)

@@ -62,7 +62,7 @@ def tls_context(destination: Destination) -> ssl.SSLContext:
 
 
 def failure_words(error: BaseException) -> str:
-    """Why a connection failed, without anything that was sent or configured."""
+    """Return the reason that a connection failed, without sent or configured values."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -88,7 +88,7 @@ def _deliver(connection: socket.socket, payload: bytes) -> None:
 
 
 def _await_acknowledged(connection: socket.socket, deadline: float) -> None:
-    """Until the receiver's system has every byte; where this system cannot tell, not at all."""
+    """Wait until the receiver's system has every byte; return at once if this one cannot tell."""
     broken = select.poll()
     broken.register(connection, 0)
     while True:

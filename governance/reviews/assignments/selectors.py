@@ -92,7 +92,7 @@ def _reviewer() -> Exists:
 
 
 def _refusals(people: list[Person], review: Review) -> dict[int, str]:
-    """Why each could not decide on the review; empty for who could."""
+    """Return the reason that each person cannot decide on the review; empty if they can."""
     required = set(review.required_approvals)
     lent = _lent(review, required)
     policy, resource, context = active_policy(), review_resource(review), probing_context()

@@ -170,12 +170,12 @@ class ReviewPolicyDocument(_Strict):
         return self
 
     def reason(self, answers: Mapping[str, Any]) -> str:
-        """Why it applies to these answers; empty when it does not."""
+        """Return the reason that the rule applies to these answers; empty if it does not."""
         reasons = [each.because for each in self.applies_when if each.holds(answers)]
         return "; ".join(dict.fromkeys(reasons))
 
     def required_approvals(self, answers: Mapping[str, Any]) -> dict[str, int]:
-        """How many approvals of which specialty these answers ask for."""
+        """Return the number of approvals that these answers require, by specialty."""
         needed: dict[str, int] = {}
         for each in self.approvals:
             if _applies(each.when, answers):

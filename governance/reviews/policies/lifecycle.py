@@ -1,4 +1,4 @@
-"""How review policies change: a draft, a proposal, and a second person who decides."""
+"""Lifecycle of review policies: a draft, a proposal, and a second person who decides."""
 
 from __future__ import annotations
 

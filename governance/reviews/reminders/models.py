@@ -51,7 +51,7 @@ class ReviewReminder(models.Model):
 
 
 class Channel(models.TextChoices):
-    """How a notice travels."""
+    """Channel of a notice."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"

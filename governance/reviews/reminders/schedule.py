@@ -55,7 +55,7 @@ def reminders_record_due() -> int:
 
 
 def moments(review: Review) -> list[tuple[datetime, ReminderKind]]:
-    """When what is said of it, in order; nothing before it was opened."""
+    """Return the times of a review's reminders, in order; none before it was opened."""
     policy = review.review_policy
     days = EARLY_DAYS if policy is None else policy_document(policy).escalate_days
     at = [

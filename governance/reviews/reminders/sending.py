@@ -49,7 +49,7 @@ def notices_send_due() -> int:
 
 
 def _needless(notice: ReviewNotice) -> str:
-    """Why it is not to be sent any more; empty when it is."""
+    """Return the reason that a notice is no longer sent; empty if it is."""
     if notice.reminder.review.state not in WAITING:
         return "The review has ended."
     if notice.person is not None and not (notice.person.is_active and notice.person.email):

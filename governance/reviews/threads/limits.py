@@ -1,4 +1,4 @@
-"""How much one person says in one review: an evidence pack holds all of everybody's."""
+"""Limits on one person's comments in one review: an evidence pack holds all of them."""
 
 from __future__ import annotations
 

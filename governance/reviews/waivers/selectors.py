@@ -40,7 +40,7 @@ def waiver_find(review: Review | None, waiver_id: int) -> Waiver:
 
 
 def waived_until(review: Review) -> datetime | None:
-    """When the first of the waivers ends that the checklist rests on; None when on none."""
+    """Return the earliest end of the waivers that the checklist uses; None without waivers."""
     found: datetime | None = Waiver.objects.filter(
         review=review,
         state=WaiverState.GRANTED,

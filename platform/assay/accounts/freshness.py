@@ -21,7 +21,7 @@ DEMONSTRATION = "demonstration"
 
 
 def proved_at(request: HttpRequest) -> float:
-    """When the last factor was given, in seconds since the epoch; 0 when none was."""
+    """Return the time of the last factor in seconds since the epoch; 0 without one."""
     return max((r["at"] for r in get_authentication_records(request, request.user)), default=0.0)
 
 

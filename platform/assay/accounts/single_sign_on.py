@@ -112,7 +112,7 @@ def link_end(*, actor: Principal, person_id: int, reason: str) -> Person:
 
 
 def failure(error: Any, exception: Exception | None) -> DomainError:
-    """Why the provider's part failed, as far as a visitor may know."""
+    """Return the reason that the provider's part failed, as far as a visitor may know it."""
     if str(getattr(error, "value", error)) == "cancelled":
         return NotAuthenticated(
             f"Signing in with {settings.OIDC_NAME} was canceled.",

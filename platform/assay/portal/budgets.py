@@ -120,7 +120,7 @@ def _capital(text: str) -> str:
 
 
 class AmountForm(TablerForm):
-    """How much, in the unit that people use; a shadow only counts."""
+    """Return the amount in the unit that people use; a shadow limit only counts."""
 
     amount = forms.DecimalField(
         min_value=0,

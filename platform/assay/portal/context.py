@@ -138,7 +138,7 @@ def role_words(actor: Principal) -> list[str]:
 
 
 def waiting_behind(entry: Entry, actor: Principal) -> int:
-    """How many things behind an entry wait for the person's decision."""
+    """Return the number of objects behind an entry that await the person's decision."""
     if entry.url == "portal:reviews":
         return reviews_awaiting(actor).count()
     return policies_awaiting(actor) if entry.url == "portal:policy" else 0

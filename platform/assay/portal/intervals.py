@@ -1,4 +1,4 @@
-"""How sure a number is: as words, and as bars on a line."""
+"""Confidence intervals as words, and as bars on a line."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def after_reviews(actor: Principal) -> list[EmergencyAccess]:
 
 
 def policies_awaiting(actor: Principal) -> int:
-    """How many proposed policies the actor may decide on."""
+    """Return the number of proposed policies that the actor may decide on."""
     if actor.person_id is None:
         return 0
     waiting = PolicyVersion.objects.filter(state=PolicyState.PROPOSED)

@@ -256,7 +256,7 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _described(task: str, metric: str) -> tuple[str, bool | None]:
-    """How the task calls a metric, and whether more of it is better."""
+    """Return the task's name of a metric, and True if higher is better."""
     entry = TASKS.get(task)
     for known in entry.metrics if entry else ():
         if known.name == metric:

@@ -114,7 +114,7 @@ def check_same_dossier(release: Release, emergency: EmergencyAccess) -> None:
 
 
 def separation(emergency: EmergencyAccess, person_id: int | None, doing: str) -> str:
-    """Why this person may not `confirm` or `review` it; empty when they may."""
+    """Return the reason that this person may not `confirm` or `review` it; empty if they may."""
     if person_id == emergency.asked_by_id:
         return f"requested emergency access {emergency.pk} and may not {doing} it"
     if doing == "review" and person_id == emergency.confirmed_by_id:

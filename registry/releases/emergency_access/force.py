@@ -43,7 +43,7 @@ def emergency_access_of(
 
 
 def serving_end(release: Release) -> datetime | None:
-    """When serving under `release` stops as things stand: the end of its approval with its grace,
+    """Return the end of serving under `release`: the end of its approval with its grace period,
     or of emergency access in force; None when neither lets it serve."""
     if release.state == ReleaseState.APPROVED:
         return release.serves_until

@@ -133,5 +133,5 @@ class EmergencyAccess(models.Model):
 
     @property
     def over_at(self) -> datetime | None:
-        """When it ended, or will end by itself; None before it is confirmed."""
+        """Return its actual or scheduled end; None before it is confirmed."""
         return self.ended_at or self.ends_at

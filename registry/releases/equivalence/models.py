@@ -30,7 +30,7 @@ class SoftwareEnvironment(models.Model):
 
 
 class EquivalenceOutcome(models.TextChoices):
-    """What was found: the answers of the dossier's evaluation, others, or nothing to compare with,
+    """Result of a comparison: the dossier's answers, other answers, or nothing to compare with,
     in the first environment that serves the release and in a later one."""
 
     PASSED = "passed", "Same answers"

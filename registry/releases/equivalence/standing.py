@@ -32,7 +32,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a dossier names: the policy, the digest of the answers to compare with, empty without
+    """Terms in a dossier: the policy, the digest of the answers to compare with, empty without
     any, the evaluation that has them, and fingerprints of the environments that need no comparison.
     """
 

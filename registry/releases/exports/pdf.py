@@ -35,7 +35,7 @@ _LINES = re.compile("\r\n?|[\u2028\u2029\x0b\x0c\x85]")
 
 
 class _Budget:
-    """How many characters may still be written, of how the font writes them."""
+    """Number of characters that may still be written, counted as the font writes them."""
 
     def __init__(self, glyphs: Iterable[int]) -> None:
         self._glyphs = frozenset(glyphs)

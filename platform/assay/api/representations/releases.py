@@ -206,7 +206,7 @@ class TaskCodeAnswer(serializers.Serializer[Any]):
 
 
 class UpgradeAnswer(serializers.Serializer[Any]):
-    """What was found when a worker with other software than that of the evaluation answered the
+    """Result after a worker with other software than that of the evaluation answered the
     requests of the dossier. `outcome` is `passed`, `differs`, or without answers to compare with
     `first` or `unverified`; `standing` is `accepted` or `refused`, by the review policy. `used`: a
     worker has this software now."""

@@ -185,7 +185,7 @@ def streams(actor: Principal) -> list[StreamState]:
 
 
 def size_of(request: Request) -> int:
-    """How many events the caller wants on a page.
+    """Number of events on a page.
 
     Raises:
         InvalidInput: not a whole number from 1 to 100.

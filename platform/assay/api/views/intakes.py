@@ -1,4 +1,4 @@
-"""How bytes enter: deliveries into quarantine, and the second person's sign-off."""
+"""Deliveries into quarantine, and the second person's sign-off."""
 
 from __future__ import annotations
 

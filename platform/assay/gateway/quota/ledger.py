@@ -180,7 +180,7 @@ class RefusalLimiter:
         self._skipped[key_public_id] = self._skipped.get(key_public_id, 0) + count
 
     def left_over(self) -> dict[str, int]:
-        """How many were not recorded, by key, where nothing more was since; they are counted
+        """Return the number of unrecorded requests by key, where none followed; they are counted
         once."""
         left, self._skipped = self._skipped, {}
         return left

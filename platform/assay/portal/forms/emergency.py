@@ -63,7 +63,7 @@ class IncidentForm(TablerForm):
 
 
 class IncidentRateForm(TablerForm):
-    """How bad it is, seen again."""
+    """New severity of an incident."""
 
     severity = forms.ChoiceField(choices=_SEVERITIES)
     serious = forms.ChoiceField(choices=_serious, required=False, label="Serious (Art. 73)")
@@ -77,7 +77,7 @@ class IncidentTextForm(TablerForm):
 
 
 class EmergencyAccessForm(TablerForm):
-    """Why it cannot wait, and for how long."""
+    """Reason and hours of a request for emergency access."""
 
     reason = forms.CharField(
         max_length=REASON_MAX, label="Reason for urgency", widget=_rows(4),

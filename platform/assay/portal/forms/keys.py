@@ -96,7 +96,7 @@ class KeyChangeForm(TablerForm):
 
 
 class KeyRotateForm(TablerForm):
-    """How long both secrets work."""
+    """Hours for which both secrets work."""
 
     overlap = forms.TypedChoiceField(
         label="The old secret keeps working for",

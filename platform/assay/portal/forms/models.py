@@ -294,7 +294,7 @@ class IntakeForm(TablerForm):
 
 
 class RecallForm(TablerForm):
-    """Why a version is recalled, and its name typed by whoever means it."""
+    """Reason of a recall, and the version's name, typed to confirm it."""
 
     reason = forms.CharField(
         label="Reason",

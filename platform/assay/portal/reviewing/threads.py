@@ -40,7 +40,7 @@ class Place:
 
     @property
     def open(self) -> int:
-        """How many threads there are open."""
+        """Return the number of open threads."""
         return sum(thread.state == ThreadState.OPEN for thread in self.threads)
 
 

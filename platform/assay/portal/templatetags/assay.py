@@ -154,7 +154,7 @@ def ago(moment: datetime | None) -> SafeString | str:
 
 @register.filter
 def span(job: Any) -> str:
-    """How long a job has run or ran."""
+    """Return the duration of a job."""
     if not job.started_at:
         return "–"
     taken = (job.finished_at or timezone.now()) - job.started_at

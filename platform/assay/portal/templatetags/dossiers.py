@@ -70,7 +70,7 @@ def code_unknown(code: Sequence[Mapping[str, Any]] | None) -> list[str]:
 
 @register.filter
 def code_left(code: Mapping[str, Any]) -> int:
-    """How many characters of the code are not shown."""
+    """Return the number of characters of the code that are not shown."""
     return max(0, int(code["characters"]) - len(code["shown"]))
 
 
@@ -126,7 +126,7 @@ def ends_soon(release: Any) -> bool:
 
 @register.filter
 def changed_words(check: EquivalenceCheck) -> str:
-    """What was found when a live release was compared after an upgrade."""
+    """Return the result of comparing a live release after an upgrade."""
     return changed_in_words(check)
 
 

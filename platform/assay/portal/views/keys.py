@@ -40,7 +40,7 @@ def deployment_names(actor: Principal) -> list[str]:
 
 
 def offers(snapshot: PolicySnapshot, actor: Principal, key: ApiKey) -> dict[str, Any]:
-    """How it stands with the key, and what the person may do with it."""
+    """State of a key, and the person's actions on it."""
     state = key_state(key, timezone.now())
     alive = state in {KeyState.ACTIVE, KeyState.RETIRING}
 

@@ -147,7 +147,7 @@ class Why(Ask):
 
 
 class WhyEvent(Screen):
-    """Why what an audit event records was permitted or denied, and whether it still would be."""
+    """Explanation of the decision that an audit event records, and of today's decision."""
 
     template_name = "portal/policy/why_event.html"
 
