@@ -338,7 +338,7 @@ def test_without_a_second_place_the_operator_says_so_and_the_log_keeps_it(
     said = there.refused(*restoring(source.first))
     assert "has no checkpoint, so that it is not known what was revoked" in said
     assert there.tables() == []
-    assert "Compared with no second place" in there.done(*without)
+    assert "Not compared with a second place" in there.done(*without)
     assert json.loads(str(there.value(LAST_EVENT)))["second_place"] == ""
 
 
