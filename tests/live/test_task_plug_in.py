@@ -91,12 +91,12 @@ import os, time
 _prepare, _run = LanguageRunner.prepare, LanguageRunner.run
 
 
-def prepare(self, request_id, inputs, options):
+def hostile_prepare(self, request_id, inputs, options):
     self.asked = inputs.input[0]
     return _prepare(self, request_id, inputs, options)
 
 
-def run(self, batch):
+def hostile_run(self, batch):
     if self.asked == "please exit":
         os._exit(3)
     if self.asked == "please hang":
@@ -104,7 +104,7 @@ def run(self, batch):
     return _run(self, batch)
 
 
-LanguageRunner.prepare, LanguageRunner.run = prepare, run
+LanguageRunner.prepare, LanguageRunner.run = hostile_prepare, hostile_run
 """
 
 
