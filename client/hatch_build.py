@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +22,13 @@ class GeneratedClient(BuildHookInterface):
         root = Path(self.root)
         self.folder = TemporaryDirectory()
         package = Path(self.folder.name, "assay_client")
+        document = Path(self.folder.name, "openapi.json")
+        description = json.loads((root / "openapi.json").read_text(encoding="utf-8"))
+        document.write_text(json.dumps(_without_nodes(description)), encoding="utf-8")
         # A warning is an operation that the client would lack.
         subprocess.run(
             [sys.executable, "-m", "openapi_python_client", "generate", "--meta=none",
-             f"--path={root / 'openapi.json'}", f"--config={root / 'generator.yaml'}",
+             f"--path={document}", f"--config={root / 'generator.yaml'}",
              f"--output-path={package}", "--fail-on-warning"],
             check=True,
         )  # fmt: skip
@@ -34,3 +39,19 @@ class GeneratedClient(BuildHookInterface):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self.target_name == "wheel":
             self.folder.cleanup()
+
+
+def _without_nodes(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the description without the API of nodes and the schemas that only it needs."""
+    paths = {path: item for path, item in description["paths"].items() if "/node/" not in path}
+    schemas, needed, unread = description["components"]["schemas"], {}, [paths]
+    while unread:
+        for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(unread.pop())):
+            if name not in needed:
+                needed[name] = schemas[name]
+                unread.append(schemas[name])
+    return {
+        **description,
+        "paths": paths,
+        "components": {**description["components"], "schemas": needed},
+    }

@@ -45,7 +45,9 @@ def test_the_client_has_every_operation_and_typed_answers(
     document = json.loads((ROOT / "client" / "openapi.json").read_text())
     operations = {
         operation["operationId"]
-        for methods in document["paths"].values()
+        for path, methods in document["paths"].items()
+        # Nodes alone call the others.
+        if path.startswith("/api/")
         for method, operation in methods.items()
         if method in METHODS
     }
@@ -56,12 +58,12 @@ def test_the_client_has_every_operation_and_typed_answers(
     monkeypatch.syspath_prepend(str(wheel))
     from assay_client import AuthenticatedClient
     from assay_client.api.models import model_get, models_get, models_post
-    from assay_client.models import ModelAnswer, ModelBodyRequest, Problem
+    from assay_client.models import ModelAnswer, NewModelRequest, Problem
 
     department("clinical")
     _, token = access_token_create(person=person("Ada", "admin"), name="t", proof=fresh_proof())
     client = AuthenticatedClient(live_server.url, token=token)
-    body = ModelBodyRequest(name="notes", department="clinical", task="embeddings")
+    body = NewModelRequest(name="notes", department="clinical", task="embeddings")
     created = models_post.sync(client=client, body=body)
     assert isinstance(created, ModelAnswer)
     assert (created.name, created.created_at.tzinfo is not None) == ("notes", True)
