@@ -16,7 +16,7 @@ from governance.people.models import Person
 from tests.live.clients import OFFLINE
 from tests.proofs import fresh_proof
 
-pytestmark = [pytest.mark.live, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.live, pytest.mark.long, pytest.mark.django_db(transaction=True)]
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("get", "post", "put", "patch", "delete", "head")
 

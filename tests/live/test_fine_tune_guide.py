@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on this machine"),
 ]
-COMPUTE = ("-I", "workers.tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
+COMPUTE = ("-I", "workers.celery_tasks.jobs", "-Q", "compute", "-P", "threads", "-c", "1")
 PAGE = ROOT / "docs" / "how-to" / "adapt-a-model.md"
 
 
