@@ -29,6 +29,7 @@ __all__ = ["minilm"]
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.long,
     pytest.mark.torch,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(shutil.which("jq") is None, reason="no jq on this machine"),
