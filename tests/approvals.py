@@ -9,6 +9,7 @@ from django.utils import timezone
 from governance.people.models import Person
 from governance.reviews.models import Decision, Review
 from registry.canonical import json_digest
+from registry.catalog import task_code
 from registry.releases.models import Release
 from registry.releases.software import code_section
 from tests.proofs import vote_proof
@@ -16,6 +17,7 @@ from tests.proofs import vote_proof
 
 def give_dossier(release: Release) -> None:
     """The least dossier that the one rule reads, of the row as it is."""
+    task = release.version.model.task
     release.dossier = {
         "identity": {"digest": release.version.digest},
         "release": {
@@ -24,7 +26,8 @@ def give_dossier(release: Release) -> None:
             "departments": sorted(each.slug for each in release.departments.all()),
             "visibility": release.visibility,
         },
-        "software": {"code": code_section(release.version.model.task)},
+        # An unavailable task has no code here.
+        **({"software": {"code": code_section(task)}} if task_code(task) else {}),
         "serving": {"engine": release.engine, "precision": release.precision},
     }
     release.dossier_digest = json_digest(release.dossier)
