@@ -89,18 +89,22 @@ def copied_database(template: str) -> Iterator[None]:
 
 @contextmanager
 def released_database(commit: str) -> Iterator[None]:
-    """Work on an empty database that the code of a commit has migrated."""
+    """Work on an empty database that the code of a commit has migrated, with its roles."""
     with tempfile.TemporaryDirectory(prefix="assay-release-") as folder, _database("release"):
         archive = _git("archive", commit)
         subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
         settings = connection.settings_dict
         url = f"postgresql://{settings['USER']}@/{settings['NAME']}?host={settings['HOST']}"
-        subprocess.run(
-            [sys.executable, "manage.py", "migrate"],
-            cwd=folder,
-            env={**os.environ, "DATABASE_URL": url},
-            check=True,
-        )
+        # Its own code, before that of this checkout.
+        path = os.pathsep.join([folder, f"{folder}/platform"])
+        # An installation has its roles' settings in a function, too.
+        for command in ("migrate", "apply_database_roles"):
+            subprocess.run(
+                [sys.executable, "manage.py", command],
+                cwd=folder,
+                env={**os.environ, "DATABASE_URL": url, "PYTHONPATH": path},
+                check=True,
+            )
         yield
 
 

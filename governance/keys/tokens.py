@@ -26,7 +26,7 @@ PATTERN = re.compile(
     rf"_(?P<checksum>[0-9A-Za-z]{{{CHECKSUM_LENGTH}}})"
 )
 MAX_LENGTH = 80
-# What is longer is not parsed.
+# Longer texts are not parsed.
 SENT_MAX = 256
 
 

@@ -16,6 +16,7 @@ from tests.live.preloaded import start
 
 pytestmark = pytest.mark.live
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
 from rich.console import Console
@@ -27,6 +28,8 @@ def fails(stage):
     # As a call that gets no answer in time.
     Api("http://127.0.0.1:9")._http.get("datasets")
 
+# A shell that runs the tests in the background has interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = Path(sys.argv[1])
 stack = Stack(folder, demo=True)
 try:

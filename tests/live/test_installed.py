@@ -38,7 +38,7 @@ class Installation:
 
     environment: Path
     folder: Path
-    # Whether all packages are its own.
+    # True if all packages are its own.
     whole: bool
 
     @property

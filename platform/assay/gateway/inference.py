@@ -166,7 +166,7 @@ class Inference:
             model = await parsed(body, named_model, body)
         named = snapshot.deployments.get(model)
         if named is None or route.endpoints.get(named.task, route.first) is route.first:
-            return first  # Whether or not the key may know of it.
+            return first  # Even if the key may not know of it.
         task = known_task(snapshot, call.key, model, caller.circumstances)
         return (task, route.endpoints[task]) if task in route.endpoints else first
 

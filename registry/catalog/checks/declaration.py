@@ -57,7 +57,7 @@ def declaration_faults(task: Any) -> list[Fault]:
                 "entry point", f"{check.shown(task)} is no Task.", "Name a `Task` of the catalog."
             )
         ]
-    # What other fields mean depends on it.
+    # Other fields depend on it.
     if mismatch := list(check.guarded("interface", _INTERFACE, lambda: _interface(task))):
         return mismatch
     fix = "Use the types that the reference of declarations names."

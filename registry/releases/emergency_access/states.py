@@ -35,7 +35,7 @@ EMERGENCY_ACCESS_STATES = StateMachine(
 )
 # Its release is locked before it.
 emergency_access_locked = EMERGENCY_ACCESS_STATES.locked
-# What was in force once, and so must be reviewed.
+# States after which a review is due, because access was in force.
 USED = frozenset(
     {EmergencyAccessState.ACTIVE, EmergencyAccessState.ENDED, EmergencyAccessState.REVIEWED}
 )

@@ -41,7 +41,7 @@ from workers.wire import Delta, Done, InferenceRequest, deployment_queue
 
 T = TypeVar("T")
 KEEPALIVE_S = 10.0
-# How long a canceled request may take to say what it has used, in seconds.
+# Seconds in which a canceled request reports its usage.
 _LAST_WORD_S = 2.0
 # How much longer than its deadline an answer may take to be written, in seconds.
 _WRITE_S = 5.0

@@ -101,7 +101,7 @@ class FeedbackList(ListScreen):
             **listed,
             "toolbar": (
                 Field("deployment", "Deployment", [(name, name) for name in names]),
-                # What a dataset version holds is shown in every state.
+                # The content of a dataset version is shown in every state.
                 states(FeedbackState.choices)
                 if "data" in given
                 else states([*FeedbackState.choices, ("", "any")], none=""),
