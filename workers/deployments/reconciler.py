@@ -105,6 +105,11 @@ class Reconciler:
         self._ceased: set[int] = set()
         self._failures: dict[int, Failures] = {}
         self._ready_at: dict[int, float] = {}
+        # Until when each deployment may serve here, and those whose copy the control plane has
+        # recorded as ready: a copy answers only when both hold.
+        self._servable_until: dict[int, float] = {}
+        self._recorded_ready: set[int] = set()
+        self._lease_lock = threading.Lock()
 
     def wake(self, _message: str = "") -> None:
         """Reconcile now."""
@@ -120,7 +125,7 @@ class Reconciler:
                 self.settle()
             except NotAuthenticated as error:
                 # A revoked node, or one whose key another process uses, answers no longer.
-                self._host.lease({})
+                self._lease({})
                 logger.error("This worker serves nothing: %s %s", error.message, error.hint)
             except Exception:
                 logger.exception("Reconciling failed; the next round tries again")
@@ -183,7 +188,7 @@ class Reconciler:
         servable = {each.deployment_id: each for each in assigned if not each.refusal}
         wanted = {pk: each for pk, each in servable.items() if not each.leaving}
         self._let_go_of_ended(assigned)
-        self._host.lease({pk: now + each.lease_s for pk, each in servable.items()})
+        self._lease({pk: now + each.lease_s for pk, each in servable.items()})
         loaded = self._host.loaded()
         here = set(loaded.values())
         missing = [each for pk, each in wanted.items() if pk not in loaded]
@@ -211,6 +216,24 @@ class Reconciler:
                 self._fail(each.deployment_id, each.name, each.refusal)
         self._report_ends(wanted)
         self._forget(now, {each.deployment_id for each in assigned})
+
+    def _lease(self, servable_until: dict[int, float]) -> None:
+        """Let those answer that may serve until then, and are recorded as ready."""
+        with self._lease_lock:
+            self._servable_until = servable_until
+            self._grant()
+
+    def _record(self, deployment_id: int, *, ready: bool) -> None:
+        with self._lease_lock:
+            if ready:
+                self._recorded_ready.add(deployment_id)
+            else:
+                self._recorded_ready.discard(deployment_id)
+            self._grant()
+
+    def _grant(self) -> None:
+        granted = self._servable_until.keys() & self._recorded_ready
+        self._host.lease({pk: self._servable_until[pk] for pk in granted})
 
     def _forget(self, now: float, assigned: set[int]) -> None:
         """Forget failures of what is not assigned any more, unless they are so recent that it may
@@ -326,9 +349,10 @@ class Reconciler:
             logger.exception("The progress of deployment %s was not reported", deployment_id)
 
     def _ready(self, deployment_id: int, digest: str, seconds: float | None) -> None:
+        """Report the copy, and let it answer only once the control plane has recorded it as ready:
+        gateways seal requests for copies that still load, and the queue may hold some.
+        """
         self._unreported.discard(deployment_id)
-        self._consume(deployment_queue(deployment_id))
-        self._ceased.discard(deployment_id)
         state = self._report(
             ReplicaReport(
                 deployment_id,
@@ -342,6 +366,9 @@ class Reconciler:
             self._release(deployment_id)
             self._count_failure(deployment_id)
             return
+        self._record(deployment_id, ready=True)
+        self._consume(deployment_queue(deployment_id))
+        self._ceased.discard(deployment_id)
         self._ready_at[deployment_id] = time.monotonic()
 
     def _confirm(self, assignment: Assignment) -> None:
@@ -365,6 +392,7 @@ class Reconciler:
 
     def _release(self, deployment_id: int) -> None:
         self._leave_queue(deployment_id)
+        self._record(deployment_id, ready=False)
         self._host.unload(deployment_id)
         self._ceased.discard(deployment_id)
         self._leaving.pop(deployment_id, None)

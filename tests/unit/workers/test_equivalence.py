@@ -44,12 +44,16 @@ NEW = {"assay": "1", "torch": "3.0"}
 
 
 class Asked(echo.EchoEngine):
-    """Echoes, and keeps the prompts that it was asked."""
+    """Echoes, and keeps the prompts that it was asked, and whether applications were answered."""
 
     PROMPTS: ClassVar[list[str]] = []
+    LEASED: ClassVar[list[bool]] = []
+    HOSTS: ClassVar[list[EngineHost]] = []
 
     def submit(self, request: Any, sink: Any) -> None:
         Asked.PROMPTS.append(request.inputs.prompt)
+        for host in Asked.HOSTS:
+            Asked.LEASED.extend(host.leased(each) for each in host.loaded())
         super().submit(request, sink)
 
 
@@ -63,9 +67,14 @@ class Worker:
             self.host,
             DirectControl(),
             worker=name,
-            consume=lambda queue: None,
+            consume=self.consume,
             cease=lambda queue: None,
         )
+        # The state of the copy on record each time that its queue began to be read.
+        self.consumed: list[str] = []
+
+    def consume(self, queue: str) -> None:
+        self.consumed.append(self.copy().state)
 
     def start(self) -> None:
         worker_key_register(
@@ -93,11 +102,13 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     engine = "tests.unit.workers.test_equivalence:Asked"
     monkeypatch.setitem(discovered().tasks, task.name, dataclasses.replace(task, engine=engine))
     monkeypatch.setattr("workers.deployments.reconciler.RETRY_FIRST_S", 0.0)
-    Asked.PROMPTS.clear()
+    for kept in (Asked.PROMPTS, Asked.LEASED, Asked.HOSTS):
+        kept.clear()
     made: list[Worker] = []
 
     def worker(software: dict[str, str], name: str = "e1") -> Worker:
         made.append(Worker(name, software))
+        Asked.HOSTS.append(made[-1].host)
         made[-1].start()
         return made[-1]
 
@@ -213,6 +224,24 @@ def test_other_answers_suspend_the_release_with_that_software_alone(workers: Any
     deployment.refresh_from_db()
     assert deployment.state == "serving"
     assert "docs" in answers_changed()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_copy_answers_no_application_before_it_is_recorded_as_ready(
+    workers: Any, same: bool
+) -> None:
+    of = version()
+    measured(of, {**SAME, "good day": "goodday" if same else "another answer"})
+    deployment = deployed(of)
+    # Gateways seal requests for copies that still load, and the queue may hold some.
+    upgraded = workers(NEW)
+    assert Asked.LEASED == [False, False]
+    assert upgraded.consumed == (["ready"] if same else [])
+    assert upgraded.host.leased(deployment.pk) is same
+    if same:
+        Deployment.objects.update(state="stopped")
+        upgraded.loop.settle()
+        assert not upgraded.host.leased(deployment.pk)
 
 
 def test_by_policy_other_answers_raise_an_alarm_and_serve(workers: Any) -> None:

@@ -20,7 +20,7 @@ from tests.unit.workers.test_equivalence import NEW, measured
 from tests.unit.workers.test_prompt_versions import registered, requested
 from workers.celery_tasks.hosting import EngineHost
 from workers.control.direct import DirectControl
-from workers.control.protocol import Software
+from workers.control.protocol import ReplicaReport, Software
 from workers.deployments.models import Deployment, Replica
 from workers.deployments.reconciler import Reconciler
 from workers.deployments.services import deployment_create
@@ -50,12 +50,18 @@ class Interrupted(echo.EchoEngine):
 
 
 class Control(DirectControl):
-    """The control plane; the same hooks run while files are copied."""
+    """The control plane; the same hooks run while files are copied, and before a copy is recorded
+    as ready."""
 
     def copy_version(self, deployment_id: int, manifest: Any, target: Path) -> None:
         super().copy_version(deployment_id, manifest, target)
         names = {file.path for file in manifest.files}
         Interrupted.HOOKS.get("prompt" if "prompt.json" in names else "copy", NOTHING)()
+
+    def replica_report(self, *, worker: str, report: ReplicaReport) -> str:
+        if report.state == "ready":
+            Interrupted.HOOKS.get("report", NOTHING)()
+        return super().replica_report(worker=worker, report=report)
 
 
 @pytest.fixture
@@ -66,13 +72,9 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reconciler, EngineHo
     monkeypatch.setattr(Interrupted, "HOOKS", {})
     control, queues = Control(), set[str]()
 
-    def consume(queue: str) -> None:
-        queues.add(queue)
-        Interrupted.HOOKS.get("report", NOTHING)()
-
     host = EngineHost(control)
     yield (
-        Reconciler(host, control, worker="e1", consume=consume, cease=queues.discard),
+        Reconciler(host, control, worker="e1", consume=queues.add, cease=queues.discard),
         host,
         queues,
     )
