@@ -1,6 +1,6 @@
-"""Requests for a first role: by people without any, to whoever grants roles platform-wide.
+"""Requests for a first role, from people who have none to people who grant roles platform-wide.
 
-Granting a role answers a request; nothing else has to be done to it.
+Granting a role closes the request; it needs no further step.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from governance.policy.services import active_policy, authorize
 from governance.principals import Principal
 
 TEXT_MAX = 300
-# An answer is expected within this time; later the request no longer shows.
+# An administrator answers within this time; after it the request is no longer listed.
 OPEN_FOR = timedelta(days=30)
 # Shortest time between two requests of one person.
 AGAIN_AFTER = timedelta(days=1)
 
 
 def access_request_create(*, actor: Principal, text: str) -> AccessRequest:
-    """Ask for a role on one's own account.
+    """Request a role for one's own account.
 
     Raises:
         InvalidInput: no text, or one over its bound.
         WrongState: the person has a role, or an open request.
-        QuotaExceeded: they asked within the last day.
+        QuotaExceeded: the person made a request within the last day.
     """
     text = text.strip()
     if not text or len(text) > TEXT_MAX or not text.isprintable():
@@ -48,42 +48,42 @@ def access_request_create(*, actor: Principal, text: str) -> AccessRequest:
         if person.role_assignments.exists():
             raise WrongState(
                 f"{person.name} has a role; there is nothing to request.",
-                hint="Ask an administrator for another one.",
+                hint="Ask an administrator for another role.",
             )
         last = person.access_requests.order_by("-pk").first()
         now = timezone.now()
         if last is not None and now - last.created_at < AGAIN_AFTER:
-            left = (last.created_at + AGAIN_AFTER - now).total_seconds()
+            wait_s = (last.created_at + AGAIN_AFTER - now).total_seconds()
             raise QuotaExceeded(
                 f"{person.name} has requested a role within the last day.",
                 code="already_requested",
-                retry_after=max(1, int(left)),
+                retry_after=max(1, int(wait_s)),
             )
         if last is not None and last.closed_at is None:
             last.closed_at = now
             last.save(update_fields=["closed_at"])
-        made = AccessRequest.objects.create(person=person, text=text)
+        request = AccessRequest.objects.create(person=person, text=text)
         audit_record(
             actor=actor, action="person:request_access", subject=_subject(person), reason=text
         )
-    return made
+    return request
 
 
 def access_request_decline(*, actor: Principal, request_id: int) -> AccessRequest:
-    """Decline an open request; the person may ask again a day after they asked.
+    """Decline an open request; the person may request again a day after the first request.
 
     Raises:
-        NotFound: there is no such open request, or the actor may not see it.
-        NotPermitted: the policy refuses.
+        NotFound: the request does not exist or is closed, or the actor may not see it.
+        NotPermitted: the policy denies it.
     """
     with transaction.atomic():
-        found = access_requests_open(actor).filter(pk=request_id).first()
-        if found is None:
+        request = access_requests_open(actor).filter(pk=request_id).first()
+        if request is None:
             raise NotFound(f"There is no open access request {request_id}.")
         decision = authorize(
-            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(found.person)
+            actor=actor, action=Action.ROLE_GRANT, resource=person_resource(request.person)
         )
-        closed = AccessRequest.objects.filter(pk=found.pk, closed_at=None).update(
+        closed = AccessRequest.objects.filter(pk=request.pk, closed_at=None).update(
             closed_at=timezone.now(), closed_by_id=actor.person_id
         )
         if not closed:
@@ -91,10 +91,10 @@ def access_request_decline(*, actor: Principal, request_id: int) -> AccessReques
         audit_record(
             actor=actor,
             action="person:decline_access",
-            subject=_subject(found.person),
+            subject=_subject(request.person),
             decision=decision,
         )
-    return found
+    return request
 
 
 def access_requests_open(actor: Principal) -> QuerySet[AccessRequest]:
@@ -105,12 +105,12 @@ def access_requests_open(actor: Principal) -> QuerySet[AccessRequest]:
         person__is_active=True,
         created_at__gte=timezone.now() - OPEN_FOR,
     )
-    at_large = decide(active_policy(), actor, Action.ROLE_GRANT, PEOPLE_AT_LARGE, base_context())
-    return rows if at_large.allowed else rows.none()
+    decision = decide(active_policy(), actor, Action.ROLE_GRANT, PEOPLE_AT_LARGE, base_context())
+    return rows if decision.allowed else rows.none()
 
 
 def own_access_request(actor: Principal) -> AccessRequest | None:
-    """Return one's own latest request, whatever became of it."""
+    """Return the actor's own latest request, open or closed."""
     if actor.person_id is None:
         return None
     return AccessRequest.objects.filter(person_id=actor.person_id).order_by("-pk").first()

@@ -1,7 +1,7 @@
-"""Counting failed sign-ins in Redis, so that every web process sees the same count.
+"""Counts of failed sign-ins in Redis, so that every web process sees the same count.
 
 Three counts, each over the same window: failures for one account from one address (guessing one
-password), failures from one address over all accounts (trying one password on everybody), and
+password), failures from one address over all accounts (trying one password on all of them), and
 wrong second factors of one person from anywhere.
 """
 
@@ -19,7 +19,8 @@ from governance.errors import QuotaExceeded, Unavailable
 from governance.keys.networks import address_allowed
 
 MAX_FAILURES = 10
-# An office behind one address shares this one, so a success gives its own try back and no more.
+# Everyone in an office behind one address shares this count, so a success takes back only its own
+# try.
 MAX_ADDRESS_FAILURES = 50
 MAX_CODE_FAILURES = 10
 MAX_NODE_FAILURES = 100
@@ -38,16 +39,16 @@ def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
 
 
-def _named(kind: str, *parts: str) -> str:
+def _count_name(kind: str, *parts: str) -> str:
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return f"assay:{kind}-failures:{digest[:32]}"
 
 
 def network_of(address: str) -> str:
-    """Return the network of one party: the address itself, or the /64 around an IPv6 address.
+    """Return the client's network: the address itself, or the /64 around an IPv6 address.
 
-    Empty when the address says nothing of the client: none is known, or it is a trusted proxy's
-    own, which forwarded no client's; whoever comes through it must not lock out everybody else.
+    Empty when the client's address is unknown, or is that of a trusted proxy that forwarded none:
+    one client behind that proxy must not lock out all others.
     """
     if settings.TRUSTED_PROXIES and address_allowed(address, settings.TRUSTED_PROXIES):
         return ""
@@ -64,7 +65,7 @@ def network_of(address: str) -> str:
 
 def _account_count(email: str, address: str) -> _Count:
     refusal = "Too many failed sign-ins for this account"
-    return _Count(_named("sign-in", email, address), MAX_FAILURES, refusal)
+    return _Count(_count_name("sign-in", email, address), MAX_FAILURES, refusal)
 
 
 def _address_count(address: str) -> _Count | None:
@@ -72,27 +73,27 @@ def _address_count(address: str) -> _Count | None:
     if not network:
         return None
     refusal = "Too many failed sign-ins from your network address"
-    return _Count(_named("address", network), MAX_ADDRESS_FAILURES, refusal)
+    return _Count(_count_name("address", network), MAX_ADDRESS_FAILURES, refusal)
 
 
 def _node_count(address: str) -> _Count | None:
-    """Machines have a count of their own: a broken one must not lock out people near it."""
+    """Return the count of nodes, apart from people: a broken node must not lock people out."""
     network = network_of(address)
     if not network:
         return None
     refusal = "Too many failed sign-ins of nodes from this network address"
-    return _Count(_named("node", network), MAX_NODE_FAILURES, refusal)
+    return _Count(_count_name("node", network), MAX_NODE_FAILURES, refusal)
 
 
 def _code_count(person_id: int) -> _Count:
     refusal = "Too many wrong codes for this account"
-    return _Count(_named("second-factor", str(person_id)), MAX_CODE_FAILURES, refusal)
+    return _Count(_count_name("second-factor", str(person_id)), MAX_CODE_FAILURES, refusal)
 
 
 def _refuse_when_over(counts: list[_Count]) -> None:
-    """Count this try, and refuse it when too many before it failed.
+    """Count this try, and refuse it when too many earlier ones failed.
 
-    Counting first leaves no gap between check and count for parallel guesses to slip through.
+    Counting before checking keeps parallel guesses from all passing the same check.
     """
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
@@ -107,8 +108,8 @@ def _refuse_when_over(counts: list[_Count]) -> None:
             hint="Check REDIS_URL and that the server runs.",
             retry_after=5,
         ) from error
-    for place, count in enumerate(counts):
-        tries, _, left_s = answers[place * 3 : place * 3 + 3]
+    for index, count in enumerate(counts):
+        tries, _, left_s = answers[index * 3 : index * 3 + 3]
         if tries > count.most:
             raise QuotaExceeded(
                 f"{count.refusal}; try again in {max(1, -(-left_s // 60))} minutes.",
@@ -126,15 +127,15 @@ def refuse_when_locked(email: str, address: str) -> None:
         Unavailable: Redis does not answer; guessing without a count is not allowed.
     """
     counts = [_account_count(email, address)]
-    if (everyone := _address_count(address)) is not None:
-        counts.append(everyone)
+    if (address_count := _address_count(address)) is not None:
+        counts.append(address_count)
     _refuse_when_over(counts)
 
 
 def refuse_address_when_locked(address: str) -> None:
     """Count a try that names no account (a passkey). Raises as `refuse_when_locked`."""
-    if (everyone := _address_count(address)) is not None:
-        _refuse_when_over([everyone])
+    if (address_count := _address_count(address)) is not None:
+        _refuse_when_over([address_count])
 
 
 def refuse_nodes_when_locked(address: str) -> None:
@@ -144,7 +145,7 @@ def refuse_nodes_when_locked(address: str) -> None:
 
 
 def forget_node_failure(address: str) -> None:
-    """A machine that signed in gives its address the try back."""
+    """Take back the counted try of a node that signed in."""
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
             _give_back(pipe, _node_count(address))
@@ -154,18 +155,18 @@ def forget_node_failure(address: str) -> None:
 
 
 def refuse_codes_when_locked(person_id: int) -> None:
-    """Count a second factor of that person; raises as `refuse_when_locked`.
+    """Count a try of this person's second factor; raises as `refuse_when_locked`.
 
-    By person alone: whoever has the password may come from as many addresses as they like.
+    The count ignores addresses: an attacker with the password can use any number of them.
     """
     _refuse_when_over([_code_count(person_id)])
 
 
 def forget_failures(email: str, address: str) -> None:
-    """A right password clears the account's count and gives the address its own try back.
+    """Clear the account's count after a correct password, and take back the address's own try.
 
-    Only that: an address that knows one account's password must not win new tries on the others.
-    Redis away: the counts run out by themselves.
+    The address's other tries stay counted: knowing one account's password must not win new tries
+    on the others. If Redis does not answer, the counts expire by themselves.
     """
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
@@ -177,7 +178,7 @@ def forget_failures(email: str, address: str) -> None:
 
 
 def forget_address_failure(address: str) -> None:
-    """A right passkey gives the address its try back."""
+    """Take back the address's counted try after a correct passkey."""
     try:
         with _client(settings.REDIS_URL).pipeline() as pipe:
             _give_back(pipe, _address_count(address))
@@ -187,7 +188,7 @@ def forget_address_failure(address: str) -> None:
 
 
 def forget_codes(person_id: int) -> None:
-    """A right second factor clears the person's count."""
+    """Clear the person's count after a correct second factor."""
     try:
         _client(settings.REDIS_URL).delete(_code_count(person_id).name)
     except redis.RedisError:
@@ -197,5 +198,5 @@ def forget_codes(person_id: int) -> None:
 def _give_back(pipe: redis.client.Pipeline, count: _Count | None) -> None:
     if count is not None:
         pipe.decr(count.name)
-        # Should the count have run out in between, the new one must run out too.
+        # If the count expired in between, DECR made a new one, which must expire too.
         pipe.expire(count.name, WINDOW_S, nx=True)

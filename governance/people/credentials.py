@@ -1,4 +1,4 @@
-"""Credentials of accounts: which accounts need two parties to set them up, and who did."""
+"""Credentials of accounts: accounts that two parties set up, and the administrators who did."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ STRONG = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
 def privileged_roles() -> frozenset[str]:
     """Return the roles whose accounts are set up and recovered by two parties.
 
-    Platform-wide roles, and those that `ASSAY_SECOND_FACTOR_ROLES` names: they decide for others or
-    see every department, so that taking such an account over would give one person two votes.
+    These are the platform-wide roles and those in `ASSAY_SECOND_FACTOR_ROLES`: they decide for
+    others or see every department, so taking such an account over gives one person two votes.
     """
     return frozenset({*map(str, PLATFORM_ROLES), *settings.SECOND_FACTOR_ROLES})
 
@@ -45,15 +45,15 @@ def has_factor(person_id: int) -> bool:
 
 
 def sign_in_unconfirmed(person: Person, at: datetime | None = None) -> None:
-    """Note that one party alone has set up how the account signs in; the caller audits how."""
+    """Mark an account whose sign-in one party alone set up; the caller audits the change."""
     if person.unconfirmed_at is None:
         person.unconfirmed_at = at or timezone.now()
         person.save(update_fields=["unconfirmed_at"])
 
 
 def second_factor_begins(*, actor: Principal, person: Person, role: str) -> None:
-    """End what a person without a second factor had opened before they got a role that requires
-    one: a session or token of a leaked password must not outlive it. Their row is locked.
+    """End the sessions and tokens of a person who gets a role that requires a second factor and
+    has none: those of a leaked password must not gain the role. The person's row is locked.
     """
     if role not in settings.SECOND_FACTOR_ROLES or has_factor(person.pk):
         return
@@ -63,39 +63,39 @@ def second_factor_begins(*, actor: Principal, person: Person, role: str) -> None
 
 
 def makers_of(people: Iterable[int]) -> set[int]:
-    """Return the administrators who alone set up how any of these people sign in.
+    """Return the administrators who, alone, set up the sign-in of any of these people.
 
-    Each of them could act as the account. Whoever could must not decide on its work: else one
-    person would be both author and reviewer.
+    Such an administrator could act as the account, so they must not decide on its work: one person
+    would be both author and reviewer.
     """
-    known, makers = set(people), set[int]()
+    accounts, makers = set(people), set[int]()
     while True:
         links = OneTimeLink.objects.filter(
-            person__in=known | makers,
+            person__in=accounts | makers,
             recovery=None,
             created_by__isnull=False,
             used_at__gte=F("person__unconfirmed_at"),
         )
-        found = set(links.values_list("created_by_id", flat=True)) - makers
-        if not found:
+        new = set(links.values_list("created_by_id", flat=True)) - makers
+        if not new:
             return makers
-        makers |= found
+        makers |= new
 
 
 def with_makers(people: Iterable[int]) -> set[int]:
-    """Return these people and their `makers_of`: none of them decides on what these have made."""
-    known = set(people)
-    return known | makers_of(known)
+    """Return these people and their `makers_of`; none of them may decide on these people's work."""
+    ids = set(people)
+    return ids | makers_of(ids)
 
 
 def access_tokens_revoke(
     *, actor: Principal, person: Person, reason: str, decision: Authorization | None = None
 ) -> int:
-    """Revoke every access token of theirs that is alive; returns how many there were."""
-    alive = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
-    # Row security hides another person's tokens from the actor; they end all the same.
+    """Revoke every live access token of a person; returns the number revoked."""
+    rows = ApiKey.objects.filter(person=person, revoked_at=None, expires_at__gt=timezone.now())
+    # Row security hides another person's tokens from the actor; they must end too.
     with lifted():
-        keys = list(alive.select_for_update(of=("self",)).order_by("pk"))
+        keys = list(rows.select_for_update(of=("self",)).order_by("pk"))
         ApiKey.objects.filter(pk__in=[key.pk for key in keys]).update(revoked_at=timezone.now())
     for key in keys:
         audit_record(

@@ -1,4 +1,4 @@
-"""An identity provider's groups, and who is in them. What they mean is up to mappings."""
+"""An identity provider's groups and their members. Mappings decide which roles they give."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from governance.policy.services import authorize
 from governance.principals import Principal
 
 MEMBERS_MAX = 10_000
-# Ids that an audit event lists; it counts the others.
+# Most IDs that an audit event lists; it gives the total number, too.
 LISTED_MAX = 1000
 
 
@@ -34,22 +34,22 @@ class GroupRecord:
 
 
 def directory_group_get(*, actor: Principal, group_id: int, hold: bool = False) -> DirectoryGroup:
-    """The group. `hold` keeps others from changing it until the transaction ends, for whoever
-    works out from it what it is to become.
+    """Return the group. `hold` locks it until the transaction ends, for a caller that computes its
+    new state from the current one.
 
     Raises:
-        NotFound: there is none, or the actor may not know of groups.
+        NotFound: it does not exist, or the actor may not see groups.
     """
     if hold:
         list(DirectoryGroup.objects.select_for_update().filter(pk=group_id))
-    found = directory_groups_visible_to(actor).filter(pk=group_id).first()
-    if found is None:
+    group = directory_groups_visible_to(actor).filter(pk=group_id).first()
+    if group is None:
         raise NotFound(f"There is no group {group_id}.")
-    return found
+    return group
 
 
 def directory_group_create(*, actor: Principal, record: GroupRecord) -> DirectoryGroup:
-    """A new group with its members, who get the roles that its mappings give.
+    """Create a group with its members, who get the roles that its mappings give.
 
     Raises:
         InvalidInput: a name or external id that is empty, too long or not printable, or a member
@@ -71,7 +71,7 @@ def directory_group_create(*, actor: Principal, record: GroupRecord) -> Director
 def directory_group_change(
     *, actor: Principal, group_id: int, record: GroupRecord
 ) -> DirectoryGroup:
-    """Make the group what the provider says. Roles follow at once.
+    """Update the group to the provider's record. Its members' roles change at once.
 
     Raises:
         InvalidInput, NotPermitted, WrongState: as `directory_group_create`.
@@ -93,16 +93,16 @@ def directory_group_change(
                 decision,
                 {"before": before, "external_id": group.external_id},
             )
-        concerned = _set_members(actor, group, record.members, decision)
+        people = _set_members(actor, group, record.members, decision)
         if len(names) > 1:
-            # Everyone's roles may depend on what the group is called.
-            concerned |= record.members
-        _sync(actor, names, concerned)
+            # Mappings go by the group's name, so every member's roles may change.
+            people |= record.members
+        _sync(actor, names, people)
     return group
 
 
 def directory_group_delete(*, actor: Principal, group_id: int) -> None:
-    """Forget the group; whoever had a role through it alone loses it at once.
+    """Delete the group; members who had a role through it alone lose the role at once.
 
     Raises:
         NotFound, NotPermitted: there is no such group, or the policy refuses.
@@ -135,10 +135,10 @@ def _checked(record: GroupRecord) -> GroupRecord:
         "name": not name or len(name) > GROUP_MAX or not name.isprintable(),
         "external_id": len(external_id) > EXTERNAL_ID_MAX or not external_id.isprintable(),
     }
-    if wrong := [field for field, is_wrong in faults.items() if is_wrong]:
+    if fields := [field for field, is_wrong in faults.items() if is_wrong]:
         raise InvalidInput(
-            f"A group's {wrong[0].replace('_', ' ')} is empty, too long or not printable.",
-            fields={field: ["is empty, too long or not printable"] for field in wrong},
+            f"A group's {fields[0].replace('_', ' ')} is empty, too long or not printable.",
+            fields={field: ["is empty, too long or not printable"] for field in fields},
         )
     if len(record.members) > MEMBERS_MAX:
         raise InvalidInput(
@@ -155,8 +155,8 @@ def _save(group: DirectoryGroup) -> None:
             group.save()
     except IntegrityError as error:
         raise WrongState(
-            f"Another group has the name {group.name} or its external id; the group was neither "
-            "made nor changed.",
+            f"Another group has the name {group.name} or its external ID; this group was not "
+            "saved.",
             code=UNIQUENESS,
         ) from error
 
@@ -164,16 +164,16 @@ def _save(group: DirectoryGroup) -> None:
 def _set_members(
     actor: Principal, group: DirectoryGroup, members: Collection[int], decision: Authorization
 ) -> set[int]:
-    """Write what differs; returns who joined or left."""
+    """Add and remove members; returns the IDs of people who joined or left."""
     before = set(group.members.values_list("pk", flat=True))
     joined, left = set(members) - before, before - set(members)
-    known = set(
+    existing = set(
         Person.objects.filter(pk__in=joined, deprovisioned_at=None).values_list("pk", flat=True)
     )
-    if unknown := sorted(joined - known):
+    if missing := sorted(joined - existing):
         raise InvalidInput(
-            f"There is no person {unknown[0]}; the group's members were not changed.",
-            fields={"members": [f"{len(unknown)} of them do not exist"]},
+            f"There is no person {missing[0]}; the group's members were not changed.",
+            fields={"members": [f"{len(missing)} of them do not exist"]},
         )
     if joined or left:
         group.members.add(*joined)
@@ -190,7 +190,7 @@ def _set_members(
 
 
 def _sync(actor: Principal, names: Collection[str], people: Collection[int]) -> None:
-    """Let roles follow, if the group of any of these names means one."""
+    """Update the people's roles if any of these groups has a mapping."""
     if people and GroupMapping.objects.filter(group__in=names).exists():
         members_sync(actor=actor, people=Person.objects.filter(pk__in=people))
 

@@ -1,8 +1,9 @@
-"""Erasing a person: what is personal of them goes, what they did stays.
+"""Erasure of a person: delete their personal data, keep the record of their actions.
 
-The key under which the audit log keeps what is personal of theirs is destroyed, so that it can be
-read no more while every hash stands; their record stays as "Erased person 17", for what they made
-and decided names it. Erasure cannot be undone: the next owner of their address is a new person.
+The audit log encrypts a person's data under a key of their own. Erasure destroys that key: the
+data becomes unreadable, and every hash stays valid. The person's record stays as "Erased person
+17", because their work and decisions refer to it. Erasure cannot be undone: the next owner of
+their address is a new person.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ from governance.principals import Principal
 from governance.reviews.threads.models import CommentDraft
 from governance.rowsecurity import lifted
 
-# Parts of a name that are shorter are parts of other words too.
+# Shortest part of a name to look for; shorter ones occur in other words.
 _TELLING = 3
 # Parameters of a search in the log that may contain a person's name.
 _TYPED = ("query", "subject", "who")
 _WORD = re.compile(r"\w+")
 
-# Functions of other contexts that erase a person's own words. Each returns counts.
+# Functions of other contexts that erase a person's texts. Each returns counts.
 _FOLLOWERS: list[Callable[[Person], dict[str, int]]] = []
 
 
 def follow_erasure(forget: Callable[[Person], dict[str, int]]) -> None:
-    """Have `forget` called in the transaction that erases a person."""
+    """Register `forget` to be called in the transaction that erases a person."""
     if forget not in _FOLLOWERS:
         _FOLLOWERS.append(forget)
 
@@ -62,12 +63,12 @@ def erased_name(person_id: int) -> str:
 def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
     """Erase a person whose access has ended. It cannot be undone.
 
-    `reason` stands in the audit log for good and in clear, so it must not name them.
+    `reason` stays in the audit log as plain text for good, so it must not name the person.
 
     Raises:
         InvalidInput: no reason, one over its bound, or one that names the person.
-        NotFound, NotPermitted: there is no such person, the policy refuses, the actor has no fresh
-            second factor, or it is the actor.
+        NotFound, NotPermitted: the person does not exist or is the actor, the policy denies it, or
+            the actor has no fresh second factor.
         WrongState: the account is active, or erased already.
     """
     with transaction.atomic():
@@ -88,25 +89,25 @@ def person_erase(*, actor: Principal, person_id: int, reason: str) -> Person:
             raise WrongState(f"{person.name} cannot be erased again.")
         if person.is_active:
             raise WrongState(
-                f"The account of {person.name} is active; only who has no access any more is "
+                f"The account of {person.name} is active; only people without access can be "
                 "erased.",
                 hint="Deactivate the account first.",
             )
         reason = _checked_reason(reason, person)
-        gone = _credentials_end(person)
+        counts = _credentials_end(person)
         with lifted():
             _texts_forget(person)
             for forget in _FOLLOWERS:
-                gone |= forget(person)
+                counts |= forget(person)
         _record_forget(person)
-        # From here on events call them by number alone.
+        # From here on, events name the person by number only.
         AuditPersonKey.objects.filter(person=person).update(key=None, erased_at=person.erased_at)
         audit_record(
             actor=actor,
             action=Action.PERSON_ERASE,
             subject=person_subject(person),
             reason=reason,
-            data={**gone, **proof_facts(actor.proof)},
+            data={**counts, **proof_facts(actor.proof)},
             decision=decision,
         )
         roles = person.role_assignments.select_related("person", "department")
@@ -140,7 +141,7 @@ def _name_words(person: Person) -> set[str]:
 
 
 def _credentials_end(person: Person) -> dict[str, Any]:
-    """Everything that they signed in with; how much there was."""
+    """Delete everything that the person signed in with; return the counts."""
     for session in Session.objects.iterator():
         # A session of an unfinished sign-in has no row of its own.
         if _is_of(session.get_decoded(), person):
@@ -162,7 +163,7 @@ def _is_of(data: dict[str, Any], person: Person) -> bool:
 
 
 def _texts_forget(person: Person) -> None:
-    """Delete their private texts, and the addresses they called from."""
+    """Delete the person's private texts, and the addresses that their requests came from."""
     ApiKey.objects.filter(person=person).update(
         name="token of an erased person", purpose="", networks=[], revoked_reason=""
     )
@@ -173,10 +174,10 @@ def _texts_forget(person: Person) -> None:
 
 
 def _searches_forget(person: Person) -> None:
-    """Others may have looked for them: what was typed to find them says their number from now on,
-    as the log does."""
-    kept = AuditFilter.objects.filter(parameters__has_any_keys=_TYPED)
-    for search in kept.select_for_update(of=("self",)):
+    """Replace the person's name in saved filters and exports of others by their number, as in the
+    audit log."""
+    searches = AuditFilter.objects.filter(parameters__has_any_keys=_TYPED)
+    for search in searches.select_for_update(of=("self",)):
         if (changed := _without(search.parameters, person)) != search.parameters:
             AuditFilter.objects.filter(pk=search.pk).update(parameters=changed)
     exports = AuditExport.objects.filter(filters__has_any_keys=_TYPED)
@@ -194,7 +195,8 @@ def _without(search: dict[str, Any], person: Person) -> dict[str, Any]:
 
 
 def _finds(name: str, typed: str, person: Person) -> bool:
-    """True when it names them. `who` searches people; other words may search anything."""
+    """Return whether the search names the person. Only `who` searches people, so in it a part of
+    the name is enough."""
     if _names(typed, (*_identifiers(person), person.name)):
         return True
     return name == "who" and bool(set(_WORD.findall(typed.casefold())) & _name_words(person))
@@ -204,8 +206,8 @@ def _identifiers(person: Person) -> tuple[str, ...]:
     return person.email, person.user_name, person.external_id
 
 
-def _names(said: str, texts: tuple[str, ...]) -> bool:
-    return any(text and text.casefold() in said.casefold() for text in texts)
+def _names(text: str, names: tuple[str, ...]) -> bool:
+    return any(name and name.casefold() in text.casefold() for name in names)
 
 
 def _record_forget(person: Person) -> None:

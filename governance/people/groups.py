@@ -1,8 +1,8 @@
-"""Roles that follow from the groups of an identity provider, through mappings kept here.
+"""Mappings from an identity provider's groups to roles.
 
 A mapping gives the members of a group a role. Roles granted by hand or through another identity
-provider's groups are never touched; a person gets no role through their own mapping; and the last
-administrator stays one.
+provider's groups never change; a mapping gives no role to the person who made it; and the last
+administrator keeps that role.
 """
 
 from __future__ import annotations
@@ -42,33 +42,34 @@ from governance.policy.decisions import Authorization
 from governance.policy.services import authorize, authorize_binding
 from governance.principals import Principal
 
-# An identity provider's token names some hundreds; whatever sends more does not mean groups.
+# A token of an identity provider names hundreds of groups at most; more is a misconfiguration.
 GROUPS_MAX = 2000
 
 
 def roles_from_groups(
     *, actor: Principal, person: Person, groups: Collection[str], source: str
 ) -> RoleChanges:
-    """Make the roles that `source` ("sso" or "scim") keeps for a person those of their `groups`.
+    """Update the roles that a person has from `source` ("sso" or "scim") to those of `groups`.
 
-    An inactive person gets none; those they have from `source` go.
+    An inactive person gets no role, and loses those from `source`.
 
     Raises:
         InvalidInput: an unknown source, or more than 2,000 groups.
         NotPermitted: the policy refuses.
     """
     if source not in {RoleSource.SSO, RoleSource.SCIM}:
-        raise InvalidInput(f"{source[:40]!r} is no source of groups; it is sso or scim.")
+        raise InvalidInput(f"{source[:40]!r} is not a source of groups; use sso or scim.")
     if len(groups) > GROUPS_MAX:
         raise InvalidInput(
-            f"The account is said to be in {len(groups)} groups; {GROUPS_MAX} are allowed.",
+            f"The identity provider sent {len(groups)} groups for this account; {GROUPS_MAX} are "
+            "allowed.",
             hint="Let the identity provider send only the groups that are assigned to Assay.",
         )
     with transaction.atomic():
         decision = authorize(
             actor=actor, action=Action.ROLE_GRANT, resource=person_resource(person)
         )
-        # Two sign-ins at once: the second sees what the first has made.
+        # Of two sign-ins at once, the second sees the roles that the first created.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         sync = RoleSync(actor, source, decision)
         return sync.run([person], {person.pk: groups})
@@ -82,15 +83,16 @@ def group_mapping_create(
     department: Department | None = None,
     specialty: str = "",
 ) -> GroupMapping | RoleRequest:
-    """Let membership of the group of that name, exactly as written, give a role. A privileged role
-    is only requested, as in `role_grant`.
+    """Map the group with exactly this name to a role. A privileged role is only requested, as in
+    `role_grant`.
 
-    People of a provisioned group get it at once; others when they next sign in by single sign-on.
+    Members of a provisioned group get the role at once; others at their next single sign-on.
 
     Raises:
-        InvalidInput: no name, or a role with or without a department or specialty it needs.
-        NotPermitted: the policy refuses, the actor has no fresh second factor, or is in the group.
-        WrongState: the group gives that role already, or it is requested already.
+        InvalidInput: no name, an unknown role, or a department or specialty that does not fit it.
+        NotPermitted: the policy denies it, the actor has no fresh second factor, or is in the
+            group.
+        WrongState: the group already gives that role, or it is already requested.
     """
     with transaction.atomic():
         decision = authorize_binding(
@@ -141,10 +143,10 @@ def group_mapping_give(
     approved_by: int | None,
     decision: Authorization,
 ) -> GroupMapping:
-    """Make the mapping that a second administrator approved. The caller has authorized the actor.
+    """Create a mapping that a second administrator approved. The caller has authorized the actor.
 
     Raises:
-        WrongState: the group gives that role already.
+        WrongState: the group already gives that role.
     """
     mapping = GroupMapping(
         group=group,
@@ -194,11 +196,11 @@ def _refuse_member(
 
 
 def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
-    """Forget what a group means. Whoever has the role through it alone loses it at once.
+    """Delete a group's mapping. People who have the role through it alone lose it at once.
 
     Raises:
-        NotFound, NotPermitted: there is no such mapping, the policy refuses, or the actor has no
-            fresh second factor.
+        NotFound, NotPermitted: the mapping does not exist, the policy denies it, or the actor has
+            no fresh second factor.
     """
     with transaction.atomic():
         rows = group_mappings_visible_to(actor).select_for_update(of=("self",))
@@ -216,7 +218,7 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
         members_sync(
             actor=actor, people=Person.objects.filter(directory_groups__name=mapping.group)
         )
-        # Which groups they are in otherwise is known only when they sign in again.
+        # Assay learns the other groups of these people only at their next single sign-on.
         orphans = RoleAssignment.objects.filter(
             source=RoleSource.SSO,
             group=mapping.group,
@@ -225,8 +227,8 @@ def group_mapping_delete(*, actor: Principal, mapping_id: int) -> None:
             specialty=mapping.specialty,
         )
         sync = RoleSync(actor, RoleSource.SSO, decision)
-        held = orphans.select_related("person", "department").order_by("person_id")
-        sync.take_away(list(held))
+        assignments = orphans.select_related("person", "department").order_by("person_id")
+        sync.take_away(list(assignments))
         sync.finish()
 
 
@@ -253,20 +255,20 @@ def _record_mapping(
 
 
 def members_sync(*, actor: Principal, people: Iterable[Person]) -> RoleChanges:
-    """Give each of them the roles of the provisioned groups that they are in, and no others.
+    """Update the people's provisioned roles to those of their groups.
 
     Raises:
         NotPermitted: the policy refuses.
     """
-    wanted = {person.pk for person in people}
+    person_ids = {person.pk for person in people}
     with transaction.atomic():
         decision = authorize(actor=actor, action=Action.ROLE_GRANT, resource=PEOPLE_AT_LARGE)
-        # All in one order before any: of two that overlap the second waits, and neither for ever.
+        # Lock everyone first, in one order: of two overlapping calls, one waits without a deadlock.
         locked = list(
-            Person.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk")
+            Person.objects.select_for_update(no_key=True).filter(pk__in=person_ids).order_by("pk")
         )
         groups: dict[int, list[str]] = {}
-        memberships = DirectoryGroup.members.through.objects.filter(person_id__in=wanted)
+        memberships = DirectoryGroup.members.through.objects.filter(person_id__in=person_ids)
         for person_id, name in memberships.values_list("person_id", "directorygroup__name"):
             groups.setdefault(person_id, []).append(name)
         sync = RoleSync(actor, RoleSource.SCIM, decision)

@@ -1,10 +1,11 @@
-"""One-time links: set a password as an invited person or after losing one, or add a first factor.
+"""One-time links: set a first or lost password, or add a first second factor.
 
-One administrator makes a link that sets a password. A link with which an account that decides for
-others gets a first second factor belongs to a recovery, which takes two parties (ADR 41).
+One administrator alone can make a link that sets a password. A link that adds the first second
+factor of an account that decides for others belongs to a recovery, which takes two parties
+(ADR 41).
 
-The link carries its secret behind a `#`, which no browser sends: it stands in no access log, in no
-proxy's and in no Referer. The page posts it. The database keeps an HMAC.
+The secret is in the link's fragment, after the `#`. Browsers do not send fragments, so it reaches
+no access log, proxy log or Referer header. The page posts it. The database keeps an HMAC.
 """
 
 from __future__ import annotations
@@ -67,15 +68,15 @@ _OPEN = Q(used_at=None, revoked_at=None)
 
 
 def password_link_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLink, str]:
-    """Make a link with which a person sets their password; returns its address, shown this once.
+    """Make a link with which a person sets their password; returns its address, shown only once.
 
-    It invites whoever has no password yet, and resets one that was lost. It replaces an earlier
-    link, and it is mailed when a mail server is set.
+    It invites a person without a password, or resets a lost one. It replaces an earlier link, and
+    is mailed if a mail server is set.
 
     Raises:
-        NotFound, NotPermitted: the actor may not see or change that person, it is their own
-            account, or they gave no second factor lately; or the account would get a first second
-            factor by it, and decides for others (code `recovery_needed`).
+        NotFound, NotPermitted: the actor may not see or change the person, it is their own account,
+            or they have no fresh second factor; or the account decides for others and would get
+            its first second factor through the link (code `recovery_needed`).
         WrongState: the account is inactive.
     """
     with transaction.atomic():
@@ -101,7 +102,7 @@ def password_link_create(*, actor: Principal, person_id: int) -> tuple[OneTimeLi
 
 
 def recovery_needed(person: Person, what: str) -> NotPermitted:
-    """Return the refusal of what takes a recovery, to be raised."""
+    """Return the error for an action that needs a recovery instead."""
     return NotPermitted(
         f"The account of {person.name} has a role that decides for others; {what} takes two "
         "parties.",
@@ -136,11 +137,11 @@ def _authorized(actor: Principal, person_id: int) -> tuple[Person, Authorization
                 hint="Another administrator can.",
                 attempt=attempt,
             )
-        # Someone who manages one department's people must not take over an administrator there.
-        at_large = decide(
+        # A manager of one department's people must not take over an administrator's account there.
+        everywhere = decide(
             active_policy(), actor, Action.PERSON_UPDATE, PEOPLE_AT_LARGE, base_context()
         )
-        if is_privileged(person) and not at_large.allowed:
+        if is_privileged(person) and not everywhere.allowed:
             raise NotPermitted(
                 f"{person.name} holds a role beyond your departments; {actor.name} may not make "
                 "one-time links for them.",
@@ -165,7 +166,7 @@ def link_make(
     decision: Authorization | None,
     recovery: AccountRecovery | None = None,
 ) -> tuple[OneTimeLink, str]:
-    """Make a link in the caller's transaction, which has authorized the actor, and record `action`.
+    """Make a link in the transaction of a caller that authorized the actor, and record `action`.
 
     Open links of the person are revoked. Returns the link and its address.
     """
@@ -205,7 +206,7 @@ def is_mailed() -> bool:
 
 
 def _mail_too(server: MailServer, link: OneTimeLink, address: str) -> None:
-    """Mail the link; whoever made it has it as well, so a failure is only logged."""
+    """Mail the link. Its maker has its address too, so a failure is only logged."""
     try:
         link_mail(server, link, address)
     except SendFailed as error:
@@ -223,8 +224,8 @@ def link_mail(server: MailServer, link: OneTimeLink, address: str) -> None:
         if recovery.effective_at is not None and recovery.effective_at > timezone.now():
             lines.append(f"It does not work before {_moment(recovery.effective_at)}.")
         if recovery.requested_by is not None:
-            asker = " ".join(recovery.requested_by.name.split())
-            lines.append(f"You also need a code: ask {asker} for it, in person or by phone.")
+            requester = " ".join(recovery.requested_by.name.split())
+            lines.append(f"You also need a code: ask {requester} for it, in person or by phone.")
     lines += ["", address, "", "If you did not expect this mail, tell your administrator."]
     mail_send(
         server,
@@ -240,16 +241,16 @@ def _moment(at: datetime) -> str:
 
 
 def link_open(*, text: str, code: str = "") -> OneTimeLink:
-    """Find the open link of this text (`#…` of its address, or the whole address); not used yet.
+    """Return the open link with this text (its address, or from the `#` on), without using it.
 
-    The answer is the same for a wrong, used, replaced and expired link, and for one of an inactive
-    account. `code` is the recovery's, where its requester got one. Failures are counted as those of
-    signing in.
+    The error is the same for wrong, used, replaced and expired links, and for inactive accounts.
+    `code` is the code that the recovery's requester got, if any. Failures count like failed
+    sign-ins.
 
     Raises:
-        NotFound: there is no such link (code `link_not_valid`).
+        NotFound: the link is not valid (code `link_not_valid`).
         InvalidInput, NotAuthenticated: the recovery's code is missing, or wrong.
-        WrongState: the recovery waits until a later time.
+        WrongState: the recovery's wait is not over.
         QuotaExceeded, Unavailable: too many failures, or they cannot be counted.
     """
     public_id, _, secret = text.strip()[:TEXT_MAX].rpartition("#")[2].partition("_")
@@ -264,10 +265,10 @@ def link_open(*, text: str, code: str = "") -> OneTimeLink:
         error.attempt = _attempt(link)
         raise
     version = max(settings.KEY_PEPPERS) if link is None else link.pepper_version
-    kept = b"" if link is None else bytes(link.secret_hmac)
-    # Compared for an unknown link too, so that time tells nothing.
-    right = secret_matches(secret, kept, version)
-    if link is None or not right or not _is_open(link):
+    link_hmac = b"" if link is None else bytes(link.secret_hmac)
+    # Compare for an unknown link too: the response time must not tell whether it exists.
+    matches = secret_matches(secret, link_hmac, version)
+    if link is None or not matches or not _is_open(link):
         raise not_valid(link)
     if (recovery := link.recovery) is not None:
         _require_code(link, recovery, code, address)
@@ -282,22 +283,22 @@ def link_open(*, text: str, code: str = "") -> OneTimeLink:
 
 
 def _require_code(link: OneTimeLink, recovery: AccountRecovery, code: str, address: str) -> None:
-    """Raise unless `code` is the one that the recovery's requester got, if they got one."""
-    kept = bytes(recovery.code_hmac)
-    if not kept:
+    """Raise unless `code` is the recovery's code, or the recovery has none."""
+    code_hmac = bytes(recovery.code_hmac)
+    if not code_hmac:
         return
     typed = "".join(each for each in code.upper() if each.isalnum())
     if not typed:
         forget_address_failure(address)
         raise InvalidInput(
-            "This link needs the code of the recovery, too.",
+            "This link also needs the recovery's code.",
             code="recovery_code_needed",
             hint="The administrator who requested the recovery has it.",
             fields={"code": ["is needed"]},
         )
-    if not secret_matches(typed, kept, recovery.pepper_version):
+    if not secret_matches(typed, code_hmac, recovery.pepper_version):
         raise NotAuthenticated(
-            "The code of the recovery is wrong.",
+            "The recovery's code is wrong.",
             code="wrong_recovery_code",
             hint="The administrator who requested the recovery has it.",
             attempt=_attempt(link),
@@ -305,19 +306,17 @@ def _require_code(link: OneTimeLink, recovery: AccountRecovery, code: str, addre
 
 
 def secret_matches(secret: str, kept: bytes, pepper_version: int) -> bool:
-    """Return whether `kept` is the HMAC of the secret under the pepper of that version."""
+    """Return whether `kept` is the secret's HMAC under this version of the pepper."""
     pepper = settings.KEY_PEPPERS.get(pepper_version)
-    right = hmac.compare_digest(secret_hmac(secret, pepper or b""), kept)
-    return right and pepper is not None
+    matches = hmac.compare_digest(secret_hmac(secret, pepper or b""), kept)
+    return matches and pepper is not None
 
 
 def link_claim(*, link_id: int | None, purpose: LinkPurpose) -> OneTimeLink:
-    """Use an opened link up, in the caller's transaction, with which it stands or falls.
-
-    The person's row is locked with it.
+    """Mark an opened link as used, in the caller's transaction, and lock the person's row.
 
     Raises:
-        NotFound: it was used, replaced or expired meanwhile (code `link_not_valid`).
+        NotFound: the link was used or replaced, or expired, meanwhile (code `link_not_valid`).
     """
     rows = OneTimeLink.objects.select_for_update(of=("self",)).select_related("recovery")
     link = rows.filter(pk=link_id or 0, purpose=purpose).first()
@@ -325,7 +324,7 @@ def link_claim(*, link_id: int | None, purpose: LinkPurpose) -> OneTimeLink:
         raise not_valid(None)
     link.person = Person.objects.select_for_update(no_key=True).get(pk=link.person_id)
     if link.recovery is None:
-        # A previous release let one administrator permit a first second factor.
+        # An earlier version of Assay let one administrator permit a first second factor.
         allowed = purpose != LinkPurpose.FACTOR
     else:
         allowed = link.recovery.state == RecoveryState.OPENED
@@ -337,13 +336,13 @@ def link_claim(*, link_id: int | None, purpose: LinkPurpose) -> OneTimeLink:
 
 
 def links_revoke(*, person_id: int) -> int:
-    """Revoke a person's open links; the caller audits why."""
+    """Revoke a person's open links; the caller audits the reason."""
     links = OneTimeLink.objects.filter(_OPEN, person_id=person_id)
     return links.update(revoked_at=timezone.now())
 
 
 def not_valid(link: OneTimeLink | None) -> NotFound:
-    """Return the one refusal of a link that does not work, to be raised."""
+    """Return the error for every link that does not work, whatever the reason."""
     return NotFound(
         "This link is not valid: it is wrong, was used or replaced, or has expired.",
         code="link_not_valid",

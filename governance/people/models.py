@@ -19,9 +19,9 @@ EXTERNAL_ID_MAX = 255
 
 
 class Department(models.Model):
-    """The tenant. Owns keys, datasets, adaptations and budgets.
+    """A tenant, which owns keys, datasets, adaptations and budgets.
 
-    At most `jobs_at_once` of its jobs run at the same time; None stands for `ASSAY_JOBS_AT_ONCE`.
+    At most `jobs_at_once` of its jobs run at the same time; None means `ASSAY_JOBS_AT_ONCE`.
     """
 
     slug = models.SlugField(max_length=DEPARTMENT_MAX, unique=True)
@@ -37,35 +37,35 @@ class Department(models.Model):
 
 
 class PersonManager(BaseUserManager["Person"]):
-    """Finds a person by the e-mail address they sign in with."""
+    """Manager that finds people by the e-mail address that they sign in with."""
 
     def get_by_natural_key(self, username: str | None) -> Person:
         return self.get(email=(username or "").lower())
 
 
 class Person(AbstractBaseUser):
-    """A human being with an account. An inactive person's record stays; their access does not."""
+    """A human being with an account. A person who becomes inactive loses access, not the record."""
 
     email = models.EmailField(unique=True)
     name = models.CharField(max_length=TITLE_MAX)
     given_name = models.CharField(max_length=TITLE_MAX, blank=True, default="")
     family_name = models.CharField(max_length=TITLE_MAX, blank=True, default="")
-    # What an identity provider calls them; both empty for who was added by hand.
+    # Names at the identity provider; both are empty for a person who was added by hand.
     user_name = models.CharField(max_length=EMAIL_MAX, blank=True, default="")
     external_id = models.CharField(max_length=EXTERNAL_ID_MAX, blank=True, default="")
     is_active = models.BooleanField(default=True)
     deactivated_at = models.DateTimeField(null=True, blank=True)
     deactivation_reason = models.CharField(max_length=REASON_MAX, blank=True, default="")
-    # When the identity provider deleted them: it sees them no more, and may make them anew.
+    # When the identity provider deleted the account; it no longer sees it, and may create it again.
     deprovisioned_at = models.DateTimeField(null=True, blank=True)
-    # When what is personal of them was erased; nothing brings it back.
+    # When the personal data was erased; this cannot be undone.
     erased_at = models.DateTimeField(null=True, blank=True)
-    # When the account last came back to power: reactivated, or its second factors replaced.
+    # When the account was last reactivated, or its second factors replaced.
     empowered_at = models.DateTimeField(null=True, blank=True)
-    # Since when how it signs in rests on one administrator, or on its owner alone. Its second
-    # factors then decide nothing for others, until two parties have confirmed the account.
+    # When one administrator, or the owner, set up the sign-in alone. Until two parties confirm the
+    # account, its second factors do not authorize decisions for others.
     unconfirmed_at = models.DateTimeField(null=True, blank=True)
-    # Raised when every session that they have must end; a session carries the number it began at.
+    # Incremented to end all sessions; a session carries the epoch in which it began.
     session_epoch = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True)
@@ -102,7 +102,7 @@ class Person(AbstractBaseUser):
         return self.name
 
     def _get_session_auth_hash(self, secret: str | bytes | None = None) -> str:
-        """Django's, over the session epoch too: raising that ends every session."""
+        """Return Django's hash over the password and session epoch; raising it ends all sessions."""
         epoch = f":{self.session_epoch}" if self.session_epoch else ""
         salt = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash"
         value = f"{self.password}{epoch}"
@@ -122,7 +122,7 @@ class Role(models.TextChoices):
 
 
 PLATFORM_ROLES = (Role.ADMIN, Role.OPERATOR, Role.AUDITOR, Role.REVIEWER)
-# Whoever holds one of these decides about others; a second administrator approves each grant.
+# Holders of these roles decide about others; a second administrator approves each grant.
 PRIVILEGED_ROLES = (Role.ADMIN, Role.REVIEWER)
 DEPARTMENT_ROLES = (Role.LEAD, Role.DEVELOPER, Role.VIEWER)
 
@@ -169,7 +169,7 @@ class RoleAssignment(models.Model):
         Person, on_delete=models.PROTECT, null=True, related_name="+", blank=True
     )
     source = models.CharField(max_length=10, choices=RoleSource.choices, default=RoleSource.MANUAL)
-    # The group that gave it; empty for one that was granted by hand.
+    # The group that gave the role; empty if it was granted by hand.
     group = models.CharField(max_length=GROUP_MAX, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -210,8 +210,8 @@ class RoleRequestState(models.TextChoices):
 
 
 class RoleRequest(models.Model):
-    """A request to make a person, or everyone in a group, administrator or reviewer. It gives
-    nothing until a second administrator approves it."""
+    """A request to make a person, or everyone in a group, administrator or reviewer. It has no
+    effect until a second administrator approves it."""
 
     # One of the two: the person, or the name of the group.
     person = models.ForeignKey(
@@ -269,7 +269,7 @@ class RoleRequest(models.Model):
 
 
 class DirectoryGroup(models.Model):
-    """A group of people that an identity provider keeps here; it means what mappings make of it."""
+    """A group of people that an identity provider maintains; mappings give it roles."""
 
     name = models.CharField(max_length=GROUP_MAX)
     external_id = models.CharField(max_length=EXTERNAL_ID_MAX, blank=True, default="")
@@ -293,7 +293,7 @@ class DirectoryGroup(models.Model):
 
 
 class GroupMapping(models.Model):
-    """Rule that gives a role to members of the group of that name, at any identity provider."""
+    """A rule that gives a role to members of the group with this name, at any identity provider."""
 
     group = models.CharField(max_length=GROUP_MAX)
     role = models.CharField(max_length=20, choices=Role.choices)
@@ -333,7 +333,7 @@ class GroupMapping(models.Model):
 
 
 class LinkPurpose(models.TextChoices):
-    """The one thing that a one-time link may be used for."""
+    """The single use of a one-time link."""
 
     PASSWORD = "password"  # noqa: S105 (the purpose's name)
     FACTOR = "factor", "second factor"
@@ -342,8 +342,8 @@ class LinkPurpose(models.TextChoices):
 class OneTimeLink(models.Model):
     """A link that works once, for one person: to set a password, or to add a first second factor.
 
-    Its secret is shown or mailed when it is made, and kept as an HMAC under the pepper of that
-    version. A link of a `recovery` also takes the recovery's code.
+    Its secret is shown or mailed once, and stored as an HMAC under the pepper of `pepper_version`.
+    A link of a `recovery` also requires the recovery's code.
     """
 
     person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="one_time_links")
@@ -351,7 +351,7 @@ class OneTimeLink(models.Model):
     public_id = models.CharField(max_length=12, unique=True)
     secret_hmac = models.BinaryField(max_length=32)
     pepper_version = models.PositiveSmallIntegerField()
-    # Empty for one that the installation itself made, from a shell.
+    # Empty for a link that was made from a shell on the server.
     created_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
@@ -390,12 +390,12 @@ class OneTimeLink(models.Model):
 
 
 class AccessRequest(models.Model):
-    """A person without a role asks administrators for one, in their own words."""
+    """A request for a role, by a person without one, in their own words."""
 
     person = models.ForeignKey(Person, on_delete=models.CASCADE, related_name="access_requests")
     text = models.CharField(max_length=REASON_MAX)
     created_at = models.DateTimeField(auto_now_add=True)
-    # Set when an administrator declines it, or when the person asks again later.
+    # Set when an administrator declines it, or when the person makes another request.
     closed_at = models.DateTimeField(null=True, blank=True)
     closed_by = models.ForeignKey(
         Person, on_delete=models.PROTECT, null=True, blank=True, related_name="+"

@@ -1,8 +1,8 @@
-"""Roles that take a second administrator: when they do, and the states of a request for one.
+"""Roles that need a second administrator's approval, and the states of requests for them.
 
-While Assay is set up there is no second administrator. Until two have existed, one administrator
-grants these roles alone, and each event says so (`setup`). The audit log tells whether two have
-existed, so that removing the others does not bring that time back.
+During setup, Assay has only one administrator. Until two have existed, one administrator grants
+these roles alone, and each event records that (`setup`). The audit log shows whether two have
+existed, so removing the other administrators does not allow grants by one again.
 """
 
 from __future__ import annotations
@@ -62,34 +62,34 @@ _ENOUGH = 2
 
 
 def second_administrator_needed(role: str) -> bool:
-    """Return whether one administrator alone may not give the role, to a person or to a group."""
+    """Return whether granting the role, to a person or a group, needs a second administrator."""
     return role in PRIVILEGED_ROLES and _two_administrators_have_existed()
 
 
 def setup_facts(role: str) -> dict[str, bool]:
-    """Return the data of the event of a grant that one administrator made alone."""
+    """Return the event data for a grant that one administrator made alone."""
     return {"setup": True} if role in PRIVILEGED_ROLES else {}
 
 
 def _two_administrators_have_existed() -> bool:
-    now = RoleAssignment.objects.filter(role=Role.ADMIN).values_list("person_id", flat=True)
-    known = {str(pk) for pk in now}
-    if len(known) >= _ENOUGH:
+    current = RoleAssignment.objects.filter(role=Role.ADMIN).values_list("person_id", flat=True)
+    current_ids = {str(pk) for pk in current}
+    if len(current_ids) >= _ENOUGH:
         return True
-    granted = AuditEvent.objects.filter(
+    grants = AuditEvent.objects.filter(
         action="role:grant", outcome="allowed", subject_type="person"
-    ).exclude(subject_id__in=known)
-    # The role of an erased person cannot be read any more; it may have been this one.
-    administered = {
+    ).exclude(subject_id__in=current_ids)
+    # An erased person's role is unreadable; it may have been administrator.
+    former_ids = {
         body["subject_id"]
-        for body in opened_bodies(granted)
+        for body in opened_bodies(grants)
         if body["data"].get("role", Role.ADMIN) == Role.ADMIN
     }
-    return len(known | administered) >= _ENOUGH
+    return len(current_ids | former_ids) >= _ENOUGH
 
 
 def role_request_subject(request: RoleRequest) -> Subject:
-    """The person or group as the audit log names it."""
+    """Return the request's person or group as an audit subject."""
     if request.person is None:
         return Subject("group_mapping", "", request.group)
     return Subject("person", str(request.person.pk), request.person.name)
@@ -108,14 +108,14 @@ def role_request_open(
     """Record a request for the role. The caller has authorized the actor.
 
     Raises:
-        WrongState: the same one is pending.
+        WrongState: the same request is already pending.
     """
     with transaction.atomic():
-        same = RoleRequest.objects.select_for_update(of=("self",)).filter(
+        expired = RoleRequest.objects.select_for_update(of=("self",)).filter(
             person=person, group=group, role=role, specialty=specialty,
             state=RoleRequestState.PENDING, expires_at__lte=timezone.now(),
         )  # fmt: skip
-        for old in same:
+        for old in expired:
             role_request_set_state(actor=actor, request=old, state=RoleRequestState.EXPIRED)
         try:
             with transaction.atomic():
@@ -144,10 +144,10 @@ def role_request_set_state(
     reason: str = "",
     decision: Authorization | None = None,
 ) -> None:
-    """Move a request that `role_request_locked` gave, and record it.
+    """Change the state of a request from `role_request_locked`, and record it.
 
     Raises:
-        WrongState: it is no longer pending.
+        WrongState: the request is no longer pending.
     """
     request.reason = reason
     request.decided_by_id, request.decided_at = actor.person_id, timezone.now()

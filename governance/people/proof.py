@@ -1,9 +1,9 @@
-"""Step-up: what binds others needs a fresh proof of who does it, by a second factor.
+"""Step-up: an action that binds others needs a fresh second factor of the acting person.
 
-A session left open, a stolen password or a leaked access token reads; it does not decide, grant,
-recall or erase. `governance.policy.services.authorize_binding` is the gate of such actions. A
-password or a single sign-on alone is no proof: the factor is one that was enrolled here. In the
-local demonstration, where anybody is anybody with one click, that click is called `local`.
+An open session, a stolen password or a leaked access token is enough to read, but not to decide,
+grant, recall or erase. `governance.policy.services.authorize_binding` checks such actions. A
+password or single sign-on alone is not enough: the second factor must be enrolled in Assay. In the
+local demonstration, where one click signs in as any person, that click is the method `local`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LOCAL = "local"
 METHODS = ("webauthn", "totp", "recovery_codes", LOCAL)
 CODE = "step_up_required"
 UNCONFIRMED = "sign_in_unconfirmed"
-# Of the clocks of two web processes.
+# Allowed difference between the clocks of two web processes.
 _SKEW = timedelta(seconds=30)
 
 
 def proof_fresh(actor: Principal) -> bool:
-    """True when `actor` is a person who gave a second factor within `FRESH`."""
+    """Return whether the actor is a person who gave a second factor within `FRESH`."""
     proof = actor.proof
     if actor.person_id is None or proof is None or proof.method not in METHODS:
         return False
@@ -39,13 +39,14 @@ def proof_fresh(actor: Principal) -> bool:
 def require_proof(
     actor: Principal, doing: str, *, attempt: Attempt | None = None, own: bool = False
 ) -> Proof:
-    """Return the actor's fresh proof, to be recorded with what they do.
+    """Return the actor's fresh proof, to be recorded with the action.
 
-    `doing` is such as "approving release 7". With `own`, it concerns their own account alone.
+    `doing` names the action, such as "approving release 7". `own` marks an action that concerns
+    only the actor's own account.
 
     Raises:
-        NotPermitted: there is none, or it is older than `FRESH` (code `step_up_required`); or it
-            is of an account that two parties have yet to confirm (code `sign_in_unconfirmed`).
+        NotPermitted: the proof is missing or older than `FRESH` (code `step_up_required`); or two
+            parties have not confirmed the account yet (code `sign_in_unconfirmed`).
     """
     if actor.unconfirmed and not own:
         raise NotPermitted(

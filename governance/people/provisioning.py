@@ -1,8 +1,8 @@
-"""People as an identity provider keeps them: made, changed, deactivated and deleted from there.
+"""Accounts that an identity provider creates, changes, deactivates and deletes.
 
-A record is never removed: whoever the provider deletes has no access and no role, and it does not
-see them any more; when it makes an account of the same address again, that is the same record, and
-nothing that opened it before opens it now: the address may belong to another person by then.
+Deleting an account keeps its record, without access or roles, and hides it from the provider. If
+the provider creates an account with the same address again, it gets the same record, but none of
+the former credentials: the address may belong to another person by then.
 """
 
 from __future__ import annotations
@@ -58,43 +58,43 @@ class PersonRecord:
 
 
 def provisioned_people(actor: Principal) -> QuerySet[Person]:
-    """Everyone that the identity provider may see; not those it has deleted."""
+    """Return the people whom the identity provider may see and has not deleted."""
     return people_visible_to(actor).filter(deprovisioned_at=None)
 
 
 def provisioned_person_get(*, actor: Principal, person_id: int, hold: bool = False) -> Person:
-    """One of them. `hold` keeps others from changing them until the transaction ends, for whoever
-    works out from the person what they are to become.
+    """Return one of `provisioned_people`. `hold` locks the row until the transaction ends, for a
+    caller that computes the person's new values from the current ones.
 
     Raises:
-        NotFound: there is none, or the provider does not see them.
+        NotFound: the person does not exist, or the provider may not see them.
     """
     if hold:
         list(Person.objects.select_for_update(no_key=True).filter(pk=person_id))
     people = provisioned_people(actor).prefetch_related("directory_groups")
-    found = people.filter(pk=person_id).first()
-    if found is None:
+    person = people.filter(pk=person_id).first()
+    if person is None:
         raise NotFound(f"There is no person {person_id}.")
-    return found
+    return person
 
 
 def person_provision(*, actor: Principal, record: PersonRecord) -> Person:
-    """A new account, or the one that the provider deleted before, without its former roles,
+    """Create an account, or restore one that the provider deleted, without its former roles,
     password, second factors and links.
 
     Raises:
-        InvalidInput: a value that is empty, too long or not printable, or no e-mail address.
-        NotPermitted: the policy refuses.
-        WrongState: another person has this user name, address or external id (code `uniqueness`).
+        InvalidInput: a value is empty, too long or not printable, or not an e-mail address.
+        NotPermitted: the policy denies it.
+        WrongState: another person has this user name, address or external ID (code `uniqueness`).
     """
     with transaction.atomic():
         record = _checked(record)
-        gone = Person.objects.filter(deprovisioned_at__isnull=False, email=record.email)
-        former = gone.select_for_update(no_key=True).first()
+        deleted = Person.objects.filter(deprovisioned_at__isnull=False, email=record.email)
+        former = deleted.select_for_update(no_key=True).first()
         if former is None:
             _refuse_taken(record, None)
-            made = person_create(actor=actor, email=record.email, name=record.name)
-            return _apply(actor, made, record)
+            person = person_create(actor=actor, email=record.email, name=record.name)
+            return _apply(actor, person, record)
         decision = authorize(
             actor=actor, action=Action.PERSON_CREATE, resource=person_resource(former)
         )
@@ -120,8 +120,8 @@ def _forget_credentials(actor: Principal, person: Person, decision: Authorizatio
 
 
 def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> Person:
-    """Make the account what the provider says; active and inactive too, but not active whom an
-    administrator deactivated.
+    """Update the account to the provider's record. An account that an administrator deactivated
+    stays inactive.
 
     Raises:
         InvalidInput: as `person_provision`.
@@ -134,8 +134,7 @@ def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> 
 
 
 def person_deprovision(*, actor: Principal, person_id: int) -> None:
-    """End the account: no access, no role, no group; the record stays, and the provider does not
-    see it any more.
+    """Remove the account's access, roles and groups, and hide its record from the provider.
 
     Raises:
         NotFound, NotPermitted: there is no such person, or the policy refuses.
@@ -169,7 +168,7 @@ def _checked(record: PersonRecord) -> PersonRecord:
     """Return the record in the form that is stored.
 
     Raises:
-        InvalidInput: naming the field that is wrong.
+        InvalidInput: a field is wrong; the error names it.
     """
     texts = {
         "user_name": (record.user_name.strip(), EMAIL_MAX, True),
@@ -196,40 +195,40 @@ def _checked(record: PersonRecord) -> PersonRecord:
 
 
 def _refuse_taken(record: PersonRecord, person: Person | None) -> None:
-    """Raises WrongState when another person has one of the unique identifiers."""
+    """Raise WrongState if another person has one of the unique identifiers."""
     others = Person.objects.exclude(pk=person.pk) if person else Person.objects.all()
     taken = {
         "user name": Q(user_name__iexact=record.user_name)
-        # Who was added by hand is known by their address.
+        # A person who was added by hand has no user name; their address stands in for it.
         | Q(user_name="", email=record.user_name.lower(), deprovisioned_at=None),
         "e-mail address": Q(email=record.email),
     }
     if record.external_id:
         taken["external id"] = Q(external_id=record.external_id)
-    for what, query in taken.items():
+    for field, query in taken.items():
         if others.filter(query).exists():
-            raise _uniqueness(what)
+            raise _uniqueness(field)
 
 
-def _uniqueness(what: str) -> WrongState:
+def _uniqueness(field: str) -> WrongState:
     return WrongState(
-        f"Another person has this {what}; the account was neither made nor changed.",
+        f"Another person has this {field}; the account was not saved.",
         code=UNIQUENESS,
-        hint="Find them by userName or externalId, and change that account.",
+        hint="Find that account by userName or externalId, and change it instead.",
     )
 
 
 def _address_leaves(actor: Principal, person: Person) -> None:
-    """Prepare a person, whose row is locked, for another e-mail address.
+    """Prepare a person, whose row is locked, for a change of e-mail address.
 
-    Whoever has the address gets the account's links, and is matched to it by single sign-on. The
-    provider does not move it where administrators gave the account roles that decide for others.
+    The address receives the account's links and identifies it in single sign-on. So the provider
+    may not change it if administrators gave the account roles that decide for others.
 
     Raises:
-        WrongState: it does (code `privileged_address`).
+        WrongState: the account has such a role (code `privileged_address`).
     """
-    held = person.role_assignments.filter(role__in=privileged_roles())
-    if held.filter(source=RoleSource.MANUAL).exists():
+    privileged = person.role_assignments.filter(role__in=privileged_roles())
+    if privileged.filter(source=RoleSource.MANUAL).exists():
         raise WrongState(
             f"{person.name} holds a role that decides for others and that administrators granted; "
             "the provider does not change the account's e-mail address.",
@@ -238,7 +237,7 @@ def _address_leaves(actor: Principal, person: Person) -> None:
         )
     links_revoke(person_id=person.pk)
     recoveries_end(actor=actor, person=person, reason="The e-mail address is changed.")
-    if held.exists():
+    if privileged.exists():
         person.empowered_at = timezone.now()
         person.save(update_fields=["empowered_at"])
         account_tell(NoticeKind.ADDRESS, person, address=person.email)
@@ -246,7 +245,7 @@ def _address_leaves(actor: Principal, person: Person) -> None:
 
 def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person))
-    wanted = {
+    values = {
         "user_name": record.user_name,
         "email": record.email,
         "name": record.name,
@@ -254,7 +253,7 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
         "family_name": record.family_name,
         "external_id": record.external_id,
     }
-    changed = {field: value for field, value in wanted.items() if getattr(person, field) != value}
+    changed = {field: value for field, value in values.items() if getattr(person, field) != value}
     if changed:
         _refuse_taken(record, person)
         if "email" in changed:
@@ -277,6 +276,7 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     if person.is_active and not record.active:
         return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
     if record.active and not person.is_active and person.deactivation_reason in BY_PROVIDER:
-        # Only an administrator reactivates whom an administrator deactivated: every push says so.
+        # The provider sends `active` with every push; that must not undo an administrator's
+        # deactivation.
         return person_reactivate(actor=actor, person_id=person.pk)
     return person

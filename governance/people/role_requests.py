@@ -1,4 +1,4 @@
-"""Deciding on requests for privileged roles, as another administrator than the one who asked."""
+"""Decisions on requests for privileged roles, by an administrator other than the requester."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ EXPIRE_S = 60.0
 
 
 def role_requests_visible_to(actor: Principal) -> QuerySet[RoleRequest]:
-    """Requests with the people in them, for who sees everyone."""
+    """Return the requests, with their people loaded, if the actor sees everyone; else none."""
     rows = RoleRequest.objects.select_related("person", "requested_by", "decided_by")
     return rows if sees_everyone(actor) else rows.none()
 
 
 def role_request_get(*, actor: Principal, request_id: int) -> RoleRequest:
-    """Raises NotFound when it does not exist, or the actor may not see it."""
-    found = role_requests_visible_to(actor).filter(pk=request_id).first()
-    if found is None:
+    """Return the request. Raises NotFound if it does not exist, or the actor may not see it."""
+    request = role_requests_visible_to(actor).filter(pk=request_id).first()
+    if request is None:
         raise NotFound(f"There is no role request {request_id}.")
-    return found
+    return request
 
 
 def role_request_approve(*, actor: Principal, request_id: int) -> RoleRequest:
-    """Give the requested role, at once.
+    """Approve a request, and grant the role at once.
 
     Raises:
-        NotFound, NotPermitted: it does not exist; the policy refuses; the actor has no fresh second
-            factor, requested it, or would get the role.
-        WrongState: it is not pending or has expired; whoever asked may no longer grant roles; or
+        NotFound, NotPermitted: it does not exist; the policy denies it; the actor has no fresh
+            second factor, requested it, or would get the role.
+        WrongState: it is not pending or has expired; the requester may no longer grant roles; or
             the person holds the role or is inactive.
     """
     with transaction.atomic():
@@ -78,10 +78,10 @@ def role_request_approve(*, actor: Principal, request_id: int) -> RoleRequest:
 
 
 def role_request_reject(*, actor: Principal, request_id: int, reason: str) -> RoleRequest:
-    """Refuse it for good.
+    """Reject a request for good.
 
     Raises:
-        NotFound, NotPermitted: as `role_request_approve`; whoever asked withdraws instead.
+        NotFound, NotPermitted: as `role_request_approve`; the requester can withdraw instead.
         InvalidInput: no reason, or one over its bound.
         WrongState: it is not pending.
     """
@@ -105,7 +105,7 @@ def role_request_reject(*, actor: Principal, request_id: int, reason: str) -> Ro
 
 
 def role_request_withdraw(*, actor: Principal, request_id: int) -> RoleRequest:
-    """Withdraw a request, as a person who may grant roles. It grants nothing.
+    """Withdraw a request, for any actor who may grant roles.
 
     Raises:
         NotFound, NotPermitted: it does not exist, or the policy refuses.
@@ -124,7 +124,7 @@ def role_request_withdraw(*, actor: Principal, request_id: int) -> RoleRequest:
 
 
 def run(stop: threading.Event) -> None:
-    """Close what is due until `stop`; a loop of the controller."""
+    """Expire due requests until `stop` is set; a loop of the controller."""
     while not stop.is_set():
         close_old_connections()
         role_requests_expire_due()
@@ -132,7 +132,7 @@ def run(stop: threading.Event) -> None:
 
 
 def role_requests_expire_due() -> int:
-    """Close requests that were not decided in time; returns how many."""
+    """Expire requests that were not decided in time; returns their number."""
     controller = service_principal("controller")
     with transaction.atomic():
         rows = RoleRequest.objects.select_for_update(of=("self",), skip_locked=True)
@@ -157,10 +157,10 @@ def _locked(actor: Principal, request_id: int, doing: str) -> tuple[RoleRequest,
 def _require_second_administrator(
     actor: Principal, request: RoleRequest, decision: Authorization
 ) -> None:
-    """Raises NotPermitted for whoever asked, would get the role, or is no person."""
+    """Raise NotPermitted if the actor requested or would get the role, or is not a person."""
     members = DirectoryGroup.objects.filter(name=request.group, members=actor.person_id)
     if actor.person_id is None:
-        why = "is no person"
+        why = "is not a person"
     elif actor.person_id == request.requested_by_id:
         why = "requested it"
     elif actor.person_id in makers_of({request.requested_by_id}):
@@ -175,7 +175,7 @@ def _require_second_administrator(
         f"Separation of duties: {actor.name} {why} and may not decide on role request "
         f"{request.pk}.",
         code="separation_of_duties",
-        hint="Another administrator decides; whoever asked can withdraw it.",
+        hint="Another administrator decides; the requester can withdraw it.",
         attempt=Attempt(
             actor=actor,
             action=Action.ROLE_GRANT,
@@ -186,20 +186,20 @@ def _require_second_administrator(
 
 
 def _require_current(request: RoleRequest) -> None:
-    """Raises WrongState when it has expired, or its requester may no longer grant roles."""
+    """Raise WrongState if it has expired, or its requester may no longer grant roles."""
     if request.state != RoleRequestState.PENDING:
-        return  # Its state says more.
+        return  # The state machine raises a more specific error.
     if request.expires_at <= timezone.now():
         raise WrongState(
             f"Role request {request.pk} has expired; it cannot be approved.",
             hint="Request the role again.",
         )
-    asked = principal_for_person(request.requested_by)
+    requester = principal_for_person(request.requested_by)
     if not decide(
-        active_policy(), asked, Action.ROLE_GRANT, PEOPLE_AT_LARGE, base_context()
+        active_policy(), requester, Action.ROLE_GRANT, PEOPLE_AT_LARGE, base_context()
     ).allowed:
         raise WrongState(
-            f"{asked.name}, who requested it, may no longer grant roles; role request "
+            f"{requester.name}, who requested it, may no longer grant roles; role request "
             f"{request.pk} cannot be approved.",
             hint="Reject it, and request the role again.",
         )
@@ -234,7 +234,7 @@ def _give(actor: Principal, request: RoleRequest, decision: Authorization) -> No
         raise WrongState(f"{person.name} is {words} already.") from error
     second_factor_begins(actor=actor, person=person, role=request.role)
     if person.unconfirmed_at is not None and not makers_of({person.pk}):
-        # Two administrators know the person, and neither of them could act as the account.
+        # Two administrators vouch for the person, and neither could act as the account.
         person.unconfirmed_at = None
         person.save(update_fields=["unconfirmed_at"])
     record_role(actor, Action.ROLE_GRANT.value, assignment, decision)

@@ -1,4 +1,4 @@
-"""Granting roles and taking them away, by hand."""
+"""Grants and revocations of roles by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from governance.principals import Principal
 
 
 def person_subject(person: Person) -> Subject:
-    """A person as the audit log names them."""
+    """Return a person as an audit subject."""
     return Subject("person", str(person.pk), person.name)
 
 
@@ -55,10 +55,10 @@ def role_grant(
     requested, unless Assay is being set up: a second administrator approves it.
 
     Raises:
-        InvalidInput: an unknown role, or one with or without a department or specialty it needs.
-        NotPermitted: the policy refuses, the actor has no fresh second factor, or it is the
+        InvalidInput: an unknown role, or a department or specialty that does not fit it.
+        NotPermitted: the policy denies it, the actor has no fresh second factor, or it is the
             actor's own account.
-        WrongState: they hold it already, it is requested already, or their account is inactive.
+        WrongState: the person holds the role, it is already requested, or the account is inactive.
     """
     with transaction.atomic():
         decision = authorize_binding(
@@ -68,21 +68,21 @@ def role_grant(
             doing=f"granting a role to {person.name}",
         )
         words = role_words(role, department, specialty)
-        _refuse_beyond(actor, person, words, department, decision)
+        _require_authority(actor, person, words, department, decision)
         if actor.person_id == person.pk:
             raise NotPermitted(
                 f"Separation of duties: {person.name} may not grant themselves {words}.",
                 hint="Another administrator can.",
                 attempt=_attempt(actor, person, department, decision),
             )
-        # Read again under a lock: groups may be giving it roles at the same time.
+        # Read again under a lock: group mappings may change the roles at the same time.
         person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not person.is_active:
             raise WrongState(f"The account of {person.name} is inactive; it cannot get a role.")
-        held = RoleAssignment.objects.filter(
+        current = RoleAssignment.objects.filter(
             person=person, role=role, department=department, specialty=specialty
         )
-        if held.exists():
+        if current.exists():
             raise WrongState(f"{person.name} is {words} already.")
         if actor.person_id is not None and second_administrator_needed(role):
             return role_request_open(
@@ -115,21 +115,23 @@ def role_grant(
     return assignment
 
 
-def _refuse_beyond(
+def _require_authority(
     actor: Principal,
     person: Person,
     words: str,
     department: Department | None,
     decision: Authorization,
 ) -> None:
-    """Raises NotPermitted unless the actor keeps the roles of whoever is in `department` alone, or,
-    for a platform-wide role, of anybody: who shares a department with an administrator may keep
-    that department's roles, and not theirs."""
-    place = frozenset({department.slug} if department else ())
-    there = Resource("person", attributes={"departments": place, "owner": None})
-    if not decide(active_policy(), actor, Action.ROLE_GRANT, there, base_context()).allowed:
+    """Raise NotPermitted unless the actor may grant roles in the department or, without one, on
+    the whole platform.
+
+    A manager who shares a department with an administrator may thus change the administrator's
+    roles in that department, but not their platform-wide roles."""
+    departments = frozenset({department.slug} if department else ())
+    resource = Resource("person", attributes={"departments": departments, "owner": None})
+    if not decide(active_policy(), actor, Action.ROLE_GRANT, resource, base_context()).allowed:
         raise NotPermitted(
-            f"{actor.name} may not give or take the role {words}.",
+            f"{actor.name} may not grant or revoke the role {words}.",
             hint="A person who manages the roles of that department or of the platform can.",
             attempt=_attempt(actor, person, department, decision),
         )
@@ -148,7 +150,7 @@ def _attempt(
 
 
 def role_words(role: str, department: Department | None, specialty: str) -> str:
-    """The role in words, such as "privacy reviewer" or "lead in clinical".
+    """Return the role in words, such as "privacy reviewer" or "lead in clinical".
 
     Raises:
         InvalidInput: the parts do not fit together.
@@ -160,12 +162,12 @@ def role_words(role: str, department: Department | None, specialty: str) -> str:
         )
     if role in DEPARTMENT_ROLES and department is None:
         raise InvalidInput(
-            f"The role {role} is held in a department; none was named.",
+            f"The role {role} needs a department; none was named.",
             fields={"department": ["is needed for this role"]},
         )
     if role in PLATFORM_ROLES and department is not None:
         raise InvalidInput(
-            f"The role {role} is platform-wide; it is not held in {department.slug}.",
+            f"The role {role} is platform-wide; it cannot be held in {department.slug}.",
             fields={"department": ["must be left out for this role"]},
         )
     if (role == Role.REVIEWER) is (specialty not in Specialty.values):
@@ -183,12 +185,12 @@ def role_words(role: str, department: Department | None, specialty: str) -> str:
 
 
 def role_revoke(*, actor: Principal, assignment_id: int) -> None:
-    """Take a role away, at once.
+    """Revoke a role, at once.
 
     Raises:
-        NotFound, NotPermitted: there is no such assignment, the policy refuses, or the actor has no
-            fresh second factor.
-        WrongState: it is the last administrator's, or comes from a group.
+        NotFound, NotPermitted: the assignment does not exist, the policy denies it, or the actor
+            has no fresh second factor.
+        WrongState: it is the last administrator's role, or comes from a group.
     """
     with transaction.atomic():
         assignment = (
@@ -205,7 +207,7 @@ def role_revoke(*, actor: Principal, assignment_id: int) -> None:
             doing=f"revoking a role of {assignment.person.name}",
         )
         words = role_words(assignment.role, assignment.department, assignment.specialty)
-        _refuse_beyond(actor, assignment.person, words, assignment.department, decision)
+        _require_authority(actor, assignment.person, words, assignment.department, decision)
         if assignment.source != RoleSource.MANUAL:
             raise WrongState(
                 f"{assignment.person.name} is {assignment.role} through the group "
@@ -232,7 +234,7 @@ def role_entry(
     outcome: str = "allowed",
     reason: str = "",
 ) -> AuditEntry:
-    """Return the change of a role, for the audit log."""
+    """Return the audit entry for a change of a role."""
     data = {"role": str(assignment.role), "specialty": str(assignment.specialty)}
     data |= proof_facts(actor.proof)
     if assignment.approved_by_id is not None and action == Action.ROLE_GRANT.value:
@@ -259,7 +261,7 @@ def record_role(
     *,
     more: Mapping[str, bool] = MappingProxyType({}),
 ) -> None:
-    """Audit what happened to a role, and let the gateways look again."""
+    """Audit a change of a role, and notify the gateways."""
     entry = role_entry(actor, action, assignment, decision)
     audit_record(
         actor=actor,
@@ -269,15 +271,15 @@ def record_role(
         data={**entry.data, **more},
         decision=decision,
     )
-    # A person's access tokens may do what their roles allow.
+    # Roles decide what a person's access tokens may do, so gateways must reload them.
     transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
 
 
 def another_admin_remains(person_id: int) -> bool:
-    """True when another person is an active administrator. Other callers wait until the transaction
-    ends, so that of two administrators who would each be the last to leave only one can.
+    """Return whether another person is an active administrator. Other callers wait until the
+    transaction ends, so two administrators cannot both leave at once.
     """
-    # A lock of its own and the question after it: a row lock would answer from before the wait.
+    # Lock first, then query: with a row lock, the query would see the rows from before the wait.
     lock("administrators")
     admins = RoleAssignment.objects.filter(role=Role.ADMIN, person__is_active=True)
     return admins.exclude(person_id=person_id).exists()

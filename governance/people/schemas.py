@@ -25,7 +25,7 @@ class NewDepartment(Schema):
 
 
 class JobsAtOnce(Schema):
-    """The most jobs of a department that run at the same time; null is the platform's default."""
+    """Most jobs of a department that run at the same time; null is the platform's default."""
 
     jobs_at_once: int | None = Field(ge=1, le=JOBS_AT_ONCE_MAX)
 

@@ -1,4 +1,4 @@
-"""Reads of people, and of their roles for the policy."""
+"""Selectors of people and departments, and the principals and resources of the policy."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def principal_for_person(
     key_id: int | None = None,
     proof: Proof | None = None,
 ) -> Principal:
-    """The person as an actor, with every role they hold; none when they are inactive.
+    """Return the person as an actor with all their roles, or without roles if they are inactive.
 
-    `scopes` and `key_id` are given when an access token speaks for them; `proof` is the newest of
-    their session or token.
+    Pass `scopes` and `key_id` when they act through an access token; `proof` is the newest of their
+    session or token.
     """
     roles: frozenset[HeldRole] = frozenset()
     if person.is_active:
@@ -61,17 +61,17 @@ def principal_for_person(
 
 
 def principals_of(people: Sequence[Person]) -> list[Principal]:
-    """Each of them as `principal_for_person` has them, in one query."""
-    held: dict[int, set[HeldRole]] = defaultdict(set)
+    """Return the principals of many people, as `principal_for_person`, with one query."""
+    roles: dict[int, set[HeldRole]] = defaultdict(set)
     rows = RoleAssignment.objects.filter(person__in=people, person__is_active=True)
     for pk, *role in rows.values_list("person_id", "role", "department__slug", "specialty"):
-        held[pk].add(HeldRole(*role))
+        roles[pk].add(HeldRole(*role))
     return [
         Principal(
             kind=PrincipalKind.PERSON,
             id=str(person.pk),
             name=person.name,
-            roles=frozenset(held[person.pk]),
+            roles=frozenset(roles[person.pk]),
             person_id=person.pk,
         )
         for person in people
@@ -79,7 +79,7 @@ def principals_of(people: Sequence[Person]) -> list[Principal]:
 
 
 def person_resource(person: Person) -> Resource:
-    """A person as the policy sees them."""
+    """Return the person as a resource of the policy."""
     slugs = person.role_assignments.filter(department__isnull=False).values_list(
         "department__slug", flat=True
     )
@@ -92,36 +92,36 @@ def person_resource(person: Person) -> Resource:
 
 
 def department_resource(department: Department) -> Resource:
-    """A department as the policy sees it: it belongs to itself."""
+    """Return the department as a resource of the policy; it belongs to itself."""
     return Resource(
         "department", id=department.slug, name=department.slug, department=department.slug
     )
 
 
 def departments_visible_to(actor: Principal) -> QuerySet[Department]:
-    """The departments that `actor` may see."""
+    """Return the departments that the actor may see."""
     return visible_to(
         actor, Action.DEPARTMENT_VIEW, Department.objects.all(), resource_type="department"
     )
 
 
 def people_visible_to(actor: Principal) -> QuerySet[Person]:
-    """The people that `actor` may see: colleagues, or everybody."""
+    """Return the people whom the actor may see: colleagues, or everyone."""
     return visible_to(actor, Action.PERSON_VIEW, Person.objects.all(), resource_type="person")
 
 
-# No particular person: permissions for people who share no department with the actor.
+# A person who shares no department with the actor, for permissions over people in general.
 PEOPLE_AT_LARGE = Resource("person", attributes={"departments": frozenset(), "owner": None})
 
 
 def sees_everyone(actor: Principal) -> bool:
-    """True when `actor` may see people of any department, and so the group mappings."""
+    """Return whether the actor may see people of any department, and so the group mappings."""
     return decide(active_policy(), actor, Action.PERSON_VIEW, PEOPLE_AT_LARGE).allowed
 
 
 def people_found(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
-    """Return the people whom `actor` may see and who pass the filters; of a department, those who
-    hold a role in it."""
+    """Return the people whom the actor may see and who pass the filters. Those of a department hold
+    a role in it."""
     people = people_visible_to(actor)
     if query.q:
         people = people.filter(Q(name__icontains=query.q) | Q(email__icontains=query.q))
@@ -134,42 +134,42 @@ def people_found(actor: Principal, query: PeopleFilter) -> QuerySet[Person]:
 
 
 def group_mappings_visible_to(actor: Principal) -> QuerySet[GroupMapping]:
-    """Return the group mappings, for people who see everyone."""
+    """Return the group mappings if the actor sees everyone; else none."""
     rows = GroupMapping.objects.select_related("department", "created_by")
     return rows if sees_everyone(actor) else rows.none()
 
 
 def directory_groups_visible_to(actor: Principal) -> QuerySet[DirectoryGroup]:
-    """Every provisioned group with the number of its members, for who sees everyone."""
+    """Return the provisioned groups with `members_n` if the actor sees everyone; else none."""
     groups = DirectoryGroup.objects.annotate(members_n=Count("members")).order_by("name", "pk")
     return groups if sees_everyone(actor) else groups.none()
 
 
 def department_get(*, slug: str, actor: Principal | None = None) -> Department:
-    """The department of that slug; with an `actor`, only if they may see it.
+    """Return the department with this slug; with an `actor`, only if they may see it.
 
     Raises:
-        NotFound: there is none, or they may not see it.
+        NotFound: it does not exist, or the actor may not see it.
     """
     departments = Department.objects.all() if actor is None else departments_visible_to(actor)
-    # PostgreSQL holds no NUL, and refuses to compare with one.
-    found = None if "\x00" in slug else departments.filter(slug=slug).first()
-    if found is None:
+    # PostgreSQL cannot store NUL, and raises an error on comparison with one.
+    department = None if "\x00" in slug else departments.filter(slug=slug).first()
+    if department is None:
         raise NotFound(
             f"There is no department {slug[:60]}.", hint="Departments are named by their slug."
         )
-    return found
+    return department
 
 
 def person_get(*, actor: Principal, person_id: int) -> Person:
-    """Raises NotFound when there is none, or the actor may not see them."""
-    found = people_visible_to(actor).filter(pk=person_id).first()
-    if found is None:
+    """Return the person. Raises NotFound if they do not exist, or the actor may not see them."""
+    person = people_visible_to(actor).filter(pk=person_id).first()
+    if person is None:
         raise NotFound(f"There is no person {person_id}.")
-    return found
+    return person
 
 
 def administrators() -> list[Person]:
-    """Return everyone who administers the platform, for notices."""
+    """Return the active administrators, at most `ADMINISTRATORS_MAX`, for notices."""
     admins = Person.objects.filter(is_active=True, role_assignments__role=Role.ADMIN)
     return list(admins.distinct().order_by("pk")[:ADMINISTRATORS_MAX])

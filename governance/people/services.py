@@ -1,4 +1,4 @@
-"""Departments and people."""
+"""Creation of departments and people, and the end and return of a person's access."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ from governance.principals import Principal, background
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")
 REASON_INACTIVE = "The identity provider set the account inactive."
 REASON_DELETED = "The identity provider deleted the account."
-# The provider takes these back. An administrator who deactivates the account, too, does not leave
-# that to it.
+# The provider can undo a deactivation for these reasons, until an administrator deactivates the
+# account too.
 BY_PROVIDER = frozenset({REASON_INACTIVE, REASON_DELETED})
-_STANDING = (
+_ACCESS_FIELDS = (
     "is_active",
     "deactivated_at",
     "deactivation_reason",
@@ -78,7 +78,7 @@ def check_email(email: str) -> str:
     """Return the address in the form that is stored, in lowercase.
 
     Raises:
-        InvalidInput: it is none, or too long.
+        InvalidInput: it is not an e-mail address, or too long.
     """
     email = email.strip().lower()
     try:
@@ -93,7 +93,7 @@ def check_email(email: str) -> str:
 
 
 def department_create(*, actor: Principal, slug: str, name: str) -> Department:
-    """A new tenant.
+    """Create a department, the tenant of the platform.
 
     Raises:
         InvalidInput: the slug or the name has the wrong form.
@@ -134,9 +134,9 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
 def department_limit_jobs(
     *, actor: Principal, department: Department, jobs_at_once: int | None
 ) -> Department:
-    """Set how many jobs of a department run at the same time; None stands for the platform's.
+    """Set the most jobs of a department that run at the same time; None is the platform's default.
 
-    Jobs that run already go on.
+    Running jobs continue.
 
     Raises:
         InvalidInput: the number is not from 1 to 1,000.
@@ -151,7 +151,7 @@ def department_limit_jobs(
         )
         if jobs_at_once is not None and not 1 <= jobs_at_once <= JOBS_AT_ONCE_MAX:
             raise InvalidInput(
-                f"1 to {JOBS_AT_ONCE_MAX:,} jobs of a department run at once.",
+                f"A department can run 1 to {JOBS_AT_ONCE_MAX:,} jobs at once.",
                 fields={"jobs_at_once": [f"is not from 1 to {JOBS_AT_ONCE_MAX:,}"]},
             )
         department = Department.objects.select_for_update(no_key=True).get(pk=department.pk)
@@ -169,12 +169,12 @@ def department_limit_jobs(
 
 
 def person_create(*, actor: Principal, email: str, name: str) -> Person:
-    """Make an account without any role. Its owner sets the password, by a one-time link.
+    """Create an account without roles. Its owner sets the password through a one-time link.
 
     Raises:
-        InvalidInput: no e-mail address, or no name.
+        InvalidInput: the e-mail address or the name is not valid.
         NotPermitted: the policy refuses, or the actor has no fresh second factor.
-        WrongState: the address has an account.
+        WrongState: the address already has an account.
     """
     with transaction.atomic():
         decision = authorize_binding(
@@ -208,19 +208,19 @@ def _person_make(*, email: str, name: str) -> Person:
 
 
 def first_admin_create(*, email: str, name: str) -> Person:
-    """Make the administrator who makes all others; only while there is none.
+    """Create the first administrator, while there is none.
 
     Raises:
         InvalidInput: as `person_create`.
         WrongState: an administrator exists, or the address has an account.
     """
     with transaction.atomic():
-        # Two at once: the second waits here, and then sees the first one's.
+        # Of two calls at once, the second waits here, and then sees the administrator of the first.
         lock("first-administrator")
         if RoleAssignment.objects.filter(role=Role.ADMIN).exists():
             raise WrongState(
                 "There is already an administrator; this command creates only the first one.",
-                hint="An administrator makes others in the portal or the management API.",
+                hint="An administrator adds others in the portal or through the management API.",
             )
         person = _person_make(email=email, name=name)
         RoleAssignment.objects.create(person=person, role=Role.ADMIN)
@@ -236,13 +236,13 @@ def first_admin_create(*, email: str, name: str) -> Person:
 
 
 def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Person:
-    """End a person's access at once: their sessions and tokens die for good, their record stays.
+    """End a person's access at once: end their sessions, revoke their tokens, keep their record.
 
     Raises:
         InvalidInput: no reason, or one over its bound.
-        NotFound, NotPermitted: there is no such person, the policy refuses, the actor has no fresh
-            second factor, or it is their own account.
-        WrongState: the account is inactive already, or the last administrator's.
+        NotFound, NotPermitted: the person does not exist, the policy denies it, the actor has no
+            fresh second factor, or it is their own account.
+        WrongState: the account is already inactive, or is the last administrator's.
     """
     with transaction.atomic():
         person = _person_locked(person_id)
@@ -273,7 +273,7 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
         person.deactivated_at = timezone.now()
         person.deactivation_reason = reason
         person.session_epoch += 1
-        person.save(update_fields=_STANDING)
+        person.save(update_fields=_ACCESS_FIELDS)
         audit_record(
             actor=actor,
             action=Action.PERSON_DEACTIVATE,
@@ -300,12 +300,12 @@ def person_deactivate(*, actor: Principal, person_id: int, reason: str) -> Perso
 
 
 def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> Person:
-    """Let a person in again, in the roles they have; they sign in anew and make new tokens.
+    """Restore a person's access and roles; they sign in again and create new tokens.
 
     Raises:
         InvalidInput: a reason over its bound.
-        NotFound, NotPermitted: there is no such person, the policy refuses, or the actor has no
-            fresh second factor.
+        NotFound, NotPermitted: the person does not exist, the policy denies it, or the actor has
+            no fresh second factor.
         WrongState: the account is active.
     """
     with transaction.atomic():
@@ -330,7 +330,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
         person.empowered_at = timezone.now()
         person.deactivated_at = person.deprovisioned_at = None
         person.deactivation_reason = ""
-        person.save(update_fields=_STANDING)
+        person.save(update_fields=_ACCESS_FIELDS)
         audit_record(
             actor=actor,
             action="person:reactivate",
@@ -340,7 +340,7 @@ def person_reactivate(*, actor: Principal, person_id: int, reason: str = "") -> 
             decision=decision,
         )
         if person.directory_groups.exists():
-            # What their groups mean may have changed while they were away.
+            # Mappings of their groups may have changed while they were inactive.
             members_sync(actor=actor, people=[person])
         transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
     return person

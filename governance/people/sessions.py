@@ -1,8 +1,7 @@
-"""Sessions of the portal: list and end.
+"""Sessions of the portal: list and end them.
 
-A session's row (allauth's `UserSession`) says whose it is, from which device and address, and when
-it was last seen; the session itself is Django's, in the database, so that ending it ends it for
-every web process with the commit.
+A session's row (allauth's `UserSession`) has its person, device, address and time of last use. The
+session itself is Django's, in the database, so it ends in every web process at the commit.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ PURGE_S = 10 * 60
 
 
 def session_resource(session: UserSession) -> Resource:
-    """A session as the policy sees it."""
+    """Return the session as a resource of the policy."""
     return Resource(
         "session",
         id=str(session.pk),
@@ -39,21 +38,21 @@ def session_resource(session: UserSession) -> Resource:
 
 
 def sessions_visible_to(actor: Principal, *, person_id: int | None = None) -> QuerySet[UserSession]:
-    """Sessions that are still alive and that `actor` may see, last seen first."""
-    alive = Session.objects.filter(expire_date__gt=timezone.now()).values("session_key")
-    sessions = UserSession.objects.filter(session_key__in=alive).select_related("user")
+    """Return the live sessions that the actor may see, the latest used first."""
+    live = Session.objects.filter(expire_date__gt=timezone.now()).values("session_key")
+    sessions = UserSession.objects.filter(session_key__in=live).select_related("user")
     if person_id is not None:
         sessions = sessions.filter(user_id=person_id)
-    seen = visible_to(actor, Action.SESSION_VIEW, sessions, resource_type="session")
-    return seen.order_by("-last_seen_at", "-pk")
+    visible = visible_to(actor, Action.SESSION_VIEW, sessions, resource_type="session")
+    return visible.order_by("-last_seen_at", "-pk")
 
 
 def session_revoke(*, actor: Principal, session_id: int) -> None:
-    """Sign one session out, at once.
+    """End one session, at once.
 
     Raises:
-        NotFound: there is none, or the actor may not see it.
-        NotPermitted: they may see it and not end it.
+        NotFound: it does not exist, or the actor may not see it.
+        NotPermitted: the actor may see it but not end it.
     """
     with transaction.atomic():
         session = sessions_visible_to(actor).filter(pk=session_id).first()
@@ -78,7 +77,7 @@ def session_revoke(*, actor: Principal, session_id: int) -> None:
 
 
 def sessions_revoke(*, actor: Principal, person_id: int, keep: str | None = None) -> int:
-    """Sign every session of a person out, except the one with the key `keep`; says how many.
+    """End a person's sessions, except the one with the key `keep`; returns their number.
 
     Raises:
         NotFound, NotPermitted: as `session_revoke`.
@@ -104,12 +103,12 @@ def sessions_revoke(*, actor: Principal, person_id: int, keep: str | None = None
 
 
 def sessions_end(*, person_id: int, keep: str | None = None) -> int:
-    """End a person's sessions, except the one with the key `keep`; the caller audits why."""
+    """End a person's sessions, except that with the key `keep`; the caller audits the reason."""
     return _end(UserSession.objects.filter(user_id=person_id).exclude(session_key=keep or ""))
 
 
 def sign_out(*, actor: Principal, key: str | None) -> None:
-    """Signing out: the session's row goes with the session, which the caller flushes."""
+    """Delete the row of a session that the caller flushes, and record that its owner signed out."""
     with transaction.atomic():
         sessions_forget(UserSession.objects.filter(session_key=key or ""))
         audit_record(
@@ -120,21 +119,21 @@ def sign_out(*, actor: Principal, key: str | None) -> None:
 
 
 def session_renamed(*, old: str | None, new: str | None) -> None:
-    """The session goes on under a new key."""
+    """Move the row of a session whose key changed to its new key."""
     UserSession.objects.filter(session_key=old or "").update(session_key=new or "")
 
 
 def sessions_purge() -> int:
-    """Delete expired rows; returns how many sessions were among them."""
-    gone, _ = Session.objects.filter(expire_date__lte=timezone.now()).delete()
-    kept = Session.objects.values("session_key")
-    sessions_forget(UserSession.objects.exclude(session_key__in=kept))
+    """Delete expired sessions and tokens; returns the number of sessions."""
+    deleted, _ = Session.objects.filter(expire_date__lte=timezone.now()).delete()
+    live = Session.objects.values("session_key")
+    sessions_forget(UserSession.objects.exclude(session_key__in=live))
     playground_tokens_purge()
-    return gone
+    return deleted
 
 
 def run(stop: threading.Event) -> None:
-    """Purge now and then until `stop`; a loop of the controller."""
+    """Purge every `PURGE_S` seconds until `stop` is set; a loop of the controller."""
     while not stop.is_set():
         close_old_connections()
         sessions_purge()

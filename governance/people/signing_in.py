@@ -1,4 +1,4 @@
-"""Password checks, and the record of every sign-in; second factors are the surface's."""
+"""Password checks and records of sign-ins; the web surface checks second factors."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SIGN_IN = "person:sign_in"
 
 
 def sign_in_attempt(*, person: Person | None, email: str = "") -> Attempt:
-    """A sign-in attempt, for the error that refuses it; the actor is not known yet.
+    """Return a sign-in attempt, for the error that refuses it; the actor is not known yet.
 
-    An address that belongs to no person has no key to be kept under; the log tells such addresses
-    apart without keeping them.
+    An unknown address has no person's key to encrypt it, so the log stores a tag that tells such
+    addresses apart.
     """
     if person is not None:
         subject = Subject("person", str(person.pk), email or person.email)
@@ -42,14 +42,14 @@ def sign_in_attempt(*, person: Person | None, email: str = "") -> Attempt:
 
 
 def password_check(*, email: str, password: str) -> Person:
-    """The person of that address and password; the same refusal and work for any that is wrong.
+    """Return the person with this address and password. Every failure has the same error and cost.
 
-    This is the first factor only; `sign_in_record` is for when all were given.
+    This checks the first factor only; call `sign_in_record` after the last one.
 
     Raises:
-        NotAuthenticated: the address or the password is not right, or the account is inactive.
+        NotAuthenticated: the address or the password is wrong, or the account is inactive.
         QuotaExceeded: too many failures for this account, or from this client address.
-        Unavailable: failures cannot be counted just now.
+        Unavailable: failures cannot be counted at the moment.
     """
     # PostgreSQL stores no NUL; an address with one cannot belong to a person.
     email = email.replace("\x00", "").strip().lower()[:254]
@@ -64,23 +64,23 @@ def password_check(*, email: str, password: str) -> Person:
     if len(password) > PASSWORD_MAX:
         password = ""
     if person is None:
-        # As long as a real check takes, so that time does not tell who has an account.
+        # Take as long as a real check: the response time must not tell whether the account exists.
         make_password(password)
-        right = False
+        matches = False
     else:
-        right = person.check_password(password) and person.is_active
-    if person is None or not right:
+        matches = person.check_password(password) and person.is_active
+    if person is None or not matches:
         raise NotAuthenticated("The e-mail address or the password is wrong.", attempt=attempt)
     forget_failures(email, address)
     return person
 
 
 def code_attempt(*, person: Person) -> None:
-    """Count a second factor before it is looked at.
+    """Count a second factor before it is checked.
 
     Raises:
-        QuotaExceeded: too many wrong ones for this person, from wherever.
-        Unavailable: failures cannot be counted just now.
+        QuotaExceeded: too many wrong second factors for this person, from any address.
+        Unavailable: failures cannot be counted at the moment.
     """
     try:
         refuse_codes_when_locked(person.pk)
@@ -90,7 +90,7 @@ def code_attempt(*, person: Person) -> None:
 
 
 def code_refused(*, person: Person) -> NotAuthenticated:
-    """The refusal of a wrong second factor, to be raised."""
+    """Return the error for a wrong second factor."""
     return NotAuthenticated(
         "The code is wrong.",
         code="wrong_second_factor",
@@ -100,13 +100,13 @@ def code_refused(*, person: Person) -> NotAuthenticated:
 
 
 def sign_in_record(*, person: Person, methods: Sequence[str]) -> None:
-    """Record that a person is in, and by what: password, totp, recovery_codes, webauthn, sso…
+    """Record a sign-in and its methods: password, totp, recovery_codes, webauthn, sso…
 
     Raises:
         NotAuthenticated: the account became inactive between the first factor and now.
     """
     with transaction.atomic():
-        # Whoever deactivates the account waits for this, or this sees that they did.
+        # The lock orders this and a deactivation: the later of the two sees the other.
         current = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
         if not current.is_active:
             raise NotAuthenticated(
@@ -123,8 +123,8 @@ def sign_in_record(*, person: Person, methods: Sequence[str]) -> None:
 
 
 def step_up_record(*, actor: Principal, method: str, token: str = "") -> None:
-    """Record that a signed-in person gave a second factor again; `token` is the public id of the
-    access token that it was given with, empty in the portal.
+    """Record that a signed-in person gave a second factor again. `token` is the public ID of the
+    access token that they used; empty in the portal.
     """
     audit_record(
         actor=actor,
@@ -135,21 +135,21 @@ def step_up_record(*, actor: Principal, method: str, token: str = "") -> None:
 
 
 def own_account(actor: Principal) -> Person:
-    """The person who acts.
+    """Return the acting person.
 
     Raises:
-        NotPermitted: it is no person.
+        NotPermitted: the actor is not a person.
     """
     if actor.person_id is None:
-        raise NotPermitted(f"{actor.name} is no person; it has no account of its own.")
+        raise NotPermitted(f"{actor.name} is not a person; it has no account of its own.")
     return Person.objects.get(pk=actor.person_id)
 
 
 def password_checked(password: str, person: Person, *, field: str) -> None:
-    """Refuse a password that is too weak for this person.
+    """Check that a new password is strong enough for this person.
 
     Raises:
-        InvalidInput: with the reasons under `field`.
+        InvalidInput: it is too weak; the reasons are under `field`.
     """
     try:
         if len(password) > PASSWORD_MAX:
@@ -164,21 +164,21 @@ def password_checked(password: str, person: Person, *, field: str) -> None:
 def password_change(
     *, actor: Principal, current: str, new: str, keep_session: str | None = None
 ) -> Person:
-    """A new password for oneself; every other session of one's own ends.
+    """Change the actor's own password, and end their other sessions.
 
-    `keep_session` is the session key of the one that changes it. Access tokens stay: they are
-    credentials of their own, listed and revoked on their own.
+    `keep_session` is the key of the session that makes the change. Access tokens stay valid: they
+    are separate credentials, listed and revoked separately.
 
     Raises:
-        NotAuthenticated: the current password is not right.
-        InvalidInput: the new one is too weak, or the account has no password to change.
+        NotAuthenticated: the current password is wrong.
+        InvalidInput: the new password is too weak, or the account has no password to change.
         QuotaExceeded, Unavailable: as `password_check`.
     """
     person = own_account(actor)
     if not person.has_usable_password():
         raise InvalidInput(
             f"{person.name} signs in without a password, so there is none to change.",
-            hint="Sign in as before: with a passkey, or with single sign-on.",
+            hint="Sign in with a passkey or single sign-on, as before.",
         )
     password_checked(new, person, field="new")
     password_check(email=person.email, password=current)

@@ -1,6 +1,6 @@
-"""Bringing the roles of many people at once in line with their groups, in a handful of queries.
+"""Updates of many people's roles to those of their groups, with a constant number of queries.
 
-`governance.people.groups` says when; this says what changes, and records it.
+`governance.people.groups` decides when; this module computes the changes and records them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Key = tuple[str, int | None, str]
 
 @dataclass(frozen=True, slots=True)
 class RoleChanges:
-    """Changes of people's roles, each in words; `kept` could not be removed."""
+    """Changes of people's roles, in words. `kept`: roles that could not be revoked."""
 
     granted: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class RoleChanges:
 
 @dataclass(slots=True)
 class RoleSync:
-    """One reconciliation of the roles that `source` keeps. The people are locked by the caller."""
+    """One update of the roles from `source`. The caller has locked the people."""
 
     actor: Principal
     source: str
@@ -44,41 +44,41 @@ class RoleSync:
     _words: dict[str, list[str]] = field(default_factory=dict)
 
     def run(self, people: Sequence[Person], groups: Mapping[int, Collection[str]]) -> RoleChanges:
-        """Give each of `people` what their groups (by the person's id) mean, and no more.
+        """Update the people's roles to those of their groups. `groups` is keyed by person ID.
 
-        Grants come first: of two who change places, neither is then the last administrator.
+        Grants come first, so when one administrator replaces another, there is always one.
         """
-        meaning = _meaning({name for names in groups.values() for name in names})
+        mappings = _mappings_by_group({name for names in groups.values() for name in names})
         held: dict[int, dict[_Key, RoleAssignment]] = {person.pk: {} for person in people}
         rows = RoleAssignment.objects.filter(person__in=people).select_related("department")
         for row in rows:
             held[row.person_id][_key(row)] = row
-        made: list[RoleAssignment] = []
-        gone: list[RoleAssignment] = []
+        new: list[RoleAssignment] = []
+        removed: list[RoleAssignment] = []
         for person in people:
-            named = groups.get(person.pk, ()) if person.is_active else ()
-            wanted = self._wanted(person, held[person.pk], named, meaning)
-            for key, mapping in wanted.items():
-                made.extend(self._give(person, held[person.pk].get(key), mapping))
+            group_names = groups.get(person.pk, ()) if person.is_active else ()
+            needed = self._needed(person, held[person.pk], group_names, mappings)
+            for key, mapping in needed.items():
+                new.extend(self._give(person, held[person.pk].get(key), mapping))
             for key, row in held[person.pk].items():
-                if row.source == self.source and key not in wanted:
+                if row.source == self.source and key not in needed:
                     row.person = person
-                    gone.append(row)
-        RoleAssignment.objects.bulk_create(made)
-        for row in made:
+                    removed.append(row)
+        RoleAssignment.objects.bulk_create(new)
+        for row in new:
             second_factor_begins(actor=self.actor, person=row.person, role=row.role)
-        self.take_away(gone)
+        self.take_away(removed)
         return self.finish()
 
     def take_away(self, rows: Sequence[RoleAssignment]) -> None:
-        """Take roles away, with their `person` and `department` loaded; the last administrator's
-        is kept, and that is recorded."""
-        gone: list[int] = []
+        """Revoke roles, whose `person` and `department` are loaded. The role of the last
+        administrator is kept, and that is recorded."""
+        ids: list[int] = []
         for row in rows:
             if row.role != Role.ADMIN or not row.person.is_active:
-                gone.append(row.pk)
+                ids.append(row.pk)
             elif another_admin_remains(row.person_id):
-                # At once, so that the next one who asks is not counted on.
+                # Delete at once: the check for the next administrator must not count this one.
                 RoleAssignment.objects.filter(pk=row.pk).delete()
             else:
                 why = (
@@ -88,43 +88,44 @@ class RoleSync:
                 self._note("kept", "role:revoke", row, "denied", why)
                 continue
             self._note("revoked", "role:revoke", row)
-        RoleAssignment.objects.filter(pk__in=gone).delete()
+        RoleAssignment.objects.filter(pk__in=ids).delete()
 
     def finish(self) -> RoleChanges:
         """Record the changes with the decision that permits them."""
         audit_record_many(self._entries)
         if self._entries:
             transaction.on_commit(lambda: notify(SNAPSHOT_CHANNEL))
-        return RoleChanges(**{name: tuple(said) for name, said in self._words.items()})
+        return RoleChanges(**{change: tuple(roles) for change, roles in self._words.items()})
 
-    def _wanted(
+    def _needed(
         self,
         person: Person,
         held: Mapping[_Key, RoleAssignment],
         groups: Collection[str],
-        meaning: Mapping[str, list[GroupMapping]],
+        by_group: Mapping[str, list[GroupMapping]],
     ) -> dict[_Key, GroupMapping]:
-        """The mappings of the groups, one for each role; none that the person made or approved."""
-        found: dict[_Key, GroupMapping] = {}
+        """Return one mapping of the groups for each role, without those that the person made or
+        approved."""
+        mapped: dict[_Key, GroupMapping] = {}
         own: dict[_Key, GroupMapping] = {}
-        mappings = [mapping for name in set(groups) for mapping in meaning.get(name, ())]
+        mappings = [mapping for name in set(groups) for mapping in by_group.get(name, ())]
         for mapping in sorted(mappings, key=lambda each: each.pk):
             mine = person.pk in (mapping.created_by_id, mapping.approved_by_id)
-            (own if mine else found).setdefault(_key(mapping), mapping)
+            (own if mine else mapped).setdefault(_key(mapping), mapping)
         for key, mapping in own.items():
-            if key not in found and key not in held:
+            if key not in mapped and key not in held:
                 why = (
                     f"Separation of duties: {person.name} made the mapping of {mapping.group} "
-                    f"themselves; it does not make them {_said(mapping)}."
+                    f"themselves; it does not make them {_role_text(mapping)}."
                 )
                 row = self._row(person, mapping)
                 self._note("", Action.ROLE_GRANT.value, row, "denied", why)
-        return found
+        return mapped
 
     def _give(
         self, person: Person, held: RoleAssignment | None, mapping: GroupMapping
     ) -> list[RoleAssignment]:
-        """The role to be made, if they do not hold it."""
+        """Return the role to create, if the person does not hold it."""
         if held is None:
             row = self._row(person, mapping)
             self._note("granted", Action.ROLE_GRANT.value, row)
@@ -144,28 +145,28 @@ class RoleSync:
         )
 
     def _note(
-        self, what: str, action: str, row: RoleAssignment, outcome: str = "allowed", why: str = ""
+        self, change: str, action: str, row: RoleAssignment, outcome: str = "allowed", why: str = ""
     ) -> None:
         entry = role_entry(self.actor, action, row, self.decision, outcome=outcome, reason=why)
         self._entries.append(entry)
-        if what:
-            self._words.setdefault(what, []).append(_said(row))
+        if change:
+            self._words.setdefault(change, []).append(_role_text(row))
 
 
-def _meaning(names: Collection[str]) -> dict[str, list[GroupMapping]]:
-    # PostgreSQL holds no NUL; a name with one is no group of ours.
-    sane = [name for name in names if "\x00" not in name and len(name) <= GROUP_MAX]
-    found: dict[str, list[GroupMapping]] = {}
-    if sane:
-        rows = GroupMapping.objects.filter(group__in=sane).select_related("department")
+def _mappings_by_group(names: Collection[str]) -> dict[str, list[GroupMapping]]:
+    # PostgreSQL cannot store NUL, so no mapping has a name with one.
+    valid = [name for name in names if "\x00" not in name and len(name) <= GROUP_MAX]
+    by_group: dict[str, list[GroupMapping]] = {}
+    if valid:
+        rows = GroupMapping.objects.filter(group__in=valid).select_related("department")
         for mapping in rows:
-            found.setdefault(mapping.group, []).append(mapping)
-    return found
+            by_group.setdefault(mapping.group, []).append(mapping)
+    return by_group
 
 
 def _key(row: RoleAssignment | GroupMapping) -> _Key:
     return row.role, row.department_id, row.specialty
 
 
-def _said(row: RoleAssignment | GroupMapping) -> str:
+def _role_text(row: RoleAssignment | GroupMapping) -> str:
     return role_words(row.role, row.department, row.specialty)

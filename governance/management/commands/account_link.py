@@ -1,6 +1,6 @@
-"""`manage.py account_link EMAIL`: a one-time link, for whoever has a shell on the server.
+"""`manage.py account_link EMAIL`: make a one-time link from a shell on the server.
 
-For an account that decides for others, `recover_account` takes its place.
+For accounts that decide for others, use `recover_account` instead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from governance.people.models import Person
 
 
 class Command(BaseCommand):
-    """Prints the link; the audit log holds that the installation made it."""
+    """Print the link; the audit log records that the installation made it."""
 
-    help = "Print a one-time link by which a person sets a new password."
+    help = "Print a one-time link for setting a new password."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("email", help="the person's e-mail address")

@@ -1,4 +1,4 @@
-"""`manage.py audit_public_key`: what others verify the audit log with."""
+"""`manage.py audit_public_key`: print the key that verifies the audit log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from governance.audit.signing import audit_public_key
 
 
 class Command(BaseCommand):
-    """Needs the signing key, and no database."""
+    """Derive the public key from the signing key, without a database."""
 
     help = "Print the public key of ASSAY_AUDIT_SIGNING_KEY, for ASSAY_AUDIT_PUBLIC_KEY."
     requires_system_checks: list[str] = []  # noqa: RUF012 (Django's own attribute)

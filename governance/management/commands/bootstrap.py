@@ -1,4 +1,4 @@
-"""`manage.py bootstrap`: the first policies, and with `--admin` the first administrator."""
+"""`manage.py bootstrap`: install the first policies and, with `--admin`, an administrator."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Command(BaseCommand):
 
     help = (
         "Install the default policy and the review policies as version 1. With --admin and --name, "
-        "make the first administrator, and print the one-time link by which they set a password "
-        "and add a second factor."
+        "create the first administrator, and print a one-time link for setting their password and "
+        "second factor."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -31,15 +31,17 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         version = policy_bootstrap()
         self.stdout.write(f"{version} is installed, digest {version.digest}.")
-        for made in review_policies_bootstrap():
-            self.stdout.write(f"Review policy {made} is installed, digest {made.digest}.")
+        for policy in review_policies_bootstrap():
+            self.stdout.write(f"Review policy {policy} is installed, digest {policy.digest}.")
         if email := options["admin"]:
             self._admin(email, options["name"] or email.partition("@")[0])
 
     def _admin(self, email: str, name: str) -> None:
         admins = RoleAssignment.objects.filter(role=Role.ADMIN, person__is_active=True)
-        held = admins.filter(person__email=email.strip().lower()).select_related("person").first()
-        person: Person | None = None if held is None else held.person
+        assignment = (
+            admins.filter(person__email=email.strip().lower()).select_related("person").first()
+        )
+        person: Person | None = None if assignment is None else assignment.person
         if person is not None and (person.has_usable_password() or has_factor(person.pk)):
             self.stdout.write(f"{email} is an administrator already.")
             return
@@ -47,7 +49,7 @@ class Command(BaseCommand):
             if person is None:
                 person = first_admin_create(email=email, name=name)
             recovery, address = recovery_on_server(
-                person_id=person.pk, reason="The first administrator sets the account up."
+                person_id=person.pk, reason="The first administrator sets up the account."
             )
         except DomainError as error:
             faults = [fault for faults in error.fields.values() for fault in faults]

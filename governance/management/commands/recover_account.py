@@ -1,4 +1,4 @@
-"""`manage.py recover_account WHO`: the server's part in recovering an account (ADR 41)."""
+"""`manage.py recover_account WHO`: approve an account's recovery on the server (ADR 41)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from governance.people.recoveries.approving import recovery_on_server
 
 
 class Command(BaseCommand):
-    """Prints the link unless it is mailed; the audit log records that the server approved it."""
+    """Print the link unless it is mailed; the audit log records that the server approved it."""
 
     help = (
         "Approve the recovery of an account on the server, where fewer than two other "
-        "administrators have a second factor. Where none has, no request is needed."
+        "administrators have a second factor. If none has, no request is needed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("who", help="the person's id or whole e-mail address")
-        parser.add_argument("--factor", action="store_true", help="for a second factor alone")
+        parser.add_argument("--factor", action="store_true", help="replace only the second factor")
         parser.add_argument("--reason", default="", help="for the audit log")
 
     def handle(self, *args: Any, **options: Any) -> None:
         who = options["who"].strip().lower()
-        named = {"pk": int(who)} if who.isascii() and who.isdigit() else {"email": who}
-        person = Person.objects.filter(**named).first()
+        lookup = {"pk": int(who)} if who.isascii() and who.isdigit() else {"email": who}
+        person = Person.objects.filter(**lookup).first()
         if person is None:
             raise CommandError("There is no such person.")
         purpose = LinkPurpose.FACTOR if options["factor"] else LinkPurpose.PASSWORD

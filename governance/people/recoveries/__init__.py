@@ -1,1 +1,1 @@
-"""Recovery of an account: two parties together replace how it signs in."""
+"""Recovery of an account: two parties together replace its password and second factors."""

@@ -1,4 +1,4 @@
-"""Approving a recovery: as another administrator, or on the server."""
+"""Approval of recoveries, by another administrator or on the server."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ from governance.principals import Principal
 def recovery_approve(*, actor: Principal, recovery_id: int) -> tuple[AccountRecovery, str]:
     """Approve a recovery that another administrator requested.
 
-    Returns it with the address of its link, shown this once; empty when the link was mailed.
+    Returns the recovery and its link's address, which is shown only once; empty if it was mailed.
 
     Raises:
-        NotFound, NotPermitted: as `recovery_request`; or the actor requested it, or made the
-            account of whoever did.
+        NotFound, NotPermitted: as `recovery_request`; or the actor requested it, or set up the
+            requester's account.
         WrongState: it is not pending, has expired, or the requester may no longer request it.
-        Unavailable: the mail server does not take the link; nothing was approved.
+        Unavailable: the mail server rejected the link; the recovery was not approved.
     """
     with transaction.atomic():
-        seen = recovery_get(actor=actor, recovery_id=recovery_id)
-        person, decision = person_for_recovery(actor, seen.person, "approving a recovery")
-        recovery = RECOVERY_STATES.locked(seen.pk)
+        visible = recovery_get(actor=actor, recovery_id=recovery_id)
+        person, decision = person_for_recovery(actor, visible.person, "approving a recovery")
+        recovery = RECOVERY_STATES.locked(visible.pk)
         requester = recovery.requested_by
         if requester is None or actor.person_id in {
             requester.pk,
@@ -86,16 +86,16 @@ def recovery_approve(*, actor: Principal, recovery_id: int) -> tuple[AccountReco
 def recovery_on_server(
     *, person_id: int, purpose: str = LinkPurpose.PASSWORD, reason: str = ""
 ) -> tuple[AccountRecovery, str]:
-    """Approve the pending recovery of an account from the server's command line; while no other
+    """Approve an account's pending recovery from the server's command line. If no other
     administrator could request one, begin it too.
 
-    It takes effect after the wait of `recovery_wait`.
+    It takes effect after `recovery_wait`.
 
     Raises:
-        NotFound: there is no such person.
+        NotFound: the person does not exist.
         NotPermitted: two other administrators can recover the account.
-        WrongState: it is inactive, or no administrator has requested a recovery.
-        Unavailable: the mail server does not take the link; nothing was approved.
+        WrongState: the account is inactive, or no administrator has requested a recovery.
+        Unavailable: the mail server rejected the link; the recovery was not approved.
     """
     with transaction.atomic():
         rows = Person.objects.select_for_update(no_key=True)
@@ -107,9 +107,9 @@ def recovery_on_server(
         able = administrators_able(other_than=person).count()
         if able >= TWO:
             raise NotPermitted(
-                f"{able} administrators can recover the account of {person.name} together; the "
-                "server does not.",
-                hint="One requests the recovery under People, another one approves it.",
+                f"{able} administrators can recover the account of {person.name} together; it "
+                "cannot be recovered on the server.",
+                hint="One administrator requests the recovery under People; another approves it.",
             )
         live = AccountRecovery.objects.filter(person=person, state__in=LIVE).first()
         recovery = None if live is None else RECOVERY_STATES.locked(live.pk)
@@ -137,27 +137,27 @@ def recovery_on_server(
             )
             recovery_record(actor=BOOTSTRAP, recovery=recovery, state=RecoveryState.PENDING)
         recovery.on_server = True
-        # The first administrator's is printed: an installation may have no mail yet.
+        # Print the first administrator's link: a new installation may have no mail server yet.
         mails = bool(able) or not never_set_up(person)
         address = _approve(BOOTSTRAP, recovery, recovery_wait(person), None, mails=mails)
     return recovery, address
 
 
 def _require_current(recovery: AccountRecovery) -> None:
-    """Raise WrongState when it has expired, or its requester may no longer recover accounts."""
+    """Raise WrongState if it has expired, or its requester may no longer recover accounts."""
     if recovery.state != RecoveryState.PENDING or recovery.requested_by is None:
-        return  # Its state says more.
+        return  # The state machine raises a more specific error.
     if recovery.expires_at <= timezone.now():
         raise WrongState(
             f"Recovery {recovery.pk} has expired; it cannot be approved.", hint="Request it again."
         )
-    asked = principal_for_person(recovery.requested_by)
+    requester = principal_for_person(recovery.requested_by)
     resource = person_resource(recovery.person)
-    wanted = ((Action.PERSON_UPDATE, resource), (Action.ROLE_GRANT, PEOPLE_AT_LARGE))
+    needed = ((Action.PERSON_UPDATE, resource), (Action.ROLE_GRANT, PEOPLE_AT_LARGE))
     policy = active_policy()
-    if not all(decide(policy, asked, *each, base_context()).allowed for each in wanted):
+    if not all(decide(policy, requester, *pair, base_context()).allowed for pair in needed):
         raise WrongState(
-            f"{asked.name}, who requested it, may no longer recover accounts; recovery "
+            f"{requester.name}, who requested it, may no longer recover accounts; recovery "
             f"{recovery.pk} cannot be approved.",
             hint="Reject it, and request it again.",
         )
@@ -183,12 +183,12 @@ def _approve(
         decision=decision,
     )
     purpose = LinkPurpose(recovery.purpose)
-    known = recovery.person.has_usable_password()
+    has_password = recovery.person.has_usable_password()
     link, address = link_make(
         actor=actor,
         person=recovery.person,
         purpose=purpose,
-        action=RESET if known else INVITE,
+        action=RESET if has_password else INVITE,
         decision=decision,
         recovery=recovery,
     )
@@ -198,7 +198,7 @@ def _approve(
     if (server := settings.MAIL_SERVER) is None or not mails:
         return address
     try:
-        # Before the commit: a link that its person does not get is no approval.
+        # Mail before the commit: if the person does not get the link, the approval is rolled back.
         link_mail(server, link, address)
     except SendFailed as error:
         raise Unavailable(

@@ -11,7 +11,7 @@ from governance.people.models import REASON_MAX, LinkPurpose
 
 
 class RecoveryState(models.TextChoices):
-    """States of a recovery. `opened`: its link was opened; former second factors are gone."""
+    """States of a recovery. `opened`: its link was opened; former second factors are deleted."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -24,11 +24,11 @@ LIVE = (RecoveryState.PENDING, RecoveryState.APPROVED)
 
 
 class AccountRecovery(models.Model):
-    """A request to replace how an account signs in, by a one-time link.
+    """A request to replace an account's password and second factors, by a one-time link.
 
     It needs two parties, and neither can use it alone: the requester gets a code, and the approver
-    the link, unless that is mailed to the account's address. On the server, a command stands in
-    for the approver, or for both.
+    gets the link, unless it is mailed to the account's address. On the server, a command replaces
+    the approver, or both.
     """
 
     person = models.ForeignKey(
@@ -39,22 +39,22 @@ class AccountRecovery(models.Model):
     state = models.CharField(
         max_length=10, choices=RecoveryState.choices, default=RecoveryState.PENDING
     )
-    # Empty for one that began on the server.
+    # Empty for a recovery that began on the server.
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     requested_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
-    # HMAC of the requester's code under the pepper of that version; empty without a requester.
+    # HMAC of the requester's code under the pepper of `pepper_version`; empty without a requester.
     code_hmac = models.BinaryField(max_length=32, default=b"")
     pepper_version = models.PositiveSmallIntegerField()
-    # Empty for one that was confirmed on the server.
+    # Empty for a recovery that was approved on the server.
     approved_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     on_server = models.BooleanField(default=False)
     approved_at = models.DateTimeField(null=True, blank=True)
-    # The link works from here on.
+    # When the link begins to work.
     effective_at = models.DateTimeField(null=True, blank=True)
     opened_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.ForeignKey(
@@ -110,13 +110,13 @@ class NoticeKind(models.TextChoices):
 
 
 class AccountNotice(Outgoing):
-    """One mail about an account on its way to a person."""
+    """A mail about an account, to be sent to one person."""
 
     kind = models.CharField(max_length=10, choices=NoticeKind.choices)
     about = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     recovery = models.ForeignKey(AccountRecovery, on_delete=models.CASCADE, null=True, blank=True)
-    # The former address, for the notice that it was changed.
+    # The former address, for a notice about its change.
     address = models.EmailField(blank=True, default="")
 
     class Meta:

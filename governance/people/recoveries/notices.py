@@ -24,8 +24,9 @@ _SUBJECTS = {
 def account_tell(
     kind: NoticeKind, about: Person, *, recovery: AccountRecovery | None = None, address: str = ""
 ) -> None:
-    """Put a notice to the account's owner and to all administrators on its way, in the caller's
-    transaction. `address` is the former one, which is told too.
+    """Queue a notice to the account's owner and all administrators, in the caller's transaction.
+
+    `address` is the former e-mail address, which gets the notice too.
     """
     if settings.MAIL_SERVER is None:
         return
@@ -43,24 +44,24 @@ def account_tell(
 
 
 def account_notices_send_due() -> int:
-    """Send what is due about accounts; returns how many messages were accepted."""
+    """Send due notices about accounts; returns the number of accepted messages."""
     rows = AccountNotice.objects.select_related(
         "about", "person", "recovery__requested_by", "recovery__approved_by", "recovery__ended_by"
     )
-    return outgoing_send_due(rows, send=_sent, needless=_needless)
+    return outgoing_send_due(rows, send=_send, needless=_skip_reason)
 
 
-def _needless(notice: AccountNotice) -> str:
-    # The owner is told of an account that was deactivated meanwhile, too.
+def _skip_reason(notice: AccountNotice) -> str:
+    # The owner of an account that was deactivated meanwhile still gets the notice.
     if notice.person.erased_at is not None or not notice.person.email:
         return "The person has left."
     return ""
 
 
-def _sent(notice: AccountNotice) -> None:
+def _send(notice: AccountNotice) -> None:
     server = settings.MAIL_SERVER
     if server is None:
-        raise SendFailed("Nothing is set to send it by.")
+        raise SendFailed("No mail server is set.")
     mail_send(
         server,
         to=notice.address or notice.person.email,
@@ -71,14 +72,14 @@ def _sent(notice: AccountNotice) -> None:
 
 
 def notice_text(notice: AccountNotice) -> str:
-    """Return the mail's text. It opens nothing: who follows the address signs in."""
+    """Return the mail's text. Its link grants no access: it leads to a page behind sign-in."""
     name = _line(notice.about.name)
     lines = [_sentence(notice, name), ""]
     if notice.recovery is not None:
         lines += [f"Reason: {_line(notice.recovery.reason)}", ""]
         if notice.kind in (NoticeKind.REQUESTED, NoticeKind.APPROVED):
             lines += [
-                "If it should not happen, reject it:",
+                "If this recovery should not happen, reject it:",
                 f"{settings.PORTAL_URL}/people/recoveries",
             ]
         else:
@@ -96,12 +97,12 @@ def _sentence(notice: AccountNotice, name: str) -> str:
             f"The identity provider changed the e-mail address of {name}. If that is wrong, "
             "deactivate the account."
         )
-    asked = "The server's command line"
+    requester = "The server's command line"
     if recovery.requested_by is not None:
-        asked = _line(recovery.requested_by.name)
+        requester = _line(recovery.requested_by.name)
     match notice.kind:
         case NoticeKind.REQUESTED:
-            return f"{asked} requested a recovery of the account of {name}."
+            return f"{requester} requested a recovery of the account of {name}."
         case NoticeKind.APPROVED:
             approver = "A command on the server"
             if recovery.approved_by is not None:

@@ -1,4 +1,4 @@
-"""Opening a one-time link, and what a recovery's link ends and confirms."""
+"""Opening of one-time links, with the effects of a recovery's link on the account."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from governance.people.sessions import sessions_end
 
 
 def one_time_link_open(*, text: str, code: str = "") -> OneTimeLink:
-    """Open a one-time link. One of a recovery ends the account's second factors, and with them its
-    sessions and access tokens; who opened it then replaces them.
+    """Open a one-time link. A recovery's link deletes the account's second factors, and with them
+    its sessions and access tokens; the person who opened it then sets new ones.
 
     Raises:
         As `link_open`.
@@ -37,7 +37,7 @@ def one_time_link_open(*, text: str, code: str = "") -> OneTimeLink:
         person.save(update_fields=["empowered_at", "changed_at"])
         ended = {"factors": factors, "sessions_ended": 0, "tokens_revoked": 0}
         if factors:
-            # Whoever has the lost device may have signed in with it.
+            # The holder of a lost device may have signed in with it.
             ended["sessions_ended"] = sessions_end(person_id=person.pk)
             ended["tokens_revoked"] = access_tokens_revoke(
                 actor=actor, person=person, reason="The account was recovered."
@@ -54,8 +54,8 @@ def one_time_link_open(*, text: str, code: str = "") -> OneTimeLink:
 
 
 def sign_in_confirmed(person: Person) -> None:
-    """Confirm the account of a locked person, whose sign-in a recovery has replaced; the
-    caller audits it. Its votes wait again from now on.
+    """Confirm the account of a locked person after a recovery; the caller audits it. The wait
+    before the person's votes count starts again now.
     """
     person.unconfirmed_at = None
     person.empowered_at = timezone.now()

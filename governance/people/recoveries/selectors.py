@@ -1,4 +1,4 @@
-"""Recoveries that a person may see, and the parties that one needs."""
+"""Recoveries that a person may see, and the administrators who can take part in one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from governance.people.selectors import sees_everyone
 from governance.principals import Principal
 from governance.reviews.policies.selectors import review_policies_in_force
 
-# Where no review policy is in force.
+# Wait while no review policy is in force.
 _WAIT = timedelta(hours=24)
 TWO = 2
 
 
 def recoveries_visible_to(actor: Principal) -> QuerySet[AccountRecovery]:
-    """Return all recoveries for who sees everyone; those of their own account for others."""
+    """Return all recoveries if the actor sees everyone; else those of their own account."""
     rows = AccountRecovery.objects.select_related(
         "person", "requested_by", "approved_by", "ended_by"
     )
@@ -33,7 +33,7 @@ def recoveries_visible_to(actor: Principal) -> QuerySet[AccountRecovery]:
 
 
 def recovery_get(*, actor: Principal, recovery_id: int) -> AccountRecovery:
-    """Raises NotFound when it does not exist, or the actor may not see it."""
+    """Return the recovery. Raises NotFound if it does not exist, or the actor may not see it."""
     recovery = recoveries_visible_to(actor).filter(pk=recovery_id).first()
     if recovery is None:
         raise NotFound(f"There is no recovery {recovery_id}.")
@@ -69,7 +69,7 @@ def administrators_able(*, other_than: Person) -> QuerySet[Person]:
 
 
 def never_set_up(person: Person) -> bool:
-    """Return whether nothing has ever opened the account."""
+    """Return whether the account has never had a password, second factor, sign-in or SSO link."""
     return not (
         person.has_usable_password()
         or person.last_login is not None
@@ -79,10 +79,10 @@ def never_set_up(person: Person) -> bool:
 
 
 def recovery_wait(person: Person) -> timedelta:
-    """Return how long a recovery that the server confirmed waits before its link works.
+    """Return the wait before a recovery that the server approved takes effect.
 
-    The longest time that a review policy in force makes new reviewers wait, so that others can
-    object. An account that was never set up has nothing to take over.
+    It is the longest time for which any review policy in force makes new reviewers wait, so that
+    others can object. It is zero for an account that was never set up.
     """
     if never_set_up(person):
         return timedelta(0)

@@ -1,7 +1,7 @@
-"""Requesting a recovery, rejecting it, and ending it.
+"""Requests for recoveries, their rejection and their end.
 
-Two parties take part, and neither can use the recovery alone: the requester gets a code, the
-approver the link, unless that is mailed to the account's address (ADR 41).
+A recovery needs two parties, and neither can use it alone: the requester gets a code, the approver
+gets the link, unless it is mailed to the account's address (ADR 41).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from governance.policy.services import active_policy, authorize, authorize_bindi
 from governance.principals import Principal, service_principal
 
 PENDING_FOR = timedelta(days=3)
-# 50 random bits, typed by hand together with a link of 256. Without letters that look like digits.
+# 50 random bits, typed by hand to use a link with 256. The alphabet omits look-alikes (0/O, 1/I).
 CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 CODE_LENGTH = 10
 
@@ -48,10 +48,10 @@ CODE_LENGTH = 10
 def recovery_request(
     *, actor: Principal, person_id: int, purpose: str, reason: str
 ) -> tuple[AccountRecovery, str]:
-    """Request that an account gets a new password, or a new first second factor, by a link.
+    """Request a link with which an account gets a new password, or a new first second factor.
 
-    Returns the recovery and its code, which is shown this once. It changes nothing before another
-    administrator approves it and the person opens the link.
+    Returns the recovery and its code, which is shown only once. Nothing changes until another
+    administrator approves the recovery and the person opens the link.
 
     Raises:
         InvalidInput: no reason, or an unknown purpose.
@@ -98,13 +98,13 @@ def recovery_request(
 def recovery_reject(*, actor: Principal, recovery_id: int, reason: str) -> AccountRecovery:
     """Reject a recovery before its link is opened; its requester withdraws it the same way.
 
-    The account's owner may, and everyone who may approve recoveries. It needs no second factor: it
-    must be possible at once, and gives no access.
+    The account's owner and everyone who may approve recoveries may reject one. Rejection must be
+    possible at once and gives no access, so it needs no second factor.
 
     Raises:
         InvalidInput: no reason.
         NotFound, NotPermitted: the actor may not see it, or the policy refuses.
-        WrongState: its link was opened, or it is over.
+        WrongState: its link was opened, or it has ended.
     """
     reason = checked_reason(reason)
     with transaction.atomic():
@@ -129,7 +129,7 @@ def recovery_reject(*, actor: Principal, recovery_id: int, reason: str) -> Accou
 
 
 def recoveries_end(*, actor: Principal, person: Person, reason: str) -> int:
-    """End the live recoveries of a person, whose row is locked; returns how many."""
+    """End the live recoveries of a person whose row is locked; returns their number."""
     live = AccountRecovery.objects.filter(person=person, state__in=LIVE).values_list("pk")
     for (pk,) in (rows := list(live)):
         recovery = RECOVERY_STATES.locked(pk)
@@ -138,23 +138,23 @@ def recoveries_end(*, actor: Principal, person: Person, reason: str) -> int:
 
 
 def recoveries_expire_due() -> int:
-    """Close recoveries whose time is over; returns how many."""
+    """Expire the recoveries that are due; returns their number."""
     controller = service_principal("controller")
     with transaction.atomic():
         rows = AccountRecovery.objects.select_for_update(of=("self",), skip_locked=True)
         due = rows.filter(state__in=LIVE, expires_at__lte=timezone.now()).select_related("person")
-        for recovery in (found := list(due)):
+        for recovery in (expired := list(due)):
             recovery_end(actor=controller, recovery=recovery, state=RecoveryState.EXPIRED)
-    return len(found)
+    return len(expired)
 
 
 def recoveries_end_expired(person: Person) -> None:
-    """Close a recovery of a locked person that is over and that the controller has not closed."""
+    """Expire a locked person's overdue recovery that the controller has not expired yet."""
     controller = service_principal("controller")
-    over = AccountRecovery.objects.filter(
+    overdue = AccountRecovery.objects.filter(
         person=person, state__in=LIVE, expires_at__lte=timezone.now()
     )
-    for (pk,) in over.values_list("pk"):
+    for (pk,) in overdue.values_list("pk"):
         recovery = RECOVERY_STATES.locked(pk)
         recovery_end(actor=controller, recovery=recovery, state=RecoveryState.EXPIRED)
 
@@ -179,8 +179,8 @@ def person_for_recovery(
 ) -> tuple[Person, Authorization]:
     """Lock another person's account and return it with the decision that lets the actor recover it.
 
-    Recovering an account that decides gives its roles to whoever holds the link, so it takes the
-    right to grant roles on the whole platform.
+    Recovery gives an account's roles to the person who opens the link, so it requires the right to
+    grant roles on the whole platform.
     """
     person = Person.objects.select_for_update(no_key=True).get(pk=person.pk)
     decision = authorize_binding(
@@ -204,7 +204,7 @@ def _require_at_large(actor: Principal, person: Person, decision: Authorization)
     grants = decide(active_policy(), actor, Action.ROLE_GRANT, PEOPLE_AT_LARGE, base_context())
     if not grants.allowed:
         raise NotPermitted(
-            f"{actor.name} may not recover accounts; that takes the right to grant roles on the "
+            f"{actor.name} may not recover accounts; that needs the right to grant roles on the "
             "whole platform.",
             hint="A platform administrator can.",
             attempt=recovery_attempt(actor, person, decision),

@@ -55,10 +55,10 @@ def recovery_save_state(
     data: dict[str, Any] | None = None,
     decision: Authorization | None = None,
 ) -> None:
-    """Move a locked recovery, save `fields` with it, and record the event.
+    """Change a locked recovery's state, save `fields` with it, and record the event.
 
     Raises:
-        WrongState: it may not become that.
+        WrongState: this transition is not allowed.
     """
     RECOVERY_STATES.save_state(recovery, state, fields)
     recovery_record(actor=actor, recovery=recovery, state=state, data=data, decision=decision)
@@ -72,7 +72,7 @@ def recovery_record(
     data: dict[str, Any] | None = None,
     decision: Authorization | None = None,
 ) -> None:
-    """Record the event of a recovery that came into `state`."""
+    """Record the event of a recovery that entered `state`."""
     reason = recovery.reason if state is RecoveryState.PENDING else recovery.end_reason
     with background("bootstrap", actor):
         audit_record(
@@ -104,7 +104,7 @@ def recovery_end(
     """Reject or expire a locked recovery, and revoke its link.
 
     Raises:
-        WrongState: its link was opened, or it is over.
+        WrongState: its link was opened, or it has ended.
     """
     recovery.ended_by_id, recovery.ended_at = actor.person_id, timezone.now()
     recovery.end_reason = reason
@@ -116,5 +116,5 @@ def recovery_end(
         decision=decision,
     )
     if state is not RecoveryState.EXPIRED:
-        # One that expired has a link that has expired; the controller need not change links.
+        # The link of an expired recovery has expired with it, so the controller need not revoke it.
         recovery.links.filter(used_at=None, revoked_at=None).update(revoked_at=timezone.now())
