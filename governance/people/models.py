@@ -102,7 +102,7 @@ class Person(AbstractBaseUser):
         return self.name
 
     def _get_session_auth_hash(self, secret: str | bytes | None = None) -> str:
-        """Return Django's hash over the password and session epoch; raising it ends all sessions."""
+        """Return Django's hash over password and session epoch; raising the epoch ends sessions."""
         epoch = f":{self.session_epoch}" if self.session_epoch else ""
         salt = "django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash"
         value = f"{self.password}{epoch}"

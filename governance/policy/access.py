@@ -1,4 +1,4 @@
-"""Possible actions of all principals under a set of rules, decided one by one."""
+"""Lists of the principals that may do an action under a set of rules."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from governance.policy.context import base_context, probing_context
 from governance.policy.engine import PolicyDecision, PolicySnapshot, Resource, decide
 from governance.principals import HeldRole, Principal, PrincipalKind
 
-# A rule may forbid deciding on policies at night or on weekends. That locks no one out if a
-# decision is possible at one of these moments or now.
+# Rules may forbid decisions on policies at night or on weekends. They lock people out only if
+# decisions are denied now and at all of these moments.
 _MOMENTS: tuple[dict[str, Any], ...] = (
     {},
     {"weekday": 3, "time": "10:30"},
@@ -31,7 +31,7 @@ DECIDERS_NEEDED = 2
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A person or key that may, and the decision that permits it."""
+    """A person or key that may do the action, and the decision that permits it."""
 
     principal: Principal
     decision: PolicyDecision
@@ -39,7 +39,8 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Whoever can: the first of them, by name, and how many there are and were asked about."""
+    """People and keys that may do the action: the first ones by name; the totals; and the numbers
+    checked (`people_asked`, `keys_asked`)."""
 
     people: list[Holder]
     keys: list[Holder]
@@ -50,14 +51,14 @@ class Holders:
 
 
 def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal]:
-    """Every active person (of those) who holds a role, as an actor; one query."""
+    """Yield active people with a role as actors, only those in `among` if given; one query."""
     roles = RoleAssignment.objects.filter(person__is_active=True)
     if among is not None:
         roles = roles.filter(person__in=among)
-    held = roles.order_by("person__name", "person_id", "pk").values_list(
+    columns = roles.order_by("person__name", "person_id", "pk").values_list(
         "person_id", "person__name", "role", "department__slug", "specialty"
     )
-    for (person_id, name), rows in groupby(held.iterator(), key=lambda row: (row[0], row[1])):
+    for (person_id, name), rows in groupby(columns.iterator(), key=lambda row: (row[0], row[1])):
         yield Principal(
             kind=PrincipalKind.PERSON,
             id=str(person_id),
@@ -70,7 +71,7 @@ def people_in_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal
 
 
 def people_without_roles(among: QuerySet[Person] | None = None) -> Iterator[Principal]:
-    """Every active person (of those) who holds none; one query."""
+    """Yield active people without a role as actors, only those in `among` if given; one query."""
     people = Person.objects.filter(is_active=True, role_assignments__isnull=True)
     if among is not None:
         people = people.filter(pk__in=among)
@@ -79,9 +80,7 @@ def people_without_roles(among: QuerySet[Person] | None = None) -> Iterator[Prin
 
 
 def live_keys(among: QuerySet[ApiKey] | None = None) -> Iterator[Principal]:
-    """Every department's key (of those) that is neither revoked nor expired, as an actor; one
-    query.
-    """
+    """Yield the live keys of departments as actors, only those in `among` if given; one query."""
     keys = (ApiKey.objects.all() if among is None else among).filter(
         revoked_at__isnull=True, expires_at__gt=timezone.now(), department__isnull=False
     )
@@ -107,37 +106,40 @@ def who_can_under(
     people: QuerySet[Person] | None = None,
     keys: QuerySet[ApiKey] | None = None,
 ) -> Holders:
-    """Everybody whom `snapshot` lets do `action` on `resource`; at most `limit` of each kind.
+    """Return who may do `action` on `resource` under `snapshot`; at most `limit` of each kind.
 
-    Access tokens are their person's, and not listed by themselves. `context` goes over what is the
-    case just now. Only `people` and `keys` are asked about when they are given.
+    Access tokens are not listed: they belong to their person. `context` overrides the present
+    context. `people` and `keys`, if given, restrict the check to these.
     """
-    circumstances = {**probing_context(action), **(context or {})}
-    everybody = [*people_in_roles(people), *people_without_roles(people)]
-    asked_people, asked_keys = (
-        [(actor, decide(snapshot, actor, action.value, resource, circumstances)) for actor in found]
-        for found in (everybody, live_keys(keys))
+    full_context = {**probing_context(action), **(context or {})}
+    everyone = [*people_in_roles(people), *people_without_roles(people)]
+    checked_people, checked_keys = (
+        [
+            Holder(actor, decide(snapshot, actor, action.value, resource, full_context))
+            for actor in actors
+        ]
+        for actors in (everyone, live_keys(keys))
     )
-    able = [
-        [Holder(actor, decision) for actor, decision in asked if decision.allowed]
-        for asked in (asked_people, asked_keys)
-    ]
+    able_people, able_keys = (
+        [holder for holder in checked if holder.decision.allowed]
+        for checked in (checked_people, checked_keys)
+    )
     return Holders(
-        people=able[0][:limit],
-        keys=able[1][:limit],
-        people_total=len(able[0]),
-        keys_total=len(able[1]),
-        people_asked=len(asked_people),
-        keys_asked=len(asked_keys),
+        people=able_people[:limit],
+        keys=able_keys[:limit],
+        people_total=len(able_people),
+        keys_total=len(able_keys),
+        people_asked=len(checked_people),
+        keys_asked=len(checked_keys),
     )
 
 
 def require_two_deciders(snapshot: PolicySnapshot, verb: str) -> None:
-    """Refuse rules under which no policy could be changed any more.
+    """Check that policies can still be changed under these rules.
 
     Raises:
-        WrongState: fewer than two active people could view and decide on policies, or none of
-            them or others could draft one.
+        WrongState: fewer than two active people could view and decide on policies, or none could
+            view and draft them.
     """
     deciders = drafters = 0
     for actor in people_in_roles():
@@ -157,7 +159,7 @@ def require_two_deciders(snapshot: PolicySnapshot, verb: str) -> None:
 
 
 def _could(snapshot: PolicySnapshot, actor: Principal, action: Action) -> bool:
-    """By what is stated when a policy is decided; a rule that asks for more is an error then."""
+    """Return whether the actor could do it with the context that a decision on a policy states."""
     resource = Resource("policy", id="0", name="0")
     return any(
         decide(snapshot, actor, action.value, resource, {**base_context(), **moment}).allowed

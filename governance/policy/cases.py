@@ -1,4 +1,7 @@
-"""A policy's own tests: who tries what on what, and what must come of it. Knows no Django."""
+"""A policy's own tests: an actor, action and resource, and the decision that is expected.
+
+Imports no Django.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ Short = Annotated[str, Field(max_length=120), AfterValidator(_one_line)]
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Refuse what no attribute is: nesting, and fractions."""
+    """Return the value; raise ValueError if it is nested or a fraction."""
     if isinstance(value, list) and depth == 0:
         for item in value:
             _plain(item, 1)
@@ -68,15 +71,15 @@ class _Strict(BaseModel):
 
 
 def parse_role(text: str) -> HeldRole:
-    """A role from `admin`, `reviewer:security` or `lead@clinical`.
+    """Parse a role such as `admin`, `reviewer:security` or `lead@clinical`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is not a role.
     """
     role, at, department = text.partition("@")
     if at:
         if role not in DEPARTMENT_ROLES or not department:
-            raise ValueError(f"{text!r}: in a department one is {', '.join(DEPARTMENT_ROLES)}")
+            raise ValueError(f"{text!r}: department roles are {', '.join(DEPARTMENT_ROLES)}")
         return HeldRole(role, department)
     role, colon, specialty = text.partition(":")
     if role == "reviewer" and specialty in SPECIALTIES:
@@ -84,7 +87,7 @@ def parse_role(text: str) -> HeldRole:
     if role in PLATFORM_ROLES and not colon:
         return HeldRole(role)
     raise ValueError(
-        f"{text!r} is no role: write admin, operator, auditor, reviewer:security or lead@clinical"
+        f"{text!r} is not a role; use admin, operator, auditor, reviewer:security or lead@clinical"
     )
 
 
@@ -94,8 +97,8 @@ def _role_text(text: str) -> str:
 
 
 class CasePrincipal(_Strict):
-    """The acting principal of a case: a person by roles, a key by its department, a service by its
-    name.
+    """The acting principal of a case: a person with roles, a key of a department, or a service with
+    an ID.
     """
 
     kind: Annotated[PrincipalKind, Field(strict=False)] = PrincipalKind.PERSON
@@ -111,7 +114,7 @@ class CasePrincipal(_Strict):
     person_id: int | None = None
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> CasePrincipal:
+    def _is_consistent(self) -> CasePrincipal:
         if (self.kind is PrincipalKind.KEY) is not (self.department is not None):
             raise ValueError("a key must have a department, and only a key may have one")
         if self.roles and self.kind is not PrincipalKind.PERSON:
@@ -121,7 +124,7 @@ class CasePrincipal(_Strict):
         return self
 
     def principal(self) -> Principal:
-        """As the engine knows them."""
+        """Return the principal for the engine."""
         fallback = f"a {self.kind.value}"
         return Principal(
             kind=self.kind,
@@ -144,7 +147,7 @@ class CaseResource(_Strict):
     attributes: Attributes = Field(default_factory=dict, max_length=40)
 
     def resource(self) -> Resource:
-        """As the engine knows it."""
+        """Return the resource for the engine."""
         return Resource(self.type, self.id, self.name, self.department, dict(self.attributes))
 
 
@@ -156,7 +159,7 @@ class Expectation(StrEnum):
 
 
 class PolicyCase(_Strict):
-    """One test. `rule`, when given, must be among the rules that made the decision."""
+    """One test. `rule`, if given, must be one of the rules that made the decision."""
 
     name: Annotated[str, Field(min_length=1, max_length=120)]
     principal: CasePrincipal
@@ -167,7 +170,7 @@ class PolicyCase(_Strict):
     rule: Short | None = None
 
     def inputs(self) -> Inputs:
-        """The inputs of the decision."""
+        """Return the inputs of the decision."""
         return Inputs(
             self.principal.principal(), self.action.value, self.resource.resource(), self.context
         )
@@ -178,41 +181,41 @@ _CASES = TypeAdapter(tuple[PolicyCase, ...], config=ConfigDict(strict=False))
 
 
 def parse_cases(cases: list[dict[str, Any]]) -> tuple[PolicyCase, ...]:
-    """Cases from plain data.
+    """Parse cases from plain data.
 
     Raises:
-        InvalidInput: something is missing, unknown or misspelt; `fields` says what and where.
+        InvalidInput: a member is missing, unknown or misspelled; `fields` says which.
     """
     try:
         parsed = _CASES.validate_python(tuple(cases))
     except ValidationError as error:
         fields: dict[str, list[str]] = {}
         for problem in error.errors()[:100]:
-            where = ".".join(str(part) for part in problem["loc"]) or "tests"
-            fields.setdefault(where, []).append(problem["msg"])
+            path = ".".join(str(part) for part in problem["loc"]) or "tests"
+            fields.setdefault(path, []).append(problem["msg"])
         raise InvalidInput("The policy's tests are not valid.", fields=fields) from error
-    seen: set[str] = set()
+    names: set[str] = set()
     for index, case in enumerate(parsed):
-        if case.name in seen:
+        if case.name in names:
             raise InvalidInput(
                 f"Two tests have the name {case.name}; each needs its own.",
                 fields={f"{index}.name": ["is used twice"]},
             )
-        seen.add(case.name)
+        names.add(case.name)
     return parsed
 
 
 def parse_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Attributes of a resource, or a context, from plain data.
+    """Parse the attributes of a resource, or a context, from plain data.
 
     Raises:
-        InvalidInput: one is no text, whole number, truth value, nothing, or a list of these.
+        InvalidInput: one is not a text, whole number, boolean, null, or a list of these.
     """
     try:
         return _ATTRIBUTES.validate_python(attributes)
     except ValidationError as error:
         fields = {str(problem["loc"][0]): [problem["msg"]] for problem in error.errors()[:20]}
-        raise InvalidInput("A value is not one that a rule can compare.", fields=fields) from error
+        raise InvalidInput("Rules cannot compare this value.", fields=fields) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +234,14 @@ def run_cases(snapshot: PolicySnapshot, cases: Iterable[PolicyCase]) -> list[Cas
     """Decide every case under `snapshot`."""
     results = []
     for case in cases:
-        asked = case.inputs()
-        decision = decide(snapshot, asked.actor, asked.action, asked.resource, asked.context)
+        inputs = case.inputs()
+        decision = decide(snapshot, inputs.actor, inputs.action, inputs.resource, inputs.context)
         as_expected = decision.allowed is (case.expect is Expectation.PERMIT)
         by_rule = case.rule is None or case.rule in decision.rules
         reason = decision.reason
         if as_expected and not by_rule:
-            made = ", ".join(decision.rules) or "no rule"
-            reason = f"Rule {case.rule} did not make this decision; {made} did. {reason}"
+            deciding = ", ".join(decision.rules) or "no rule"
+            reason = f"Rule {case.rule} did not make this decision; {deciding} did. {reason}"
         results.append(
             CaseResult(
                 name=case.name,
@@ -253,5 +256,5 @@ def run_cases(snapshot: PolicySnapshot, cases: Iterable[PolicyCase]) -> list[Cas
 
 
 def failing(results: Iterable[CaseResult]) -> list[CaseResult]:
-    """Those that did not come out as expected."""
+    """Return the results that differ from the expected ones."""
     return [result for result in results if not result.passed]

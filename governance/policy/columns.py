@@ -1,7 +1,7 @@
 """Database columns of resources' attributes, and conditions on them as SQL.
 
-A condition on a column comes to two sets of rows, as it does one by one to two answers: those on
-which it holds, and those on which it cannot be evaluated.
+A condition on a column selects two sets of rows: those on which it holds, and those on which it
+cannot be evaluated. They match its results for single resources.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Column of an attribute: any of `paths` may hold it; `several` when it is a collection.
+    """Column of an attribute: any of `paths` may contain it. `several`: it is a collection.
 
-    `text` makes an expression that works out a text, instead of paths, for what no column holds.
+    `text`, used instead of paths, returns an expression for a text that no column contains.
     """
 
     paths: tuple[str, ...] = ()
@@ -50,22 +50,22 @@ class Column:
 
 
 def one(*paths: str) -> Column:
-    """A column with one value; the first of `paths` that has one."""
+    """Return a column with one value: that of the first of `paths` that is not null."""
     return Column(paths)
 
 
 def several(path: str) -> Column:
-    """A collection: the column at the end of a many-valued relation."""
+    """Return a collection: the column at the end of a many-valued relation."""
     return Column((path,), several=True)
 
 
-# What has no department has the same as nothing there.
+# For resource types without a department; the attribute counts as null.
 NO_COLUMN = Column()
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """On which rows a condition holds, and on which it errs."""
+    """The rows on which a condition holds, and those on which it errs."""
 
     holds: Q
     errs: Q = NEVER
@@ -73,38 +73,38 @@ class Rows:
 
 @lru_cache(maxsize=512)
 def path_kind(model: type[Model], path: str) -> Kind:
-    """The kind of the values in the column at the end of a path."""
-    found: Any = None
+    """Return the kind of the values in the column at the end of a path."""
+    field: Any = None
     for part in path.split("__"):
-        found = model._meta.pk if part == "pk" else model._meta.get_field(part)
-        if found.is_relation:
-            model = found.related_model
-    while isinstance(found, ForeignKey):
-        found = found.target_field
-    return _KINDS.get(found.get_internal_type(), Kind.OTHER)
+        field = model._meta.pk if part == "pk" else model._meta.get_field(part)
+        if field.is_relation:
+            model = field.related_model
+    while isinstance(field, ForeignKey):
+        field = field.target_field
+    return _KINDS.get(field.get_internal_type(), Kind.OTHER)
 
 
 def condition_rows(condition: BoundCondition, column: Column | None, rows: QuerySet[Any]) -> Rows:
-    """Translate the condition to a filter on `rows`. Without a column it errs on all rows, as for
+    """Translate the condition to filters on `rows`. Without a column, it errs on all rows, as with
     an attribute that is not stated.
     """
     if column is None:
         return Rows(NEVER, errs=ALWAYS)
     if column.text is not None:
         alias = f"policy_{condition.attribute}"
-        found = _scalar_rows(condition, (alias,), Kind.TEXT)
+        matches = _scalar_rows(condition, (alias,), Kind.TEXT)
         rows = rows.annotate(**{alias: column.text()})
-        return Rows(_by_key(rows, found.holds), _by_key(rows, found.errs))
+        return Rows(_by_key(rows, matches.holds), _by_key(rows, matches.errs))
     if not column.paths:
         return _nothing_rows(condition)
     model: type[Model] = rows.model
     kind = path_kind(model, column.paths[0])
     if not column.several:
         return _scalar_rows(condition, column.paths, kind)
-    found = _collection_rows(condition, column.paths[0], kind)
-    # By a subquery of its own: two conditions may hold by different members of one collection, and
-    # a row that several members join must not come twice.
-    return Rows(_by_key(rows, found.holds), found.errs)
+    matches = _collection_rows(condition, column.paths[0], kind)
+    # In a subquery: two conditions may hold for different members of one collection, and a row with
+    # several matching members must not appear twice.
+    return Rows(_by_key(rows, matches.holds), matches.errs)
 
 
 def _by_key(rows: QuerySet[Any], query: Q) -> Q:
@@ -121,18 +121,18 @@ def _nothing_rows(condition: BoundCondition) -> Rows:
 
 
 def _collection_rows(condition: BoundCondition, path: str, kind: Kind) -> Rows:
-    wanted = condition.value
+    value = condition.value
     match condition.operator:
         case "contains" | "contains_any":
-            values = [wanted] if condition.operator == "contains" else list(wanted)
+            values = [value] if condition.operator == "contains" else list(value)
             return Rows(Q(**{f"{path}__in": values}) if common_kind(values) is kind else NEVER)
         case "names_any":
-            return Rows(Q(**{f"{path}__in": sorted(wanted)}) if kind is Kind.TEXT else NEVER)
+            return Rows(Q(**{f"{path}__in": sorted(value)}) if kind is Kind.TEXT else NEVER)
     return Rows(NEVER, errs=ALWAYS)
 
 
 def _scalar_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind) -> Rows:
-    wanted, operator = condition.value, condition.operator
+    value, operator = condition.value, condition.operator
     empty = reduce(and_, (Q(**{f"{path}__isnull": True}) for path in paths))
 
     def among(values: list[Any]) -> Q:
@@ -140,34 +140,34 @@ def _scalar_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind) 
 
     match operator:
         case "eq" | "in":
-            values = [wanted] if operator == "eq" else list(wanted)
+            values = [value] if operator == "eq" else list(value)
             if common_kind(values) is kind:
                 return Rows(among(values))
         case "ne" | "not_in":
-            values = [wanted] if operator == "ne" else list(wanted)
+            values = [value] if operator == "ne" else list(value)
             if common_kind(values) is kind:
                 return Rows(reduce(and_, (_other_than(path, values) for path in paths)))
             return Rows(empty, errs=~empty)
         case "names_any":
             if kind is Kind.TEXT:
-                return Rows(among(sorted(wanted)))
+                return Rows(among(sorted(value)))
         case "is_true":
             if kind is Kind.FLAG:
                 return Rows(among([True]))
         case "is_self":
             if kind is Kind.NUMBER:
-                return Rows(NEVER if wanted is None else among([wanted]))
+                return Rows(NEVER if value is None else among([value]))
         case "lte" | "gte":
             return _ordered_rows(condition, paths, kind)
         case _:
-            # A column is no collection, and none holds addresses.
+            # A column with one value is not a collection, and none contains addresses.
             return Rows(NEVER, errs=ALWAYS)
     return Rows(NEVER, errs=~empty)
 
 
 def _other_than(path: str, values: list[Any]) -> Q:
-    """Match rows whose value is empty or differs. Stated explicitly: Django leaves empty values out
-    of a negation that comes after another condition on the same join.
+    """Match rows whose value is null or differs. The test for null is explicit because Django omits
+    nulls from a negation that follows another condition on the same join.
     """
     return Q(**{f"{path}__isnull": True}) | ~Q(**{f"{path}__in": values})
 
@@ -184,8 +184,8 @@ def _ordered_rows(condition: BoundCondition, paths: tuple[str, ...], kind: Kind)
     return Rows(orderly & bound, errs=~orderly)
 
 
-# For each resource type, the column behind each attribute that its `Resource` states. Contexts
-# above add what they alone can work out: `COLUMNS["deployment"]["modality"] = …`.
+# For each resource type, the column behind each attribute that its `Resource` states. Higher
+# contexts add columns that only they can compute: `COLUMNS["deployment"]["modality"] = …`.
 COLUMNS: dict[str, dict[str, Column]] = {
     "audit": {"department": one("department")},
     "dataset": {

@@ -1,6 +1,6 @@
-"""Time and place of a decision. Knows no Django.
+"""Context of a decision: time and client address. Imports no Django.
 
-Rules name it as `context.<name>`. A condition on an attribute that was not stated is an error,
+Rules read it as `context.<name>`. A condition on an attribute that was not stated is an error,
 which denies.
 """
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from governance.principals import request_context
 
-# What a caller may declare of the data that it sends, from least to most sensitive.
+# Classifications that a caller may declare for its data, from least to most sensitive.
 CLASSIFICATIONS = ("public", "internal", "confidential", "restricted")
 UNDECLARED_CLASSIFICATION = "internal"
 
 
 def base_context(client_address: str | None = None, *, now: float | None = None) -> dict[str, Any]:
-    """`time` ("HH:MM", UTC), `weekday` (1 is Monday, 7 Sunday) and `client_address`.
+    """Return `time` ("HH:MM", UTC), `weekday` (1 is Monday, 7 Sunday) and `client_address`.
 
-    `client_address` is that of the request being served when it is not given, and is left out when
-    there is none. `now` is in seconds since the epoch.
+    `client_address` defaults to that of the current request; without one, it is omitted. `now` is
+    in seconds since the epoch.
     """
     moment = time.gmtime(now)
     context: dict[str, Any] = {
@@ -37,11 +37,11 @@ def base_context(client_address: str | None = None, *, now: float | None = None)
 
 
 def with_base(context: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`context` over `base_context()`: what the caller states wins."""
+    """Return `base_context()`, overridden by `context`."""
     return {**base_context(), **(context or {})}
 
 
-# Minimum attributes of the request that each of these actions states.
+# The least demanding request for each action whose requests state attributes.
 _REQUESTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "deployment:invoke": {"classification": CLASSIFICATIONS[0], "tokens": 1},
@@ -52,8 +52,8 @@ _REQUESTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def probing_context(action: str | None = None) -> dict[str, Any]:
-    """For asking beforehand, as a page does that offers only what would work: the least that a
-    request for `action` may ask for, here and now; that of any when none is named.
+    """Return a context for checking in advance whether `action` is possible, as a page does before
+    it offers a button: that of the least demanding request, or of all actions' if none is given.
     """
-    asked = _REQUESTS.values() if action is None else [_REQUESTS.get(action, {})]
-    return base_context() | {name: value for each in asked for name, value in each.items()}
+    requests = _REQUESTS.values() if action is None else [_REQUESTS.get(action, {})]
+    return base_context() | {name: value for each in requests for name, value in each.items()}

@@ -1,8 +1,8 @@
 """Inputs of a decision as JSON: enough to repeat it under any other policy.
 
-Knows no Django, so that the gateway writes the same. Stands in audit events as `data["decision"]`:
-`{"principal", "action", "resource", "context", "rules", "allowed"}`. The audit log is the record of
-decisions; there is no second table.
+Imports no Django, so that the gateway writes the same JSON. Audit events contain it as
+`data["decision"]`: `{"principal", "action", "resource", "context", "rules", "allowed"}`. The audit
+log is the only record of decisions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from governance.principals import (
     request_context,
 )
 
-# Beyond this, a resource with huge attributes; its decision is recorded without what it was of.
+# Only a resource with huge attributes exceeds this; its decision is recorded without inputs.
 MAX_BYTES = 8 * 1024
 MAX_ITEMS = 500
 MAX_TEXT = 2000
@@ -42,33 +42,33 @@ class Inputs:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Inputs:
-        """The inputs that `inputs` wrote.
+        """Parse the JSON that `inputs` wrote.
 
         Raises:
-            ValueError: it is not that.
+            ValueError: it is not the inputs of a decision.
         """
         try:
-            who, what = data["principal"], data["resource"]
-            scopes = who.get("scopes")
+            principal, target = data["principal"], data["resource"]
+            scopes = principal.get("scopes")
             actor = Principal(
-                kind=PrincipalKind(who["kind"]),
-                id=str(who["id"]),
-                name=str(who["name"]),
-                department=who.get("department"),
+                kind=PrincipalKind(principal["kind"]),
+                id=str(principal["id"]),
+                name=str(principal["name"]),
+                department=principal.get("department"),
                 roles=frozenset(
                     HeldRole(str(role), department, str(specialty))
-                    for role, department, specialty in who.get("roles", ())
+                    for role, department, specialty in principal.get("roles", ())
                 ),
                 scopes=None if scopes is None else frozenset(scopes),
-                person_id=who.get("person_id"),
-                key_id=who.get("key_id"),
+                person_id=principal.get("person_id"),
+                key_id=principal.get("key_id"),
             )
             resource = Resource(
-                type=str(what["type"]),
-                id=str(what.get("id", "")),
-                name=str(what.get("name", "")),
-                department=what.get("department"),
-                attributes=dict(what.get("attributes", {})),
+                type=str(target["type"]),
+                id=str(target.get("id", "")),
+                name=str(target.get("name", "")),
+                department=target.get("department"),
+                attributes=dict(target.get("attributes", {})),
             )
             return cls(actor, str(data["action"]), resource, dict(data.get("context") or {}))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -83,14 +83,14 @@ def inputs(
 ) -> dict[str, Any]:
     """Return the inputs of a decision as JSON; `Inputs.from_dict` reads it back.
 
-    What is larger than `MAX_BYTES` is `{"omitted": …}`, which cannot be replayed.
+    Inputs larger than `MAX_BYTES` become `{"omitted": …}`, which cannot be replayed.
     """
     return joined(principal_part(actor), action, resource_part(resource), context or {})
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A principal or resource as JSON, for all decisions about it. Do not change `value`."""
+    """A principal or resource as JSON, shared by all decisions about it. Do not change `value`."""
 
     value: dict[str, Any]
     size: int
@@ -120,9 +120,9 @@ def resource_part(resource: Resource) -> Part:
 def joined(
     principal: Part, action: str, resource: Part, context: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what `inputs` does, from parts that were made before."""
-    known = {str(k): _plain(v) for k, v in context.items()}
-    rest = {"principal": 0, "action": str(action), "resource": 0, "context": known}
+    """Return the same as `inputs`, from parts that were made before."""
+    plain_context = {str(k): _plain(v) for k, v in context.items()}
+    rest = {"principal": 0, "action": str(action), "resource": 0, "context": plain_context}
     size = len(json.dumps(rest, ensure_ascii=True)) - 2 + principal.size + resource.size
     if size > MAX_BYTES:
         return {"omitted": f"{size} bytes"}
@@ -131,7 +131,7 @@ def joined(
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """A decision with its inputs, passed by services to the audit events that it leads to."""
+    """A decision with its inputs, which services pass to the audit events of the action."""
 
     decision: PolicyDecision
     asked: Inputs
@@ -142,25 +142,25 @@ class Authorization:
         return self.decision.policy_version
 
     def to_json(self) -> dict[str, Any]:
-        """The decision and its inputs, as an audit event keeps them."""
+        """Return the decision and its inputs for an audit event."""
         asked = self.asked
-        found = inputs(asked.actor, asked.action, asked.resource, asked.context)
-        return with_outcome(found, self.decision)
+        facts = inputs(asked.actor, asked.action, asked.resource, asked.context)
+        return with_outcome(facts, self.decision)
 
 
 def with_outcome(found: dict[str, Any], decision: PolicyDecision) -> dict[str, Any]:
-    """Return the inputs of a decision together with it, as an audit event keeps them."""
+    """Return a decision and its inputs for an audit event."""
     return {**found, "rules": list(decision.rules[:50]), "allowed": decision.allowed}
 
 
 def _principal(actor: Principal) -> dict[str, Any]:
-    held = sorted(actor.roles, key=lambda r: (r.role, r.department or "", r.specialty))
+    roles = sorted(actor.roles, key=lambda r: (r.role, r.department or "", r.specialty))
     return {
         "kind": actor.kind.value,
         "id": actor.id,
         "name": actor.name,
         "department": actor.department,
-        "roles": [[str(r.role), r.department, str(r.specialty)] for r in held],
+        "roles": [[str(r.role), r.department, str(r.specialty)] for r in roles],
         "scopes": None if actor.scopes is None else sorted(actor.scopes),
         "person_id": actor.person_id,
         "key_id": actor.key_id,
@@ -168,7 +168,7 @@ def _principal(actor: Principal) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON holds it, comparing as it did: sets become sorted lists."""
+    """Return the value for JSON, where it compares as before; sets become sorted lists."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -184,21 +184,21 @@ def _plain(value: Any) -> Any:
     return str(value)[:MAX_TEXT]
 
 
-# The last permission to change something. A refusal that a service raises later in the same request
-# names it, since the surface that records the refusal does not see the service's variables.
+# The last permission for a change. If a service refuses the request later, the surface records the
+# refusal with this permission, because it cannot see the service's variables.
 _latest: contextvars.ContextVar[tuple[Authorization, RequestContext] | None] = (
     contextvars.ContextVar("assay_latest_authorization", default=None)
 )
 
 
 def note_latest(authorization: Authorization) -> None:
-    """Keep a permission to change something, for a refusal that follows in this request."""
+    """Store a permission for a change, in case the same request is refused later."""
     if not authorization.asked.action.endswith(":view"):
         _latest.set((authorization, request_context.get()))
 
 
 def latest(actor: Principal) -> Authorization | None:
-    """The last permission to change something in this request; None outside of one."""
+    """Return the actor's last permission for a change in this request; None outside a request."""
     authorization, request = _latest.get() or (None, None)
     current = request_context.get()
     if authorization is None or not current.request_id or request is not current:

@@ -1,4 +1,4 @@
-"""Two policies compared, rule by rule and test by test. Knows no Django."""
+"""Comparison of two policies, rule by rule and test by test. Imports no Django."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class ChangedRule(NamedTuple):
-    """A rule of two policies that is not the same in both; `members` names what differs."""
+    """A rule that differs between two policies; `members` names its members that differ."""
 
     id: str
     before: dict[str, Any]
@@ -29,7 +29,7 @@ class Difference:
 
     @property
     def empty(self) -> bool:
-        """True when the policies are equal."""
+        """Return whether the policies are equal."""
         return not any(
             (
                 self.added,
@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Removals:
-    """IDs of the rules, and names of the tests, that a policy drops from the one it is based on."""
+    """IDs of rules and names of tests of a policy's base that the policy does not have."""
 
     rules: list[str]
     tests: list[str]
@@ -55,7 +55,7 @@ class Removals:
 
     def __str__(self) -> str:
         counts = ((len(self.rules), "rule"), (len(self.tests), "test"))
-        return " and ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in counts if n)
+        return " and ".join(f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n)
 
 
 def difference(
@@ -66,7 +66,7 @@ def difference(
 ) -> Difference:
     """Compare one policy's rules and tests with another's.
 
-    A new order of the rules changes no verdict, only whose sentence is told first.
+    A new order of the rules does not change decisions, only which rule explains them first.
     """
     old, new = {rule["id"]: rule for rule in before}, {rule["id"]: rule for rule in after}
     common = [name for name in old if name in new]

@@ -1,7 +1,7 @@
-"""A policy as code: rules, tests and note as plain data, as YAML, and compared. Knows no Django.
+"""A policy as code: its rules, tests and note as plain data and as YAML.
 
-YAML is read by the core schema of YAML 1.2, in which `18:00` is a text and so is `on`, without
-anchors, aliases or tags, and no mapping names a key twice. What is written is read back the same.
+YAML follows the core schema of YAML 1.2, in which `18:00` and `on` are texts. Anchors, aliases,
+tags and duplicate keys are refused. The YAML that is written reads back as the same data.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from governance.yaml_text import (
 MAX_RULES = 2000
 MAX_CASES = 1000
 MAX_BYTES = 1024 * 1024
-# Beyond these PostgreSQL's JSON gives back another number than it was given.
+# Beyond these bounds, PostgreSQL's JSON does not return the exact number.
 MAX_WHOLE = 2**63 - 1
 MAX_FLOAT = 9e15
-# What YAML takes for blank; Python would strip more.
+# Blank characters of YAML; Python would strip more.
 _BLANK = " \t\r\n"
 _MEMBERS = ("note", "rules", "tests")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Content of a policy: its rules and tests as given, and as parsed."""
+    """Content of a policy: its rules and tests as plain data, and parsed."""
 
     rules: list[dict[str, Any]]
     tests: list[dict[str, Any]] = field(default_factory=list)
@@ -49,10 +49,10 @@ class Document:
 
 
 def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document:
-    """A policy's content, validated and bounded.
+    """Validate a policy's content and its size.
 
     Raises:
-        InvalidInput: `fields` names every fault, such as `rules.3.actions.0`.
+        InvalidInput: `fields` has every fault, under keys such as `rules.3.actions.0`.
         TooLarge: more rules, cases or bytes than a policy may have.
     """
     tests = list(tests) if isinstance(tests, tuple) else tests
@@ -68,8 +68,8 @@ def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document
             )
     if not isinstance(note, str) or len(note) > NOTE_MAX or hides(note.translate(_LINES)):
         raise InvalidInput(
-            f"The policy's note is a text of at most {NOTE_MAX} characters, all of which show.",
-            fields={"note": [f"is not a text of at most {NOTE_MAX} characters that show"]},
+            f"The policy's note is a text of at most {NOTE_MAX} visible characters.",
+            fields={"note": [f"is not a text of at most {NOTE_MAX} visible characters"]},
         )
     _check_plain({"rules": rules, "tests": tests})
     faults: dict[str, list[str]] = {}
@@ -78,8 +78,8 @@ def document_checked(*, rules: Any, tests: Any = (), note: str = "") -> Document
     sentences: list[str] = []
     try:
         parsed = parse_rules(rules)
-        if found := _never_applying(parsed):
-            raise InvalidInput("A rule names something unknown.", fields=found)
+        if unmatched := _never_applying(parsed):
+            raise InvalidInput("A rule names something unknown.", fields=unmatched)
     except InvalidInput as error:
         sentences.append(error.message)
         faults |= {_below("rules", where): why for where, why in error.fields.items()}
@@ -107,32 +107,32 @@ def _never_applying(rules: Sequence[Rule]) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = {}
     for index, rule in enumerate(rules):
         if unknown := sorted(set(rule.resource_types) - set(RESOURCE_TYPES)):
-            said = f"{unknown[0][:60]} is no type; there are {', '.join(RESOURCE_TYPES)}"
-            faults[f"{index}.resource_types"] = [said]
-        where = f"{index}.principal.specialties"
+            fault = f"{unknown[0][:60]} is not a type; types are {', '.join(RESOURCE_TYPES)}"
+            faults[f"{index}.resource_types"] = [fault]
+        field_path = f"{index}.principal.specialties"
         if unknown := sorted(set(rule.principal.specialties) - SPECIALTIES):
-            said = f"{unknown[0][:60]} is none; there are {', '.join(sorted(SPECIALTIES))}"
-            faults[where] = [said]
+            fault = f"{unknown[0][:60]} is not one; they are {', '.join(sorted(SPECIALTIES))}"
+            faults[field_path] = [fault]
         elif rule.principal.specialties and set(rule.principal.roles) != {"reviewer"}:
             others = ", ".join(sorted(set(rule.principal.roles) - {"reviewer"}))
-            faults[where] = [f"belong to reviewers; give {others} a rule without them"]
+            faults[field_path] = [f"belong to reviewers; give {others} a rule without them"]
     return faults
 
 
 def _check_plain(value: dict[str, Any]) -> None:
-    """Refuse what JSON in PostgreSQL cannot hold, what does not show, or what is too much."""
+    """Raise if JSON in PostgreSQL cannot store the data, or it is too large or not visible."""
     for path, inner in _walk(value, ""):
         if isinstance(inner, str) and hides(inner):
             raise InvalidInput(
-                "The policy holds a character that does not show, such as a line break.",
+                "The policy contains a character that does not show, such as a line break.",
                 hint="Write each text of rules and tests on one line, in visible characters.",
-                fields={path: ["holds a character that does not show"]},
+                fields={path: ["contains a character that does not show"]},
             )
         most = MAX_FLOAT if isinstance(inner, float) else MAX_WHOLE
         if isinstance(inner, (int, float)) and not abs(inner) <= most:
             raise InvalidInput(
-                "The policy holds a number that is too large.",
-                fields={path: ["is a number that is too large to be kept exactly"]},
+                "The policy contains a number that is too large.",
+                fields={path: ["is a number that is too large to be stored exactly"]},
             )
     try:
         size = len(
@@ -153,8 +153,8 @@ def _walk(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
             below = f"{path}.{name}" if path else str(name)
             if not isinstance(name, str):
                 raise InvalidInput(
-                    f"The policy has a key that is no text, {name!r:.60}.",
-                    fields={path: [f"has the key {name!r:.60}, which is no text"]},
+                    f"The policy has a key that is not a text: {name!r:.60}.",
+                    fields={path: [f"has the key {name!r:.60}, which is not a text"]},
                 )
             yield below, name
             yield from _walk(inner, below, depth + 1)
@@ -164,10 +164,10 @@ def _walk(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def document_from_yaml(text: str) -> Document:
-    """A policy from its YAML.
+    """Parse a policy in YAML.
 
     Raises:
-        InvalidInput, TooLarge: it is no YAML, or as `document_checked`.
+        InvalidInput, TooLarge: it is not YAML, or as `document_checked`.
     """
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise TooLarge(f"The document has more than {MAX_BYTES:,} bytes.")
@@ -176,12 +176,12 @@ def document_from_yaml(text: str) -> Document:
         data = yaml.load(text, Loader=Reader)  # noqa: S506 (a safe loader of ours)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"This is no policy in YAML: {yaml_problem(error)}.",
+            f"This is not a policy in YAML: {yaml_problem(error)}.",
             fields={"yaml": [yaml_problem(error)]},
         ) from error
     if not isinstance(data, dict) or "rules" not in data:
         raise InvalidInput(
-            "A policy in YAML is a mapping with `rules`, and if wanted `tests` and `note`.",
+            "A policy in YAML is a mapping with `rules` and, optionally, `tests` and `note`.",
             fields={"yaml": ["has no rules"]},
         )
     if unknown := [str(name)[:60] for name in data if name not in _MEMBERS]:
@@ -198,10 +198,10 @@ def document_from_yaml(text: str) -> Document:
 
 
 def value_from_text(text: str, *, several: bool = False) -> Any:
-    """A condition's value as typed: `18:00` is a text, `5` a number, `a, b` several when wanted.
+    """Parse a condition's value: `18:00` is a text, `5` a number, `a, b` a list if `several`.
 
     Raises:
-        InvalidInput: it is no YAML.
+        InvalidInput: it is not YAML.
     """
     text = text.strip(_BLANK)
     try:
@@ -214,14 +214,14 @@ def value_from_text(text: str, *, several: bool = False) -> Any:
         return yaml.load(text, Loader=Reader)  # noqa: S506 (a safe loader of ours)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{text[:60]!r} is no value: {yaml_problem(error)}.",
+            f"{text[:60]!r} is not a value: {yaml_problem(error)}.",
             hint="Put a text with special characters in quotes.",
             fields={"value": [yaml_problem(error)]},
         ) from error
 
 
 def value_to_text(value: Any) -> str:
-    """The text that `value_from_text` reads back."""
+    """Write a value as text that `value_from_text` reads back."""
     if isinstance(value, list):
         parts = [value_to_text(item) for item in value]
         if value and not any("," in part for part in parts):
@@ -233,31 +233,35 @@ def value_to_text(value: Any) -> str:
 
 
 def lines_from_text(text: str) -> dict[str, Any]:
-    """Names and values, one `name: value` a line, as a person types them.
+    """Parse names and values that a person types, one `name: value` on each line.
 
     Raises:
-        InvalidInput: they are not that.
+        InvalidInput: the text has another form.
     """
-    found = value_from_text(text) if text.strip() else {}
-    if not isinstance(found, dict):
-        raise InvalidInput("Write one `name: value` a line.", fields={"value": ["is not that"]})
-    return found
+    values = value_from_text(text) if text.strip() else {}
+    if not isinstance(values, dict):
+        raise InvalidInput(
+            "Write one `name: value` on each line.", fields={"value": ["has another form"]}
+        )
+    return values
 
 
 def case_from_yaml(text: str) -> dict[str, Any]:
-    """One test from its YAML; the schema judges it later.
+    """Parse one test in YAML; the schema validates it later.
 
     Raises:
-        InvalidInput: it is no mapping in YAML.
+        InvalidInput: it is not a mapping in YAML.
     """
     case = value_from_text(text)
     if not isinstance(case, dict):
-        raise InvalidInput("A test is a mapping with a name.", fields={"case": ["is none"]})
+        raise InvalidInput(
+            "A test is a mapping with a name.", fields={"case": ["is not a mapping"]}
+        )
     return case
 
 
 def case_to_yaml(case: dict[str, Any]) -> str:
-    """The YAML that `case_from_yaml` reads back."""
+    """Write a test as YAML that `case_from_yaml` reads back."""
     text: str = yaml.dump(
         _ordered(case, tuple(PolicyCase.model_fields)),
         Dumper=Writer,
@@ -270,7 +274,7 @@ def case_to_yaml(case: dict[str, Any]) -> str:
 
 
 def document_to_yaml(*, rules: Any, tests: Any = (), note: str = "") -> str:
-    """The YAML that `document_from_yaml` reads back exactly."""
+    """Write a policy as YAML that `document_from_yaml` reads back exactly."""
     members: dict[str, Any] = {
         "note": note,
         "rules": [_ordered(rule, tuple(Rule.model_fields)) for rule in rules],
@@ -288,6 +292,6 @@ def document_to_yaml(*, rules: Any, tests: Any = (), note: str = "") -> str:
 
 
 def _ordered(row: dict[str, Any], members: tuple[str, ...]) -> dict[str, Any]:
-    """In the order of the schema, which JSON in PostgreSQL does not keep."""
-    known = {name: row[name] for name in members if name in row}
-    return known | {name: value for name, value in row.items() if name not in known}
+    """Return the members in the schema's order, which JSON in PostgreSQL does not preserve."""
+    ordered = {name: row[name] for name in members if name in row}
+    return ordered | {name: value for name, value in row.items() if name not in ordered}

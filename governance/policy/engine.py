@@ -1,8 +1,8 @@
-"""Policy decisions: pure functions over an immutable snapshot. Knows no Django.
+"""Policy decisions: pure functions over an immutable snapshot. Imports no Django.
 
-Default deny; one forbid outweighs every permit; an evaluation error denies. `decide` answers about
-one resource and `visibility` about all of them, from the same bound clauses, so that a list shows
-exactly what single decisions would let through.
+Default deny; one forbid outweighs every permit; an evaluation error denies. `decide` answers for
+one resource and `visibility` for all of them, from the same bound clauses, so a list contains
+exactly the rows that single decisions would permit.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ __all__ = [
 ]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-# Resource types are a few dozen; more come from asking about types that there are not.
+# A few dozen resource types exist; only questions about unknown types add more.
 _INDEXES_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """The verdict, the ids of the rules that made it, and a sentence a person can read."""
+    """The verdict, the IDs of the rules that decided, and the reason as a sentence."""
 
     allowed: bool
     rules: tuple[str, ...]
@@ -61,15 +61,15 @@ class PolicyDecision:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """The resources that an actor may act on: those that a permit matches and no forbid, where no
-    clause errs.
+    """The resources that an actor may act on: those that match a permit and no forbid, and on which
+    no clause errs.
     """
 
     permits: tuple[Clause, ...] = ()
     forbids: tuple[Clause, ...] = ()
 
     def for_type(self, resource_type: str) -> Visibility:
-        """Only the clauses that are about this resource type."""
+        """Return only the clauses about this resource type."""
         return Visibility(
             permits=tuple(c for c in self.permits if covers(c.resource_types, resource_type)),
             forbids=tuple(c for c in self.forbids if covers(c.resource_types, resource_type)),
@@ -78,7 +78,7 @@ class Visibility:
 
 @dataclass(frozen=True)
 class PolicySnapshot:
-    """An immutable version of the rules, indexed by action. Version 0: no policy is active."""
+    """An immutable version of the rules, indexed by action. Version 0 means no active policy."""
 
     version: int
     rules: tuple[Rule, ...] = ()
@@ -89,7 +89,7 @@ class PolicySnapshot:
     )
 
     def index(self, action: str, resource_type: str) -> RuleIndex:
-        """The rules about this action on this type of resource."""
+        """Return the rules about this action on this type of resource."""
         key = (action, resource_type)
         index = self._indexes.get(key)
         if index is None:
@@ -102,13 +102,13 @@ class PolicySnapshot:
 
     @classmethod
     def from_rules(cls, version: int, rules: list[dict[str, Any]]) -> PolicySnapshot:
-        """Raises InvalidInput, with every fault named, when `rules` are not valid."""
+        """Return a snapshot of the rules. Raises InvalidInput with all their faults."""
         parsed = parse_rules(rules)
         index: dict[str, list[Rule]] = {}
         for rule in parsed:
             for action in dict.fromkeys(rule.actions):
                 index.setdefault(action.value, []).append(rule)
-        frozen = MappingProxyType({action: tuple(found) for action, found in index.items()})
+        frozen = MappingProxyType({action: tuple(about) for action, about in index.items()})
         return cls(version=version, rules=parsed, by_action=frozen)
 
 
@@ -116,9 +116,9 @@ NO_POLICY = PolicySnapshot(version=0)
 
 
 def scope_allows(scopes: frozenset[str] | None, action: str) -> bool:
-    """True when a token's scopes include the action.
+    """Return whether a token's scopes include the action.
 
-    A scope on a resource includes viewing that resource: `deployment:invoke` may also list.
+    A scope on a resource type includes viewing it: `deployment:invoke` includes `deployment:view`.
     """
     if scopes is None or action in scopes:
         return True
@@ -133,9 +133,9 @@ def decide(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> PolicyDecision:
-    """Decide whether `actor` may do `action` on `resource`, by which rules, and why.
+    """Decide whether `actor` may do `action` on `resource`, with the rules and the reason.
 
-    Never raises: what cannot be evaluated is denied, with the reason.
+    Never raises: if a rule cannot be evaluated, the decision denies, with the reason.
     """
     version = snapshot.version
 
@@ -143,7 +143,7 @@ def decide(
         return PolicyDecision(False, rules, version, denial(actor, action, resource, why, version))
 
     if version == 0:
-        return denied("no policy is active, so everything is refused; run `manage.py bootstrap`")
+        return denied("no policy is active, so everything is denied; run `manage.py bootstrap`")
     if not scope_allows(actor.scopes, action):
         return denied(scope_denial(actor))
     context = _NOTHING if context is None else context
@@ -169,7 +169,7 @@ def decide(
 
 
 def _problem(rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]) -> str:
-    """Reason that the rule cannot be evaluated."""
+    """Return the reason that the rule cannot be evaluated."""
     clause = bind(rule, actor)
     try:
         failing(clause, resource, context) if clause else None
@@ -179,12 +179,12 @@ def _problem(rule: Rule, actor: Principal, resource: Resource, context: Mapping[
 
 
 def _near_miss(rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]) -> str:
-    """Return the reason that kept a permit about the actor from applying, where it could be
-    evaluated.
+    """Return the first failed condition of a permit as a sentence; empty if none was evaluated and
+    failed.
     """
     clause = bind(rule, actor)
     for condition in clause.conditions if clause else ():
-        # A reason is not worth an error in a decision that is made already.
+        # The decision is already made; an error here must not replace it.
         with suppress(EvaluationError):
             if not evaluate(condition, resource, context):
                 return describe_failure(condition, resource, context)
@@ -197,8 +197,8 @@ def visibility(
     action: str,
     context: Mapping[str, Any] | None = None,
 ) -> Visibility:
-    """Return the input of a queryset filter: the clauses about `actor` and `action`, with the
-    conditions on the context decided.
+    """Return the clauses about `actor` and `action` for a queryset filter. Conditions on the
+    context are already evaluated.
     """
     if not scope_allows(actor.scopes, action):
         return Visibility()
@@ -217,7 +217,7 @@ _NO_RESOURCE = Resource("")
 
 
 def _settle(clause: Clause, context: Mapping[str, Any]) -> Clause:
-    """The clause without its conditions on the context, and what they came to."""
+    """Return the clause without its conditions on the context, but with their result."""
     open_conditions = []
     lapsed, error = False, ""
     for condition in clause.conditions:
@@ -238,11 +238,11 @@ def may_know_of(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> bool:
-    """True when a refusal may say "not permitted" (403); otherwise it must say "not found" (404).
+    """Return whether a refusal may say "not permitted" (403); else it must say "not found" (404).
 
-    The owner's sight counts, not the token's: scopes narrow what a token does, and a refusal for
-    want of a scope should say so. Nothing is hidden when no particular object is named. An actor
-    knows of the departments that it belongs to: keys, too, which no rule lets view departments.
+    A token's scopes do not count here, only its owner's rights: a refusal for a missing scope
+    should say so. A refusal that names no particular object hides nothing. Actors know of their own
+    departments; that includes keys, which no rule permits to view departments.
     """
     verb = action.partition(":")[2]
     if verb in CREATING_VERBS:

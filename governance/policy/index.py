@@ -1,9 +1,9 @@
-"""All rules about one action and resource type, evaluated at once. Knows no Django.
+"""Evaluation of all rules about one action and resource type at once. Imports no Django.
 
-A set of rules is a whole number with a bit for each rule. Each attribute is looked at once: its
-value leads through dictionaries and sorted bounds to the sets of rules that it makes fail, so that
-a decision costs the number of attributes that rules ask for, not the number of rules. What it
-answers is what `conditions` says, rule by rule; a test compares the two.
+A set of rules is an integer with one bit for each rule. Each attribute's value is looked up once,
+in dictionaries and sorted bounds that return the set of rules that it makes fail. A decision's cost
+thus grows with the number of attributes that rules read, not with the number of rules. The results
+equal those of `rule_conditions`, rule by rule; a test compares the two.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from governance.principals import Principal, PrincipalKind
 
 _BINDINGS_MAX = 4096
 _MISSING = object()
-# Looked up once: a member of an enumeration is not a plain global.
+# Globals for speed: each access to a member of an enumeration is a lookup.
 _TEXT, _NUMBER, _FLAG, _NOTHING, _COLLECTION, _OTHER = Kind
 _MEMBERSHIP = frozenset({Operator.EQ, Operator.IN})
 _EXCLUSION = frozenset({Operator.NE, Operator.NOT_IN})
@@ -43,7 +43,7 @@ _CONTAINMENT = frozenset({Operator.CONTAINS, Operator.CONTAINS_ANY})
 
 
 def bits(mask: int) -> Iterator[int]:
-    """The positions in a set, in ascending order."""
+    """Yield the positions of the bits that are set, in ascending order."""
     while mask:
         lowest = mask & -mask
         yield lowest.bit_length() - 1
@@ -66,8 +66,8 @@ def _source(attribute: str) -> tuple[_Source, str]:
 
 
 class Outcome(NamedTuple):
-    """Sets of rules about the actor: those that hold and those that cannot be evaluated.
-    The rest of `about` fails.
+    """Sets of rules: those about the actor, those of them that hold, and those that cannot be
+    evaluated. The other rules about the actor fail.
     """
 
     about: int
@@ -77,8 +77,8 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class _Binding:
-    """The part about one kind of actor: rules, the attributes they read, and those with
-    `same_department` in groups of one attribute and one set of departments.
+    """The part of the index about one kind of actor: the rules, the attributes that they read, and
+    the rules with `same_department`, grouped by attribute and set of departments.
     """
 
     about: int
@@ -88,7 +88,7 @@ class _Binding:
 
 @dataclass(slots=True)
 class _Bounds:
-    """Rules with a bound on one side, by bound; `failing[n]`: those that n bounds rule out."""
+    """Rules with an upper or lower bound, by bound. `failing[n]`: rules excluded by n bounds."""
 
     at_most: bool
     mask: int = 0
@@ -97,7 +97,7 @@ class _Bounds:
     failing: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        """Sort, after the last entry."""
+        """Sort the entries and build the tables, after the last entry."""
         self.entries.sort(key=lambda entry: entry[0], reverse=not self.at_most)
         self.failing = [0]
         for _, mask in self.entries:
@@ -106,7 +106,7 @@ class _Bounds:
         self.mask = self.failing[-1]
 
     def ruled_out(self, value: Any) -> int:
-        """The rules whose bound the value is beyond."""
+        """Return the rules whose bound excludes the value."""
         if self.at_most:
             return self.failing[bisect_left(self.values, value)]
         return self.failing[len(self.values) - bisect_right(self.values, value)]
@@ -114,7 +114,7 @@ class _Bounds:
 
 @dataclass(slots=True)
 class _Networks:
-    """Rules by the networks that they name."""
+    """Rules by the networks in their conditions."""
 
     mask: int = 0
     by_prefix: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)
@@ -126,13 +126,13 @@ class _Networks:
             _join(self.by_prefix.setdefault((version, drop), {}), prefix, mask)
 
     def around(self, address: tuple[int, int]) -> int:
-        """The rules that name a network with the address in it."""
+        """Return the rules with a network that contains the address."""
         version, number = address
-        found = 0
-        for (of, drop), prefixes in self.by_prefix.items():
-            if of == version:
-                found |= prefixes.get(number >> drop, 0)
-        return found
+        rules = 0
+        for (prefix_version, drop), prefixes in self.by_prefix.items():
+            if prefix_version == version:
+                rules |= prefixes.get(number >> drop, 0)
+        return rules
 
 
 def _join(table: dict[Any, int], key: Any, mask: int) -> None:
@@ -140,7 +140,7 @@ def _join(table: dict[Any, int], key: Any, mask: int) -> None:
 
 
 class _Attribute:
-    """Every condition on one attribute, save `same_department`."""
+    """All conditions on one attribute, except `same_department`."""
 
     __slots__ = (
         "_bounds",
@@ -165,8 +165,8 @@ class _Attribute:
     def __init__(self, name: str) -> None:
         self.mask = 0
         self.source, self.name = _source(name)
-        # Per kind of the attribute's value: rules that cannot be evaluated, those that want to
-        # find it among their values, and tables from a value to the rules that name it.
+        # By kind of the attribute's value: rules that cannot be evaluated, rules that require the
+        # value to be one of theirs, and tables from a value to the rules that name it.
         self._erring = [0] * len(Kind)
         self._members = [0] * len(Kind)
         self._equal: list[dict[Any, int]] = [{} for _ in Kind]
@@ -182,12 +182,12 @@ class _Attribute:
         self._rest: list[tuple[BoundCondition, int]] = []
 
     def add(self, condition: Condition, mask: int) -> None:
-        """Count the condition in, for the rules of `mask`."""
+        """Add the condition for the rules of `mask`."""
         self.mask |= mask
         operator, values = condition.operator, condition.values
         kind = kind_of(values[0]) if values else Kind.NOTHING
         if operator in _MEMBERSHIP and not self._members[kind] & mask:
-            self._want(self._members, self._equal, values, kind, mask)
+            self._require(self._members, self._equal, values, kind, mask)
             self._err(mask, fits={kind, Kind.NOTHING})
         elif operator in _EXCLUSION:
             for value in values:
@@ -213,7 +213,7 @@ class _Attribute:
             self._selves |= mask
             self._err(mask, fits={Kind.NUMBER, Kind.NOTHING})
         else:
-            # A second condition of its sort in one rule, which a table cannot keep apart.
+            # One rule has a second condition of this sort, which the tables cannot tell apart.
             bound = BoundCondition(condition.attribute, operator.value, condition.value)
             self._rest.append((bound, mask))
 
@@ -223,16 +223,16 @@ class _Attribute:
         table.entries.append((condition.value, mask))
         self._err(mask, fits={Kind.NUMBER if number else Kind.TEXT})
 
-    def _want(
+    def _require(
         self,
-        wanting: list[int],
+        requiring: list[int],
         tables: list[dict[Any, int]],
         values: tuple[Any, ...],
         kind: Kind,
         mask: int,
     ) -> None:
-        wanting[kind] |= mask
-        wanting[Kind.NOTHING] |= mask
+        requiring[kind] |= mask
+        requiring[Kind.NOTHING] |= mask
         for value in values:
             _join(tables[kind], value, mask)
 
@@ -242,15 +242,15 @@ class _Attribute:
                 self._erring[kind] |= mask
 
     def close(self) -> None:
-        """Make ready to answer, after the last condition."""
+        """Build the tables, after the last condition."""
         for bounds in (*self._bounds, *self._times):
             bounds.close()
         self._timed = bool(self._times[0].mask | self._times[1].mask)
         self._networked = bool(self._inside.mask | self._outside.mask)
 
     def judge(self, value: Any, person_id: int | None) -> tuple[int, int]:
-        """The rules that the value makes fail, and those it leaves without an answer. A rule may
-        be in both; then it has no answer.
+        """Return the rules that the value makes fail, and those that it makes err. A rule in both
+        sets errs.
         """
         kind = kind_of(value)
         erring = self._erring[kind]
@@ -288,7 +288,7 @@ class _Attribute:
         return failing, erring
 
     def _judge_text(self, value: str) -> tuple[int, int]:
-        """As `judge`, by the order of times and by networks."""
+        """Return the same as `judge`, for bounds on times and for networks."""
         failing = erring = 0
         low, high = self._times
         if value in TIMES:
@@ -306,7 +306,7 @@ class _Attribute:
 
 
 class RuleIndex:
-    """The rules about one action and resource type, in order, ready to be asked."""
+    """Index of the rules about one action and resource type, in the policy's order."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
@@ -334,15 +334,15 @@ class RuleIndex:
         for attribute in attributes.values():
             attribute.close()
         self._attributes = tuple(attributes.values())
-        read = {*attributes, *(name for held in self._grouped.values() for name in held)}
-        # Attributes of the context that a decision depends on.
+        read = {*attributes, *(name for names in self._grouped.values() for name in names)}
+        # Attributes of the context that decisions depend on.
         self.context_names = tuple(
             sorted(name for source, name in map(_source, read) if source is _Source.CONTEXT)
         )
 
     def _bind(self, actor: Principal) -> _Binding:
-        """Select the part about the actor. Cached for all actors with the same roles: an actor's
-        name and scopes do not matter to it, and its ID only for a service.
+        """Return the part about the actor. Cached for all actors with the same roles: names and
+        scopes do not matter, and IDs matter only for services.
         """
         identity = actor.id if actor.kind is PrincipalKind.SERVICE else ""
         key = (actor.kind, actor.roles, actor.department, identity)
@@ -369,7 +369,7 @@ class RuleIndex:
         return binding
 
     def judge(self, actor: Principal, resource: Resource, context: Mapping[str, Any]) -> Outcome:
-        """Which rules are about the actor, which of them hold, and which cannot be evaluated."""
+        """Return the rules about the actor, those that hold, and those that cannot be evaluated."""
         binding = self._bind(actor)
         about = binding.about
         failing = erring = 0
@@ -398,5 +398,5 @@ class RuleIndex:
         return Outcome(about, about & ~(failing | erring), about & erring)
 
 
-# A flag or a number names no department, nor does what is of no kind.
+# Values of these kinds cannot name a department.
 _NOT_DEPARTMENTS = frozenset({Kind.FLAG, Kind.NUMBER, Kind.OTHER})

@@ -1,4 +1,4 @@
-"""Asking the policy: why is this permitted or denied, and who can do it?"""
+"""Questions about the policy: reasons of decisions, and the principals that may do an action."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOLDERS_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision, rule by rule. `rules` holds every rule about the action, the decisive first."""
+    """A decision, rule by rule. `rules` has all rules about the action, the deciding ones first."""
 
     asked: Inputs
     decision: PolicyDecision
@@ -41,9 +41,10 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """A recorded decision: as its event says, as the policy of then says, and as that of now does.
+    """A recorded decision (`recorded`, `rules`), explained under the policy of that time (`then`)
+    and the one in force (`now`).
 
-    `then` is None when that policy is the one in force.
+    `then` is None if both policies are the same.
     """
 
     event: AuditEvent
@@ -59,7 +60,7 @@ def decision_explain(*, actor: Principal, asked: Inputs, number: int | None = No
     Attributes that `asked.context` omits have their present values.
 
     Raises:
-        NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
+        NotFound, NotPermitted: the policy does not exist, or the actor may not explain decisions.
     """
     snapshot = _snapshot(actor, number)
     context = {**probing_context(asked.action), **asked.context}
@@ -70,8 +71,8 @@ def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
     """Explain the decision that an audit event records, and today's decision on the same request.
 
     Raises:
-        NotFound, NotPermitted: the actor may not see the event, or not explain decisions.
-        WrongState: the event records no decision that could be made again.
+        NotFound, NotPermitted: the actor may not see the event, or may not explain decisions.
+        WrongState: the event does not record a decision that can be repeated.
     """
     event = audit_event_get(actor=actor, id=event_id)
     authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=Resource("policy"))
@@ -81,7 +82,7 @@ def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
         allowed, rules = bool(recorded["allowed"]), tuple(recorded["rules"])
     except (ValueError, KeyError, TypeError) as error:
         raise WrongState(
-            f"Audit event {event_id} records no decision of the policy; there is nothing to "
+            f"Audit event {event_id} does not record a policy decision; there is nothing to "
             "explain.",
             hint="Its reason says what was refused, and why.",
         ) from error
@@ -101,11 +102,11 @@ def who_can(
     context: Mapping[str, Any] | None = None,
     number: int | None = None,
 ) -> Holders:
-    """Everybody who may do `action` on `resource` under policy `number`, or the one in force, of
-    those whom the actor may see.
+    """Return the people and keys, of those that the actor may see, that may do `action` on
+    `resource` under policy `number`, or under the one in force.
 
     Raises:
-        NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
+        NotFound, NotPermitted: the policy does not exist, or the actor may not explain decisions.
     """
     snapshot = _snapshot(actor, number)
     return who_can_under(
@@ -122,10 +123,10 @@ def who_can(
 def principal_asked_about(
     *, actor: Principal, person_id: int | None = None, key_id: int | None = None
 ) -> Principal:
-    """A person or a key, as the policy sees them.
+    """Return a person or a key as a principal of the policy.
 
     Raises:
-        NotFound: there is none, or the actor may not see it.
+        NotFound: it does not exist, or the actor may not see it.
     """
     if person_id is not None:
         return principal_for_person(person_get(actor=actor, person_id=person_id))

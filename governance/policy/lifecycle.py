@@ -1,4 +1,4 @@
-"""Lifecycle of the rules: a draft, its tests, a proposal, and a second person who decides."""
+"""Lifecycle of access policies: draft, tests, proposal, and the decision of a second person."""
 
 from __future__ import annotations
 
@@ -48,18 +48,19 @@ REMOVALS_SHOWN = 50
 
 
 def content_digest(version: PolicyVersion) -> str:
-    """SHA-256 of rules, tests and note: what an editor saw, and must still be there to be saved."""
+    """Return the SHA-256 of rules, tests and note, which detects changes by another editor."""
     content = {"rules": version.rules, "tests": version.tests, "note": version.note}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def policy_read(*, actor: Principal, text: str) -> Document:
-    """The rules, tests and note in `text`, YAML that may become a draft of the actor's.
+    """Parse the YAML of a policy that the actor may turn into a draft.
 
     Raises:
-        NotFound, NotPermitted: the actor drafts no policies; reading one may take a second.
-        InvalidInput, TooLarge: it is no policy; `fields` says where.
+        NotFound, NotPermitted: the actor may not draft policies. Checked first, because parsing may
+            take a second.
+        InvalidInput, TooLarge: it is not a valid policy; `fields` has the places.
     """
     authorize(actor=actor, action=Action.POLICY_DRAFT, resource=POLICIES.resource())
     return document_from_yaml(text)
@@ -75,11 +76,11 @@ def draft_create(
 ) -> PolicyVersion:
     """Create a draft, based on the policy in force unless another is named.
 
-    `tests` left out are those of the base, so that a change of rules drops none by accident.
+    `tests` default to those of the base, so that a change of rules does not drop them by accident.
 
     Raises:
-        InvalidInput, TooLarge: the rules or tests are not valid; `fields` says where.
-        NotPermitted: the policy refuses, or the actor is no person.
+        InvalidInput, TooLarge: the rules or tests are not valid; `fields` has the places.
+        NotPermitted: the policy denies it, or the actor is not a person.
         WrongState: too many drafts and proposals are open.
     """
     with transaction.atomic():
@@ -111,13 +112,13 @@ def draft_update(
     based_on: int | None = None,
     expected: str | None = None,
 ) -> PolicyVersion:
-    """Change a draft; what is None stays. The actor becomes one of its authors.
+    """Change a draft; arguments that are None stay unchanged. The actor becomes an author.
 
-    `expected` is the `content_digest` that the change was made from.
+    `expected` is the `content_digest` of the draft that the editor saw.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses.
-        InvalidInput, TooLarge: the rules or tests are not valid; `fields` says where.
+        NotFound, NotPermitted: the draft does not exist, or the policy denies it.
+        InvalidInput, TooLarge: the rules or tests are not valid; `fields` has the places.
         WrongState: it is no longer a draft, or another person changed it meanwhile.
     """
     with transaction.atomic():
@@ -139,18 +140,18 @@ def draft_update(
 
 
 def draft_delete(*, actor: Principal, number: int) -> None:
-    """Throw a draft away. It stays on record as withdrawn, so that its number names nothing else.
+    """Discard a draft. It stays on record as withdrawn, so that its number is not used again.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses.
-        WrongState: it is no draft.
+        NotFound, NotPermitted: the draft does not exist, or the policy denies it.
+        WrongState: the policy is not a draft.
     """
     with transaction.atomic():
         version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
         if version.state != PolicyState.DRAFT:
             raise WrongState(
                 f"Policy {number} is {version.state}; only a draft can be discarded.",
-                hint="A proposal is withdrawn.",
+                hint="Withdraw a proposal instead.",
             )
         POLICIES.move(version, PolicyState.WITHDRAWN, actor=actor, decision=decision)
 
@@ -158,11 +159,11 @@ def draft_delete(*, actor: Principal, number: int) -> None:
 def policy_propose(
     *, actor: Principal, number: int, acknowledge_removals: bool = False
 ) -> PolicyVersion:
-    """Ask for a decision on a draft, which freezes it.
+    """Submit a draft for a decision, which freezes it.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses.
-        WrongState: it is no draft; one of its tests fails; its base is no longer in force; fewer
+        NotFound, NotPermitted: the draft does not exist, or the policy denies it.
+        WrongState: it is not a draft; one of its tests fails; its base is no longer in force; fewer
             than two people could decide on policies under it; or it removes rules or tests and
             `acknowledge_removals` is false.
     """
@@ -171,7 +172,7 @@ def policy_propose(
         author = POLICIES.person(version, actor=actor, decision=decision)
         POLICIES.states.require(version, PolicyState.PROPOSED)
         if author_add(version, author):
-            # While it is a draft still: what is proposed keeps its authors.
+            # Save now: after the proposal, the authors are frozen.
             version.save(update_fields=["authors"])
         _require_ready(version, "proposed")
         removals = _acknowledged(version, acknowledge_removals, "proposed")
@@ -184,12 +185,12 @@ def policy_propose(
 def policy_approve(
     *, actor: Principal, number: int, note: str = "", acknowledge_removals: bool = False
 ) -> PolicyVersion:
-    """Put a proposal in force, at once and everywhere. The actor is none of its authors.
+    """Approve a proposal, which puts it in force at once. The actor is not one of its authors.
 
     Raises:
-        NotFound, NotPermitted: there is none; the policy refuses; the actor has no fresh second
-            factor, or wrote on it.
-        WrongState: as `policy_propose`, or it is not proposed (any more).
+        NotFound, NotPermitted: the policy does not exist; the policy in force denies it; the actor
+            has no fresh second factor, or edited the proposal.
+        WrongState: as `policy_propose`, or it is not (or no longer) proposed.
     """
     with transaction.atomic():
         version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DECIDE)
@@ -199,10 +200,10 @@ def policy_approve(
         if version.state == PolicyState.PROPOSED:
             _require_ready(version, "approved")
             removals = _acknowledged(version, acknowledge_removals, "approved")
-            before = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
-            if before is not None:
+            former = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
+            if former is not None:
                 POLICIES.move(
-                    before,
+                    former,
                     PolicyState.SUPERSEDED,
                     actor=actor,
                     reason=f"By policy {number}.",
@@ -221,12 +222,12 @@ def policy_approve(
 
 
 def policy_reject(*, actor: Principal, number: int, reason: str) -> PolicyVersion:
-    """Refuse a proposal for good, in words.
+    """Reject a proposal for good, with a reason.
 
     Raises:
         NotFound, NotPermitted: as `policy_approve`.
-        InvalidInput: no reason, or one that is too long.
-        WrongState: it is not proposed (any more).
+        InvalidInput: the reason is missing, or too long.
+        WrongState: it is not (or no longer) proposed.
     """
     with transaction.atomic():
         version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DECIDE)
@@ -238,19 +239,19 @@ def policy_reject(*, actor: Principal, number: int, reason: str) -> PolicyVersio
 
 
 def policy_withdraw(*, actor: Principal, number: int, reason: str = "") -> PolicyVersion:
-    """Take a proposal back.
+    """Withdraw a proposal.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the policy refuses.
-        WrongState: it is not proposed (any more).
+        NotFound, NotPermitted: the proposal does not exist, or the policy denies it.
+        WrongState: it is not (or no longer) proposed.
     """
     with transaction.atomic():
         version, decision = POLICIES.locked(number, actor=actor, action=Action.POLICY_DRAFT)
         reason = checked_reason(reason)
         if version.state == PolicyState.DRAFT:
             raise WrongState(
-                f"Policy {number} is a draft; only a proposal is withdrawn.",
-                hint="A draft can be changed or discarded.",
+                f"Policy {number} is a draft; only a proposal can be withdrawn.",
+                hint="Change or discard the draft instead.",
             )
         return POLICIES.move(
             version, PolicyState.WITHDRAWN, actor=actor, reason=reason, decision=decision
@@ -263,7 +264,7 @@ def version_test(version: PolicyVersion) -> list[CaseResult]:
 
 
 def version_snapshot(version: PolicyVersion) -> PolicySnapshot:
-    """Its rules as the engine takes them, whatever its state."""
+    """Return the policy's rules for the engine, whatever its state."""
     return PolicySnapshot.from_rules(version.number, version.rules)
 
 
@@ -271,7 +272,7 @@ def _acknowledged(version: PolicyVersion, acknowledged: bool, verb: str) -> Remo
     """Return the rules and tests that the policy removes; None if it removes none.
 
     Raises:
-        WrongState: it removes some, and the actor has not acknowledged that.
+        WrongState: it removes some, and the actor has not acknowledged it.
     """
     removals = policy_removals(version)
     if not removals:
@@ -307,32 +308,32 @@ def _fill(version: PolicyVersion, document: Document) -> None:
 
 
 def _base(number: int | None) -> int | None:
-    """The policy in force, or the one that is named."""
+    """Return `number` if that policy is or was in force; without one, the number in force."""
     rows = PolicyVersion.objects.values_list("number", flat=True)
     if number is None:
         return rows.filter(state=PolicyState.ACTIVE).first()
     states = (PolicyState.ACTIVE, PolicyState.SUPERSEDED)
     if not rows.filter(number=number, state__in=states).exists():
         raise InvalidInput(
-            f"Policy {number} was never in force; no draft is based on it.",
-            fields={"based_on": ["names no policy that is or was in force"]},
+            f"Policy {number} was never in force; a draft cannot be based on it.",
+            fields={"based_on": ["names a policy that was never in force"]},
         )
     return number
 
 
 def _require_ready(version: PolicyVersion, verb: str) -> None:
-    """Raises WrongState when it may not go on toward being in force."""
+    """Raise WrongState if the policy may not be proposed or approved."""
     active = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
     POLICIES.require_base(version, active, verb)
-    bad = failing(version_test(version))
-    if bad:
-        named = "; ".join(result.name for result in bad[:5])
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    failed = failing(version_test(version))
+    if failed:
+        names = "; ".join(result.name for result in failed[:5])
+        more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise WrongState(
-            f"Policy {version.number} fails {len(bad)} of its own {len(version.tests)} tests "
-            f"({named}{more}); it cannot be {verb}.",
+            f"Policy {version.number} fails {len(failed)} of its own {len(version.tests)} tests "
+            f"({names}{more}); it cannot be {verb}.",
             code="policy_tests_fail",
             hint="Change the rules or the tests.",
-            fields={f"tests.{result.name}": [result.reason] for result in bad[:50]},
+            fields={f"tests.{result.name}": [result.reason] for result in failed[:50]},
         )
     require_two_deciders(version_snapshot(version), verb)

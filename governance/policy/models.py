@@ -14,9 +14,9 @@ NOTE_MAX = 500
 class PolicyState(models.TextChoices):
     """State of an access policy or of a review policy.
 
-    Draft: its authors may change it. Proposed: frozen, waiting for a person who is not an author.
-    Active: in force. Superseded: was in force once. Rejected and withdrawn: never was and never
-    will be; its content can be drafted anew.
+    Draft: its authors may change it. Proposed: frozen, waiting for the decision of a person who is
+    not an author. Active: in force. Superseded: formerly in force. Rejected and withdrawn: never in
+    force; a new draft can reuse the content.
     """
 
     DRAFT = "draft"
@@ -35,7 +35,7 @@ class PolicyBase(models.Model):
     """Columns that access policies and review policies share.
 
     `based_on` is the number of the policy that was active when this one was drafted. `authors` are
-    the ids of everyone who edited it: none of them decides.
+    the IDs of everyone who edited it: none of them may decide on it.
     """
 
     state = models.CharField(max_length=12, choices=PolicyState.choices, default=PolicyState.DRAFT)

@@ -1,4 +1,4 @@
-"""The lifecycle that access policies and review policies share: drafts, proposals and decisions."""
+"""Lifecycle of access policies and review policies: drafts, proposals and decisions."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class PolicyLifecycle(Generic[Policy]):
     Args:
         kind: Type of the resource and prefix of the audit actions, such as "review_policy".
         states: The state machine.
-        number: Column with the number that `based_on` of a later policy names.
-        name: Returns the name by which rules of access know a policy.
-        visible_to: Returns the policies that a principal may see.
+        number: Column with the number that a later policy's `based_on` refers to.
+        name: Function that returns the policy's name for access rules.
+        visible_to: Function that returns the policies that a principal may see.
     """
 
     kind: str
@@ -62,21 +62,19 @@ class PolicyLifecycle(Generic[Policy]):
     visible_to: Callable[[Principal], QuerySet[Policy]]
 
     def resource(self, policy: Policy | None = None) -> Resource:
-        """Return the policy as rules of access see it; without one, any of its kind."""
+        """Return the policy as a resource of access rules; without one, any policy of the kind."""
         if policy is None:
             return Resource(self.kind)
         return Resource(self.kind, id=self._id(policy), name=self.name(policy))
 
     def subject(self, policy: Policy | None = None) -> Subject:
-        """Return the policy as the audit log names it."""
+        """Return the policy as an audit subject."""
         if policy is None:
             return Subject(self.kind, "", self.states.noun)
         return Subject(self.kind, self._id(policy), str(policy))
 
     def lock(self) -> None:
-        """Wait for other changes of policies of this kind, and exclude them until the transaction
-        ends.
-        """
+        """Lock the policies of this kind against other changes until the transaction ends."""
         lock(f"policies:{self.kind}")
 
     def locked(self, key: int, *, actor: Principal, action: Action) -> tuple[Policy, Authorization]:
@@ -84,7 +82,7 @@ class PolicyLifecycle(Generic[Policy]):
 
         Raises:
             NotFound: it does not exist, or the actor may not see it.
-            NotPermitted: the rules of access refuse.
+            NotPermitted: the access rules deny it.
         """
         self.lock()
         policy = self.states.locked(key)
@@ -106,7 +104,7 @@ class PolicyLifecycle(Generic[Policy]):
         """Return the actor's person ID.
 
         Raises:
-            NotPermitted: the actor is not a person, who alone can answer for a policy.
+            NotPermitted: the actor is not a person; only people can draft or decide on policies.
         """
         if actor.person_id is None:
             raise NotPermitted(
@@ -124,7 +122,7 @@ class PolicyLifecycle(Generic[Policy]):
         """
         action = Action.POLICY_DECIDE
         attempt = self._attempt(policy, actor, decision, action)
-        # First: no second factor makes an author a second person.
+        # Check this first: a second factor does not make an author a second person.
         person = self.person(policy, actor=actor, decision=decision, action=action)
         if person in with_makers(policy.authors):
             raise NotPermitted(
@@ -142,7 +140,7 @@ class PolicyLifecycle(Generic[Policy]):
         rows = self.states.model._default_manager.filter(state__in=states)
         if rows.count() >= OPEN_MAX:
             raise WrongState(
-                f"{OPEN_MAX} drafts and proposals are open; a further one cannot be made.",
+                f"{OPEN_MAX} drafts and proposals are open; another one cannot be created.",
                 hint="Withdraw abandoned ones.",
             )
 
@@ -157,15 +155,15 @@ class PolicyLifecycle(Generic[Policy]):
             raise WrongState(
                 f"The draft of {self.states.name(policy)} was changed meanwhile; your change is "
                 "not saved.",
-                hint="Look at its present content, and change that.",
+                hint="Reload the draft, and make your change again.",
             )
 
     def require_base(self, policy: Policy, active: Policy | None, verb: str) -> None:
         """Raise `WrongState` unless the policy is based on the one in force, `active`."""
         if (getattr(active, self.number) if active else None) != policy.based_on:
-            was = f"version {policy.based_on}" if policy.based_on else "nothing"
+            base = f"version {policy.based_on}" if policy.based_on else "nothing"
             raise WrongState(
-                f"{self.states.title(policy)} was drafted from {was}, but "
+                f"{self.states.title(policy)} was drafted from {base}, but "
                 f"{active or 'none'} is in force; it cannot be {verb}.",
                 hint="Compare it with the policy in force, and base the draft, or a new one, "
                 "on that.",
@@ -201,10 +199,10 @@ class PolicyLifecycle(Generic[Policy]):
     ) -> Policy:
         """Set the state of a locked policy with who proposed or decided it, and record the event.
 
-        The event of a decision says how the actor proved who they are.
+        The event of a decision contains the actor's proof of identity.
 
         Raises:
-            WrongState: the table does not allow it.
+            WrongState: the state machine does not allow the transition.
         """
         self.states.require(policy, to)
         if to is PolicyState.PROPOSED:
@@ -239,7 +237,7 @@ class PolicyLifecycle(Generic[Policy]):
 
 
 def author_add(policy: PolicyBase, person: int) -> bool:
-    """Make the person an author; return whether they were none before. The caller saves."""
+    """Add the person to the authors; return whether they were missing. The caller saves."""
     if person in policy.authors:
         return False
     policy.authors = [*policy.authors, person]

@@ -1,4 +1,4 @@
-"""A dry run: the decisions that were made, made again under other rules, and what would change."""
+"""Dry run of a policy: repeat recorded decisions under its rules, and list those that differ."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from governance.principals import Principal
 LAST_MAX = 10_000
 EXAMPLES = 5
 GROUPS_MAX = 200
-# Events without a decision (signing in, the platform's own work) are passed over, up to this many.
+# Events without a decision (sign-ins, the platform's own work) are skipped; read at most this many
+# events for each decision.
 SCAN_FACTOR = 5
 _CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One recorded decision that would differ. `recorded` is what was decided then."""
+    """A recorded decision that would differ. `recorded` is whether it was permitted at the time."""
 
     event: int
     occurred_at: datetime
@@ -60,8 +61,8 @@ class FlipGroup:
 class Replay:
     """Result of a dry run. `before` and `after` are the numbers of the two policies.
 
-    `replayed` decisions were made again; `unreadable` ones carry no inputs that could be; `drifted`
-    ones already differ under the policy in force, so the draft does not cause the change.
+    `replayed` counts the decisions that were repeated; `unreadable`, those without usable inputs;
+    `drifted`, those that already differ under the policy in force, not because of the draft.
     """
 
     before: int
@@ -88,17 +89,16 @@ class Replay:
 
 
 def policy_replay(*, actor: Principal, number: int, last: int = 1000) -> Replay:
-    """The last recorded decisions that `actor` may see, under policy `number` and the one in force.
-
-    A flip is a decision on which these two differ.
+    """Repeat the last recorded decisions that `actor` may see, under policy `number` and the one in
+    force. A flip is a decision on which the two differ.
 
     Raises:
-        NotFound, NotPermitted: there is no such policy, or the actor may not explain decisions.
+        NotFound, NotPermitted: the policy does not exist, or the actor may not explain decisions.
         InvalidInput: `last` is not 1 to `LAST_MAX`.
     """
     if not 1 <= last <= LAST_MAX:
         raise InvalidInput(
-            f"A dry run takes the last 1 to {LAST_MAX:,} decisions.",
+            f"A dry run repeats the last 1 to {LAST_MAX:,} decisions.",
             fields={"last": [f"is not 1 to {LAST_MAX:,}"]},
         )
     version = policy_version_get(actor=actor, number=number)
@@ -109,7 +109,7 @@ def policy_replay(*, actor: Principal, number: int, last: int = 1000) -> Replay:
 def replayed(
     events: Iterable[AuditEvent], before: PolicySnapshot, after: PolicySnapshot, last: int
 ) -> Replay:
-    """Decide up to `last` recorded decisions again under two policies."""
+    """Repeat up to `last` recorded decisions under two policies."""
     started = time.perf_counter()
     result = Replay(before=before.version, after=after.version, asked=last)
     groups: dict[tuple[object, ...], FlipGroup] = {}
@@ -173,7 +173,7 @@ def _compare(
 
 
 def _opened(events: Iterable[AuditEvent]) -> Iterator[tuple[AuditEvent, dict[str, Any]]]:
-    """Each event with what it recorded, whose keys are read many at a time."""
+    """Yield each event with its decrypted body; keys are read in batches."""
     source = iter(events)
     while chunk := list(islice(source, _CHUNK)):
         yield from zip(chunk, opened_bodies(chunk), strict=True)

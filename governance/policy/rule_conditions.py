@@ -1,23 +1,23 @@
-"""Meaning of a rule's conditions, one by one. Knows no Django.
+"""Evaluation of a rule's conditions, one by one. Imports no Django.
 
-This is the definition: `index` answers the same for all rules at once, and tests hold the two
-against each other and against Cedar.
+This module is the definition. `index` evaluates all rules at once with the same results; tests
+compare the two with each other and with Cedar.
 
-| operator | holds when the attribute … | of nothing | is an error for |
+| operator | holds if the attribute … | if null | error if the attribute is … |
 |---|---|---|---|
-| `eq`, `in` | is the value, is one of the values | no | another kind than the value's |
-| `ne`, `not_in` | is not | yes | another kind than the value's |
-| `contains` | is a collection that has the value | error | what is no collection |
-| `contains_any` | is a collection that has one of them | error | what is no collection |
-| `lte`, `gte` | is at most, at least the value | error | not the value's kind: number or "HH:MM" |
-| `in_network` | is an address in one of the networks | error | what is no address |
-| `not_in_network` | is an address in none of them | error | what is no address |
-| `is_true` | is true | no | neither yes nor no |
-| `same_department` | names a department where one holds the role | no | number, yes or no |
-| `is_self` | is the id of the acting person | no | no number |
+| `eq`, `in` | is the value, is one of the values | no | of another kind than the value |
+| `ne`, `not_in` | is not the value, is none of the values | yes | of another kind than the value |
+| `contains` | is a collection that has the value | error | not a collection |
+| `contains_any` | is a collection that has one of the values | error | not a collection |
+| `lte`, `gte` | is at most, at least the value | error | not, like the value, a number or "HH:MM" |
+| `in_network` | is an address in one of the networks | error | not an address |
+| `not_in_network` | is an address in none of the networks | error | not an address |
+| `is_true` | is true | no | not a boolean |
+| `same_department` | names a department where the actor holds the role | no | a number or boolean |
+| `is_self` | is the ID of the acting person | no | not a number |
 
-An attribute that is not stated at all is an error. Every condition of a rule that is about the
-actor is evaluated, whatever the others say, so that an error never hides.
+An attribute that is not stated at all is an error. If a rule is about the actor, all its conditions
+are evaluated, even after one has failed, so that no error is missed.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from governance.principals import Principal, PrincipalKind
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The resource of an action. `department` is the slug of its owner, None when it has none.
+    """The resource of an action. `department` is the slug of the owning department, or None.
 
-    `attributes` answer the rules' conditions; `denial_hint` among them replaces the generic
-    explanation in a refusal ("its release names engineering").
+    Conditions of rules read `attributes`. `denial_hint` among them replaces the generic explanation
+    of a denial ("its release names engineering").
     """
 
     type: str
@@ -57,8 +57,8 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class BoundCondition:
-    """A condition with the actor filled in: `same_department` has become `names_any` with the set
-    of slugs as its value, and `is_self` has the person's id, or None.
+    """A condition bound to an actor: `same_department` becomes `names_any` with a set of slugs, and
+    the value of `is_self` is the person's ID, or None.
     """
 
     attribute: str
@@ -68,10 +68,11 @@ class BoundCondition:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A rule as it reads for one actor: every condition must hold on the resource.
+    """A rule bound to an actor: every condition must hold for the resource.
 
-    In a `Visibility` what the context decides is decided already. `lapsed`: it cannot hold, but the
-    errors of its remaining conditions count. `error`: it cannot be evaluated, and why.
+    In a `Visibility`, conditions on the context are already evaluated. `lapsed`: one failed, so the
+    clause cannot hold, but errors of its other conditions count. `error`: the reason that a
+    condition could not be evaluated; empty if all could.
     """
 
     rule: str
@@ -82,12 +83,12 @@ class Clause:
 
 
 class EvaluationError(Exception):
-    """A condition could not be evaluated; the decision denies."""
+    """A condition cannot be evaluated, so the decision denies."""
 
 
 def departments_held(matcher: Matcher, actor: Principal) -> frozenset[str] | None:
-    """None when a rule so matched is not about the actor; else the departments that
-    `same_department` refers to: those of the roles it names, or all of the actor's.
+    """Return the departments to which `same_department` refers: those of the matcher's roles, or
+    all of the actor's if it names none. None if the matcher does not match the actor.
     """
     if matcher.kinds and actor.kind not in matcher.kinds:
         return None
@@ -95,15 +96,17 @@ def departments_held(matcher: Matcher, actor: Principal) -> frozenset[str] | Non
         return None
     if matcher.roles and not _holds_platform_role(actor, matcher):
         return None
-    named = matcher.department_roles or matcher.member_roles
-    if not named:
+    roles = matcher.department_roles or matcher.member_roles
+    if not roles:
         return actor.departments
-    held = {r.department for r in actor.roles if r.role in named and r.department is not None}
-    if actor.kind is PrincipalKind.KEY and actor.department is not None and "key" in named:
-        held.add(actor.department)
+    departments = {
+        r.department for r in actor.roles if r.role in roles and r.department is not None
+    }
+    if actor.kind is PrincipalKind.KEY and actor.department is not None and "key" in roles:
+        departments.add(actor.department)
     if matcher.departments:
-        held.intersection_update(matcher.departments)
-    return frozenset(held) or None
+        departments.intersection_update(matcher.departments)
+    return frozenset(departments) or None
 
 
 def _holds_platform_role(actor: Principal, matcher: Matcher) -> bool:
@@ -118,7 +121,7 @@ def _holds_platform_role(actor: Principal, matcher: Matcher) -> bool:
 def bind_condition(
     condition: Condition, actor: Principal, departments: frozenset[str]
 ) -> BoundCondition:
-    """The condition as it reads for this actor, who holds the rule's roles in `departments`."""
+    """Bind the condition to an actor who holds the rule's roles in `departments`."""
     operator, value = condition.operator.value, condition.value
     if condition.operator is Operator.SAME_DEPARTMENT:
         operator, value = "names_any", departments
@@ -128,7 +131,7 @@ def bind_condition(
 
 
 def bind(rule: Rule, actor: Principal) -> Clause | None:
-    """The rule as it reads for this actor; None when it is not about them."""
+    """Bind the rule to an actor; None if the rule is not about them."""
     departments = departments_held(rule.principal, actor)
     if departments is None:
         return None
@@ -139,7 +142,7 @@ def bind(rule: Rule, actor: Principal) -> Clause | None:
 
 
 def covers(resource_types: Collection[str], resource_type: str) -> bool:
-    """True when a rule with these resource types applies to that resource."""
+    """Return whether a rule with these resource types applies to this type."""
     return not resource_types or resource_type in resource_types
 
 
@@ -147,10 +150,10 @@ _MISSING = object()
 
 
 def value_of(attribute: str, resource: Resource, context: Mapping[str, Any]) -> Any:
-    """Return the value that the condition compares.
+    """Return the value of the attribute.
 
     Raises:
-        EvaluationError: it was not stated.
+        EvaluationError: it is not stated.
     """
     if attribute == "department":
         return resource.department
@@ -167,7 +170,7 @@ def holds(condition: BoundCondition, actual: Any) -> bool:
     """Evaluate the condition for an attribute's value, by the table above.
 
     Raises:
-        EvaluationError: the value is not of a kind that the operator can compare.
+        EvaluationError: the operator cannot compare this kind of value.
     """
     verdict = _HOLDS[condition.operator](condition.value, actual, kind_of(actual))
     if verdict is None:
@@ -178,78 +181,78 @@ def holds(condition: BoundCondition, actual: Any) -> bool:
     return verdict
 
 
-# Each takes the condition's value, the attribute's and its kind; None is an error.
+# Arguments: the condition's value or values, the attribute's value, its kind. None is an error.
 
 
-def _eq(wanted: Any, actual: Any, kind: Kind) -> bool | None:
-    return _is_one_of([wanted], actual, kind)
+def _eq(value: Any, actual: Any, kind: Kind) -> bool | None:
+    return _is_one_of([value], actual, kind)
 
 
-def _is_one_of(wanted: list[Any], actual: Any, kind: Kind) -> bool | None:
+def _is_one_of(values: list[Any], actual: Any, kind: Kind) -> bool | None:
     if kind is Kind.NOTHING:
         return False
-    return actual in wanted if kind is common_kind(wanted) else None
+    return actual in values if kind is common_kind(values) else None
 
 
-def _is_none_of(wanted: list[Any], actual: Any, kind: Kind) -> bool | None:
-    verdict = _is_one_of(wanted, actual, kind)
+def _is_none_of(values: list[Any], actual: Any, kind: Kind) -> bool | None:
+    verdict = _is_one_of(values, actual, kind)
     return None if verdict is None else not verdict
 
 
-def _contains_any(wanted: list[Any], actual: Any, kind: Kind) -> bool | None:
+def _contains_any(values: list[Any], actual: Any, kind: Kind) -> bool | None:
     if kind is not Kind.COLLECTION:
         return None
-    wanted_kind = common_kind(wanted)
-    return any(kind_of(item) is wanted_kind and item in wanted for item in actual)
+    value_kind = common_kind(values)
+    return any(kind_of(item) is value_kind and item in values for item in actual)
 
 
-def _ordered(wanted: Any, actual: Any, at_most: bool) -> bool | None:
-    if (order := order_kind(wanted)) != order_kind(actual) or not order:
+def _ordered(value: Any, actual: Any, at_most: bool) -> bool | None:
+    if (order := order_kind(value)) != order_kind(actual) or not order:
         return None
-    return bool(actual <= wanted if at_most else actual >= wanted)
+    return bool(actual <= value if at_most else actual >= value)
 
 
-def _in_network(wanted: list[str], actual: Any, kind: Kind) -> bool | None:
+def _in_network(values: list[str], actual: Any, kind: Kind) -> bool | None:
     address = parse_address(actual) if kind is Kind.TEXT else None
     if address is None:
         return None
     version, number = address
-    networks = [prefix_of(parse_network(text)) for text in wanted]
+    networks = [prefix_of(parse_network(text)) for text in values]
     return any(of == version and number >> drop == prefix for of, drop, prefix in networks)
 
 
-def _outside_network(wanted: list[str], actual: Any, kind: Kind) -> bool | None:
-    verdict = _in_network(wanted, actual, kind)
+def _outside_network(values: list[str], actual: Any, kind: Kind) -> bool | None:
+    verdict = _in_network(values, actual, kind)
     return None if verdict is None else not verdict
 
 
-def _is_true(_wanted: Any, actual: Any, kind: Kind) -> bool | None:
+def _is_true(_value: Any, actual: Any, kind: Kind) -> bool | None:
     return bool(actual) if kind in {Kind.FLAG, Kind.NOTHING} else None
 
 
-def _is_self(wanted: int | None, actual: Any, kind: Kind) -> bool | None:
+def _is_self(value: int | None, actual: Any, kind: Kind) -> bool | None:
     if kind is Kind.NOTHING:
         return False
-    return wanted is not None and actual == wanted if kind is Kind.NUMBER else None
+    return value is not None and actual == value if kind is Kind.NUMBER else None
 
 
-def _names_any(wanted: frozenset[str], actual: Any, kind: Kind) -> bool | None:
+def _names_any(values: frozenset[str], actual: Any, kind: Kind) -> bool | None:
     if kind is Kind.COLLECTION:
-        return any(isinstance(item, str) and item in wanted for item in actual)
+        return any(isinstance(item, str) and item in values for item in actual)
     if kind is Kind.NOTHING:
         return False
-    return actual in wanted if kind is Kind.TEXT else None
+    return actual in values if kind is Kind.TEXT else None
 
 
 _HOLDS: dict[str, Callable[[Any, Any, Kind], bool | None]] = {
     "eq": _eq,
-    "ne": lambda wanted, actual, kind: _is_none_of([wanted], actual, kind),
+    "ne": lambda value, actual, kind: _is_none_of([value], actual, kind),
     "in": _is_one_of,
     "not_in": _is_none_of,
-    "contains": lambda wanted, actual, kind: _contains_any([wanted], actual, kind),
+    "contains": lambda value, actual, kind: _contains_any([value], actual, kind),
     "contains_any": _contains_any,
-    "lte": lambda wanted, actual, kind: _ordered(wanted, actual, True),
-    "gte": lambda wanted, actual, kind: _ordered(wanted, actual, False),
+    "lte": lambda value, actual, kind: _ordered(value, actual, True),
+    "gte": lambda value, actual, kind: _ordered(value, actual, False),
     "in_network": _in_network,
     "not_in_network": _outside_network,
     "is_true": _is_true,
@@ -262,13 +265,13 @@ def evaluate(condition: BoundCondition, resource: Resource, context: Mapping[str
     """Evaluate the condition for the resource in this context.
 
     Raises:
-        EvaluationError: it cannot be evaluated.
+        EvaluationError: the condition cannot be evaluated.
     """
     return holds(condition, value_of(condition.attribute, resource, context))
 
 
 def failing(clause: Clause, resource: Resource, context: Mapping[str, Any]) -> list[BoundCondition]:
-    """The conditions that do not hold. All are evaluated, so that an error never hides.
+    """Return the conditions that do not hold. All are evaluated, so that no error is missed.
 
     Raises:
         EvaluationError: one cannot be evaluated.

@@ -1,8 +1,8 @@
-"""The shape of a rule. Knows no Django.
+"""Schema of a rule. Imports no Django.
 
-A rule applies when its matcher names the actor, its actions name the action, and its resource types
-(all, when empty) name the resource; it then permits or forbids if every condition holds. What the
-operators mean is in `governance.policy.rule_conditions`.
+A rule applies if its matcher matches the actor, its actions contain the action, and its resource
+types (all, if empty) contain the resource's type. It then permits or forbids if every condition
+holds. `governance.policy.rule_conditions` defines the operators.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from governance.policy.values import (
 from governance.principals import PrincipalKind
 
 PlatformRole = Literal["admin", "operator", "auditor", "reviewer"]
-# `key` is what an API key is in its own department.
+# `key` is the role of an API key in its own department.
 DepartmentRole = Literal["lead", "developer", "viewer", "key"]
 
 
@@ -46,8 +46,8 @@ class Effect(StrEnum):
 class Operator(StrEnum):
     """Comparison of an attribute with the value of a condition.
 
-    `same_department`: the attribute (a slug, or several) names a department in which the actor
-    holds one of the rule's roles. `is_self`: the attribute is the actor's own person id.
+    `same_department`: the attribute (one or more slugs) names a department in which the actor
+    holds one of the rule's roles. `is_self`: the attribute is the actor's own person ID.
     """
 
     EQ = "eq"
@@ -71,7 +71,7 @@ WITH_ORDER = frozenset({Operator.LTE, Operator.GTE})
 WITH_LIST = WITH_NETWORKS | {Operator.IN, Operator.NOT_IN, Operator.CONTAINS_ANY}
 LIST_MAX = 200
 
-# The names of the context that a rule may ask for, and the kind of each; `time` is "HH:MM" in UTC.
+# Attributes of the context that rules may read, with their kinds; `time` is "HH:MM" in UTC.
 CONTEXT_KINDS = {
     "classification": Kind.TEXT,
     "client_address": Kind.TEXT,
@@ -168,9 +168,9 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 class Matcher(_Strict):
     """Principals that a rule is about.
 
-    At most one of `roles` (held platform-wide), `department_roles` (held in the resource's
-    department) and `member_roles` (held in any department); `kinds`, `services` (their names),
-    `specialties` and `departments` (slugs: only roles held in these count) narrow it.
+    Set at most one of `roles` (held platform-wide), `department_roles` (held in the resource's
+    department) and `member_roles` (held in any department). `kinds`, `services` (their names),
+    `specialties` and `departments` (slugs: only roles held in these count) narrow the match.
     """
 
     kinds: tuple[PrincipalKind, ...] = ()
@@ -182,11 +182,11 @@ class Matcher(_Strict):
     departments: tuple[Slug, ...] = Field(default=(), max_length=LIST_MAX)
 
     @model_validator(mode="after")
-    def _names_somebody(self) -> Matcher:
-        ways = [self.roles, self.department_roles, self.member_roles]
-        if sum(bool(way) for way in ways) > 1:
+    def _is_complete(self) -> Matcher:
+        role_lists = [self.roles, self.department_roles, self.member_roles]
+        if sum(bool(roles) for roles in role_lists) > 1:
             raise ValueError("name one of roles, department_roles and member_roles")
-        if not any(ways) and not self.kinds:
+        if not any(role_lists) and not self.kinds:
             raise ValueError("name roles, department_roles, member_roles or kinds")
         if self.specialties and "reviewer" not in self.roles:
             raise ValueError("specialties belong to the role reviewer")
@@ -198,7 +198,7 @@ class Matcher(_Strict):
 
 
 class Rule(_Strict):
-    """One grant or one forbid, with a description that stands in the sentence of a decision."""
+    """A permit or forbid. Its description becomes the reason in the sentence of a decision."""
 
     id: str = Field(pattern=r"^[a-z][a-z0-9-]{1,59}$")
     effect: Effect
@@ -213,25 +213,25 @@ _RULES = TypeAdapter(tuple[Rule, ...])
 
 
 def parse_rules(rules: list[dict[str, Any]]) -> tuple[Rule, ...]:
-    """Rules from plain data.
+    """Parse rules from plain data.
 
     Raises:
-        InvalidInput: something is missing, unknown or misspelt; `fields` says what and where.
+        InvalidInput: a member is missing, unknown or misspelled; `fields` says which.
     """
     try:
         parsed = _RULES.validate_python(rules)
     except ValidationError as error:
         fields: dict[str, list[str]] = {}
         for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"]) or "rules"
-            fields.setdefault(where, []).append(problem["msg"])
+            path = ".".join(str(part) for part in problem["loc"]) or "rules"
+            fields.setdefault(path, []).append(problem["msg"])
         raise InvalidInput("The policy's rules are not valid.", fields=fields) from error
-    seen: set[str] = set()
+    ids: set[str] = set()
     for index, rule in enumerate(parsed):
-        if rule.id in seen:
+        if rule.id in ids:
             raise InvalidInput(
                 f"Two rules have the id {rule.id}; each rule needs its own.",
                 fields={f"{index}.id": ["is used twice"]},
             )
-        seen.add(rule.id)
+        ids.add(rule.id)
     return parsed

@@ -23,7 +23,7 @@ from governance.schemas import (
     without,
 )
 
-# Not stripped, as it stands in a file.
+# Not stripped: the text of a file stays unchanged.
 Yaml = Annotated[str, Field(min_length=1, max_length=MAX_BYTES), without(NOT_IN_TEXT)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -46,21 +46,21 @@ class NewPolicyDraft(Schema):
 
 
 class PolicyDraftChange(NewPolicyDraft):
-    """Fields to change; the others stay. With `content_digest`, only while the draft has that
-    digest.
+    """Fields to change; omitted ones stay. With `content_digest`, the change is saved only if the
+    draft still has that digest.
     """
 
     content_digest: Digest | None = None
 
 
 class DifferenceFilter(Filter):
-    """Policy to compare with; if omitted, the one that the policy is based on."""
+    """Number of the policy to compare with; by default, that of the policy's base."""
 
     against: Number | None = None
 
 
 class ReplayFilter(Filter):
-    """Number of decisions."""
+    """Number of the last decisions to replay."""
 
     last: int = Field(default=1000, ge=1, le=LAST_MAX)
 
@@ -87,8 +87,8 @@ class PolicyReason(Schema):
 
 
 class AskedResource(Schema, CaseResource):
-    """An existing thing, by `type` and `reference` (its name or number), or one as described:
-    `department` and `attributes` as the conditions of rules read them.
+    """An existing resource, by `type` and `reference` (its name or number), or a described one,
+    with the `department` and `attributes` that conditions of rules read.
     """
 
     reference: Line | None = Field(default=None, max_length=120)
@@ -111,6 +111,6 @@ class WhoCanQuestion(Schema):
 
 
 class ExplainQuestion(WhoCanQuestion):
-    """The same, and the principal."""
+    """Action, resource, context, policy and principal of a question."""
 
     principal: AskedPrincipal

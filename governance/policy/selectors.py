@@ -1,4 +1,4 @@
-"""Lists through the policy: the same clauses that decide one by one, as a queryset filter."""
+"""Filters of querysets by the policy, with the clauses that also decide on single resources."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def visible_to(
     resource_type: str,
     context: Mapping[str, Any] | None = None,
 ) -> QuerySet[M]:
-    """The rows of `queryset` on which `decide` would let `actor` do `action`.
+    """Return the rows of `queryset` on which `decide` permits `actor` to do `action`.
 
     `resource_type` is a key of `COLUMNS`; the queryset's model must have the columns named there.
-    `context` adds to what is known of the moment, as in `authorize`.
+    `context` extends the base context, as in `authorize`.
     """
     visible = visibility(active_policy(), actor, action, with_base(context))
     visible = visible.for_type(resource_type)
@@ -44,9 +44,9 @@ def visible_to(
     if not visible.permits or any(clause.error for clause in clauses):
         return queryset.none()
     rows = queryset.model._base_manager.all()
-    permits, never = _clause_queries(visible.permits, columns, rows)
-    forbids, never_either = _clause_queries(visible.forbids, columns, rows)
-    excluded = (*forbids, *never, *never_either)
+    permits, erring = _clause_queries(visible.permits, columns, rows)
+    forbids, forbids_erring = _clause_queries(visible.forbids, columns, rows)
+    excluded = (*forbids, *erring, *forbids_erring)
     if not permits or not all(excluded):
         return queryset.none()
     if all(permits):
@@ -59,35 +59,35 @@ def visible_to(
 def _clause_queries(
     clauses: tuple[Clause, ...], columns: dict[str, Column], rows: QuerySet[Any]
 ) -> tuple[list[Q], list[Q]]:
-    """For each clause that can hold the rows on which it does; and the rows on which one errs.
-    Rules that read the same are asked once.
+    """Return queries for the rows on which each clause holds, and for those on which a condition
+    errs. Equal clauses and conditions appear once.
     """
     holding: dict[str, Q] = {}
     erring: dict[str, Q] = {}
     for clause in clauses:
         query = ALWAYS
         for condition in clause.conditions:
-            found = condition_rows(condition, _column(condition, columns), rows)
-            query &= found.holds
-            if found.errs is not NEVER:
-                erring[repr(condition)] = found.errs
+            matches = condition_rows(condition, _column(condition, columns), rows)
+            query &= matches.holds
+            if matches.errs is not NEVER:
+                erring[repr(condition)] = matches.errs
         if not clause.lapsed:
             holding[repr(clause.conditions)] = query
     return list(holding.values()), list(erring.values())
 
 
 def _column(condition: BoundCondition, columns: dict[str, Column]) -> Column | None:
-    # A type without a column for departments is of things that belong to none.
-    nothing = NO_COLUMN if condition.attribute == "department" else None
-    return columns.get(condition.attribute, nothing)
+    # Resources of a type without a department column belong to no department.
+    default = NO_COLUMN if condition.attribute == "department" else None
+    return columns.get(condition.attribute, default)
 
 
 def policy_get(*, actor: Principal) -> PolicyVersion:
-    """The active version, for reading.
+    """Return the policy in force.
 
     Raises:
-        NotPermitted: the actor may not read it.
-        NotFound: none is active.
+        NotPermitted: the actor may not view it.
+        NotFound: no policy is in force.
     """
     authorize(actor=actor, action=Action.POLICY_VIEW, resource=Resource("policy"))
     version = PolicyVersion.objects.filter(state=PolicyState.ACTIVE).first()
@@ -98,13 +98,13 @@ def policy_get(*, actor: Principal) -> PolicyVersion:
 
 def actions_without_rule() -> list[Action]:
     """Return the actions that no rule of the policy in force names; they are denied to everyone."""
-    named = active_policy().by_action
-    return [action for action in Action if action not in named]
+    by_action = active_policy().by_action
+    return [action for action in Action if action not in by_action]
 
 
 def policy_versions_visible_to(actor: Principal) -> QuerySet[PolicyVersion]:
-    """Policies, newest first, with `rule_count` and `test_count`: those that are or were in force;
-    the others too for those who may explain, draft or decide on policies.
+    """Return the policies, newest first, with `rule_count` and `test_count`: those that are or were
+    in force, and all others if the actor may explain, draft or decide on policies.
     """
     versions = visible_to(
         actor, Action.POLICY_VIEW, PolicyVersion.objects.all(), resource_type="policy"
@@ -114,17 +114,17 @@ def policy_versions_visible_to(actor: Principal) -> QuerySet[PolicyVersion]:
         test_count=Func(F("tests"), function="jsonb_array_length", output_field=IntegerField()),
     )
     snapshot, anything = active_policy(), Resource("policy")
-    inside = (Action.POLICY_EXPLAIN, Action.POLICY_DRAFT, Action.POLICY_DECIDE)
+    insider_actions = (Action.POLICY_EXPLAIN, Action.POLICY_DRAFT, Action.POLICY_DECIDE)
     if any(
         decide(snapshot, actor, action, anything, probing_context(action)).allowed
-        for action in inside
+        for action in insider_actions
     ):
         return versions
     return versions.filter(state__in=(PolicyState.ACTIVE, PolicyState.SUPERSEDED))
 
 
 def policy_version_get(*, actor: Principal, number: int) -> PolicyVersion:
-    """Raises NotFound when there is none, or the actor may not see it."""
+    """Return the policy. Raises NotFound if it does not exist, or the actor may not see it."""
     version = policy_versions_visible_to(actor).filter(number=number).first()
     if version is None:
         raise NotFound(f"There is no policy {number}.")
@@ -132,9 +132,9 @@ def policy_version_get(*, actor: Principal, number: int) -> PolicyVersion:
 
 
 def policy_removals(version: PolicyVersion) -> Removals:
-    """Rules and tests of the policy that `version` is based on and that `version` does not have."""
+    """Return the rules and tests that the policy's base has and the policy does not."""
     if version.based_on is None:
         return Removals(rules=[], tests=[])
     base = PolicyVersion.objects.get(number=version.based_on)
-    found = difference(base.rules, version.rules, base.tests, version.tests)
-    return Removals(rules=[rule["id"] for rule in found.removed], tests=found.tests_removed)
+    changes = difference(base.rules, version.rules, base.tests, version.tests)
+    return Removals(rules=[rule["id"] for rule in changes.removed], tests=changes.tests_removed)

@@ -1,4 +1,4 @@
-"""Decisions in words. Knows no Django."""
+"""Sentences about decisions and rules. Imports no Django."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def actor_words(actor: Principal) -> str:
 
 
 def resource_words(resource: Resource) -> str:
-    """`deployment docstring-writer`, `release 7`, or `model in department clinical`."""
-    if known := resource.name or resource.id:
-        return f"{resource.type} {known}"
+    """Describe a resource: `deployment docstring-writer`, `model in department clinical`."""
+    if name := resource.name or resource.id:
+        return f"{resource.type} {name}"
     if resource.department is not None:
         return f"{resource.type} in department {resource.department}"
     return resource.type
 
 
 def action_words(action: str, resource: Resource) -> str:
-    """`use deployment docstring-writer`; `create job for model sentiment`."""
+    """Describe an action: `use deployment docstring-writer`, `create job for model sentiment`."""
     kind, _, verb = action.partition(":")
     words = _VERBS.get(action, verb.replace("_", " "))
     if kind == resource.type:
@@ -46,13 +46,13 @@ def action_words(action: str, resource: Resource) -> str:
 
 
 def denial(actor: Principal, action: str, resource: Resource, why: str, version: int) -> str:
-    """The sentence of a refusal, with the number of the policy that refused."""
-    asked = action_words(action, resource)
-    return f"{actor_words(actor)} may not {asked}: {why} (policy {version})."
+    """Return the sentence of a denial, with the number of the policy."""
+    words = action_words(action, resource)
+    return f"{actor_words(actor)} may not {words}: {why} (policy {version})."
 
 
 def scope_denial(actor: Principal) -> str:
-    """Explain why a token's scopes do not include the action."""
+    """Explain a denial by a token's scopes."""
     scopes = ", ".join(sorted(actor.scopes or ())) or "nothing"
     return f"its token is limited to {scopes}"
 
@@ -60,26 +60,26 @@ def scope_denial(actor: Principal) -> str:
 def describe_failure(
     condition: BoundCondition, resource: Resource, context: Mapping[str, Any]
 ) -> str:
-    """Describe the property of the resource, or of the moment, that kept a permit from applying."""
+    """Describe the property of the resource or context that keeps a permit from applying."""
     if condition.attribute == "department":
         owner = resource.department
         return "it belongs to no department" if owner is None else f"it belongs to {owner}"
     if condition.attribute.startswith("context."):
         name = condition.attribute.removeprefix("context.")
         whose = "the request's"
-        return f"{_stands(whose, name)} {value_words(context.get(name))}"
+        return f"{_subject_and_verb(whose, name)} {value_words(context.get(name))}"
     actual = resource.attributes.get(condition.attribute)
-    return f"{_stands('its', condition.attribute)} {value_words(actual)}"
+    return f"{_subject_and_verb('its', condition.attribute)} {value_words(actual)}"
 
 
-def _stands(whose: str, name: str) -> str:
-    """`its environment is`, `the request's tokens are`."""
+def _subject_and_verb(whose: str, name: str) -> str:
+    """Return subject and verb: `its environment is`, `the request's tokens are`."""
     verb = "are" if name.endswith("s") and not name.endswith("ss") else "is"
     return f"{whose} {name.replace('_', ' ')} {verb}"
 
 
 def value_words(value: Any) -> str:
-    """A value as it stands in a sentence: `yes`, `not given`, `clinical, finance`."""
+    """Describe a value: `yes`, `not given`, `clinical, finance`."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(sorted(value_words(item) for item in value)) or "empty"
     if isinstance(value, bool):
@@ -93,8 +93,8 @@ _PLAIN = re.compile(r"(?!-?[0-9]+$|(?:yes|no|empty)$)[\w.:/@+-]+")
 
 
 def text_words(text: str) -> str:
-    """Return the text, in quotes unless it is one plain word. A plain word cannot be mistaken for
-    another value, two values or more of the sentence.
+    """Return the text, in quotes unless it is one plain word, which readers cannot mistake for
+    several values or for part of the sentence.
     """
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
@@ -114,7 +114,7 @@ _COMPARISONS = {
 
 
 def attribute_words(attribute: str) -> str:
-    """`its environment`, `the request's tokens`."""
+    """Describe an attribute: `its environment`, `the request's tokens`."""
     source, _, name = attribute.rpartition(".")
     whose = "the request's" if source else "its"
     return f"{whose} {name.replace('_', ' ')}"
@@ -142,33 +142,35 @@ def condition_words(condition: Condition | BoundCondition) -> str:
 
 def matcher_words(matcher: Matcher) -> str:
     """Describe a rule's principals: `admins and auditors`, `leads of the department clinical`."""
-    places = f" of {_listed(matcher.departments)}" if matcher.departments else ""
+    departments = f" of {_join(matcher.departments)}" if matcher.departments else ""
     if matcher.roles:
-        # A specialty is required in every role, not only in the reviewer role.
-        what = f" for {_listed(matcher.specialties)}" if matcher.specialties else ""
-        who = _listed([f"{role}s{what}" for role in matcher.roles])
-    elif named := matcher.department_roles or matcher.member_roles:
-        who = _listed(["API keys" if role == "key" else f"{role}s" for role in named])
-        own = "of the department that owns it" if matcher.department_roles else "of any department"
-        who += places or f" {own}"
-        if places and matcher.department_roles:
+        # The matcher requires the specialty with every role, not only with the reviewer role.
+        specialty = f" for {_join(matcher.specialties)}" if matcher.specialties else ""
+        who = _join([f"{role}s{specialty}" for role in matcher.roles])
+    elif roles := matcher.department_roles or matcher.member_roles:
+        who = _join(["API keys" if role == "key" else f"{role}s" for role in roles])
+        owner = (
+            "of the department that owns it" if matcher.department_roles else "of any department"
+        )
+        who += departments or f" {owner}"
+        if departments and matcher.department_roles:
             who += ", where that owns it"
     elif matcher.services:
         several = "s" if len(matcher.services) > 1 else ""
-        return f"the service{several} {_listed([text_words(name) for name in matcher.services])}"
+        return f"the service{several} {_join([text_words(name) for name in matcher.services])}"
     else:
-        return _listed([_KINDS[kind] for kind in matcher.kinds])
-    kinds_only = _listed([_KINDS[kind] for kind in matcher.kinds])
+        return _join([_KINDS[kind] for kind in matcher.kinds])
+    kinds_only = _join([_KINDS[kind] for kind in matcher.kinds])
     return f"{who} ({kinds_only} only)" if matcher.kinds else who
 
 
 def rule_words(rule: Rule) -> str:
-    """A whole rule as one sentence."""
+    """Describe a rule in one sentence."""
     verb = "may" if str(rule.effect) == "permit" else "may never"
     who = matcher_words(rule.principal)
     text = f"{who[:1].upper()}{who[1:]} {verb} {_actions_words(rule.actions)}"
     if rule.resource_types:
-        text += f", on {_listed([_plural(kind) for kind in rule.resource_types])} only"
+        text += f", on {_join([_plural(kind) for kind in rule.resource_types])} only"
     if rule.conditions:
         text += " if " + " and ".join(condition_words(c) for c in rule.conditions)
     return f"{text}."
@@ -183,16 +185,16 @@ def _plural(kind: str) -> str:
 
 
 def _actions_words(actions: Sequence[str]) -> str:
-    """`view models and datasets, and stop deployments`."""
+    """Describe actions: `view models and datasets, and stop deployments`."""
     by_verb: dict[str, list[str]] = {}
     for action in actions:
         kind, _, verb = action.partition(":")
         by_verb.setdefault(_VERBS.get(action, verb.replace("_", " ")), []).append(_plural(kind))
-    phrases = [f"{verb} {_listed(kinds)}" for verb, kinds in by_verb.items()]
+    phrases = [f"{verb} {_join(kinds)}" for verb, kinds in by_verb.items()]
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])}, and {phrases[-1]}"
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,4 +1,4 @@
-"""The policy in force, and the one gate that every service passes."""
+"""The policy in force, and the authorization that every service calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SNAPSHOT_CHANNEL = "assay:snapshot"
 
 
 def policy_digest(rules: list[dict[str, Any]]) -> str:
-    """SHA-256, hexadecimal, of the rules as canonical JSON."""
+    """Return the SHA-256 of the rules as canonical JSON, in hexadecimal."""
     text = json.dumps(rules, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -47,14 +47,14 @@ def _snapshot(number: int, digest: str) -> PolicySnapshot:
 
 
 def active_policy() -> PolicySnapshot:
-    """The rules in force; `NO_POLICY`, which denies everything, when none are.
+    """Return the rules in force, or `NO_POLICY`, which denies everything.
 
-    One small query, or none within `policy_read_once`; the parsed rules are kept per process by
-    number and digest.
+    This takes one small query, or none within `policy_read_once`. The process caches parsed rules
+    by number and digest.
     """
-    held: PolicySnapshot | None = getattr(connection, "assay_policy", None)
-    if held is not None:
-        return held
+    pinned: PolicySnapshot | None = getattr(connection, "assay_policy", None)
+    if pinned is not None:
+        return pinned
     rows = PolicyVersion.objects.filter(state=PolicyState.ACTIVE)
     active = rows.values_list("number", "digest").first()
     return NO_POLICY if active is None else _snapshot(*active)
@@ -62,10 +62,10 @@ def active_policy() -> PolicySnapshot:
 
 @contextmanager
 def policy_read_once() -> Iterator[None]:
-    """Decide everything in the block by the policy that is in force now.
+    """Make all decisions in the block under the policy that is in force now.
 
-    For a request that only reads: it saves a query for each decision (a page makes dozens), and no
-    page is put together under two policies. A change is decided by the policy at its own moment.
+    For requests that only read: it saves a query for each decision (a page makes dozens), and keeps
+    a page from mixing two policies. Decide on changes outside, under the policy of that moment.
     """
     outer = getattr(connection, "assay_policy", None)
     connection.assay_policy = active_policy()  # type: ignore[attr-defined]
@@ -82,13 +82,13 @@ def authorize(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> Authorization:
-    """Let the action through, or refuse it in words.
+    """Return the decision that permits the action, or raise.
 
-    `context` adds to what is known of the moment: `governance.policy.context.base_context`.
+    `context` extends `governance.policy.context.base_context`.
 
     Raises:
-        NotFound: the actor may not even know of the resource.
-        NotPermitted: they may see it and not do this. Both carry `.attempt`.
+        NotFound: the actor may not know that the resource exists.
+        NotPermitted: the actor may see it but not do this. Both errors have an `.attempt`.
     """
     snapshot, context = active_policy(), with_base(context)
     decision = decide(snapshot, actor, action, resource, context)
@@ -105,9 +105,11 @@ def authorize(
     )
     verb = action.value.partition(":")[2]
     named = bool(resource.id or resource.name)
-    hidden = named and verb == "view" and snapshot.version
-    if hidden or (snapshot.version and not may_know_of(snapshot, actor, action, resource, context)):
-        # Not by its name: whoever guesses numbers would be told what it is.
+    is_hidden = named and verb == "view" and snapshot.version
+    if is_hidden or (
+        snapshot.version and not may_know_of(snapshot, actor, action, resource, context)
+    ):
+        # Do not name it: the answer to a guessed number would reveal the name.
         raise NotFound(
             f"There is no such {resource.type.replace('_', ' ') if named else 'department'}.",
             attempt=attempt,
@@ -123,10 +125,10 @@ def authorize_binding(
     doing: str,
     context: Mapping[str, Any] | None = None,
 ) -> Authorization:
-    """`authorize` for an action that binds others; `doing` names it, such as "recalling version 7".
+    """Authorize an action that binds others; `doing` names it, such as "recalling version 7".
 
     A person must have given a second factor within the last ten minutes. The platform's own
-    processes and the identity provider have none to give; API keys never pass.
+    processes and the identity provider need none; API keys never pass.
 
     Raises:
         NotFound, NotPermitted: as `authorize` and `require_proof`.
@@ -145,8 +147,8 @@ def authorize_binding(
 
 
 def resource_subject(resource: Resource) -> Subject:
-    """Return the subject of a decision, as the audit log names it. The subject of a session or a
-    personal token is its person.
+    """Return the resource as an audit subject. The subject's person is the owner of a session or
+    personal token.
     """
     owner = resource.attributes.get("owner")
     personal = resource.type == "session" or (resource.type == "key" and not resource.department)
@@ -170,7 +172,7 @@ def _default_document() -> Document:
 
 
 def policy_bootstrap() -> PolicyVersion:
-    """Install the default policy as version 1 and make it active; does nothing when it is there."""
+    """Install the default policy as version 1, in force, unless version 1 exists."""
     document = _default_document()
     with transaction.atomic():
         version, created = PolicyVersion.objects.get_or_create(

@@ -1,7 +1,7 @@
 """Trace of a decision, rule by rule. Imports no Django.
 
-A decision names the rules that settled it; a trace explains for every rule about the action why
-it applied or did not.
+A decision names the rules that decided it; a trace gives the result of every rule about the action,
+with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class RuleVerdict(StrEnum):
-    """Result of one rule. One that `holds` permits or forbids; one that `errs` denies."""
+    """Result of a rule: `holds` permits or forbids; `errs` denies; the others have no effect."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -41,10 +41,11 @@ class RuleVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConditionTrace:
-    """One condition as it read for the actor: what it wanted, what it found, what came of it.
+    """A condition bound to the actor, and its result for the resource.
 
-    `holds` is None when it could not be evaluated. `actual` is None when nothing was stated.
-    `words` is what it asks for ("environment is production"); `why` what it found.
+    `actual` is the attribute's value, None if it is not stated; `holds` is None if the condition
+    could not be evaluated. `words` describes the condition ("its environment is production"), `why`
+    the value or the error.
     """
 
     attribute: str
@@ -58,7 +59,7 @@ class ConditionTrace:
 
 @dataclass(frozen=True, slots=True)
 class RuleTrace:
-    """One rule about the action. `why` is a sentence's end: "its environment is staging"."""
+    """A rule about the action and its result. `why` is a clause: "its environment is staging"."""
 
     rule: str
     effect: str
@@ -69,7 +70,7 @@ class RuleTrace:
 
     @property
     def applies(self) -> bool:
-        """True when the rule is about this actor and this type of resource."""
+        """Return whether the rule is about this actor and this type of resource."""
         return self.verdict not in {RuleVerdict.OTHER_ACTORS, RuleVerdict.OTHER_RESOURCES}
 
 
@@ -80,10 +81,10 @@ def explain(
     resource: Resource,
     context: Mapping[str, Any] | None = None,
 ) -> list[RuleTrace]:
-    """Every rule about the action, in the policy's order, and what became of it.
+    """Return the result of every rule about the action, in the policy's order.
 
-    The decision follows: denied when a forbid holds, else when any rule errs, else allowed when a
-    permit holds. A token's scopes are not rules; `decide` asks them first.
+    They determine the decision: denied if a forbid holds or any rule errs, else permitted if a
+    permit holds. A token's scopes are not rules; `decide` checks them first.
     """
     context = _NOTHING if context is None else context
     return [_trace(rule, actor, resource, context) for rule in snapshot.by_action.get(action, ())]
@@ -92,25 +93,25 @@ def explain(
 def _trace(
     rule: Rule, actor: Principal, resource: Resource, context: Mapping[str, Any]
 ) -> RuleTrace:
-    def traced(
+    def result(
         verdict: RuleVerdict, why: str, conditions: tuple[ConditionTrace, ...] = ()
     ) -> RuleTrace:
         return RuleTrace(rule.id, rule.effect.value, rule.description, verdict, why, conditions)
 
     if not covers(rule.resource_types, resource.type):
         types = ", ".join(rule.resource_types)
-        return traced(RuleVerdict.OTHER_RESOURCES, f"it is about {types}, not {resource.type}")
+        return result(RuleVerdict.OTHER_RESOURCES, f"it is about {types}, not {resource.type}")
     clause = bind(rule, actor)
     if clause is None:
-        return traced(RuleVerdict.OTHER_ACTORS, f"it is about {matcher_words(rule.principal)}")
+        return result(RuleVerdict.OTHER_ACTORS, f"it is about {matcher_words(rule.principal)}")
     conditions = tuple(_trace_condition(c, resource, context) for c in clause.conditions)
     for condition in conditions:
         if condition.holds is None:
-            return traced(RuleVerdict.ERRS, condition.why, conditions)
+            return result(RuleVerdict.ERRS, condition.why, conditions)
     for condition in conditions:
         if not condition.holds:
-            return traced(RuleVerdict.FAILS, condition.why, conditions)
-    return traced(RuleVerdict.HOLDS, "every condition holds" if conditions else "", conditions)
+            return result(RuleVerdict.FAILS, condition.why, conditions)
+    return result(RuleVerdict.HOLDS, "every condition holds" if conditions else "", conditions)
 
 
 def _trace_condition(
@@ -136,5 +137,5 @@ def _trace_condition(
 
 
 def _plain(value: Any) -> Any:
-    """Sets as sorted lists, for JSON."""
+    """Return the value for JSON: sets become sorted lists."""
     return sorted(value, key=str) if isinstance(value, (set, frozenset)) else value

@@ -1,7 +1,7 @@
-"""Values that a condition can compare: texts, whole numbers, booleans, collections of them, none.
+"""Values that a condition can compare: texts, integers, booleans, null, and collections of these.
 
-There are no fractions, and no kind is ever taken for another: `1`, `true` and `"1"` are three
-values. Knows no Django.
+Fractions are not values, and kinds are never converted: `1`, `true` and `"1"` are three values.
+Imports no Django.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIMES = frozenset(f"{hour:02d}:{minute:02d}" for hour in range(24) for minute in
 
 
 class Kind(IntEnum):
-    """The kind of a value; `OTHER` is what no condition can compare."""
+    """Kind of a value. Conditions cannot compare `OTHER`."""
 
     TEXT = 0
     NUMBER = 1
@@ -38,7 +38,7 @@ KIND_WORDS = {
     Kind.FLAG: "yes or no",
     Kind.NOTHING: "not given",
     Kind.COLLECTION: "a collection",
-    Kind.OTHER: "of no kind that can be compared",
+    Kind.OTHER: "of a kind that cannot be compared",
 }
 SCALARS = frozenset({Kind.TEXT, Kind.NUMBER, Kind.FLAG})
 _KINDS: dict[type, Kind] = {
@@ -53,7 +53,7 @@ _KINDS: dict[type, Kind] = {
 
 
 def kind_of(value: Any) -> Kind:
-    """The kind of a value. A collection with a member of no kind, or nested, is `OTHER`."""
+    """Return the kind of a value. A collection that is nested or has an `OTHER` is `OTHER`."""
     kind = _KINDS.get(type(value))
     if kind is None:
         return _kind_of_subclass(value)
@@ -65,7 +65,7 @@ def kind_of(value: Any) -> Kind:
 
 
 def _kind_of_subclass(value: Any) -> Kind:
-    """Of whole numbers, which have bounds, and of enumerations, which are texts or numbers too."""
+    """Return the kind of an integer, which has bounds, or of an enumeration's text or number."""
     if isinstance(value, int):
         return Kind.NUMBER if INT_MIN <= value <= INT_MAX else Kind.OTHER
     return Kind.TEXT if isinstance(value, str) else Kind.OTHER
@@ -79,18 +79,18 @@ def _is_member(value: Any) -> bool:
 
 
 def common_kind(values: Iterable[Any]) -> Kind:
-    """The one kind that all values share, of text, number and flag; `OTHER` when there is none."""
+    """Return the kind that all values share, a text, number or flag; else `OTHER`."""
     kinds = {kind_of(value) for value in values}
     return kinds.pop() if len(kinds) == 1 and kinds <= SCALARS else Kind.OTHER
 
 
 def is_time(value: str) -> bool:
-    """True for a time of day such as "09:30". Such texts sort in the order of the day."""
+    """Return whether the text is a time such as "09:30". Times sort in the order of the day."""
     return value in TIMES
 
 
 def order_kind(value: Any) -> str:
-    """`number` or `time`, of what has an order; empty for everything else."""
+    """Return the order of a value: `number` or `time`; empty if it has none."""
     kind = kind_of(value)
     if kind is Kind.NUMBER:
         return "number"
@@ -99,9 +99,9 @@ def order_kind(value: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def parse_address(text: str) -> tuple[int, int] | None:
-    """The version (4 or 6) and the number of an IP address; None when it is none.
+    """Return the version (4 or 6) and number of an IP address; None if the text is not one.
 
-    An IPv4 address that an IPv6 socket reports (`::ffff:10.0.0.1`) is the IPv4 address.
+    An IPv4 address as an IPv6 socket reports it (`::ffff:10.0.0.1`) counts as IPv4.
     """
     try:
         return 4, int.from_bytes(inet_pton(AF_INET, text), "big")
@@ -118,15 +118,15 @@ def parse_address(text: str) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=4096)
 def parse_network(text: str) -> Network:
-    """A network in CIDR notation, or one address.
+    """Parse a network in CIDR notation, or a single address.
 
     Raises:
-        ValueError: it is neither, or has bits set outside its prefix.
+        ValueError: the text is neither, or has bits set outside its prefix.
     """
     return ip_network(text)
 
 
 def prefix_of(network: Network) -> tuple[int, int, int]:
-    """Version, bits to drop from an address, and what is left of those inside."""
+    """Return the version, the number of host bits, and the prefix without those bits."""
     drop = network.max_prefixlen - network.prefixlen
     return network.version, drop, int(network.network_address) >> drop

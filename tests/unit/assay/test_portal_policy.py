@@ -229,7 +229,7 @@ def test_a_rule_that_is_wrong_stays_in_the_form_and_says_why(
         ({"department_roles": []}, "name roles", "roles"),
         ({"departments": ["atlantis"]}, "atlantis is not one of the available", "departments"),
         ({"conditions-0-value": ""}, "needs one value", "value"),
-        ({"conditions-0-value": "["}, "is no value", "value"),
+        ({"conditions-0-value": "["}, "is not a value", "value"),
         ({"conditions-0-attribute": "moon"}, "moon is not one of the available", "attribute"),
         ({"description": ""}, "This field is required", "description"),
     ):

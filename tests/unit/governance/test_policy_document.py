@@ -129,7 +129,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nrules: [*c]"
         ("rules: []\nnote: [a]", "note is a text"),
         ("rules: []\nnote: 5", "note is a text"),
         ("rules: []\ntests: [{? [a] : b}]", "by something other than a text"),
-        ("rules: [{1: a}]", "a key that is no text"),
+        ("rules: [{1: a}]", "a key that is not a text"),
         (f"rules: [{{id: {2**63}}}]", "too large"),
         ("rules: [{id: 1e400}]", "too large"),
         (f"rules: [{'[[]],' * 100_000}]", "more than 200,000 parts"),
