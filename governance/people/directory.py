@@ -54,7 +54,7 @@ def directory_group_create(*, actor: Principal, record: GroupRecord) -> Director
     Raises:
         InvalidInput: a name or external id that is empty, too long or not printable, or a member
             that does not exist.
-        NotPermitted: the policy refuses.
+        NotPermitted: the policy denies it.
         WrongState: another group has this name or external id (code `uniqueness`).
     """
     with transaction.atomic():
@@ -75,7 +75,7 @@ def directory_group_change(
 
     Raises:
         InvalidInput, NotPermitted, WrongState: as `directory_group_create`.
-        NotFound: there is no such group.
+        NotFound: the group does not exist.
     """
     with transaction.atomic():
         decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=PEOPLE_AT_LARGE)
@@ -105,7 +105,7 @@ def directory_group_delete(*, actor: Principal, group_id: int) -> None:
     """Delete the group; members who had a role through it alone lose the role at once.
 
     Raises:
-        NotFound, NotPermitted: there is no such group, or the policy refuses.
+        NotFound, NotPermitted: the group does not exist, or the policy denies it.
     """
     with transaction.atomic():
         decision = authorize(actor=actor, action=Action.PERSON_UPDATE, resource=PEOPLE_AT_LARGE)

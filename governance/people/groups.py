@@ -55,7 +55,7 @@ def roles_from_groups(
 
     Raises:
         InvalidInput: an unknown source, or more than 2,000 groups.
-        NotPermitted: the policy refuses.
+        NotPermitted: the policy denies it.
     """
     if source not in {RoleSource.SSO, RoleSource.SCIM}:
         raise InvalidInput(f"{source[:40]!r} is not a source of groups; use sso or scim.")
@@ -258,7 +258,7 @@ def members_sync(*, actor: Principal, people: Iterable[Person]) -> RoleChanges:
     """Update the people's provisioned roles to those of their groups.
 
     Raises:
-        NotPermitted: the policy refuses.
+        NotPermitted: the policy denies it.
     """
     person_ids = {person.pk for person in people}
     with transaction.atomic():

@@ -125,7 +125,7 @@ def person_change(*, actor: Principal, person_id: int, record: PersonRecord) -> 
 
     Raises:
         InvalidInput: as `person_provision`.
-        NotFound, NotPermitted: there is no such person, or the policy refuses.
+        NotFound, NotPermitted: the person does not exist, or the policy denies it.
         WrongState: as `person_provision`, or the last administrator would become inactive.
     """
     with transaction.atomic():
@@ -137,7 +137,7 @@ def person_deprovision(*, actor: Principal, person_id: int) -> None:
     """Remove the account's access, roles and groups, and hide its record from the provider.
 
     Raises:
-        NotFound, NotPermitted: there is no such person, or the policy refuses.
+        NotFound, NotPermitted: the person does not exist, or the policy denies it.
         WrongState: it is the last administrator's.
     """
     with transaction.atomic():

@@ -108,7 +108,7 @@ def role_request_withdraw(*, actor: Principal, request_id: int) -> RoleRequest:
     """Withdraw a request, for any actor who may grant roles.
 
     Raises:
-        NotFound, NotPermitted: it does not exist, or the policy refuses.
+        NotFound, NotPermitted: it does not exist, or the policy denies it.
         WrongState: it is not pending.
     """
     with transaction.atomic():

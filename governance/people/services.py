@@ -97,7 +97,7 @@ def department_create(*, actor: Principal, slug: str, name: str) -> Department:
 
     Raises:
         InvalidInput: the slug or the name has the wrong form.
-        NotPermitted: the policy refuses.
+        NotPermitted: the policy denies it.
         WrongState: the slug is taken.
     """
     with transaction.atomic():
@@ -173,7 +173,7 @@ def person_create(*, actor: Principal, email: str, name: str) -> Person:
 
     Raises:
         InvalidInput: the e-mail address or the name is not valid.
-        NotPermitted: the policy refuses, or the actor has no fresh second factor.
+        NotPermitted: the policy denies it, or the actor has no fresh second factor.
         WrongState: the address already has an account.
     """
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""Attestations carried over from an earlier review of what has not changed since."""
+"""Attestations carried over from an earlier review, for parts that have not changed since."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CARRY_OVER = "checklist:carry_over"
 
 
 def attested_in(review: Review) -> list[ChecklistItem]:
-    """Return people's attestations in `review`, in its order."""
+    """Return the items of `review` that people attested, in its order."""
     return [
         item
         for item in review.checklist.all()
@@ -26,18 +26,17 @@ def attested_in(review: Review) -> list[ChecklistItem]:
 def checklist_carry(
     *, actor: Principal, review: Review, source: Review, items: Iterable[ChecklistItem]
 ) -> list[str]:
-    """Mark as met, in a review that has just been opened, what was attested in `source`; returns
-    the codes. For the subject's own context, which has found that nothing changed that `items` rest
-    on, in the transaction that opened the review.
+    """Carry attestations of `source` over to a review that has just been opened; returns the codes.
 
-    A person's attestation does not count if they had a part in the subject. An item is asked again
-    if its wording changed or if it is now checked automatically.
+    The subject's own context calls this in the transaction that opened the review. It has checked
+    that nothing changed on which `items` depend. An item is not carried over if its attester had a
+    part in the subject, if its wording changed, or if it is now checked automatically.
     """
     excluded = {*review.excluded_people, review.opened_by_id}
-    asked = {item.code: item for item in review.checklist.filter(automatic=False)}
+    by_code = {item.code: item for item in review.checklist.filter(automatic=False)}
     carried = []
     for old in items:
-        item = asked.get(old.code)
+        item = by_code.get(old.code)
         if item is None or old.attested_by_id in excluded or not same_item(item, old):
             continue
         item.state = ChecklistState.SATISFIED
@@ -69,5 +68,5 @@ def checklist_carry(
 
 
 def same_item(one: ChecklistItem, other: ChecklistItem) -> bool:
-    """True when two reviews have the same item in the same words."""
+    """Return whether two items have the same wording and kind."""
     return (one.title, one.why, one.automatic) == (other.title, other.why, other.automatic)

@@ -1,4 +1,4 @@
-"""A review's checklist: its items as they are stated, and a reviewer who vouches for one."""
+"""A review's checklist: its items, and their attestation by reviewers."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from governance.reviews.selectors import review_resource, separation_obstacle
 from governance.reviews.states import review_locked, review_subject
 from governance.reviews.texts import text_checked
 
-# Why an item is not attested (once more).
+# Reasons that an item cannot be attested (again).
 _DONE: dict[str, str] = {
     ChecklistState.SATISFIED: "attested already",
     ChecklistState.NOT_APPLICABLE: "not applicable",
-    ChecklistState.WAIVED: "waived, and its waiver is revoked first",
+    ChecklistState.WAIVED: "waived (revoke its waiver first)",
 }
 
 
 class CheckOutcome(StrEnum):
     """Result of a machine check.
 
-    `NOT_APPLICABLE`: there was nothing to check; the note says why. It blocks no approval and is
-    never shown as passed. `NEEDS_JUDGMENT`: the machine cannot decide; a reviewer attests the item
-    with the machine's note in view.
+    `NOT_APPLICABLE`: there was nothing to check; the note gives the reason. It does not block the
+    approval, and is never shown as passed. `NEEDS_JUDGMENT`: the machine cannot decide; a reviewer
+    reads its note and attests the item.
     """
 
     PASSED = "passed"
@@ -51,10 +51,10 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class ChecklistEntry:
-    """One item as the subject's own context states it.
+    """An item as the subject's own context defines it.
 
     `outcome`: result of its machine check; None for an item that only a reviewer attests.
-    `waivable`: true if the item may be excused for a limited time.
+    `waivable`: whether the item may be excused for a limited time.
     """
 
     code: str
@@ -66,17 +66,17 @@ class ChecklistEntry:
 
     @property
     def automatic(self) -> bool:
-        """True if the machine decided it, so that no reviewer attests it."""
+        """Return whether the machine decided it, so that reviewers cannot attest it."""
         return self.outcome not in (None, CheckOutcome.NEEDS_JUDGMENT)
 
     @property
     def state(self) -> ChecklistState:
-        """State that the item begins with."""
+        """Return the item's initial state."""
         return ChecklistState.OPEN if self.outcome is None else _STATES[self.outcome]
 
 
 def checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> None:
-    """Put the items in the place of those of the same code; for whoever has the review's row."""
+    """Replace the items with the same codes. The caller has locked the review."""
     for entry in checklist:
         ChecklistItem.objects.update_or_create(
             review=review,
@@ -98,12 +98,13 @@ def checklist_write(review: Review, checklist: Sequence[ChecklistEntry]) -> None
 
 
 def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) -> ChecklistItem:
-    """A reviewer vouches for one item, in their own words.
+    """Attest one item as a reviewer, with a note.
 
     Raises:
-        InvalidInput: no note.
-        NotFound, NotPermitted: no such item, or the policy or separation of duties refuses.
-        WrongState: the review is not open, the item is checked by machine, or is attested already.
+        InvalidInput: the note is missing.
+        NotFound, NotPermitted: the item does not exist, or the policy or separation of duties
+            forbids it.
+        WrongState: the review is not open, or the item is automatic or already attested.
     """
     note = text_checked(note, "note", NOTE_MAX)
     with transaction.atomic():
@@ -114,19 +115,19 @@ def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) 
         obstacle = separation_obstacle(actor, review, "attest anything in", Action.CHECKLIST_ATTEST)
         if obstacle is not None:
             raise obstacle
-        what = f"of review {review.pk} of {review.subject_name}"
+        of_review = f"of review {review.pk} of {review.subject_name}"
         item = None if "\x00" in code else review.checklist.filter(code=code).first()
         if item is None:
-            raise NotFound(f"The checklist {what} has no item {code[:60]}.")
+            raise NotFound(f"The checklist {of_review} has no item {code[:60]}.")
         if item.automatic:
             raise WrongState(
-                f"“{item.title}” {what} is checked automatically; it cannot be attested."
+                f"“{item.title}” {of_review} is checked automatically; it cannot be attested."
             )
-        # What was carried over may be looked at anew.
+        # An attestation that was carried over may be made again.
         done = item.state in _DONE and item.carried_from_id is None
         if review.state != ReviewState.OPEN or done:
             state = _DONE[item.state] if done else ReviewState(review.state).label.lower()
-            raise WrongState(f"“{item.title}” {what} cannot be attested: it is {state}.")
+            raise WrongState(f"“{item.title}” {of_review} cannot be attested: it is {state}.")
         item.state = ChecklistState.SATISFIED
         item.note = note
         item.digest = review.digest

@@ -1,4 +1,4 @@
-"""The reviewer's inbox: what waits for whom, and by when."""
+"""The reviewer's inbox: reviews that wait for the actor, with filters and counts."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ SOON = timedelta(days=7)
 
 
 def missing_for(specialty: str) -> Q:
-    """Reviews whose present round still lacks an approval for `specialty`.
+    """Match reviews whose present round still lacks an approval for `specialty`.
 
     Raises:
-        ValueError: there is no such specialty.
+        ValueError: the specialty does not exist.
     """
     name = Specialty(specialty).value
-    given = (
+    approvals = (
         Decision.objects.filter(
             review=OuterRef("pk"),
             verdict=Verdict.APPROVE,
@@ -59,24 +59,24 @@ def missing_for(specialty: str) -> Q:
     )
     needed = Cast(KT(f"required_approvals__{name}"), IntegerField())
     return Q(required_approvals__has_key=name) & Q(
-        GreaterThan(needed, Coalesce(Subquery(given, output_field=IntegerField()), Value(0)))
+        GreaterThan(needed, Coalesce(Subquery(approvals, output_field=IntegerField()), Value(0)))
     )
 
 
 def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
-    """Open reviews that still lack an approval which the actor may give, for a specialty of their
-    own or as the deputy of an absent reviewer; soonest due first.
+    """Return open reviews that lack an approval that the actor may give, for their own specialty or
+    as the deputy of an absent reviewer; soonest due first.
     """
     if actor.person_id is None or not actor.specialties:
         return Review.objects.none()
-    wanted = Q(pk__in=())
+    missing = Q(pk__in=())
     for specialty in sorted(actor.specialties & set(Specialty.values)):
-        wanted |= missing_for(specialty)
+        missing |= missing_for(specialty)
     for specialty in sorted(set(Specialty.values) - actor.specialties):
-        wanted |= missing_for(specialty) & Q(_stood_in_for(actor, specialty))
+        missing |= missing_for(specialty) & Q(_deputized_for(actor, specialty))
     return (
         reviews_visible_to(actor)
-        .filter(wanted, ~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
+        .filter(missing, ~Exists(_votes_of(actor.person_id)), state=ReviewState.OPEN)
         .exclude(opened_by_id=actor.person_id)
         .exclude(excluded_people__contains=[actor.person_id])
         .order_by("due_at", "pk")
@@ -84,35 +84,35 @@ def reviews_awaiting(actor: Principal) -> QuerySet[Review]:
 
 
 def reviews_assigned(actor: Principal) -> QuerySet[Review]:
-    """Open reviews that are assigned to the actor and that they have not voted on in this round;
-    soonest due first.
+    """Return open reviews that are assigned to the actor and lack their vote in this round; soonest
+    due first.
     """
     if actor.person_id is None or not actor.specialties:
         return Review.objects.none()
     return (
         reviews_visible_to(actor)
         .filter(assigned_to(actor.person_id))
-        .filter(~Exists(_spoken(actor.person_id)), state=ReviewState.OPEN)
+        .filter(~Exists(_votes_of(actor.person_id)), state=ReviewState.OPEN)
         .order_by("due_at", "pk")
     )
 
 
-def _stood_in_for(actor: Principal, specialty: str) -> Exists:
-    """Reviews in which the actor may vote as the deputy of an absent reviewer who had no part in
-    it and has not voted; `stands_in_for` checks the same for one review.
+def _deputized_for(actor: Principal, specialty: str) -> Exists:
+    """Match reviews in which the actor may vote as the deputy of an absent reviewer who had no part
+    in it and has not voted. `stands_in_for` checks the same for one review.
     """
     review, absent = OuterRef(OuterRef("pk")), OuterRef("person_id")
     part = Review.objects.filter(pk=review, excluded_people__contains=[absent])
     votes = Decision.objects.filter(review=review, round=OuterRef(OuterRef("round")))
-    spoken = votes.exclude(verdict=Verdict.COMMENT).filter(
+    voted = votes.exclude(verdict=Verdict.COMMENT).filter(
         Q(person_id=absent) | Q(in_place_of_id=absent)
     )
     away = deputyships(actor).order_by().filter(specialty=specialty)
-    return Exists(away.filter(~Exists(part), ~Exists(spoken)))
+    return Exists(away.filter(~Exists(part), ~Exists(voted)))
 
 
-def _spoken(person_id: int) -> QuerySet[Decision]:
-    """Votes of the present round that are the person's, or were given in their place."""
+def _votes_of(person_id: int) -> QuerySet[Decision]:
+    """Return the present round's votes by the person, or by a deputy in their place."""
     votes = Decision.objects.filter(review=OuterRef("pk"), round=OuterRef("round"))
     return votes.exclude(verdict=Verdict.COMMENT).filter(
         Q(person_id=person_id) | Q(in_place_of_id=person_id)
@@ -145,14 +145,14 @@ class ReviewFilter(Filter):
 
 
 def due(which: str) -> Q:
-    """By when they are to be decided: `overdue`, or within the next `week`."""
+    """Match reviews by due time: `overdue`, or due within the next `week`."""
     now = timezone.now()
     return Q(due_at__lt=now) if which == "overdue" else Q(due_at__gte=now, due_at__lt=now + SOON)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Return the number of matching reviews for each choice."""
+    """Numbers of reviews on the inbox's tabs."""
 
     mine: int
     waiting: int
@@ -161,9 +161,9 @@ class Counts:
 
 
 def inbox_counts(actor: Principal, query: ReviewFilter) -> Counts:
-    """The numbers on the tabs, in two queries."""
+    """Return the numbers on the tabs, with two queries."""
     waiting = Q(state__in=WAITING)
-    counted = (
+    totals = (
         query.applied_for(actor, reviews_visible_to(actor))
         .order_by()
         .aggregate(
@@ -173,24 +173,24 @@ def inbox_counts(actor: Principal, query: ReviewFilter) -> Counts:
         )
     )
     mine = query.applied_for(actor, reviews_awaiting(actor)).order_by().count()
-    return Counts(mine=mine, **counted)
+    return Counts(mine=mine, **totals)
 
 
 def missing_specialties(reviews: Iterable[Review]) -> dict[int, list[str]]:
-    """By review, the specialties whose approvals its present round still lacks; one query."""
-    listed = list(reviews)
-    given: Counter[tuple[int, str]] = Counter()
-    present = {review.pk: (review.round, review.digest) for review in listed}
+    """Return by review the specialties that the present round still lacks, with one query."""
+    rows = list(reviews)
+    approvals: Counter[tuple[int, str]] = Counter()
+    present = {review.pk: (review.round, review.digest) for review in rows}
     votes = Decision.objects.filter(review__in=present, verdict=Verdict.APPROVE)
     for review, name, number, digest in votes.values_list(
         "review_id", "specialty", "round", "digest"
     ):
-        given[review, name] += (number, digest) == present[review]
+        approvals[review, name] += (number, digest) == present[review]
     return {
         review.pk: [
             name
             for name, needed in sorted(review.required_approvals.items())
-            if needed > given[review.pk, name]
+            if needed > approvals[review.pk, name]
         ]
-        for review in listed
+        for review in rows
     }

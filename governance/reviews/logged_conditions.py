@@ -1,4 +1,4 @@
-"""Conditions on an approval, as the audit log keeps them."""
+"""Conditions on an approval, in the form that the audit log stores."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-# What people must keep is in people's own words, which the log holds no longer than they want.
+# Obligations are free text by people, who must be able to delete it; the log stores only hashes.
 FREE_TEXT = "obligations"
 
 
 def conditions_logged(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditions, with each free text replaced by its SHA-256."""
+    """Return the conditions with each free text replaced by its SHA-256."""
     logged = dict(conditions)
     if FREE_TEXT in logged:
         logged[FREE_TEXT] = [

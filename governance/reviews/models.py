@@ -1,4 +1,4 @@
-"""Reviews: named roles decide on one digest. Generic: the subject is a type, an id and a name."""
+"""Reviews: people decide on one digest. Generic: the subject is a type, an ID and a name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from governance.bounds import TIER_MAX
 from governance.people.proof import FRESH, METHODS
 
 NOTE_MAX = 500
-
-
 REASON_MAX = 4000
 
 
@@ -29,11 +27,11 @@ class ReviewState(models.TextChoices):
 
 
 class Review(models.Model):
-    """Collects decisions against one digest, under the policy that it was opened with.
+    """A review of one digest, under the policy in force when it was opened.
 
-    `round` counts how often the department answered; a decision belongs to one round and digest.
-    `required_approvals` maps a specialty to the number of approvals it needs.
-    `excluded_people` may comment but never decide: they made what is under review.
+    `round` increases with each answer of the department; a decision belongs to one round and
+    digest. `required_approvals` maps a specialty to the number of approvals that it needs.
+    `excluded_people` had a part in the subject: they may comment but never decide.
     """
 
     subject_type = models.CharField(max_length=40)
@@ -46,7 +44,7 @@ class Review(models.Model):
     required_approvals = models.JSONField()
     excluded_people = ArrayField(models.BigIntegerField(), default=list)
     policy_version = models.PositiveIntegerField()
-    # What it asks for; none for reviews from before review policies, or that follow none.
+    # Defines the requirements; null for a review without a review policy.
     review_policy = models.ForeignKey(
         "governance.ReviewPolicy", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
@@ -76,7 +74,7 @@ class Review(models.Model):
                 condition=Q(state__in=("open", "changes_requested")),
                 name="one_open_review_per_subject",
             ),
-            # The target of decision's composite foreign key, which carries separation of duties.
+            # Target of a composite foreign key of decisions, which enforces separation of duties.
             models.UniqueConstraint(fields=("id", "opened_by"), name="review_and_its_submitter"),
         )
 
@@ -94,12 +92,12 @@ class Verdict(models.TextChoices):
 
 
 class Decision(models.Model):
-    """One person's word on one digest.
+    """A person's comment or vote on one digest.
 
-    `submitter` repeats the review's `opened_by`; a composite foreign key (migration) keeps it true,
-    so that the check constraint below really forbids deciding on one's own request. A vote keeps
-    the fresh proof of who cast it: `proof_method` and `proved_at` (votes from before that was asked
-    for have none; rows never change, so the constraint is not applied to them).
+    `submitter` repeats the review's `opened_by`; a composite foreign key (migration) keeps the two
+    equal, so that the check constraint below forbids decisions on one's own request. A vote stores
+    the voter's fresh proof: `proof_method` and `proved_at`. Votes from before that requirement have
+    none; rows never change, so the constraint does not apply to them.
     """
 
     review = models.ForeignKey(Review, on_delete=models.PROTECT, related_name="decisions")
@@ -116,7 +114,7 @@ class Decision(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     reason = models.TextField(max_length=REASON_MAX)
-    # What an approval asks for; what may stand in it, the subject's own context knows.
+    # Conditions of an approval; the subject's own context defines their content.
     conditions = models.JSONField(default=dict, blank=True)
     digest = models.CharField(max_length=64)
     round = models.PositiveIntegerField()
@@ -174,15 +172,16 @@ class ChecklistState(models.TextChoices):
     WAIVED = "waived"
 
 
-# States that block no approval and leave nothing to waive.
+# States that do not block an approval and need no waiver.
 MET_STATES = (ChecklistState.SATISFIED, ChecklistState.NOT_APPLICABLE)
 
 
 class ChecklistItem(models.Model):
-    """One thing that must hold before approval: checked by machine, or attested by a reviewer.
+    """A requirement for approval, checked by machine or attested by a reviewer.
 
-    `digest` is what was under review when it was checked (at `checked_at`) or attested. What is
-    `waived` counts as long as its waiver does; `waivable` is whether it may be at all.
+    `digest` is the digest under review when it was checked (at `checked_at`) or attested. An item
+    in the state `waived` counts as met while its waiver is in force; `waivable` is whether it may
+    be waived at all.
     """
 
     review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="checklist")
@@ -201,7 +200,7 @@ class ChecklistItem(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     attested_at = models.DateTimeField(null=True, blank=True)
-    # The review in which it was attested, where nothing has changed since that it rests on.
+    # The earlier review from which the attestation was carried over.
     carried_from = models.ForeignKey(
         Review, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )

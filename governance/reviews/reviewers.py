@@ -24,9 +24,9 @@ from governance.reviews.absences.models import Absence
 class ReviewerCount:
     """Active reviewers of one specialty, and their deputies.
 
-    `able` had no part and may decide now. The others: `had_part` by separation of duties, `new` in
-    the waiting time of the review policy, `away` by an absence.
-    `short` is true if these approvals cannot all be given, one by each person.
+    `able` may decide now. The others may not: `had_part` for separation of duties, `new` for the
+    waiting time of the review policy, `away` for an absence.
+    `short`: there are not enough people to give these approvals, as each gives only one.
     """
 
     specialty: str
@@ -40,8 +40,7 @@ class ReviewerCount:
 
 @dataclass(slots=True)
 class _Reviewer:
-    """A reviewer with the time since which they hold each specialty; those that they stand in for
-    now are among them."""
+    """A reviewer, and since when they hold each specialty, including those as a deputy."""
 
     principal: Principal
     since: dict[str, datetime]
@@ -54,15 +53,15 @@ def reviewer_counts(
     excluded: Collection[int],
     vote_after_hours: int,
 ) -> list[ReviewerCount]:
-    """Count who could give the `required` approvals (specialty to number) on `resource`.
+    """Count the people who could give the `required` approvals (specialty to number) on `resource`.
 
-    Takes four queries, however many reviewers there are.
+    Takes four queries, whatever the number of reviewers.
     """
     policy, context = active_policy(), probing_context(Action.RELEASE_DECIDE)
     oldest = timezone.now() - timedelta(hours=vote_after_hours)
     reviewers = _reviewers()
     away = _absences(reviewers, excluded)
-    found: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in required}
+    people: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in required}
     for pk, reviewer in reviewers.items():
         decision = decide(policy, reviewer.principal, Action.RELEASE_DECIDE, resource, context)
         for specialty in reviewer.since.keys() & required.keys():
@@ -76,8 +75,8 @@ def reviewer_counts(
                 kind = "away"
             else:
                 kind = "able"
-            found[specialty][kind].add(pk)
-    short = _short(required, {name: each["able"] for name, each in found.items()})
+            people[specialty][kind].add(pk)
+    short = _short(required, {name: each["able"] for name, each in people.items()})
     return [
         ReviewerCount(
             specialty=name,
@@ -88,19 +87,19 @@ def reviewer_counts(
             away=len(each["away"]),
             short=name in short,
         )
-        for name, each in sorted(found.items())
+        for name, each in sorted(people.items())
     ]
 
 
 def _reviewers() -> dict[int, _Reviewer]:
-    """Every active reviewer, by their id."""
+    """Return the active reviewers by person ID."""
     rows = RoleAssignment.objects.filter(role=Role.REVIEWER, person__is_active=True)
     people: dict[int, Person] = {}
     since: dict[int, dict[str, datetime]] = defaultdict(dict)
     for row in rows.select_related("person"):
         person = people.setdefault(row.person_id, row.person)
-        known = max(row.created_at, person.created_at, person.empowered_at or person.created_at)
-        since[person.pk][row.specialty] = known
+        start = max(row.created_at, person.created_at, person.empowered_at or person.created_at)
+        since[person.pk][row.specialty] = start
     principals = principals_of(list(people.values()))
     return {pk: _Reviewer(each, since[pk]) for pk, each in zip(people, principals, strict=True)}
 
@@ -108,28 +107,29 @@ def _reviewers() -> dict[int, _Reviewer]:
 def _absences(
     reviewers: Mapping[int, _Reviewer], excluded: Collection[int]
 ) -> set[tuple[int, str]]:
-    """Absent reviewers by specialty; their deputies get the notice, as in `stands_in_for`."""
+    """Return absent reviewers with their specialties, and add these to their deputies' `since`, as
+    `stands_in_for` does."""
     now = timezone.now()
     rows = Absence.objects.filter(starts_at__lte=now, ends_at__gt=now, ended_at__isnull=True)
     away = set()
-    lent: list[tuple[int, str]] = []
+    deputies: list[tuple[int, str]] = []
     for person, deputy, specialty in rows.values_list("person_id", "deputy_id", "specialty"):
         if specialty in getattr(reviewers.get(person), "since", {}):
             away.add((person, specialty))
             if deputy in reviewers and person not in excluded:
-                lent.append((deputy, specialty))
-    for deputy, specialty in lent:
-        held = reviewers[deputy].since
-        held.setdefault(specialty, min(held.values()))
+                deputies.append((deputy, specialty))
+    for deputy, specialty in deputies:
+        specialties = reviewers[deputy].since
+        specialties.setdefault(specialty, min(specialties.values()))
     return away
 
 
 def _short(required: Mapping[str, int], able: Mapping[str, set[int]]) -> set[str]:
-    """Specialties that cannot be covered, as one person gives one approval (Hall's condition)."""
+    """Return specialties that cannot be covered by one approval a person (Hall's theorem)."""
     short: set[str] = set()
     for size in range(1, len(required) + 1):
         for names in combinations(sorted(required), size):
-            people: set[int] = set().union(*(able[name] for name in names))
-            if len(people) < sum(required[name] for name in names) and not short & set(names):
+            able_people: set[int] = set().union(*(able[name] for name in names))
+            if len(able_people) < sum(required[name] for name in names) and not short & set(names):
                 short |= set(names)
     return short

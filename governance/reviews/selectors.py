@@ -1,4 +1,4 @@
-"""State of a review, and the actions that people may take on it."""
+"""State of a review, and obstacles to actions on it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from governance.reviews.states import ALLOWED_TRANSITIONS, review_subject
 from governance.reviews.threads.models import ReviewThread, ThreadState
 from governance.reviews.waivers.models import Waiver, WaiverState
 
-# Actions forbidden to people who had a part in it; they may still comment.
-_ASKED = {
+# Verbs for denials to people who had a part in the subject; they may still comment.
+_VERBS = {
     Verdict.COMMENT: "",
     Verdict.REQUEST_CHANGES: "request changes to",
     Verdict.APPROVE: "approve",
@@ -55,24 +55,24 @@ _UNMET: dict[str, str] = {
 
 
 def votes_from(actor: Principal, review: Review, specialty: str = "") -> datetime | None:
-    """Return the end of the actor's waiting time in this review; None if none is left.
+    """Return the end of the actor's waiting time in this review; None if it is over.
 
-    With `specialty`, of a vote for it: a deputy, who does not hold it, votes by the reviewer role
-    that they have held longest. The wait leaves others time to notice an attacker who made a
-    reviewer or took one's account over.
+    `specialty` selects the role that the time counts from. A deputy does not hold that role, so the
+    reviewer role that they have held longest counts. The wait gives others time to notice an
+    attacker who created a reviewer or took over the account of one.
     """
     policy = review.review_policy
     hours = document_parsed(policy.text).vote_after_hours if policy is not None else 0
     if not hours or actor.person_id is None:
         return None
-    held = RoleAssignment.objects.filter(person_id=actor.person_id, role=Role.REVIEWER)
+    roles = RoleAssignment.objects.filter(person_id=actor.person_id, role=Role.REVIEWER)
     rows = list(
-        held.values_list("specialty", "created_at", "person__created_at", "person__empowered_at")
+        roles.values_list("specialty", "created_at", "person__created_at", "person__empowered_at")
     )
-    named = [row for row in rows if row[0] == specialty] or rows
-    if not named:
+    matching = [row for row in rows if row[0] == specialty] or rows
+    if not matching:
         return None
-    _, granted, created, empowered = min(named, key=lambda row: row[1])
+    _, granted, created, empowered = min(matching, key=lambda row: row[1])
     since = max(granted, created, empowered or created)
     ends = since + timedelta(hours=hours)
     return ends if ends > timezone.now() else None
@@ -80,10 +80,9 @@ def votes_from(actor: Principal, review: Review, specialty: str = "") -> datetim
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The present round's tally. Specialties map to counts; `missing` holds only what is short.
+    """The present round's approvals. Specialties map to counts; `missing` has only those above 0.
 
-    `blocking` are the checklist items that keep an approval from being given, and `unresolved` the
-    threads that do.
+    `blocking` checklist items and `unresolved` threads prevent the approval.
     """
 
     required: Mapping[str, int]
@@ -94,12 +93,12 @@ class Standing:
 
     @property
     def complete(self) -> bool:
-        """True when the quorum is reached and nothing blocks."""
+        """Return whether the quorum is reached and nothing blocks the approval."""
         return not (self.missing or self.blocking or self.unresolved)
 
 
 def review_resource(review: Review) -> Resource:
-    """A review as the policy sees it."""
+    """Return the review as a resource of the policy."""
     return Resource(
         type="review",
         id=str(review.pk),
@@ -110,13 +109,13 @@ def review_resource(review: Review) -> Resource:
 
 
 def reviews_visible_to(actor: Principal) -> QuerySet[Review]:
-    """The reviews that `actor` may see."""
+    """Return the reviews that the actor may see."""
     reviews = Review.objects.select_related("department", "opened_by", "review_policy")
     return visible_to(actor, Action.RELEASE_VIEW, reviews, resource_type="review")
 
 
 def review_standing(review: Review) -> Standing:
-    """Return the approvals that the present round has and lacks. One person counts once, for one
+    """Return the approvals that the present round has and lacks. A person counts once, for one
     specialty.
     """
     votes = review.decisions.filter(
@@ -133,17 +132,17 @@ def standing_of(
     blocking: tuple[ChecklistItem, ...],
     unresolved: tuple[ReviewThread, ...] = (),
 ) -> Standing:
-    """The tally of `votes`, each the specialty of an approval that counts in the present round."""
-    given = Counter(votes)
+    """Count `votes`, the specialties of the approvals in the present round."""
+    approvals = Counter(votes)
     required: dict[str, int] = dict(review.required_approvals)
     missing = {
-        specialty: count - given[specialty]
+        specialty: count - approvals[specialty]
         for specialty, count in required.items()
-        if count > given[specialty]
+        if count > approvals[specialty]
     }
     return Standing(
         required=required,
-        given=dict(given),
+        given=dict(approvals),
         missing=missing,
         blocking=blocking,
         unresolved=unresolved,
@@ -151,16 +150,16 @@ def standing_of(
 
 
 def blocking_items(reviews: Iterable[Review]) -> dict[int, tuple[ChecklistItem, ...]]:
-    """The checklist items that block an approval, by review, in one query."""
-    found: dict[int, tuple[ChecklistItem, ...]] = {}
+    """Return the checklist items that block an approval by review, with one query."""
+    items: dict[int, tuple[ChecklistItem, ...]] = {}
     for item in ChecklistItem.objects.filter(review__in=list(reviews)).exclude(met()):
-        found[item.review_id] = (*found.get(item.review_id, ()), item)
-    return found
+        items[item.review_id] = (*items.get(item.review_id, ()), item)
+    return items
 
 
 def met() -> Q:
-    """Checklist items that block no approval: satisfied, not applicable, or waived by a waiver that
-    is in force now.
+    """Match checklist items that do not block an approval: satisfied, not applicable, or with a
+    waiver in force now.
     """
     waivers = Waiver.objects.filter(
         item=OuterRef("pk"),
@@ -180,18 +179,18 @@ def why_not(actor: Principal, review: Review, verdict: str) -> str:
 def decision_obstacle(
     actor: Principal, review: Review, verdict: Verdict, specialty: str = ""
 ) -> DomainError | None:
-    """Return the obstacle to the verdict for `actor`: the error that `review_decide` raises.
+    """Return the error that `review_decide` raises for this verdict by `actor`; None if none.
 
     Checks permission before state: a person who may not decide is told so in any state.
     """
     action = Action.REVIEW_COMMENT if verdict is Verdict.COMMENT else Action.RELEASE_DECIDE
-    separation = separation_obstacle(actor, review, _ASKED[verdict], action)
+    separation = separation_obstacle(actor, review, _VERBS[verdict], action)
     try:
         authorize(actor=actor, action=action, resource=review_resource(review))
     except NotFound as error:
         return error
     except DomainError as error:
-        # Whose own work it is learns of the separation, which no role would lift.
+        # For their own work, name separation of duties: no role would help.
         return separation or error
     if separation is not None:
         return separation
@@ -210,7 +209,7 @@ def decision_obstacle(
 def waiting_obstacle(
     actor: Principal, review: Review, action: Action, specialty: str = ""
 ) -> NotPermitted | None:
-    """The refusal of a vote by an account that is too new for the review's policy."""
+    """Return the refusal of a vote by an account that is too new; None if it may vote."""
     ends = votes_from(actor, review, specialty)
     if ends is None:
         return None
@@ -226,7 +225,7 @@ def waiting_obstacle(
 
 
 def _unproved(actor: Principal, review: Review, verdict: Verdict) -> NotPermitted | None:
-    """Last: what more than a second factor would keep them from is said first."""
+    """Return the refusal for a missing second factor; None if there is a fresh one."""
     try:
         proof_for(actor, review, verdict)
     except NotPermitted as error:
@@ -235,7 +234,7 @@ def _unproved(actor: Principal, review: Review, verdict: Verdict) -> NotPermitte
 
 
 def proof_for(actor: Principal, review: Review, verdict: Verdict) -> Proof:
-    """The fresh proof that goes with the vote. Raises as `require_proof`."""
+    """Return the fresh proof for the vote. Raises as `require_proof`."""
     doing = f"{_DOING[verdict]} review {review.pk} of {review.subject_name}"
     return require_proof(actor, doing, attempt=_attempt(actor, review, Action.RELEASE_DECIDE))
 
@@ -256,23 +255,23 @@ def _attempt(actor: Principal, review: Review, action: Action) -> Attempt:
 
 
 def separation_obstacle(
-    actor: Principal, review: Review, asked: str, action: Action
+    actor: Principal, review: Review, verb: str, action: Action
 ) -> NotPermitted | None:
-    """The refusal for whoever submitted or made what is under review, or is no person.
+    """Return the refusal if the actor is not a person, or had a part in the subject; else None.
 
-    `asked` is what they may not do, such as "approve"; empty for what only asks for a person.
+    `verb` is the forbidden action, such as "approve"; if empty, any person may do it.
     """
     what = f"review {review.pk} of {review.subject_name}"
-    hint = "Someone who had no part in it decides; commenting is possible."
+    hint = "Someone who had no part in it must decide; you can still comment."
     if actor.kind is not PrincipalKind.PERSON or actor.person_id is None:
         why = f"{actor.name} is not a person; only people can comment or decide in {what}"
         hint = "Sign in, or use a personal access token."
-    elif not asked:
+    elif not verb:
         return None
     elif actor.person_id == review.opened_by_id:
-        why = f"{actor.name} submitted {what} and may not {asked} it"
+        why = f"{actor.name} submitted {what} and may not {verb} it"
     elif actor.person_id in review.excluded_people:
-        why = f"{actor.name} had a part in what {what} is about and may not {asked} it"
+        why = f"{actor.name} had a part in the subject of {what} and may not {verb} it"
     else:
         return None
     sentence = f"Separation of duties: {why}."
@@ -280,7 +279,7 @@ def separation_obstacle(
 
 
 def speaker_id(actor: Principal) -> int:
-    """The person who speaks in a review. Raises NotPermitted for whoever is no person."""
+    """Return the actor's person ID. Raises NotPermitted if the actor is not a person."""
     if actor.person_id is None:
         raise NotPermitted(
             f"{actor.name} is not a person; only people can comment or decide in a review.",
@@ -294,26 +293,27 @@ def _closed(review: Review, verdict: Verdict, *, commenting: bool = False) -> Wr
     state = ReviewState(review.state)
     if state is ReviewState.OPEN or (commenting and ALLOWED_TRANSITIONS[state]):
         return None
-    asked = "take a comment" if commenting else f"take the verdict “{verdict.label.lower()}”"
+    request = "take a comment" if commenting else f"take the verdict “{verdict.label.lower()}”"
     hint = "That state is final."
     if ALLOWED_TRANSITIONS[state]:
         hint = f"It is open again once department {review.department.slug} has answered."
     return WrongState(
-        f"Review {review.pk} of {review.subject_name} is {state.label.lower()}; it cannot {asked}.",
+        f"Review {review.pk} of {review.subject_name} is {state.label.lower()}; it cannot "
+        f"{request}.",
         hint=hint,
     )
 
 
 def _voted(actor: Principal, review: Review) -> WrongState | None:
     votes = review.decisions.exclude(verdict=Verdict.COMMENT).filter(round=review.round)
-    spoken = list(votes.values_list("person_id", "in_place_of_id"))
-    if actor.person_id in {absent for _, absent in spoken}:
+    voters = list(votes.values_list("person_id", "in_place_of_id"))
+    if actor.person_id in {absent for _, absent in voters}:
         return WrongState(
             f"A deputy has voted in the place of {actor.name} in round {review.round} of review "
             f"{review.pk} of {review.subject_name}; a second vote is refused.",
             hint="Each role has one vote per round. You can still comment.",
         )
-    if actor.person_id not in {person for person, _ in spoken}:
+    if actor.person_id not in {person for person, _ in voters}:
         return None
     return WrongState(
         f"{actor.name} has voted in round {review.round} of review {review.pk} of "
@@ -325,14 +325,16 @@ def _voted(actor: Principal, review: Review) -> WrongState | None:
 def _specialty_obstacle(
     actor: Principal, review: Review, verdict: Verdict, specialty: str
 ) -> DomainError | None:
-    held = actor.specialties
+    specialties = actor.specialties
     required = sorted(review.required_approvals)
-    if not held & ({specialty} if specialty else set(required)):
-        held |= stands_in_for(actor, review).keys()
-    if specialty and specialty not in held:
+    if not specialties & ({specialty} if specialty else set(required)):
+        specialties |= stands_in_for(actor, review).keys()
+    if specialty and specialty not in specialties:
         sentence = f"{actor.name} does not review for {specialty[:40]}"
-    elif verdict is Verdict.APPROVE and not held & ({specialty} if specialty else set(required)):
-        sentence = f"{actor.name} reviews for {', '.join(sorted(held))}"
+    elif verdict is Verdict.APPROVE and not specialties & (
+        {specialty} if specialty else set(required)
+    ):
+        sentence = f"{actor.name} reviews for {', '.join(sorted(specialties))}"
     elif verdict is Verdict.APPROVE and specialty and specialty not in required:
         sentence = f"An approval for {specialty} is not required"
     else:
@@ -349,17 +351,17 @@ def _specialty_obstacle(
 
 
 def specialty_for(actor: Principal, review: Review, verdict: Verdict, stated: str) -> str:
-    """The one specialty that a vote counts for: the stated one, or the only one it can be.
+    """Return the specialty that a vote counts for: the stated one, or the only possible one.
 
-    Specialties that still lack approvals come before those that do not.
+    Specialties that still lack approvals take precedence.
 
     Raises:
-        InvalidInput: it could be several, and none was stated.
+        InvalidInput: several are possible, and none was stated.
     """
     if stated:
         return stated
-    held = actor.specialties | stands_in_for(actor, review).keys()
-    fitting = held & set(review.required_approvals)
+    specialties = actor.specialties | stands_in_for(actor, review).keys()
+    fitting = specialties & set(review.required_approvals)
     if verdict is Verdict.APPROVE:
         fitting = (fitting & set(review_standing(review).missing)) or fitting
         if len(fitting) > 1:
@@ -370,16 +372,16 @@ def specialty_for(actor: Principal, review: Review, verdict: Verdict, stated: st
                 hint="One person approves once in a round, for one specialty.",
                 fields={"specialty": [f"is {choice}"]},
             )
-    return min(fitting or held)
+    return min(fitting or specialties)
 
 
 def _blocked(review: Review) -> WrongState | None:
     standing = review_standing(review)
     unmet = [f"{item.title} ({_reason(item)})" for item in standing.blocking]
-    hint = "Attest what is open; what failed needs a changed release, or a waiver." if unmet else ""
+    hint = "Attest open items; failed ones need a changed release or a waiver." if unmet else ""
     if standing.unresolved:
         unmet.append(_counted(standing.unresolved))
-        hint = hint or "Whoever began a thread resolves it, or another reviewer."
+        hint = hint or "The person who began a thread, or another reviewer, can resolve it."
     if not unmet:
         return None
     return WrongState(
@@ -390,10 +392,10 @@ def _blocked(review: Review) -> WrongState | None:
 
 
 def _reason(item: ChecklistItem) -> str:
-    """Return why an item blocks, with what a failed check found."""
+    """Return the reason that an item blocks, with the note of a failed check."""
     reason = _UNMET[item.state]
-    found = item.note.rstrip(".")[:MAX_NOTE_SHOWN]
-    return f"{reason}: {found}" if item.state == ChecklistState.FAILED and found else reason
+    note = item.note.rstrip(".")[:MAX_NOTE_SHOWN]
+    return f"{reason}: {note}" if item.state == ChecklistState.FAILED and note else reason
 
 
 def _counted(threads: tuple[ReviewThread, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Reviews: opening, deciding, answering, closing. Generic: the subject is a type, an id, a name."""
+"""Reviews: open, decide, answer, close. Generic: the subject is a type, an ID and a name."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def review_open(
     due_at: datetime,
     review_policy: ReviewPolicy | None = None,
 ) -> Review:
-    """Ask for decisions on one digest. The submitter never decides, nor does who is excluded.
+    """Open a review of one digest. The submitter and excluded people never decide.
 
     Raises:
-        InvalidInput: no quorum (there is no default), or an unknown specialty in it.
-        NotPermitted: the policy refuses, or the actor is no person.
+        InvalidInput: the quorum is missing (there is no default), or has an unknown specialty.
+        NotPermitted: the policy denies it, or the actor is not a person.
         WrongState: the subject has an open review.
     """
     _check_quorum(required_approvals)
@@ -120,8 +120,8 @@ def _check_quorum(required_approvals: dict[str, int]) -> None:
     short = [name for name, count in required_approvals.items() if count < 1]
     if not required_approvals or unknown or short:
         raise InvalidInput(
-            "A review needs at least one approval of at least one known specialty; "
-            f"it was given {required_approvals or 'none'}.",
+            "A review needs at least one approval for at least one known specialty; "
+            f"the request has {required_approvals or 'none'}.",
             fields={"required_approvals": ["names specialties with counts of 1 or more"]},
         )
 
@@ -137,24 +137,24 @@ def review_decide(
     conditions: Mapping[str, Any] | None = None,
     submit_drafts: bool = True,
 ) -> Review:
-    """Say one's word on one digest; the last approval that was missing approves the review.
+    """Record a decision on one digest; the last missing approval approves the review.
 
-    `conditions` are what an approval asks for; the caller has seen to it that it can be.
-    `submit_drafts`: say with it what the actor has drafted in the review's threads.
+    `conditions` belong to an approval; the caller has validated them. `submit_drafts`: also submit
+    the actor's drafts in the review's threads.
 
     Raises:
         InvalidInput: an unknown verdict, no reason, conditions without an approval, or an approval
-            for it is not clear which specialty.
-        NotFound, NotPermitted: the policy or separation of duties refuses, or a vote comes without
-            a fresh proof of who casts it (with the attempt).
-        WrongState: closed, another digest, voted already, too many comments, unmet checklist items,
-            or threads that block.
+            that could count for several specialties.
+        NotFound, NotPermitted: the policy or separation of duties forbids it, or a vote lacks a
+            fresh second factor; the error has the attempt.
+        WrongState: the review is closed or has another digest; the actor has voted or commented too
+            often; or checklist items or threads block an approval.
     """
     kind = _verdict(verdict)
     reason = text_checked(reason, "reason", REASON_MAX)
     if conditions and kind is not Verdict.APPROVE:
         raise InvalidInput(
-            f"The verdict “{kind.label.lower()}” takes no conditions; an approval does.",
+            f"The verdict “{kind.label.lower()}” takes no conditions; only an approval does.",
             fields={"conditions": ["belong to an approval"]},
         )
     with transaction.atomic():
@@ -232,7 +232,7 @@ def _decision_write(
 def _follow(
     actor: Principal, review: Review, verdict: Verdict, reason: str, authorization: Authorization
 ) -> Review:
-    """Move the review to where the decision leads, if anywhere."""
+    """Change the review's state as the decision requires."""
     if verdict is Verdict.REQUEST_CHANGES:
         state = ReviewState.CHANGES_REQUESTED
     elif verdict is Verdict.REJECT:
@@ -259,15 +259,15 @@ def review_answer(
     checklist: Sequence[ChecklistEntry] = (),
     excluded_people: Collection[int] = (),
 ) -> Review:
-    """The department's answer to requested changes: a new round, on `digest`.
+    """Answer requested changes for the department, which begins a new round on `digest`.
 
-    Votes of earlier rounds no longer count. A new digest also withdraws all attestations; the same
+    Votes of earlier rounds no longer count. A new digest withdraws all attestations; the same
     digest, only those by people who have had a part in it since.
-    `checklist` replaces the items of the same code; `excluded_people` come to those who were.
+    `checklist` replaces items with the same codes; `excluded_people` are added to the review's.
 
     Raises:
-        InvalidInput: no message.
-        NotFound, NotPermitted: the policy refuses.
+        InvalidInput: the message is missing.
+        NotFound, NotPermitted: the policy denies it.
         WrongState: no changes are requested.
     """
     message = text_checked(message, "message", REASON_MAX)
@@ -283,11 +283,11 @@ def review_answer(
                 f"{ReviewState(review.state).label.lower()}; there is nothing to answer.",
                 hint="An answer follows a request for changes.",
             )
-        # Who changed what is under review has had a part in it.
+        # People who changed the subject have had a part in it.
         excluded = sorted({*review.excluded_people, *with_makers({*excluded_people, answering_id})})
         attested = review.checklist.filter(automatic=False)
         if digest == review.digest:
-            # No other person has checked what they attested before.
+            # Withdraw attestations by people who are excluded now: no one else checked those items.
             attested = attested.filter(attested_by__in=excluded)
         attested.update(
             state=ChecklistState.OPEN,
@@ -316,12 +316,12 @@ def review_answer(
 def review_close(*, actor: Principal, review_id: int, state: str, reason: str) -> Review:
     """End a review without a decision: `withdrawn` by its department, or `voided`.
 
-    Voided is what happens to a review whose subject is gone; the caller has authorized that.
+    A review is voided if its subject is gone; the caller has authorized that.
 
     Raises:
         InvalidInput: another state, or no reason.
-        NotFound, NotPermitted: the policy refuses a withdrawal.
-        WrongState: it is closed.
+        NotFound, NotPermitted: the policy denies the withdrawal.
+        WrongState: the review is closed.
     """
     if state not in {ReviewState.WITHDRAWN, ReviewState.VOIDED}:
         raise InvalidInput(
@@ -360,5 +360,5 @@ def _check_digest(review: Review, digest: str) -> None:
             f"Review {review.pk} of {review.subject_name} is about {review.digest[:12]}…, "
             f"not {digest[:12]}…; the decision was not taken.",
             code="digest_mismatch",
-            hint="What is under review has changed; read it again, then decide.",
+            hint="The subject of the review has changed; read it again, then decide.",
         )

@@ -1,4 +1,4 @@
-"""Transitions of a review, and the functions that move it: one, or many at once."""
+"""Transitions of reviews, and the functions that change the state of one or many."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ review_locked = REVIEW_STATES.locked
 
 
 def review_subject(review: Review) -> Subject:
-    """The review as the audit log names it."""
+    """Return the review as an audit subject."""
     return Subject("review", str(review.pk), review.subject_name)
 
 
@@ -55,11 +55,11 @@ def review_set_state(
     reason: str,
     decision: Authorization | None = None,
 ) -> Review:
-    """Lock, re-check, move and audit.
+    """Lock a review, check and change its state, and record the event.
 
     Raises:
-        NotFound: there is no such review.
-        WrongState: the table allows no such move.
+        NotFound: the review does not exist.
+        WrongState: the transition is not allowed.
     """
     with transaction.atomic():
         review = review_locked(review_id)
@@ -88,10 +88,10 @@ def reviews_void(
     reason: str,
     decision: Authorization | None = None,
 ) -> int:
-    """Void every open review of these subjects, with an event each; returns how many there were.
+    """Void every open review of these subjects, with an event each; returns their number.
 
-    For the subject's own context, which has authorized what made them pointless, in its
-    transaction.
+    The subject's own context calls this in its transaction. It has authorized the change that makes
+    the reviews pointless.
     """
     open_states = [s for s, to in ALLOWED_TRANSITIONS.items() if ReviewState.VOIDED in to]
     reviews = list(

@@ -1,4 +1,4 @@
-"""Bounds on what people write in reviews."""
+"""Bounds on texts in reviews."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def text_checked(text: str, field: str, limit: int) -> str:
     """Return the text without surrounding space and NUL.
 
     Raises:
-        InvalidInput: nothing, or more than `limit` characters.
+        InvalidInput: the text is empty, or longer than `limit` characters.
     """
     text = text.replace("\x00", "").strip()
     if not text or len(text) > limit:

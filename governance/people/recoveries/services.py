@@ -103,7 +103,7 @@ def recovery_reject(*, actor: Principal, recovery_id: int, reason: str) -> Accou
 
     Raises:
         InvalidInput: no reason.
-        NotFound, NotPermitted: the actor may not see it, or the policy refuses.
+        NotFound, NotPermitted: the actor may not see it, or the policy denies it.
         WrongState: its link was opened, or it has ended.
     """
     reason = checked_reason(reason)

@@ -10,9 +10,9 @@ from governance.people.models import Specialty
 
 
 class Absence(models.Model):
-    """From when to when `deputy` may review for `specialty` in the place of `person`.
+    """A period in which `deputy` may review for `specialty` in the place of `person`.
 
-    Never changed but by `ended_at`, which ends it early: a decision made by a deputy refers to it.
+    Only `ended_at` ever changes, which ends it early: decisions by the deputy depend on the rest.
     """
 
     person = models.ForeignKey(

@@ -16,7 +16,7 @@ from governance.reviews.models import Review, Verdict
 
 
 def absences_visible_to(actor: Principal) -> QuerySet[Absence]:
-    """Those of the actor and those they are the deputy of; all, for who sees everyone."""
+    """Return absences of the actor, or with them as deputy; all, if the actor sees everyone."""
     absences = Absence.objects.select_related("person", "deputy", "set_by")
     if sees_everyone(actor):
         return absences
@@ -27,8 +27,8 @@ def absences_visible_to(actor: Principal) -> QuerySet[Absence]:
 def deputyships(actor: Principal) -> QuerySet[Absence]:
     """Return the absences for which `actor` is the deputy now, the oldest first.
 
-    Only a reviewer is a deputy, and only for a specialty that the absent person still holds: a
-    deputy casts that person's vote and gains no role of their own.
+    The actor must be a reviewer, and the absent person must still hold the specialty: a deputy
+    casts that person's vote and gains no role.
     """
     if actor.person_id is None or not actor.specialties:
         return Absence.objects.none()
@@ -49,12 +49,11 @@ def deputyships(actor: Principal) -> QuerySet[Absence]:
 
 
 def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
-    """Specialties beyond the actor's own that they may vote for in this round, each with the
-    person in whose place.
+    """Return other specialties that the actor may vote for as a deputy in this round, each with the
+    absent person's ID.
 
-    A person who had a part in what is under review has no deputy, because an author would then
-    choose who decides. Neither has a person who voted in this round, or whose deputy did: one role,
-    one vote.
+    A person who had a part in the subject has no deputy: an author would choose who decides. Nor
+    has a person who voted in this round, or whose deputy did: a role has one vote.
     """
     absences = [
         each
@@ -63,32 +62,32 @@ def stands_in_for(actor: Principal, review: Review) -> dict[str, int]:
     ]
     if not absences:
         return {}
-    spoken = _spoken_for(review, [each.person_id for each in absences])
-    found: dict[str, int] = {}
+    voted = _voters(review, [each.person_id for each in absences])
+    absent_people: dict[str, int] = {}
     for each in absences:
-        if each.person_id not in spoken:
-            found.setdefault(each.specialty, each.person_id)
-    return found
+        if each.person_id not in voted:
+            absent_people.setdefault(each.specialty, each.person_id)
+    return absent_people
 
 
-def _spoken_for(review: Review, people: Iterable[int]) -> set[int]:
+def _voters(review: Review, people: Iterable[int]) -> set[int]:
     votes = review.decisions.exclude(verdict=Verdict.COMMENT).filter(round=review.round)
-    wanted = set(people)
-    rows = votes.filter(Q(person_id__in=wanted) | Q(in_place_of_id__in=wanted))
+    ids = set(people)
+    rows = votes.filter(Q(person_id__in=ids) | Q(in_place_of_id__in=ids))
     return {each for row in rows.values_list("person_id", "in_place_of_id") for each in row if each}
 
 
 def reviewers_known_to(actor: Principal) -> QuerySet[Person]:
-    """Every active reviewer, for who is one or sees everyone: whom they may name as a deputy."""
+    """Return the active reviewers, possible deputies, if the actor is one or sees everyone."""
     if not actor.specialties and not sees_everyone(actor):
         return Person.objects.none()
-    held = RoleAssignment.objects.filter(person=OuterRef("pk"), role=Role.REVIEWER)
-    return Person.objects.filter(Exists(held), is_active=True)
+    roles = RoleAssignment.objects.filter(person=OuterRef("pk"), role=Role.REVIEWER)
+    return Person.objects.filter(Exists(roles), is_active=True)
 
 
 def reviewer_get(*, actor: Principal, person_id: int) -> Person:
-    """Raises NotFound when there is no such reviewer, or the actor may not know of any."""
-    found = reviewers_known_to(actor).filter(pk=person_id).first()
-    if found is None:
+    """Return the reviewer. Raises NotFound if they do not exist, or the actor may not see them."""
+    reviewer = reviewers_known_to(actor).filter(pk=person_id).first()
+    if reviewer is None:
         raise NotFound(f"Reviewer {person_id} does not exist, or you may not see it.")
-    return found
+    return reviewer

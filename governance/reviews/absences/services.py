@@ -1,4 +1,4 @@
-"""Setting an absence, and ending one early."""
+"""Absences: set one, or end one early."""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ def absence_set(
     ends_at: datetime,
     person: Person | None = None,
 ) -> Absence:
-    """From `starts_at` to `ends_at`, `deputy` may review for `specialty` in the person's place.
+    """Let `deputy` review for `specialty` in a person's place from `starts_at` to `ends_at`.
 
-    Reviewers set their own; who may change a person's account, that of `person`.
+    Reviewers set their own absences; actors who may change a person's account, those of `person`.
 
     Raises:
-        InvalidInput: an unknown specialty, or times in the wrong order, over, or too far away.
-        NotFound, NotPermitted: it is of a person whose account the actor may not change; or
-            the actor is not a person, has no fresh second factor, or would name themselves the
-            deputy of another person.
-        WrongState: the person does not review for it, the deputy is no reviewer, or it overlaps
-            another absence.
+        InvalidInput: an unknown specialty, or times in the wrong order, past, or too far away.
+        NotFound, NotPermitted: the actor may not change the person's account, is not a person, has
+            no fresh second factor, or would become another person's deputy by their own act.
+        WrongState: the person does not review for the specialty, the deputy is not a reviewer, or
+            it overlaps another absence.
     """
     _check_times(starts_at, ends_at)
     if specialty not in Specialty.values:
@@ -55,7 +54,7 @@ def absence_set(
             fields={"specialty": [f"is one of {', '.join(Specialty.values)}"]},
         )
     with transaction.atomic():
-        absent, set_by_id, decision = _whose(actor, person)
+        absent, set_by_id, decision = _absent_locked(actor, person)
         attempt = _attempt(actor, absent, decision)
         proof = require_proof(actor, "naming a deputy", attempt=attempt)
         if absent.pk != set_by_id and deputy.pk in with_makers({set_by_id}):
@@ -97,7 +96,7 @@ def _check_times(starts_at: datetime, ends_at: datetime) -> None:
     if ends_at <= starts_at:
         fields["ends_at"] = ["is not after the beginning"]
     elif ends_at <= now:
-        fields["ends_at"] = ["is over"]
+        fields["ends_at"] = ["is in the past"]
     elif ends_at - starts_at > LONGEST:
         fields["ends_at"] = [f"is more than {LONGEST.days} days after the beginning"]
     if starts_at > now + AHEAD:
@@ -108,8 +107,10 @@ def _check_times(starts_at: datetime, ends_at: datetime) -> None:
         )
 
 
-def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, Authorization | None]:
-    """The absent person, locked; the acting person's ID; and the decision, if it is another's."""
+def _absent_locked(
+    actor: Principal, person: Person | None
+) -> tuple[Person, int, Authorization | None]:
+    """Return the absent person, locked; the actor's person ID; the decision, if they differ."""
     if actor.person_id is None:
         raise NotPermitted(
             f"{actor.name} is not a person; only people can have an absence.",
@@ -121,8 +122,8 @@ def _whose(actor: Principal, person: Person | None) -> tuple[Person, int, Author
         decision = authorize(
             actor=actor, action=Action.PERSON_UPDATE, resource=person_resource(person)
         )
-    wanted = actor.person_id if person is None else person.pk
-    absent = Person.objects.select_for_update(no_key=True).get(pk=wanted)
+    absent_id = actor.person_id if person is None else person.pk
+    absent = Person.objects.select_for_update(no_key=True).get(pk=absent_id)
     return absent, actor.person_id, decision
 
 
@@ -142,9 +143,7 @@ def _check_people(absent: Person, deputy: Person, specialty: str) -> None:
         )
     reviewing = RoleAssignment.objects.filter(role=Role.REVIEWER)
     if not reviewing.filter(person=absent, specialty=specialty).exists():
-        raise WrongState(
-            f"{absent.name} does not review for {specialty}; there is nothing to deputize for."
-        )
+        raise WrongState(f"{absent.name} does not review for {specialty}; a deputy is not needed.")
     if not deputy.is_active or not reviewing.filter(person=deputy).exists():
         raise WrongState(
             f"{deputy.name} is not a reviewer and cannot be a deputy.",
@@ -153,16 +152,16 @@ def _check_people(absent: Person, deputy: Person, specialty: str) -> None:
 
 
 def absence_end(*, actor: Principal, absence_id: int) -> Absence:
-    """End it now: who is away is back, or the deputy declines. What was decided stands.
+    """End an absence now: the person is back, or the deputy declines. Past votes stay valid.
 
     Raises:
-        NotFound: there is none, or it is not the actor's to see.
-        NotPermitted: it is neither theirs nor of a person whose account they may change.
-        WrongState: it is over.
+        NotFound: it does not exist, or the actor may not see it.
+        NotPermitted: the actor is neither person nor deputy, and may not change the account.
+        WrongState: it has ended.
     """
     with transaction.atomic():
-        found = absences_visible_to(actor).filter(pk=absence_id)
-        absence = found.select_for_update(of=("self",)).first()
+        rows = absences_visible_to(actor).filter(pk=absence_id)
+        absence = rows.select_for_update(of=("self",)).first()
         if absence is None:
             raise NotFound("There is no such absence.")
         decision = None

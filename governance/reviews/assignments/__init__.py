@@ -1,1 +1,1 @@
-"""Assignments: people who look after a review. They change nothing of who may decide."""
+"""Assignments: people who look after a review. They do not change who may decide."""

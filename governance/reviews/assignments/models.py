@@ -7,9 +7,9 @@ from django.db import models
 
 
 class ReviewAssignment(models.Model):
-    """One person to whom one review is assigned; the row goes when they are unassigned.
+    """A review's assignment to one person; unassigning deletes the row.
 
-    It counts only while they could still decide: see `assignments_in_force`.
+    It counts only while the person could still decide: see `assignments_in_force`.
     """
 
     review = models.ForeignKey(

@@ -21,12 +21,12 @@ from governance.reviews.assignments.models import ReviewAssignment
 from governance.reviews.models import Review
 from governance.reviews.selectors import review_resource
 
-# More reviewers than a list that one chooses from can hold.
+# Most people in a list to choose from.
 CANDIDATES_MAX = 200
 
 
 def assignments_in_force() -> QuerySet[ReviewAssignment]:
-    """Assignments of active reviewers who have had no part in what is under review since."""
+    """Return assignments of active reviewers who have had no part in the subject since."""
     part = Review.objects.filter(
         pk=OuterRef("review"), excluded_people__contains=[OuterRef("person_id")]
     )
@@ -35,35 +35,35 @@ def assignments_in_force() -> QuerySet[ReviewAssignment]:
 
 
 def assigned_to(person_id: int) -> Exists:
-    """The condition on reviews that they are assigned to that person."""
+    """Match reviews that are assigned to this person."""
     return Exists(assignments_in_force().filter(review=OuterRef("pk"), person_id=person_id))
 
 
 def assignees_by_review(reviews: Iterable[Review]) -> Mapping[int, list[Person]]:
-    """The people to whom each review is assigned, in one query."""
-    found: dict[int, list[Person]] = defaultdict(list)
+    """Return each review's assignees, with one query."""
+    assignees: dict[int, list[Person]] = defaultdict(list)
     rows = assignments_in_force().filter(review__in=[review.pk for review in reviews])
     for row in rows.select_related("person"):
-        found[row.review_id].append(row.person)
-    return found
+        assignees[row.review_id].append(row.person)
+    return assignees
 
 
 def assignable_people(actor: Principal, review: Review) -> list[Person]:
-    """People to whom `actor` may assign the review, by name: they could decide on it, and `actor`
-    may see them or reads their name in the review anyway.
+    """Return the people to whom `actor` may assign the review, by name: they could decide on it,
+    and `actor` may see them or their name in the review.
     """
-    found = people_known(actor, review).filter(_reviewer(), is_active=True)
-    people = list(found.order_by("name", "pk")[:CANDIDATES_MAX])
-    refused = _refusals(people, review)
-    return [person for person in people if not refused[person.pk]]
+    rows = people_known(actor, review).filter(_reviewer(), is_active=True)
+    people = list(rows.order_by("name", "pk")[:CANDIDATES_MAX])
+    refusals = _refusals(people, review)
+    return [person for person in people if not refusals[person.pk]]
 
 
 def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
-    """The person, if the review may be assigned to them.
+    """Return the person, if the review may be assigned to them.
 
     Raises:
-        NotFound: `actor` knows of no such person.
-        InvalidInput: they could not decide on the review; the sentence says why.
+        NotFound: the person does not exist, or `actor` may not know of them.
+        InvalidInput: the person could not decide on the review, with the reason.
     """
     person = people_known(actor, review).filter(pk=person_id).first()
     if person is None:
@@ -79,12 +79,12 @@ def assignee_get(actor: Principal, review: Review, person_id: int) -> Person:
 
 
 def people_known(actor: Principal, review: Review) -> QuerySet[Person]:
-    """People whom `actor` may see, and whose names stand in the review."""
-    spoken = Q(pk=review.opened_by_id) | Q(pk__in=review.decisions.order_by().values("person"))
-    spoken |= Q(pk__in=review.threads.order_by().values("comments__person"))
-    spoken |= Q(pk__in=review.assignments.order_by().values("person"))
+    """Return people whom `actor` may see, and people whose names appear in the review."""
+    named = Q(pk=review.opened_by_id) | Q(pk__in=review.decisions.order_by().values("person"))
+    named |= Q(pk__in=review.threads.order_by().values("comments__person"))
+    named |= Q(pk__in=review.assignments.order_by().values("person"))
     visible = Q(pk__in=people_visible_to(actor).order_by().values("pk"))
-    return Person.objects.filter(visible | spoken | Q(pk=actor.person_id))
+    return Person.objects.filter(visible | named | Q(pk=actor.person_id))
 
 
 def _reviewer() -> Exists:
@@ -94,43 +94,43 @@ def _reviewer() -> Exists:
 def _refusals(people: list[Person], review: Review) -> dict[int, str]:
     """Return the reason that each person cannot decide on the review; empty if they can."""
     required = set(review.required_approvals)
-    lent = _lent(review, required)
+    deputy_specialties = _deputy_specialties(review, required)
     policy, resource, context = active_policy(), review_resource(review), probing_context()
-    refused = {}
+    reasons = {}
     for person, principal in zip(people, principals_of(people), strict=True):
-        held = principal.specialties | lent[person.pk]
+        specialties = principal.specialties | deputy_specialties[person.pk]
         actions = (Action.RELEASE_VIEW, Action.RELEASE_DECIDE)
         if person.pk == review.opened_by_id:
-            why = f"{person.name} submitted what is under review"
+            why = f"{person.name} submitted the subject of the review"
         elif person.pk in review.excluded_people:
-            why = f"{person.name} had a part in what is under review"
+            why = f"{person.name} had a part in the subject of the review"
         elif not person.is_active:
             why = f"The account of {person.name} is not active"
-        elif not held & required:
+        elif not specialties & required:
             why = f"{person.name} does not review for {' or '.join(sorted(required))}"
         elif not all(decide(policy, principal, a, resource, context).allowed for a in actions):
             why = f"The policy does not let {person.name} decide on it"
         else:
             why = ""
-        refused[person.pk] = why
-    return refused
+        reasons[person.pk] = why
+    return reasons
 
 
-def _lent(review: Review, required: set[str]) -> dict[int, set[str]]:
-    """By deputy, the specialties that they stand in for now, as `stands_in_for` has it."""
+def _deputy_specialties(review: Review, required: set[str]) -> dict[int, set[str]]:
+    """Return by deputy the specialties that they stand in for now, as in `stands_in_for`."""
     now = timezone.now()
-    held = RoleAssignment.objects.filter(
+    roles = RoleAssignment.objects.filter(
         person=OuterRef("person"), role=Role.REVIEWER, specialty=OuterRef("specialty")
     )
     away = Absence.objects.filter(
-        Exists(held),
+        Exists(roles),
         specialty__in=required,
         person__is_active=True,
         starts_at__lte=now,
         ends_at__gt=now,
         ended_at__isnull=True,
     ).exclude(person__in=review.excluded_people)
-    lent: dict[int, set[str]] = defaultdict(set)
+    specialties: dict[int, set[str]] = defaultdict(set)
     for deputy, specialty in away.order_by().values_list("deputy_id", "specialty"):
-        lent[deputy].add(specialty)
-    return lent
+        specialties[deputy].add(specialty)
+    return specialties

@@ -1,4 +1,4 @@
-"""Assign a review to someone who could decide on it, and unassign them."""
+"""Assign a review to a person who could decide on it, and unassign them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ASSIGNEES_MAX = 10
 
 
 def review_assign(*, actor: Principal, review_id: int, person_id: int) -> ReviewAssignment:
-    """Assign the review to a person who could decide on it, and tell them, once.
+    """Assign the review to a person who could decide on it, and notify them, once a review.
 
     Raises:
         InvalidInput: the person could not decide on it.
-        NotFound, NotPermitted: the policy refuses, or the actor knows of no such person.
-        WrongState: the review is closed, assigned to them already, or has enough assignees.
+        NotFound, NotPermitted: the policy denies it, or the actor may not know of the person.
+        WrongState: the review is closed, already assigned to them, or has too many assignees.
     """
     with transaction.atomic():
         review, decision = _allowed(actor, review_id)
@@ -57,24 +57,24 @@ def review_assign(*, actor: Principal, review_id: int, person_id: int) -> Review
             review=review, person=person, assigned_by_id=assigning_id
         )
         channels = []
-        told = review.reminders.filter(kind=ReminderKind.ASSIGNED, people__contains=[person.pk])
-        if person.pk != assigning_id and not told.exists():
+        notices = review.reminders.filter(kind=ReminderKind.ASSIGNED, people__contains=[person.pk])
+        if person.pk != assigning_id and not notices.exists():
             channels = people_tell(review=review, kind=ReminderKind.ASSIGNED, people=[person])
         _record(actor, "review:assign", review, decision, person=person.pk, channels=channels)
     return assignment
 
 
 def review_unassign(*, actor: Principal, review_id: int, person_id: int) -> None:
-    """Take the assignment back, of whomever it is.
+    """Remove an assignment, whoever made it.
 
     Raises:
-        NotFound, NotPermitted: the policy refuses, or the review is not assigned to that person.
+        NotFound, NotPermitted: the policy denies it, or the review is not assigned to the person.
     """
     with transaction.atomic():
         review, decision = _allowed(actor, review_id)
         speaker_id(actor)
-        gone, _ = ReviewAssignment.objects.filter(review=review, person_id=person_id).delete()
-        if not gone:
+        deleted, _ = ReviewAssignment.objects.filter(review=review, person_id=person_id).delete()
+        if not deleted:
             raise NotFound(f"Review {review.pk} is not assigned to person {person_id}.")
         _record(actor, "review:unassign", review, decision, person=person_id)
 

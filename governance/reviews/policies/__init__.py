@@ -1,1 +1,1 @@
-"""Review policies: what a review asks for, as versioned data that a second person puts in force."""
+"""Review policies: requirements of reviews, as versioned data that a second person approves."""

@@ -1,7 +1,6 @@
-"""Content of a review policy: when it applies, who approves, for how long, and which checks must
-pass.
+"""Content of a review policy: its conditions, required approvals, validity and checks.
 
-Strict and bounded; a fault names its line. Knows no Django.
+The schema is strict and bounded; a fault names its line. Imports no Django.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ FAULTS_MAX = 50
 YEARS_MAX = 3 * 366
 
 
-def _shown(text: str) -> str:
+def _visible(text: str) -> str:
     if hides(text):
-        raise ValueError("holds a character that does not show, such as a line break")
+        raise ValueError("contains a character that does not show, such as a line break")
     if text != text.strip() or not text:
         raise ValueError("is empty, or begins or ends with a blank")
     return text
@@ -38,12 +37,12 @@ def _shown(text: str) -> str:
 
 def _specialty(text: str) -> str:
     if text not in SPECIALTIES:
-        raise ValueError(f"is no specialty; there are {', '.join(sorted(SPECIALTIES))}")
+        raise ValueError(f"is not a specialty; they are {', '.join(sorted(SPECIALTIES))}")
     return text
 
 
-Title = Annotated[str, Field(max_length=120), AfterValidator(_shown)]
-Why = Annotated[str, Field(max_length=500), AfterValidator(_shown)]
+Title = Annotated[str, Field(max_length=120), AfterValidator(_visible)]
+Why = Annotated[str, Field(max_length=500), AfterValidator(_visible)]
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=60)]
 Days = Annotated[int, Field(ge=0, le=YEARS_MAX)]
 References = Annotated[list[str], Field(max_length=20)]
@@ -54,25 +53,25 @@ class _Strict(BaseModel):
 
 
 class Condition(_Strict):
-    """Holds when the answer to a question is one of those named."""
+    """A condition that holds if the answer to a question is one of those named."""
 
     answer: Annotated[str, Field(max_length=60)]
     among: Annotated[list[Answer], Field(alias="is", min_length=1, max_length=30)]
 
     def holds(self, answers: Mapping[str, Any]) -> bool:
-        """True when these answers meet it; a missing answer does not."""
-        given = answers.get(self.answer)
-        return any(type(given) is type(each) and given == each for each in self.among)
+        """Return whether these answers meet the condition; a missing answer does not."""
+        value = answers.get(self.answer)
+        return any(type(value) is type(each) and value == each for each in self.among)
 
 
 class Application(Condition):
-    """A condition under which the policy applies, with the words that say so."""
+    """A condition under which the policy applies, with the reason in words."""
 
     because: Why
 
 
 class Approval(_Strict):
-    """So many approvals of a specialty; with `when`, only if one of those conditions holds."""
+    """Required approvals of a specialty; with `when`, only if one of those conditions holds."""
 
     specialty: Annotated[str, AfterValidator(_specialty)]
     count: Annotated[int, Field(ge=1, le=5)] = 1
@@ -80,14 +79,14 @@ class Approval(_Strict):
 
 
 class Gates(_Strict):
-    """Required measurements. `at_least`: the number of thresholds that must be set before."""
+    """Required measurements. `at_least`: number of gates that must be set beforehand."""
 
     held_out: bool
     at_least: Annotated[int, Field(ge=0, le=20)] = 0
 
 
 class Maps(_Strict):
-    """Which demands of the frameworks an item serves."""
+    """Requirements of the frameworks that an item addresses."""
 
     eu_ai_act: Annotated[list[Annotated[str, AfterValidator(frameworks.eu_ai_act)]], Field()] = []
     iso_42001: Annotated[list[Annotated[str, AfterValidator(frameworks.iso_42001)]], Field()] = []
@@ -97,21 +96,21 @@ class Maps(_Strict):
     ] = []
 
     @model_validator(mode="after")
-    def _says_something(self) -> Maps:
+    def _has_references(self) -> Maps:
         every = [*self.eu_ai_act, *self.iso_42001, *self.nist_ai_rmf, *self.nist_ai_600_1]
         if not every or len(every) > 40:
-            raise ValueError("names between 1 and 40 demands of these frameworks")
+            raise ValueError("must name 1 to 40 requirements of these frameworks")
         return self
 
 
 class Item(_Strict):
-    """One thing that must hold: `automatic` by a machine's `check`, `attested` by a reviewer.
+    """A requirement: `automatic` by a machine's `check`, or `attested` by a reviewer.
 
-    With `when`, only if one of those conditions holds. `waivable`: a second person may let it go.
+    With `when`, only if one of those conditions holds. `waivable`: a second person may waive it.
     """
 
     code: Slug
-    title: Annotated[str, Field(max_length=200), AfterValidator(_shown)]
+    title: Annotated[str, Field(max_length=200), AfterValidator(_visible)]
     why: Why
     kind: Literal["automatic", "attested"]
     check: Annotated[str, Field(max_length=60)] | None = None
@@ -120,22 +119,24 @@ class Item(_Strict):
     maps: Maps
 
     @model_validator(mode="after")
-    def _checked_by_one(self) -> Item:
+    def _has_one_checker(self) -> Item:
         if (self.kind == "automatic") != (self.check is not None):
-            raise ValueError("an automatic item names its check, and an attested one has none")
+            raise ValueError(
+                "an automatic item must name its check; an attested one must not have one"
+            )
         return self
 
 
 class ReviewPolicyDocument(_Strict):
-    """One policy. Of those that apply, the one with the highest `rank` is the least that is due.
+    """One review policy. Of those that apply, the one with the highest `rank` is the minimum tier.
 
-    Days: an approval is good for `valid_days`, serves `grace_days` longer, and its end is told
-    `warn_days` before. A review is due `due_days` after it opens; its reviewers are
-    reminded `escalate_days` before that, and administrators told when it is overdue. Whoever is
-    new, or newly empowered, votes after `vote_after_hours`.
+    An approval is valid for `valid_days` and serves for `grace_days` more; warnings come
+    `warn_days` before its end. A review is due `due_days` after it opens; its reviewers are
+    reminded `escalate_days` before that, and administrators when it is overdue. New and newly
+    empowered reviewers can vote after `vote_after_hours`.
 
-    `after_upgrade`: where a worker's software gives other answers than those that were measured, or
-    that cannot be compared, a release is suspended there, or an alarm is raised.
+    `after_upgrade`: if the answers of a worker's software differ from the measured ones, or cannot
+    be compared, a release is suspended there, or an alarm is raised.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$", max_length=TIER_MAX)]
@@ -155,22 +156,22 @@ class ReviewPolicyDocument(_Strict):
     items: Annotated[list[Item], Field(min_length=1, max_length=ITEMS_MAX)]
 
     @model_validator(mode="after")
-    def _agrees(self) -> ReviewPolicyDocument:
+    def _is_consistent(self) -> ReviewPolicyDocument:
         codes = [item.code for item in self.items]
         if twice := sorted({code for code in codes if codes.count(code) > 1}):
             raise ValueError(f"two items have the code {twice[0]}")
         if not any(not approval.when for approval in self.approvals):
             raise ValueError("at least one approval is needed whatever the answers")
         if sorted(set(self.warn_days), reverse=True) != self.warn_days:
-            raise ValueError("warn_days fall, and none stands twice")
+            raise ValueError("warn_days must decrease, without duplicates")
         if any(days >= self.valid_days for days in self.warn_days):
-            raise ValueError("warn_days are fewer than valid_days")
+            raise ValueError("warn_days must be fewer than valid_days")
         if self.escalate_days >= self.due_days:
-            raise ValueError("escalate_days are fewer than due_days")
+            raise ValueError("escalate_days must be fewer than due_days")
         return self
 
     def reason(self, answers: Mapping[str, Any]) -> str:
-        """Return the reason that the rule applies to these answers; empty if it does not."""
+        """Return the reason that the policy applies to these answers; empty if it does not."""
         reasons = [each.because for each in self.applies_when if each.holds(answers)]
         return "; ".join(dict.fromkeys(reasons))
 
@@ -183,7 +184,7 @@ class ReviewPolicyDocument(_Strict):
         return needed
 
     def items_for(self, answers: Mapping[str, Any]) -> list[Item]:
-        """The items that these answers ask for, in the policy's order."""
+        """Return the items that these answers require, in the policy's order."""
         return [item for item in self.items if _applies(item.when, answers)]
 
 
@@ -192,23 +193,23 @@ def _applies(conditions: list[Condition], answers: Mapping[str, Any]) -> bool:
 
 
 def text_digest(text: str) -> str:
-    """SHA-256, hexadecimal, of the text as it stands."""
+    """Return the SHA-256 of the unchanged text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)
 def document_parsed(text: str) -> ReviewPolicyDocument:
-    """Parse a text that was checked when it was written, whatever the present rules are."""
+    """Parse a stored text. It was checked when it was written, perhaps under other rules."""
     return ReviewPolicyDocument.model_validate(yaml.load(text, Loader=Reader))  # noqa: S506
 
 
 def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
-    """The policy that `text`, YAML, says.
+    """Parse and check a policy in YAML.
 
     Raises:
-        InvalidInput: it is no policy, or asks what `vocabulary` does not know; `fields` maps
-            `line 7` (or `yaml`) to what is wrong there.
-        TooLarge: more than 64 KiB.
+        InvalidInput: it is not a policy, or has terms that `vocabulary` lacks; `fields` maps
+            `line 7` (or `yaml`) to the faults there.
+        TooLarge: it has more than 64 KiB, or too many lines.
     """
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise TooLarge(f"The review policy has more than {MAX_BYTES // 1024} KiB.")
@@ -221,14 +222,14 @@ def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = yaml_problem(error)
         line, column, rest = problem.partition(": ") if problem.startswith("line ") else ("",) * 3
-        where = line.partition(",")[0] if column else "yaml"
+        place = line.partition(",")[0] if column else "yaml"
         raise InvalidInput(
-            f"This is no review policy in YAML: {problem}.", fields={where: [rest or problem]}
+            f"This is not a review policy in YAML: {problem}.", fields={place: [rest or problem]}
         ) from error
     if not isinstance(data, dict):
         raise InvalidInput(
             "A review policy in YAML is a mapping with a name, a title, approvals and items.",
-            fields={"line 1": ["is no mapping"]},
+            fields={"line 1": ["is not a mapping"]},
         )
     faults: list[tuple[tuple[Any, ...], str]] = []
     try:
@@ -240,7 +241,7 @@ def document_read(text: str, vocabulary: Vocabulary) -> ReviewPolicyDocument:
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
     if faults:
-        raise _refused(faults, node)
+        raise _invalid(faults, node)
     return document
 
 
@@ -260,31 +261,31 @@ def _unknown(
     for path, each in conditions:
         answers = vocabulary.questions.get(each.answer)
         if answers is None:
-            known = ", ".join(sorted(vocabulary.questions))
-            faults.append(((*path, "answer"), f"is no question; there are {known}"))
+            terms = ", ".join(sorted(vocabulary.questions))
+            faults.append(((*path, "answer"), f"is not a question; they are {terms}"))
             continue
-        # True equals 1 in Python, and no answer is a number.
+        # `in` is safe although True equals 1 in Python: answers are never numbers.
         if any(value not in answers for value in each.among):
-            known = ", ".join(str(value).lower() for value in answers)
-            faults.append(((*path, "is"), f"names an answer that there is not; there are {known}"))
+            terms = ", ".join(str(value).lower() for value in answers)
+            faults.append(((*path, "is"), f"names an unknown answer; they are {terms}"))
     for at, item in enumerate(document.items):
         if item.check is not None and item.check not in vocabulary.checks:
-            known = ", ".join(sorted(vocabulary.checks))
-            faults.append((("items", at, "check"), f"is no check; there are {known}"))
+            terms = ", ".join(sorted(vocabulary.checks))
+            faults.append((("items", at, "check"), f"is not a check; they are {terms}"))
     return faults
 
 
-def _refused(faults: list[tuple[tuple[Any, ...], str]], node: Any) -> InvalidInput:
+def _invalid(faults: list[tuple[tuple[Any, ...], str]], node: Any) -> InvalidInput:
     fields: dict[str, list[str]] = {}
     for path, why in faults[:FAULTS_MAX]:
-        named = ".".join(str(part)[:60] for part in path)
+        member = ".".join(str(part)[:60] for part in path)
         fields.setdefault(f"line {_line(node, path)}", []).append(
-            f"{named}: {why}" if named else why
+            f"{member}: {why}" if member else why
         )
     first = next(iter(fields))
     more = f" ({len(faults)} faults)" if len(faults) > 1 else ""
     return InvalidInput(
-        f"This is no valid review policy: {first}: {fields[first][0]}{more}.", fields=fields
+        f"The review policy is not valid: {first}: {fields[first][0]}{more}.", fields=fields
     )
 
 
@@ -294,9 +295,9 @@ def _line(node: Any, path: tuple[Any, ...]) -> int:
     for part in path:
         inner = None
         if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == part]
-            if found:
-                line, inner = int(found[0][0].start_mark.line) + 1, found[0][1]
+            matches = [(key, value) for key, value in node.value if key.value == part]
+            if matches:
+                line, inner = int(matches[0][0].start_mark.line) + 1, matches[0][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             inner = node.value[part]
             line = int(inner.start_mark.line) + 1

@@ -1,7 +1,7 @@
-"""Frameworks that an item of a review policy may refer to, so that no policy names unknown ones.
+"""References to frameworks in items of review policies, and their validation.
 
 Regulation (EU) 2024/1689 by article and annex; ISO/IEC 42001:2023 by control of its annex A; NIST
-AI 100-1 by subcategory, and NIST AI 600-1 by risk. The titles of controls are said in few words.
+AI 100-1 by subcategory, and NIST AI 600-1 by risk. The titles of controls are shortened.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ISO_42001 = {
     "A.10.3": "Suppliers",
     "A.10.4": "Customers",
 }
-# How many subcategories each category of the AI RMF's core has.
+# Number of subcategories in each category of the AI RMF's core.
 NIST_RMF = {
     "GOVERN": (7, 3, 2, 3, 2, 2),
     "MAP": (6, 3, 5, 2, 2),
@@ -78,48 +78,50 @@ _SUBCATEGORY = re.compile(r"([A-Z]{1,7}) ([1-9])\.([1-9][0-9]?)")
 
 
 def eu_ai_act(reference: str) -> str:
-    """`Article 9(2)(a)` or `Annex IV(2)(d)`, as it stands.
+    """Return the reference if it is such as `Article 9(2)(a)` or `Annex IV(2)(d)`.
 
     Raises:
-        ValueError: the Act has none such.
+        ValueError: the Act has no such article or annex.
     """
     article, annex = _ARTICLE.fullmatch(reference), _ANNEX.fullmatch(reference)
-    known = (article and int(article[1]) <= ARTICLES) or (annex and annex[1] in ANNEXES)
-    if not known:
-        raise ValueError("names no article or annex; write such as Article 9(2) or Annex IV(2)(d)")
+    exists = (article and int(article[1]) <= ARTICLES) or (annex and annex[1] in ANNEXES)
+    if not exists:
+        raise ValueError(
+            "is not an article or annex; write, for example, Article 9(2) or Annex IV(2)(d)"
+        )
     return reference
 
 
 def iso_42001(reference: str) -> str:
-    """A control of annex A, as it stands.
+    """Return the reference if it is a control of annex A.
 
     Raises:
-        ValueError: there is none such.
+        ValueError: it is not.
     """
     if reference not in ISO_42001:
-        raise ValueError("is no control of annex A; write such as A.6.2.4")
+        raise ValueError("is not a control of annex A; write, for example, A.6.2.4")
     return reference
 
 
 def nist_rmf(reference: str) -> str:
-    """A subcategory such as `MEASURE 2.3`, as it stands.
+    """Return the reference if it is a subcategory such as `MEASURE 2.3`.
 
     Raises:
-        ValueError: there is none such.
+        ValueError: it is not.
     """
-    found = _SUBCATEGORY.fullmatch(reference)
-    counts = NIST_RMF.get(found[1], ()) if found else ()
-    if not found or int(found[2]) > len(counts) or int(found[3]) > counts[int(found[2]) - 1]:
-        raise ValueError("is no subcategory of the AI RMF; write such as MEASURE 2.3")
+    match = _SUBCATEGORY.fullmatch(reference)
+    counts = NIST_RMF.get(match[1], ()) if match else ()
+    if not match or int(match[2]) > len(counts) or int(match[3]) > counts[int(match[2]) - 1]:
+        raise ValueError("is not a subcategory of the AI RMF; write, for example, MEASURE 2.3")
     return reference
 
 
 def nist_600_1(reference: str) -> str:
-    """A risk of the generative AI profile, as it stands.
+    """Return the reference if it is a risk of the generative AI profile.
 
     Raises:
-        ValueError: there is none such.
+        ValueError: it is not.
     """
     if reference not in NIST_600_1:
-        raise ValueError(f"is no risk of AI 600-1; there are: {'; '.join(NIST_600_1)}")
+        raise ValueError(f"is not a risk of AI 600-1; they are: {'; '.join(NIST_600_1)}")
     return reference

@@ -1,4 +1,4 @@
-"""Lifecycle of review policies: a draft, a proposal, and a second person who decides."""
+"""Lifecycle of review policies: draft, proposal, and the decision of a second person."""
 
 from __future__ import annotations
 
@@ -51,20 +51,21 @@ _followers: list[ActivationFollower] = []
 
 
 def follow_activation(follow: ActivationFollower) -> None:
-    """Have `follow` called with every policy that is put in force, in its transaction: for the
-    context whose things are reviewed. Once, when its application is ready.
+    """Register `follow` to be called when a policy comes into force, in its transaction.
+
+    The context whose objects are reviewed calls this once, when its application is ready.
     """
     if follow not in _followers:
         _followers.append(follow)
 
 
 def review_policy_draft(*, actor: Principal, text: str) -> ReviewPolicy:
-    """A new version of the policy that `text` names, based on the version in force, if any.
+    """Draft a version of the policy that `text` names, based on the version in force, if any.
 
     Raises:
-        InvalidInput, TooLarge: the text is no valid policy; `fields` says in which line.
-        NotPermitted: the rules of access refuse, or the actor is no person.
-        WrongState: too many drafts and proposals are open, or too many policies there.
+        InvalidInput, TooLarge: the text is not a valid policy; `fields` has the lines.
+        NotPermitted: the access rules deny it, or the actor is not a person.
+        WrongState: there are too many open drafts and proposals, or too many policies.
     """
     with transaction.atomic():
         decision = authorize(
@@ -92,13 +93,13 @@ def review_policy_draft(*, actor: Principal, text: str) -> ReviewPolicy:
 def review_policy_revise(
     *, actor: Principal, policy_id: int, text: str, expected: str | None = None
 ) -> ReviewPolicy:
-    """Change a draft. The actor becomes one of its authors, and it is based on what is in force.
+    """Change a draft and base it on the version in force. The actor becomes one of its authors.
 
-    `expected` is the digest of the text that the change was made from.
+    `expected` is the digest of the text that the editor saw.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the rules of access refuse.
-        InvalidInput, TooLarge: the text is no valid policy, or of another name.
+        NotFound, NotPermitted: the draft does not exist, or the access rules deny it.
+        InvalidInput, TooLarge: the text is not a valid policy, or has another name.
         WrongState: it is no longer a draft, or another person changed it meanwhile.
     """
     with transaction.atomic():
@@ -124,12 +125,12 @@ def review_policy_revise(
 
 
 def review_policy_propose(*, actor: Principal, policy_id: int) -> ReviewPolicy:
-    """Ask for a decision on a draft, which freezes it. The actor becomes one of its authors.
+    """Submit a draft for a decision, which freezes it. The actor becomes one of its authors.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the rules of access refuse.
-        InvalidInput: what it asks for is not known any more.
-        WrongState: it is no draft, its base is no longer in force, or its rank is taken.
+        NotFound, NotPermitted: the draft does not exist, or the access rules deny it.
+        InvalidInput: it has terms that no longer exist.
+        WrongState: it is not a draft, its base is no longer in force, or its rank is taken.
     """
     with transaction.atomic():
         policy, decision = REVIEW_POLICIES.locked(
@@ -146,16 +147,16 @@ def review_policy_propose(*, actor: Principal, policy_id: int) -> ReviewPolicy:
 def review_policy_decide(
     *, actor: Principal, policy_id: int, verdict: str, reason: str
 ) -> ReviewPolicy:
-    """`approve` puts a proposal in force, in place of the version that was; `reject` is for good.
+    """Decide on a proposal: `approve` replaces the version in force; `reject` is final.
 
-    Reviews keep the version that they opened under; of a release, those under review are voided.
+    Existing reviews keep their version; registered followers may void open ones.
 
     Raises:
-        NotFound, NotPermitted: there is none, the rules of access refuse, the actor wrote on it, or
-            gave no second factor within ten minutes.
-        InvalidInput: another verdict, or no reason.
-        WrongState: it is not proposed (any more), its base is no longer in force, or its rank is
-            taken.
+        NotFound, NotPermitted: it does not exist, the access rules deny it, the actor edited it, or
+            has no fresh second factor.
+        InvalidInput: an unknown verdict, or no reason.
+        WrongState: it is not (or no longer) proposed, its base is no longer in force, or its rank
+            is taken.
     """
     if verdict not in ("approve", "reject"):
         raise InvalidInput(
@@ -174,10 +175,10 @@ def review_policy_decide(
             )
         REVIEW_POLICIES.states.require(policy, PolicyState.ACTIVE)
         _require_ready(policy, "put in force")
-        before = review_policy_in_force(policy.name)
-        if before is not None:
+        former = review_policy_in_force(policy.name)
+        if former is not None:
             REVIEW_POLICIES.move(
-                before,
+                former,
                 PolicyState.SUPERSEDED,
                 actor=actor,
                 reason=f"By {policy}.",
@@ -192,12 +193,12 @@ def review_policy_decide(
 
 
 def review_policy_withdraw(*, actor: Principal, policy_id: int, reason: str = "") -> ReviewPolicy:
-    """Take a draft or a proposal back, for good.
+    """Withdraw a draft or a proposal for good.
 
     Raises:
-        NotFound, NotPermitted: there is none, or the rules of access refuse.
+        NotFound, NotPermitted: it does not exist, or the access rules deny it.
         InvalidInput: the reason is too long.
-        WrongState: it was decided, or withdrawn already.
+        WrongState: it is already decided or withdrawn.
     """
     reason = checked_reason(reason)
     with transaction.atomic():
@@ -213,11 +214,11 @@ def _require_room(name: str) -> None:
     REVIEW_POLICIES.require_room()
     names = set(ReviewPolicy.objects.values_list("name", flat=True).distinct())
     if name not in names and len(names) >= NAMES_MAX:
-        raise WrongState(f"There are {NAMES_MAX} review policies; no further one is made.")
+        raise WrongState(f"There are {NAMES_MAX} review policies; another one cannot be created.")
 
 
 def _require_ready(policy: ReviewPolicy, verb: str) -> None:
-    """Raises WrongState or InvalidInput when it may not go on toward being in force."""
+    """Raise WrongState or InvalidInput if the policy may not be proposed or approved."""
     document = document_read(policy.text, vocabulary_known())
     active = review_policy_in_force(policy.name)
     REVIEW_POLICIES.require_base(policy, active, verb)

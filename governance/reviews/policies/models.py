@@ -1,4 +1,4 @@
-"""Review policies: one row is one version of one of them, as the YAML that a person decided on."""
+"""Review policies: each row is one version of one policy, with its text in YAML."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from django.db.models import Q
 from governance.bounds import TIER_MAX
 from governance.policy.models import DECIDED_STATES, PolicyBase, PolicyState
 
-# Installed with the platform, as version 1 of each, by whoever installs it.
+# Installed with the platform, as version 1 of each.
 SHIPPED = ("minimal", "limited", "general-purpose", "high")
 
 
 class ReviewPolicy(PolicyBase):
-    """One version of the review policy called `name`; of each name at most one is active.
+    """One version of the review policy `name`; at most one version of each policy is active.
 
     `digest` is the SHA-256 of `text`. In addition to the constraints below, triggers
     freeze the content of all but drafts, and refuse deletion and transitions outside

@@ -21,14 +21,14 @@ class ReviewPolicyFilter(Filter):
 
 
 class ReviewPolicyText(Schema):
-    """The policy in YAML; its `name` is the policy that this is a version of."""
+    """A version of a policy, in YAML; its `name` names the policy."""
 
-    # Not stripped, as it stands in a file.
+    # Not stripped: the text of a file stays unchanged.
     text: Annotated[str, without(NOT_IN_TEXT)] = Field(min_length=1, max_length=MAX_BYTES)
 
 
 class ReviewPolicyChange(ReviewPolicyText):
-    """With `digest`, only if the draft still has that one."""
+    """New text of a draft. With `digest`, it is saved only if the draft still has that digest."""
 
     digest: Digest | None = None
 

@@ -1,4 +1,4 @@
-"""Reading review policies: those in force, what they say, and which of them answers ask for."""
+"""Selectors for review policies: those in force, their content, and the minimum tier."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from governance.reviews.policies.models import ReviewPolicy
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A policy that reviews open under now, and what it says."""
+    """A policy that is in force for new reviews, and its content."""
 
     policy: ReviewPolicy
     document: ReviewPolicyDocument
@@ -30,7 +30,7 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Least:
-    """The least that answers ask for, and why; without a reason it is the lowest that there is."""
+    """Minimum tier for some answers, and the reason; without one, it is the lowest tier."""
 
     name: str
     title: str
@@ -38,33 +38,33 @@ class Least:
 
 
 def policy_document(policy: ReviewPolicy) -> ReviewPolicyDocument:
-    """Return its content. It was checked when it was written, and is not checked again."""
+    """Return the policy's content, which was checked when it was written."""
     return document_parsed(policy.text)
 
 
 def review_policy_in_force(name: str) -> ReviewPolicy | None:
-    """The version of that policy under which reviews open now; None when there is none."""
+    """Return the version of the policy that is in force for new reviews; None if none is."""
     return ReviewPolicy.objects.filter(name=name, state=PolicyState.ACTIVE).first()
 
 
 def review_policies_in_force() -> list[InForce]:
-    """Every policy in force, the lowest rank first."""
+    """Return the policies in force, the lowest rank first."""
     active = ReviewPolicy.objects.filter(state=PolicyState.ACTIVE).select_related(
         "created_by", "proposed_by", "decided_by"
     )
-    found = [InForce(policy, policy_document(policy)) for policy in active]
-    return sorted(found, key=lambda each: each.document.rank)
+    rows = [InForce(policy, policy_document(policy)) for policy in active]
+    return sorted(rows, key=lambda each: each.document.rank)
 
 
 def least_for(answers: Mapping[str, Any], policies: list[InForce]) -> Least:
-    """Of the policies that apply to these answers, the one with the highest rank.
+    """Return the policy with the highest rank of those that apply to these answers.
 
     Raises:
         WrongState: there are no policies.
     """
     if not policies:
         raise WrongState(
-            "No review policy is in force, so no review is held.",
+            "No review policy is in force, so reviews cannot be opened.",
             code="review_policy_missing",
             hint="Run `manage.py bootstrap`.",
         )
@@ -75,24 +75,24 @@ def least_for(answers: Mapping[str, Any], policies: list[InForce]) -> Least:
 
 
 def review_policies_visible_to(actor: Principal) -> QuerySet[ReviewPolicy]:
-    """Review policies, newest first: those that are or were in force; the others too for those who
-    may draft or decide on them.
+    """Return review policies, newest first: those that are or were in force, and all others if the
+    actor may draft or decide on them.
     """
     rows = visible_to(
         actor, Action.POLICY_VIEW, ReviewPolicy.objects.all(), resource_type="review_policy"
     ).select_related("created_by", "proposed_by", "decided_by")
     snapshot, anything = active_policy(), Resource("review_policy")
-    inside = (Action.POLICY_DRAFT, Action.POLICY_DECIDE)
+    insider_actions = (Action.POLICY_DRAFT, Action.POLICY_DECIDE)
     if any(
         decide(snapshot, actor, action, anything, probing_context(action)).allowed
-        for action in inside
+        for action in insider_actions
     ):
         return rows
     return rows.filter(state__in=(PolicyState.ACTIVE, PolicyState.SUPERSEDED))
 
 
 def review_policy_get(*, actor: Principal, id: int) -> ReviewPolicy:  # noqa: A002
-    """Raises NotFound when there is none, or the actor may not see it."""
+    """Return the policy. Raises NotFound if it does not exist, or the actor may not see it."""
     policy = review_policies_visible_to(actor).filter(pk=id).first()
     if policy is None:
         raise NotFound(f"Review policy {id} does not exist, or you may not see it.")

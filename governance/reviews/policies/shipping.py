@@ -1,4 +1,4 @@
-"""The review policies that the platform starts with."""
+"""Installation of the review policies that ship with the platform."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _AT_ONCE = (
 
 
 def shipped_text(name: str) -> str:
-    """The YAML of a shipped policy."""
+    """Return the YAML of a shipped policy."""
     return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def installed_text(name: str) -> str:
-    """Return the YAML to install: the shipped one. In the demonstration every account is new and
-    could not vote yet, so its policies have no waiting time, and say why."""
+    """Return the YAML to install. In the demonstration, every account is new and could not vote
+    yet, so its policies have no waiting time, with a comment that gives the reason."""
     text = shipped_text(name)
     return text.replace(*_AT_ONCE) if settings.DEMO else text
 
@@ -38,8 +38,8 @@ def review_policies_bootstrap() -> list[ReviewPolicy]:
     """Install each shipped policy that has no version yet, as version 1 and in force."""
     with transaction.atomic():
         REVIEW_POLICIES.lock()
-        there = set(ReviewPolicy.objects.values_list("name", flat=True))
-        return [_install(name) for name in SHIPPED if name not in there]
+        names = set(ReviewPolicy.objects.values_list("name", flat=True))
+        return [_install(name) for name in SHIPPED if name not in names]
 
 
 def _install(name: str) -> ReviewPolicy:

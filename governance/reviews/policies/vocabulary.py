@@ -1,7 +1,7 @@
 """Terms of a review policy: answers and checks of the context whose objects are reviewed.
 
-Governance knows no model. Whoever opens reviews says which questions are answered beforehand, with
-every answer that there is, and which checks a machine can make.
+Governance does not know models. The context that opens reviews registers its questions with all
+their possible answers, and its machine checks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Answer = str | bool
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`questions` maps each to its answers, and those to words; `checks` maps each to words."""
+    """Questions with their answers and the answers' labels, and checks with their labels."""
 
     questions: Mapping[str, Mapping[Answer, str]] = field(default_factory=dict)
     checks: Mapping[str, str] = field(default_factory=dict)
@@ -24,7 +24,7 @@ _known = Vocabulary()
 
 
 def vocabulary_register(vocabulary: Vocabulary) -> None:
-    """Called once, when the application of that context is ready."""
+    """Register the terms. The context calls this once, when its application is ready."""
     global _known
     _known = vocabulary
 

@@ -1,1 +1,1 @@
-"""Reminders: who can still decide is told before a review is due, administrators after it."""
+"""Reminders: to reviewers before a review is due, and to administrators when it is overdue."""

@@ -1,4 +1,4 @@
-"""Channels of notices, from the settings: a mail server and a webhook. Knows no Django."""
+"""Channels of notices from the settings: a mail server and a webhook. Imports no Django."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from urllib.parse import unquote, urlsplit
 
 from governance.audit.streaming.destinations import Destination, destination_checked
 
-# Scheme → the port that it has when the URL names none.
+# Scheme → default port.
 MAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
 SECRET_MIN = 32
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Takes mail. `smtps` is TLS from the first byte, `smtp+tls` asks for it (STARTTLS)."""
+    """A server that accepts mail. `smtps` uses TLS from the start, `smtp+tls` STARTTLS."""
 
     scheme: str
     host: str
@@ -25,23 +25,23 @@ class MailServer:
 
     @property
     def address(self) -> str:
-        """The part of the address that may be shown."""
+        """Return the address without credentials."""
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """One receiver of signed POSTs."""
+    """A receiver of signed POST requests."""
 
     destination: Destination
     secret: str = field(repr=False)
 
 
 def mail_server_from(url: str, *, sender: str) -> MailServer | None:
-    """Read `smtps://user:password@host:port`; None when there is none.
+    """Parse `smtps://user:password@host:port`; None if the URL is empty.
 
     Raises:
-        ValueError: what is wrong; no value is repeated that may be a secret.
+        ValueError: the URL is wrong. The message repeats no value that may be a secret.
     """
     if not url:
         return None
@@ -53,11 +53,11 @@ def mail_server_from(url: str, *, sender: str) -> MailServer | None:
     if parts.scheme not in MAIL_PORTS:
         raise ValueError(f"it must begin with one of {', '.join(f'{s}://' for s in MAIL_PORTS)}")
     if not host or port == 0 or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("it is scheme://user:password@host:port, without anything after it")
+        raise ValueError("it must be scheme://user:password@host:port, without a path or query")
     if parts.username and parts.scheme == "smtp":
-        raise ValueError("a password is not sent in clear; use smtps or smtp+tls")
+        raise ValueError("a password is not sent unencrypted; use smtps or smtp+tls")
     if "@" not in sender or not sender.isprintable():
-        raise ValueError("ASSAY_EMAIL_FROM is no address to send from")
+        raise ValueError("ASSAY_EMAIL_FROM is not an e-mail address")
     return MailServer(
         scheme=parts.scheme,
         host=host,
@@ -69,17 +69,17 @@ def mail_server_from(url: str, *, sender: str) -> MailServer | None:
 
 
 def webhook_from(url: str, *, secret: str, ca_file: str, production: bool) -> Webhook | None:
-    """Read the address and the key of its signatures; None when there is no address.
+    """Parse the webhook's address and signing secret; None if there is no address.
 
     Raises:
-        ValueError: what is wrong; no value is repeated that may be a secret.
+        ValueError: a value is wrong. The message repeats no value that may be a secret.
     """
     if not url:
         return None
-    made = Destination(name="review-webhook", url=url, ca_file=ca_file)
-    if not made.over_http:
+    destination = Destination(name="review-webhook", url=url, ca_file=ca_file)
+    if not destination.over_http:
         raise ValueError("it must begin with https://")
-    destination_checked(made, production=production)
+    destination_checked(destination, production=production)
     if len(secret) < SECRET_MIN:
         raise ValueError(f"its secret needs at least {SECRET_MIN} characters")
-    return Webhook(made, secret)
+    return Webhook(destination, secret)

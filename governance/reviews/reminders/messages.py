@@ -1,4 +1,4 @@
-"""Content of a reminder: for people as plain text, for programs as JSON."""
+"""Content of notices: plain text for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVENTS = {
     ReminderKind.MENTIONED: "review.mentioned",
 }
 
-# Notices to one person: the subject of the mail, and why they get it.
+# Notices to one person: the subject of the mail, and the reason that they get it.
 _PERSONAL = {
     ReminderKind.ASSIGNED: ("Assigned to you", "the review was assigned to you"),
     ReminderKind.MENTIONED: ("You were mentioned", "a comment on the review mentions you"),
@@ -36,7 +36,7 @@ def address_of(review: Review) -> str:
 
 
 def mail_subject(notice: ReviewNotice) -> str:
-    """One line."""
+    """Return the subject of the mail, on one line."""
     review = notice.reminder.review
     name = " ".join(review.subject_name.split())[:120]
     if notice.reminder.kind == ReminderKind.EMERGENCY:
@@ -49,7 +49,7 @@ def mail_subject(notice: ReviewNotice) -> str:
 
 
 def mail_text(notice: ReviewNotice) -> str:
-    """The body. Nothing in it gets anybody in: who follows the link signs in."""
+    """Return the body of the mail. Its link grants no access: it leads to a page behind sign-in."""
     review = notice.reminder.review
     lines = [
         f"The review of {' '.join(review.subject_name.split())} {_is_due(review)}.",
@@ -67,10 +67,10 @@ def mail_text(notice: ReviewNotice) -> str:
 
 
 def _when(review: Review) -> str:
-    left = review.due_at - timezone.now()
-    if left.total_seconds() <= 0:
+    remaining = review.due_at - timezone.now()
+    if remaining.total_seconds() <= 0:
         return "Overdue"
-    days = -(-left.total_seconds() // 86_400)
+    days = -(-remaining.total_seconds() // 86_400)
     return "Due within a day" if days <= 1 else f"Due within {days:.0f} days"
 
 
@@ -89,8 +89,8 @@ def _waits_for(review: Review) -> str:
 def _why(notice: ReviewNotice, review: Review) -> str:
     if notice.reminder.kind == ReminderKind.EMERGENCY:
         return (
-            "Two persons let it serve in an emergency. You get this because you are an "
-            "administrator, or lead its department."
+            "Two people gave it emergency access. You get this because you are an administrator, "
+            "or lead its department."
         )
     if notice.reminder.kind == ReminderKind.ESCALATED:
         return "You get this because you are an administrator."
@@ -102,10 +102,10 @@ def _why(notice: ReviewNotice, review: Review) -> str:
 
 
 def webhook_body(notice: ReviewNotice) -> bytes:
-    """One JSON object on one line. It names no people; the audit log records the recipients."""
+    """Return one line of JSON. It does not name people; the audit log records the recipients."""
     reminder = notice.reminder
     review = reminder.review
-    said: dict[str, Any] = {
+    body: dict[str, Any] = {
         "event": EVENTS[ReminderKind(reminder.kind)],
         "delivery": notice.pk,
         "kind": reminder.kind,
@@ -125,4 +125,4 @@ def webhook_body(notice: ReviewNotice) -> bytes:
             "url": address_of(review),
         },
     }
-    return json.dumps(said, ensure_ascii=False, sort_keys=True).encode()
+    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode()

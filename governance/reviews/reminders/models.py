@@ -1,4 +1,4 @@
-"""Reminders of a review's due time, once each, and the notices that deliver them."""
+"""Reminders about reviews, and the notices that deliver them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from governance.outgoing import Outgoing
 
 
 class ReminderKind(models.TextChoices):
-    """Moment of a review that a reminder is about. `escalated` goes to administrators;
-    `emergency` reports that a release serves by emergency access, before its review has decided.
-    `assigned` and `mentioned` tell a person that a review was assigned to them, or that a comment
-    names them."""
+    """Occasion of a reminder. `escalated` goes to administrators; `emergency` reports that a
+    release serves by emergency access, before its review is decided; `assigned` and `mentioned`
+    tell a person that a review was assigned to them, or that a comment mentions them."""
 
     EARLY = "early"
     LATE = "late"
@@ -26,7 +25,7 @@ class ReminderKind(models.TextChoices):
 
 
 class ReviewReminder(models.Model):
-    """One moment of one review, at which these people were told."""
+    """A reminder about one review, with its recipients."""
 
     review = models.ForeignKey(
         "governance.Review", on_delete=models.PROTECT, related_name="reminders"
@@ -38,7 +37,7 @@ class ReviewReminder(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = (
-            # Each emergency, assignment and mention is one.
+            # A review can have many reminders of these kinds, one for each occasion.
             models.UniqueConstraint(
                 fields=("review", "kind"),
                 condition=~Q(kind__in=("emergency", "assigned", "mentioned")),
@@ -58,7 +57,7 @@ class Channel(models.TextChoices):
 
 
 class ReviewNotice(Outgoing):
-    """One message about a review."""
+    """A message about a review, on one channel."""
 
     reminder = models.ForeignKey(ReviewReminder, on_delete=models.CASCADE, related_name="notices")
     channel = models.CharField(max_length=8, choices=Channel.choices)

@@ -20,10 +20,10 @@ from governance.reviews.policies.selectors import policy_document
 from governance.reviews.reminders.models import Channel, ReminderKind, ReviewNotice, ReviewReminder
 from governance.reviews.states import review_locked, review_subject
 
-# Days before the due time of a review without a review policy.
+# Days before the due time, for a review without a review policy.
 EARLY_DAYS = 3
 LATE = timedelta(days=1)
-# No review policy begins earlier.
+# Review policies cannot set an earlier reminder.
 FARTHEST = timedelta(days=60)
 BATCH = 200
 PEOPLE_MAX = 100
@@ -37,21 +37,21 @@ _ACTIONS = {
 
 
 def reminders_record_due() -> int:
-    """Record every reminder whose time has come, with its notices; returns how many.
+    """Record all due reminders with their notices; returns the number of reminders.
 
-    Of several of one review that are due at the same time, as after a standstill, the last one
-    alone. Two processes that look at once record each of them once.
+    If several reminders of a review are due, as after an outage, only the last one is recorded. Two
+    processes at once record each reminder once.
     """
-    now, made = timezone.now(), 0
+    now, count = timezone.now(), 0
     done = ReviewReminder.objects.filter(review=OuterRef("pk"), kind=ReminderKind.ESCALATED)
     waiting = Review.objects.filter(
         ~Exists(done), state__in=WAITING, due_at__lte=now + FARTHEST
     ).select_related("review_policy")
-    # All of them: behind many that have been reminded of there may be one that has not.
+    # Check all waiting reviews: many with reminders may come before one without.
     for review in waiting.prefetch_related("reminders").order_by("due_at").iterator(BATCH):
-        if _unsaid(review, now):
-            made += _record(review.pk, now)
-    return made
+        if _kinds_due(review, now):
+            count += _record(review.pk, now)
+    return count
 
 
 def moments(review: Review) -> list[tuple[datetime, ReminderKind]]:
@@ -63,26 +63,26 @@ def moments(review: Review) -> list[tuple[datetime, ReminderKind]]:
         (review.due_at - LATE, ReminderKind.LATE),
         (review.due_at, ReminderKind.OVERDUE),
     ]
-    # One that comes as late as a later one says nothing more.
+    # Leave out an early reminder that would not come before the late one.
     at = [each for each in at[:1] if each[0] < at[1][0]] + at[1:]
     return [each for each in at if each[0] > review.opened_at]
 
 
-def _unsaid(review: Review, now: datetime) -> list[ReminderKind]:
-    """The kinds that are to be recorded now."""
-    said = {reminder.kind for reminder in review.reminders.all()}
+def _kinds_due(review: Review, now: datetime) -> list[ReminderKind]:
+    """Return the kinds of reminders to record now."""
+    recorded = {reminder.kind for reminder in review.reminders.all()}
     past = [kind for at, kind in moments(review) if at <= now]
     due = past[-1:]
     if due == [ReminderKind.OVERDUE]:
         due.append(ReminderKind.ESCALATED)
-    return [kind for kind in due if kind not in said]
+    return [kind for kind in due if kind not in recorded]
 
 
 def _record(review_id: int, now: datetime) -> int:
     controller = service_principal("controller")
     with transaction.atomic(), background(f"review-{review_id}", controller):
         review = review_locked(review_id)
-        kinds = _unsaid(review, now) if review.state in WAITING else []
+        kinds = _kinds_due(review, now) if review.state in WAITING else []
         for kind in kinds:
             people = administrators() if kind is ReminderKind.ESCALATED else told(review)
             _tell(controller, review, kind, people)
@@ -90,8 +90,8 @@ def _record(review_id: int, now: datetime) -> int:
 
 
 def emergency_tell(*, actor: Principal, review: Review) -> None:
-    """Tell administrators and the department's leads that what is under review serves before it has
-    decided; for whoever has let it, in their transaction.
+    """Notify administrators and the department's leads that the subject serves before its review is
+    decided, in the transaction that grants the emergency access.
     """
     leads = Person.objects.filter(
         is_active=True,
@@ -103,7 +103,7 @@ def emergency_tell(*, actor: Principal, review: Review) -> None:
 
 
 def people_tell(*, review: Review, kind: ReminderKind, people: list[Person]) -> list[str]:
-    """Put a notice to each on its way; returns the channels, for the event of whoever calls."""
+    """Queue a notice to each person; returns the channels, for the caller's audit event."""
     reminder = ReviewReminder.objects.create(
         review=review, kind=kind, people=[person.pk for person in people]
     )
@@ -143,8 +143,8 @@ def _notices(reminder: ReviewReminder, people: list[Person]) -> list[ReviewNotic
 
 
 def told(review: Review) -> list[Person]:
-    """Return the people who can still move it: everyone who may decide on it and is not away; while
-    changes are requested, the person who requested the release.
+    """Return the recipients of a reminder: reviewers who may decide and are not away; or, while
+    changes are requested, the person who submitted the review.
     """
     if review.state == ReviewState.CHANGES_REQUESTED:
         return [review.opened_by] if review.opened_by.is_active else []
@@ -163,11 +163,11 @@ def told(review: Review) -> list[Person]:
         .distinct()
         .order_by("pk")
     )
-    found = []
+    recipients = []
     for person in reviewers[: PEOPLE_MAX * 5]:
-        # As the inbox says it: policy, separation of duties, votes and deputies all count.
+        # The inbox considers policy, separation of duties, votes and deputies.
         if reviews_awaiting(principal_for_person(person)).filter(pk=review.pk).exists():
-            found.append(person)
-        if len(found) == PEOPLE_MAX:
+            recipients.append(person)
+        if len(recipients) == PEOPLE_MAX:
             break
-    return found
+    return recipients

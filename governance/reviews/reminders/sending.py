@@ -31,8 +31,8 @@ EVERY_S = 20.0
 
 
 def run(stop: threading.Event) -> None:
-    """Record and send what is due every 20 s until `stop`, in a loop of its own: a mail server that
-    hangs delays nothing else.
+    """Record and send due notices every 20 s until `stop` is set. A separate loop, so that a mail
+    server that hangs does not delay other work.
     """
     while not stop.is_set():
         close_old_connections()
@@ -43,13 +43,13 @@ def run(stop: threading.Event) -> None:
 
 
 def notices_send_due() -> int:
-    """Send what is due about reviews; returns how many messages were accepted."""
+    """Send due notices about reviews; returns the number of accepted messages."""
     rows = ReviewNotice.objects.select_related("reminder__review__department", "person")
-    return outgoing_send_due(rows, send=_sent, needless=_needless)
+    return outgoing_send_due(rows, send=_send, needless=_skip_reason)
 
 
-def _needless(notice: ReviewNotice) -> str:
-    """Return the reason that a notice is no longer sent; empty if it is."""
+def _skip_reason(notice: ReviewNotice) -> str:
+    """Return the reason to skip a notice; empty if it must be sent."""
     if notice.reminder.review.state not in WAITING:
         return "The review has ended."
     if notice.person is not None and not (notice.person.is_active and notice.person.email):
@@ -57,18 +57,18 @@ def _needless(notice: ReviewNotice) -> str:
     return ""
 
 
-def _sent(notice: ReviewNotice) -> None:
+def _send(notice: ReviewNotice) -> None:
     server, webhook = settings.MAIL_SERVER, settings.REVIEW_WEBHOOK
     if notice.channel == Channel.MAIL and server is not None and notice.person is not None:
         _mail(server, notice, notice.person.email)
     elif notice.channel == Channel.WEBHOOK and webhook is not None:
         _post(webhook, notice)
     else:
-        raise SendFailed("Nothing is set to send it by.")
+        raise SendFailed("No channel is set for this notice.")
 
 
 def _mail(server: MailServer, notice: ReviewNotice, to: str) -> None:
-    """Raises SendFailed: the server did not take it."""
+    """Mail the notice. Raises SendFailed if the server does not accept it."""
     mail_send(
         server,
         to=to,
@@ -79,12 +79,12 @@ def _mail(server: MailServer, notice: ReviewNotice, to: str) -> None:
 
 
 class WebhookSender(HttpsSender):
-    """One POST, bounded as those to a SIEM are: certificates are checked, nothing is followed, and
-    no more than a part of the answer is read.
+    """Sender of one POST, with the limits of those to a SIEM: it checks certificates, follows no
+    redirects, and reads only part of the answer.
     """
 
     def post(self, body: bytes, headers: dict[str, str]) -> None:
-        """Raises SendFailed: the receiver did not accept."""
+        """Send the body. Raises SendFailed if the receiver does not accept it."""
         try:
             answer = self._post(body, {**self._headers(), **headers})
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -108,6 +108,6 @@ def _post(webhook: Webhook, notice: ReviewNotice) -> None:
 
 
 def signature(secret: str, body: bytes, at: int) -> str:
-    """`t=<seconds>,v1=<hex>`: HMAC-SHA256 with the secret over `<seconds>.<body>`."""
+    """Return `t=<seconds>,v1=<hex>`: HMAC-SHA256 with the secret over `<seconds>.<body>`."""
     mac = hmac.new(secret.encode(), str(at).encode() + b"." + body, hashlib.sha256)
     return f"t={at},v1={mac.hexdigest()}"

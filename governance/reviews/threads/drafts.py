@@ -1,4 +1,4 @@
-"""Drafts of comments: their author's alone, until they are submitted with a decision.
+"""Drafts of comments, visible only to their author until they are submitted with a decision.
 
 Drafts are private, so the audit log does not record them. It records a draft once it is submitted,
 like any comment.
@@ -35,9 +35,9 @@ def draft_add(
     thread_id: int | None = None,
     blocking: bool | None = None,
 ) -> CommentDraft:
-    """Keep a comment for later: it begins a thread at `anchor`, or answers in `thread_id`.
+    """Save a draft that begins a thread at `anchor`, or replies in the thread `thread_id`.
 
-    Raises: as `thread_open` and `thread_reply`, since each draft becomes a comment.
+    Raises: as `thread_open` and `thread_reply`, because the draft will become a comment.
     """
     text = checked_words(text)
     place = anchor or Anchor()
@@ -72,11 +72,11 @@ def draft_edit(
     text: str | None = None,
     blocking: bool | None = None,
 ) -> CommentDraft:
-    """Change the words of one's own draft, or whether it will block.
+    """Change the text of one's own draft, or whether it will block.
 
-    It is then written on what is under review now.
+    The draft then refers to the present digest and round.
 
-    Raises: as `draft_add`; NotFound also when it is another person's.
+    Raises: as `draft_add`; NotFound also if it is another person's.
     """
     with transaction.atomic():
         voice = heard(actor, review_id)
@@ -91,23 +91,23 @@ def draft_edit(
 
 
 def draft_discard(*, actor: Principal, review_id: int, draft_id: int) -> None:
-    """Throw one's own draft away, also when nothing can be said in the review any more.
+    """Discard one's own draft, also in a closed review.
 
     Raises:
-        NotFound: there is none, or it is another person's.
+        NotFound: it does not exist, or is another person's.
     """
     with transaction.atomic():
         _own(actor, review_id, draft_id).delete()
 
 
 def drafts_submit(*, actor: Principal, review: Review, decision: Decision) -> int:
-    """Say what the decision's person has drafted in a review whose row is locked; how much it was.
+    """Submit the actor's drafts in a locked review, with their decision; returns their number.
 
-    With an approval nothing of it blocks: whoever approves has weighed it. What was written on an
-    earlier digest is said of that one.
+    With an approval, none of them blocks: the approver has already considered them. A draft that
+    was written on an earlier digest refers to that digest.
 
     Raises:
-        DomainError: they may not comment.
+        DomainError: the actor may not comment.
     """
     drafts = list(review.comment_drafts.filter(person_id=speaker_id(actor)).select_for_update())
     if not drafts:
@@ -117,24 +117,24 @@ def drafts_submit(*, actor: Principal, review: Review, decision: Decision) -> in
         raise voice.obstacle
     for draft in drafts:
         written_on = (draft.digest, draft.round)
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "voice": voice,
             "text": draft.text,
             "written_on": written_on,
             "decision": decision,
         }
         if draft.thread_id is not None:
-            comment_write(thread=thread_locked(review, draft.thread_id), **said)
+            comment_write(thread=thread_locked(review, draft.thread_id), **fields)
         else:
             # A draft does not block if its author has had a part in the subject since.
             blocks = draft.blocking and voice.decides and decision.verdict != Verdict.APPROVE
-            thread_write(anchor=draft.anchor, blocking=blocks, **said)
+            thread_write(anchor=draft.anchor, blocking=blocks, **fields)
     review.comment_drafts.filter(pk__in=[draft.pk for draft in drafts]).delete()
     return len(drafts)
 
 
 def _own(actor: Principal, review_id: int, draft_id: int) -> CommentDraft:
-    """Another person's does not exist."""
+    """Return the actor's own draft, locked. Raises NotFound for all others."""
     drafts = CommentDraft.objects.select_for_update().filter(review_id=review_id, pk=draft_id)
     draft = drafts.filter(person_id=actor.person_id).first() if actor.person_id else None
     if draft is None:

@@ -1,4 +1,4 @@
-"""Limits on one person's comments in one review: an evidence pack holds all of them."""
+"""Limits on one person's comments in one review, because an evidence pack contains all of them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from governance.reviews.threads.models import TEXT_MAX, Said, ThreadComment
 
 # Comments in threads, comments with decisions, and drafts of them.
 COMMENTS_MAX = 100
-# Threads resolved and reopened.
+# Resolutions and reopenings of threads.
 MOVES_MAX = 100
 
 
 def check_room(actor: Principal, review: Review) -> None:
-    """Raises WrongState when `actor` has said as much in `review` as anybody may."""
-    decided = review.decisions.filter(person_id=speaker_id(actor), verdict=Verdict.COMMENT).count()
+    """Raise WrongState if the actor has reached the limit of comments in this review."""
+    with_decisions = review.decisions.filter(
+        person_id=speaker_id(actor), verdict=Verdict.COMMENT
+    ).count()
     drafts = review.comment_drafts.filter(person_id=speaker_id(actor)).count()
-    within = _entries(actor, review).filter(said=Said.COMMENT).count()
-    if decided + within + drafts >= COMMENTS_MAX:
+    in_threads = _entries(actor, review).filter(said=Said.COMMENT).count()
+    if with_decisions + in_threads + drafts >= COMMENTS_MAX:
         raise WrongState(
             f"You have written {COMMENTS_MAX} comments on review {review.pk}; that is the limit.",
             hint="Decide, request changes, or comment elsewhere and link to it here.",
@@ -29,11 +31,11 @@ def check_room(actor: Principal, review: Review) -> None:
 
 
 def check_moves(actor: Principal, review: Review) -> None:
-    """Raises WrongState when `actor` has moved as many threads of `review` as anybody may."""
+    """Raise WrongState if the actor has resolved and reopened threads too often in this review."""
     if _entries(actor, review).exclude(said=Said.COMMENT).count() >= MOVES_MAX:
         raise WrongState(
-            f"You have resolved and reopened threads of review {review.pk} {MOVES_MAX} times; it "
-            "takes no more.",
+            f"You have resolved and reopened threads of review {review.pk} {MOVES_MAX} times; that "
+            "is the limit.",
             hint="Another reviewer can.",
         )
 
@@ -43,10 +45,10 @@ def _entries(actor: Principal, review: Review) -> QuerySet[ThreadComment]:
 
 
 def checked_words(text: str, *, needed: bool = True) -> str:
-    """Return the text without characters that no database stores.
+    """Return the text without surrounding space and NUL, which the database cannot store.
 
     Raises:
-        InvalidInput: it is empty where words are needed, or too long.
+        InvalidInput: it is empty although `needed`, or too long.
     """
     text = text.replace("\x00", "").strip()
     if (needed and not text) or len(text) > TEXT_MAX:

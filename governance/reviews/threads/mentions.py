@@ -1,7 +1,8 @@
-"""People whom a comment mentions: typed as `@handle`, kept as `@person-12`.
+"""Mentions of people in comments: typed as `@handle`, stored as `@person-12`.
 
-A handle is the part of an e-mail address before the @, the whole address where that is ambiguous,
-or `person-12`. What is kept names a row: a new name shows, and an erased one is gone.
+A handle is the part of an e-mail address before the @, the whole address if that part is ambiguous,
+or `person-12`. The stored form names a person's row, so a comment shows their present name, and no
+name after erasure.
 """
 
 from __future__ import annotations
@@ -32,69 +33,69 @@ from governance.reviews.threads.models import Mention, ThreadComment
 MENTIONS_MAX = 20
 OFFERED_MAX = 8
 TYPED_MAX = 64
-# People of whom the policy is asked at once.
+# Most people whose access is checked at once.
 ASKED_MAX = 100
 _TYPED = re.compile(
     r"(?<![\w@.+'-])@([A-Za-z0-9][\w.+'-]*(?:@[A-Za-z0-9][A-Za-z0-9.-]*)?)", re.ASCII
 )
 _NUMBERED = re.compile(r"person-([1-9][0-9]{0,17})")
-_KEPT = re.compile(rf"(@{_NUMBERED.pattern}(?![0-9]))")
+_STORED = re.compile(rf"(@{_NUMBERED.pattern}(?![0-9]))")
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One person whom a comment may mention, and what one types to do so."""
+    """A person whom a comment may mention, with the handle to type."""
 
     handle: str
     name: str
 
 
 def mentions_resolved(actor: Principal, review: Review, text: str) -> tuple[str, list[Person]]:
-    """Return the text to store and whom it mentions; ambiguous handles stay as typed.
+    """Return the text to store and the people whom it mentions; ambiguous handles stay as typed.
 
     Raises:
-        InvalidInput: it is too long with the numbers of the people.
+        InvalidInput: the text is too long after the handles were replaced.
     """
-    handles = list(dict.fromkeys(_trimmed(found[1]) for found in _TYPED.finditer(text)))
-    named = _named(actor, review, handles[:MENTIONS_MAX])
-    if not named:
+    handles = list(dict.fromkeys(_trimmed(match[1]) for match in _TYPED.finditer(text)))
+    by_handle = _people_by_handle(actor, review, handles[:MENTIONS_MAX])
+    if not by_handle:
         return text, []
 
-    def kept(found: re.Match[str]) -> str:
-        handle = _trimmed(found[1])
-        person = named.get(handle)
-        return f"@person-{person.pk}{found[1][len(handle) :]}" if person else found[0]
+    def stored(match: re.Match[str]) -> str:
+        handle = _trimmed(match[1])
+        person = by_handle.get(handle)
+        return f"@person-{person.pk}{match[1][len(handle) :]}" if person else match[0]
 
-    people = {person.pk: person for person in named.values()}
-    return checked_words(_TYPED.sub(kept, text)), list(people.values())
+    people = {person.pk: person for person in by_handle.values()}
+    return checked_words(_TYPED.sub(stored, text)), list(people.values())
 
 
 def mentions_record(
     review: Review, entry: ThreadComment, people: list[Person]
 ) -> dict[str, object]:
-    """Store whom the entry mentions; returns the data for its event.
+    """Store the mentions of an entry; returns the data for its event.
 
-    Only people who have seen all earlier mentions in the review are told.
+    Only people who have seen all earlier mentions in the review are notified.
     """
     if not people:
         return {}
     earlier = Mention.objects.filter(person__in=people, comment__thread__review=review)
     waiting = set(earlier.filter(seen_at=None).values_list("person_id", flat=True))
-    told = [person for person in people if person.pk not in waiting]
+    recipients = [person for person in people if person.pk not in waiting]
     Mention.objects.bulk_create(Mention(comment=entry, person=person) for person in people)
     channels = []
-    if told:
-        channels = people_tell(review=review, kind=ReminderKind.MENTIONED, people=told)
+    if recipients:
+        channels = people_tell(review=review, kind=ReminderKind.MENTIONED, people=recipients)
     return {"mentions": [person.pk for person in people], "channels": channels}
 
 
 def mentions_seen(*, actor: Principal, review_id: int) -> None:
-    """The actor has opened the review, and so seen where they are mentioned in it."""
+    """Mark the actor's mentions in a review as seen, because they opened the review."""
     _unseen(actor).filter(comment__thread__review=review_id).update(seen_at=timezone.now())
 
 
 def mentions_unseen(actor: Principal) -> QuerySet[Mention]:
-    """Mentions of the actor that they have not seen, in reviews that they may see; newest first."""
+    """Return the actor's unseen mentions in reviews that they may see, newest first."""
     reviews = reviews_visible_to(actor).order_by().select_related(None).values("pk")
     return (
         _unseen(actor)
@@ -105,31 +106,31 @@ def mentions_unseen(actor: Principal) -> QuerySet[Mention]:
 
 
 def mentions_offered(actor: Principal, review: Review, typed: str) -> list[Offer]:
-    """People to complete `@typed` with, by the beginning of a handle or of a part of a name."""
+    """Return completions of `@typed`: people whose handle or part of a name begins with it."""
     typed = typed.replace("\x00", "")[:TYPED_MAX].strip()
     if not typed:
         return []
     by_name = Q(name__istartswith=typed) | Q(name__icontains=f" {typed}")
-    found = _mentionable(actor, review).filter(by_name | Q(email__istartswith=typed, met=True))
-    people = _seeing(review, found.order_by("name", "pk"))[:OFFERED_MAX]
+    rows = _mentionable(actor, review).filter(by_name | Q(email__istartswith=typed, met=True))
+    people = _who_may_view(review, rows.order_by("name", "pk"))[:OFFERED_MAX]
     alike = Q(pk__in=())
     for person in people:
         alike |= Q(email__istartswith=f"{_local(person)}@", met=True)
-    namesakes = _seeing(review, _mentionable(actor, review).filter(alike))
-    held = Counter(_local(person).lower() for person in namesakes)
-    return [Offer(_handle(person, held), person.name) for person in people]
+    namesakes = _who_may_view(review, _mentionable(actor, review).filter(alike))
+    local_counts = Counter(_local(person).lower() for person in namesakes)
+    return [Offer(_handle(person, local_counts), person.name) for person in people]
 
 
 def mention_parts(entry: ThreadComment) -> list[tuple[str, str]]:
-    """The entry's text in pieces: (words, "") and ("", name of who is mentioned)."""
+    """Split the entry's text into pairs: (text, "") and ("", name of the mentioned person)."""
     names = {mention.person_id: mention.person.name for mention in entry.mentions.all()}
     parts: list[tuple[str, str]] = []
     end = 0
-    for found in _KEPT.finditer(entry.text) if names else ():
-        # Only of who was resolved: whoever types a number learns no name.
-        if (name := names.get(int(found[2]))) is not None:
-            parts += [(entry.text[end : found.start()], ""), ("", name)]
-            end = found.end()
+    for match in _STORED.finditer(entry.text) if names else ():
+        # Only for stored mentions: typing a number must not reveal a name.
+        if (name := names.get(int(match[2]))) is not None:
+            parts += [(entry.text[end : match.start()], ""), ("", name)]
+            end = match.end()
     return [*parts, (entry.text[end:], "")]
 
 
@@ -140,7 +141,7 @@ def _unseen(actor: Principal) -> QuerySet[Mention]:
 
 
 def _trimmed(handle: str) -> str:
-    """Without the punctuation of the sentence around it."""
+    """Return the handle without the punctuation that follows it."""
     return handle.rstrip(".+'-")
 
 
@@ -148,50 +149,50 @@ def _local(person: Person) -> str:
     return person.email.partition("@")[0]
 
 
-def _handle(person: Person, held: Counter[str]) -> str:
+def _handle(person: Person, local_counts: Counter[str]) -> str:
     local = _local(person)
     short = getattr(person, "met", False) and _TYPED.fullmatch(f"@{local}")
     if not short or _NUMBERED.fullmatch(local):
         return f"person-{person.pk}"
-    return local if held[local.lower()] == 1 else person.email
+    return local if local_counts[local.lower()] == 1 else person.email
 
 
 def _mentionable(actor: Principal, review: Review) -> QuerySet[Person]:
-    """Active people whose name `actor` may read; `met` where they may read the address too."""
+    """Return active people whose name the actor may read; `met` if the address, too."""
     met = Exists(people_visible_to(actor).order_by().filter(pk=OuterRef("pk")))
-    known = people_known(actor, review)
-    return known.filter(~Q(pk=actor.person_id), is_active=True).annotate(met=met)
+    people = people_known(actor, review)
+    return people.filter(~Q(pk=actor.person_id), is_active=True).annotate(met=met)
 
 
-def _seeing(review: Review, people: Iterable[Person]) -> list[Person]:
-    """Those who may see the review, of the first `ASKED_MAX`."""
-    asked = list(people[:ASKED_MAX] if isinstance(people, QuerySet) else people)
+def _who_may_view(review: Review, people: Iterable[Person]) -> list[Person]:
+    """Return those of the first `ASKED_MAX` people who may see the review."""
+    candidates = list(people[:ASKED_MAX] if isinstance(people, QuerySet) else people)
     policy, resource, context = active_policy(), review_resource(review), probing_context()
     return [
         person
-        for person, principal in zip(asked, principals_of(asked), strict=True)
+        for person, principal in zip(candidates, principals_of(candidates), strict=True)
         if decide(policy, principal, Action.RELEASE_VIEW, resource, context).allowed
     ]
 
 
-def _named(actor: Principal, review: Review, handles: list[str]) -> dict[str, Person]:
-    """The one person behind each handle; handles of no person or of several are left out."""
-    wanted = {handle: _wanted(handle) for handle in handles}
-    if not wanted:
+def _people_by_handle(actor: Principal, review: Review, handles: list[str]) -> dict[str, Person]:
+    """Return the person of each handle that matches exactly one person."""
+    queries = {handle: _handle_query(handle) for handle in handles}
+    if not queries:
         return {}
     query = Q(pk__in=())
-    for each in wanted.values():
+    for each in queries.values():
         query |= each
-    people = _seeing(review, _mentionable(actor, review).filter(query).order_by("pk"))
-    found = {}
+    people = _who_may_view(review, _mentionable(actor, review).filter(query).order_by("pk"))
+    by_handle = {}
     for handle in handles:
-        fitting = [person for person in people if _fits(handle, person)]
-        if len(fitting) == 1:
-            found[handle] = fitting[0]
-    return found
+        matches = [person for person in people if _fits(handle, person)]
+        if len(matches) == 1:
+            by_handle[handle] = matches[0]
+    return by_handle
 
 
-def _wanted(handle: str) -> Q:
+def _handle_query(handle: str) -> Q:
     if numbered := _NUMBERED.fullmatch(handle):
         return Q(pk=int(numbered[1]))
     if "@" in handle:

@@ -1,4 +1,4 @@
-"""Threads of a review: comments at a place of what is under review, and drafts of them."""
+"""Threads of a review: comments on a part of its subject, and drafts of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXT_MAX = 4000
 
 
 class AnchorKind(models.TextChoices):
-    """Kind of place of a thread; the subject's own context defines the places."""
+    """Kind of part that a thread is about; the subject's own context defines the parts."""
 
     GENERAL = "general", "the whole"
     ITEM = "item", "checklist item"
@@ -27,7 +27,7 @@ class AnchorKind(models.TextChoices):
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One place: its kind, and which of that kind; `general` has no key."""
+    """A part of the subject: its kind and its key within that kind; `general` has no key."""
 
     kind: str = AnchorKind.GENERAL.value
     key: str = ""
@@ -41,7 +41,7 @@ class ThreadState(models.TextChoices):
 
 
 class Anchored(models.Model):
-    """Something at a place, on the digest and in the round that it was written on."""
+    """Columns for the part of the subject, the digest and the round that a text is about."""
 
     anchor_kind = models.CharField(max_length=10, choices=AnchorKind.choices)
     anchor_key = models.CharField(max_length=KEY_MAX, blank=True)
@@ -53,14 +53,14 @@ class Anchored(models.Model):
 
     @property
     def anchor(self) -> Anchor:
-        """The place."""
+        """Return the part of the subject."""
         return Anchor(self.anchor_kind, self.anchor_key)
 
 
 class ReviewThread(Anchored):
-    """A conversation at one place. While it is open and `blocking`, approval is impossible.
+    """A conversation about one part. While it is open and `blocking`, approval is impossible.
 
-    Where it is, who began it and whether it blocks stand for ever; only its state moves.
+    Its part, its author and `blocking` never change; only its state does.
     """
 
     review = models.ForeignKey(
@@ -105,9 +105,9 @@ class Said(models.TextChoices):
 
 
 class ThreadComment(models.Model):
-    """One entry of a thread: a comment, or that a person resolved or reopened it.
+    """An entry of a thread: a comment, a resolution or a reopening.
 
-    Append-only (trigger). `decision` is the one that it was submitted with, if any.
+    Append-only (trigger). `decision` is the decision that it was submitted with, if any.
     """
 
     thread = models.ForeignKey(ReviewThread, on_delete=models.PROTECT, related_name="comments")
@@ -138,12 +138,12 @@ class ThreadComment(models.Model):
 
     @property
     def people(self) -> list[Any]:
-        """The people whom it mentions."""
+        """Return the people whom the entry mentions."""
         return [mention.person for mention in self.mentions.all()]
 
 
 class Mention(models.Model):
-    """A person whom a comment mentions; unseen until they open the review."""
+    """A mention of a person in a comment; unseen until they open the review."""
 
     comment = models.ForeignKey(ThreadComment, on_delete=models.PROTECT, related_name="mentions")
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -167,7 +167,7 @@ class Mention(models.Model):
 class CommentDraft(Anchored):
     """A comment that only its author sees until it is submitted with a decision.
 
-    It begins a thread at its anchor, or answers in `thread`, whose anchor it repeats.
+    It begins a thread at its anchor, or replies in `thread`, whose anchor it repeats.
     """
 
     review = models.ForeignKey(

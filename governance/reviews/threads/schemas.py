@@ -23,14 +23,14 @@ class ThreadFilter(Filter):
 
 
 class AnchorPlace(Schema):
-    """A place of the release; the whole release if omitted."""
+    """A part of the release; by default, the whole release."""
 
     kind: Choice[AnchorKind] = AnchorKind.GENERAL
     key: LineOrEmpty = Field(default="", max_length=KEY_MAX)
 
 
 class NewThread(Schema):
-    """Text and place of a new thread. `blocking` defaults to true for reviewers."""
+    """Text and part of a new thread. `blocking` defaults to true for reviewers."""
 
     text: Paragraphs = Field(max_length=TEXT_MAX)
     anchor: AnchorPlace | None = None
@@ -38,7 +38,7 @@ class NewThread(Schema):
 
 
 class NewCommentDraft(NewThread):
-    """Draft of a comment; with `thread`, of a reply."""
+    """Draft of a new thread or, with `thread`, of a reply."""
 
     thread: Id | None = None
 
@@ -63,6 +63,6 @@ class ThreadNote(Schema):
 
 
 class NewAssignee(Schema):
-    """The person to assign the review to; they must be able to decide on it."""
+    """Person to assign the review to; they must be able to decide on it."""
 
     person: Id

@@ -19,8 +19,8 @@ from governance.reviews.threads.models import CommentDraft, Mention, ReviewThrea
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """The rights of one person in one review: `obstacle` keeps them from commenting, and `decides`
-    is true for its reviewers, who block and resolve.
+    """Rights of one actor in one review. `obstacle`: the error that prevents comments. `decides`:
+    whether they are a reviewer, who may block the approval and resolve threads.
     """
 
     actor: Principal
@@ -29,26 +29,26 @@ class Voice:
     decides: bool
 
     def resolving(self, thread: ReviewThread) -> DomainError | None:
-        """Return the obstacle to resolving or reopening `thread`: its author may, and reviewers."""
+        """Return the obstacle to resolving or reopening `thread`; its author and reviewers may."""
         if self.obstacle is not None:
             return self.obstacle
         if self.decides:
             return None
-        # Who has answered for the department since has a part in it, and their thread blocks still.
-        part = self.actor.person_id in self.review.excluded_people
-        if thread.opened_by_id == self.actor.person_id and not (thread.blocking and part):
+        # An author who has since answered for the department may not lift their own block.
+        had_part = self.actor.person_id in self.review.excluded_people
+        if thread.opened_by_id == self.actor.person_id and not (thread.blocking and had_part):
             return None
         if thread.opened_by_id == self.actor.person_id:
             return self._refused(
-                f"{self.actor.name} had a part in what review {self.review.pk} of "
-                f"{self.review.subject_name} is about since thread {thread.pk} was begun, which "
-                "blocks it; it was not changed.",
-                hint="Answer in it; another reviewer resolves it.",
+                f"{self.actor.name} had a part in the subject of review {self.review.pk} of "
+                f"{self.review.subject_name} after beginning thread {thread.pk}, which blocks the "
+                "approval; the thread was not changed.",
+                hint="Reply in it; another reviewer can resolve it.",
             )
         return self._refused(
             f"{self.actor.name} did not begin thread {thread.pk} of review {self.review.pk} of "
             f"{self.review.subject_name} and does not decide on it; it was not changed.",
-            hint="Answer in it; whoever began it, or another reviewer, resolves it.",
+            hint="Reply in it; its author, or a reviewer, can resolve it.",
         )
 
     def blocking(self) -> DomainError | None:
@@ -57,7 +57,7 @@ class Voice:
             return self.obstacle
         return self._refused(
             f"{self.actor.name} does not decide on review {self.review.pk} of "
-            f"{self.review.subject_name}; their comment blocks nothing.",
+            f"{self.review.subject_name}; their comment cannot block the approval.",
             hint="Comment without blocking.",
         )
 
@@ -78,7 +78,7 @@ class Voice:
 def voice_of(actor: Principal, review: Review) -> Voice:
     """Return the rights of `actor` in `review`."""
     decides = _decides(actor, review)
-    # Last: what is recorded of a comment is that commenting was let through.
+    # Check comments last: the last permission is the one that the audit log records.
     return Voice(actor, review, decision_obstacle(actor, review, Verdict.COMMENT), decides)
 
 
@@ -94,19 +94,19 @@ def _decides(actor: Principal, review: Review) -> bool:
 
 
 def threads_of(review: Review) -> QuerySet[ReviewThread]:
-    """Every thread, oldest first, with what was said in it. Who may see the review may see them."""
+    """Return all threads with their entries, oldest first, for anyone who may see the review."""
     mentions = Prefetch("mentions", queryset=Mention.objects.select_related("person"))
-    said = ThreadComment.objects.select_related("person").prefetch_related(mentions)
+    entries = ThreadComment.objects.select_related("person").prefetch_related(mentions)
     return review.threads.select_related("opened_by", "resolved_by").prefetch_related(
-        Prefetch("comments", queryset=said)
+        Prefetch("comments", queryset=entries)
     )
 
 
 def thread_get(review: Review, thread_id: int) -> ReviewThread:
-    """One thread of `review`, as `threads_of`.
+    """Return one thread of the review, as in `threads_of`.
 
     Raises:
-        NotFound: there is none there.
+        NotFound: the review has no such thread.
     """
     thread = threads_of(review).filter(pk=thread_id).first()
     if thread is None:
@@ -115,10 +115,10 @@ def thread_get(review: Review, thread_id: int) -> ReviewThread:
 
 
 def thread_locked(review: Review, thread_id: int) -> ReviewThread:
-    """One thread of a review whose row is locked.
+    """Lock and return one thread of a locked review.
 
     Raises:
-        NotFound: there is none there.
+        NotFound: the review has no such thread.
     """
     thread = review.threads.select_for_update().filter(pk=thread_id).first()
     if thread is None:
@@ -131,7 +131,7 @@ def _no_thread(review: Review, thread_id: int) -> NotFound:
 
 
 def drafts_of(actor: Principal, review: Review) -> QuerySet[CommentDraft]:
-    """Return the unsubmitted comments of `actor` alone, oldest first."""
+    """Return the actor's own drafts, oldest first."""
     if actor.person_id is None:
         return review.comment_drafts.none()
     return review.comment_drafts.filter(person_id=actor.person_id)

@@ -1,4 +1,4 @@
-"""Threads of a review: begin one, answer in it, resolve it, reopen it."""
+"""Threads of a review: open, reply, resolve, reopen."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def thread_open(
     """Begin a thread; returns its first comment.
 
     Args:
-        anchor: Of a place that the caller knows to exist.
+        anchor: Part of the subject; the caller has checked that it exists.
         blocking: Whether it must be resolved before approval; by default, reviewers' threads block.
 
     Raises:
-        InvalidInput: no words, too many, or no such kind of place.
-        NotFound, NotPermitted: the policy refuses, or the actor blocks and is no reviewer.
-        WrongState: the review is closed, or has enough of the actor's comments.
+        InvalidInput: the text is empty or too long, or the anchor's kind is unknown.
+        NotFound, NotPermitted: the policy denies it, or only reviewers may block.
+        WrongState: the review is closed, or the actor has reached the limit of comments.
     """
     text = checked_words(text)
     check_anchor(anchor)
@@ -55,9 +55,9 @@ def thread_open(
 
 
 def thread_reply(*, actor: Principal, review_id: int, thread_id: int, text: str) -> ThreadComment:
-    """Say something in a thread, open or resolved.
+    """Reply in a thread, open or resolved.
 
-    Raises: as `thread_open`; NotFound also when there is no such thread.
+    Raises: as `thread_open`; NotFound also if the thread does not exist.
     """
     text = checked_words(text)
     with transaction.atomic():
@@ -70,12 +70,13 @@ def thread_reply(*, actor: Principal, review_id: int, thread_id: int, text: str)
 def thread_resolve(
     *, actor: Principal, review_id: int, thread_id: int, text: str = ""
 ) -> ThreadComment:
-    """Say that nothing is left to do about it, with a word if one likes.
+    """Resolve a thread, with an optional comment.
 
     Raises:
-        InvalidInput: too many words.
-        NotFound, NotPermitted: no such thread, or the actor neither began it nor is a reviewer.
-        WrongState: it is resolved already, the review is closed, or the actor did it too often.
+        InvalidInput: the text is too long.
+        NotFound, NotPermitted: the thread does not exist, or the actor is neither its author nor a
+            reviewer.
+        WrongState: it is already resolved, the review is closed, or the actor did it too often.
     """
     return _move(actor, review_id, thread_id, ThreadState.RESOLVED, text)
 
@@ -83,7 +84,7 @@ def thread_resolve(
 def thread_reopen(
     *, actor: Principal, review_id: int, thread_id: int, text: str = ""
 ) -> ThreadComment:
-    """Say that something is left to do after all. Raises: as `thread_resolve`."""
+    """Reopen a thread, with an optional comment. Raises: as `thread_resolve`."""
     return _move(actor, review_id, thread_id, ThreadState.OPEN, text)
 
 
@@ -104,10 +105,10 @@ def _move(
 
 
 def heard(actor: Principal, review_id: int) -> Voice:
-    """The actor's voice in a review whose row is locked: approving waits for them, or they see it.
+    """Lock a review, which orders comments and approvals, and return the actor's rights in it.
 
     Raises:
-        DomainError: they may say nothing in it.
+        DomainError: the actor may not comment.
     """
     voice = voice_of(actor, review_locked(review_id))
     if voice.obstacle is not None:
@@ -116,27 +117,27 @@ def heard(actor: Principal, review_id: int) -> Voice:
 
 
 def check_anchor(anchor: Anchor) -> None:
-    """Raises InvalidInput unless it has the form of a place."""
+    """Raise InvalidInput unless the anchor has a valid kind and key."""
     if anchor.kind not in AnchorKind.values:
         raise InvalidInput(
-            f"There is no kind of place {anchor.kind[:20]!r}.",
+            f"There is no kind of part {anchor.kind[:20]!r}.",
             fields={"kind": [f"is one of {', '.join(AnchorKind.values)}"]},
         )
     general = anchor.kind == AnchorKind.GENERAL
     if bool(anchor.key) == general or len(anchor.key) > KEY_MAX or "\x00" in anchor.key:
         raise InvalidInput(
-            "A comment on the whole names no part of it."
+            "A comment on the whole subject must not name a part of it."
             if general
-            else f"A place of the kind {anchor.kind} is named by 1 to {KEY_MAX} characters.",
+            else f"The key of a part of the kind {anchor.kind} has 1 to {KEY_MAX} characters.",
             fields={"key": ["is not empty" if general else "is empty or too long"]},
         )
 
 
 def checked_blocking(voice: Voice, blocking: bool | None) -> bool:
-    """Return True when their thread blocks the approval; only a reviewer's does.
+    """Return whether the actor's new thread blocks the approval; by default, a reviewer's does.
 
     Raises:
-        NotPermitted: they want it to, and are none.
+        NotPermitted: it should block, but the actor is not a reviewer.
     """
     if blocking is None:
         return voice.decides
@@ -155,7 +156,7 @@ def thread_write(
     written_on: tuple[str, int] | None = None,
     decision: Decision | None = None,
 ) -> ThreadComment:
-    """The rows and the event of a thread that was allowed. `written_on` is digest and round."""
+    """Write a permitted thread and its event. `written_on` is the digest and round."""
     digest, number = written_on or (voice.review.digest, voice.review.round)
     thread = ReviewThread.objects.create(
         review=voice.review,
@@ -179,7 +180,7 @@ def comment_write(
     written_on: tuple[str, int] | None = None,
     decision: Decision | None = None,
 ) -> ThreadComment:
-    """The row and the event of a comment that was allowed."""
+    """Write a permitted comment and its event."""
     review: Review = voice.review
     digest, number = written_on or (review.digest, review.round)
     thread.review = review

@@ -1,4 +1,4 @@
-"""Transitions of a thread, and the function that moves it."""
+"""Transitions of a thread, and the function that changes its state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALLOWED_TRANSITIONS: dict[ThreadState, frozenset[ThreadState]] = {
     ThreadState.RESOLVED: frozenset({ThreadState.OPEN}),
 }
 THREAD_STATES = StateMachine(model=ReviewThread, noun="thread", table=ALLOWED_TRANSITIONS)
-_SAID = {ThreadState.RESOLVED: Said.RESOLVE, ThreadState.OPEN: Said.REOPEN}
+_ENTRY_KINDS = {ThreadState.RESOLVED: Said.RESOLVE, ThreadState.OPEN: Said.REOPEN}
 _ACTIONS = {
     ThreadState.RESOLVED: "review:resolve_thread",
     ThreadState.OPEN: "review:reopen_thread",
@@ -30,7 +30,7 @@ _ACTIONS = {
 
 
 def thread_facts(thread: ReviewThread, entry: ThreadComment) -> dict[str, Any]:
-    """Return the data of an entry's event in addition to its words."""
+    """Return the data of an entry's event in addition to its text."""
     return {
         "thread": thread.pk,
         "entry": entry.pk,
@@ -45,10 +45,10 @@ def thread_facts(thread: ReviewThread, entry: ThreadComment) -> dict[str, Any]:
 def thread_set_state(
     *, actor: Principal, review: Review, thread: ReviewThread, state: ThreadState, text: str
 ) -> ThreadComment:
-    """Move a locked thread of a locked review, note it in the thread, and audit it.
+    """Change the state of a locked thread of a locked review, with an entry and an event.
 
     Raises:
-        WrongState: it is there already.
+        WrongState: the thread already has this state.
     """
     resolved = state is ThreadState.RESOLVED
     thread.resolved_by_id = actor.person_id if resolved else None
@@ -59,7 +59,7 @@ def thread_set_state(
     entry = ThreadComment.objects.create(
         thread=thread,
         person_id=speaker_id(actor),
-        said=_SAID[state],
+        said=_ENTRY_KINDS[state],
         text=text,
         digest=review.digest,
         round=review.round,

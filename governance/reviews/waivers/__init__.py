@@ -1,1 +1,1 @@
-"""Waivers: one checklist item of one review excused, for a time, by a second person."""
+"""Waivers: a second person excuses a checklist item of a review for a limited time."""

@@ -1,4 +1,4 @@
-"""A waiver: one checklist item of one review is excused, with a reason and an end."""
+"""Waivers: a checklist item of a review is excused, with a reason and an end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REASON_MAX = 1000
 
 
 class WaiverState(models.TextChoices):
-    """State of a waiver. Only `granted` excuses anything, and only until `expires_at`."""
+    """State of a waiver. Only `granted` excuses the item, and only until `expires_at`."""
 
     REQUESTED = "requested"
     GRANTED = "granted"
@@ -21,11 +21,11 @@ class WaiverState(models.TextChoices):
 
 
 class Waiver(models.Model):
-    """Requested by one person and granted by another, on the digest that was under review then.
+    """A waiver that one person requested and another grants, for the digest under review.
 
     `excused` repeats the item's result at the time of the request; the waiver is for that result.
-    A trigger (migration) freezes the requested terms, and refuses a granter who had a part in what
-    is under review.
+    A trigger (migration) freezes the requested terms, and refuses a granter who had a part in the
+    subject.
     """
 
     review = models.ForeignKey(

@@ -1,4 +1,4 @@
-"""Which waivers count now, and who may ask for one or decide on it."""
+"""Waivers that count now, and obstacles to requesting one or deciding on it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from governance.reviews.selectors import review_resource, separation_obstacle
 from governance.reviews.states import review_subject
 from governance.reviews.waivers.models import Waiver, WaiverState
 
-# Of one item: an evidence pack holds them all.
+# Most waivers of one item, because an evidence pack contains all of them.
 WAIVERS_MAX = 20
 
 
 def checklist_prefetch() -> Prefetch[str, QuerySet[ChecklistItem], str]:
-    """A review's checklist with who attested it and its waivers, newest last."""
+    """Return a prefetch of a review's checklist with its attesters and waivers, newest last."""
     waivers = Waiver.objects.select_related("asked_by", "decided_by", "ended_by")
     items = ChecklistItem.objects.select_related("attested_by", "carried_from").prefetch_related(
         Prefetch("waivers", queryset=waivers)
@@ -32,7 +32,7 @@ def checklist_prefetch() -> Prefetch[str, QuerySet[ChecklistItem], str]:
 
 
 def waiver_find(review: Review | None, waiver_id: int) -> Waiver:
-    """A waiver of this review. Raises NotFound when it has none of that number."""
+    """Return a waiver of this review. Raises NotFound if the review has no such waiver."""
     waiver = Waiver.objects.filter(pk=waiver_id, review=review).first() if review else None
     if waiver is None:
         raise NotFound(f"Waiver {waiver_id} does not exist in a review that you may see.")
@@ -41,16 +41,16 @@ def waiver_find(review: Review | None, waiver_id: int) -> Waiver:
 
 def waived_until(review: Review) -> datetime | None:
     """Return the earliest end of the waivers that the checklist uses; None without waivers."""
-    found: datetime | None = Waiver.objects.filter(
+    end: datetime | None = Waiver.objects.filter(
         review=review,
         state=WaiverState.GRANTED,
         item__state=ChecklistState.WAIVED,
     ).aggregate(first=Min("expires_at"))["first"]
-    return found
+    return end
 
 
 def request_obstacle(actor: Principal, review: Review, item: ChecklistItem) -> DomainError | None:
-    """Return the obstacle to requesting a waiver of `item` for `actor`."""
+    """Return the error that prevents `actor` from requesting a waiver of `item`."""
     action = Action.WAIVER_REQUEST
     try:
         authorize(actor=actor, action=action, resource=review_resource(review))
@@ -60,33 +60,33 @@ def request_obstacle(actor: Principal, review: Review, item: ChecklistItem) -> D
 
 
 def item_obstacle(review: Review, item: ChecklistItem) -> WrongState | None:
-    """Return the obstacle to requesting a waiver of `item` for anyone."""
-    what = f"“{item.title}” of review {review.pk} of {review.subject_name}"
+    """Return the error that prevents everyone from requesting a waiver of `item`."""
+    target = f"“{item.title}” of review {review.pk} of {review.subject_name}"
     if not item.waivable:
         return WrongState(
-            f"{what} is never waived.",
+            f"{target} is never waived.",
             code="never_waived",
             hint="Bytes and origin must always be those that were approved.",
         )
     if review.state != ReviewState.OPEN:
         state = ReviewState(review.state).label.lower()
-        return WrongState(f"{what} cannot be waived: the review is {state}.")
+        return WrongState(f"{target} cannot be waived: the review is {state}.")
     if item.state in MET_STATES:
-        return WrongState(f"{what} is met; there is nothing to waive.")
+        return WrongState(f"{target} is met; there is nothing to waive.")
     waivers = [waiver.state for waiver in item.waivers.all()]
     if {WaiverState.REQUESTED, WaiverState.GRANTED} & set(waivers):
         return WrongState(
-            f"{what} already has a requested or granted waiver; it cannot have a second one.",
+            f"{target} already has a requested or granted waiver; it cannot have a second one.",
             hint="Decide, withdraw or revoke that one first.",
         )
     if len(waivers) >= WAIVERS_MAX:
-        return WrongState(f"{what} had {WAIVERS_MAX} waivers; no more are possible.")
+        return WrongState(f"{target} had {WAIVERS_MAX} waivers; no more are possible.")
     return None
 
 
 def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
-    """Return the obstacle to granting or refusing for `actor`. Permission comes first, then
-    separation of duties, then the state; last the fresh second factor, which they can still give.
+    """Return the error that prevents `actor` from deciding. Checks permission, separation of duties
+    and state; last the fresh second factor, which the actor can still give.
     """
     review, action = waiver.review, Action.WAIVER_DECIDE
     separation = separation_obstacle(actor, review, "decide on a waiver in", action)
@@ -109,13 +109,13 @@ def decision_obstacle(actor: Principal, waiver: Waiver) -> DomainError | None:
 
 
 def _undecidable(waiver: Waiver) -> WrongState | None:
-    review, what = waiver.review, f"The waiver of “{waiver.item.title}”"
+    review, subject = waiver.review, f"The waiver of “{waiver.item.title}”"
     if waiver.state != WaiverState.REQUESTED:
         state = WaiverState(waiver.state).label.lower()
-        return WrongState(f"{what} is {state}; there is nothing to decide.")
+        return WrongState(f"{subject} is {state}; there is nothing to decide.")
     if review.state != ReviewState.OPEN:
         state = ReviewState(review.state).label.lower()
-        return WrongState(f"{what} cannot be decided: review {review.pk} is {state}.")
+        return WrongState(f"{subject} cannot be decided: review {review.pk} is {state}.")
     return None
 
 
@@ -126,8 +126,8 @@ def _unfit(actor: Principal, review: Review) -> NotPermitted | None:
     return _refused(
         actor,
         review,
-        f"Review {review.pk} of {review.subject_name} needs {' and '.join(required)}; whoever "
-        f"reviews for one of them decides on its waivers, and {actor.name} does not.",
+        f"Review {review.pk} of {review.subject_name} needs {' and '.join(required)}. Only "
+        f"reviewers for these decide on its waivers; {actor.name} is not one.",
         "An administrator grants specialties.",
         "specialty_missing",
     )
@@ -142,7 +142,7 @@ def _unproved(actor: Principal, waiver: Waiver) -> NotPermitted | None:
 
 
 def proof_for(actor: Principal, waiver: Waiver) -> str:
-    """The method of the fresh proof that goes with a decision. Raises as `require_proof`."""
+    """Return the method of the fresh proof for a decision. Raises as `require_proof`."""
     doing = f"deciding on a waiver in review {waiver.review_id}"
     return require_proof(actor, doing, attempt=_attempt(actor, waiver.review)).method
 

@@ -1,4 +1,4 @@
-"""Asking for a waiver, deciding on it, and ending it."""
+"""Waivers: request, decide, withdraw, revoke and expire."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ EXPIRE_BATCH = 100
 def waiver_request(
     *, actor: Principal, review_id: int, code: str, reason: str, expires_at: datetime
 ) -> Waiver:
-    """Ask that one unmet item of the checklist be excused until `expires_at`.
+    """Request a waiver of an unmet checklist item until `expires_at`.
 
     Raises:
         InvalidInput: no reason, or an end that is past or more than a year away.
-        NotFound, NotPermitted: no such item, or the policy refuses; or the actor is no person.
-        WrongState: the review is not open, or the item is met, is never waived, or has a waiver
-            that is requested or granted already.
+        NotFound, NotPermitted: the item does not exist, the policy denies it, or the actor is not a
+            person.
+        WrongState: the review is not open, or the item is met, cannot be waived, or already has a
+            requested or granted waiver.
     """
     reason = text_checked(reason, "reason", REASON_MAX)
     if not timezone.now() < expires_at <= timezone.now() + LONGEST:
@@ -86,10 +87,10 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
 
     Raises:
         InvalidInput: an unknown verdict, or no reason.
-        NotFound, NotPermitted: the policy, separation of duties or the missing specialty refuses;
-            or there is no fresh second factor.
-        WrongState: it was decided or withdrawn, the review is not open, the item is met by now,
-            a reviewer has approved in this round, or the requested end is past.
+        NotFound, NotPermitted: the policy or separation of duties forbids it, or the actor lacks
+            the specialty or a fresh second factor.
+        WrongState: it is decided or withdrawn, the review is not open, the item is now met, a
+            reviewer has approved in this round, or the requested end is past.
     """
     if verdict not in (WaiverState.GRANTED, WaiverState.REFUSED):
         raise InvalidInput(
@@ -119,19 +120,19 @@ def waiver_decide(*, actor: Principal, waiver_id: int, verdict: str, reason: str
 
 
 def _check_grantable(waiver: Waiver) -> None:
-    what = f"The waiver of “{waiver.item.title}” cannot be granted"
+    refusal = f"The waiver of “{waiver.item.title}” cannot be granted"
     if waiver.item.state in MET_STATES:
-        raise WrongState(f"{what}: the item is met.", hint="Refuse it.")
+        raise WrongState(f"{refusal}: the item is met.", hint="Refuse it.")
     review = waiver.review
     if review.decisions.filter(verdict=Verdict.APPROVE, round=review.round).exists():
         raise WrongState(
-            f"{what}: a reviewer approved in round {review.round} of review {review.pk} without "
+            f"{refusal}: a reviewer approved in round {review.round} of review {review.pk} without "
             "it.",
             hint="Request changes; after the answer, all reviewers see it when they decide.",
         )
     if waiver.expires_at <= timezone.now():
         raise WrongState(
-            f"{what}: it would have ended on {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",
+            f"{refusal}: it would have ended on {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",
             hint="Refuse it, and request a new one.",
         )
 
@@ -141,8 +142,8 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
 
     Raises:
         InvalidInput: no reason.
-        NotFound, NotPermitted: the policy refuses, or another person requested it.
-        WrongState: it is decided or withdrawn already.
+        NotFound, NotPermitted: the policy denies it, or another person requested it.
+        WrongState: it is already decided or withdrawn.
     """
     reason = text_checked(reason, "reason", REASON_MAX)
     with transaction.atomic():
@@ -152,7 +153,7 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
         )
         if speaker_id(actor) != waiver.asked_by_id:
             raise NotPermitted(
-                f"{actor.name} did not ask for the waiver of “{waiver.item.title}” and may not "
+                f"{actor.name} did not request the waiver of “{waiver.item.title}” and may not "
                 "withdraw it.",
                 hint="Only its requester can withdraw it; a second person can refuse it.",
             )
@@ -167,13 +168,13 @@ def waiver_withdraw(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
 
 
 def waiver_revoke(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
-    """End a waiver before its time. Any reviewer may: it makes things stricter, for everybody.
+    """End a waiver early. Any reviewer may do this, because it only adds restrictions.
 
-    What was approved with it serves no longer; its own context sees to that.
+    Objects that were approved with it stop serving; the subject's own context enforces that.
 
     Raises:
         InvalidInput: no reason.
-        NotFound, NotPermitted: the policy refuses, or there is no fresh second factor.
+        NotFound, NotPermitted: the policy denies it, or the actor has no fresh second factor.
         WrongState: it is not granted, or has ended.
     """
     reason = text_checked(reason, "reason", REASON_MAX)
@@ -198,13 +199,14 @@ def waiver_revoke(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
 
 
 def waivers_expire_due() -> int:
-    """Move granted waivers whose time is over to `expired`; returns how many.
+    """Set granted waivers that are past their end to `expired`; returns their number.
 
-    They excuse nothing from the moment itself; this makes it visible. Two at once do it once.
+    They stopped counting at their end; this only makes it visible. Concurrent calls expire each
+    waiver once.
     """
     now = timezone.now()
     due = Waiver.objects.filter(state=WaiverState.GRANTED, expires_at__lte=now)
-    controller, moved = service_principal("controller"), 0
+    controller, count = service_principal("controller"), 0
     for waiver_id in list(due.order_by("expires_at").values_list("pk", flat=True)[:EXPIRE_BATCH]):
         with transaction.atomic(), background(f"waiver-{waiver_id}", controller):
             waiver = waiver_locked(waiver_id)
@@ -216,5 +218,5 @@ def waivers_expire_due() -> int:
                 state=WaiverState.EXPIRED,
                 reason=f"Granted until {waiver.expires_at:%Y-%m-%d %H:%M} UTC.",
             )
-            moved += 1
-    return moved
+            count += 1
+    return count

@@ -33,10 +33,10 @@ _DECIDED = (WaiverState.GRANTED, WaiverState.REFUSED)
 
 
 def waiver_locked(waiver_id: int) -> Waiver:
-    """The waiver, its review locked until the transaction ends: whoever else decides, waits.
+    """Return the waiver with its review, which is locked until the transaction ends.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the waiver does not exist.
     """
     review_id = Waiver.objects.filter(pk=waiver_id).values_list("review_id", flat=True).first()
     if review_id is None:
@@ -56,16 +56,16 @@ def waiver_set_state(
     decision: Authorization | None = None,
     proof: str = "",
 ) -> None:
-    """Move a locked waiver, let its item follow, and audit.
+    """Change the state of a locked waiver and its item, and record the event.
 
     Raises:
-        WrongState: the table allows no such move.
+        WrongState: the transition is not allowed.
     """
-    who, now = actor.person_id, timezone.now()
+    person_id, now = actor.person_id, timezone.now()
     if state in _DECIDED:
-        waiver.decided_by_id, waiver.decided_at, waiver.decision_reason = who, now, reason
+        waiver.decided_by_id, waiver.decided_at, waiver.decision_reason = person_id, now, reason
     else:
-        waiver.ended_by_id, waiver.ended_at, waiver.end_reason = who, now, reason
+        waiver.ended_by_id, waiver.ended_at, waiver.end_reason = person_id, now, reason
     WAIVER_STATES.move(
         waiver,
         state,
@@ -93,7 +93,7 @@ def told(waiver: Waiver) -> dict[str, object]:
 
 
 def _item_follows(waiver: Waiver) -> None:
-    """A closed review keeps its checklist as it was decided on; its waivers say what became."""
+    """Update the waiver's item. A closed review keeps its checklist as of the decision."""
     item = waiver.item
     if waiver.state == WaiverState.GRANTED:
         item.state = ChecklistState.WAIVED
@@ -107,28 +107,28 @@ def _item_follows(waiver: Waiver) -> None:
 
 
 def excused_of(item: ChecklistItem) -> str:
-    """Return the effect of a waiver of the item, requested now: the result of its check."""
+    """Return the result that a new waiver of the item excuses: the note of its check."""
     return item.note if item.automatic else ""
 
 
 def waivers_follow(*, actor: Principal, review: Review, decision: Authorization | None) -> None:
     """Carry waivers into a new round of a locked review whose checklist is written. A waiver stays
-    if digest and result are the same and its granter still has no part in it; all others are
-    withdrawn, as attestations are.
+    if the digest and the result are the same and its granter has no part in the subject; all others
+    end, as attestations do.
     """
-    going = Waiver.objects.select_related("item").filter(
+    waivers = Waiver.objects.select_related("item").filter(
         review=review, state__in=(WaiverState.REQUESTED, WaiverState.GRANTED)
     )
-    for waiver in going:
+    for waiver in waivers:
         waiver.review, item = review, waiver.item
         granted = waiver.state == WaiverState.GRANTED
-        stands = (
+        stays = (
             item.state not in MET_STATES
             and (waiver.digest, waiver.excused) == (review.digest, excused_of(item))
-            # Who granted it may have answered for the department since.
+            # Its granter may have answered for the department since.
             and waiver.decided_by_id not in review.excluded_people
         )
-        if stands:
+        if stays:
             if granted:
                 item.state = ChecklistState.WAIVED
                 item.save(update_fields=["state"])
@@ -137,6 +137,6 @@ def waivers_follow(*, actor: Principal, review: Review, decision: Authorization 
             actor=actor,
             waiver=waiver,
             state=WaiverState.REVOKED if granted else WaiverState.WITHDRAWN,
-            reason="What is under review has changed.",
+            reason="The subject of the review has changed.",
             decision=decision,
         )

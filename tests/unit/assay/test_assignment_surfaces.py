@@ -49,7 +49,7 @@ def test_bad_forms_are_refused_in_words(company: Company) -> None:
         ({"do": "assign", "person": "\x00"}, 400, "No person is selected"),
         ({"do": "assign", "person": "999999"}, 404, "no person 999999"),
         ({"do": "", "person": company.carla.pk}, 400, "does not say what to do"),
-        ({"do": "assign", "person": company.enzo.pk}, 400, "submitted what is under review"),
+        ({"do": "assign", "person": company.enzo.pk}, 400, "submitted the subject of the review"),
     ):
         response = carla.post(at, form)
         assert response.status_code == status, form

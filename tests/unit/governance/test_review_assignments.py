@@ -96,8 +96,8 @@ def test_only_people_who_could_decide_are_assigned_and_the_refusal_says_why(
     left = actor("Lea", "reviewer:compliance")
     Person.objects.filter(pk=left.person_id).update(is_active=False)
     for who, why in (
-        (submitter, "Dora submitted what is under review"),
-        (part, "Pia had a part in what is under review"),
+        (submitter, "Dora submitted the subject of the review"),
+        (part, "Pia had a part in the subject of the review"),
         (left, "The account of Lea is not active"),
         (actor("Priya", "reviewer:privacy"), "Priya does not review for compliance or model-risk"),
         (admin, "Ada does not review for compliance or model-risk"),

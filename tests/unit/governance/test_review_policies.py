@@ -115,17 +115,27 @@ def test_privacy_approves_high_risk_where_personal_data_is_involved() -> None:
         ("rank: 20", "rank: many", "rank:", "rank: Input should be a valid integer"),
         ("rank: 20", "rank: 20\ncolor: red", "color:", "color: Extra inputs"),
         ("valid_days: 180", "valid_days: 0", "valid_days:", "valid_days: Input should be greater"),
-        ("valid_days: 180", "valid_days: 5", "name:", "warn_days are fewer"),
-        ("check: leak", "check: leek", "check: leek", "items.4.check: is no check; there are card"),
-        ("answer: autonomy", "answer: mood", "mood", "is no question; there are annex_iii"),
-        ("[decides_with_human]", "[often]", "[often]", "that there is not; there are suggests"),
+        ("valid_days: 180", "valid_days: 5", "name:", "warn_days must be fewer"),
+        (
+            "check: leak",
+            "check: leek",
+            "check: leek",
+            "items.4.check: is not a check; they are card",
+        ),
+        ("answer: autonomy", "answer: mood", "mood", "is not a question; they are annex_iii"),
+        (
+            "[decides_with_human]",
+            "[often]",
+            "[often]",
+            "names an unknown answer; they are suggests",
+        ),
         ("personal_data, is: [true]", "personal_data, is: [1]", "[1]", "applies_when.0.is"),
-        ("specialty: model-risk", "specialty: sales", "sales", "is no specialty"),
-        ("MEASURE 2.7", "MEASURE 2.14", "MEASURE 2.14", "is no subcategory of the AI RMF"),
-        ("A.6.2.5", "A.6.2.9", "A.6.2.9", "is no control of annex A"),
-        ("Article 15(5)]", "Article 114]", "Article 114", "names no article or annex"),
+        ("specialty: model-risk", "specialty: sales", "sales", "is not a specialty"),
+        ("MEASURE 2.7", "MEASURE 2.14", "MEASURE 2.14", "is not a subcategory of the AI RMF"),
+        ("A.6.2.5", "A.6.2.9", "A.6.2.9", "is not a control of annex A"),
+        ("Article 15(5)]", "Article 114]", "Article 114", "is not an article or annex"),
         ("code: license", "code: digest", "name:", "two items have the code digest"),
-        ("    check: leak\n", "", "code: leak", "an automatic item names its check"),
+        ("    check: leak\n", "", "code: leak", "an automatic item must name its check"),
         ("title: Limited risk", "title: [1", "summary:", "expected ',' or ']'"),
         ("title: Limited risk", "title: &a x", "title:", "anchors"),
         ("title: Limited risk", 'title: "a\\u202Eb"', "title:", "does not show"),
@@ -156,7 +166,7 @@ def test_every_approval_may_not_depend_on_an_answer() -> None:
 
 
 def test_what_nobody_registered_cannot_be_asked() -> None:
-    with pytest.raises(InvalidInput, match="is no question"):
+    with pytest.raises(InvalidInput, match="is not a question"):
         document_read(LIMITED, Vocabulary())
 
 

@@ -378,9 +378,9 @@ def test_two_controllers_tell_once(
     ("url", "why"),
     [
         ("http://mail.example", "must begin with"),
-        ("smtp://ann:secret@mail.example", "not sent in clear"),
-        ("smtps://mail.example/path", "without anything after it"),
-        ("smtps://", "without anything after it"),
+        ("smtp://ann:secret@mail.example", "not sent unencrypted"),
+        ("smtps://mail.example/path", "without a path or query"),
+        ("smtps://", "without a path or query"),
         ("smtps://mail.example:99999", "malformed"),
     ],
 )

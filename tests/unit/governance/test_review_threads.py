@@ -88,7 +88,7 @@ def test_a_reviewers_thread_blocks_and_the_departments_does_not(
     assert begin(compliance, review).blocking
     assert not begin(compliance, review, blocking=False).blocking
     assert not begin(submitter, review).blocking
-    with pytest.raises(NotPermitted, match="blocks nothing") as caught:
+    with pytest.raises(NotPermitted, match="cannot block the approval") as caught:
         begin(submitter, review, blocking=True)
     assert caught.value.attempt is not None
     assert ReviewThread.objects.count() == 3
@@ -141,7 +141,7 @@ def test_who_answers_for_the_department_resolves_no_thread_of_theirs_that_blocks
     blocks, asks = begin(both, review), begin(both, review, blocking=False)
     decide(compliance, review, "request_changes")
     review_answer(actor=both, review_id=review.pk, digest=review.digest, message="It is so.")
-    with pytest.raises(NotPermitted, match="had a part in what review"):
+    with pytest.raises(NotPermitted, match="had a part in the subject of review"):
         move(both, blocks, ThreadState.RESOLVED)
     move(both, asks, ThreadState.RESOLVED)
     move(risk, blocks, ThreadState.RESOLVED)
@@ -394,7 +394,7 @@ def test_a_draft_is_edited_within_what_its_author_may(
     changed = draft_edit(actor=compliance, review_id=review.pk, draft_id=mine.pk, blocking=False)
     assert (changed.text, changed.blocking) == ("Later.", False)
     theirs = draft(submitter, review)
-    with pytest.raises(NotPermitted, match="blocks nothing"):
+    with pytest.raises(NotPermitted, match="cannot block the approval"):
         draft_edit(actor=submitter, review_id=review.pk, draft_id=theirs.pk, blocking=True)
     thread = begin(compliance, review)
     answer = draft(compliance, review, thread_id=thread.pk)

@@ -291,7 +291,7 @@ def test_what_is_waived_is_not_attested_before_its_waiver_is_revoked(
     review: Review, submitter: Principal, compliance: Principal, risk: Principal
 ) -> None:
     waiver = decide(compliance, ask(submitter, review, "purpose"))
-    with pytest.raises(WrongState, match="its waiver is revoked first"):
+    with pytest.raises(WrongState, match="revoke its waiver first"):
         checklist_attest(actor=risk, review_id=review.pk, code="purpose", note="Read.")
     waiver_revoke(actor=risk, waiver_id=waiver.pk, reason="I read it.")
     attested = checklist_attest(actor=risk, review_id=review.pk, code="purpose", note="Read.")
@@ -355,7 +355,7 @@ def test_a_new_round_takes_back_what_excused_another_digest_or_another_result(
         assert event.policy_version == 1
         assert (granted.ended_by_id, granted.end_reason) == (
             submitter.person_id,
-            "What is under review has changed.",
+            "The subject of the review has changed.",
         )
 
 
