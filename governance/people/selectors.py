@@ -41,10 +41,10 @@ def principal_for_person(
     """
     roles: frozenset[HeldRole] = frozenset()
     if person.is_active:
-        held = person.role_assignments.values_list("role", "department__slug", "specialty")
+        rows = person.role_assignments.values_list("role", "department__slug", "specialty")
         roles = frozenset(
             HeldRole(role=role, department=department, specialty=specialty)
-            for role, department, specialty in held
+            for role, department, specialty in rows
         )
     return Principal(
         kind=PrincipalKind.PERSON,
@@ -56,7 +56,7 @@ def principal_for_person(
         key_id=key_id,
         proof=proof,
         unconfirmed=person.unconfirmed_at is not None
-        and not privileged_roles().isdisjoint(held.role for held in roles),
+        and not privileged_roles().isdisjoint(role.role for role in roles),
     )
 
 

@@ -49,18 +49,18 @@ class RoleSync:
         Grants come first, so when one administrator replaces another, there is always one.
         """
         mappings = _mappings_by_group({name for names in groups.values() for name in names})
-        held: dict[int, dict[_Key, RoleAssignment]] = {person.pk: {} for person in people}
+        current: dict[int, dict[_Key, RoleAssignment]] = {person.pk: {} for person in people}
         rows = RoleAssignment.objects.filter(person__in=people).select_related("department")
         for row in rows:
-            held[row.person_id][_key(row)] = row
+            current[row.person_id][_key(row)] = row
         new: list[RoleAssignment] = []
         removed: list[RoleAssignment] = []
         for person in people:
             group_names = groups.get(person.pk, ()) if person.is_active else ()
-            needed = self._needed(person, held[person.pk], group_names, mappings)
+            needed = self._needed(person, current[person.pk], group_names, mappings)
             for key, mapping in needed.items():
-                new.extend(self._give(person, held[person.pk].get(key), mapping))
-            for key, row in held[person.pk].items():
+                new.extend(self._give(person, current[person.pk].get(key), mapping))
+            for key, row in current[person.pk].items():
                 if row.source == self.source and key not in needed:
                     row.person = person
                     removed.append(row)
@@ -100,7 +100,7 @@ class RoleSync:
     def _needed(
         self,
         person: Person,
-        held: Mapping[_Key, RoleAssignment],
+        current: Mapping[_Key, RoleAssignment],
         groups: Collection[str],
         by_group: Mapping[str, list[GroupMapping]],
     ) -> dict[_Key, GroupMapping]:
@@ -113,7 +113,7 @@ class RoleSync:
             mine = person.pk in (mapping.created_by_id, mapping.approved_by_id)
             (own if mine else mapped).setdefault(_key(mapping), mapping)
         for key, mapping in own.items():
-            if key not in mapped and key not in held:
+            if key not in mapped and key not in current:
                 why = (
                     f"Separation of duties: {person.name} made the mapping of {mapping.group} "
                     f"themselves; it does not make them {_role_text(mapping)}."
@@ -123,15 +123,15 @@ class RoleSync:
         return mapped
 
     def _give(
-        self, person: Person, held: RoleAssignment | None, mapping: GroupMapping
+        self, person: Person, current: RoleAssignment | None, mapping: GroupMapping
     ) -> list[RoleAssignment]:
         """Return the role to create, if the person does not hold it."""
-        if held is None:
+        if current is None:
             row = self._row(person, mapping)
             self._note("granted", Action.ROLE_GRANT.value, row)
             return [row]
-        if held.source == self.source and held.group != mapping.group:
-            RoleAssignment.objects.filter(pk=held.pk).update(group=mapping.group)
+        if current.source == self.source and current.group != mapping.group:
+            RoleAssignment.objects.filter(pk=current.pk).update(group=mapping.group)
         return []
 
     def _row(self, person: Person, mapping: GroupMapping) -> RoleAssignment:

@@ -143,8 +143,8 @@ class Authorization:
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision and its inputs for an audit event."""
-        asked = self.asked
-        facts = inputs(asked.actor, asked.action, asked.resource, asked.context)
+        source = self.asked
+        facts = inputs(source.actor, source.action, source.resource, source.context)
         return with_outcome(facts, self.decision)
 
 

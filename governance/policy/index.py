@@ -361,7 +361,7 @@ class RuleIndex:
         binding = _Binding(
             about=about,
             attributes=tuple(a for a in self._attributes if a.mask & about),
-            groups=tuple((*_source(name), held, mask) for (name, held), mask in groups.items()),
+            groups=tuple((*_source(name), slugs, mask) for (name, slugs), mask in groups.items()),
         )
         if len(self._bindings) >= _BINDINGS_MAX:
             self._bindings.clear()

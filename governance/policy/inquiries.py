@@ -78,7 +78,7 @@ def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
     authorize(actor=actor, action=Action.POLICY_EXPLAIN, resource=Resource("policy"))
     recorded = opened_body(event)["data"].get("decision")
     try:
-        asked = Inputs.from_dict(recorded)
+        inputs = Inputs.from_dict(recorded)
         allowed, rules = bool(recorded["allowed"]), tuple(recorded["rules"])
     except (ValueError, KeyError, TypeError) as error:
         raise WrongState(
@@ -90,8 +90,8 @@ def event_explain(*, actor: Principal, event_id: int) -> EventExplanation:
     then = None
     if event.policy_version not in (None, 0, active.version):
         version = policy_version_get(actor=actor, number=event.policy_version)
-        then = _explained(version_snapshot(version), asked)
-    return EventExplanation(event, allowed, rules, then, _explained(active, asked))
+        then = _explained(version_snapshot(version), inputs)
+    return EventExplanation(event, allowed, rules, then, _explained(active, inputs))
 
 
 def who_can(
@@ -151,8 +151,8 @@ def _snapshot(actor: Principal, number: int | None) -> PolicySnapshot:
     return version_snapshot(policy_version_get(actor=actor, number=number))
 
 
-def _explained(snapshot: PolicySnapshot, asked: Inputs) -> Explanation:
-    parts = (snapshot, asked.actor, asked.action, asked.resource, asked.context)
+def _explained(snapshot: PolicySnapshot, inputs: Inputs) -> Explanation:
+    parts = (snapshot, inputs.actor, inputs.action, inputs.resource, inputs.context)
     decision = decide(*parts)
     traces = sorted(explain(*parts), key=lambda trace: trace.rule not in decision.rules)
-    return Explanation(asked, decision, traces)
+    return Explanation(inputs, decision, traces)

@@ -120,7 +120,7 @@ def replayed(
         if result.replayed >= last:
             break
         try:
-            asked = Inputs.from_dict(decision)
+            inputs = Inputs.from_dict(decision)
             recorded = bool(decision["allowed"])
         except (ValueError, KeyError, TypeError):
             result.unreadable += 1
@@ -128,7 +128,7 @@ def replayed(
         result.replayed += 1
         result.newest = result.newest or event.occurred_at
         result.oldest = event.occurred_at
-        _compare(event, asked, recorded, (before, after), result, groups)
+        _compare(event, inputs, recorded, (before, after), result, groups)
     result.groups = sorted(groups.values(), key=lambda group: -group.count)[:GROUPS_MAX]
     result.took_ms = int((time.perf_counter() - started) * 1000)
     return result
@@ -136,35 +136,35 @@ def replayed(
 
 def _compare(
     event: AuditEvent,
-    asked: Inputs,
+    inputs: Inputs,
     recorded: bool,
     policies: tuple[PolicySnapshot, PolicySnapshot],
     result: Replay,
     groups: dict[tuple[object, ...], FlipGroup],
 ) -> None:
     now, then = (
-        decide(policy, asked.actor, asked.action, asked.resource, asked.context)
+        decide(policy, inputs.actor, inputs.action, inputs.resource, inputs.context)
         for policy in policies
     )
     result.drifted += now.allowed is not recorded
     if now.allowed is then.allowed:
         return
     result.flips += 1
-    key = (asked.action, asked.resource.type, then.allowed, now.rules, then.rules)
+    key = (inputs.action, inputs.resource.type, then.allowed, now.rules, then.rules)
     group = groups.get(key)
     if group is None:
         group = groups[key] = FlipGroup(
-            asked.action, asked.resource.type, then.allowed, now.rules, then.rules
+            inputs.action, inputs.resource.type, then.allowed, now.rules, then.rules
         )
     group.count += 1
-    group.people.add(asked.actor.name)
+    group.people.add(inputs.actor.name)
     if len(group.examples) < EXAMPLES:
-        words = action_words(asked.action, asked.resource)
+        words = action_words(inputs.action, inputs.resource)
         group.examples.append(
             Flip(
                 event=event.pk,
                 occurred_at=event.occurred_at,
-                sentence=f"{actor_words(asked.actor)}: {words}",
+                sentence=f"{actor_words(inputs.actor)}: {words}",
                 recorded=recorded,
                 allowed=then.allowed,
                 reason=then.reason,

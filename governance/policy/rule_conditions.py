@@ -111,10 +111,10 @@ def departments_held(matcher: Matcher, actor: Principal) -> frozenset[str] | Non
 
 def _holds_platform_role(actor: Principal, matcher: Matcher) -> bool:
     return any(
-        held.department is None
-        and held.role in matcher.roles
-        and (not matcher.specialties or held.specialty in matcher.specialties)
-        for held in actor.roles
+        role.department is None
+        and role.role in matcher.roles
+        and (not matcher.specialties or role.specialty in matcher.specialties)
+        for role in actor.roles
     )
 
 
