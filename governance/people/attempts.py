@@ -19,8 +19,7 @@ from governance.errors import QuotaExceeded, Unavailable
 from governance.keys.networks import address_allowed
 
 MAX_FAILURES = 10
-# Everyone in an office behind one address shares this count, so a success takes back only its own
-# try.
+# An office behind one address shares this count, so a success takes back only its own try.
 MAX_ADDRESS_FAILURES = 50
 MAX_CODE_FAILURES = 10
 MAX_NODE_FAILURES = 100

@@ -1,9 +1,8 @@
 """Erasure of a person: delete their personal data, keep the record of their actions.
 
-The audit log encrypts a person's data under a key of their own. Erasure destroys that key: the
-data becomes unreadable, and every hash stays valid. The person's record stays as "Erased person
-17", because their work and decisions refer to it. Erasure cannot be undone: the next owner of
-their address is a new person.
+Erasure destroys the key under which the audit log encrypts the person's data: the data becomes
+unreadable, and every hash stays valid. Their record stays as "Erased person 17", because work and
+decisions refer to it. It cannot be undone: the next owner of the address is a new person.
 """
 
 from __future__ import annotations
@@ -195,8 +194,7 @@ def _without(search: dict[str, Any], person: Person) -> dict[str, Any]:
 
 
 def _finds(name: str, typed: str, person: Person) -> bool:
-    """Return whether the search names the person. Only `who` searches people, so in it a part of
-    the name is enough."""
+    """Return whether the search names the person. In `who`, a part of the name is enough."""
     if _names(typed, (*_identifiers(person), person.name)):
         return True
     return name == "who" and bool(set(_WORD.findall(typed.casefold())) & _name_words(person))

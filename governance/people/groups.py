@@ -61,8 +61,7 @@ def roles_from_groups(
         raise InvalidInput(f"{source[:40]!r} is not a source of groups; use sso or scim.")
     if len(groups) > GROUPS_MAX:
         raise InvalidInput(
-            f"The identity provider sent {len(groups)} groups for this account; {GROUPS_MAX} are "
-            "allowed.",
+            f"The account has {len(groups)} groups; at most {GROUPS_MAX} are allowed.",
             hint="Let the identity provider send only the groups that are assigned to Assay.",
         )
     with transaction.atomic():
@@ -90,8 +89,7 @@ def group_mapping_create(
 
     Raises:
         InvalidInput: no name, an unknown role, or a department or specialty that does not fit it.
-        NotPermitted: the policy denies it, the actor has no fresh second factor, or is in the
-            group.
+        NotPermitted: the policy denies it, or the actor has no fresh second factor or is a member.
         WrongState: the group already gives that role, or it is already requested.
     """
     with transaction.atomic():

@@ -1,8 +1,7 @@
 """One-time links: set a first or lost password, or add a first second factor.
 
-One administrator alone can make a link that sets a password. A link that adds the first second
-factor of an account that decides for others belongs to a recovery, which takes two parties
-(ADR 41).
+One administrator alone can make a link that sets a password. If it adds the first second factor of
+an account that decides for others, it belongs to a recovery, which takes two parties (ADR 41).
 
 The secret is in the link's fragment, after the `#`. Browsers do not send fragments, so it reaches
 no access log, proxy log or Referer header. The page posts it. The database keeps an HMAC.

@@ -41,8 +41,7 @@ def require_proof(
 ) -> Proof:
     """Return the actor's fresh proof, to be recorded with the action.
 
-    `doing` names the action, such as "approving release 7". `own` marks an action that concerns
-    only the actor's own account.
+    `doing` is such as "approving release 7". `own`: it concerns only the actor's own account.
 
     Raises:
         NotPermitted: the proof is missing or older than `FRESH` (code `step_up_required`); or two

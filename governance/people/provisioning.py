@@ -276,7 +276,6 @@ def _apply(actor: Principal, person: Person, record: PersonRecord) -> Person:
     if person.is_active and not record.active:
         return person_deactivate(actor=actor, person_id=person.pk, reason=REASON_INACTIVE)
     if record.active and not person.is_active and person.deactivation_reason in BY_PROVIDER:
-        # The provider sends `active` with every push; that must not undo an administrator's
-        # deactivation.
+        # Every push says `active`; that must not undo an administrator's deactivation.
         return person_reactivate(actor=actor, person_id=person.pk)
     return person

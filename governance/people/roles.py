@@ -123,10 +123,8 @@ def _require_authority(
     decision: Authorization,
 ) -> None:
     """Raise NotPermitted unless the actor may grant roles in the department or, without one, on
-    the whole platform.
-
-    A manager who shares a department with an administrator may thus change the administrator's
-    roles in that department, but not their platform-wide roles."""
+    the whole platform. Thus a manager of an administrator's department may change the
+    administrator's roles there, but not the platform-wide ones."""
     departments = frozenset({department.slug} if department else ())
     resource = Resource("person", attributes={"departments": departments, "owner": None})
     if not decide(active_policy(), actor, Action.ROLE_GRANT, resource, base_context()).allowed:

@@ -104,8 +104,7 @@ class RoleSync:
         groups: Collection[str],
         by_group: Mapping[str, list[GroupMapping]],
     ) -> dict[_Key, GroupMapping]:
-        """Return one mapping of the groups for each role, without those that the person made or
-        approved."""
+        """Return a mapping for each role, without those that the person made or approved."""
         mapped: dict[_Key, GroupMapping] = {}
         own: dict[_Key, GroupMapping] = {}
         mappings = [mapping for name in set(groups) for mapping in by_group.get(name, ())]

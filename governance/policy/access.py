@@ -39,8 +39,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """People and keys that may do the action: the first ones by name; the totals; and the numbers
-    checked (`people_asked`, `keys_asked`)."""
+    """People and keys that may do the action (the first by name), and how many were checked."""
 
     people: list[Holder]
     keys: list[Holder]
@@ -111,13 +110,10 @@ def who_can_under(
     Access tokens are not listed: they belong to their person. `context` overrides the present
     context. `people` and `keys`, if given, restrict the check to these.
     """
-    full_context = {**probing_context(action), **(context or {})}
+    inputs = (action.value, resource, {**probing_context(action), **(context or {})})
     everyone = [*people_in_roles(people), *people_without_roles(people)]
     checked_people, checked_keys = (
-        [
-            Holder(actor, decide(snapshot, actor, action.value, resource, full_context))
-            for actor in actors
-        ]
+        [Holder(actor, decide(snapshot, actor, *inputs)) for actor in actors]
         for actors in (everyone, live_keys(keys))
     )
     able_people, able_keys = (

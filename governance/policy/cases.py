@@ -1,7 +1,4 @@
-"""A policy's own tests: an actor, action and resource, and the decision that is expected.
-
-Imports no Django.
-"""
+"""A policy's own tests: cases with their expected decisions. Imports no Django."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def lines_from_text(text: str) -> dict[str, Any]:
     values = value_from_text(text) if text.strip() else {}
     if not isinstance(values, dict):
         raise InvalidInput(
-            "Write one `name: value` on each line.", fields={"value": ["has another form"]}
+            "Write one `name: value` a line.", fields={"value": ["has another form"]}
         )
     return values
 
@@ -254,9 +254,7 @@ def case_from_yaml(text: str) -> dict[str, Any]:
     """
     case = value_from_text(text)
     if not isinstance(case, dict):
-        raise InvalidInput(
-            "A test is a mapping with a name.", fields={"case": ["is not a mapping"]}
-        )
+        raise InvalidInput("A test is a mapping with a name.", fields={"case": ["is another type"]})
     return case
 
 

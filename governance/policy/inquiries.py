@@ -41,10 +41,8 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """A recorded decision (`recorded`, `rules`), explained under the policy of that time (`then`)
-    and the one in force (`now`).
-
-    `then` is None if both policies are the same.
+    """A recorded decision (`recorded`, `rules`), explained under the policy of that time (`then`;
+    None if it is still in force) and the one in force (`now`).
     """
 
     event: AuditEvent

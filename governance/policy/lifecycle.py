@@ -58,8 +58,7 @@ def policy_read(*, actor: Principal, text: str) -> Document:
     """Parse the YAML of a policy that the actor may turn into a draft.
 
     Raises:
-        NotFound, NotPermitted: the actor may not draft policies. Checked first, because parsing may
-            take a second.
+        NotFound, NotPermitted: the actor may not draft policies (checked first: parsing is slow).
         InvalidInput, TooLarge: it is not a valid policy; `fields` has the places.
     """
     authorize(actor=actor, action=Action.POLICY_DRAFT, resource=POLICIES.resource())

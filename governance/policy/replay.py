@@ -25,8 +25,7 @@ from governance.principals import Principal
 LAST_MAX = 10_000
 EXAMPLES = 5
 GROUPS_MAX = 200
-# Events without a decision (sign-ins, the platform's own work) are skipped; read at most this many
-# events for each decision.
+# Most events read for each decision, as events without one (such as sign-ins) are skipped.
 SCAN_FACTOR = 5
 _CHUNK = 500
 

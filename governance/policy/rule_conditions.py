@@ -71,8 +71,7 @@ class Clause:
     """A rule bound to an actor: every condition must hold for the resource.
 
     In a `Visibility`, conditions on the context are already evaluated. `lapsed`: one failed, so the
-    clause cannot hold, but errors of its other conditions count. `error`: the reason that a
-    condition could not be evaluated; empty if all could.
+    clause cannot hold, but errors of its other conditions count. `error`: reason that one erred.
     """
 
     rule: str

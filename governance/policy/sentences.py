@@ -149,10 +149,8 @@ def matcher_words(matcher: Matcher) -> str:
         who = _join([f"{role}s{specialty}" for role in matcher.roles])
     elif roles := matcher.department_roles or matcher.member_roles:
         who = _join(["API keys" if role == "key" else f"{role}s" for role in roles])
-        owner = (
-            "of the department that owns it" if matcher.department_roles else "of any department"
-        )
-        who += departments or f" {owner}"
+        scope = "the department that owns it" if matcher.department_roles else "any department"
+        who += departments or f" of {scope}"
         if departments and matcher.department_roles:
             who += ", where that owns it"
     elif matcher.services:

@@ -105,10 +105,8 @@ def authorize(
     )
     verb = action.value.partition(":")[2]
     named = bool(resource.id or resource.name)
-    is_hidden = named and verb == "view" and snapshot.version
-    if is_hidden or (
-        snapshot.version and not may_know_of(snapshot, actor, action, resource, context)
-    ):
+    hides = named and verb == "view" and snapshot.version
+    if hides or (snapshot.version and not may_know_of(snapshot, actor, action, resource, context)):
         # Do not name it: the answer to a guessed number would reveal the name.
         raise NotFound(
             f"There is no such {resource.type.replace('_', ' ') if named else 'department'}.",

@@ -43,9 +43,8 @@ class RuleVerdict(StrEnum):
 class ConditionTrace:
     """A condition bound to the actor, and its result for the resource.
 
-    `actual` is the attribute's value, None if it is not stated; `holds` is None if the condition
-    could not be evaluated. `words` describes the condition ("its environment is production"), `why`
-    the value or the error.
+    `actual` is the attribute's value, None if not stated; `holds` is None after an error. `words`
+    describes the condition ("its environment is production"), `why` the value or the error.
     """
 
     attribute: str

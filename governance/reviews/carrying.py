@@ -28,9 +28,9 @@ def checklist_carry(
 ) -> list[str]:
     """Carry attestations of `source` over to a review that has just been opened; returns the codes.
 
-    The subject's own context calls this in the transaction that opened the review. It has checked
-    that nothing changed on which `items` depend. An item is not carried over if its attester had a
-    part in the subject, if its wording changed, or if it is now checked automatically.
+    The subject's own context calls this in the transaction that opened the review, after checking
+    that the basis of `items` has not changed. Excluded: items whose attester had a part in the
+    subject, whose wording changed, or that are now automatic.
     """
     excluded = {*review.excluded_people, review.opened_by_id}
     by_code = {item.code: item for item in review.checklist.filter(automatic=False)}

@@ -102,8 +102,7 @@ def checklist_attest(*, actor: Principal, review_id: int, code: str, note: str) 
 
     Raises:
         InvalidInput: the note is missing.
-        NotFound, NotPermitted: the item does not exist, or the policy or separation of duties
-            forbids it.
+        NotFound, NotPermitted: the item does not exist, or policy or separation of duties deny it.
         WrongState: the review is not open, or the item is automatic or already attested.
     """
     note = text_checked(note, "note", NOTE_MAX)

@@ -179,9 +179,8 @@ MET_STATES = (ChecklistState.SATISFIED, ChecklistState.NOT_APPLICABLE)
 class ChecklistItem(models.Model):
     """A requirement for approval, checked by machine or attested by a reviewer.
 
-    `digest` is the digest under review when it was checked (at `checked_at`) or attested. An item
-    in the state `waived` counts as met while its waiver is in force; `waivable` is whether it may
-    be waived at all.
+    `digest` is the digest under review when it was checked (at `checked_at`) or attested. A
+    `waived` item counts as met while its waiver is in force; `waivable`: it may be waived at all.
     """
 
     review = models.ForeignKey(Review, on_delete=models.CASCADE, related_name="checklist")

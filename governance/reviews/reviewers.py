@@ -107,8 +107,7 @@ def _reviewers() -> dict[int, _Reviewer]:
 def _absences(
     reviewers: Mapping[int, _Reviewer], excluded: Collection[int]
 ) -> set[tuple[int, str]]:
-    """Return absent reviewers with their specialties, and add these to their deputies' `since`, as
-    `stands_in_for` does."""
+    """Return absent reviewers with their specialties, after adding these to their deputies."""
     now = timezone.now()
     rows = Absence.objects.filter(starts_at__lte=now, ends_at__gt=now, ended_at__isnull=True)
     away = set()

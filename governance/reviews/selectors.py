@@ -293,13 +293,12 @@ def _closed(review: Review, verdict: Verdict, *, commenting: bool = False) -> Wr
     state = ReviewState(review.state)
     if state is ReviewState.OPEN or (commenting and ALLOWED_TRANSITIONS[state]):
         return None
-    request = "take a comment" if commenting else f"take the verdict “{verdict.label.lower()}”"
+    act = "take a comment" if commenting else f"take the verdict “{verdict.label.lower()}”"
     hint = "That state is final."
     if ALLOWED_TRANSITIONS[state]:
         hint = f"It is open again once department {review.department.slug} has answered."
     return WrongState(
-        f"Review {review.pk} of {review.subject_name} is {state.label.lower()}; it cannot "
-        f"{request}.",
+        f"Review {review.pk} of {review.subject_name} is {state.label.lower()}; it cannot {act}.",
         hint=hint,
     )
 
@@ -327,13 +326,12 @@ def _specialty_obstacle(
 ) -> DomainError | None:
     specialties = actor.specialties
     required = sorted(review.required_approvals)
-    if not specialties & ({specialty} if specialty else set(required)):
+    possible = {specialty} if specialty else set(required)
+    if not specialties & possible:
         specialties |= stands_in_for(actor, review).keys()
     if specialty and specialty not in specialties:
         sentence = f"{actor.name} does not review for {specialty[:40]}"
-    elif verdict is Verdict.APPROVE and not specialties & (
-        {specialty} if specialty else set(required)
-    ):
+    elif verdict is Verdict.APPROVE and not specialties & possible:
         sentence = f"{actor.name} reviews for {', '.join(sorted(specialties))}"
     elif verdict is Verdict.APPROVE and specialty and specialty not in required:
         sentence = f"An approval for {specialty} is not required"

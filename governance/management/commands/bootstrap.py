@@ -38,10 +38,8 @@ class Command(BaseCommand):
 
     def _admin(self, email: str, name: str) -> None:
         admins = RoleAssignment.objects.filter(role=Role.ADMIN, person__is_active=True)
-        assignment = (
-            admins.filter(person__email=email.strip().lower()).select_related("person").first()
-        )
-        person: Person | None = None if assignment is None else assignment.person
+        admin = admins.filter(person__email=email.strip().lower()).select_related("person").first()
+        person: Person | None = None if admin is None else admin.person
         if person is not None and (person.has_usable_password() or has_factor(person.pk)):
             self.stdout.write(f"{email} is an administrator already.")
             return

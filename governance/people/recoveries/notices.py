@@ -24,9 +24,8 @@ _SUBJECTS = {
 def account_tell(
     kind: NoticeKind, about: Person, *, recovery: AccountRecovery | None = None, address: str = ""
 ) -> None:
-    """Queue a notice to the account's owner and all administrators, in the caller's transaction.
-
-    `address` is the former e-mail address, which gets the notice too.
+    """Queue a notice to the account's owner, all administrators and `address` (the former e-mail
+    address), in the caller's transaction.
     """
     if settings.MAIL_SERVER is None:
         return

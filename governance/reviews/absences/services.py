@@ -54,7 +54,7 @@ def absence_set(
             fields={"specialty": [f"is one of {', '.join(Specialty.values)}"]},
         )
     with transaction.atomic():
-        absent, set_by_id, decision = _absent_locked(actor, person)
+        absent, set_by_id, decision = _absentee(actor, person)
         attempt = _attempt(actor, absent, decision)
         proof = require_proof(actor, "naming a deputy", attempt=attempt)
         if absent.pk != set_by_id and deputy.pk in with_makers({set_by_id}):
@@ -107,9 +107,7 @@ def _check_times(starts_at: datetime, ends_at: datetime) -> None:
         )
 
 
-def _absent_locked(
-    actor: Principal, person: Person | None
-) -> tuple[Person, int, Authorization | None]:
+def _absentee(actor: Principal, person: Person | None) -> tuple[Person, int, Authorization | None]:
     """Return the absent person, locked; the actor's person ID; the decision, if they differ."""
     if actor.person_id is None:
         raise NotPermitted(

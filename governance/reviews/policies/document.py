@@ -121,9 +121,7 @@ class Item(_Strict):
     @model_validator(mode="after")
     def _has_one_checker(self) -> Item:
         if (self.kind == "automatic") != (self.check is not None):
-            raise ValueError(
-                "an automatic item must name its check; an attested one must not have one"
-            )
+            raise ValueError("an automatic item must name its check; an attested one must not")
         return self
 
 

@@ -86,9 +86,7 @@ def eu_ai_act(reference: str) -> str:
     article, annex = _ARTICLE.fullmatch(reference), _ANNEX.fullmatch(reference)
     exists = (article and int(article[1]) <= ARTICLES) or (annex and annex[1] in ANNEXES)
     if not exists:
-        raise ValueError(
-            "is not an article or annex; write, for example, Article 9(2) or Annex IV(2)(d)"
-        )
+        raise ValueError("is not an article or annex; write, for example, Article 9(2) or Annex IV")
     return reference
 
 

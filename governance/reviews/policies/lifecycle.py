@@ -51,9 +51,8 @@ _followers: list[ActivationFollower] = []
 
 
 def follow_activation(follow: ActivationFollower) -> None:
-    """Register `follow` to be called when a policy comes into force, in its transaction.
-
-    The context whose objects are reviewed calls this once, when its application is ready.
+    """Register `follow` to be called in the transaction that puts a policy in force. The context
+    whose objects are reviewed calls this once, when its application is ready.
     """
     if follow not in _followers:
         _followers.append(follow)

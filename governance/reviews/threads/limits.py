@@ -18,12 +18,10 @@ MOVES_MAX = 100
 
 def check_room(actor: Principal, review: Review) -> None:
     """Raise WrongState if the actor has reached the limit of comments in this review."""
-    with_decisions = review.decisions.filter(
-        person_id=speaker_id(actor), verdict=Verdict.COMMENT
-    ).count()
+    outside = review.decisions.filter(person_id=speaker_id(actor), verdict=Verdict.COMMENT).count()
     drafts = review.comment_drafts.filter(person_id=speaker_id(actor)).count()
     in_threads = _entries(actor, review).filter(said=Said.COMMENT).count()
-    if with_decisions + in_threads + drafts >= COMMENTS_MAX:
+    if outside + in_threads + drafts >= COMMENTS_MAX:
         raise WrongState(
             f"You have written {COMMENTS_MAX} comments on review {review.pk}; that is the limit.",
             hint="Decide, request changes, or comment elsewhere and link to it here.",

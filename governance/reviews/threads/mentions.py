@@ -1,8 +1,7 @@
 """Mentions of people in comments: typed as `@handle`, stored as `@person-12`.
 
 A handle is the part of an e-mail address before the @, the whole address if that part is ambiguous,
-or `person-12`. The stored form names a person's row, so a comment shows their present name, and no
-name after erasure.
+or `person-12`. The stored form names a row: a comment shows the person's present name, if any.
 """
 
 from __future__ import annotations

@@ -74,8 +74,7 @@ def thread_resolve(
 
     Raises:
         InvalidInput: the text is too long.
-        NotFound, NotPermitted: the thread does not exist, or the actor is neither its author nor a
-            reviewer.
+        NotFound, NotPermitted: it does not exist, or the actor is not its author or a reviewer.
         WrongState: it is already resolved, the review is closed, or the actor did it too often.
     """
     return _move(actor, review_id, thread_id, ThreadState.RESOLVED, text)

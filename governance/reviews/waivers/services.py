@@ -35,8 +35,7 @@ def waiver_request(
 
     Raises:
         InvalidInput: no reason, or an end that is past or more than a year away.
-        NotFound, NotPermitted: the item does not exist, the policy denies it, or the actor is not a
-            person.
+        NotFound, NotPermitted: the item does not exist, or the policy denies it to the actor.
         WrongState: the review is not open, or the item is met, cannot be waived, or already has a
             requested or granted waiver.
     """
@@ -201,8 +200,7 @@ def waiver_revoke(*, actor: Principal, waiver_id: int, reason: str) -> Waiver:
 def waivers_expire_due() -> int:
     """Set granted waivers that are past their end to `expired`; returns their number.
 
-    They stopped counting at their end; this only makes it visible. Concurrent calls expire each
-    waiver once.
+    They stopped counting at their end; this makes it visible. Concurrent calls expire each once.
     """
     now = timezone.now()
     due = Waiver.objects.filter(state=WaiverState.GRANTED, expires_at__lte=now)

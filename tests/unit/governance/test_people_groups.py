@@ -225,7 +225,7 @@ def test_nonsense_from_outside_is_bounded(admin: Principal, person: Callable[...
         roles_from_groups(
             actor=SSO, person=lena, groups=[str(n) for n in range(2001)], source="sso"
         )
-    with pytest.raises(InvalidInput, match="no source"):
+    with pytest.raises(InvalidInput, match="not a source"):
         roles_from_groups(actor=SSO, person=lena, groups=[], source="manual")
     odd = ["a\x00b", "x" * 5000, ""]
     assert roles_from_groups(actor=SSO, person=lena, groups=odd, source="sso") == RoleChanges()

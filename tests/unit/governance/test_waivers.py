@@ -302,7 +302,7 @@ def test_who_asked_takes_it_back_until_it_is_decided(
     review: Review, submitter: Principal, compliance: Principal
 ) -> None:
     waiver = ask(submitter, review)
-    with pytest.raises(NotPermitted, match="did not ask"):
+    with pytest.raises(NotPermitted, match="did not request"):
         waiver_withdraw(actor=compliance, waiver_id=waiver.pk, reason="Mine.")
     withdrawn = waiver_withdraw(actor=submitter, waiver_id=waiver.pk, reason="Measured.")
     assert withdrawn.ended_by_id == submitter.person_id

@@ -578,7 +578,7 @@ def test_administrators_and_leads_are_told_of_each_by_mail_and_webhook(
     assert mail_subject(notice).startswith(
         "Emergency access, serving before its review has decided"
     )
-    assert "in an emergency" in mail_text(notice)
+    assert "gave it emergency access" in mail_text(notice)
     assert b'"event": "review.emergency"' in webhook_body(notice)
 
 
