@@ -189,7 +189,7 @@ class Prompts:
 def _without_parts(
     messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
 ) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]] | None]]:
-    """Yield the name of each part that a template must render, and the request without that part."""
+    """Yield the name of each part that a template must render, and the request without it."""
     if tools:
         yield "the tools", messages, None
     if any("tool_calls" in each for each in messages):
