@@ -69,7 +69,7 @@ class AudioFeatures:
             raise UnsupportedModel(f"{CONFIG} cannot be used: {error}") from error
 
     def __call__(self, samples: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the windows of a recording, [windows, …], and each window's share of its length."""
+        """Return the windows of a recording, [windows, …], and their shares of its length."""
         cuts = windows(samples, self.rate, self.window_s, self.window_s / 3)
         # Only the last window is much shorter; if it is too short to be read, its share is tiny.
         values = [self._window(samples[each]) for each in cuts]

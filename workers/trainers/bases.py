@@ -1,4 +1,4 @@
-"""Bases to train all weights of: an allowed architecture, safetensors alone, in float32."""
+"""Loading of bases for full training: an allowed architecture, only safetensors, in float32."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def load_base(
     trained_as: Callable[[str], str] = str,
     **given: Any,
 ) -> Any:
-    """Load a base; weights that it lacks, such as those of a new head, start at random.
+    """Load a base; missing weights, such as those of a new head, are initialized at random.
 
     Args:
         folder: The verified files.
         architectures: Classes that its config may name.
-        trained_as: Returns the class to train for the class that the config names.
+        trained_as: Maps the class in the config to the class to train.
         given: Settings of the model, such as its labels.
 
     Raises:
-        BadMaterial: the base is of another architecture, or its files do not fit.
+        BadMaterial: the base has another architecture, or its files do not fit.
     """
     try:
         architecture = architecture_of(folder, architectures)
@@ -47,7 +47,7 @@ def load_base(
 
 
 def check_length(model: Any, max_length: int) -> None:
-    """Raise `BadMaterial` when a model reads fewer than `max_length` tokens."""
+    """Raise `BadMaterial` if a model reads fewer than `max_length` tokens."""
     most = model.config.max_position_embeddings
     if max_length > most:
         raise BadMaterial(f"max_length is {max_length}; this base reads {most}.")
