@@ -325,17 +325,17 @@ class Batch:
 
     def take_out(self, leaves: Callable[[Row], bool]) -> list[Row]:
         """Remove the rows for which `leaves` is true, and the padding that only they needed."""
-        kept = [index for index, row in enumerate(self.rows) if not leaves(row)]
-        if len(kept) == len(self.rows):
+        staying = [index for index, row in enumerate(self.rows) if not leaves(row)]
+        if len(staying) == len(self.rows):
             return []
         gone = [row for row in self.rows if leaves(row)]
-        self.rows = [self.rows[index] for index in kept]
-        self._newest = [self._newest[index] for index in kept]
-        if kept:
+        self.rows = [self.rows[index] for index in staying]
+        self._newest = [self._newest[index] for index in staying]
+        if staying:
             # The newest token is chosen but not in the cache yet.
             drop = self.length - max(row.length - 1 for row in self.rows)
-            self._cache.rearrange(kept, drop)
-            self._mask = self._mask[kept, drop:]
+            self._cache.rearrange(staying, drop)
+            self._mask = self._mask[staying, drop:]
         return gone
 
 

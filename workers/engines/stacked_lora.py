@@ -119,12 +119,12 @@ class StackedLora:
 
     def _make_room(self, names: set[str]) -> None:
         """Provide places for the adapters of a batch. Raises as `_resize`."""
-        kept = max(1, KEPT_RANKS // self._width)
-        self._fitting = self._fitting + 1 if len(names) <= kept else 0
-        if self._count > kept and self._fitting >= FITTING_STEPS:
+        usual = max(1, KEPT_RANKS // self._width)
+        self._fitting = self._fitting + 1 if len(names) <= usual else 0
+        if self._count > usual and self._fitting >= FITTING_STEPS:
             # No recent batch had many adapters, and unused places slow every product down.
-            self._resize(kept)
-        most = max(len(names), kept, self._count)
+            self._resize(usual)
+        most = max(len(names), usual, self._count)
         while len(names | self._places.keys()) > most:
             self._places.popitem(last=False)
         needed = len(names | self._places.keys())

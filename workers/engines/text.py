@@ -56,8 +56,8 @@ class TextStream:
         before, now = self._decode(self._from, self._read), self._decode(self._from)
         self._from = self._read = len(self._tokens)
         text = self._release(now[len(before) :])
-        held, self._held = self._held, ""
-        return text + held
+        rest, self._held = self._held, ""
+        return text + rest
 
     def _decode(self, start: int, end: int | None = None) -> str:
         tokens = self._tokens[start:end]

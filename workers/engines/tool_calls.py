@@ -110,14 +110,14 @@ class CallReader:
 
     def flush(self) -> list[str | Call]:
         """Return the pieces still held back, after the last text."""
-        held, self._held = self._held, ""
+        rest, self._held = self._held, ""
         if self.complete:
             return []
         if self._inside:
-            return self._calls(held, self._form.opening)
+            return self._calls(rest, self._form.opening)
         if not self._form.opening:
-            return self._calls(held)
-        return self._text(held, last=True)
+            return self._calls(rest)
+        return self._text(rest, last=True)
 
     def _open(self, pieces: list[str | Call]) -> bool:
         """Add the text before the next call to `pieces`; returns whether a call begins."""

@@ -207,15 +207,15 @@ def _amounts(
     }
 
 
-def checked(model: Any, made: dict[str, Any]) -> dict[str, Any]:
+def checked(model: Any, body: dict[str, Any]) -> dict[str, Any]:
     """Return the object after checking that the model knows every field. Raises InvalidInput."""
     try:
-        parsed = model.from_dict(made).to_dict()
+        parsed = model.from_dict(body).to_dict()
     except ValidationError as error:
         raise InvalidInput(f"The run cannot be written as a TrainJob: {error}") from error
-    if parsed != made:
+    if parsed != body:
         raise InvalidInput("The run has fields that a TrainJob does not have.")
-    return made
+    return body
 
 
 def _mounts(folder: Path, root: Path) -> list[dict[str, Any]]:
@@ -232,21 +232,21 @@ def _mounts(folder: Path, root: Path) -> list[dict[str, Any]]:
     return mounts
 
 
-def runtime_check(found: dict[str, Any]) -> None:
+def runtime_check(runtime: dict[str, Any]) -> None:
     """Check the settings of a runtime that a TrainJob cannot override.
 
     Raises:
         Unavailable: the operator must change the runtime; the message says what.
     """
-    problem = _runtime_problem(found)
+    problem = _runtime_problem(runtime)
     if problem:
-        name = found.get("metadata", {}).get("name", "")
+        name = runtime.get("metadata", {}).get("name", "")
         raise Unavailable(f"The TrainingRuntime {name!r} cannot run jobs: {problem}.")
 
 
-def _runtime_problem(found: dict[str, Any]) -> str:
+def _runtime_problem(body: dict[str, Any]) -> str:
     try:
-        runtime = models.TrainerV1alpha1TrainingRuntime.from_dict(found)
+        runtime = models.TrainerV1alpha1TrainingRuntime.from_dict(body)
         policy, jobs = runtime.spec.ml_policy, runtime.spec.template.spec
         (replicated,) = jobs.replicated_jobs
         job = replicated.template.spec

@@ -21,10 +21,10 @@ _PREFIXES = (
 _SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|_KEY|AUTH")
 
 
-def run_environment(found: Mapping[str, str]) -> dict[str, str]:
+def run_environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that a run may have."""
     return {
         name: value
-        for name, value in found.items()
+        for name, value in variables.items()
         if (name in _NAMES or name.startswith(_PREFIXES)) and not _SECRET.search(name)
     }

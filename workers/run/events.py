@@ -117,12 +117,12 @@ class EventProgress:
         """Write one point of the curves, or only the progress."""
         every = max(1, math.ceil(total / POINTS_PER_RUN))
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        kept = finite if step % every == 0 or step >= total else {}
+        point = finite if step % every == 0 or step >= total else {}
         now = time.monotonic()
-        if not kept and now - self._moved < _MOVES_S:
+        if not point and now - self._moved < _MOVES_S:
             return
         self._moved = now
-        self._write(Metric(step=step, total=total, values=kept))
+        self._write(Metric(step=step, total=total, values=point))
 
     def enter(self, phase: str) -> None:
         """Report the run's current activity in one or two words."""

@@ -125,9 +125,9 @@ def code_summary(code: Sequence[Code]) -> str:
     """Return a sentence on the code in a delivery's files."""
     if not code:
         return "It brings no chat template and no tokenizer pattern along."
-    known = known_code()
+    titles = known_code()
     pieces = (
-        f"{each.kind} in {each.path} ({known.get(each.sha256) or 'not a known one'})"
+        f"{each.kind} in {each.path} ({titles.get(each.sha256) or 'not a known one'})"
         for each in code
     )
     return f"Each ended within its limits, or is well known: {'; '.join(pieces)}."

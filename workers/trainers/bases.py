@@ -18,7 +18,7 @@ def load_base(
     architectures: Sequence[str],
     *,
     trained_as: Callable[[str], str] = str,
-    **given: Any,
+    **settings: Any,
 ) -> Any:
     """Load a base; missing weights, such as those of a new head, are initialized at random.
 
@@ -26,7 +26,7 @@ def load_base(
         folder: The verified files.
         architectures: Classes that its config may name.
         trained_as: Maps the class in the config to the class to train.
-        given: Settings of the model, such as its labels.
+        settings: Settings of the model, such as its labels.
 
     Raises:
         BadMaterial: the base has another architecture, or its files do not fit.
@@ -42,7 +42,7 @@ def load_base(
         use_safetensors=True,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
-        **given,
+        **settings,
     )
 
 

@@ -186,7 +186,7 @@ class _HeadedTrainer(MonitoredTrainer):
         super().__init__(**rest)
         self._head = head
 
-    def create_optimizer(self, *given: Any, **rest: Any) -> Any:
+    def create_optimizer(self, *args: Any, **rest: Any) -> Any:
         head: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in self.model.named_parameters():

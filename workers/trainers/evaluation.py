@@ -104,8 +104,8 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         run = _Run(engine, progress, total=len(rows) * (2 if compared else 1) + repeated)
         prompted = _prompted(request.prompt, requests)
         answers = run.answer(prompted, adapter)
-        kept = [index for index, outcome in enumerate(answers) if outcome is not None]
-        left_out = len(rows) - len(kept)
+        usable = [index for index, outcome in enumerate(answers) if outcome is not None]
+        left_out = len(rows) - len(usable)
         if left_out > MAX_SHARE_LEFT_OUT * len(rows):
             raise BadMaterial(
                 f"{left_out} of {len(rows)} rows cannot be answered by the model; the first: "
@@ -116,8 +116,8 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         below = adapter if request.prompt is not None else None
         base = run.answer(requests, below) if compared else None
         reference = reference_rows(
-            [(i, each) for i in kept if not isinstance(each := prompted[i], RequestInvalid)],
-            [_answered(answers[index]) for index in kept],
+            [(i, each) for i in usable if not isinstance(each := prompted[i], RequestInvalid)],
+            [_answered(answers[index]) for index in usable],
             lambda chosen: list(run.answer(chosen, adapter)),
             tolerance_of(plan.outputs),
         )
@@ -128,9 +128,9 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
     score: Score = load_name(plan.score)
     result = score(
         ScoreRequest(
-            rows=[rows[index] for index in kept],
-            outcomes=[_answered(answers[index]) for index in kept],
-            base_outcomes=None if base is None else [_answered(base[index]) for index in kept],
+            rows=[rows[index] for index in usable],
+            outcomes=[_answered(answers[index]) for index in usable],
+            base_outcomes=None if base is None else [_answered(base[index]) for index in usable],
             train_rows=None
             if request.train_file is None
             else [
@@ -146,9 +146,9 @@ def evaluate(request: EvaluationRequest, progress: Progress) -> EvaluationResult
         result.details["judge"] = {"version": request.judge.name, "digest": request.judge.digest}
     if left_out:
         result.details["rows_left_out"] = left_out
-    cut = sum(_answered(answers[index]).is_cut for index in kept)
+    cut = sum(_answered(answers[index]).is_cut for index in usable)
     result.details["rows_cut"] = cut
-    warn_of_cut(progress, cut, len(kept), "the model read only a part of each")
+    warn_of_cut(progress, cut, len(usable), "the model read only a part of each")
     return replace(result, reference=reference)
 
 
@@ -319,7 +319,7 @@ class _Run:
 
     def answer(
         self,
-        asked: Sequence[tuple[Inputs, Options] | RequestInvalid],
+        requests: Sequence[tuple[Inputs, Options] | RequestInvalid],
         adapter: str | None,
         compact: Compact | None = None,
     ) -> list[Outcome | None]:
@@ -330,7 +330,7 @@ class _Run:
             Canceled: `progress` requested the end.
         """
         pending: list[_Pending | None] = []
-        for number, each in enumerate(asked):
+        for number, each in enumerate(requests):
             self._wait_until_below(IN_FLIGHT)
             if isinstance(each, RequestInvalid):
                 self.refusal = self.refusal or (

@@ -28,8 +28,8 @@ class Kept(Generic[Values]):
 
     def __getitem__(self, number: int) -> Values:
         """Return the values. Raises what `read` raises."""
-        if (kept := self._kept.get(number)) is not None:
-            return kept
+        if (cached := self._kept.get(number)) is not None:
+            return cached
         values = self._read(number)
         parts: Any = values if isinstance(values, tuple) else (values,)
         size = sum(part.numel() * part.element_size() for part in parts)

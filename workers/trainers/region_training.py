@@ -68,12 +68,12 @@ def train_on_regions(
     load: Callable[[list[str]], tuple[Any, Any]],
     images: type[RegionImages],
     measure: Callable[[Any, Any, Progress], dict[str, float]],
-    **given: Any,
+    **overrides: Any,
 ) -> TrainingResult:
     """Train, and keep the epoch with the lowest loss on the validation rows.
 
     Args:
-        settings: Epochs, rates and so on; `given` are further arguments of transformers.
+        settings: Epochs, rates and so on; `overrides` are further arguments of transformers.
         is_row, shape: Check of a row, and a description of its form.
         labels_of: Returns the labels of the rows in the order of the model's classes.
         noun: Plural noun for the labeled things, for the log.
@@ -113,7 +113,7 @@ def train_on_regions(
             train_sampling_strategy="random",
             prediction_loss_only=True,
             bf16=False,
-            **given,
+            **overrides,
         ),
         train_dataset=train,
         eval_dataset=validation,
@@ -146,11 +146,11 @@ def load_for_regions(
     labels: list[str],
     *,
     image_settings: dict[str, Any] | None = None,
-    **given: Any,
+    **model_settings: Any,
 ) -> tuple[Any, Any]:
     """Return the base with classes for the labels, and its image processor.
 
-    `image_settings` are passed to `load_image_processor`, and `given` to `load_base`.
+    `image_settings` are passed to `load_image_processor`, `model_settings` to `load_base`.
 
     Raises:
         BadMaterial: the base cannot be used.
@@ -164,7 +164,7 @@ def load_for_regions(
         architectures,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        **given,
+        **model_settings,
     )
     return model, processor
 

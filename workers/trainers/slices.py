@@ -20,12 +20,12 @@ class Part:
 def by_label(labels: list[str]) -> list[Part]:
     """Return one slice for each of the twelve most frequent labels; any others share the last."""
     ranked = [label for label, _ in Counter(labels).most_common()]
-    shown = ranked[: MAX_LABELS if len(ranked) <= MAX_LABELS else MAX_LABELS - 1]
+    separate = ranked[: MAX_LABELS if len(ranked) <= MAX_LABELS else MAX_LABELS - 1]
     parts = [
         Part("label", label, [n for n, each in enumerate(labels) if each == label])
-        for label in sorted(shown)
+        for label in sorted(separate)
     ]
-    others = [n for n, each in enumerate(labels) if each not in set(shown)]
+    others = [n for n, each in enumerate(labels) if each not in set(separate)]
     return [*parts, Part("label", "all other labels", others)] if others else parts
 
 

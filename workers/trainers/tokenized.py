@@ -16,10 +16,10 @@ from workers.trainers.training import MonitoredTrainer
 class _Tokenized(MonitoredTrainer):
     """Uses rows unchanged; does not write model cards or send TRL's usage reports."""
 
-    def _prepare_dataset(self, dataset: Any, *given: Any, **rest: Any) -> Any:
+    def _prepare_dataset(self, dataset: Any, *args: Any, **rest: Any) -> Any:
         return dataset
 
-    def create_model_card(self, *given: Any, **rest: Any) -> None:
+    def create_model_card(self, *args: Any, **rest: Any) -> None:
         return
 
     def _send_telemetry(self) -> None:

@@ -169,29 +169,29 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
         *,
         progress: Progress,
         callbacks: Sequence[transformers.TrainerCallback] = (),
-        **given: Any,
+        **settings: Any,
     ) -> None:
         self._reporter = Reporter(progress)
         # Last, because other callbacks may add files to a checkpoint before it is delivered.
-        given["callbacks"] = [*callbacks, self._reporter]
-        if isinstance(rows := given.get("train_dataset"), Dataset):
-            given["train_dataset"] = _Redrawn(rows, given["args"].seed)
-        super().__init__(**given)
+        settings["callbacks"] = [*callbacks, self._reporter]
+        if isinstance(rows := settings.get("train_dataset"), Dataset):
+            settings["train_dataset"] = _Redrawn(rows, settings["args"].seed)
+        super().__init__(**settings)
 
-    def compute_loss(self, *given: Any, **rest: Any) -> Any:
+    def compute_loss(self, *args: Any, **rest: Any) -> Any:
         self._reporter.check()
-        return super().compute_loss(*given, **rest)
+        return super().compute_loss(*args, **rest)
 
-    def evaluate(self, *given: Any, **rest: Any) -> Any:
+    def evaluate(self, *args: Any, **rest: Any) -> Any:
         # A repeated validation must draw the same random numbers, and not advance training's.
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.args.seed)
-            return super().evaluate(*given, **rest)
+            return super().evaluate(*args, **rest)
 
-    def _evaluate(self, *given: Any, **rest: Any) -> Any:
+    def _evaluate(self, *args: Any, **rest: Any) -> Any:
         try:
-            return super()._evaluate(*given, **rest)
+            return super()._evaluate(*args, **rest)
         except Canceled:
             if self._reporter.unsaved:
                 # The checkpoint has `control.should_evaluate`, so a resumed run validates first.
@@ -199,28 +199,28 @@ class MonitoredTrainer(transformers.Trainer):  # type: ignore[misc]
                 self.callback_handler.on_save(self.args, self.state, self.control)
             raise
 
-    def _prepare_for_training(self, *given: Any, **rest: Any) -> Any:
-        prepared = super()._prepare_for_training(*given, **rest)
+    def _prepare_for_training(self, *args: Any, **rest: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **rest)
         if self.control.should_evaluate:
             self._determine_best_metric(self._evaluate(None, None), None)
         return prepared
 
-    def _run_epoch(self, **given: Any) -> None:
+    def _run_epoch(self, **values: Any) -> None:
         # The Trainer would do another step if the last step was within an epoch.
         if self.state.global_step >= self.state.max_steps:
             return
         if isinstance(self.train_dataset, _Redrawn):
-            self.train_dataset.epoch = given["epoch"]
-        super()._run_epoch(**given)
+            self.train_dataset.epoch = values["epoch"]
+        super()._run_epoch(**values)
 
 
 def arguments(
     request: TrainingRequest,
     seed: int,
     schema: type[transformers.TrainingArguments] = transformers.TrainingArguments,
-    **given: Any,
+    **overrides: Any,
 ) -> Any:
-    """Return the Trainer arguments shared by all runs, as a `schema`; `given` override them."""
+    """Return the Trainer arguments shared by all runs as a `schema`, updated with `overrides`."""
     request.checkpoints.mkdir(parents=True, exist_ok=True)
     shared: dict[str, Any] = {
         "output_dir": str(request.checkpoints),
@@ -239,14 +239,14 @@ def arguments(
         "lr_scheduler_type": "linear",
         "remove_unused_columns": False,
     }
-    return schema(**{**shared, **given})
+    return schema(**{**shared, **overrides})
 
 
 def epoch_arguments(
-    request: TrainingRequest, settings: Any, rows: int, *, best: str = "loss", **given: Any
+    request: TrainingRequest, settings: Any, rows: int, *, best: str = "loss", **overrides: Any
 ) -> Any:
-    """Return Trainer arguments for a run over `rows` examples with a validation after each epoch;
-    `given` override them. The best epoch by the metric `best` is kept."""
+    """Return Trainer arguments for a run over `rows` examples with a validation after each epoch,
+    updated with `overrides`. The best epoch by the metric `best` is kept."""
     return arguments(
         request,
         settings.seed,
@@ -260,16 +260,16 @@ def epoch_arguments(
             "metric_for_best_model": best,
             "greater_is_better": best != "loss",
             "bf16": fast_bfloat16(),
-            **given,
+            **overrides,
         },
     )
 
 
 def step_arguments(
-    request: TrainingRequest, settings: Any, *, save_steps: int, **given: Any
+    request: TrainingRequest, settings: Any, *, save_steps: int, **overrides: Any
 ) -> Any:
-    """Return Trainer arguments for a run of `settings.steps` steps without validations; `given`
-    override them."""
+    """Return Trainer arguments for a run of `settings.steps` steps without validations, updated
+    with `overrides`."""
     return arguments(
         request,
         settings.seed,
@@ -284,7 +284,7 @@ def step_arguments(
             "save_steps": save_steps,
             "logging_steps": 10,
             "prediction_loss_only": True,
-            **given,
+            **overrides,
         },
     )
 

@@ -179,12 +179,12 @@ class _LlamaCpp:
     def tokens(self, row: Row, event: Mapping[str, Any]) -> Iterator[Token]:
         if "error" in event:
             raise ServerFailed(str(event["error"])[:300])
-        made = event.get("tokens") or []
-        if event.get("stop") or not made:
+        numbers = event.get("tokens") or []
+        if event.get("stop") or not numbers:
             return
-        if len(made) != 1:
-            raise ServerFailed(f"an event has {len(made)} tokens")
-        (number,) = made
+        if len(numbers) != 1:
+            raise ServerFailed(f"an event has {len(numbers)} tokens")
+        (number,) = numbers
         # Tokens of one character arrive in one event, which names only the last of them.
         count = int(event["tokens_predicted"]) - row.produced
         if type(number) is not int or count < 1:
