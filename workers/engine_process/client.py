@@ -2,9 +2,8 @@
 
 The engines of Assay's tasks share one process, so that torch and a GPU's context are loaded once.
 Each task of another package has a separate process, so that its code cannot harm other tasks. A
-process starts with its first engine and ends with the last one. The worker's own work (reading and
-sealing messages, timers) stays outside: it would take the interpreter's lock from a model about 150
-times in one step.
+process starts with its first engine and ends with the last one. The worker's own messages, seals
+and timers would take the interpreter's lock from a model about 150 times in one step.
 """
 
 from __future__ import annotations

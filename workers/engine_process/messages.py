@@ -59,10 +59,7 @@ def event_to_message(event: Event) -> Message:
 
 
 def event_from_message(message: Message) -> Event:
-    """Return the checked event in a message.
-
-    Raises KeyError, TypeError, ValueError or AttributeError.
-    """
+    """Return the checked event. Raises KeyError, TypeError, ValueError or AttributeError."""
     event = event_from_json(message)
     if isinstance(event, Done) and contains(event.results, _has_bytes):
         return replace(event, results=swapped(event.results, _has_bytes, _file_from_message))

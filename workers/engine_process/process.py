@@ -164,8 +164,7 @@ class EngineProcess:
     def _run(self, engine: str, theirs: socket.socket) -> None:
         """Start the process and read its messages until it ends.
 
-        This thread must live as long as the process, because the kernel kills the process when the
-        thread that started it ends.
+        The kernel kills the process when this thread, which started it, ends.
         """
         try:
             with theirs:

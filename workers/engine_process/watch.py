@@ -108,8 +108,7 @@ class Watch:
 def end_tree(pid: int) -> None:
     """Kill a process that leads a session, and all of its descendants.
 
-    It is stopped first and killed last: orphaned descendants are reparented to it, so that all of
-    them can be found.
+    It is stopped first and killed last, because orphaned descendants are reparented to it.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)

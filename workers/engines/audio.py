@@ -75,8 +75,7 @@ def _check(file: soundfile.SoundFile) -> None:
 def _resampled(file: soundfile.SoundFile, rate: int) -> Iterator[np.ndarray]:
     """Yield the recording at `rate` in blocks, with the same samples as if resampled at once.
 
-    Each block is resampled with enough samples of its neighbors for the filter; their part of the
-    output is cut off.
+    Each block is resampled with the neighboring samples that the filter needs, then cut to size.
     """
     shared = math.gcd(file.samplerate, rate)
     up, down = rate // shared, file.samplerate // shared

@@ -1,9 +1,8 @@
 """Engine of every task that does not generate token by token: requests share batches.
 
-One thread drives the model. It takes waiting requests, sorts their items by size within each
-bucket, and runs them in small batches, so that many callers share a step and a long input does not
-pad all others. The task's runner does the rest: load, collate, run, split
-(`workers.engines.runner`).
+One thread drives the model. It sorts the items of waiting requests by size within each bucket, and
+runs them in small batches, so that many callers share a step and a long input does not pad all
+others. The task's runner does the rest: load, collate, run, split (`workers.engines.runner`).
 """
 
 from __future__ import annotations

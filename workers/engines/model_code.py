@@ -83,9 +83,7 @@ def model_code(folder: Path, *, passes: Callable[[str], bool] | None = None) -> 
     """
     pieces = sorted(_pieces(folder), key=lambda piece: (piece.path, piece.kind))
     if len(pieces) > MAX_ITEMS:
-        raise Refused(
-            f"It holds {len(pieces)} templates and tokenizers; at most {MAX_ITEMS} are accepted"
-        )
+        raise Refused(f"It holds {len(pieces)} templates and tokenizers; the limit is {MAX_ITEMS}")
     codes = [(piece, piece.code()) for piece in pieces]
     if passes is not None:
         unknown = [piece for piece, code in codes if not passes(code.sha256)]

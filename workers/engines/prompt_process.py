@@ -79,8 +79,7 @@ class Prompts:
     def read(
         self, texts: list[str], seconds: list[str] | None = None, side: str | None = None
     ) -> bytes:
-        """Return rows: the number of tokens of each text, then the tokens of each text; for pairs,
-        also the kinds of the tokens of each.
+        """Return rows: one of token counts, one of tokens per text; for pairs, also one of kinds.
 
         With `seconds`, each text forms a pair with one of them. An input over the limit is cut on a
         `side`, `left` or `right`, a pair in its longer text; without a side, its rows are empty.
@@ -193,15 +192,11 @@ def _without_parts(
     if tools:
         yield "the tools", messages, None
     if any("tool_calls" in each for each in messages):
-        without_calls = [
-            {key: each[key] for key in each if key != "tool_calls"} for each in messages
-        ]
-        yield "earlier calls", without_calls, tools
+        plain = [{key: each[key] for key in each if key != "tool_calls"} for each in messages]
+        yield "earlier calls", plain, tools
     if any(each["role"] == "tool" and each["content"] for each in messages):
-        without_results = [
-            {**each, "content": ""} if each["role"] == "tool" else each for each in messages
-        ]
-        yield "what tools returned", without_results, tools
+        empty = [{**each, "content": ""} if each["role"] == "tool" else each for each in messages]
+        yield "what tools returned", empty, tools
 
 
 def renderer() -> Any:

@@ -30,9 +30,8 @@ class Item:
 class Prepared:
     """One validated request: its items and its usage. `units` counts in the task's unit.
 
-    If the request's options allow it, a runner cuts inputs that are too long for the model:
-    `cut_inputs` counts them, `cut_tokens` the tokens (or values, or frames) that they lost.
-    Otherwise it refuses them.
+    `cut_inputs` inputs were too long and lost `cut_tokens` (or values, or frames). A runner cuts
+    inputs only if the request's options allow it; otherwise it refuses them.
     """
 
     items: list[Item]

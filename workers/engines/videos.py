@@ -1,7 +1,6 @@
 """Videos as models read them: evenly spaced frames, processed as the model's files specify.
 
-The media check has inspected every file before. A damaged file that it missed is refused and never
-crashes the engine.
+The media check has inspected every file. A damaged file that it missed must not crash the engine.
 """
 
 from __future__ import annotations

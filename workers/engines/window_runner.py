@@ -24,10 +24,7 @@ MAX_TOKENS = 8_192
 
 
 class WindowRunner(TextRunner):
-    """Runs items whose payload starts with their windows.
-
-    A subclass adds `prepare`, `compute` and `split`.
-    """
+    """An item's payload begins with its windows. Subclasses add `prepare`, `compute`, `split`."""
 
     def __init__(
         self,

@@ -56,8 +56,7 @@ def own_group() -> Path:
 
 
 def delegated_group() -> Path | None:
-    """Return the control group below which this process may create groups that limit memory; None
-    if it may not."""
+    """Return the control group in which this process may create groups with memory limits."""
     try:
         own = own_group()
         if own.name != WORKER_GROUP:

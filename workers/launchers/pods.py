@@ -62,11 +62,9 @@ def disruption(pod: Any) -> str:
 def start_fault(pod: Any) -> str:
     """Return the reason why the pod's container cannot start; empty while it may."""
     for each in pod.status.container_statuses or []:
-        waiting = each.state.waiting if each.state else None
-        if waiting and waiting.reason in _FAULTS:
-            return (
-                f"{waiting.reason}: {cut(waiting.message)}" if waiting.message else waiting.reason
-            )
+        wait = each.state.waiting if each.state else None
+        if wait and wait.reason in _FAULTS:
+            return f"{wait.reason}: {cut(wait.message)}" if wait.message else wait.reason
     return ""
 
 

@@ -64,8 +64,7 @@ class Launcher(Protocol):
         """Return whether the run has started; False while it waits for machines."""
 
     def cancel(self, handle: str, *, kill: bool = False) -> None:
-        """Send SIGTERM, so that the run writes a checkpoint and ends. With `kill`, end the run and
-        its children immediately.
+        """Send SIGTERM, for a checkpoint and the end. With `kill`, kill the run and its children.
 
         Raises:
             Unavailable: the run cannot be signaled now.

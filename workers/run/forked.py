@@ -62,8 +62,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    # Terminals and service managers signal all processes; only the worker reacts, and lets runs end
-    # first.
+    # Terminals and service managers signal every process, but only the worker reacts to that.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # This import takes seconds and prints, so it comes after the signals and standard input.

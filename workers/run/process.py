@@ -151,8 +151,7 @@ def end_process(status: int) -> NoReturn:
 
 
 def end_with(descriptor: int) -> None:
-    """End this process and its children when the other end of `descriptor` closes, which the
-    supervisor holds open."""
+    """End this process and its children when the supervisor closes its end of `descriptor`."""
 
     def watch() -> None:
         # The work may have closed the descriptor; the supervisor's end would then go unnoticed.

@@ -58,9 +58,7 @@ def store_collect(*, actor: Principal, age: timedelta, apply: bool) -> Collected
         Unavailable: the lock on adoptions was not free in time; try again.
     """
     if age < LEAST_AGE:
-        raise InvalidInput(
-            "The age must be at least one day: rows for younger files may not exist yet."
-        )
+        raise InvalidInput("The age must be at least one day: younger files may lack their row.")
     if rowsecurity.current() is not None:
         raise RuntimeError("Row-level security hides rows, so their files would seem unneeded.")
     backend, before = store.backend(), timezone.now() - age
@@ -95,7 +93,7 @@ def store_collect_due() -> None:
     if not settings.STORE_GC_DAYS:
         return
     try:
-        collected = store_collect(
+        result = store_collect(
             actor=_CONTROLLER, age=timedelta(days=settings.STORE_GC_DAYS), apply=True
         )
     except DomainError as error:
@@ -103,13 +101,10 @@ def store_collect_due() -> None:
         Measurement.keep(COLLECTION, {"failed": True, "objects": 0, "bytes": 0})
         return
     logger.info(
-        "Removed %d files (%d bytes) from the artifact store",
-        collected.removed,
-        collected.removed_bytes,
+        "Removed %d files (%d bytes) from the artifact store", result.removed, result.removed_bytes
     )
     Measurement.keep(
-        COLLECTION,
-        {"failed": False, "objects": collected.removed, "bytes": collected.removed_bytes},
+        COLLECTION, {"failed": False, "objects": result.removed, "bytes": result.removed_bytes}
     )
 
 

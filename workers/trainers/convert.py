@@ -62,9 +62,7 @@ def convert(
         else:
             architecture = architecture_of(source, architectures)
         kind = "ONNX" if graphs else "safetensors"
-        summaries = [onnx_summary(path) for path in graphs] + [
-            safetensors_summary(p) for p in tensors
-        ]
+        summaries = [*map(onnx_summary, graphs), *map(safetensors_summary, tensors)]
         return _copied(source, files, kind, summaries, output, architecture, progress)
     except UnsupportedModel as error:
         raise BadMaterial(str(error)) from error

@@ -70,9 +70,7 @@ def embed(model: Judge, texts: Sequence[str], progress: Progress) -> Vectors:
     parts = [list(texts[start : start + TEXTS_PER_REQUEST]) for start in starts]
     requests = [(TextInputs(input=part), TextOptions()) for part in parts]
     outcomes = ask(model, requests, progress, _as_arrays)
-    rows = [
-        row for part, outcome in zip(parts, outcomes, strict=True) for row in _rows(part, outcome)
-    ]
+    rows = [row for pair in zip(parts, outcomes, strict=True) for row in _rows(*pair)]
     alike = len({row.shape for row in rows}) == 1
     vectors = np.stack(rows) if alike else np.empty(0, dtype=np.float32)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():

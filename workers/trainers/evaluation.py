@@ -238,15 +238,10 @@ def ask(
 def _judge(judge: Judge, progress: Progress) -> Asked:
     def judged(requests: Sequence[tuple[Inputs, Options]]) -> list[Outcome]:
         progress.log(f"{judge.name} judges {len(requests)} answers.")
-        outcomes = ask(
-            judge, [(inputs, options.cutting()) for inputs, options in requests], progress
-        )
-        warn_of_cut(
-            progress,
-            sum(each.is_cut for each in outcomes),
-            len(requests),
-            f"{judge.name} read only a part of each",
-        )
+        shortened = [(inputs, options.cutting()) for inputs, options in requests]
+        outcomes = ask(judge, shortened, progress)
+        cut = sum(each.is_cut for each in outcomes)
+        warn_of_cut(progress, cut, len(requests), f"{judge.name} read only a part of each")
         return outcomes
 
     return judged

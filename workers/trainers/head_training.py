@@ -18,8 +18,7 @@ HEAD_FACTOR = 10
 
 
 class HeadTrainer(MonitoredTrainer):
-    """Trains the parameters of `head` at ten times the learning rate; an empty `head` trains all
-    at the same rate."""
+    """Trains parameters of `head` at ten times the rate of others; an empty `head` trains all."""
 
     def __init__(self, *, head: tuple[str, ...], **rest: Any) -> None:
         super().__init__(**rest)

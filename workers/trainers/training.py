@@ -112,9 +112,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         values = {
-            curve: float(value)
-            for name, value in (logs or {}).items()
-            if (curve := _curve_of(name))
+            curve: float(value) for name, value in (logs or {}).items() if (curve := _curve(name))
         }
         if values:
             self._progress.metric(state.global_step, state.max_steps, values)
@@ -129,7 +127,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         self.check()
 
 
-def _curve_of(name: str) -> str:
+def _curve(name: str) -> str:
     """Return the curve's name for the Trainer's value `name`; empty to leave it out."""
     plain = name.removeprefix("eval_")
     if plain == name:

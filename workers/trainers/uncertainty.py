@@ -39,8 +39,7 @@ def _draws(n: int) -> Iterator[np.ndarray]:
 def f1_intervals(
     truth: np.ndarray, guesses: np.ndarray, scores: dict[str, float], labels: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return intervals of `macro_f1` and `f1_<label>` in `scores`; `truth` and `guesses` hold
-    indices of labels.
+    """Return intervals of `macro_f1` and `f1_<label>`; `truth` and `guesses` are label indices.
 
     Resampling rows is equivalent to drawing the counts in the cells of the confusion matrix from a
     multinomial distribution, whose cost does not depend on the number of rows.

@@ -106,10 +106,8 @@ class LlamaCppEngine(ServedEngine):
 
 
 def _command(settings: Mapping[str, Any], socket: Path) -> list[str]:
-    arguments = json.dumps(
-        {**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))}
-    )
-    return [sys.executable, "-I", str(Path(llama_cpp_process.__file__)), arguments]
+    text = json.dumps({**settings, "socket": str(socket), "key": str(socket.with_name(KEY_FILE))})
+    return [sys.executable, "-I", str(Path(llama_cpp_process.__file__)), text]
 
 
 def end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:

@@ -248,8 +248,7 @@ class VllmEngine(ServedEngine):
         shutil.rmtree(self._folder / served, ignore_errors=True)
 
     def _check_fingerprints(self, added: str) -> None:
-        """Raise ValueError unless the added adapter's answer differs from all others, and theirs
-        have not changed.
+        """Raise ValueError if the added adapter answers like another, or another has changed.
 
         All answer at the same time, because the fault shows in a batch of different adapters.
         """

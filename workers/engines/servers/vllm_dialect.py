@@ -54,8 +54,7 @@ class VllmDialect:
     def salt(self, row: Row, scope: str) -> str:
         """Return the namespace of a row's prompt in the server's cache of prefixes.
 
-        Only prompts of one department share cached prefixes, because the time of an answer would
-        reveal prompts of others.
+        Departments do not share cached prefixes: an answer's time would reveal others' prompts.
         """
         owner = (scope or f"request {row.request_id}").encode()
         return hmac.digest(self._key, owner, "sha256").hex()
