@@ -174,7 +174,7 @@ class EngineHost:
                 finally:
                     shutil.rmtree(folder.parent, ignore_errors=True)
         except BaseException:
-            self._release(key, pk)
+            self._remove_user(key, pk)
             raise
         digest = plan.top.manifest.digest
         with self._lock:
@@ -190,7 +190,7 @@ class EngineHost:
             if gone.adapter is not None:
                 gone.engine.remove_adapter(gone.adapter)
         finally:
-            self._release(_engine_key(gone.plan), deployment_id)
+            self._remove_user(_engine_key(gone.plan), deployment_id)
 
     def close(self) -> None:
         """Unload everything and remove the private copies."""
@@ -255,7 +255,7 @@ class EngineHost:
             raise
         return folder
 
-    def _release(self, key: _EngineKey, deployment_id: int) -> None:
+    def _remove_user(self, key: _EngineKey, deployment_id: int) -> None:
         """Remove a deployment from its engine; close the engine if no other deployment uses it."""
         with self._lock:
             hosted = self._engines[key]

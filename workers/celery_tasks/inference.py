@@ -192,7 +192,7 @@ class Runtime:
             logger.warning("%s It goes back to its gateway.", error)
             self._replies.bounce(error)
         except GivenBack:
-            logger.debug("A request that was given back is not begun")
+            logger.debug("Ignored a request that was given back")
         except Forged as error:
             logger.error("FORGED REQUEST refused: %s", error)
         else:

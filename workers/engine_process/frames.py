@@ -63,14 +63,14 @@ def unpack(stream: IO[bytes]) -> Message | None:
         return None
     size, text_size = _LENGTHS.unpack(head) if len(head) == _LENGTHS.size else (0, 1)
     if size > MAX_FRAME or text_size > size:
-        raise BadFrame(f"A frame states {size} bytes, {text_size} of them JSON.")
+        raise BadFrame(f"A frame declares {size} bytes, {text_size} of them JSON.")
     text = stream.read(text_size)
     try:
         body, places = _parsed(text)
         left = size - text_size
         for path, length in places:
             if not 0 <= length <= left:
-                raise BadFrame("A frame states more bytes than it has.")
+                raise BadFrame("A frame declares more bytes than it has.")
             left -= length
             data = stream.read(length)
             if len(data) != length:

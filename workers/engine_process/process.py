@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _STANDARD_ERROR = 2
 _FILES_AT_ONCE = 4
 _SERVER = "workers.engine_process.server"
-_INVALID = Failed("engine_error", "The engine made an answer that is not valid.", 500)
+_INVALID = Failed("engine_error", "The engine made an invalid answer.", 500)
 _ENDED = "The process of the model's engine ended; the request can be sent again."
 
 

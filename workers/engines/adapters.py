@@ -289,9 +289,9 @@ def lora_config(folder: Path) -> LoraConfig:
             raise ValueError(f"{folder.name} sets {key[:40]}, which this engine does not serve.")
     rank, modules = config.get("r"), config.get("target_modules")
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise ValueError(f"{folder.name} has no rank of 1 to {MAX_RANK}.")
+        raise ValueError(f"{folder.name} must have a rank of 1 to {MAX_RANK}.")
     if modules != "all-linear" and not _is_names(modules):
-        raise ValueError(f"{folder.name} has no list of the modules that it changes.")
+        raise ValueError(f"{folder.name} does not list the modules that it changes.")
     # PEFT would load weights of other names into the base.
     if other := [name for name in weight_names(folder) if not _LORA_WEIGHT.search(name)]:
         raise ValueError(f"{folder.name} holds {other[0][:80]}, which is not a weight of LoRA.")

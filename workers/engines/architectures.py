@@ -116,7 +116,9 @@ def pipeline_parts(
                 f"of: {', '.join(sorted(components))}."
             )
         if name != Path(name).name or not (folder / name).is_dir():
-            raise UnsupportedModel(f"model_index.json names {name[:60]!r}, no folder of the model.")
+            raise UnsupportedModel(
+                f"{name[:60]!r} in model_index.json is not a folder of the model."
+            )
         parts[name] = component.rpartition(".")[2]
     return pipeline, parts
 

@@ -54,7 +54,7 @@ def read_audio(source: Media, rate: int) -> np.ndarray:
     if not len(samples):
         raise UnreadableAudio("The recording holds no sound.")
     if not np.isfinite(samples).all():
-        raise UnreadableAudio("The recording holds samples that are not numbers.")
+        raise UnreadableAudio("The recording holds samples that are not finite numbers.")
     return samples
 
 

@@ -41,7 +41,7 @@ def check_shards(folder: Path) -> None:
         for name in set(map(str, names.values())):
             if name != Path(name).name or not (folder / name).is_file():
                 raise UnsupportedModel(
-                    f"{index.name} names {name[:200]!r}, no file of the version."
+                    f"{index.name} names {name[:200]!r}, not a file of the version."
                 )
 
 

@@ -63,7 +63,9 @@ class Prompts:
         text = self._rendered(self._template, messages, tools)
         for kind, others, own_tools in _without_parts(messages, tools):
             if self._rendered(self._template, others, own_tools) == text:
-                raise Refused(f"This model's chat template knows no tools: it leaves out {kind}.")
+                raise Refused(
+                    f"This model's chat template does not support tools: it leaves out {kind}."
+                )
         return self._encoded([text], special_tokens=False)
 
     def grammar(self, grammar: str) -> bytes:

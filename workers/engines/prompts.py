@@ -197,7 +197,7 @@ class PromptProcesses:
         (lengths, *rows) = self._read(request_id, texts, truncate, 1 + 2 * len(pairs))
         tokens, kinds = rows[: len(pairs)], rows[len(pairs) :]
         if any(len(each) != len(kind) for each, kind in zip(tokens, kinds, strict=True)):
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         return self._within(lengths, tokens, kinds, truncate, "pair")
 
     def lengths(self, request_id: str, texts: list[str]) -> list[int]:
@@ -210,7 +210,7 @@ class PromptProcesses:
         request = {"do": "read", **texts, "side": _SIDES[truncate]}
         rows = self._unpacked(self._ask(request_id, request))
         if len(rows) != count or len(rows[0]) != len(texts["texts"]):
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         return rows
 
     def _within(
@@ -228,7 +228,7 @@ class PromptProcesses:
         if limit is None:
             return Reading(tokens, kinds)
         if any(len(row) > limit for row in tokens):
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         long = [at for at, length in enumerate(lengths) if length > limit]
         if long and truncate == "none":
             which = f"the {noun}" if len(lengths) == 1 else f"{noun} {long[0] + 1}"
@@ -251,7 +251,7 @@ class PromptProcesses:
         windows = [Window(*rows[at : at + 6]) for at in range(0, len(rows) - 5, 6)]
         texts = (len(first), len(second or ""))
         if not windows or len(rows) % 6 or not all(each.fits(texts) for each in windows):
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         for each in windows:
             self._check_tokens(each.tokens)
         return windows
@@ -284,7 +284,7 @@ class PromptProcesses:
         """Return the `count` rows of tokens in a result."""
         rows = self._unpacked(result)
         if len(rows) != count:
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         for row in rows:
             self._check_tokens(row)
         return rows
@@ -300,7 +300,7 @@ class PromptProcesses:
         count = numbers[0] if numbers else 0
         lengths = numbers[1 : count + 1]
         if not numbers or sum(lengths) != len(numbers) - count - 1:
-            raise _broken("it answered out of form")
+            raise _broken("its answer is malformed")
         values = numbers[count + 1 :]
         rows, at = [], 0
         for length in lengths:

@@ -196,7 +196,7 @@ class RowMaker:
         if self._images is not None:
             return self._images.read(inputs.images)
         if any(not isinstance(each.content, str) for each in inputs.messages or ()):
-            raise RequestRefused("This model reads text alone; leave the images out.")
+            raise RequestRefused("This model reads only text; leave the images out.")
         return []
 
     def _reference(self, request_id: str, options: SamplingOptions) -> list[int]:

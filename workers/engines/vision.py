@@ -47,11 +47,11 @@ class ImageReader:
                 )
         except (RuntimeError, ValueError) as error:
             raise UnsupportedModel(
-                f"The model does not take what its image processor makes: {error}"[:500]
+                f"The model does not accept the images of its image processor: {error}"[:500]
             ) from error
         vectors = features.pooler_output[0]
         if vectors.ndim != 2 or not 1 <= len(vectors) <= MAX_POSITIONS:
-            raise UnsupportedModel(f"The model makes {tuple(vectors.shape)} of an image.")
+            raise UnsupportedModel(f"The model makes vectors {tuple(vectors.shape)} of an image.")
         self._shape = tuple(probe.shape)
         self.positions = len(vectors)
 

@@ -51,7 +51,7 @@ class WindowRunner(TextRunner):
         except PromptCanceled:
             raise Canceled from None
         if self._kinds > 1 and any(max(each.kinds, default=0) >= self._kinds for each in windows):
-            raise RequestRefused("The model's tokenizer marks tokens in a way the model lacks.")
+            raise RequestRefused("The model's tokenizer uses token types that the model lacks.")
         return windows
 
     def compute(self, batch: dict[str, Tensor]) -> Tensor:

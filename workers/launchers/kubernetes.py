@@ -94,7 +94,7 @@ class KubernetesLauncher:
             if run.started and _condition(job, "Suspended"):
                 # Resuming later would be a second run under one fence.
                 self._api.job_delete(handle)
-                run.disrupted = "Kueue gave its place to another one."
+                run.disrupted = "Kueue gave its place to another run."
                 return None
         except Unavailable as error:
             logger.warning("Run %s: %s", handle, error.message)

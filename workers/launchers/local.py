@@ -158,7 +158,7 @@ class LocalLauncher:
                 ours.settimeout(START_S)
                 message = ours.recv(NUMBER.size)
                 if len(message) != NUMBER.size:
-                    raise OSError("it ended before it began")
+                    raise OSError("it ended before the run began")
             except BaseException:
                 ours.close()
                 raise

@@ -95,7 +95,7 @@ def out_of_memory(limited_by: str) -> Ended:
     """Return the end of a run that reached its memory limit, as another attempt would too."""
     return Ended(
         -signal.SIGKILL,
-        sentence=f"The run reached its limit of memory in {limited_by}. "
+        sentence=f"The run reached its memory limit in {limited_by}. "
         "Request more memory (memory_gib), or use a smaller batch.",
         retry=False,
     )

@@ -261,7 +261,7 @@ def _runtime_problem(body: dict[str, Any]) -> str:
     if restarts or job.backoff_limit != 0 or pod.restart_policy != "Never":
         return "it repeats runs; set maxRestarts and backoffLimit to 0, restartPolicy to Never"
     if pod.automount_service_account_token is not False:
-        return "its pods have a token of the cluster; set automountServiceAccountToken to false"
+        return "its pods have a cluster token; set automountServiceAccountToken to false"
     if not set(kinds) <= {"emptyDir", "persistentVolumeClaim"}:
         return "its pods may mount claims and empty folders only"
     if container.env_from or any(each.value_from for each in container.env or []):

@@ -202,7 +202,7 @@ def evaluation_plan(task: Task, engine: str = EngineName.OWN) -> EvaluationPlan:
     Raises BadMaterial.
     """
     if task.evaluation is None:
-        raise BadMaterial(f"{task.title} is not evaluated.")
+        raise BadMaterial(f"{task.title} cannot be evaluated: the task declares no evaluation.")
     return EvaluationPlan(
         engine=engine_class(engine, task),
         runner=task.runner,

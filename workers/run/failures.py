@@ -115,7 +115,7 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException:
-        return "(its text cannot be made)"
+        return "(its message cannot be formatted)"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -137,7 +137,7 @@ def _media(data: DatasetVersion, recorded: set[str] | None, strict: bool) -> tup
     in_rows = _named_by_rows(data)
     if not recorded and in_rows is not None and listing.names == in_rows:
         return in_rows, ""
-    fault = "has other bytes than were recorded" if recorded else "does not fit the rows"
+    fault = "does not match its recorded SHA-256" if recorded else "does not fit the rows"
     return (listing.names or set()) | (in_rows or set()), fault
 
 

@@ -206,7 +206,7 @@ class ServedEngine:
             )
         if len(self._waiting) + rows > MAX_WAITING:
             raise RequestRefused(
-                f"{len(self._waiting)} answers wait already; try again shortly.",
+                f"{len(self._waiting)} answers are waiting already; try again shortly.",
                 code="engine_overloaded",
                 status=429,
             )
@@ -276,7 +276,7 @@ class ServedEngine:
             self._send(row, lambda: row.fail("engine_error", "The model's server failed.", 500))
         except ServerFailed as error:
             if not self._is_over(row):
-                logger.error("The server broke request %s off: %s", row.request_id, error)
+                logger.error("The server ended request %s early: %s", row.request_id, error)
             self._end(row, broken=True)
         except BaseException as error:
             logger.exception("a row of request %s failed", row.request_id)

@@ -186,7 +186,7 @@ class _LlamaCpp:
         # Tokens of one character arrive in one event, which names only the last of them.
         count = int(event["tokens_predicted"]) - row.produced
         if type(number) is not int or count < 1:
-            raise ServerFailed("an event counts its tokens wrongly")
+            raise ServerFailed("an event has a wrong count of tokens")
         spoken = None if count == 1 else str(event["content"])
         yield Token(number, self._score(row, event), spoken, count)
 

@@ -87,7 +87,7 @@ class ServerProcess:
         health: str = "/health",
     ) -> None:
         if landlock.abi() < landlock.LEAST_ABI and not limits.unconfined:
-            raise OSError("This kernel has no Landlock to confine a server with.")
+            raise OSError("This kernel has no Landlock, which is needed to confine a server.")
         self.limits = limits
         self._on_end = on_end
         self._health = health

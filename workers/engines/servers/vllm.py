@@ -262,7 +262,7 @@ class VllmEngine(ServedEngine):
                 raise ValueError(f"it answers exactly as {label} does")
         alone = self._fingerprint(added)
         if difference(alone, answers[added]) > self._noise:
-            raise ValueError("its answer next to others differs from its answer alone")
+            raise ValueError("its answer in a batch differs from its answer alone")
         self._fingerprints[added] = alone
 
     def _together(self, adapters: Sequence[str | None]) -> list[Fingerprint]:
