@@ -56,14 +56,14 @@ def answers_to(
         RuntimeError: the engine ended, or took too long.
     """
     deadline = time.monotonic() + COMPARED_WITHIN_S
-    sinks = [(each, _Answer()) for each in requests]
+    sinks = [(request, _Answer()) for request in requests]
     failed: dict[int, str] = {}
-    for each, sink in sinks:
+    for request, sink in sinks:
         try:
-            inputs, options = _typed(task, each, opened)
+            inputs, options = _typed(task, request, opened)
             engine.submit(
                 EngineRequest(
-                    request_id=f"comparison-{each.row}",
+                    request_id=f"comparison-{request.row}",
                     inputs=inputs,
                     options=options,
                     adapter=adapter,
@@ -73,17 +73,17 @@ def answers_to(
                 sink,
             )
         except (RequestRefused, ValidationError) as error:
-            failed[each.row] = f"it was refused: {type(error).__name__}"
+            failed[request.row] = f"it was refused: {type(error).__name__}"
             sink.over.set()
     answers = []
-    for each, sink in sinks:
+    for request, sink in sinks:
         if not sink.over.wait(max(0.0, deadline - time.monotonic())):
             for other, _ in sinks:
                 engine.cancel(f"comparison-{other.row}")
             raise RuntimeError("It did not answer the requests of its dossier in time.")
         if engine.fault:
             raise RuntimeError(engine.fault)
-        answers.append({"row": each.row, **_written(sink, failed.get(each.row, ""))})
+        answers.append({"row": request.row, **_written(sink, failed.get(request.row, ""))})
     return answers
 
 

@@ -75,8 +75,8 @@ def _check_backbone(config: Any) -> None:
     timm reads `hf_hub:<owner>/<name>` from the network and `local-dir:<folder>` from any folder.
     """
     if isinstance(config, list):
-        for each in config:
-            _check_backbone(each)
+        for part in config:
+            _check_backbone(part)
     if not isinstance(config, dict):
         return
     for name, value in config.items():

@@ -97,10 +97,10 @@ def _piece(
 ) -> np.ndarray:
     if up == down:
         return block
-    whole = resample_poly(np.concatenate([before, block, after]), up, down)
+    resampled = resample_poly(np.concatenate([before, block, after]), up, down)
     start = len(before) * up // down
     length = math.ceil(len(block) * up / down)
-    return np.ascontiguousarray(whole[start : start + length], dtype=np.float32)
+    return np.ascontiguousarray(resampled[start : start + length], dtype=np.float32)
 
 
 def _decoded(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

@@ -176,8 +176,8 @@ _BITS = torch.arange(32, dtype=torch.int32)
 def grammar_refused(error: str) -> RequestRefused:
     """Return the error for a schema that cannot be enforced."""
     # The library quotes lines of the grammar; this module generated them, not the caller.
-    whole = _LISTING.split(error, maxsplit=1)[0].rpartition("failed to compile JSON schema: ")[2]
-    reason = " ".join(whole.split()).rstrip(".")
+    message = _LISTING.split(error, maxsplit=1)[0].rpartition("failed to compile JSON schema: ")[2]
+    reason = " ".join(message.split()).rstrip(".")
     return RequestRefused(
         f"The JSON schema cannot be enforced: {reason[:300] or 'it is too large'}.",
         code="unsupported_schema",

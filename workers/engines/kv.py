@@ -67,10 +67,10 @@ class SlabLayer(DynamicLayer):  # type: ignore[misc]
     def _allocate(self, filled: tuple[Tensor, Tensor], capacity: int) -> None:
         # Zeros, because attention multiplies masked positions by zero and 0 × NaN is NaN.
         slabs = []
-        for each in filled:
-            rows, heads, length, size = each.shape
-            slab = each.new_zeros(rows, heads, capacity, size)
-            slab[..., :length, :] = each
+        for states in filled:
+            rows, heads, length, size = states.shape
+            slab = states.new_zeros(rows, heads, capacity, size)
+            slab[..., :length, :] = states
             slabs.append(slab)
         self._slabs = (slabs[0], slabs[1])
 

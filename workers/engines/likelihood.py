@@ -38,10 +38,10 @@ def _measure(model: AdaptedModel, rows: Sequence[Row], padding: int) -> None:
     labels = torch.full(shape, IGNORED)
     mask = torch.zeros(shape, dtype=torch.long)
     for number, row in enumerate(rows):
-        whole = torch.tensor(row.prompt + row.reference)
-        tokens[number, : len(whole)] = whole
-        labels[number, len(row.prompt) : len(whole)] = whole[len(row.prompt) :]
-        mask[number, : len(whole)] = 1
+        sequence = torch.tensor(row.prompt + row.reference)
+        tokens[number, : len(sequence)] = sequence
+        labels[number, len(row.prompt) : len(sequence)] = sequence[len(row.prompt) :]
+        mask[number, : len(sequence)] = 1
     losses = model.losses(
         tokens.to(model.device),
         mask.to(model.device),
@@ -62,11 +62,11 @@ def _note(row: Row, nats: float) -> None:
 
 def _measure_long(model: AdaptedModel, row: Row) -> float:
     """Return the summed nats of a reference whose row is too long for one forward pass."""
-    whole = row.prompt + row.reference
+    tokens = row.prompt + row.reference
     total, place = 0.0, 0
-    for logs in model.log_probabilities(whole[:-1], row.adapter):
+    for logs in model.log_probabilities(tokens[:-1], row.adapter):
         first = max(len(row.prompt) - 1 - place, 0)
-        next_tokens = whole[place + first + 1 : place + len(logs) + 1]
+        next_tokens = tokens[place + first + 1 : place + len(logs) + 1]
         index = torch.tensor(next_tokens, dtype=torch.long, device=logs.device).unsqueeze(1)
         total -= float(logs[first:].gather(1, index).double().sum())
         place += len(logs)

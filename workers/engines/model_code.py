@@ -60,11 +60,11 @@ class _Piece:
 
     def code(self) -> Code:
         # The boundaries between patterns would be ambiguous in one joined text.
-        whole = json.dumps(self.patterns) if self.patterns else self.source
+        text = json.dumps(self.patterns) if self.patterns else self.source
         return Code(
             kind=self.kind,
             path=_storable(self.path),
-            sha256=hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest(),
+            sha256=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
             characters=len(self.source),
             shown=_storable(self.source[:SHOWN_CHARACTERS]),
         )
@@ -125,10 +125,10 @@ def _in_json(path: str, content: Any) -> Iterator[_Piece]:
     if isinstance(templates, str):
         yield _template(path, templates)
     elif isinstance(templates, list):
-        for each in templates:
-            if not isinstance(each, dict) or not isinstance(each.get("template"), str):
+        for entry in templates:
+            if not isinstance(entry, dict) or not isinstance(entry.get("template"), str):
                 raise Refused(f"{path} holds a malformed chat template")
-            yield _template(f"{path} ({str(each.get('name'))[:80]})", each["template"])
+            yield _template(f"{path} ({str(entry.get('name'))[:80]})", entry["template"])
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     patterns = tuple(pattern for part in parts for pattern in _patterns(path, content.get(part)))
     if patterns:

@@ -125,11 +125,11 @@ class Prompts:
         strategy = "only_first" if second is None else "only_second"
         self._tokenizer.enable_truncation(self._max_length, stride=stride, strategy=strategy)
         try:
-            whole = self._tokenizer.encode(first, second)
+            encoding = self._tokenizer.encode(first, second)
         finally:
             self._tokenizer.no_truncation()
         rows: list[list[int]] = []
-        for window in [whole, *whole.overflowing]:
+        for window in [encoding, *encoding.overflowing]:
             rows += [
                 window.ids,
                 window.type_ids,

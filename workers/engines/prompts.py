@@ -252,8 +252,8 @@ class PromptProcesses:
         texts = (len(first), len(second or ""))
         if not windows or len(rows) % 6 or not all(each.fits(texts) for each in windows):
             raise _broken("its answer is malformed")
-        for each in windows:
-            self._check_tokens(each.tokens)
+        for window in windows:
+            self._check_tokens(window.tokens)
         return windows
 
     def cancel(self, request_id: str) -> None:

@@ -79,15 +79,15 @@ class RowMaker:
                 f"{MAX_CHOICES} choices."
             )
         room = self._max_context - max(map(len, prompts))
-        least = 1 if sampling.max_tokens is None else sampling.max_tokens
-        if room < least:
+        requested = 1 if sampling.max_tokens is None else sampling.max_tokens
+        if room < requested:
             raise RequestRefused(
                 f"The prompt has {max(map(len, prompts))} tokens and the answer may have "
-                f"{least}; together they must not exceed {self._max_context}.",
+                f"{requested}; together they must not exceed {self._max_context}.",
                 code="context_length_exceeded",
             )
         reference = self._reference(request.request_id, options)
-        limit = min(DEFAULT_MAX_TOKENS, room) if sampling.max_tokens is None else least
+        limit = min(DEFAULT_MAX_TOKENS, room) if sampling.max_tokens is None else requested
         form, grammar = self._requested_form(request.request_id, inputs, options)
         self._check_biases(options)
         choices = Choices(sink, sum(map(len, prompts)), len(prompts), options.made, options.choices)

@@ -72,9 +72,9 @@ def choose(
     and, rounding aside, not on the other rows of the batch.
     """
     chosen = logits.argmax(dim=-1)
-    whole = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p >= 1]
+    unbounded = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p >= 1]
     nucleus = [i for i, each in enumerate(samplings) if not each.greedy and each.top_p < 1]
-    for rows in (whole, nucleus):
+    for rows in (unbounded, nucleus):
         if not rows:
             continue
         index = torch.tensor(rows, device=logits.device)

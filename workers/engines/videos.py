@@ -99,14 +99,14 @@ def _head(file: Media) -> bytes:
 def _container_clip(file: Media, content_type: str, count: int) -> Clip:
     limits = replace(_LIMITS, pixels=MAX_PIXELS // count)
     try:
-        taken = take_frames(file, content_type, count, limits, "The video")
+        selection = take_frames(file, content_type, count, limits, "The video")
     except MediaRejected as error:
         raise UnreadableVideo(error.message) from error
     except MediaBusy as error:
         raise VideosBusy(error.message) from error
-    video = taken.video
+    video = selection.video
     pixels = video.frames * video.width * video.height
-    return Clip(taken.frames, math.ceil(pixels / 1_000_000))
+    return Clip(selection.frames, math.ceil(pixels / 1_000_000))
 
 
 def load_video_processor(folder: Path) -> Any:

@@ -61,11 +61,11 @@ class ImageReader:
             images = [pixels(self._processor, read_image(file)) for file in files]
         except UnreadableImage as error:
             raise RequestRefused(str(error)) from error
-        for each in images:
-            if tuple(each.shape) != self._shape:
+        for image in images:
+            if tuple(image.shape) != self._shape:
                 raise RequestRefused(
                     "The model's image processor makes images of different sizes; this one is "
-                    f"{tuple(each.shape)}, and {self._shape} is read. Crop it to a square."
+                    f"{tuple(image.shape)}, and {self._shape} is read. Crop it to a square."
                 )
         return [each.to(self._dtype) for each in images]
 

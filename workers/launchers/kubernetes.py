@@ -137,9 +137,9 @@ class KubernetesLauncher:
         """Delete the TrainJobs of lower fences and wait for their pods' end. Raises Unavailable."""
         selector, deadline = f"{JOB_LABEL}={folder.parent.name}", time.monotonic() + ENDED_S
         while True:
-            for each in self._api.jobs(selector):
-                if _earlier(each["metadata"].get("labels"), folder):
-                    self._api.job_delete(each["metadata"]["name"])
+            for job in self._api.jobs(selector):
+                if _earlier(job["metadata"].get("labels"), folder):
+                    self._api.job_delete(job["metadata"]["name"])
             pods = [
                 pod
                 for pod in self._api.pods(selector)
@@ -157,10 +157,10 @@ class KubernetesLauncher:
     def runs(self) -> dict[str, Path]:
         """Return the folders of runs whose TrainJob is in the cluster. Raises Unavailable."""
         return {
-            str(each["metadata"]["name"]): Path(command[-1])
-            for each in self._api.jobs(f"{MANAGER_LABEL}={MANAGER}")
+            str(job["metadata"]["name"]): Path(command[-1])
+            for job in self._api.jobs(f"{MANAGER_LABEL}={MANAGER}")
             # A foreign TrainJob can have the same label.
-            if (command := (each["spec"].get("trainer") or {}).get("command"))
+            if (command := (job["spec"].get("trainer") or {}).get("command"))
         }
 
     def logs(self, handle: str) -> str:
@@ -225,9 +225,9 @@ def _first(reason: Callable[[Any], str], pods: list[Any]) -> str:
 
 def _condition(job: dict[str, Any] | None, kind: str) -> dict[str, Any]:
     """Return a condition of the TrainJob if it is true, else an empty dictionary."""
-    for each in ((job or {}).get("status") or {}).get("conditions") or []:
-        if each.get("type") == kind and each.get("status") == "True":
-            return dict(each)
+    for condition in ((job or {}).get("status") or {}).get("conditions") or []:
+        if condition.get("type") == kind and condition.get("status") == "True":
+            return dict(condition)
     return {}
 
 

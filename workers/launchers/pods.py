@@ -50,10 +50,10 @@ def running(pod: Any) -> bool:
 
 def disruption(pod: Any) -> str:
     """Return the reason why Kubernetes ends or has ended the pod; empty if it has not."""
-    for each in pod.status.conditions or []:
-        if each.type == "DisruptionTarget" and each.status == "True":
-            cause = _DISRUPTIONS.get(each.reason, cut(each.reason))
-            return f"{cause}: {cut(each.message)}." if each.message else f"{cause}."
+    for condition in pod.status.conditions or []:
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            cause = _DISRUPTIONS.get(condition.reason, cut(condition.reason))
+            return f"{cause}: {cut(condition.message)}." if condition.message else f"{cause}."
     if pod.status.reason == "Evicted":
         return f"Its machine evicted it: {cut(pod.status.message)}."
     return ""
@@ -61,8 +61,8 @@ def disruption(pod: Any) -> str:
 
 def start_fault(pod: Any) -> str:
     """Return the reason why the pod's container cannot start; empty while it may."""
-    for each in pod.status.container_statuses or []:
-        wait = each.state.waiting if each.state else None
+    for container in pod.status.container_statuses or []:
+        wait = container.state.waiting if container.state else None
         if wait and wait.reason in _FAULTS:
             return f"{wait.reason}: {cut(wait.message)}" if wait.message else wait.reason
     return ""
@@ -70,9 +70,9 @@ def start_fault(pod: Any) -> str:
 
 def unscheduled(pod: Any) -> str:
     """Return the reason why the pod is not scheduled; empty if it is."""
-    for each in pod.status.conditions or []:
-        if each.type == "PodScheduled" and each.status == "False":
-            return cut(each.message) or cut(each.reason)
+    for condition in pod.status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return cut(condition.message) or cut(condition.reason)
     return ""
 
 
@@ -112,6 +112,6 @@ def pods_end(pods: Sequence[Any], *, disrupted: str, condition: str) -> Ended:
 
 def _memory_limited(pod: Any) -> bool:
     return all(
-        "memory" in ((each.resources and each.resources.limits) or {})
-        for each in pod.spec.containers
+        "memory" in ((container.resources and container.resources.limits) or {})
+        for container in pod.spec.containers
     )

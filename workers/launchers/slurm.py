@@ -263,8 +263,8 @@ def _ended(job: _Job) -> Ended:
 
 def _used_up(run_time: str, limit: str) -> str:
     """Return the limit if a job ran so long that Slurm sent SIGTERM because of it; else empty."""
-    ran, most = _seconds(run_time), _seconds(limit)
-    return limit if ran and most and ran >= most - GRACE_S - _EARLY_S else ""
+    elapsed, allowed = _seconds(run_time), _seconds(limit)
+    return limit if elapsed and allowed and elapsed >= allowed - GRACE_S - _EARLY_S else ""
 
 
 def _seconds(duration: str) -> int:

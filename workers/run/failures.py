@@ -93,10 +93,10 @@ def lack_of_room(error: BaseException) -> str:
     """Return a sentence about a full disk; empty if that was not the cause."""
     if not _is_full(error):
         return ""
-    for each in _chain(error):
-        if isinstance(each, OSError) and each.errno in _FULL:
-            where = f", at {each.filename}" if each.filename else ""
-            return f"{_FULL[each.errno]}{where}. Free space on the worker's machine."
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            place = f", at {cause.filename}" if cause.filename else ""
+            return f"{_FULL[cause.errno]}{place}. Free space on the worker's machine."
     text = f"{type(error).__name__}: {_text(error)}"
     return f"The disk is full. Free space on the worker's machine. {text}"
 

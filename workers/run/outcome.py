@@ -186,8 +186,8 @@ def result_checked(kind: str, result: dict[str, Any]) -> dict[str, Any]:
         checked: dict[str, Any] = _RESULTS[kind].validate_python(result).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:200]
-        raise InvalidInput(f"The run's result is malformed: {where}: {first['msg']}.") from error
+        path = ".".join(str(part) for part in first["loc"])[:200]
+        raise InvalidInput(f"The run's result is malformed: {path}: {first['msg']}.") from error
     except ValueError as error:
         raise InvalidInput(
             "The run's result holds a number that is not finite, or a character that cannot be "

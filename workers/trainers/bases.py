@@ -48,6 +48,6 @@ def load_base(
 
 def check_length(model: Any, max_length: int) -> None:
     """Raise `BadMaterial` if a model reads fewer than `max_length` tokens."""
-    most = model.config.max_position_embeddings
-    if max_length > most:
-        raise BadMaterial(f"max_length is {max_length}; this base reads {most}.")
+    limit = model.config.max_position_embeddings
+    if max_length > limit:
+        raise BadMaterial(f"max_length is {max_length}; this base reads {limit}.")

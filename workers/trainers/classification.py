@@ -141,7 +141,7 @@ def _slices(
     """Return the accuracy on each part. On the part of one label, accuracy is recall, for which a
     constant answer is not a meaningful baseline."""
     right = np.array([label == guess for label, guess in zip(truth, guesses, strict=True)])
-    theirs = np.array(
+    baseline_right = np.array(
         [label == guess for label, guess in zip(truth, compared.guesses, strict=True)]
     )
     constant = compared.trained_on == 0
@@ -154,7 +154,7 @@ def _slices(
             "value": float(right[part.rows].mean()),
             "baseline": None
             if constant and part.by == "label"
-            else float(theirs[part.rows].mean()),
+            else float(baseline_right[part.rows].mean()),
         }
         for part in parts
     ]

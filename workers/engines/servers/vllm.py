@@ -166,8 +166,8 @@ class VllmEngine(ServedEngine):
             self._fingerprints[None] = first
             # In half precision, a row's rounding depends on the other rows of its batch. Answers
             # that differ by more than this noise come from another model.
-            again = [self._fingerprint(None), *self._together([None] * 4)]
-            noise = max(difference(first, each) for each in again)
+            repeated = [self._fingerprint(None), *self._together([None] * 4)]
+            noise = max(difference(first, each) for each in repeated)
             self._noise = max(_LEAST_DIFFERENCE, 10 * noise)
         except BaseException:
             self.close()

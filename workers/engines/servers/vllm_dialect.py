@@ -151,10 +151,10 @@ class VllmDialect:
 
     def measure(self, row: Row, server: ServerProcess, scope: str) -> float:
         """Implement `Dialect.measure` with `prompt_logprobs` of vLLM."""
-        whole = [*row.prompt, *row.reference]
+        tokens = [*row.prompt, *row.reference]
         body = {
             **self._common(row, scope),
-            "prompt": whole,
+            "prompt": tokens,
             "max_tokens": 1,
             "temperature": 0.0,
             "prompt_logprobs": 0,
@@ -162,8 +162,8 @@ class VllmDialect:
         answer = call(server.address, self.target, body, timeout=server.limits.silent_s)
         logprobs = answer["choices"][0]["prompt_logprobs"][len(row.prompt) :]
         return -sum(
-            float(each[str(token)]["logprob"])
-            for each, token in zip(logprobs, row.reference, strict=True)
+            float(token_logprobs[str(token)]["logprob"])
+            for token_logprobs, token in zip(logprobs, row.reference, strict=True)
         )
 
 
